@@ -1,0 +1,112 @@
+"""ABF, the attention-based fusion block (ReviewKD section 3.2 and Figure 4a), and its variants."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _conv_bn(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out))
+
+
+def _attention(channels: int, init: str) -> nn.Sequential:
+    conv = nn.Conv2d(2 * channels, 2, 1)
+    if init == "kaiming":
+        nn.init.kaiming_uniform_(conv.weight, a=1)
+    return nn.Sequential(conv, nn.Sigmoid())
+
+
+def _fuse(x: Tensor, residual: Tensor, attention: nn.Module | None) -> Tensor:
+    """x, residual: (B, C, h, w). With attention each gets one spatial map in (0, 1), else they are added."""
+    if attention is None:
+        return x + residual
+    z = attention(torch.cat([x, residual], dim=1))  # (B, 2, h, w)
+    return x * z[:, :1] + residual * z[:, 1:]
+
+
+class ABF(nn.Module):
+    """One level of the review path: fuses a student map with what the deeper level passed on.
+
+    Args:
+        in_channels: of the student's map at this level.
+        mid_channels: width in which maps are fused.
+        out_channels: of the teacher's map at this level.
+        residual_channels: of what the deeper level passes on; None for the deepest level, which fuses nothing.
+        attention: fuse by two attention maps, else by addition.
+        attention_init: see ReviewOptions.
+        pass_output: pass on the output instead of the mid-channel map.
+
+    Module names are those of the released code (conv1, conv2, att_conv), so its state dicts load.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        residual_channels: int | None,
+        attention: bool = True,
+        attention_init: str = "default",
+        pass_output: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv_bn(in_channels, mid_channels, 1)
+        self.conv2 = _conv_bn(mid_channels, out_channels, 3)
+        deepest = residual_channels is None
+        self.att_conv = _attention(mid_channels, attention_init) if attention and not deepest else None
+        needs_projection = pass_output and not deepest
+        self.residual_conv = _conv_bn(residual_channels, mid_channels, 1) if needs_projection else None
+        self.pass_output = pass_output
+
+    def forward(self, x: Tensor, residual: Tensor | None, out_size: torch.Size) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: student map, (B, in_channels, h, w).
+            residual: what the deeper level passed on, (B, residual_channels, any size), or None.
+            out_size: (height, width) of the teacher's map.
+
+        Returns:
+            output (B, out_channels, *out_size), to compare with the teacher's map, and what is passed on.
+        """
+        x = self.conv1(x)  # (B, mid, h, w)
+        if residual is not None:
+            if self.residual_conv is not None:
+                residual = self.residual_conv(residual)
+            residual = F.interpolate(residual, size=x.shape[-2:], mode="nearest")
+            x = _fuse(x, residual, self.att_conv)
+        if x.shape[-2:] != out_size:
+            x = F.interpolate(x, size=out_size, mode="nearest")
+        output = self.conv2(x)  # (B, out, H, W)
+        return output, output if self.pass_output else x
+
+
+class DirectABF(nn.Module):
+    """The [Re] code's block for "residual output same as ABF output" (Table 6): no mid width and no final
+    convolution; 3x3 convolutions bring both maps to the teacher's channels, and their fusion is output and residual
+    at once. As committed, its channel counts do not fit; here they are those of the deeper level's output."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        residual_channels: int | None,
+        attention: bool = True,
+        attention_init: str = "default",
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv_bn(in_channels, out_channels, 3)
+        deepest = residual_channels is None
+        self.residual_conv = None if deepest else _conv_bn(residual_channels, out_channels, 3)
+        self.att_conv = _attention(out_channels, attention_init) if attention and not deepest else None
+
+    def forward(self, x: Tensor, residual: Tensor | None, out_size: torch.Size) -> tuple[Tensor, Tensor]:
+        """As ABF.forward; both returned tensors are the fused map, (B, out_channels, *out_size)."""
+        x = self.conv1(x)
+        if residual is not None:
+            residual = F.interpolate(self.residual_conv(residual), size=x.shape[-2:], mode="nearest")
+            x = _fuse(x, residual, self.att_conv)
+        if x.shape[-2:] != out_size:
+            x = F.interpolate(x, size=out_size, mode="nearest")
+        return x, x

@@ -1,0 +1,43 @@
+"""HCL, the hierarchical context loss (ReviewKD section 3.3; [Re] Tables 4 and 5)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rkd.review.options import ReviewOptions, level_weights
+
+
+def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
+    """Weighted mean squared error of two maps, compared at several pooled sizes.
+
+    Args:
+        student, teacher: (B, C, H, W), equal shapes.
+        options: levels, weights and their rules.
+
+    Returns:
+        scalar: sum over sizes of weight x MSE(pool(student), pool(teacher)), divided by the normaliser. A map on
+        which no listed size can be used (say sizes [4, 2] on a 1x1 map) contributes 0.
+
+    For maps of 8x8 and more the authors' rule compares at 8x8, 4x4, 2x2, 1x1 with weights 1, 1/2, 1/4, 1/8.
+    """
+    used, normaliser = level_weights(student.shape[2], options)
+    difference = student - teacher
+    if not used or normaliser == 0:
+        return difference.sum() * 0.0
+    total = difference.new_zeros(())
+    for size, weight in used:
+        if size == student.shape[2]:
+            pooled = difference
+        elif options.hcl_pooling == "average":  # pooling is linear: pool the difference once
+            pooled = F.adaptive_avg_pool2d(difference, size)
+        else:
+            pooled = F.adaptive_max_pool2d(student, size) - F.adaptive_max_pool2d(teacher, size)
+        total = total + weight * pooled.square().mean()
+    return total / normaliser
+
+
+def l2(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
+    """Mean squared error of two maps, (B, C, H, W): what [Re] Table 3 rows 1-4 use in place of HCL."""
+    return F.mse_loss(student, teacher)
+
+
+LEVEL_LOSSES = {"hcl": hcl, "l2": l2}

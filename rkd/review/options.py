@@ -1,0 +1,139 @@
+"""Every switch of ReviewKD, each independent of the others, with the released CIFAR code's values as defaults."""
+
+import re
+from dataclasses import dataclass
+
+from rkd.errors import ConfigError, unknown
+
+Level = int | str  # 4, "h", "h/2", "h-1"
+_LEVEL = re.compile(r"^h(?:([/-])([1-9]\d*))?$")
+
+CHOICES = {
+    "connector": ("residual", "mechanism", "none"),
+    "residual": ("mid", "output", "output_direct"),
+    "projection": ("needed", "always"),
+    "attention_init": ("default", "kaiming"),
+    "loss": ("hcl", "l2"),
+    "hcl_assign": ("used", "position"),
+    "hcl_duplicates": ("skip", "count"),
+    "hcl_normaliser": ("used", "all"),
+    "hcl_pooling": ("average", "max"),
+    "student_tap": ("post", "pre"),
+    "teacher_tap": ("pre", "post"),
+}
+
+
+@dataclass(frozen=True)
+class ReviewOptions:
+    """Options of ReviewKD (Chen et al., CVPR 2021) and of its ablations in the [Re] report.
+
+    Attributes:
+        loss_weight: weight of the review loss against cross-entropy (the papers' lambda).
+        warmup_epochs: the weight rises linearly from 0 over this many epochs (authors 20, [Re] code 0).
+        connector: how student maps are turned into maps to compare with the teacher's.
+            "residual": the recursive framework, fusing deep to shallow (RM + RLF, paper Figure 3);
+            "mechanism": per level, all deeper maps projected and summed (RM alone, [Re] Table 3 row 2);
+            "none": same-level comparison ([Re] Table 3 row 1).
+        attention: fuse by attention maps (ABF); False adds the two maps.
+        residual: what a level passes on to the next shallower one. "mid": the fused mid-channel map (both
+            codes); "output": the level's output, brought to the mid width by a 1x1 convolution and BN (the
+            paper's Figure 3 and the [Re] text of Table 6); "output_direct": the [Re] code's block for that row,
+            whose fused map is output and residual at once, with its channel mismatch mended.
+        mid_channels: width of the fused maps; None: min(512, channels of the student's pooled vector).
+        attention_init: "default" (PyTorch's, authors) or "kaiming" (uniform, a=1, [Re] code).
+        projection: for connector "none": a 1x1 convolution + BN only where channel counts differ ("needed", the
+            text) or at every level ("always", the [Re] code).
+        train_connectors: False freezes all projections, as the [Re] code did by accident in Table 3 rows 1-2.
+        stem: also compare the stem map (five levels, [Re] Table 3 rows 1-2).
+        student_tap, teacher_tap: maps before ("pre") or after ("post") the final ReLU of each stage.
+        loss: "hcl", or "l2" for the mean squared error of the full maps alone.
+        hcl_levels: sizes at which maps are compared: integers or "h", "h/2", "h-1" for maps of height h. Sizes
+            below 1 or above h are skipped.
+        hcl_weights: one weight per level.
+        hcl_assign: "used": the k-th size that is used takes the k-th weight (authors); "position": every listed
+            size keeps its own weight ([Re] code).
+        hcl_duplicates: a size that occurs again is skipped ("skip", authors) or counted again ("count", [Re]).
+        hcl_normaliser: divide by the sum of the used weights (authors) or of all weights ([Re] code).
+        hcl_pooling: adaptive "average" pooling (both codes) or "max" (the [Re] text).
+
+    Raises:
+        ConfigError: a value outside its choices, a negative or non-finite weight, levels and weights of different
+            length, a level of another form.
+    """
+
+    loss_weight: float = 1.0
+    warmup_epochs: int = 20
+    connector: str = "residual"
+    attention: bool = True
+    residual: str = "mid"
+    mid_channels: int | None = None
+    attention_init: str = "default"
+    projection: str = "needed"
+    train_connectors: bool = True
+    stem: bool = False
+    student_tap: str = "post"
+    teacher_tap: str = "pre"
+    loss: str = "hcl"
+    hcl_levels: tuple[Level, ...] = ("h", 4, 2, 1)
+    hcl_weights: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    hcl_assign: str = "used"
+    hcl_duplicates: str = "skip"
+    hcl_normaliser: str = "used"
+    hcl_pooling: str = "average"
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
+        if not 0 <= self.loss_weight < float("inf"):
+            raise ConfigError(f"loss_weight is {self.loss_weight}; it must be a finite number >= 0")
+        if self.warmup_epochs < 0:
+            raise ConfigError(f"warmup_epochs is {self.warmup_epochs}; it must be >= 0")
+        if self.mid_channels is not None and self.mid_channels < 1:
+            raise ConfigError(f"mid_channels is {self.mid_channels}; it must be >= 1")
+        if not self.hcl_levels:
+            raise ConfigError("hcl_levels is empty; name at least one size, for example [h, 4, 2, 1]")
+        if len(self.hcl_levels) != len(self.hcl_weights):
+            raise ConfigError(
+                f"hcl_levels names {len(self.hcl_levels)} sizes {list(self.hcl_levels)} but hcl_weights has "
+                f"{len(self.hcl_weights)} values {list(self.hcl_weights)}; give one weight per size"
+            )
+        for level in self.hcl_levels:
+            level_size(level, 32)
+        if any(not 0 <= w < float("inf") for w in self.hcl_weights) or sum(self.hcl_weights) <= 0:
+            raise ConfigError(
+                f"hcl_weights is {list(self.hcl_weights)}; weights must be finite, >= 0 and not all zero"
+            )
+
+
+def level_size(level: Level, h: int) -> int:
+    """The size a level stands for on maps of height h; may be below 1 or above h.
+
+    >>> [level_size(level, 8) for level in ("h", "h/2", "h-3", 4)]
+    [8, 4, 5, 4]
+    """
+    if isinstance(level, int) and not isinstance(level, bool) and level >= 1:
+        return level
+    match = _LEVEL.match(level) if isinstance(level, str) else None
+    if not match:
+        raise ConfigError(f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like")
+    operator, number = match.groups()
+    if operator is None:
+        return h
+    return h // int(number) if operator == "/" else h - int(number)
+
+
+def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:
+    """The sizes HCL uses on maps of height h, each with its weight, and the normaliser.
+
+    >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
+    ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)
+    """
+    listed = [(level_size(level, h), weight) for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True)]
+    used: list[tuple[int, float]] = []
+    for size, weight in listed:
+        repeated = options.hcl_duplicates == "skip" and size in [s for s, _ in used]
+        if 1 <= size <= h and not repeated:
+            used.append((size, options.hcl_weights[len(used)] if options.hcl_assign == "used" else weight))
+    normaliser = sum(options.hcl_weights) if options.hcl_normaliser == "all" else sum(w for _, w in used)
+    return used, normaliser
