@@ -28,7 +28,7 @@ class Taps:
 
 
 class TapNet(Protocol):
-    """A network that can be distilled: an `nn.Module` whose `forward` gives logits and whose `taps` gives all."""
+    """A network that can be distilled: an `nn.Module` whose `forward` gives logits and `taps` gives all."""
 
     def forward(self, x: Tensor) -> Tensor: ...
 

@@ -1,0 +1,23 @@
+"""Networks by name, with feature taps; importing this registers the built-in ones."""
+
+from rkd.models import resnet, resnet_imagenet, shufflenetv1, shufflenetv2, wrn  # noqa: F401  (they register)
+from rkd.models.checkpoints import load_weights
+from rkd.models.external import from_module
+from rkd.models.inspect import macs, parameter_count, tap_shapes
+from rkd.models.registry import build, canonical, check_name, display_name, names, register
+from rkd.models.taps import Taps
+
+__all__ = [
+    "Taps",
+    "build",
+    "canonical",
+    "check_name",
+    "display_name",
+    "from_module",
+    "load_weights",
+    "macs",
+    "names",
+    "parameter_count",
+    "register",
+    "tap_shapes",
+]

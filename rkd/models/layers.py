@@ -1,0 +1,63 @@
+"""Pieces that several network families share."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """3x3 convolution without bias, padding 1."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+
+
+def run_stages(stages: list[nn.Sequential], x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Maps after each stage, before and after its final ReLU; every block returns that pair."""
+    before, after = [], []
+    for stage in stages:
+        for block in stage:
+            pre, x = block(x)
+        before.append(pre)
+        after.append(x)
+    return tuple(before), tuple(after)
+
+
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
+    """Channel c of group g moves to place c * groups + g (ShuffleNet, Zhang et al. 2018, Figure 1)."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def global_average(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C)."""
+    return x.mean((2, 3))
+
+
+@torch.no_grad()
+def init_kaiming(network: nn.Module) -> None:
+    """Convolutions Kaiming-normal by fan-out, BatchNorm identity; linear layers keep torch's default."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def init_wide(network: nn.Module) -> None:
+    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))), BatchNorm identity, linear biases zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(
+                module.weight, 0, math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels))
+            )
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,76 @@
+"""ShuffleNetV1 with 3 groups for 32x32 images (Zhang et al. 2018, as used in RepDistiller and ReviewKD)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rkd.models.layers import conv1x1, conv3x3, global_average, run_stages, shuffle_channels
+from rkd.models.registry import register
+from rkd.models.taps import Taps
+
+GROUPS = 3
+STEM = 24
+
+
+class Block(nn.Module):
+    """Grouped 1x1, shuffle, depth-wise 3x3, grouped 1x1; returns its output before and after the final ReLU.
+
+    With stride 2 the average-pooled input is appended to the branch instead of added.
+    """
+
+    def __init__(self, in_channels: int, branch_channels: int, stride: int) -> None:
+        super().__init__()
+        mid = branch_channels // 4
+        self.stride = stride
+        # The 24 channels of the stem are too few to be grouped, and then there is nothing to shuffle either.
+        self.groups = 1 if in_channels == STEM else GROUPS
+        self.conv1 = conv1x1(in_channels, mid, groups=self.groups)
+        self.bn1 = nn.BatchNorm2d(mid)
+        self.conv2 = conv3x3(mid, mid, stride, groups=mid)
+        self.bn2 = nn.BatchNorm2d(mid)
+        self.conv3 = conv1x1(mid, branch_channels, groups=GROUPS)
+        self.bn3 = nn.BatchNorm2d(branch_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        branch = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        if self.groups > 1:
+            branch = shuffle_channels(branch, self.groups)
+        branch = F.relu(self.bn2(self.conv2(branch)), inplace=True)
+        branch = self.bn3(self.conv3(branch))
+        if self.stride == 2:
+            pre = torch.cat([branch, F.avg_pool2d(x, 3, stride=2, padding=1)], 1)
+        else:
+            pre = branch + x
+        return pre, F.relu(pre)
+
+
+class ShuffleNetV1(nn.Module):
+    """Three stages of 240, 480 and 960 channels, each at half the size before it."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = conv1x1(3, STEM)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.layer1 = _stage(STEM, 240, 4)
+        self.layer2 = _stage(240, 480, 8)
+        self.layer3 = _stage(480, 960, 4)
+        self.linear = nn.Linear(960, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, num_classes)."""
+        return self.taps(x).logits
+
+    def taps(self, x: Tensor) -> Taps:
+        """Maps of stem and three stages, pooled vector and logits of one forward pass."""
+        stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        before, after = run_stages([self.layer1, self.layer2, self.layer3], stem)
+        pooled = global_average(after[-1])
+        return Taps(stem, after, before, pooled, self.linear(pooled))
+
+
+def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
+    rest = (Block(channels, channels, 1) for _ in range(blocks - 1))
+    return nn.Sequential(Block(in_channels, channels - in_channels, 2), *rest)
+
+
+register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",))(ShuffleNetV1)

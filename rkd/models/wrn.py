@@ -1,0 +1,113 @@
+"""Wide ResNets WRN-d-k of depth d = 6n+4 and widening factor k (Zagoruyko & Komodakis 2016), without dropout.
+
+State-dict names are those of RepDistiller, mdistiller and ReviewKD.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rkd.errors import ConfigError
+from rkd.models.layers import conv1x1, conv3x3, global_average, init_wide
+from rkd.models.registry import register, register_family
+from rkd.models.taps import Taps
+
+
+class Block(nn.Module):
+    """Pre-activation block; returns its normalised input (output of its first BN) and its output."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        # A change of width alone asks for a projection: with k = 1 the first group has none.
+        self.convShortcut = conv1x1(in_channels, channels, stride) if in_channels != channels else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        normed = self.bn1(x)
+        active = F.relu(normed)
+        branch = F.relu(self.bn2(self.conv1(active)), inplace=True)
+        shortcut = x if self.convShortcut is None else self.convShortcut(active)
+        return normed, self.conv2(branch) + shortcut
+
+
+class Group(nn.Module):
+    """Blocks of one stage; returns the normalised input of the first and the raw output of the last."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, blocks: int) -> None:
+        super().__init__()
+        rest = (Block(channels, channels, 1) for _ in range(blocks - 1))
+        self.layer = nn.Sequential(Block(in_channels, channels, stride), *rest)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, *rest = self.layer
+        entered, x = first(x)
+        for block in rest:
+            _, x = block(x)
+        return entered, x
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width with three groups at full, half and quarter image size.
+
+    Args:
+        num_classes: number of logits.
+        depth: 6n+4.
+        width: widening factor k; the groups have 16k, 32k and 64k channels.
+    """
+
+    def __init__(self, num_classes: int, depth: int, width: int) -> None:
+        super().__init__()
+        blocks = (depth - 4) // 6
+        self.conv1 = conv3x3(3, 16)
+        self.block1 = Group(16, 16 * width, 1, blocks)
+        self.block2 = Group(16 * width, 32 * width, 2, blocks)
+        self.block3 = Group(32 * width, 64 * width, 2, blocks)
+        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.fc = nn.Linear(64 * width, num_classes)
+        init_wide(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, num_classes)."""
+        return self.taps(x).logits
+
+    def taps(self, x: Tensor) -> Taps:
+        """Raw stem and residual streams, the same streams after the next BN, pooled vector and logits.
+
+        The "pre" map of a group is what the next group's first BN (the final BN after the last group) makes
+        of it anyway: no BN runs twice.
+        """
+        stem = self.conv1(x)
+        _, first = self.block1(stem)
+        first_normed, second = self.block2(first)
+        second_normed, third = self.block3(second)
+        third_normed = self.bn1(third)
+        pooled = global_average(F.relu(third_normed))
+        stages_pre = (first_normed, second_normed, third_normed)
+        return Taps(stem, (first, second, third), stages_pre, pooled, self.fc(pooled))
+
+
+def _check(depth: int, width: int) -> None:
+    if depth < 10 or (depth - 4) % 6:
+        raise ConfigError(
+            f"model wrn_{depth}_{width}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}"
+        )
+    if width < 1:
+        raise ConfigError(f"model wrn_{depth}_{width}: the widening factor must be at least 1, not {width}")
+
+
+@register_family(r"(?:wrn|wideresnet)(\d+)_(\d+)", form="wrn_{}_{}", display="WRN-{}-{}", check=_check)
+def build_wrn(num_classes: int, depth: int, width: int) -> WideResNet:
+    """WRN-depth-width."""
+    return WideResNet(num_classes, depth, width)
+
+
+def _register(depth: int, width: int) -> None:
+    @register(f"wrn_{depth}_{width}", display=f"WRN-{depth}-{width}")
+    def build(num_classes: int) -> WideResNet:
+        return WideResNet(num_classes, depth, width)
+
+
+for _size in ((16, 1), (16, 2), (40, 1), (40, 2)):
+    _register(*_size)

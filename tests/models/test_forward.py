@@ -1,0 +1,244 @@
+"""Networks against forwards written out from the state dict alone, and what the taps promise."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rkd import models
+from rkd.models.layers import shuffle_channels
+
+FAMILIES = [
+    "resnet20",
+    "resnet8x4",
+    "wrn_16_1",
+    "wrn_16_2",
+    "shufflenetv1",
+    "shufflenetv2",
+    "resnet18",
+    "resnet50",
+]
+
+
+def trained_like(name, classes=7):
+    """A network in float64 whose BatchNorm statistics and parameters are all different."""
+    torch.manual_seed(1)
+    network = models.build(name, classes).double()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+    return network
+
+
+def images(count=2, size=32):
+    return torch.randn(count, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+class Plain:
+    """Convolution and BatchNorm by key, straight from a state dict."""
+
+    def __init__(self, network):
+        self.state = {key: value.detach() for key, value in network.state_dict().items()}
+
+    def __contains__(self, key):
+        return key in self.state
+
+    def conv(self, key, x, stride=1, groups=1):
+        weight = self.state[f"{key}.weight"]
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+
+    def bn(self, key, x):
+        mean, var, weight, bias = (
+            self.state[f"{key}.{part}"][:, None, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def linear(self, key, x):
+        return x @ self.state[f"{key}.weight"].T + self.state[f"{key}.bias"]
+
+
+def plain_basic(p, key, x, stride, projection):
+    y = p.bn(f"{key}.bn1", p.conv(f"{key}.conv1", x, stride)).clamp(min=0)
+    y = p.bn(f"{key}.bn2", p.conv(f"{key}.conv2", y))
+    if f"{key}.{projection}.0.weight" in p:
+        x = p.bn(f"{key}.{projection}.1", p.conv(f"{key}.{projection}.0", x, stride))
+    return (y + x).clamp(min=0)
+
+
+def plain_bottleneck(p, key, x, stride):
+    y = p.bn(f"{key}.bn1", p.conv(f"{key}.conv1", x)).clamp(min=0)
+    y = p.bn(f"{key}.bn2", p.conv(f"{key}.conv2", y, stride)).clamp(min=0)
+    y = p.bn(f"{key}.bn3", p.conv(f"{key}.conv3", y))
+    if f"{key}.shortcut.0.weight" in p:
+        x = p.bn(f"{key}.shortcut.1", p.conv(f"{key}.shortcut.0", x, stride))
+    return (y + x).clamp(min=0)
+
+
+def plain_resnet20(p, x):
+    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+    for stage in (1, 2, 3):
+        for i in range(3):
+            x = plain_basic(p, f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, "downsample")
+    return p.linear("fc", F.avg_pool2d(x, 8).flatten(1))
+
+
+def plain_resnet50(p, x):
+    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+    for stage, blocks in enumerate((3, 4, 6, 3), 1):
+        for i in range(blocks):
+            x = plain_bottleneck(p, f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1)
+    return p.linear("linear", F.avg_pool2d(x, 4).flatten(1))
+
+
+def plain_resnet18(p, x):
+    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+    for stage in (1, 2, 3, 4):
+        for i in range(2):
+            x = plain_basic(p, f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, "shortcut")
+    return p.linear("linear", F.avg_pool2d(x, 4).flatten(1))
+
+
+def plain_wrn16(p, x):
+    x = p.conv("conv1", x)
+    for group in (1, 2, 3):
+        for i in range(2):
+            key, stride = f"block{group}.layer.{i}", 2 if group > 1 and i == 0 else 1
+            active = p.bn(f"{key}.bn1", x).clamp(min=0)
+            y = p.bn(f"{key}.bn2", p.conv(f"{key}.conv1", active, stride)).clamp(min=0)
+            y = p.conv(f"{key}.conv2", y)
+            x = y + (
+                p.conv(f"{key}.convShortcut", active, stride) if f"{key}.convShortcut.weight" in p else x
+            )
+    return p.linear("fc", F.avg_pool2d(p.bn("bn1", x).clamp(min=0), 8).flatten(1))
+
+
+def naive_shuffle(x, groups):
+    """One channel at a time: the outputs take turns among the groups."""
+    size = x.shape[1] // groups
+    return torch.stack([x[:, group * size + place] for place in range(size) for group in range(groups)], 1)
+
+
+def plain_shufflenetv1(p, x):
+    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+    for stage, blocks in enumerate((4, 8, 4), 1):
+        for i in range(blocks):
+            key, stride = f"layer{stage}.{i}", 2 if i == 0 else 1
+            groups = 1 if x.shape[1] == 24 else 3
+            y = p.bn(f"{key}.bn1", p.conv(f"{key}.conv1", x, groups=groups)).clamp(min=0)
+            y = naive_shuffle(y, groups)
+            y = p.bn(f"{key}.bn2", p.conv(f"{key}.conv2", y, stride, groups=y.shape[1])).clamp(min=0)
+            y = p.bn(f"{key}.bn3", p.conv(f"{key}.conv3", y, groups=3))
+            x = torch.cat([y, F.avg_pool2d(x, 3, 2, 1)], 1) if stride == 2 else y + x
+            x = x.clamp(min=0)
+    return p.linear("linear", F.avg_pool2d(x, 4).flatten(1))
+
+
+def plain_shufflenetv2(p, x):
+    def unit(key, n, x, stride=1, depthwise=False):
+        return p.bn(f"{key}.bn{n}", p.conv(f"{key}.conv{n}", x, stride, x.shape[1] if depthwise else 1))
+
+    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+    for stage, blocks in enumerate((3, 7, 3), 1):
+        key = f"layer{stage}.0"
+        left = unit(key, 2, unit(key, 1, x, 2, True)).clamp(min=0)
+        right = unit(key, 3, x).clamp(min=0)
+        right = unit(key, 5, unit(key, 4, right, 2, True)).clamp(min=0)
+        x = naive_shuffle(torch.cat([left, right], 1), 2)
+        for i in range(1, blocks + 1):
+            key, half = f"layer{stage}.{i}", x.shape[1] // 2
+            y = unit(key, 1, x[:, half:]).clamp(min=0)
+            y = unit(key, 3, unit(key, 2, y, 1, True)).clamp(min=0)
+            x = naive_shuffle(torch.cat([x[:, :half], y], 1), 2)
+    x = p.bn("bn2", p.conv("conv2", x)).clamp(min=0)
+    return p.linear("linear", F.avg_pool2d(x, 4).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("resnet20", plain_resnet20),
+        ("resnet18", plain_resnet18),
+        ("resnet50", plain_resnet50),
+        ("wrn_16_1", plain_wrn16),
+        ("wrn_16_2", plain_wrn16),
+        ("shufflenetv1", plain_shufflenetv1),
+        ("shufflenetv2", plain_shufflenetv2),
+    ],
+)
+def test_logits_equal_a_forward_written_out(name, plain):
+    network = trained_like(name).eval()
+    with torch.no_grad():
+        logits, taps, expected = network(images()), network.taps(images()), plain(Plain(network), images())
+    assert torch.allclose(logits, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
+    assert torch.equal(taps.logits, logits)
+
+
+def test_shuffle():
+    x = images(2, 4)[:, :1] + torch.arange(12.0, dtype=torch.float64)[:, None, None]
+    for groups in (1, 2, 3, 4):
+        assert torch.equal(shuffle_channels(x, groups), naive_shuffle(x, groups))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("train", [True, False])
+def test_maps_before_and_after_relu(name, train):
+    network = trained_like(name).train(train)
+    taps = network.taps(images())
+    for pre, post in zip(taps.stages_pre, taps.stages, strict=True):
+        assert pre.min() < 0
+        if name.startswith("wrn"):
+            assert post.min() < 0
+        elif name == "shufflenetv2":
+            # The untouched half passed its ReLU earlier; the shuffle comes after the tap.
+            assert torch.equal(naive_shuffle(pre.relu(), 2), post)
+            assert pre[:, : pre.shape[1] // 2].min() >= 0
+        else:
+            assert torch.equal(pre.relu(), post)
+
+
+@pytest.mark.parametrize("name", ["wrn_16_1", "wrn_16_2"])
+@pytest.mark.parametrize("train", [True, False])
+def test_wrn_pre_maps_are_the_next_normalisation(name, train):
+    network = trained_like(name).train(train)
+    norms = [network.block2.layer[0].bn1, network.block3.layer[0].bn1, network.bn1]
+    statistics = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    with torch.no_grad():
+        taps = network.taps(images())
+    for norm, (mean, var), raw, pre in zip(norms, statistics, taps.stages, taps.stages_pre, strict=True):
+        if train:
+            mean, var = raw.mean((0, 2, 3)), raw.var((0, 2, 3), unbiased=False)
+        mean, var, weight, bias = (v[:, None, None] for v in (mean, var, norm.weight, norm.bias))
+        assert torch.allclose(
+            pre, (raw - mean) / (var + norm.eps).sqrt() * weight + bias, rtol=1e-9, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("call", ["taps", "forward"])
+def test_every_batchnorm_runs_once(name, call):
+    network = models.build(name, 5).train()
+    getattr(network, call)(images().float())
+    counts = {int(m.num_batches_tracked) for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert counts == {1}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_taps_are_not_aliases_and_carry_gradients(name):
+    network = models.build(name, 5).double().train()
+    taps = network.taps(images())
+    maps = [taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits]
+    assert len({m.untyped_storage().data_ptr() for m in maps}) == len(maps)
+    sum(m.square().sum() for m in maps).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_pooled_is_the_mean_of_the_last_activation():
+    for name in ("resnet20", "shufflenetv1", "resnet18"):
+        taps = trained_like(name).eval().taps(images())
+        assert torch.allclose(taps.pooled, taps.stages[-1].mean((2, 3)), rtol=1e-12)
+    taps = trained_like("wrn_16_2").eval().taps(images())
+    assert torch.allclose(taps.pooled, taps.stages_pre[-1].clamp(min=0).mean((2, 3)), rtol=1e-12)

@@ -1,0 +1,124 @@
+"""Names, spellings and networks of one's own."""
+
+import pytest
+import torch
+
+from rkd import models
+from rkd.errors import ConfigError
+from rkd.models import registry
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name", "display"),
+    [
+        ("resnet20", "resnet20", "ResNet-20"),
+        ("ResNet56", "resnet56", "ResNet-56"),
+        ("ResNet-110", "resnet110", "ResNet-110"),
+        ("ResNet32x4", "resnet32x4", "ResNet-32x4"),
+        ("ResNet-8×4", "resnet8x4", "ResNet-8x4"),
+        ("ResNet18", "resnet18", "ResNet-18"),
+        ("WRN40-2", "wrn_40_2", "WRN-40-2"),
+        ("wrn-40-2", "wrn_40_2", "WRN-40-2"),
+        ("WRN 16 1", "wrn_16_1", "WRN-16-1"),
+        ("WideResNet-22-4", "wrn_22_4", "WRN-22-4"),
+        ("ShuffleNetV1", "shufflenetv1", "ShuffleNetV1"),
+        ("ShuffleV1", "shufflenetv1", "ShuffleNetV1"),
+        ("shuffle_v2", "shufflenetv2", "ShuffleNetV2"),
+        ("own.module:function", "own.module:function", "own.module:function"),
+    ],
+)
+def test_spellings(spelling, name, display):
+    assert models.canonical(spelling) == name
+    assert models.display_name(spelling) == display
+    models.check_name(spelling)
+
+
+def test_every_name_is_its_own_canonical_form():
+    assert all(models.canonical(name) == name for name in models.names())
+    assert all(models.canonical(models.display_name(name)) == name for name in models.names())
+
+
+def test_members_of_the_wrn_family():
+    network = models.build("WRN-22-4", 10)
+    assert len(network.block1.layer) == 3
+    assert models.tap_shapes(network).pooled == 256
+    # 16 -> 64 -> 128 -> 256 channels, three blocks a group, counted by hand
+    convs = 3 * 16 * 9
+    norms = 2 * 256
+    for n_in, n_out in ((16, 64), (64, 128), (128, 256)):
+        convs += 9 * (n_in * n_out + 5 * n_out * n_out) + n_in * n_out
+        norms += 2 * (n_in + 5 * n_out)
+    assert models.parameter_count(network) == convs + norms + 256 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wrn_17_2", "depth must be 6n.4 .* not 17"),
+        ("wrn_4_2", "depth must be 6n.4 .* not 4"),
+        ("wrn_16_0", "at least 1, not 0"),
+        ("wrn402", "unknown model 'wrn402' .did you mean 'wrn_40_2'.*wrn_<depth>_<width>"),
+        ("resnet21", "unknown model 'resnet21'.*allowed: .*resnet20"),
+        ("", "unknown model ''"),
+        (None, "unknown model None"),
+        (20, "unknown model 20"),
+    ],
+)
+@pytest.mark.parametrize("function", [models.build, models.check_name, models.canonical, models.display_name])
+def test_refused_names(function, name, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        function(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 10.0, "10", True, None])
+def test_refused_class_counts(classes):
+    with pytest.raises(ConfigError, match="num_classes must be a whole number"):
+        models.build("resnet8", classes)
+
+
+@pytest.fixture
+def own_names(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry, "_SPELLINGS", dict(registry._SPELLINGS))
+
+
+def test_register_an_own_network(own_names):
+    @models.register("My-Net", aliases=["mine"])
+    def my_net(num_classes):
+        return models.build("resnet8", num_classes)
+
+    assert "My-Net" in models.names()
+    assert models.canonical("my net") == models.canonical("mine") == "My-Net"
+    assert models.display_name("mine") == "My-Net"
+    assert models.build("mine", 3).fc.out_features == 3
+
+
+def test_network_by_import(tmp_path, monkeypatch):
+    (tmp_path / "own_networks_for_test.py").write_text(
+        "from torch import nn\nfrom rkd import models\n"
+        "def good(num_classes):\n    return models.build('resnet8', num_classes)\n"
+        "def bare(num_classes):\n    return nn.Linear(3, num_classes)\n"
+        "value = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert models.build("own_networks_for_test:good", 4).fc.out_features == 4
+    for name, said in (
+        ("own_networks_for_test:bare", "returns a Linear without a taps"),
+        ("own_networks_for_test:value", "names a int, not a function"),
+        ("own_networks_for_test:absent", "cannot be imported"),
+        ("no_such_package_at_all:f", "cannot be imported"),
+        (":f", "cannot be imported"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            models.build(name)
+
+
+def test_building_draws_from_the_global_stream():
+    torch.manual_seed(5)
+    first = models.build("resnet8").state_dict()
+    second = models.build("resnet8").state_dict()
+    torch.manual_seed(5)
+    again = models.build("resnet8").state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])

@@ -1,0 +1,183 @@
+"""Golden sizes, tap shapes and state-dict names of every built-in network (RepDistiller's definitions)."""
+
+import re
+
+import pytest
+import torch
+
+from rkd import models
+
+# name: parameters at 100 and at 10 classes, multiply-adds in millions at 100 classes, state-dict entries
+SIZES = {
+    "resnet8": (83_892, 78_042, 12.51, 56),
+    "resnet14": (181_108, 175_258, 26.66, 92),
+    "resnet20": (278_324, 272_474, 40.82, 128),
+    "resnet32": (472_756, 466_906, 69.13, 200),
+    "resnet44": (667_188, 661_338, 97.44, 272),
+    "resnet56": (861_620, 855_770, 125.75, 344),
+    "resnet110": (1_736_564, 1_730_714, 253.16, 668),
+    "resnet8x4": (1_233_540, 1_210_410, 177.07, 62),
+    "resnet32x4": (7_433_860, 7_410_730, 1083.04, 206),
+    "wrn_16_1": (180_916, 175_066, 26.66, 82),
+    "wrn_16_2": (703_284, 691_674, 101.12, 83),
+    "wrn_40_1": (569_780, 563_930, 83.29, 226),
+    "wrn_40_2": (2_255_156, 2_243_546, 327.61, 227),
+    "shufflenetv1": (949_258, 862_768, 38.69, 296),
+    "shufflenetv2": (1_355_528, 1_263_278, 44.50, 338),
+    "resnet18": (11_220_132, 11_173_962, 555.47, 122),
+    "resnet34": (21_328_292, 21_282_122, 1159.45, 218),
+    "resnet50": (23_705_252, 23_520_842, 1298.01, 320),
+}
+
+# stem, stages, pooled channels
+SHAPES = {
+    **{
+        f"resnet{depth}": ((16, 32, 32), ((16, 32, 32), (32, 16, 16), (64, 8, 8)), 64)
+        for depth in (8, 14, 20, 32, 44, 56, 110)
+    },
+    **{
+        f"resnet{depth}x4": ((32, 32, 32), ((64, 32, 32), (128, 16, 16), (256, 8, 8)), 256)
+        for depth in (8, 32)
+    },
+    **{
+        f"wrn_{depth}_{k}": ((16, 32, 32), ((16 * k, 32, 32), (32 * k, 16, 16), (64 * k, 8, 8)), 64 * k)
+        for depth in (16, 40)
+        for k in (1, 2)
+    },
+    "shufflenetv1": ((24, 32, 32), ((240, 16, 16), (480, 8, 8), (960, 4, 4)), 960),
+    "shufflenetv2": ((24, 32, 32), ((116, 16, 16), (232, 8, 8), (464, 4, 4)), 1024),
+    "resnet18": ((64, 32, 32), ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)), 512),
+    "resnet34": ((64, 32, 32), ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)), 512),
+    "resnet50": ((64, 32, 32), ((256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)), 2048),
+}
+
+BN = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+KEYS = {
+    r"resnet\d+(x4)?": [
+        r"conv1\.weight",
+        rf"bn1\.{BN}",
+        r"layer[123]\.\d+\.conv[12]\.weight",
+        rf"layer[123]\.\d+\.bn[12]\.{BN}",
+        r"layer[123]\.0\.downsample\.0\.weight",
+        rf"layer[123]\.0\.downsample\.1\.{BN}",
+        r"fc\.(weight|bias)",
+    ],
+    r"wrn_.*": [
+        r"conv1\.weight",
+        r"block[123]\.layer\.\d+\.conv[12]\.weight",
+        rf"block[123]\.layer\.\d+\.bn[12]\.{BN}",
+        r"block[123]\.layer\.0\.convShortcut\.weight",
+        rf"bn1\.{BN}",
+        r"fc\.(weight|bias)",
+    ],
+    r"shufflenetv1": [
+        r"conv1\.weight",
+        rf"bn1\.{BN}",
+        r"layer[123]\.\d+\.conv[123]\.weight",
+        rf"layer[123]\.\d+\.bn[123]\.{BN}",
+        r"linear\.(weight|bias)",
+    ],
+    r"shufflenetv2": [
+        r"conv[12]\.weight",
+        rf"bn[12]\.{BN}",
+        r"layer[123]\.\d+\.conv[1-3]\.weight",
+        rf"layer[123]\.\d+\.bn[1-3]\.{BN}",
+        r"layer[123]\.0\.conv[45]\.weight",
+        rf"layer[123]\.0\.bn[45]\.{BN}",
+        r"linear\.(weight|bias)",
+    ],
+    r"resnet(18|34|50)": [
+        r"conv1\.weight",
+        rf"bn1\.{BN}",
+        r"layer[1-4]\.\d+\.conv[123]\.weight",
+        rf"layer[1-4]\.\d+\.bn[123]\.{BN}",
+        r"layer[1-4]\.0\.shortcut\.0\.weight",
+        rf"layer[1-4]\.0\.shortcut\.1\.{BN}",
+        r"linear\.(weight|bias)",
+    ],
+}
+
+
+def test_every_network_is_measured():
+    assert set(SIZES) == set(SHAPES)
+    assert set(SIZES) <= set(models.names())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_shapes_and_names(name):
+    network = models.build(name, 100)
+    at_100, at_10, million_macs, entries = SIZES[name]
+    assert models.parameter_count(network) == at_100
+    assert models.parameter_count(models.build(name, 10)) == at_10
+    assert models.macs(network) / 1e6 == pytest.approx(million_macs, abs=0.005)
+
+    state = network.state_dict()
+    assert len(state) == entries
+    patterns = next(KEYS[family] for family in reversed(KEYS) if re.fullmatch(family, name))
+    for key in state:
+        assert any(re.fullmatch(pattern, key) for pattern in patterns), key
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, key) for key in state), pattern
+
+    shapes = models.tap_shapes(network)
+    stem, stages, pooled = SHAPES[name]
+    assert (shapes.stem, shapes.stages, shapes.pooled, shapes.classes) == (stem, stages, pooled, 100)
+    assert shapes.stages_pre == stages
+
+
+def test_projections_stand_where_the_papers_put_them():
+    """x4 nets change width already in stage 1; WRN with k = 1 does not."""
+    state = models.build("resnet8x4").state_dict()
+    assert [f"layer{i}.0.downsample.0.weight" in state for i in (1, 2, 3)] == [True, True, True]
+    state = models.build("resnet20").state_dict()
+    assert [f"layer{i}.0.downsample.0.weight" in state for i in (1, 2, 3)] == [False, True, True]
+    state = models.build("wrn_16_1").state_dict()
+    assert [f"block{i}.layer.0.convShortcut.weight" in state for i in (1, 2, 3)] == [False, True, True]
+    assert models.build("wrn_16_2").block1.layer[0].convShortcut is not None
+
+
+def test_other_image_sizes():
+    shapes = models.tap_shapes(models.build("resnet20"), size=64)
+    assert shapes.stages == ((16, 64, 64), (32, 32, 32), (64, 16, 16))
+    assert models.macs(models.build("wrn_16_1", 10), size=64) > 3.9 * models.macs(
+        models.build("wrn_16_1", 10)
+    )
+
+
+def test_macs_by_hand():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 25, 7),
+    )
+    assert models.macs(network, size=9, channels=4) == 5 * 5 * 8 * 2 * 9 + 8 * 25 * 7
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "resnet18"])
+def test_initial_spread(name):
+    """Both rules make it normal with deviation sqrt(2 / (k^2 out_channels)); BN starts as the identity."""
+    torch.manual_seed(0)
+    network = models.build(name)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.weight.numel() > 5000:
+            expected = (2 / (module.kernel_size[0] ** 2 * module.out_channels)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all() and (module.bias == 0).all()
+    if name.startswith("wrn"):
+        assert (network.fc.bias == 0).all()
+
+
+def test_dry_forward_leaves_everything_as_it_was():
+    network = models.build("wrn_16_1", 10)
+    network.train()
+    network.block2.eval()
+    flags = [module.training for module in network.modules()]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    models.tap_shapes(network)
+    models.macs(network)
+    assert [module.training for module in network.modules()] == flags
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
