@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.models import tap_shapes
 from rkd.review.connectors import CONNECTORS, mid_channels
 from rkd.review.hcl import LEVEL_LOSSES
-from rkd.review.levels import dry_taps, level_maps, match_levels
+from rkd.review.levels import level_maps, match_levels
 from rkd.review.options import ReviewOptions
 
 
@@ -34,8 +35,8 @@ class ReviewKD(Method):
         super().__init__()
         self.options = options = options or ReviewOptions()
         self.levels = match_levels(
-            dry_taps(student, image_size),
-            dry_taps(teacher, image_size),
+            tap_shapes(student, image_size),
+            tap_shapes(teacher, image_size),
             options.student_tap,
             options.teacher_tap,
             options.stem,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rkd.models.inspect import TapShapes
 from rkd.models.taps import Taps
 
 
@@ -28,27 +28,16 @@ class LevelShape:
     teacher: tuple[int, int, int]
 
 
-def dry_taps(network: nn.Module, image_size: int) -> Taps:
-    """Taps of one zero image; training flags, buffers and random streams stay as they are."""
-    parameter = next(network.parameters())
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
-            return network.taps(image)
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def match_levels(student: Taps, teacher: Taps, student_tap: str, teacher_tap: str, stem: bool) -> list[LevelShape]:
+def match_levels(
+    student: TapShapes, teacher: TapShapes, student_tap: str, teacher_tap: str, stem: bool
+) -> list[LevelShape]:
     """Pairs the maps of two networks from the deepest up, listed shallow to deep. Where one network has more stages,
     its shallowest maps stay without partner."""
-    ours = level_maps(student, student_tap, stem)
-    theirs = level_maps(teacher, teacher_tap, stem)
+    ours, theirs = _shapes(student, student_tap, stem), _shapes(teacher, teacher_tap, stem)
     count = min(len(ours), len(theirs))
-    return [
-        LevelShape(tuple(s.shape[1:]), tuple(t.shape[1:]))
-        for s, t in zip(ours[-count:], theirs[-count:], strict=True)
-    ]
+    return [LevelShape(s, t) for s, t in zip(ours[-count:], theirs[-count:], strict=True)]
+
+
+def _shapes(shapes: TapShapes, tap: str, stem: bool) -> list[tuple[int, int, int]]:
+    stages = shapes.stages_pre if tap == "pre" else shapes.stages
+    return [*([shapes.stem] if stem else []), *stages, (shapes.pooled, 1, 1)]

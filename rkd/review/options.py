@@ -105,6 +105,22 @@ class ReviewOptions:
                 f"hcl_weights is {list(self.hcl_weights)}; weights must be finite, >= 0 and not all zero"
             )
 
+    def unread(self) -> set[str]:
+        """Names of the options that the others leave without effect (HCL's under L2, attention without fusion): two
+        runs that differ in these alone are the same run."""
+        names: set[str] = set()
+        if self.loss == "l2":
+            names |= {name for name in self.__dataclass_fields__ if name.startswith("hcl_")}
+        if self.connector != "residual":
+            names |= {"attention", "residual", "mid_channels", "attention_init"}
+        if self.connector != "none":
+            names.add("projection")
+        if not self.attention:
+            names.add("attention_init")
+        if self.residual == "output_direct":
+            names.add("mid_channels")
+        return names
+
 
 def level_size(level: Level, h: int) -> int:
     """The size a level stands for on maps of height h; may be below 1 or above h.

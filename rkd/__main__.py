@@ -1,0 +1,5 @@
+import sys
+
+from rkd.cli import main
+
+sys.exit(main())

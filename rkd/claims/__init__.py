@@ -1,0 +1,61 @@
+"""Every published figure the book is about, as one table: what the sources say, disagreements side by side."""
+
+import functools
+from importlib import resources
+
+import pandas as pd
+
+from rkd.errors import ConfigError
+
+SOURCES = {
+    "re_paper": "the [Re] paper (arXiv 2205.11246)",
+    "re_readme": "README of the [Re] code",
+    "modreduce": "README of ModReduce",
+    "knowledge_distillation": "README of KnowledgeDistillation",
+    "kdrefine": "README of KDrefine",
+}
+COLUMNS = ("source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note")
+
+
+@functools.cache
+def _table() -> pd.DataFrame:
+    with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if tuple(table.columns) != COLUMNS:
+        raise ConfigError(f"published.csv has columns {list(table.columns)}; expected {list(COLUMNS)}")
+    table["number"] = pd.to_numeric(table["value"].str.lstrip("+"), errors="coerce")
+    return table
+
+
+def load(**equal: str) -> pd.DataFrame:
+    """The table of claims, optionally only the rows whose columns equal the given values.
+
+    Columns: source (a key of SOURCES), table, teacher, student, method, variant, dataset, metric, value (as
+    printed, empty where the source says "not reported"), note, and number (the value as a float, NaN where it is not
+    one number, such as "5-6").
+
+    Raises:
+        ConfigError: a column that does not exist.
+
+    Example:
+        >>> load(source="re_paper", table="Table 6")[["variant", "value"]].values.tolist()[0]
+        ['No change', '71.79']
+    """
+    table = _table()
+    for column, value in equal.items():
+        if column not in COLUMNS:
+            raise ConfigError(f"unknown column {column!r}; allowed: {', '.join(COLUMNS)}")
+        table = table[table[column] == value]
+    return table.reset_index(drop=True)
+
+
+def number(**equal: str) -> float:
+    """The one number that matches, in the metric's unit (accuracies in percent).
+
+    Raises:
+        ConfigError: no row matches, or rows with different numbers do.
+    """
+    values = load(**equal)["number"].unique()
+    if len(values) != 1:
+        raise ConfigError(f"{len(values)} different published values match {equal}; name more columns")
+    return float(values[0])

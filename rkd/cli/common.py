@@ -1,0 +1,45 @@
+"""Options several commands share."""
+
+import argparse
+from typing import Any
+
+import yaml
+
+from rkd.errors import ConfigError
+
+
+def add_profile(parser: argparse.ArgumentParser, default: str = "smoke") -> None:
+    parser.add_argument(
+        "--profile", default=default, metavar="NAME",
+        help=f"smoke, mini, paper, or the path of a YAML file like those in params/ (default {default})",
+    )  # fmt: skip
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", metavar="NAME", help="authors, reproduction or text (default: the chapter's own)")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the CIFAR files (default: data)")
+    parser.add_argument("--results", metavar="DIR", help="folder of records (default: the profile's own)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any parameter of the chapters, as YAML: --set epochs=5 --set 'seeds=[0, 1]'; may be repeated",
+    )  # fmt: skip
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What --recipe, --data-root, --results, --device and --set say, by parameter name.
+
+    Raises:
+        ConfigError: a --set that is not NAME=VALUE with a YAML value.
+    """
+    named = ("recipe", "data_root", "results", "device")
+    given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    for entry in options.set:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
+        try:
+            given[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {entry!r}: the value is not valid YAML") from error
+    return given

@@ -1,0 +1,16 @@
+"""The chapters: one short file per table or figure of the [Re] paper."""
+
+from rkd.experiments.chapters.base import Chapter, Line, Published, chapter, chapter_names, get_chapter
+from rkd.experiments.chapters.table1 import table1
+from rkd.experiments.chapters.table2 import table2
+from rkd.experiments.chapters.table3 import table3
+from rkd.experiments.chapters.figure6 import figure6  # isort: skip  (the order of the book)
+from rkd.experiments.chapters.table4 import table4
+from rkd.experiments.chapters.table5 import table5
+from rkd.experiments.chapters.table6 import table6
+from rkd.experiments.chapters.no_cross_entropy import no_cross_entropy  # isort: skip
+
+__all__ = [
+    "Chapter", "Line", "Published", "chapter", "chapter_names", "figure6", "get_chapter", "no_cross_entropy", "table1",
+    "table2", "table3", "table4", "table5", "table6",
+]  # fmt: skip

@@ -1,0 +1,170 @@
+"""From settings and a recipe to complete run configs."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rkd import paths
+from rkd.errors import ConfigError, unknown
+from rkd.experiments.settings import Settings
+from rkd.models import canonical, check_name
+from rkd.review.options import ReviewOptions
+from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig, build_dataclass
+
+_KEYS = {
+    "description", "epochs", "batch_size", "normalisation", "optimiser", "lr_override", "ce_weight", "teacher",
+    "loss_weights", "review",
+}  # fmt: skip
+
+
+def recipe_names() -> list[str]:
+    """Recipes in params/recipes/."""
+    return sorted(path.stem for path in (paths.params() / "recipes").glob("*.yaml"))
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """A recipe's values; `name` is one in params/recipes/ or the path of a YAML file of the same form.
+
+    Raises:
+        ConfigError: no such recipe, or unknown keys in it.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else paths.params() / "recipes" / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("recipe", name, [*recipe_names(), "the path of a YAML file"])
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key in recipe:
+        if key not in _KEYS:
+            raise unknown(f"key in recipe {path.name}:", key, _KEYS)
+    return recipe
+
+
+class Builder:
+    """Builds run configs under one chapter's settings.
+
+    Args:
+        settings: of the chapter.
+        default_recipe: taken where the settings name none.
+    """
+
+    def __init__(self, settings: Settings, default_recipe: str = "authors") -> None:
+        self.settings = settings
+        self.recipe_name = settings.recipe or default_recipe
+        self.recipe = load_recipe(self.recipe_name)
+
+    def plain(self, network: str, seed: int) -> RunConfig:
+        """A network trained on labels alone."""
+        return RunConfig(**self._common(network, seed), ce_weight=1.0)
+
+    def teacher(self, network: str) -> RunConfig:
+        """The run of the teacher all seeds share."""
+        return self.plain(network, self.settings.teacher_seed)
+
+    def review(
+        self,
+        teacher: str,
+        student: str,
+        seed: int,
+        options: Mapping[str, Any] | None = None,
+        ce_weight: float | None = None,
+        own: bool = False,
+    ) -> RunConfig:
+        """A student distilled by ReviewKD.
+
+        Args:
+            teacher, student: names of networks.
+            seed: of the student.
+            options: ReviewKD options of this row; what the settings give explicitly wins over them...
+            ce_weight: of this row; None: the settings', else the recipe's.
+            own: ...unless this is set: then the row's options win (a chapter that sweeps them).
+        """
+        given = self.settings.review_options()
+        row = dict(options or {})
+        review = {
+            **self._scaled_review(),
+            "loss_weight": self.loss_weight(teacher, student),
+            **({**given, **row} if own else {**row, **given}),
+        }
+        if ce_weight is None:
+            ce_weight = self._either(self.settings.ce_weight, self.recipe["ce_weight"])
+        teacher_values = dict(self.recipe["teacher"])
+        if self.settings.teacher_batch_norm is not None:
+            teacher_values["batch_norm"] = self.settings.teacher_batch_norm
+        return RunConfig(
+            **self._common(student, seed),
+            ce_weight=ce_weight,
+            method="reviewkd",
+            options=build_dataclass(ReviewOptions, review),
+            teacher=TeacherConfig(run=self.teacher(teacher), **teacher_values),
+        )
+
+    def loss_weight(self, teacher: str, student: str) -> float:
+        """The recipe's loss weight for a pair: its own list, else params/pairs.yaml, else 1."""
+        pair = canonical(teacher), canonical(student)
+        for entry in [*self.recipe.get("loss_weights", []), *_pairs()]:
+            if (canonical(entry["teacher"]), canonical(entry["student"])) == pair:
+                return float(entry["loss_weight"])
+        return 1.0
+
+    def _common(self, network: str, seed: int) -> dict[str, Any]:
+        s, recipe = self.settings, self.recipe
+        check_name(network)
+        optimiser = dict(recipe["optimiser"])
+        for part, lr in recipe["lr_override"].items():
+            if part in canonical(network):
+                optimiser["lr"] = lr
+        if s.lr is not None:
+            optimiser["lr"] = s.lr
+        if s.decay_epochs is not None:
+            optimiser["decay_epochs"] = list(s.decay_epochs)
+        else:
+            optimiser["decay_epochs"] = [self._scaled(e) for e in optimiser["decay_epochs"]]
+        data = DataConfig(
+            name=s.dataset,
+            normalisation=s.normalisation or ("embedded" if s.dataset == "embedded" else recipe["normalisation"]),
+            train_images=s.train_images,
+            test_images=s.test_images,
+            holdout=s.holdout,
+        )
+        return {
+            "network": network,
+            "data": data,
+            "seed": seed,
+            "epochs": self.epochs,
+            "batch_size": self._either(s.batch_size, recipe["batch_size"]),
+            "optimiser": build_dataclass(SGDConfig, optimiser),
+            "precision": s.precision,
+        }
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of each run."""
+        return self._either(self.settings.epochs, self.recipe["epochs"])
+
+    def _scaled(self, epoch: int) -> int:
+        """An epoch of the recipe's schedule in a run of another length."""
+        return round(epoch * self.epochs / self.recipe["epochs"])
+
+    def _scaled_review(self) -> dict[str, Any]:
+        review = dict(self.recipe["review"])
+        review["warmup_epochs"] = self._scaled(review["warmup_epochs"])
+        return review
+
+    @staticmethod
+    def _either(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+
+@functools.cache
+def _read_pairs(path: Path) -> tuple[dict[str, Any], ...]:
+    pairs = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for entry in pairs:
+        if set(entry) != {"teacher", "student", "loss_weight"}:
+            raise ConfigError(f"{path.name} holds {entry!r}; each entry needs teacher, student and loss_weight")
+    return tuple(pairs)
+
+
+def _pairs() -> tuple[dict[str, Any], ...]:
+    return _read_pairs(paths.params() / "pairs.yaml")

@@ -1,0 +1,79 @@
+"""What machine, code and versions a number comes from. No host names, no user names, no paths."""
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy
+import torch
+import torchvision
+
+import rkd
+
+
+@functools.cache
+def code_state() -> dict[str, object]:
+    """Commit of the checkout rkd runs from, whether it has local changes, and a hash of those to rkd/ itself.
+    Outside a checkout the commit is None."""
+    root = Path(rkd.__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # no git on this machine
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None or not (root / ".git").exists():
+        return {"rkd": rkd.__version__, "commit": None, "changed": None}
+    difference = git("diff", "HEAD", "--", "rkd") or ""
+    changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None
+    return {"rkd": rkd.__version__, "commit": commit.strip(), "changed": changed}
+
+
+def machine_state(device: torch.device) -> dict[str, object]:
+    """Device name, threads and versions."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = _cpu_name()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "system": platform.system(),
+    }
+
+
+@functools.cache
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Highest memory use of this process so far, in MB: on the GPU where there is one, else resident memory; None
+    where the system does not tell (Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if platform.system() == "Darwin" else 1e3)

@@ -1,0 +1,101 @@
+"""One finished run as one small JSON file."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rkd.errors import ConfigError, RecordError
+from rkd.training.config import RunConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run was and what came out of it.
+
+    Attributes:
+        config: the complete run.
+        status: "finished", or "diverged" (a loss became NaN or infinite).
+        curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
+        result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
+            epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
+        cost: train_seconds, images_per_second, peak_memory_mb, parameters, extra_parameters, gang (runs that shared
+            the steps).
+        provenance: versions, device, commit, data checksum, times, teacher's run and accuracy.
+    """
+
+    config: RunConfig
+    status: str
+    curves: dict[str, list[float]]
+    result: dict[str, Any]
+    cost: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.config.id
+
+    def accuracy(self, which: str = "last") -> float:
+        """Test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
+        return self.result[f"{which}_accuracy"] if self.status == "finished" else math.nan
+
+    def to_json(self) -> str:
+        """Sorted keys, rounded numbers, one curve a line: small, and easy to diff."""
+        body = {
+            "format": FORMAT,
+            "id": self.id,
+            "status": self.status,
+            "config": self.config.to_dict(),
+            "result": _rounded(self.result),
+            "cost": _rounded(self.cost),
+            "provenance": self.provenance,
+        }
+        head = json.dumps(body, sort_keys=True, indent=1, allow_nan=False)
+        rows = [
+            f"  {json.dumps(name)}: {json.dumps([_significant(v) for v in values])}"
+            for name, values in sorted(self.curves.items())
+        ]
+        return head[:-2] + ',\n "curves": {\n' + ",\n".join(rows) + "\n }\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "Record":
+        """Parse a record.
+
+        Args:
+            text: what `to_json` gave.
+            name: the file's name, for messages.
+
+        Raises:
+            RecordError: not a record, of an unknown format, or its id is not that of its config.
+        """
+        try:
+            body = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"record {name} is damaged: not JSON ({error})") from error
+        if not isinstance(body, dict) or "format" not in body or "config" not in body:
+            raise RecordError(f"{name} is not a run record: it has no format and config")
+        if body["format"] != FORMAT:
+            raise RecordError(f"record {name} has format {body['format']!r}; this version reads {FORMAT}")
+        missing = {"id", "status", "curves", "result", "cost", "provenance"} - set(body)
+        if missing:
+            raise RecordError(f"record {name} is damaged: it lacks {', '.join(sorted(missing))}")
+        try:
+            config = RunConfig.from_dict(body["config"])
+        except (ConfigError, TypeError) as error:
+            raise RecordError(f"record {name} holds a config this version cannot read: {error}") from error
+        if config.id != body["id"]:
+            raise RecordError(f"record {name} says id {body['id']} but its config has id {config.id}: it was edited")
+        curves = {key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()}
+        return cls(config, body["status"], curves, body["result"], body["cost"], body["provenance"])
+
+
+def _significant(value: float) -> float | None:
+    """Six significant digits; NaN and infinities become null, which JSON can carry."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _significant(v) if isinstance(v, float) else v for k, v in values.items()}

@@ -1,0 +1,103 @@
+"""The folder of records of one profile, and the working files beside it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rkd.errors import RecordError
+from rkd.records.record import Record
+
+
+@dataclass(frozen=True)
+class Store:
+    """Records and working files of one profile.
+
+    Attributes:
+        records: folder of `<id>.json`, one per ended run; small, made to be committed.
+        work: folder of `<id>/`: checkpoint, last and best weights, log, lock. Never committed.
+    """
+
+    records: Path
+    work: Path
+
+    def path(self, run: str) -> Path:
+        """Where the record of a run lies."""
+        return self.records / f"{run}.json"
+
+    def folder(self, run: str) -> Path:
+        """The run's working folder."""
+        return self.work / run
+
+    def has(self, run: str) -> bool:
+        """Whether the run is recorded."""
+        return self.path(run).exists()
+
+    def load(self, run: str) -> Record:
+        """The record of a run.
+
+        Raises:
+            RecordError: missing, damaged, or not the record its file name promises.
+        """
+        path = self.path(run)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise RecordError(f"run {run} is not recorded in {self.records}") from error
+        except UnicodeDecodeError as error:
+            raise RecordError(f"record {path} is damaged: not UTF-8 text") from error
+        record = Record.from_json(text, str(path))
+        if record.id != run:
+            raise RecordError(f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere")
+        return record
+
+    def save(self, record: Record) -> Path:
+        """Write a record atomically: readers see the old file or the new, never half of one."""
+        self.records.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.records, prefix=f".{record.id}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(record.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, self.path(record.id))
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return self.path(record.id)
+
+    def ids(self) -> list[str]:
+        """Ids of all recorded runs, sorted."""
+        return sorted(p.stem for p in self.records.glob("*.json")) if self.records.exists() else []
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.load(run) for run in self.ids())
+
+    @contextmanager
+    def lock(self, run: str, wait: bool) -> Iterator[bool]:
+        """Hold the run for this process; yields False when another process has it and `wait` is off. The lock goes
+        with the process, however it ends."""
+        folder = self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def running(self, run: str) -> bool:
+        """Whether a process holds the run now."""
+        if not (self.folder(run) / "lock").exists():
+            return False
+        with self.lock(run, wait=False) as ours:
+            return not ours

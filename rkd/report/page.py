@@ -1,0 +1,187 @@
+"""What a chapter's notebook calls: one object, one method per section."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from IPython.display import HTML, Markdown, display
+
+from rkd import claims, paths
+from rkd.errors import ConfigError, RkdError
+from rkd.experiments import settings as parameters
+from rkd.experiments.chapters import Line, get_chapter
+from rkd.experiments.execute import Executor
+from rkd.experiments.recipes import load_recipe
+from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.report import figures, tables
+from rkd.report.book import write_mark
+from rkd.report.diagrams import show
+from rkd.report.summary import Measured, measure, measure_values
+
+
+def open_page(chapter: str, namespace: Mapping[str, Any]) -> "Page":
+    """Open a chapter under the parameters found in a notebook's namespace, and show what the page is.
+
+    Everything is checked here: every run's config is built, so a contradiction stops the first cell with one
+    sentence, before anything is trained.
+
+    Args:
+        chapter: the chapter's name.
+        namespace: `globals()` of the notebook.
+
+    Raises:
+        ConfigError: an unknown, misspelt or contradictory parameter.
+    """
+    declared = {*parameters.names(), "budget"}
+    for name, near in parameters.stray(namespace, declared):
+        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
+    given = {name: namespace[name] for name in declared if namespace.get(name) is not None}
+    return Page(chapter, given)
+
+
+class Page:
+    """One executed chapter.
+
+    Args:
+        chapter: name.
+        given: explicit parameters.
+    """
+
+    def __init__(self, chapter: str, given: Mapping[str, Any]) -> None:
+        self.chapter = get_chapter(chapter)
+        self.given = _beyond_profile(given)
+        self.settings = parameters.resolve(chapter, given)
+        self.lines: list[Line] = self.chapter.lines(self.settings)
+        self.recipe = self.settings.recipe or self.chapter.recipe
+        self.store = store_of(self.settings)
+        self.measured: dict[str, Measured] = {}
+        display(HTML(self._banner()))
+        display(Markdown(f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"))
+
+    def run(self) -> HTML:
+        """Load what is recorded, train what is missing (see `on_missing`)."""
+        s = self.settings
+        configs = [config for line in self.lines for config in line.runs]
+        wanted = {config.id for config in configs}
+        before = {run for run in wanted if self.store.has(run)}
+        executor = Executor(
+            self.store,
+            data_root(s),
+            s.device,
+            labels={"profile": s.profile, "recipe": self.recipe, "chapter": self.chapter.name},
+        )
+        records = executor.run(configs, s.on_missing)
+        self.measured = {line.key: measure(line, records) for line in self.lines}
+        trained, absent = len(set(records) - before), len(wanted) - len(records)
+        text = f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
+        return HTML(f'<p class="rkd-note">{text}</p>')
+
+    def table(self) -> HTML:
+        """Published against measured."""
+        return HTML(tables.result_table(self.lines, self._done(), self._recorded(), self._here()))
+
+    def figure(self) -> object:
+        """The chapter's static figure."""
+        measured, evidence = self._done(), self._is_evidence()
+        if any(line.x is not None for line in self.lines):
+            drawn = figures.weight_plot(self.lines, measured, self._here())
+        else:
+            drawn = figures.dot_plot(self.lines, measured, self._here(), together=evidence)
+        said = "; ".join(
+            f"{line.label}: {m.mean():.2f} % over {len(m.last)}" for line, m in zip(self.lines, measured.values(), strict=True) if m.last
+        )
+        return show(drawn, f"{self.chapter.title}. Measured means: {said or 'nothing measured'}.")
+
+    def quoted_baselines(self) -> HTML:
+        """Accuracies of other methods that the [Re] paper quotes beside its own."""
+        return HTML(tables.baseline_table(claims.load(source="re_paper", table=self.chapter.title.partition(":")[0])))
+
+    def probe(self) -> HTML:
+        """Accuracy of a linear layer refitted on each student's frozen features, mean over seeds."""
+        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        rows = []
+        for line in self.lines:
+            weights = [(run, executor.weights_file(run.id, "last")) for run in line.runs]
+            here = [executor.probe(run) for run, path in weights if path.exists()]
+            rows.append((line.label, measure_values(here), self._done()[line.key]))
+        return HTML(tables.probe_table(rows))
+
+    def injected(self) -> HTML:
+        """The parameters that were given, and everything in force."""
+        effective = {name: getattr(self.settings, name) for name in parameters.names()}
+        recipe = load_recipe(self.recipe)
+        effective |= {"recipe": self.recipe}
+        for name in ("epochs", "batch_size", "normalisation", "ce_weight"):
+            if effective[name] is None:
+                effective[name] = f"{recipe[name]} (recipe)"
+        table = tables.parameter_table(self.given, {k: v for k, v in effective.items() if v is not None})
+        words = f"Recipe <code>{html.escape(self.recipe)}</code>: {html.escape(recipe['description'])}."
+        return HTML(f"<p>{words}</p>{table}")
+
+    def provenance(self) -> HTML:
+        """Record, device and time of each number. The chapter's last act."""
+        table = tables.provenance_table(self.lines, self._done(), _shown(self.store.records))
+        write_mark(
+            self.chapter.name, [r.id for m in self._done().values() for r in m.records], self.store.records
+        )
+        return HTML(table)
+
+    def _done(self) -> dict[str, Measured]:
+        if not self.measured:
+            raise RkdError("call page.run() before this cell")
+        return self.measured
+
+    def _is_evidence(self) -> bool:
+        return self.settings.profile == "paper"
+
+    def _here(self) -> str:
+        return f"profile {Path(self.settings.profile).stem}"
+
+    def _recorded(self) -> dict[str, Measured] | None:
+        """Committed paper-profile values of the same lines; None where this execution is that profile."""
+        if self._is_evidence():
+            return None
+        values = {"profile": "paper", **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
+        lines = self.chapter.lines(parameters.resolve(self.chapter.name, values))
+        store = store_for("paper")
+        return {
+            line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)}) for line in lines
+        }
+
+    def _banner(self) -> str:
+        s = self.settings
+        runs = [line.runs[0] for line in self.lines]
+        lengths = f"{runs[0].epochs} epochs" if runs[0].epochs != 1 else "1 epoch"
+        images = f"{s.train_images:,} images" if s.train_images else "all training images"
+        if self._is_evidence():
+            kind, text = "paper", f"Paper profile: {lengths}, {images} of {s.dataset}. These numbers are evidence."
+        elif Path(s.profile).stem == "smoke":
+            kind = "smoke"
+            text = (
+                f"<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for {lengths} on {images} "
+                f"of a procedurally generated set ({s.dataset}). The accuracies say nothing about the published ones."
+                if s.dataset == "embedded"
+                else f"<strong>This copy proves the machinery, not the claim:</strong> {lengths} on {images} of {s.dataset}."
+            )
+        else:
+            kind = "mini"
+            text = (
+                f"<strong>A short run, not the published setting:</strong> {lengths} on {images} of {s.dataset}. It can show a tendency; "
+                "it neither confirms nor refutes a published value."
+            )
+        return f'<div class="rkd-callout {kind}"><p>{text}</p></div>'
+
+
+def _beyond_profile(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on top of the profile's file, whose values papermill injects as well."""
+    profile = parameters.load_profile(given.get("profile", "smoke"))
+    return {name: value for name, value in given.items() if name != "profile" and profile.get(name) != value}
+
+
+def _shown(folder: Path) -> str:
+    home = paths.home()
+    return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
+
+
+__all__ = ["Page", "open_page"]

@@ -1,0 +1,260 @@
+"""One frozen RunConfig describes a run completely; its content hash is the run's id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any
+
+from rkd.data.config import DataConfig
+from rkd.errors import ConfigError, RecordError, unknown
+from rkd.methods import get_method
+from rkd.models import canonical, check_name
+from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
+
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """Stochastic gradient descent with step decay.
+
+    Attributes:
+        lr: learning rate of the first epochs.
+        momentum, nesterov, weight_decay: as torch.optim.SGD; decay acts on every parameter, BN and fusion
+            modules included.
+        decay_epochs: 0-based epochs at which the rate is multiplied by decay_rate.
+        decay_when: "before" that epoch begins (150, 30, 30, 30 epochs for 150, 180, 210), or "after" it has ended
+            (151, 30, 30, 29: what the released ReviewKD code does).
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_epochs: tuple[int, ...] = (150, 180, 210)
+    decay_rate: float = 0.1
+    decay_when: str = "after"
+
+    def __post_init__(self) -> None:
+        _coerce(self)
+        _positive("lr", self.lr)
+        _not_negative("momentum", self.momentum)
+        _not_negative("weight_decay", self.weight_decay)
+        _positive("decay_rate", self.decay_rate)
+        if any(e < 0 for e in self.decay_epochs):
+            raise ConfigError(f"decay_epochs is {list(self.decay_epochs)}; epochs must be >= 0")
+        if self.decay_when not in ("before", "after"):
+            raise unknown("decay_when", self.decay_when, ("before", "after"))
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("nesterov is on but momentum is 0; set momentum > 0 or nesterov: false")
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate in a 0-based epoch."""
+        after = self.decay_when == "after"
+        return self.lr * self.decay_rate ** sum(epoch > e if after else epoch >= e for e in self.decay_epochs)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Where the frozen teacher comes from, and how it behaves.
+
+    Attributes:
+        run: config of the run that trains it; trained first, once, if it is not recorded yet.
+        checkpoint, sha256, network: instead of `run`, a checkpoint file, its hash and its network's name.
+        weights: "best" (on the test set, as the released code), "last" epoch, or "random": an untrained network.
+        batch_norm: "batch": BN uses each batch's own statistics while distilling (train mode, as the ReviewKD and
+            [Re] codes leave it); "running": eval mode, as RepDistiller and mdistiller.
+    """
+
+    run: RunConfig | None = None
+    checkpoint: str | None = field(default=None, metadata={"identity": False})  # the hash names it, not the path
+    sha256: str | None = None
+    network: str | None = None
+    weights: str = "best"
+    batch_norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        _coerce(self)
+        if (self.run is None) == (self.checkpoint is None):
+            raise ConfigError("a teacher needs either a run or a checkpoint file, not both and not neither")
+        if self.checkpoint is not None and not (self.sha256 and self.network):
+            raise ConfigError(f"teacher checkpoint {self.checkpoint!r} needs its sha256 and the network's name")
+        if self.weights not in ("best", "last", "random"):
+            raise unknown("teacher weights", self.weights, ("best", "last", "random"))
+        if self.batch_norm not in ("batch", "running"):
+            raise unknown("teacher batch_norm", self.batch_norm, ("batch", "running"))
+        if self.run is not None and self.run.teacher is not None:
+            raise ConfigError(f"the teacher {self.run.network} would itself be distilled; name an undistilled run")
+
+    @property
+    def name(self) -> str:
+        """The network's registered name."""
+        return self.run.network if self.run else str(self.network)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result. Where data lie and on which device it runs is no part of it.
+
+    Attributes:
+        network: name of the network that is trained.
+        data: data set, normalisation, subset, holdout.
+        seed: steers initialisation, data order and augmentation through separate streams.
+        epochs, batch_size: length; the last partial batch is kept.
+        optimiser: see SGDConfig.
+        precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, or "fp64" (tests).
+        ce_weight: weight of cross-entropy; 0 trains on the method's losses alone.
+        method, options: the distillation method's name and its options; None trains without a teacher.
+        teacher: needed by a method.
+
+    Raises:
+        ConfigError: a value that is not allowed, or two that contradict each other.
+    """
+
+    network: str
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    epochs: int = 240
+    batch_size: int = 128
+    optimiser: SGDConfig = field(default_factory=SGDConfig)
+    precision: str = "fp32"
+    ce_weight: float = 1.0
+    method: str | None = None
+    options: Any = None
+    teacher: TeacherConfig | None = None
+
+    def __post_init__(self) -> None:
+        _coerce(self)
+        object.__setattr__(self, "network", canonical(self.network))
+        check_name(self.network)
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be >= 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it must be >= 0")
+        _not_negative("ce_weight", self.ce_weight)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.method is None:
+            if self.options is not None or self.teacher is not None:
+                raise ConfigError("a run without a method takes neither options nor a teacher")
+            if self.ce_weight == 0:
+                raise ConfigError("ce_weight is 0 and there is no method: nothing would be trained")
+            return
+        expected = get_method(self.method).options
+        if not isinstance(self.options, expected):
+            raise ConfigError(f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}")
+        if self.teacher is None:
+            raise ConfigError(f"method {self.method!r} needs a teacher")
+        if self.teacher.run and self.teacher.run.data.name != self.data.name:
+            raise ConfigError(
+                f"the teacher was trained on {self.teacher.run.data.name!r} but the student is to be trained on "
+                f"{self.data.name!r}"
+            )
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits naming this run: a hash of every value that differs from its default. An option
+        added later, with the old behaviour as its default, therefore renames no run."""
+        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, nested, as plain JSON types."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The inverse of to_dict; ConfigError for unknown keys."""
+        values = dict(values)
+        if values.get("method") is not None and isinstance(values.get("options"), Mapping):
+            values["options"] = build_dataclass(get_method(values["method"]).options, values["options"])
+        if isinstance(values.get("teacher"), Mapping):
+            teacher = dict(values["teacher"])
+            if isinstance(teacher.get("run"), Mapping):
+                teacher["run"] = cls.from_dict(teacher["run"])
+            values["teacher"] = build_dataclass(TeacherConfig, teacher)
+        for name, kind in (("data", DataConfig), ("optimiser", SGDConfig)):
+            if isinstance(values.get(name), Mapping):
+                values[name] = build_dataclass(kind, values[name])
+        return build_dataclass(cls, values)
+
+
+def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
+    """`kind(**values)`, with one clear sentence for unknown keys and lists turned into tuples."""
+    allowed = [f.name for f in fields(kind)]
+    for name in values:
+        if name not in allowed:
+            raise unknown(f"{kind.__name__} setting", name, allowed)
+    made = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    hints = typing.get_type_hints(kind)
+    for name, value in made.items():
+        made[name] = _coerced(name, value, hints[name])
+    return kind(**made)
+
+
+def _coerce(config: Any) -> None:
+    """Bring each field to its annotated type, so that 1 and 1.0 hash alike; ConfigError where that is impossible."""
+    hints = typing.get_type_hints(type(config))
+    for f in fields(config):
+        object.__setattr__(config, f.name, _coerced(f.name, getattr(config, f.name), hints[f.name]))
+
+
+def _coerced(name: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kinds = [o for o in options if o is not type(None)]
+    if Any in kinds or len(kinds) != 1:
+        return value
+    kind = kinds[0]
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} is {value!r}; it must be a list")
+        return tuple(_coerced(name, v, typing.get_args(kind)[0]) for v in value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise RecordError(f"{value!r} cannot be written to a record: it is no plain JSON value")
+
+
+def _identity(value: Any) -> Any:
+    if not is_dataclass(value):
+        return _plain(value)
+    kept = {}
+    unread = value.unread() if hasattr(value, "unread") else ()
+    for f in fields(value):
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        this = getattr(value, f.name)
+        if this != default and f.metadata.get("identity", True) and f.name not in unread:
+            kept[f.name] = _identity(this)
+    return kept
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} is {value}; it must be a finite number > 0")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name} is {value}; it must be a finite number >= 0")
