@@ -76,8 +76,8 @@ def review_path(levels: Sequence[Mapping[str, object]]) -> Drawing:
     ax.set_xlim(-0.35, 8.7)
     ax.set_ylim(0, rows + 0.45)
     alt = (
-        f"{rows} levels from deep to shallow. At each, a map of the student enters a fusion block whose output "
-        "is compared by HCL with a map of the teacher; each block passes a residual to the next shallower one."
+        f"{rows} levels from deep to shallow. At each, a map of the student enters a fusion block, whose "
+        "output HCL compares with a map of the teacher; each block passes a residual to the next one."
     )
     return Drawing(figure, alt)
 
