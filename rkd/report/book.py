@@ -158,7 +158,7 @@ def build_book(
         profile: name of the profile or path of its file; its work lies in `build_dir/NAME`.
         book_dir: notebooks, prose, `_toc.yml` and `_assets`.
         config: the jupyter-book configuration.
-        build_dir: the site goes to `build_dir/_build/html`.
+        build_dir: the site goes to `build_dir/_build/html`, or `build_dir/html` if it is named _build.
         params_file: YAML of parameters for every chapter.
         only: chapters to execute, all if empty; the others keep the copy an earlier build made.
         jobs: chapters executed at once, sharing the CPU cores evenly.
@@ -584,10 +584,13 @@ def _build_html(
 ) -> tuple[Path | None, tuple[str, ...]]:
     """Path of the index page and the complaints of Sphinx, if any."""
     echo("building the site ...")
+    output = build_dir / "_build"  # the name is jupyter-book's; a folder of that name is not nested once more
+    if build_dir.name == "_build":
+        output = build_dir
     build = subprocess.run(
         [
             *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()"),
-            *("build", str(work / "stage"), "--config", str(config), "--path-output", str(build_dir)),
+            *("build", str(work / "stage"), "--config", str(config), "--path-output", str(output.parent)),
         ],
         capture_output=True,
         text=True,
@@ -600,8 +603,8 @@ def _build_html(
     if build.returncode and not complaints:
         complaints = [line for line in log.splitlines() if line.strip()][-3:]
     if complaints:  # Sphinx complains only of pages it reads: let the next build read them all again
-        shutil.rmtree(build_dir / "_build" / ".doctrees", ignore_errors=True)
-    index = build_dir / "_build" / "html" / "index.html"
+        shutil.rmtree(output / ".doctrees", ignore_errors=True)
+    index = output / "html" / "index.html"
     return (index if build.returncode == 0 and index.is_file() else None), tuple(dict.fromkeys(complaints))
 
 

@@ -44,7 +44,7 @@ class Bench:
     """A tiny book on disk and one way to build it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.book, self.build_dir = folder, folder / "book", folder / "build"
+        self.folder, self.book, self.build_dir = folder, folder / "book", folder / "_build"
         self.results = folder / "results"
         self.book.mkdir()
         self.results.mkdir()
@@ -278,7 +278,8 @@ def test_site_is_built_and_its_complaints_are_told(tmp_path):
     notebook(bench.book / "two.ipynb", "raise RuntimeError('no')")
     toc(bench.book, "one", "two")
     result = bench.build(html=True)
-    assert result.html and result.html.is_file() and not result.warnings and result.failed == ("two",)
+    assert result.html == bench.build_dir / "html" / "index.html" and result.html.is_file()
+    assert not result.warnings and result.failed == ("two",)
     assert "This chapter failed" in (result.html.parent / "two.html").read_text()
 
     (bench.book / "index.md").write_text("# A tiny book\n\n[nowhere](absent.md)\n")
