@@ -1,0 +1,35 @@
+"""Images: data sets, normalisation, augmentation, batches."""
+
+from rkd.data import cifar, embedded, npz  # noqa: F401  (they register)
+from rkd.data.augment import EpochDraws, draw_epoch
+from rkd.data.batches import Batches, evaluation_batches, normalise
+from rkd.data.config import DataConfig
+from rkd.data.embedded import superclass
+from rkd.data.images import ImageSet, check, describe, load, measure
+from rkd.data.normalisation import PRESETS, Normalisation, preset
+from rkd.data.sources import Reader, Source, Split, register_source, source_names
+from rkd.data.streams import stream_seed
+
+__all__ = [
+    "PRESETS",
+    "Batches",
+    "DataConfig",
+    "EpochDraws",
+    "ImageSet",
+    "Normalisation",
+    "Reader",
+    "Source",
+    "Split",
+    "check",
+    "describe",
+    "draw_epoch",
+    "evaluation_batches",
+    "load",
+    "measure",
+    "normalise",
+    "preset",
+    "register_source",
+    "source_names",
+    "stream_seed",
+    "superclass",
+]

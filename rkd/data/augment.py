@@ -1,0 +1,46 @@
+"""The random draws of an epoch: order, crops, mirrorings."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rkd.data.streams import stream_seed
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """All draws of one epoch over N training images, on the CPU.
+
+    Attributes:
+        order: (N,) int64, a permutation: position in the epoch -> image.
+        dy: (N,) int64 in 0..2*padding, first row of each image's crop in the padded image. Indexed by image,
+            not by position in the epoch, as are dx and flip.
+        dx: (N,) int64, first column, likewise.
+        flip: (N,) bool, mirrored left to right after the crop.
+    """
+
+    order: Tensor
+    dy: Tensor
+    dx: Tensor
+    flip: Tensor
+
+
+def draw_epoch(n: int, epoch: int, seed: int, padding: int, flip: bool) -> EpochDraws:
+    """The draws of an epoch, a function of the arguments alone.
+
+    Order, crops and mirrorings have streams of their own, so that switching augmentation off leaves the order
+    as it was. There is no state between epochs: a run that was killed resumes with the same draws, and since
+    they are made on the CPU, a GPU sees them too.
+    """
+
+    def stream(name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(stream_seed(seed, name, epoch))
+
+    crop = stream("crop")
+    return EpochDraws(
+        order=torch.randperm(n, generator=stream("order")),
+        dy=torch.randint(2 * padding + 1, (n,), generator=crop),
+        dx=torch.randint(2 * padding + 1, (n,), generator=crop),
+        flip=torch.randint(2, (n,), generator=stream("flip")).bool() & flip,
+    )

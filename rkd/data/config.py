@@ -1,0 +1,57 @@
+"""Which images a run sees, as written in profiles and records."""
+
+from dataclasses import dataclass
+
+from rkd.data.normalisation import preset
+from rkd.data.sources import reader_of
+from rkd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set and what is done to its images.
+
+    Attributes:
+        name: "cifar10", "cifar100", "embedded" (generated, needs no download) or the path of an npz file with
+            uint8 arrays x_train, y_train, x_test, y_test.
+        normalisation: preset of `rkd.data.normalisation`.
+        train_images: size of a class-balanced subset of the training images; None takes all that are not held
+            out. A smaller subset lies within a larger one of the same seed. Where the classes do not divide
+            the number, the first classes have one image more.
+        test_images: the same of the test images.
+        holdout: training images set aside as a validation split, class-balanced likewise; no subset of the
+            training images contains one.
+        seed: of the choices above, and of the embedded set's images. Nothing else: order and augmentation
+            follow the run's seed.
+        padding: zeros on each side, in pixels, before a random crop to the old size; 0 means no crop.
+        flip: mirror each training image left to right with probability 1/2.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    name: str = "cifar100"
+    normalisation: str = "cifar10_reviewkd"
+    train_images: int | None = None
+    test_images: int | None = None
+    holdout: int = 0
+    seed: int = 0
+    padding: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        reader_of(self.name)
+        preset(self.normalisation)
+        for name in ("train_images", "test_images"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1, "none")
+        for name in ("holdout", "seed", "padding"):
+            _whole(name, getattr(self, name), 0)
+        if not isinstance(self.flip, bool):
+            raise ConfigError(f"flip must be true or false, not {self.flip!r}")
+
+
+def _whole(name: str, value: object, least: int, instead: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        instead = f", or {instead}" if instead else ""
+        raise ConfigError(f"{name} must be a whole number of at least {least}{instead}, not {value!r}")

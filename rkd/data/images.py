@@ -1,0 +1,145 @@
+"""A data set in memory: uint8 images, whole, on one device."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rkd.data.config import DataConfig
+from rkd.data.normalisation import preset
+from rkd.data.sources import reader_of
+from rkd.data.subsets import choose
+from rkd.errors import DataError
+
+_TENSORS = ("train_x", "train_y", "test_x", "test_y", "holdout_x", "holdout_y")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """uint8 images of one data set, whole, on one device.
+
+    Attributes:
+        name: of the data set, as in `DataConfig`.
+        classes: their number.
+        train_x: (N, H, H, 3) uint8.
+        train_y: (N,) int64.
+        test_x, test_y: the same of the test images.
+        holdout_x, holdout_y: the same of the held-out training images; possibly none.
+        mean: per channel, of the normalisation preset, of pixel values in [0, 1].
+        std: likewise.
+        checksum: SHA-256, in hexadecimal, of the bytes and shapes of the six arrays, after every choice of
+            images.
+        class_names: (classes,) strings.
+    """
+
+    name: str
+    classes: int
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    holdout_x: Tensor
+    holdout_y: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    checksum: str
+    class_names: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same images on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+
+
+def load(
+    config: DataConfig, root: str | Path = "data", progress: bool = True, download: bool = True
+) -> ImageSet:
+    """The images of a config, on the CPU.
+
+    Args:
+        config: which.
+        root: folder of the CIFAR files; the embedded set needs none.
+        progress: show a download's progress.
+        download: fetch CIFAR into `root` if it is not there. Files that are there and intact are never
+            fetched again.
+
+    Raises:
+        DataError: the data set is missing or damaged, or has fewer images than asked for.
+    """
+    source = reader_of(config.name).open(config, Path(root), download, progress)
+    classes = len(source.class_names)
+    train, held = choose(
+        source.train.labels, classes, config.train_images, config.holdout, config.seed, "training"
+    )
+    test, _ = choose(source.test.labels, classes, config.test_images, 0, config.seed, "test")
+    arrays = {
+        "train_x": source.train.pixels(train),
+        "train_y": source.train.labels[train],
+        "test_x": source.test.pixels(test),
+        "test_y": source.test.labels[test],
+        "holdout_x": source.train.pixels(held),
+        "holdout_y": source.train.labels[held],
+    }
+    norm = preset(config.normalisation)
+    return ImageSet(
+        name=config.name,
+        classes=classes,
+        **{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+        mean=norm.mean,
+        std=norm.std,
+        checksum=_checksum(arrays),
+        class_names=source.class_names,
+    )
+
+
+def check(config: DataConfig, root: str | Path = "data") -> None:
+    """Raise DataError if `load` would certainly fail and no download can help; reads no images."""
+    reader_of(config.name).check(config, Path(root))
+
+
+def describe(config: DataConfig, root: str | Path = "data", download: bool = True) -> dict[str, object]:
+    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the
+    training images, in units of [0, 1] pixel values.
+
+    Raises:
+        DataError: as `load`.
+    """
+    images = load(config, root, download=download)
+    mean, std = measure(images.train_x)
+    return {
+        "name": images.name,
+        "train_images": len(images.train_y),
+        "test_images": len(images.test_y),
+        "holdout_images": len(images.holdout_y),
+        "classes": images.classes,
+        "size": f"{images.train_x.shape[1]} x {images.train_x.shape[2]}",
+        "mean": mean,
+        "std": std,
+        "sha256": images.checksum,
+    }
+
+
+def measure(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not len(x):
+        raise DataError("no images to measure")
+    counts = torch.stack([torch.bincount(x[..., c].flatten(), minlength=256) for c in range(3)]).double()
+    shares = counts / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64, device=x.device) / 255
+    mean = shares @ values
+    std = (shares @ values**2 - mean**2).clamp(min=0).sqrt()
+    return tuple(round(m, 4) for m in mean.tolist()), tuple(round(s, 4) for s in std.tolist())
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
