@@ -1,7 +1,6 @@
 """The folder of records of one profile, and the working files beside it."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rkd.errors import RecordError
+from rkd.files import replacing
 from rkd.records.record import Record
 
 
@@ -57,18 +57,10 @@ class Store:
 
     def save(self, record: Record) -> Path:
         """Write a record atomically: readers see the old file or the new, never half of one."""
-        self.records.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.records, prefix=f".{record.id}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(record.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, self.path(record.id))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replacing(self.path(record.id)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write(record.to_json())
+            file.flush()
+            os.fsync(file.fileno())
         return self.path(record.id)
 
     def ids(self) -> list[str]:

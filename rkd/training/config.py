@@ -150,6 +150,8 @@ class RunConfig:
         expected = get_method(self.method).options
         if not isinstance(self.options, expected):
             raise ConfigError(f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}")
+        options = {f.name: getattr(self.options, f.name) for f in fields(expected)}
+        object.__setattr__(self, "options", build_dataclass(expected, options))
         if self.teacher is None:
             raise ConfigError(f"method {self.method!r} needs a teacher")
         if self.teacher.run and self.teacher.run.data.name != self.data.name:

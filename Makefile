@@ -1,0 +1,52 @@
+# Two commands for newcomers:   make book    make test
+# A researcher with a GPU:      make book PROFILE=paper
+PYTHON ?= python3
+PROFILE ?= smoke
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: book test lint chromium clean help
+
+help:
+	@echo "make book [PROFILE=smoke|mini|paper]   execute every chapter, build _build/html"
+	@echo "make test                              install what the tests need, run the whole suite"
+	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
+	@echo "make clean                             remove _build (records of real profiles stay)"
+
+book: .venv/book
+	$(BIN)/python -m rkd book --profile $(PROFILE)
+
+test: .venv/test chromium lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version" book/*.ipynb
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make book PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "python's venv module is missing: sudo apt install python3-venv"; exit 1; }
+
+.venv/book: pyproject.toml | .venv/bin/python
+	@echo "installing the book's packages into .venv (torch among them: some GB, a few minutes, once)"
+	$(PIP) -e '.[book]'
+	@touch $@
+
+.venv/test: pyproject.toml .venv/book
+	$(PIP) -e '.[book,test]'
+	@touch $@
+
+# Chromium opens the built book in the tests. Where it cannot be installed those tests are skipped by name.
+chromium:
+	@if command -v chromedriver >/dev/null && command -v chromium >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then run=""; elif sudo -n true 2>/dev/null; then run="sudo -n"; else run="no"; fi; \
+	if [ "$$run" = no ] || ! command -v apt-get >/dev/null; then \
+	  echo "Chromium is missing and cannot be installed without root: browser tests will be skipped"; exit 0; fi; \
+	$$run env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -qq && apt-get install -y -qq chromium chromium-driver' >/dev/null \
+	  || echo "Chromium could not be installed: browser tests will be skipped"
+
+clean:
+	rm -rf _build

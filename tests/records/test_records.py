@@ -1,0 +1,154 @@
+"""Records: round trip, atomic writing, damaged and foreign files, locks."""
+
+import json
+import multiprocessing
+
+import pytest
+from conftest import tiny_plain, tiny_review
+
+from rkd.errors import RecordError
+from rkd.experiments.execute import Executor, MissingRunsError
+from rkd.records import Record, Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A student and the teacher it made to be trained first."""
+    from conftest import Silent
+
+    folder = tmp_path_factory.mktemp("made")
+    store = Store(folder / "records", folder / "work")
+    config = tiny_review(teacher_weights="best")
+    Executor(store, folder, "cpu", progress=Silent(), labels={"profile": "test"}).run([config])
+    return store, config
+
+
+def test_missing_teacher_is_trained_first_and_once(made):
+    store, config = made
+    assert set(store.ids()) == {config.id, config.teacher.run.id}
+    teacher = store.load(config.teacher.run.id)
+    said = store.load(config.id).provenance["teacher"]
+    assert said == {"network": "resnet14", "run": teacher.id, "weights": "best", "accuracy": teacher.accuracy("best")}
+
+
+def test_second_call_trains_nothing(made, silent, tmp_path):
+    store, config = made
+    before = {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
+    Executor(store, tmp_path, "cpu", progress=silent).run([config])
+    assert silent.titles == [] and before == {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
+
+
+def test_content_and_round_trip(made):
+    store, config = made
+    text = store.path(config.id).read_text()
+    body = json.loads(text)
+    assert list(body) == [*sorted(k for k in body if k != "curves"), "curves"] and body["id"] == config.id
+    assert len(text) < 8000
+    record = store.load(config.id)
+    assert record.config == config and record.to_json() == text
+    assert set(record.curves) == {"lr", "train_accuracy", "test_accuracy", "loss_ce", "loss_review"}
+    assert all(len(v) == config.epochs for v in record.curves.values())
+    assert record.curves["lr"] == [0.05, 0.005]
+    for key in ("torch", "python", "device_name", "threads", "data_sha256", "started", "ended", "commit", "labels"):
+        assert key in record.provenance
+    for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
+        assert record.cost[key] > 0
+
+
+def test_no_private_names_in_records(made):
+    import getpass
+    import socket
+
+    store, config = made
+    text = store.path(config.id).read_text()
+    assert socket.gethostname() not in text and str(store.records) not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t[: len(t) // 2], "damaged: not JSON"),
+        (lambda t: "", "damaged: not JSON"),
+        (lambda t: "[]", "not a run record"),
+        (lambda t: '{"a": 1}', "not a run record"),
+        (lambda t: t.replace('"format": 1', '"format": 99'), "format 99"),
+        (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
+        (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot read: epochs is -2"),
+        (lambda t: t.replace('"status"', '"statu"'), "lacks status"),
+        (lambda t: t.replace('"network"', '"networks"', 1), "cannot read"),
+    ],
+)
+def test_damaged_records_are_named(made, tmp_path, spoil, message):
+    store, config = made
+    bad = Store(tmp_path / "r", tmp_path / "w")
+    bad.records.mkdir()
+    bad.path(config.id).write_text(spoil(store.path(config.id).read_text()))
+    with pytest.raises(RecordError, match=message) as error:
+        bad.load(config.id)
+    assert config.id in str(error.value)
+
+
+def test_renamed_record_is_foreign(made, tmp_path):
+    store, config = made
+    other = Store(tmp_path / "r", tmp_path / "w")
+    other.records.mkdir()
+    other.path("0123456789ab").write_text(store.path(config.id).read_text())
+    with pytest.raises(RecordError, match="belongs to run"):
+        other.load("0123456789ab")
+    with pytest.raises(RecordError, match="not recorded"):
+        other.load("ffffffffffff")
+
+
+def test_on_missing(store, silent, tmp_path):
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    assert executor.run([tiny_plain()], on_missing="skip") == {}
+    with pytest.raises(MissingRunsError, match="1 of 1 runs are not recorded"):
+        executor.run([tiny_plain()], on_missing="error")
+    assert silent.titles == []
+
+
+def test_damaged_checkpoint_is_named(store, silent, tmp_path):
+    config = tiny_plain()
+    path = store.folder(config.id) / "checkpoint.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(RecordError, match=r"checkpoint .*checkpoint.pt is damaged"):
+        Executor(store, tmp_path, "cpu", progress=silent).run([config])
+
+
+def _train(folder, config, queue):
+    from conftest import Silent
+
+    progress = Silent()
+    Executor(Store(folder / "records", folder / "work"), folder, "cpu", progress=progress).run([config])
+    queue.put(len(progress.titles))
+
+
+def test_two_processes_train_each_run_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    config = tiny_review(teacher_weights="last")
+    processes = [context.Process(target=_train, args=(tmp_path, config, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    trained = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(trained) == 2, "one teacher, one student, between both"
+    assert len(list((tmp_path / "records").glob("*.json"))) == 2
+
+
+def test_locked_run_shows_as_running(store):
+    with store.lock("0123456789ab", wait=False) as ours:
+        assert ours and store.running("0123456789ab")
+    assert not store.running("0123456789ab") and not store.running("ffffffffffff")
+
+
+def test_diverged_values_become_null(made):
+    store, config = made
+    record = store.load(config.id)
+    spoiled = Record(config, "diverged", {**record.curves, "loss_ce": [1.0, float("nan")]}, record.result, record.cost, record.provenance)
+    text = spoiled.to_json()
+    assert '"loss_ce": [1.0, null]' in text and "NaN" not in text
+    assert Record.from_json(text, "x").to_json() == text
