@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -370,6 +371,7 @@ def _execute(names: Sequence[str], run: _Run, jobs: int, echo: Callable[[str], o
     waiting, working, done = list(names), [], {}
     width = max(map(len, names), default=0)
     last_start = -math.inf
+    stop = _stop_on_sigterm()
     try:
         while waiting or working:
             if waiting and len(working) < jobs and time.monotonic() - last_start >= START_APART_S:
@@ -386,7 +388,20 @@ def _execute(names: Sequence[str], run: _Run, jobs: int, echo: Callable[[str], o
     finally:
         for chapter in working:  # an interrupted build leaves nothing running
             chapter.kill()
+        stop()
     return done
+
+
+def _stop_on_sigterm() -> Callable[[], object]:
+    """Makes SIGTERM raise SystemExit, so that clean-up runs; returns what restores the former handler."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        return lambda: None
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, leave)
+    return lambda: signal.signal(signal.SIGTERM, former)
 
 
 def _fault_of_mark(path: Path, chapter: str, token: str) -> str:

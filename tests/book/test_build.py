@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ pytest.importorskip("papermill", reason="papermill is not installed (pip install
 
 from rkd.errors import ConfigError
 from rkd.report import book
+
+psutil = pytest.importorskip("psutil", reason="psutil is not installed (it comes with ipykernel)")
 
 FINISH = "from rkd.report.book import write_mark\nwrite_mark({name!r}, {records!r}, {results!r})"
 
@@ -38,6 +42,14 @@ def toc(folder: Path, *names: str) -> None:
     content = {"format": "jb-book", "root": "index", "parts": [{"chapters": [{"file": n} for n in names]}]}
     (folder / "_toc.yml").write_text(yaml.safe_dump(content))
     (folder / "index.md").write_text("# A tiny book\n\nWords.\n")
+
+
+def running(pid: int) -> bool:
+    """Whether a process is alive; one that ended and awaits its parent is not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Bench:
@@ -155,9 +167,7 @@ def test_killed_kernel_is_a_failure_although_papermill_says_otherwise(failures):
 
 def test_stopped_chapter_leaves_no_process(failures):
     bench, _ = failures
-    for pid in map(int, (bench.folder / "pids").read_text().split()):
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    assert not any(running(int(pid)) for pid in (bench.folder / "pids").read_text().split())
 
 
 def test_progress_counts_every_chapter_once(failures):
@@ -208,6 +218,29 @@ def test_misuse_gets_one_sentence(tmp_path):
     toc(bench.book, "table3", "table4")
     with pytest.raises(ConfigError, match="names 'table4'"):
         bench.build()
+
+
+def test_terminated_build_leaves_no_process(tmp_path):
+    bench = Bench(tmp_path)
+    pid = tmp_path / "pid"
+    source = (
+        f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
+    notebook(bench.book / "one.ipynb", source)
+    toc(bench.book, "one")
+    call = f"""
+        from pathlib import Path
+        from rkd.report.book import build_book
+        build_book("smoke", book_dir=Path({str(bench.book)!r}), config=Path({str(bench.config)!r}),
+                   build_dir=Path({str(bench.build_dir)!r}), html=False)
+    """
+    build = subprocess.Popen([sys.executable, "-c", textwrap.dedent(call)])
+    deadline = time.monotonic() + 60
+    while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    build.terminate()
+    assert build.wait(20) == 143
+    assert not running(int(pid.read_text()))
 
 
 def test_two_builds_at_once_are_refused(tmp_path):
