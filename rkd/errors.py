@@ -5,7 +5,11 @@ from collections.abc import Iterable
 
 
 class RkdError(Exception):
-    """Base of all errors that are the caller's to mend; the command line prints them without a traceback."""
+    """Base of all errors that are the caller's to mend; command line and notebooks show them without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows (and papermill prints) in place of the stack."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(RkdError, ValueError):

@@ -122,7 +122,8 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         if name not in allowed:
             raise unknown("parameter", name, [*allowed, "budget"])
     profile = load_profile(str(given.get("profile", "smoke")))
-    budget = profile.pop("budget", {}) if budget is None else budget
+    standing = profile.pop("budget", {})
+    budget = standing if budget is None else budget
     layers = {**profile, **budget.get("default", {}), **budget.get(chapter, {}), **given}
     return Settings(chapter, **{name: _checked(name, value) for name, value in layers.items() if value is not None})
 

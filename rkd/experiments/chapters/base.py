@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rkd import claims
-from rkd.errors import unknown
+from rkd.errors import ConfigError, unknown
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
 from rkd.models import canonical
@@ -122,8 +122,16 @@ def published_network(name: str, method: str, dataset: str = "CIFAR-100") -> tup
     """What all sources say of one undistilled network ("teacher" or "student baseline") on CIFAR-100."""
     rows = claims.load(metric="top1_acc_percent", method=method, dataset=dataset)
     column = "teacher" if method == "teacher" else "student"
-    rows = rows[rows["number"].notna() & (rows[column].map(canonical) == canonical(name))]
-    return _distinct(rows)
+    same = rows[column].map(lambda printed: same_network(printed, name))
+    return _distinct(rows[rows["number"].notna() & same])
+
+
+def same_network(printed: str, name: str) -> bool:
+    """Whether a source's spelling means the network `name`; a source may print networks this package does not build."""
+    try:
+        return canonical(printed) == canonical(name)
+    except ConfigError:
+        return False
 
 
 def _distinct(rows: pd.DataFrame) -> tuple[Published, ...]:

@@ -1,8 +1,9 @@
 """Table 1: teacher and student of the same style."""
 
-from rkd.experiments.chapters.base import Line, chapter, context_lines, published
+from rkd import claims
+from rkd.experiments.chapters.base import Line, chapter, context_lines, published, same_network
 from rkd.experiments.recipes import Builder
-from rkd.models import canonical, display_name
+from rkd.models import display_name
 
 PAIRS = (
     ("resnet56", "resnet20"),
@@ -38,10 +39,8 @@ def pair_lines(builder: Builder, table: str, default: tuple[tuple[str, str], ...
 
 def _as_printed(table: str, teacher: str, student: str) -> dict[str, str]:
     """The spelling of a pair in a source's table; names that match nothing for a pair it does not have."""
-    from rkd import claims
-
     for row in claims.load(table=table, method="ReviewKD").itertuples():
-        if (canonical(row.teacher), canonical(row.student)) == (canonical(teacher), canonical(student)):
+        if same_network(row.teacher, teacher) and same_network(row.student, student):
             return {"teacher": row.teacher, "student": row.student}
     return {"teacher": teacher, "student": student}
 
