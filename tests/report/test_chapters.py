@@ -1,0 +1,129 @@
+"""Every chapter executed by papermill as a user would, twice; injected parameters; what the pages say."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from rkd import paths
+from rkd.experiments.chapters import chapter_names
+from rkd.experiments.chapters.base import get_chapter
+
+BOOK = paths.home() / "book"
+TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
+PAIR = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], pairs: [[resnet14, resnet8]], budget: {}}"
+
+
+def papermill(chapter, out, results, *more, yaml=None):
+    yaml = yaml or (PAIR if chapter in ("table1", "table2") else TINY)
+    call = [
+        sys.executable, "-m", "papermill", str(BOOK / f"{chapter}.ipynb"), str(out), "--no-progress-bar",
+        "-f", str(paths.params() / "smoke.yaml"), "-y", yaml, "-p", "results", str(results), *more,
+    ]  # fmt: skip
+    return subprocess.run(call, capture_output=True, text=True, timeout=300)
+
+
+def outputs(path):
+    """HTML and text of all outputs of an executed notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            found.append(data.get("text/html") or data.get("text/markdown") or output.get("text", ""))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("chapter", chapter_names())
+def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
+    first = papermill(chapter, tmp_path / "1.ipynb", tmp_path / "r")
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "unknown parameter" not in first.stderr.lower(), "the profile's keys are all declared"
+    text = outputs(tmp_path / "1.ipynb")
+    count = int(re.search(r"(\d+) runs: 0 were recorded, \1 were trained now, 0 are missing", text)[1])
+    records = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
+    assert len(records) == count >= 3
+    second = papermill(chapter, tmp_path / "2.ipynb", tmp_path / "r")
+    assert second.returncode == 0
+    assert f"{count} runs: {count} were recorded, 0 were trained now" in outputs(tmp_path / "2.ipynb")
+    assert records == {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
+
+    assert "proves the machinery, not the claim" in text
+    assert "What is claimed" in text and "<table" in text and "<img" in text and "alt=" in text
+    assert all(p.stem in text for p in records), "each record is named in the provenance"
+    published = get_chapter(chapter)
+    assert published.title in (BOOK / f"{chapter}.ipynb").read_text()
+
+
+def test_missing_runs_are_shown_as_missing_never_as_zero(tmp_path):
+    done = papermill("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = outputs(tmp_path / "o.ipynb")
+    assert text.count("missing</span>") >= 6 and "0.00" not in text
+    assert not list((tmp_path / "r").glob("*.json"))
+    done = papermill("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "error")
+    assert done.returncode == 1 and "runs are not recorded" in done.stderr
+
+
+def test_the_published_example_line(tmp_path):
+    """-p loss_weight 0.9 -p attention False, and own levels: in force in every row, and said on the page."""
+    yaml = TINY[:-1] + ", hcl_levels: [h, 2, 1], hcl_weights: [1, 0.5, 0.25]}"
+    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "loss_weight", "0.9", "-p", "attention", "False", yaml=yaml)
+    assert done.returncode == 0, done.stderr[-2000:]
+    options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
+    distilled = [o for o in options if o]
+    assert len(distilled) == 4 and {o["loss_weight"] for o in distilled} == {0.9}, "rows without attention coincide"
+    assert {tuple(o["hcl_levels"]) for o in distilled} == {("h", 2, 1)} and not any(o["attention"] for o in distilled)
+    text = outputs(tmp_path / "o.ipynb")
+    assert "same runs as" in text and re.search(r"<code>loss_weight</code></th><td>0.9</td><td><span[^>]*>given", text)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["-y", "{hcl_levels: [h, 4, 2, 1], hcl_weights: [1, 0.5, 0.25]}"], "hcl_levels names 4 sizes ['h', 4, 2, 1] but hcl_weights has 3 values"),
+        (["-p", "teacher", "resnet57"], "resnet57"),
+        (["-p", "loss_weight", "-1"], "loss_weight is -1; it must be a finite number >= 0"),
+        (["-p", "los_weight", "1"], "unknown parameter 'los_weight'; did you mean 'loss_weight'?"),
+        (["-p", "recipe", "paper"], "unknown recipe 'paper'"),
+        (["-p", "dataset", "mnist"], "mnist"),
+    ],
+)  # fmt: skip
+def test_contradictions_stop_in_the_first_cell_with_one_sentence(more, sentence, tmp_path):
+    started = time.monotonic()
+    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", *more)
+    assert done.returncode == 1
+    message = done.stderr[done.stderr.index("Exception encountered at") :].strip().splitlines()
+    assert len(message) == 2 and sentence in message[1] and message[1].startswith("ConfigError: ")
+    assert not (tmp_path / "r").exists() and time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("chapter", chapter_names())
+def test_parameters_are_typed_and_explained(chapter):
+    call = [sys.executable, "-m", "papermill", "--help-notebook", str(BOOK / f"{chapter}.ipynb")]
+    text = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "Unknown type" not in text
+    for name in ("profile: str", "recipe: str", "dataset: str", "data_root: str", "epochs: int", "batch_size: int",
+                 "seeds: list", "hcl_levels: list", "hcl_weights: list", "attention: bool", "residual: str",
+                 "on_missing: str", "results: str"):  # fmt: skip
+        assert name in text
+    assert ("loss_weights: list" if chapter == "figure6" else "loss_weight: float") in text
+    explained = re.findall(r"^  (\w+): \w+ \(default .*\)\n +(\S.*)", text, re.M)
+    assert len(explained) >= 20
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_are_thin_and_stripped(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code[0].metadata.tags == ["colab"] and "google.colab" in code[0].source
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert len(code) <= 15
+    for cell in code:
+        assert not cell.outputs and cell.execution_count is None
+        assert "def " not in cell.source or len(cell.source.splitlines()) < 12
