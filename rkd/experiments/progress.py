@@ -101,6 +101,10 @@ class NotebookLine(Lines):
     def epoch(self, learner: Learner) -> None:
         self._last = f"{epoch_line(learner)}; {self._speed(learner.epoch)}"
 
+    def end(self) -> None:
+        self._last = ""
+        self._show(f"{self._title}: done")
+
     def say(self, text: str) -> None:
         self._show(text)
 

@@ -14,10 +14,13 @@ from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.models import canonical, display_name
 from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.diagrams import show
 from rkd.report.summary import Measured, measure, measure_values
+
+PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 
 
 def open_page(chapter: str, namespace: Mapping[str, Any]) -> "Page":
@@ -170,7 +173,16 @@ class Page:
                 f"<strong>A short run, not the published setting:</strong> {lengths} on {images} of {s.dataset}. It can show a tendency; "
                 "it neither confirms nor refutes a published value."
             )
-        return f'<div class="rkd-callout {kind}"><p>{text}</p></div>'
+        return f'<div class="rkd-callout {kind}"><p>{text}{self._pair_in_place()}</p></div>'
+
+    def _pair_in_place(self) -> str:
+        """Says so when an ablation runs on another pair than the published one."""
+        s = self.settings
+        pair = (canonical(s.teacher), canonical(s.student))
+        if any(line.group for line in self.lines) or pair == PUBLISHED_PAIR:
+            return ""
+        names = [f"{display_name(student)} ← {display_name(teacher)}" for teacher, student in (pair, PUBLISHED_PAIR)]
+        return f" The pair is {names[0]} in place of the published {names[1]}."
 
 
 def _beyond_profile(given: Mapping[str, Any]) -> dict[str, Any]:

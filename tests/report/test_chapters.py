@@ -112,7 +112,7 @@ def test_parameters_are_typed_and_explained(chapter):
                  "on_missing: str", "results: str"):  # fmt: skip
         assert name in text
     assert ("loss_weights: list" if chapter == "figure6" else "loss_weight: float") in text
-    explained = re.findall(r"^  (\w+): \w+ \(default .*\)\n +(\S.*)", text, re.M)
+    explained = re.findall(r"^  (\w+): \w+ \(default [^)]*\)\s+(\S.*)", text, re.M)
     assert len(explained) >= 20
 
 
