@@ -25,6 +25,7 @@ class DataConfig:
             follow the run's seed.
         padding: zeros on each side, in pixels, before a random crop to the old size; 0 means no crop.
         flip: mirror each training image left to right with probability 1/2.
+        sha256: of the npz file, so that another file under the same name is another run; None for named sets.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -38,6 +39,7 @@ class DataConfig:
     seed: int = 0
     padding: int = 4
     flip: bool = True
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         reader_of(self.name)

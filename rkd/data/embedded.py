@@ -17,6 +17,7 @@ SIZE = 32
 TRAIN_IMAGES = 10_000
 TEST_IMAGES = 2_000
 CLASSES = len(FAMILIES) * VARIANTS
+_FIGURES = tuple(FAMILIES.values())
 
 
 def superclass(label: int) -> int:
@@ -58,9 +59,6 @@ class _Draws:
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * (self._bits.random_raw() >> 11) * 2.0**-53
 
-    def below(self, n: int) -> int:
-        return int(self.uniform() * n)
-
     def colour(self) -> np.ndarray:
         return np.array([self.uniform(), self.uniform(), self.uniform()])
 
@@ -81,33 +79,57 @@ def image(seed: int, split: str, label: int, number: int) -> np.ndarray:
     """Image `number` of class `label`: (32, 32, 3) uint8, a function of the arguments alone.
 
     The class decides the figure. Chance decides its place, size, slant, stretch, colours and filling;
-    background, clutter, an occluding bar, light and noise.
+    background, clutter, occluding strokes, light and noise. How much of these an image has varies from nearly
+    none to so much that the figure is hard to make out: the first are soon learned, the last keep any network
+    from 100 %.
     """
     draw = _Draws(stream_seed(seed, "embedded", split, label, number))
-    family = list(FAMILIES)[superclass(label)]
-    paper, ink = _two_colours(draw)
+    figure = _FIGURES[superclass(label)]
+    luck = draw.uniform()
+    trouble = luck * np.sqrt(luck)  # more easy images than hard ones
+    paper, ink = _two_colours(draw, superclass(label))
     canvas = _background(draw, paper)
-    for _ in range(2 + draw.below(3)):
-        _blend(canvas, _stroke(draw), paper + draw.uniform(0.2, 0.5) * (draw.colour() - paper))
-    frame = _frame(draw)
-    mask = FAMILIES[family](frame, label % VARIANTS)
-    _blend(canvas, mask * draw.uniform(0.8, 1.0), _filling(draw, ink))
-    if draw.uniform() < 0.5:
+    for _ in range(_strokes(draw, trouble)):
+        _blend(canvas, _stroke(draw), paper + draw.uniform(0.2, 0.6) * (draw.colour() - paper))
+    mask = figure(_frame(draw, trouble), label % VARIANTS)
+    _blend(canvas, mask * (1 - 0.6 * trouble * draw.uniform()), _filling(draw, ink))
+    for _ in range(_strokes(draw, trouble)):
         _blend(canvas, _stroke(draw), draw.colour())
-    canvas = 0.5 + (canvas - 0.5) * draw.uniform(0.7, 1.1) + draw.uniform(-0.1, 0.1)
-    canvas += draw.uniform(0.02, 0.06) * draw.noise(canvas.shape)
+    canvas = 0.5 + (canvas - 0.5) * draw.uniform(0.8, 1.1) + draw.uniform(-0.1, 0.1)
+    canvas += (0.01 + 0.07 * trouble) * draw.noise(canvas.shape)
     return np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
 
 
-def _two_colours(draw: _Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours far enough apart to tell the figure from the background, neither always the lighter."""
-    a, b = draw.colour(), draw.colour()
-    gap = (b - a).mean()
-    least = 0.35
-    if abs(gap) < least:
-        push = (least - abs(gap)) / 2 * (1 if gap >= 0 else -1)
-        a, b = a - push, b + push
-    return np.clip(a, 0, 1), np.clip(b, 0, 1)
+def _strokes(draw: _Draws, trouble: float) -> int:
+    """How many: 0 to 3."""
+    return int(3 * trouble + draw.uniform())
+
+
+def _two_colours(draw: _Draws, family: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of background and figure, the figure's the lighter.
+
+    Their hues lean towards one of four and one of five that the superclass sets: a cue that is soon learned,
+    as the blue of sea and sky is in photographs, but a weak one, that says nothing of the class within the
+    superclass.
+    """
+    spread = 0.2
+    paper = _colour(
+        hue=family // 5 / 4 + draw.uniform(-spread, spread),
+        saturation=draw.uniform(0.2, 0.9),
+        value=draw.uniform(0.1, 0.5),
+    )
+    ink = _colour(
+        hue=family % 5 / 5 + draw.uniform(-spread, spread),
+        saturation=draw.uniform(0.1, 0.8),
+        value=draw.uniform(0.6, 1.0),
+    )
+    return paper, ink
+
+
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    """(3,) red, green, blue; `hue` in turns."""
+    wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - np.arange(3) / 3))
+    return value * (1 - saturation * (1 - wheel))
 
 
 def _background(draw: _Draws, paper: np.ndarray) -> np.ndarray:
@@ -135,11 +157,13 @@ def _stroke(draw: _Draws) -> np.ndarray:
     return np.clip(0.5 - distance * SIZE / 2, 0, 1)
 
 
-def _frame(draw: _Draws) -> Frame:
-    """The figure's coordinates: shifted, scaled, slanted and stretched."""
-    angle = draw.uniform(-0.4, 0.4)
-    scale, stretch = draw.uniform(0.6, 0.9), draw.uniform(0.85, 1.18)
-    x, y = _X - draw.uniform(-0.25, 0.25), _Y - draw.uniform(-0.25, 0.25)
+def _frame(draw: _Draws, trouble: float) -> Frame:
+    """The figure's coordinates: shifted, scaled, slanted, stretched, and mirrored or not."""
+    angle, stretch = 0.2 + 0.3 * trouble, 0.05 + 0.2 * trouble
+    angle, stretch = draw.uniform(-angle, angle), 1 + draw.uniform(-stretch, stretch)
+    scale = draw.uniform(0.55, 0.8)
+    # Far enough that no pixel stands for a class: what a linear model could learn.
+    x, y = _X - draw.uniform(-0.4, 0.4), _Y - draw.uniform(-0.4, 0.4)
     hand = 1 if draw.uniform() < 0.5 else -1  # classes must survive mirroring, which trains every network
     u = hand * (np.cos(angle) * x + np.sin(angle) * y) / (scale * stretch)
     v = (np.cos(angle) * y - np.sin(angle) * x) / (scale / stretch)

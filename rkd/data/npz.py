@@ -8,6 +8,7 @@ import numpy as np
 
 from rkd.data.sources import NPZ, Reader, Source, Split, register_source
 from rkd.errors import DataError
+from rkd.files import sha256
 
 if TYPE_CHECKING:
     from rkd.data.config import DataConfig
@@ -24,7 +25,9 @@ class Npz(Reader):
     """
 
     def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
-        path = self._find(config, root)
+        path = find(config.name, root)
+        if config.sha256 not in (None, sha256(path)):
+            raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         arrays = _read(path)
         train_x, test_x = (_images(path, key, arrays[key]) for key in ("x_train", "x_test"))
         train_y, test_y = (_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
@@ -51,15 +54,15 @@ class Npz(Reader):
         )
 
     def check(self, config: "DataConfig", root: Path) -> None:
-        self._find(config, root)
+        find(config.name, root)
 
-    def _find(self, config: "DataConfig", root: Path) -> Path:
-        for path in (Path(config.name), root / config.name):
-            if path.is_file():
-                return path
-        raise DataError(
-            f"the data set {config.name!r} is neither in the working directory nor in {str(root)!r}"
-        )
+
+def find(name: str, root: Path) -> Path:
+    """Where an npz file lies: `name` from the working directory, else from the data folder."""
+    for path in (Path(name), root / name):
+        if path.is_file():
+            return path
+    raise DataError(f"the data set {name!r} is neither in the working directory nor in {str(root)!r}")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

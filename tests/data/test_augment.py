@@ -1,0 +1,152 @@
+"""Draws, crops and batches, against torchvision's transforms and against counting."""
+
+import torch
+from torch.nn.functional import pad
+from torchvision.transforms.v2 import functional as T
+
+from rkd.data import Batches, ImageSet, draw_epoch, evaluation_batches, normalise, stream_seed
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def image_set(n=37, size=32):
+    stream = torch.Generator().manual_seed(n)
+    x = torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=stream)
+    y, none = torch.arange(n) % 5, torch.arange(0)
+    return ImageSet("own", 5, x, y, x[:4], y[:4], x[:0], none, MEAN, STD, "", tuple("abcde"))
+
+
+def chi_square_is_plausible(counts):
+    """Uniformity: the statistic is approximately normal with mean k-1 and variance 2(k-1); 4.5 sigma allowed."""
+    expected = counts.sum() / len(counts)
+    statistic = ((counts - expected) ** 2 / expected).sum().item()
+    freedom = len(counts) - 1
+    return abs(statistic - freedom) < 4.5 * (2 * freedom) ** 0.5
+
+
+def test_batches_equal_torchvisions_crop_and_flip_to_the_pixel():
+    images = image_set()
+    draws = draw_epoch(37, epoch=3, seed=11, padding=4, flip=True)
+    assert draws.flip.any() and not draws.flip.all()
+    seen = 0
+    for x, y, index in Batches(images, 4, True).epoch(3, 11, 8):
+        assert x.is_contiguous(memory_format=torch.channels_last) and x.dtype == torch.float32
+        for got, label, i in zip(x, y, index.tolist(), strict=True):
+            want = T.pad(images.train_x[i].permute(2, 0, 1), [4, 4, 4, 4], fill=0)
+            want = T.crop(want, int(draws.dy[i]), int(draws.dx[i]), 32, 32)
+            want = T.horizontal_flip(want) if draws.flip[i] else want
+            pixels = (got.double() * torch.tensor(STD).double()[:, None, None]) + torch.tensor(MEAN)[
+                :, None, None
+            ]
+            assert torch.equal((pixels * 255).round().to(torch.uint8), want)
+            reference = T.normalize(want.float() / 255, MEAN, STD)
+            torch.testing.assert_close(got, reference, rtol=0, atol=2e-6)
+            assert label == images.train_y[i]
+            seen += 1
+    assert seen == 37
+
+
+def test_every_shift_and_mirroring_is_reached_and_all_are_equally_likely():
+    draws = draw_epoch(81 * 2 * 400, epoch=0, seed=5, padding=4, flip=True)
+    cell = (draws.dy * 9 + draws.dx) * 2 + draws.flip
+    counts = torch.bincount(cell, minlength=162).double()
+    assert len(counts) == 162 and counts.min() > 0
+    assert chi_square_is_plausible(counts)
+
+
+def test_the_check_of_uniformity_can_fail():
+    counts = torch.full((162,), 400.0)
+    counts[::2] += 60
+    assert not chi_square_is_plausible(counts)
+
+
+def test_shifts_vary_between_images_of_a_batch_and_between_epochs_of_an_image():
+    draws = [draw_epoch(500, epoch, 0, 4, True) for epoch in range(60)]
+    # 500 draws from 81 shifts leave 0.2 of them out on average.
+    assert len(set(zip(draws[0].dy.tolist(), draws[0].dx.tolist(), strict=True))) >= 77
+    of_one = torch.stack([d.dy[7] * 9 + d.dx[7] for d in draws])
+    assert len(of_one.unique()) > 25  # 60 draws from 81: 42.5 expected
+    # Neighbouring epochs are uncorrelated: |r| of 500 pairs has a standard deviation of 0.045.
+    pair = torch.stack([draws[0].dy, draws[1].dy]).double()
+    assert abs(torch.corrcoef(pair)[0, 1]) < 0.2
+
+
+def test_an_images_draw_does_not_depend_on_the_batch_size():
+    batches = Batches(image_set(), 4, True)
+    by_image = []
+    for size in (1, 7, 37, 64):
+        x, y, index = (torch.cat(part) for part in zip(*batches.epoch(2, 9, size), strict=True))
+        by_image.append((x, y, index))
+    for x, y, index in by_image[1:]:
+        assert torch.equal(index, by_image[0][2]) and torch.equal(y, by_image[0][1])
+        assert torch.equal(x, by_image[0][0])
+
+
+def test_epochs_depend_on_epoch_and_seed_alone():
+    batches = Batches(image_set(), 4, True)
+
+    def epoch(*where):
+        return torch.cat([x for x, _, _ in batches.epoch(*where, 8)])
+
+    later = epoch(5, 1)
+    assert torch.equal(later, torch.cat([x for x, _, _ in Batches(image_set(), 4, True).epoch(5, 1, 8)]))
+    assert not torch.equal(later, epoch(6, 1))
+    assert not torch.equal(later, epoch(5, 2))
+
+
+def test_an_epoch_has_each_image_once_and_keeps_the_partial_batch():
+    batches = Batches(image_set(), 4, True)
+    sizes, seen = zip(*[(len(y), index) for _, y, index in batches.epoch(0, 0, 8)], strict=True)
+    assert sizes == (8, 8, 8, 8, 5)
+    assert torch.cat(seen).sort().values.tolist() == list(range(37))
+    assert torch.cat(seen).tolist() != list(range(37))
+    assert [len(y) for _, y, _ in batches.epoch(0, 0, 8, drop_last=True)] == [8, 8, 8, 8]
+
+
+def test_order_is_the_same_with_and_without_augmentation():
+    with_, without = draw_epoch(100, 4, 2, 4, True), draw_epoch(100, 4, 2, 0, False)
+    assert torch.equal(with_.order, without.order)
+    assert not without.flip.any() and not without.dy.any() and not without.dx.any()
+
+
+def test_without_augmentation_images_come_as_they_are():
+    images = image_set(9)
+    for x, _, index in Batches(images, 0, False).epoch(0, 0, 4):
+        assert torch.equal(x, normalise(images.train_x[index], MEAN, STD))
+
+
+def test_other_sizes_are_cropped_to_their_own_size():
+    images = image_set(6, size=64)
+    draws = draw_epoch(6, 0, 0, 4, False)
+    padded = pad(images.train_x, (0, 0, 4, 4, 4, 4))
+    for x, _, index in Batches(images, 4, False).epoch(0, 0, 3):
+        assert x.shape == (3, 3, 64, 64)
+        for got, i in zip(x, index.tolist(), strict=True):
+            want = padded[i, draws.dy[i] : draws.dy[i] + 64, draws.dx[i] : draws.dx[i] + 64]
+            assert torch.equal(got, normalise(want[None], MEAN, STD)[0])
+
+
+def test_evaluation_batches_keep_order_and_lose_nothing():
+    images = image_set(10)
+    parts = list(evaluation_batches(images.train_x, images.train_y, MEAN, STD, 4))
+    assert [len(y) for _, y in parts] == [4, 4, 2]
+    x = torch.cat([x for x, _ in parts])
+    want = (images.train_x.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
+    torch.testing.assert_close(x.double(), want.permute(0, 3, 1, 2), rtol=0, atol=2e-6)
+
+
+def test_normalise_in_float64_equals_the_formula():
+    x = image_set(3).train_x
+    want = (x.double() / 255 - torch.tensor(MEAN, dtype=torch.float64)) / torch.tensor(
+        STD, dtype=torch.float64
+    )
+    got = normalise(x, MEAN, STD, torch.float64)
+    torch.testing.assert_close(got, want.permute(0, 3, 1, 2), rtol=0, atol=1e-13)
+    assert normalise(x[:0], MEAN, STD).shape == (0, 3, 32, 32)
+
+
+def test_streams_are_distinct_and_fit_in_63_bits():
+    seeds = {stream_seed(s, name, e) for s in range(20) for name in ("order", "crop", "1") for e in range(50)}
+    assert len(seeds) == 3000
+    assert all(0 <= s < 2**63 for s in seeds) and max(seeds) > 2**62
+    assert stream_seed(1, "a", 2) != stream_seed(1, "a2") != stream_seed(1, "a", "2")

@@ -1,0 +1,318 @@
+"""Data sets: configs, subsets, files, and every way a file can be wrong."""
+
+import hashlib
+import pickle
+from collections import Counter
+from dataclasses import FrozenInstanceError
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from rkd.data import DataConfig, check, describe, load, measure, preset, superclass
+from rkd.data.embedded import CLASS_NAMES, image
+from rkd.data.subsets import choose
+from rkd.errors import ConfigError, DataError
+
+# --- configs
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "cifar1000"}, "cifar1000.*did you mean 'cifar100'"),
+        ({"name": 5}, "string, not 5"),
+        ({"normalisation": "cifar"}, "'cifar'.*cifar100_crd"),
+        ({"train_images": 0}, "train_images.*at least 1.*not 0"),
+        ({"test_images": 2.5}, "test_images.*2.5"),
+        ({"train_images": True}, "train_images.*True"),
+        ({"holdout": -1}, "holdout.*-1"),
+        ({"padding": -4}, "padding.*-4"),
+        ({"seed": "a"}, "seed.*'a'"),
+        ({"flip": 1}, "flip must be true or false, not 1"),
+    ],
+)
+def test_bad_values_are_named(values, words):
+    with pytest.raises(ConfigError, match=words):
+        DataConfig(**values)
+
+
+def test_configs_are_frozen_and_hashable():
+    config = DataConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.name = "cifar10"
+    assert len({config, DataConfig(), DataConfig(seed=1)}) == 2
+
+
+def test_presets_are_the_published_numbers():
+    assert preset("cifar10_reviewkd").mean == pytest.approx((0.491373, 0.482353, 0.446667), abs=1e-6)
+    assert preset("cifar10_reviewkd").std == pytest.approx((0.247059, 0.243529, 0.261569), abs=1e-6)
+    assert preset("cifar100_crd").std == (0.2675, 0.2565, 0.2761)
+    with pytest.raises(ConfigError, match="unknown normalisation"):
+        preset("none")
+
+
+# --- subsets
+
+
+def test_subsets_are_balanced_nested_and_apart_from_the_holdout():
+    labels = np.arange(700) % 7
+    kept, held = choose(labels, 7, 60, 30, 3, "training")
+    assert sorted(Counter(labels[kept]).items()) == [(0, 9), (1, 9), (2, 9), (3, 9), (4, 8), (5, 8), (6, 8)]
+    assert sorted(Counter(labels[held]).items()) == [(0, 5), (1, 5), *((c, 4) for c in range(2, 7))]
+    assert not set(kept) & set(held) and (np.diff(kept) > 0).all()
+    larger, held_again = choose(labels, 7, 200, 30, 3, "training")
+    assert set(kept) < set(larger) and held.tolist() == held_again.tolist()
+    rest, _ = choose(labels, 7, None, 30, 3, "training")
+    assert set(rest) | set(held) == set(range(700)) and len(rest) == 670
+
+
+def test_subsets_depend_on_seed_and_split():
+    labels = np.arange(700) % 7
+    choices = [
+        choose(labels, 7, 70, 0, s, w)[0].tolist() for s, w in [(0, "training"), (1, "training"), (0, "test")]
+    ]
+    assert choices[0] != choices[1] and choices[0] != choices[2]
+    assert choices[0] == choose(labels, 7, 70, 0, 0, "training")[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "holdout", "words"),
+    [
+        (701, 0, "701 training images.*has 700"),
+        (690, 11, "690 training images and 11 held out.*has 700"),
+        (None, 700, "all others.*has 700"),
+    ],
+)
+def test_too_many_images(images, holdout, words):
+    with pytest.raises(DataError, match=words):
+        choose(np.arange(700) % 7, 7, images, holdout, 0, "training")
+
+
+def test_too_many_images_of_one_class():
+    with pytest.raises(DataError, match="needs 20 test images of class 1, which has 10"):
+        choose(np.repeat([0, 1], [90, 10]), 2, 40, 0, 0, "test")
+
+
+# --- npz
+
+
+def arrays(size=8, n=12, **others):
+    rng = np.random.default_rng(0)
+    good = {
+        "x_train": rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
+        "y_train": np.arange(n) % 3,
+        "x_test": rng.integers(0, 256, (6, size, size, 3), dtype=np.uint8),
+        "y_test": np.arange(6, dtype=np.uint8) % 3,
+    }
+    return {k: v for k, v in {**good, **others}.items() if v is not None}
+
+
+def saved(folder, **changes):
+    path = folder / "own.npz"
+    np.savez(path, **arrays(**changes))
+    return DataConfig(str(path))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_npz_of_either_layout(tmp_path, size):
+    plain = arrays(size)
+    first = load(saved(tmp_path, size=size))
+    turned = {k: plain[k].transpose(0, 3, 1, 2) for k in ("x_train", "x_test")}
+    second = load(saved(tmp_path, size=size, **turned))
+    assert first.train_x.shape == (12, size, size, 3)
+    assert np.array_equal(first.train_x.numpy(), plain["x_train"])
+    assert first.checksum == second.checksum and first.classes == 3 and first.class_names == ("0", "1", "2")
+    assert first.test_y.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x_test": None}, "no array x_test; needed are x_train"),
+        ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be uint8.*float64"),
+        ({"x_train": np.zeros((12, 8, 8), np.uint8)}, r"must be \(N, H, W, 3\).*\(12, 8, 8\)"),
+        ({"x_train": np.zeros((12, 8, 8, 1), np.uint8)}, r"x_train must be .*not \(12, 8, 8, 1\)"),
+        ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, "square.*8 x 6"),
+        ({"x_train": np.zeros((0, 8, 8, 3), np.uint8)}, "not 0 of"),
+        ({"x_test": np.zeros((6, 9, 9, 3), np.uint8)}, "8 x 8, but test images are 9 x 9"),
+        ({"y_train": np.arange(11) % 3}, "x_train has 12 images, but y_train has 11 labels"),
+        ({"y_train": np.arange(12) % 3 - 1}, "label -1; labels start at 0"),
+        ({"y_train": np.arange(12) % 3 * 1.0}, "y_train must be .* whole numbers, not float64"),
+        ({"y_train": np.arange(12) % 3 * 2}, "no image of class 1"),
+        ({"y_test": np.arange(6)}, "y_test has class 5, but y_train ends at 2"),
+        ({"class_names": np.array(["a", "b"])}, "class_names has shape .*3 classes"),
+        ({"y_train": np.array([None] * 12)}, "cannot be read as an npz file of plain arrays"),
+    ],
+)
+def test_malformed_npz(tmp_path, changes, words):
+    with pytest.raises(DataError, match=words) as caught:
+        load(saved(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_npz_that_is_none(tmp_path):
+    (tmp_path / "own.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(DataConfig(str(tmp_path / "own.npz")))
+    with pytest.raises(DataError, match=r"'gone\.npz' is neither"):
+        check(DataConfig("gone.npz"), tmp_path)
+
+
+def test_npz_in_the_data_folder(tmp_path):
+    saved(tmp_path)
+    check(DataConfig("own.npz"), tmp_path)
+    assert len(load(DataConfig("own.npz", train_images=6, holdout=3), tmp_path).holdout_y) == 3
+
+
+# --- the set in memory
+
+
+def test_checksum_changes_with_a_pixel_a_label_and_the_choice(tmp_path):
+    sums = {load(saved(tmp_path)).checksum}
+    for key, split in (("x_train", 0), ("y_test", slice(0, 2))):
+        changed = arrays()
+        changed[key][split] = changed[key][split][::-1].copy()
+        sums.add(load(saved(tmp_path, **changed)).checksum)
+    sums.add(load(DataConfig(saved(tmp_path).name, train_images=6)).checksum)
+    assert len(sums) == 4
+    assert load(saved(tmp_path)).checksum == load(saved(tmp_path)).checksum in sums
+
+
+def test_describe_measures_by_the_formula(tmp_path):
+    facts = describe(saved(tmp_path))
+    x = arrays()["x_train"].reshape(-1, 3) / 255
+    assert facts["mean"] == pytest.approx(x.mean(0), abs=5.1e-5)
+    assert facts["std"] == pytest.approx(x.std(0), abs=5.1e-5)
+    assert (facts["train_images"], facts["test_images"], facts["classes"]) == (12, 6, 3)
+    assert facts["size"] == "8 x 8" and len(facts["sha256"]) == 64
+
+
+def test_to_keeps_everything():
+    first = load(DataConfig("embedded", train_images=100, test_images=100))
+    second = first.to("cpu")
+    assert second.checksum == first.checksum and torch.equal(second.train_x, first.train_x)
+
+
+# --- CIFAR, from a folder made here
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A root with CIFAR-100's three files, of ten images, whose sums torchvision is told."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    names = {"fine_label_names": [f"kind {i}" for i in range(10)]}
+    sums = {}
+    for name in ("train", "test", "meta"):
+        data = {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "fine_labels": list(range(10))}
+        raw = pickle.dumps(names if name == "meta" else data)
+        (folder / name).write_bytes(raw)
+        sums[name] = hashlib.md5(raw).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]}
+    monkeypatch.setattr(datasets.CIFAR100, "meta", meta)
+    return tmp_path
+
+
+def no_network(self):
+    raise URLError("no route to host")
+
+
+def test_cifar_that_is_there_is_not_downloaded_again(cifar, monkeypatch):
+    monkeypatch.setattr(datasets.CIFAR100, "download", no_network)
+    images = load(DataConfig("cifar100"), cifar)
+    raw = pickle.loads((cifar / "cifar-100-python" / "train").read_bytes())["data"]
+    assert np.array_equal(images.train_x.numpy(), raw.reshape(10, 3, 32, 32).transpose(0, 2, 3, 1))
+    assert images.class_names[3] == "kind 3" and images.train_y.tolist() == list(range(10))
+
+
+def test_damaged_cifar_is_named(cifar):
+    path = cifar / "cifar-100-python" / "test"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match=r"cifar-100-python/test' is damaged.*rkd data cifar100 --root"):
+        load(DataConfig("cifar100"), cifar)
+
+
+def test_missing_cifar(cifar, monkeypatch, capsys):
+    root = cifar / "elsewhere"
+    check(DataConfig("cifar100"), root)  # a download may help
+    with pytest.raises(DataError, match=r"cifar100 is not in .*`rkd data cifar100 --root .*elsewhere`"):
+        load(DataConfig("cifar100"), root, download=False)
+    assert not root.exists()
+    monkeypatch.setattr(datasets.CIFAR100, "download", no_network)
+    with pytest.raises(
+        DataError, match=r"could not be downloaded.*no route to host.*cifar-100-python"
+    ) as caught:
+        load(DataConfig("cifar100"), root, progress=False)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_missing_file_of_cifar_is_fetched_once(cifar, monkeypatch):
+    path = cifar / "cifar-100-python" / "meta"
+    raw, calls = path.read_bytes(), []
+    path.unlink()
+
+    def fetch(self):
+        calls.append(1)
+        path.write_bytes(raw)
+
+    monkeypatch.setattr(datasets.CIFAR100, "download", fetch)
+    for _ in range(2):
+        assert load(DataConfig("cifar100"), cifar, progress=False).classes == 10
+    assert len(calls) == 1
+
+
+def test_root_that_is_a_file(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        check(DataConfig("cifar10"), tmp_path / "data")
+
+
+# --- embedded
+
+MEASURED = (0.2961, 0.2957, 0.3043)
+IMAGE_42_7 = "dc8dce69d1d6812674fc74bc1e63ed126369835149834c5bb8231402ce5fae61"
+
+
+def test_embedded_images_do_not_depend_on_how_many_are_made():
+    small = load(DataConfig("embedded", train_images=200, test_images=100))
+    large = load(DataConfig("embedded", train_images=400, test_images=100))
+    in_large = {x.tobytes() for x in large.train_x.numpy()}
+    assert {x.tobytes() for x in small.train_x.numpy()} < in_large
+    assert len(in_large) == 400  # no image twice
+    assert torch.bincount(small.train_y).tolist() == [2] * 100
+    image.cache_clear()
+    assert load(DataConfig("embedded", train_images=200, test_images=100)).checksum == small.checksum
+
+
+def test_embedded_splits_and_seeds_have_no_image_in_common():
+    sets = [
+        load(DataConfig("embedded", train_images=100, test_images=100, holdout=100, seed=s)) for s in (0, 1)
+    ]
+    parts = [x for s in sets for part in (s.train_x, s.test_x, s.holdout_x) for x in part.numpy()]
+    assert len({x.tobytes() for x in parts}) == 600
+
+
+def test_embedded_is_the_same_on_every_machine():
+    assert measure(torch.from_numpy(np.stack([image(0, "train", c, 0) for c in range(100)])))[0] == MEASURED
+    assert hashlib.sha256(image(0, "train", 42, 7).tobytes()).hexdigest() == IMAGE_42_7
+
+
+def test_embedded_images_use_their_range_and_their_preset_fits():
+    images = load(DataConfig("embedded", normalisation="embedded", train_images=1000, test_images=100))
+    mean, std = measure(images.train_x)
+    assert mean == pytest.approx(images.mean, abs=0.01) and std == pytest.approx(images.std, abs=0.01)
+    assert images.train_x.flatten(1).double().std(1).min() > 2  # no empty canvas
+
+
+def test_superclasses():
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 100
+    for label, name in enumerate(CLASS_NAMES):
+        assert name.split("/") == [CLASS_NAMES[superclass(label) * 5].split("/")[0], str(label % 5)]
+    assert superclass(torch.arange(100)).bincount().tolist() == [5] * 20
