@@ -1,5 +1,6 @@
-"""Atomic writing."""
+"""Atomic writing, and checksums."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +20,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     os.replace(temporary, path)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits; OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

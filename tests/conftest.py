@@ -15,7 +15,9 @@ torch.set_num_threads(1)
 
 
 def tiny_data(**values):
-    return DataConfig(**{"name": "embedded", "normalisation": "embedded", "train_images": 100, "test_images": 100, **values})
+    return DataConfig(
+        **{"name": "embedded", "normalisation": "embedded", "train_images": 100, "test_images": 100, **values}
+    )
 
 
 def tiny_plain(**values):
@@ -29,8 +31,15 @@ def tiny_plain(**values):
 
 def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **values):
     """The same with an untrained teacher, so that it needs no run before it."""
-    teacher = TeacherConfig(run=tiny_plain(network="resnet14", epochs=1), weights=teacher_weights, batch_norm=batch_norm)
-    values = {"method": "reviewkd", "options": options or ReviewOptions(warmup_epochs=0), "teacher": teacher, **values}
+    teacher = TeacherConfig(
+        run=tiny_plain(network="resnet14", epochs=1), weights=teacher_weights, batch_norm=batch_norm
+    )
+    values = {
+        "method": "reviewkd",
+        "options": options or ReviewOptions(warmup_epochs=0),
+        "teacher": teacher,
+        **values,
+    }
     return tiny_plain(**values)
 
 

@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rkd {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"rkd {options.command}: interrupted; finished epochs are kept and the next call resumes", file=sys.stderr)
+        print(
+            f"rkd {options.command}: interrupted; finished epochs are kept and the next call resumes",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:  # `rkd claims | head`
         sys.stderr.close()

@@ -15,8 +15,12 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--only", metavar="A,B", help="chapters to execute; the others keep their last copy")
-    parser.add_argument("--jobs", type=int, default=None, metavar="N", help="chapters at once (default: 2, on a GPU 1)")
-    parser.add_argument("--timeout", default="2h", metavar="TIME", help="limit of one chapter: 90s, 30m, 24h (default 2h)")
+    parser.add_argument(
+        "--jobs", type=int, default=None, metavar="N", help="chapters at once (default: 2, on a GPU 1)"
+    )
+    parser.add_argument(
+        "--timeout", default="2h", metavar="TIME", help="limit of one chapter: 90s, 30m, 24h (default 2h)"
+    )
     parser.add_argument("--no-html", action="store_true", help="execute and stage, do not build the HTML")
     add_settings(parser)
 

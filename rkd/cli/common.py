@@ -16,7 +16,9 @@ def add_profile(parser: argparse.ArgumentParser, default: str = "smoke") -> None
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", metavar="NAME", help="authors, reproduction or text (default: the chapter's own)")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="authors, reproduction or text (default: the chapter's own)"
+    )
     parser.add_argument("--data-root", metavar="DIR", help="folder of the CIFAR files (default: data)")
     parser.add_argument("--results", metavar="DIR", help="folder of records (default: the profile's own)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")

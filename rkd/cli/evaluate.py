@@ -8,12 +8,14 @@ from rkd.cli.common import add_profile, add_settings, given_settings
 EPILOG = """examples:
   rkd evaluate 3f2a91c04b7d --profile smoke
   rkd evaluate 3f2a91c04b7d --weights best
-  rkd evaluate --checkpoint resnet56.pth --model resnet56 --dataset cifar100 --normalisation cifar100_crd --data-root DIR"""
+  rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="id of a recorded run")
-    parser.add_argument("--weights", choices=("last", "best"), default="last", help="which of the run's weights")
+    parser.add_argument(
+        "--weights", choices=("last", "best"), default="last", help="which of the run's weights"
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of a run")
     parser.add_argument("--model", metavar="NAME", help="the checkpoint's network")
     parser.add_argument("--dataset", default="cifar100", help="test set for a checkpoint (default cifar100)")
@@ -39,7 +41,9 @@ def call(options: argparse.Namespace) -> int:
     record = executor.store.load(options.run)
     path = executor.weights_file(record.id, options.weights)
     if not path.exists():
-        raise RecordError(f"the weights of run {record.id} are not on this machine ({path}); train it again to have them")
+        raise RecordError(
+            f"the weights of run {record.id} are not on this machine ({path}); train it again to have them"
+        )
     again = executor.evaluate(record.config, options.weights)
     said = record.accuracy(options.weights)
     print(f"{record.id} {options.weights}: {again:.2f} % now, {said:.2f} % in the record")

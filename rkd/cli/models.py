@@ -18,14 +18,19 @@ def call(options: argparse.Namespace) -> int:
     from rkd import models
 
     if options.name is None:
-        print(f"{'name':15}{'parameters':>12}{'M multiply-adds':>17}   ({options.classes} classes, 32x32 images)")
+        print(
+            f"{'name':15}{'parameters':>12}{'M multiply-adds':>17}   ({options.classes} classes, 32x32 images)"
+        )
         for name in models.names():
             net = models.build(name, options.classes)
             print(f"{name:15}{models.parameter_count(net):>12,}{models.macs(net) / 1e6:>17.2f}")
         return 0
     net = models.build(options.name, options.classes)
     shapes = models.tap_shapes(net)
-    print(f"{models.display_name(options.name)}: {models.parameter_count(net):,} parameters, {models.macs(net):,} multiply-adds")
+    print(
+        f"{models.display_name(options.name)}: {models.parameter_count(net):,} parameters, "
+        f"{models.macs(net):,} multiply-adds"
+    )
     print(f"  stem    {_shape(shapes.stem)}")
     for i, shape in enumerate(shapes.stages, 1):
         print(f"  stage {i} {_shape(shape)}")

@@ -8,14 +8,18 @@ from rkd.cli.common import add_profile, add_settings, given_settings
 EPILOG = """examples:
   rkd run --student resnet8 --profile smoke
   rkd run --student resnet20 --teacher resnet56 --profile paper --seed 1
-  rkd run --student resnet8 --teacher resnet14 --set loss_weight=0.9 --set 'hcl_levels=[h, 2, 1]' --set 'hcl_weights=[1, .5, .25]'
+  rkd run --student resnet8 --teacher resnet14 --set 'hcl_levels=[h, 2, 1]' --set 'hcl_weights=[1, .5, .25]'
   rkd run --student resnet20 --teacher resnet56 --set 'options={connector: mechanism, loss: l2}' --recipe text"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--student", required=True, metavar="NAME", help="network to train, see `rkd models`")
-    parser.add_argument("--teacher", metavar="NAME", help="network to learn from; none: train on labels alone")
-    parser.add_argument("--seed", type=int, default=0, help="steers initialisation, data order and augmentation")
+    parser.add_argument(
+        "--teacher", metavar="NAME", help="network to learn from; none: train on labels alone"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="steers initialisation, data order and augmentation"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the run's id and config, train nothing")
     add_profile(parser)
     add_settings(parser)
@@ -46,6 +50,7 @@ def call(options: argparse.Namespace) -> int:
     result = record.result
     print(
         f"{config.id} {record.status}{' (was recorded)' if known else ''}: last {result['last_accuracy']:.2f} %, "
-        f"best {result['best_accuracy']:.2f} % at epoch {result['best_epoch'] + 1} of {result['epochs']}; {store.path(config.id)}"
+        f"best {result['best_accuracy']:.2f} % at epoch {result['best_epoch'] + 1} of {result['epochs']}; "
+        f"{store.path(config.id)}"
     )
     return 0 if record.status == "finished" else 1

@@ -15,7 +15,9 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("params", type=Path, help="profile, for example params/paper.yaml")
     parser.add_argument("--chapters", metavar="A,B", help="chapters whose runs to train (default: all)")
-    parser.add_argument("--gang", type=int, default=8, metavar="N", help="most runs trained in lock-step (default 8)")
+    parser.add_argument(
+        "--gang", type=int, default=8, metavar="N", help="most runs trained in lock-step (default 8)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would be trained")
     add_settings(parser)
 
@@ -33,7 +35,9 @@ def call(options: argparse.Namespace) -> int:
     store = store_of(settings)
     runs = required(run for configs in chapters.values() for run in configs)
     missing = [run for run in runs if not store.has(run.id)]
-    print(f"{len(runs)} runs in {len(chapters)} chapters: {len(runs) - len(missing)} recorded, {len(missing)} to train")
+    print(
+        f"{len(runs)} runs in {len(chapters)} chapters: {len(runs) - len(missing)} recorded, {len(missing)} to train"
+    )
     if options.dry_run:
         for run in missing:
             print(f"  {run.id}  {describe(run)}")

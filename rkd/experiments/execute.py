@@ -38,7 +38,9 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto")
+        raise ConfigError(
+            f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto"
+        )
     return device
 
 
@@ -59,7 +61,9 @@ def gangs(configs: Iterable[RunConfig], largest: int) -> list[list[RunConfig]]:
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
-    teachers = [c.teacher.run for c in configs if c.teacher and c.teacher.run and c.teacher.weights != "random"]
+    teachers = [
+        c.teacher.run for c in configs if c.teacher and c.teacher.run and c.teacher.weights != "random"
+    ]
     return list({config.id: config for config in [*teachers, *configs]}.values())
 
 
@@ -163,7 +167,9 @@ class Executor:
         for config in configs:
             if self._ended(config, weights):
                 continue
-            with self.store.lock(config.id, wait=True):  # another process had it: it has now ended, or been killed
+            with self.store.lock(
+                config.id, wait=True
+            ):  # another process had it: it has now ended, or been killed
                 if not self._ended(config, weights):
                     self._train_gang([config])
 
@@ -200,14 +206,18 @@ class Executor:
         for learner in learners:
             self._finish(learner, images, started, teacher_facts, len(learners))
 
-    def _learner(self, config: RunConfig, network: torch.nn.Module, method: torch.nn.Module | None) -> Learner:
+    def _learner(
+        self, config: RunConfig, network: torch.nn.Module, method: torch.nn.Module | None
+    ) -> Learner:
         placed_method = None if method is None else self._placed(method, config)
         learner = Learner(config, self._placed(network, config), placed_method)
         path = self.store.folder(config.id) / "checkpoint.pt"
         if path.exists():
             state = checkpoint.load(path)
             if state.get("run") != config.id:
-                raise RecordError(f"checkpoint {path} belongs to run {state.get('run')}; delete it to start again")
+                raise RecordError(
+                    f"checkpoint {path} belongs to run {state.get('run')}; delete it to start again"
+                )
             learner.load_state(state)
             self.progress.say(f"{config.id}: resuming after epoch {learner.epoch}")
         return learner
@@ -216,7 +226,9 @@ class Executor:
         dtype = torch.float64 if config.precision == "fp64" else torch.float32
         return module.to(device=self.device, dtype=dtype, memory_format=torch.channels_last)
 
-    def _load_teacher(self, config: RunConfig, classes: int) -> tuple[torch.nn.Module | None, dict[str, object] | None]:
+    def _load_teacher(
+        self, config: RunConfig, classes: int
+    ) -> tuple[torch.nn.Module | None, dict[str, object] | None]:
         teacher = config.teacher
         if teacher is None:
             return None, None
@@ -237,7 +249,9 @@ class Executor:
         models.load_weights(network, self.weights_file(teacher.run.id, teacher.weights))
         record = self.store.load(teacher.run.id)
         if record.status != "finished":
-            raise RecordError(f"teacher run {record.id} ended as {record.status!r}; a student cannot learn from it")
+            raise RecordError(
+                f"teacher run {record.id} ended as {record.status!r}; a student cannot learn from it"
+            )
         return network, {**facts, "accuracy": record.accuracy(teacher.weights)}
 
     def _epoch_ended(self, learner: Learner, gang: int) -> None:
@@ -256,9 +270,14 @@ class Executor:
         gang: int,
     ) -> None:
         config, folder = learner.config, self.store.folder(learner.config.id)
-        checkpoint.save({"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()}, folder / "last.pt")
+        checkpoint.save(
+            {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()},
+            folder / "last.pt",
+        )
         best = learner.best
-        checkpoint.save({"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt")
+        checkpoint.save(
+            {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
+        )
         if not self.store.has(config.id):  # weights of a recorded teacher may have been trained again
             self.store.save(self._record(learner, images, started, teacher, gang))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -324,4 +343,3 @@ def run(config: RunConfig, store: Store, data_root: Path | str = "data", **optio
         options: of `Executor`.
     """
     return Executor(store, Path(data_root), **options).run([config])[config.id]
-

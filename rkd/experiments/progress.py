@@ -27,7 +27,9 @@ class Progress(Protocol):
 def epoch_line(learner: Learner) -> str:
     """One finished epoch in words."""
     curves = learner.curves
-    losses = ", ".join(f"{name[5:]} {values[-1]:.3f}" for name, values in curves.items() if name.startswith("loss_"))
+    losses = ", ".join(
+        f"{name[5:]} {values[-1]:.3f}" for name, values in curves.items() if name.startswith("loss_")
+    )
     return (
         f"{learner.config.id} epoch {learner.epoch}/{learner.config.epochs}: {losses}; "
         f"train {curves['train_accuracy'][-1]:.2f} %, test {curves['test_accuracy'][-1]:.2f} %"
@@ -96,7 +98,9 @@ class NotebookLine(Lines):
     def batch(self, epoch: int, done: int, total: int) -> None:
         super().batch(epoch, done, total)
         if time.perf_counter() - self._shown > 0.5:
-            self._show(f"{self._title}: epoch {epoch + 1}/{self._epochs}, {done}/{total} images, {self._speed(epoch)}")
+            self._show(
+                f"{self._title}: epoch {epoch + 1}/{self._epochs}, {done}/{total} images, {self._speed(epoch)}"
+            )
 
     def epoch(self, learner: Learner) -> None:
         self._last = f"{epoch_line(learner)}; {self._speed(learner.epoch)}"

@@ -8,8 +8,11 @@ from typing import Any
 import yaml
 
 from rkd import paths
+from rkd.data.npz import find
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import Settings
+from rkd.experiments.workspace import data_root
+from rkd.files import sha256
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig, build_dataclass
@@ -123,10 +126,12 @@ class Builder:
             optimiser["decay_epochs"] = [self._scaled(e) for e in optimiser["decay_epochs"]]
         data = DataConfig(
             name=s.dataset,
-            normalisation=s.normalisation or ("embedded" if s.dataset == "embedded" else recipe["normalisation"]),
+            normalisation=s.normalisation
+            or ("embedded" if s.dataset == "embedded" else recipe["normalisation"]),
             train_images=s.train_images,
             test_images=s.test_images,
             holdout=s.holdout,
+            sha256=sha256(find(s.dataset, data_root(s))) if s.dataset.endswith(".npz") else None,
         )
         return {
             "network": network,
@@ -162,7 +167,9 @@ def _read_pairs(path: Path) -> tuple[dict[str, Any], ...]:
     pairs = yaml.safe_load(path.read_text(encoding="utf-8"))
     for entry in pairs:
         if set(entry) != {"teacher", "student", "loss_weight"}:
-            raise ConfigError(f"{path.name} holds {entry!r}; each entry needs teacher, student and loss_weight")
+            raise ConfigError(
+                f"{path.name} holds {entry!r}; each entry needs teacher, student and loss_weight"
+            )
     return tuple(pairs)
 
 

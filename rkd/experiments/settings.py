@@ -125,13 +125,17 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     standing = profile.pop("budget", {})
     budget = standing if budget is None else budget
     layers = {**profile, **budget.get("default", {}), **budget.get(chapter, {}), **given}
-    return Settings(chapter, **{name: _checked(name, value) for name, value in layers.items() if value is not None})
+    return Settings(
+        chapter, **{name: _checked(name, value) for name, value in layers.items() if value is not None}
+    )
 
 
 def profile_names() -> list[str]:
     """Profiles in params/."""
     return sorted(
-        path.stem for path in paths.params().glob("*.yaml") if isinstance(_read(path), dict) and "profile" in _read(path)
+        path.stem
+        for path in paths.params().glob("*.yaml")
+        if isinstance(_read(path), dict) and "profile" in _read(path)
     )
 
 
@@ -162,7 +166,9 @@ def load_profile(profile: str) -> dict[str, Any]:
             if name not in allowed:
                 raise unknown(f"parameter in the {chapter} budget of {path.name}:", name, allowed)
             if name in values:
-                raise ConfigError(f"{path.name} gives {name} both for all chapters and in the budget of {chapter}")
+                raise ConfigError(
+                    f"{path.name} gives {name} both for all chapters and in the budget of {chapter}"
+                )
     return values
 
 
@@ -209,14 +215,20 @@ def _number(name: str, value: Any, kind: type, least: float) -> Any:
 
 def _pair(entry: Any) -> tuple[str, str]:
     if not isinstance(entry, list | tuple) or len(entry) != 2 or not all(isinstance(n, str) for n in entry):
-        raise ConfigError(f"pairs holds {entry!r}; each pair must be [teacher, student], for example [resnet56, resnet20]")
+        raise ConfigError(
+            f"pairs holds {entry!r}; each pair must be [teacher, student], for example [resnet56, resnet20]"
+        )
     return entry[0], entry[1]
 
 
 def stray(namespace: Mapping[str, Any], declared: set[str]) -> list[tuple[str, str]]:
     """Plain values in a notebook's namespace that are no parameter but look like a misspelt one, with the parameter
     they resemble: papermill injects unknown names without stopping."""
-    plain = {n for n, v in namespace.items() if not n.startswith("_") and isinstance(v, str | int | float | list | dict)}
+    plain = {
+        n
+        for n, v in namespace.items()
+        if not n.startswith("_") and isinstance(v, str | int | float | list | dict)
+    }
     found = []
     for name in sorted(plain - declared - {"In", "Out"}):
         near = difflib.get_close_matches(name, declared, n=1, cutoff=0.75)

@@ -1,6 +1,5 @@
 """Weights from files: the package's own and those of ReviewKD, RepDistiller, mdistiller and other codes."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rkd import files
 from rkd.errors import RecordError
 
 # Entries under which files keep the network's state dict: this package; RepDistiller and mdistiller; and the
@@ -65,8 +65,7 @@ def sha256(path: str | Path) -> str:
         RecordError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
 

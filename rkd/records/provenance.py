@@ -22,7 +22,9 @@ def code_state() -> dict[str, object]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            )
         except FileNotFoundError:  # no git on this machine
             return None
         return done.stdout if done.returncode == 0 else None

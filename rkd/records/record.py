@@ -87,8 +87,12 @@ class Record:
         except (ConfigError, TypeError) as error:
             raise RecordError(f"record {name} holds a config this version cannot read: {error}") from error
         if config.id != body["id"]:
-            raise RecordError(f"record {name} says id {body['id']} but its config has id {config.id}: it was edited")
-        curves = {key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()}
+            raise RecordError(
+                f"record {name} says id {body['id']} but its config has id {config.id}: it was edited"
+            )
+        curves = {
+            key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()
+        }
         return cls(config, body["status"], curves, body["result"], body["cost"], body["provenance"])
 
 

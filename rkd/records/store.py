@@ -52,7 +52,9 @@ class Store:
             raise RecordError(f"record {path} is damaged: not UTF-8 text") from error
         record = Record.from_json(text, str(path))
         if record.id != run:
-            raise RecordError(f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere")
+            raise RecordError(
+                f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere"
+            )
         return record
 
     def save(self, record: Record) -> Path:

@@ -44,7 +44,15 @@ def dot_plot(lines: Sequence[Line], measured: Mapping[str, Measured], here: str,
         for p in line.published:
             marker, colour = PUBLISHED_STYLE.get(p.source, OTHER_STYLE)
             label = p.source if p.source in PUBLISHED_STYLE else "other sources"
-            left.plot(p.value, y - (0.16 if together else 0), marker, color=colour, markersize=7, label=label, zorder=3)
+            left.plot(
+                p.value,
+                y - (0.16 if together else 0),
+                marker,
+                color=colour,
+                markersize=7,
+                label=label,
+                zorder=3,
+            )
         _seeds(right, measured[line.key], y + (0.16 if together else 0))
     for ax in {left, right}:
         ax.set_yticks(list(places.values()), [line.label for line in lines])
@@ -74,10 +82,20 @@ def weight_plot(lines: Sequence[Line], measured: Mapping[str, Measured], here: s
     swept = sorted((line for line in lines if line.x is not None), key=lambda line: line.x)
     means = [(line.x, measured[line.key].mean()) for line in swept if measured[line.key].last]
     if means:
-        ax.plot(*zip(*means, strict=True), "-o", color=MEASURED, markersize=6, label=f"mean over seeds, {here}")
+        ax.plot(
+            *zip(*means, strict=True), "-o", color=MEASURED, markersize=6, label=f"mean over seeds, {here}"
+        )
     for i, line in enumerate(swept):
         values = measured[line.key].last
-        ax.plot([line.x] * len(values), values, "o", color=MEASURED, alpha=0.35, markersize=5, label=None if i else "single seeds")
+        ax.plot(
+            [line.x] * len(values),
+            values,
+            "o",
+            color=MEASURED,
+            alpha=0.35,
+            markersize=5,
+            label=None if i else "single seeds",
+        )
     for line in lines:
         if line.role != "distilled" and measured[line.key].last:
             style = {"teacher": "--", "student": ":"}[line.role]
@@ -109,7 +127,14 @@ def _groups(ax: Axes, lines: Sequence[Line], places: Mapping[str, float]) -> Non
     for line in lines:
         if line.group and line.group not in seen:
             seen.add(line.group)
-            ax.text(0.0, places[line.key] - 0.62, line.group, transform=ax.get_yaxis_transform(), fontsize=9, fontweight="bold")
+            ax.text(
+                0.0,
+                places[line.key] - 0.62,
+                line.group,
+                transform=ax.get_yaxis_transform(),
+                fontsize=9,
+                fontweight="bold",
+            )
 
 
 def _seeds(ax: Axes, m: Measured, y: float) -> None:
@@ -118,8 +143,8 @@ def _seeds(ax: Axes, m: Measured, y: float) -> None:
     ax.plot(m.last, [y] * len(m.last), "o", color=MEASURED, alpha=0.4, markersize=5, label="seeds", zorder=2)
     spread = m.spread()
     ax.errorbar(
-        m.mean(), y, xerr=None if math.isnan(spread) else spread, fmt="|", color=MEASURED, markersize=13, markeredgewidth=2.5,
-        capsize=3, label="mean ± sd", zorder=4,
+        m.mean(), y, xerr=None if math.isnan(spread) else spread, fmt="|", color=MEASURED, markersize=13,
+        markeredgewidth=2.5, capsize=3, label="mean ± sd", zorder=4,
     )  # fmt: skip
 
 
@@ -129,4 +154,10 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)), frameon=False)
+        figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=min(5, len(entries)),
+            frameon=False,
+        )

@@ -60,7 +60,11 @@ class Page:
         self.store = store_of(self.settings)
         self.measured: dict[str, Measured] = {}
         display(HTML(self._banner()))
-        display(Markdown(f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"))
+        display(
+            Markdown(
+                f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"
+            )
+        )
 
     def run(self) -> HTML:
         """Load what is recorded, train what is missing (see `on_missing`)."""
@@ -92,13 +96,17 @@ class Page:
         else:
             drawn = figures.dot_plot(self.lines, measured, self._here(), together=evidence)
         said = "; ".join(
-            f"{line.label}: {m.mean():.2f} % over {len(m.last)}" for line, m in zip(self.lines, measured.values(), strict=True) if m.last
+            f"{line.label}: {m.mean():.2f} % over {len(m.last)}"
+            for line, m in zip(self.lines, measured.values(), strict=True)
+            if m.last
         )
         return show(drawn, f"{self.chapter.title}. Measured means: {said or 'nothing measured'}.")
 
     def quoted_baselines(self) -> HTML:
         """Accuracies of other methods that the [Re] paper quotes beside its own."""
-        return HTML(tables.baseline_table(claims.load(source="re_paper", table=self.chapter.title.partition(":")[0])))
+        return HTML(
+            tables.baseline_table(claims.load(source="re_paper", table=self.chapter.title.partition(":")[0]))
+        )
 
     def probe(self) -> HTML:
         """Accuracy of a linear layer refitted on each student's frozen features, mean over seeds."""
@@ -136,42 +144,46 @@ class Page:
         return self.measured
 
     def _is_evidence(self) -> bool:
-        return self.settings.profile == "paper"
+        """Whether every run is of the published length, on the whole of CIFAR-100."""
+        runs = [run for line in self.lines for run in line.runs]
+        full = all(run.epochs >= 240 and run.data.train_images is None for run in runs)
+        return full and all(run.data.name == "cifar100" and run.data.test_images is None for run in runs)
 
     def _here(self) -> str:
         return f"profile {Path(self.settings.profile).stem}"
 
     def _recorded(self) -> dict[str, Measured] | None:
         """Committed paper-profile values of the same lines; None where this execution is that profile."""
-        if self._is_evidence():
+        if self.settings.profile == "paper" and not self.given:
             return None
         values = {"profile": "paper", **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
         lines = self.chapter.lines(parameters.resolve(self.chapter.name, values))
         store = store_for("paper")
         return {
-            line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)}) for line in lines
+            line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
+            for line in lines
         }
 
     def _banner(self) -> str:
-        s = self.settings
-        runs = [line.runs[0] for line in self.lines]
-        lengths = f"{runs[0].epochs} epochs" if runs[0].epochs != 1 else "1 epoch"
-        images = f"{s.train_images:,} images" if s.train_images else "all training images"
+        run = self.lines[-1].runs[0]
+        length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
+        images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
+        what = (
+            f"{length} on {images} of {'the embedded' if run.data.name == 'embedded' else run.data.name} set"
+        )
         if self._is_evidence():
-            kind, text = "paper", f"Paper profile: {lengths}, {images} of {s.dataset}. These numbers are evidence."
-        elif Path(s.profile).stem == "smoke":
+            kind, text = "paper", f"The published setting: {what}. These numbers are evidence."
+        elif Path(self.settings.profile).stem == "smoke":
             kind = "smoke"
             text = (
-                f"<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for {lengths} on {images} "
-                f"of a procedurally generated set ({s.dataset}). The accuracies say nothing about the published ones."
-                if s.dataset == "embedded"
-                else f"<strong>This copy proves the machinery, not the claim:</strong> {lengths} on {images} of {s.dataset}."
+                f"<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for {what}. "
+                "The accuracies say nothing about the published ones."
             )
         else:
             kind = "mini"
             text = (
-                f"<strong>A short run, not the published setting:</strong> {lengths} on {images} of {s.dataset}. It can show a tendency; "
-                "it neither confirms nor refutes a published value."
+                f"<strong>A short run, not the published setting:</strong> {what}. It can show a "
+                "tendency; it neither confirms nor refutes a published value."
             )
         return f'<div class="rkd-callout {kind}"><p>{text}{self._pair_in_place()}</p></div>'
 
@@ -181,7 +193,10 @@ class Page:
         pair = (canonical(s.teacher), canonical(s.student))
         if any(line.group for line in self.lines) or pair == PUBLISHED_PAIR:
             return ""
-        names = [f"{display_name(student)} ← {display_name(teacher)}" for teacher, student in (pair, PUBLISHED_PAIR)]
+        names = [
+            f"{display_name(student)} ← {display_name(teacher)}"
+            for teacher, student in (pair, PUBLISHED_PAIR)
+        ]
         return f" The pair is {names[0]} in place of the published {names[1]}."
 
 

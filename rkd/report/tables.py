@@ -13,7 +13,10 @@ from rkd.report.summary import Measured, same_runs
 
 
 def result_table(
-    lines: Sequence[Line], measured: Mapping[str, Measured], recorded: Mapping[str, Measured] | None, here: str
+    lines: Sequence[Line],
+    measured: Mapping[str, Measured],
+    recorded: Mapping[str, Measured] | None,
+    here: str,
 ) -> str:
     """Published against measured, one row per line.
 
@@ -24,19 +27,35 @@ def result_table(
         here: heading of this execution's columns.
     """
     repeated = same_runs(lines)
-    heads = ["", "published", f"{here}: last epoch", "best epoch", *([] if recorded is None else ["recorded, paper profile"])]
+    heads = [
+        "",
+        "published",
+        f"{here}: last epoch",
+        "best epoch",
+        *([] if recorded is None else ["recorded, paper profile"]),
+    ]
     rows, group = [], None
     for line in lines:
         if line.group and line.group != group:
             group = line.group
-            rows.append(f'<tr class="rkd-group"><th colspan="{len(heads)}" scope="rowgroup">{html.escape(group)}</th></tr>')
+            rows.append(
+                f'<tr class="rkd-group"><th colspan="{len(heads)}" scope="rowgroup">{html.escape(group)}</th></tr>'
+            )
         note = f"same runs as “{repeated[line.key]}”" if line.key in repeated else line.note
         label = html.escape(line.label) + (f'<div class="rkd-note">{html.escape(note)}</div>' if note else "")
         cells = [
             _published(line.published),
             _numbers(measured[line.key], "last"),
             _numbers(measured[line.key], "best"),
-            *([] if recorded is None else [_numbers(recorded[line.key], "last") if line.key in recorded else _badge("none", "missing")]),
+            *(
+                []
+                if recorded is None
+                else [
+                    _numbers(recorded[line.key], "last")
+                    if line.key in recorded
+                    else _badge("none", "missing")
+                ]
+            ),
         ]
         rows.append(f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     return _table(heads, rows, "rkd-results")
@@ -44,8 +63,8 @@ def result_table(
 
 def _published(values: Iterable[Published]) -> str:
     parts = [
-        f'<div class="rkd-published" title="{html.escape(p.note, quote=True)}"><span class="rkd-number">{p.value:.2f}</span> '
-        f'<span class="rkd-source">{html.escape(p.source)}</span></div>'
+        f'<div class="rkd-published" title="{html.escape(p.note, quote=True)}">'
+        f'<span class="rkd-number">{p.value:.2f}</span> <span class="rkd-source">{html.escape(p.source)}</span></div>'
         for p in values
     ]
     return "".join(parts) or '<span class="rkd-note">not published</span>'
@@ -57,7 +76,10 @@ def _numbers(m: Measured, which: str) -> str:
     if values:
         spread = m.spread(which)
         spread_text = "" if math.isnan(spread) else f" ± {spread:.2f}"
-        parts.append(f'<span class="rkd-number">{m.mean(which):.2f}{spread_text}</span> <span class="rkd-n">n = {len(values)}</span>')
+        parts.append(
+            f'<span class="rkd-number">{m.mean(which):.2f}{spread_text}</span> '
+            f'<span class="rkd-n">n = {len(values)}</span>'
+        )
     if m.diverged:
         parts.append(_badge(f"{m.diverged} diverged", "diverged"))
     if m.missing:
@@ -67,17 +89,27 @@ def _numbers(m: Measured, which: str) -> str:
 
 def baseline_table(claims: pd.DataFrame) -> str:
     """Quoted accuracies of other methods: one row per method, one column per pair."""
-    quoted = claims[(claims["metric"] == "top1_acc_percent") & (claims["variant"] == "quoted from prior work")]
+    quoted = claims[
+        (claims["metric"] == "top1_acc_percent") & (claims["variant"] == "quoted from prior work")
+    ]
     pairs = list(dict.fromkeys(zip(quoted["student"], quoted["teacher"], strict=True)))
     rows = []
     for method in dict.fromkeys(quoted["method"]):
         cells = []
         for student, teacher in pairs:
-            row = quoted[(quoted["method"] == method) & (quoted["student"] == student) & (quoted["teacher"] == teacher)].iloc[0]
-            note = f' <abbr class="rkd-note" title="{html.escape(row["note"], quote=True)}">note</abbr>' if row["note"] else ""
+            row = quoted[
+                (quoted["method"] == method) & (quoted["student"] == student) & (quoted["teacher"] == teacher)
+            ].iloc[0]
+            note = (
+                f' <abbr class="rkd-note" title="{html.escape(row["note"], quote=True)}">note</abbr>'
+                if row["note"]
+                else ""
+            )
             cells.append(f'<td><span class="rkd-number">{row["value"]}</span>{note}</td>')
         rows.append(f'<tr><th scope="row">{html.escape(method)}</th>{"".join(cells)}</tr>')
-    return _table(["method, %", *(f"{student} ← {teacher}" for student, teacher in pairs)], rows, "rkd-baselines")
+    return _table(
+        ["method, %", *(f"{student} ← {teacher}" for student, teacher in pairs)], rows, "rkd-baselines"
+    )
 
 
 def probe_table(rows: Sequence[tuple[str, Measured, Measured]]) -> str:
@@ -95,7 +127,9 @@ def parameter_table(given: Mapping[str, Any], effective: Mapping[str, Any]) -> s
     rows = []
     for name, value in effective.items():
         mark = _badge("given", "given") if name in given else ""
-        rows.append(f'<tr><th scope="row"><code>{name}</code></th><td>{html.escape(_text(value))}</td><td>{mark}</td></tr>')
+        rows.append(
+            f'<tr><th scope="row"><code>{name}</code></th><td>{html.escape(_text(value))}</td><td>{mark}</td></tr>'
+        )
     return _table(["parameter", "value in force", ""], rows, "rkd-parameters")
 
 
@@ -107,14 +141,34 @@ def provenance_table(lines: Sequence[Line], measured: Mapping[str, Measured], fo
         for run in line.runs:
             label = f"{line.group}: {line.label}" if line.group else line.label
             rows.append(_provenance_row(label, run.id, run.seed, by_id.get(run.id)))
-    heads = ["line", "seed", "run", "status", "last %", "device", "threads", "train s", "images/s", "commit", "ended (UTC)"]
-    note = f'<p class="rkd-note">Each run is one file, <code>{html.escape(folder)}/&lt;run&gt;.json</code>.</p>'
+    heads = [
+        "line",
+        "seed",
+        "run",
+        "status",
+        "last %",
+        "device",
+        "threads",
+        "train s",
+        "images/s",
+        "commit",
+        "ended (UTC)",
+    ]
+    note = (
+        f'<p class="rkd-note">Each run is one file, <code>{html.escape(folder)}/&lt;run&gt;.json</code>.</p>'
+    )
     return note + _table(heads, rows, "rkd-provenance")
 
 
 def _provenance_row(label: str, run: str, seed: int, record: Record | None) -> str:
     if record is None:
-        cells = [html.escape(label), str(seed), f"<code>{run}</code>", _badge("missing", "missing"), *[""] * 7]
+        cells = [
+            html.escape(label),
+            str(seed),
+            f"<code>{run}</code>",
+            _badge("missing", "missing"),
+            *[""] * 7,
+        ]
     else:
         p, cost = record.provenance, record.cost
         commit = (p["commit"] or "unknown")[:8] + ("+" if p["changed"] else "")
@@ -140,4 +194,5 @@ def _text(value: Any) -> str:
 def _table(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
     body = "\n".join(rows)
-    return f'<div class="rkd-scroll"><table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f'<table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="rkd-scroll">{table}</div>'

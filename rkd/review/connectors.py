@@ -73,7 +73,9 @@ class ResidualFramework(nn.Module):
                 blocks.append(DirectABF(channels_in, channels_out, passed_on, **attention))
             else:
                 pass_output = options.residual == "output"
-                blocks.append(ABF(channels_in, mid, channels_out, passed_on, pass_output=pass_output, **attention))
+                blocks.append(
+                    ABF(channels_in, mid, channels_out, passed_on, pass_output=pass_output, **attention)
+                )
             passed_on = mid if options.residual == "mid" else channels_out
         self.abfs = nn.ModuleList(blocks)
 

@@ -30,7 +30,11 @@ class ReviewKD(Method):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, options: ReviewOptions | None = None, image_size: int = 32
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        options: ReviewOptions | None = None,
+        image_size: int = 32,
     ) -> None:
         super().__init__()
         self.options = options = options or ReviewOptions()
@@ -55,7 +59,8 @@ class ReviewKD(Method):
         # The loss is a mean over many small squares: always in single precision or better.
         with torch.autocast(batch.labels.device.type, enabled=False):
             return [
-                loss(_at_least_float(s), _at_least_float(t), options) for s, t in zip(reviewed, theirs, strict=True)
+                loss(_at_least_float(s), _at_least_float(t), options)
+                for s, t in zip(reviewed, theirs, strict=True)
             ]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

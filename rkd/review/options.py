@@ -132,7 +132,9 @@ def level_size(level: Level, h: int) -> int:
         return level
     match = _LEVEL.match(level) if isinstance(level, str) else None
     if not match:
-        raise ConfigError(f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like")
+        raise ConfigError(
+            f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like"
+        )
     operator, number = match.groups()
     if operator is None:
         return h
@@ -145,7 +147,10 @@ def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float
     >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
     ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)
     """
-    listed = [(level_size(level, h), weight) for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True)]
+    listed = [
+        (level_size(level, h), weight)
+        for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True)
+    ]
     used: list[tuple[int, float]] = []
     for size, weight in listed:
         repeated = options.hcl_duplicates == "skip" and size in [s for s, _ in used]

@@ -6,4 +6,13 @@ from rkd.training.learner import Learner
 from rkd.training.loop import train
 from rkd.training.teacher import FrozenTeacher
 
-__all__ = ["DataConfig", "FrozenTeacher", "Learner", "RunConfig", "SGDConfig", "TeacherConfig", "accuracy", "train"]
+__all__ = [
+    "DataConfig",
+    "FrozenTeacher",
+    "Learner",
+    "RunConfig",
+    "SGDConfig",
+    "TeacherConfig",
+    "accuracy",
+    "train",
+]

@@ -29,4 +29,6 @@ def load(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecordError(f"checkpoint {path} is damaged ({first_line}); delete it to start that run again") from error
+        raise RecordError(
+            f"checkpoint {path} is damaged ({first_line}); delete it to start that run again"
+        ) from error

@@ -73,7 +73,9 @@ class TeacherConfig:
     """
 
     run: RunConfig | None = None
-    checkpoint: str | None = field(default=None, metadata={"identity": False})  # the hash names it, not the path
+    checkpoint: str | None = field(
+        default=None, metadata={"identity": False}
+    )  # the hash names it, not the path
     sha256: str | None = None
     network: str | None = None
     weights: str = "best"
@@ -84,13 +86,17 @@ class TeacherConfig:
         if (self.run is None) == (self.checkpoint is None):
             raise ConfigError("a teacher needs either a run or a checkpoint file, not both and not neither")
         if self.checkpoint is not None and not (self.sha256 and self.network):
-            raise ConfigError(f"teacher checkpoint {self.checkpoint!r} needs its sha256 and the network's name")
+            raise ConfigError(
+                f"teacher checkpoint {self.checkpoint!r} needs its sha256 and the network's name"
+            )
         if self.weights not in ("best", "last", "random"):
             raise unknown("teacher weights", self.weights, ("best", "last", "random"))
         if self.batch_norm not in ("batch", "running"):
             raise unknown("teacher batch_norm", self.batch_norm, ("batch", "running"))
         if self.run is not None and self.run.teacher is not None:
-            raise ConfigError(f"the teacher {self.run.network} would itself be distilled; name an undistilled run")
+            raise ConfigError(
+                f"the teacher {self.run.network} would itself be distilled; name an undistilled run"
+            )
 
     @property
     def name(self) -> str:
@@ -149,7 +155,9 @@ class RunConfig:
             return
         expected = get_method(self.method).options
         if not isinstance(self.options, expected):
-            raise ConfigError(f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}")
+            raise ConfigError(
+                f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}"
+            )
         options = {f.name: getattr(self.options, f.name) for f in fields(expected)}
         object.__setattr__(self, "options", build_dataclass(expected, options))
         if self.teacher is None:

@@ -8,7 +8,12 @@ from rkd.data import evaluation_batches
 
 @torch.no_grad()
 def accuracy(
-    network: nn.Module, x: Tensor, y: Tensor, mean: tuple[float, ...], std: tuple[float, ...], batch_size: int = 500
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int = 500,
 ) -> float:
     """Top-1 accuracy in percent, in eval mode, every image counted once; the training flag is left as it was.
 

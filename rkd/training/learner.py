@@ -24,7 +24,14 @@ def build_network(config: RunConfig, classes: int) -> nn.Module:
         return models.build(config.network, classes)
 
 
-def build_method(config: RunConfig, student: nn.Module, teacher: nn.Module, image_size: int, classes: int, train_images: int) -> Method | None:
+def build_method(
+    config: RunConfig,
+    student: nn.Module,
+    teacher: nn.Module,
+    image_size: int,
+    classes: int,
+    train_images: int,
+) -> Method | None:
     """The run's method with its extra modules, initialised from a stream of their own."""
     if config.method is None:
         return None
@@ -47,7 +54,9 @@ class Learner:
         self.config = config
         self.student = student
         self.method = method
-        self.parameters = [p for m in (student, method) if m is not None for p in m.parameters() if p.requires_grad]
+        self.parameters = [
+            p for m in (student, method) if m is not None for p in m.parameters() if p.requires_grad
+        ]
         sgd = config.optimiser
         self.optimiser = torch.optim.SGD(
             self.parameters, sgd.lr, sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
@@ -93,7 +102,10 @@ class Learner:
         self._images += size
         with torch.no_grad():  # sums stay on the device: no wait for the GPU in a step
             correct = (logits.argmax(1) == labels).sum()
-            for name, value in (*((f"loss_{k}", v.detach() * size) for k, v in losses.items()), ("correct", correct)):
+            for name, value in (
+                *((f"loss_{k}", v.detach() * size) for k, v in losses.items()),
+                ("correct", correct),
+            ):
                 value = value.double()
                 self._meters[name] = self._meters[name] + value if name in self._meters else value
 
@@ -129,7 +141,11 @@ class Learner:
             self._add(name, value)
         score = next(iter(accuracies.values()))
         if self.best is None or score > self.best["score"]:
-            self.best = {"epoch": self.epoch - 1, "score": score, "student": copy.deepcopy(self.student.state_dict())}
+            self.best = {
+                "epoch": self.epoch - 1,
+                "score": score,
+                "student": copy.deepcopy(self.student.state_dict()),
+            }
 
     def _add(self, name: str, value: float) -> None:
         self.curves.setdefault(name, []).append(value)

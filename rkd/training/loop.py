@@ -67,6 +67,8 @@ def evaluate(learner: Learner, images: ImageSet) -> None:
     """Score the student on the held-out split, where there is one, and on the test set."""
     scores = {}
     if len(images.holdout_y):
-        scores["holdout_accuracy"] = accuracy(learner.student, images.holdout_x, images.holdout_y, images.mean, images.std)
+        scores["holdout_accuracy"] = accuracy(
+            learner.student, images.holdout_x, images.holdout_y, images.mean, images.std
+        )
     scores["test_accuracy"] = accuracy(learner.student, images.test_x, images.test_y, images.mean, images.std)
     learner.score(**scores)

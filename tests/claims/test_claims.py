@@ -12,7 +12,13 @@ def test_all_rows_by_source():
     table = claims.load()
     assert len(table) == 471
     counts = table["source"].value_counts().to_dict()
-    assert counts == {"kdrefine": 144, "re_paper": 139, "modreduce": 90, "knowledge_distillation": 68, "re_readme": 30}
+    assert counts == {
+        "kdrefine": 144,
+        "re_paper": 139,
+        "modreduce": 90,
+        "knowledge_distillation": 68,
+        "re_readme": 30,
+    }
     assert list(table.columns) == [*claims.COLUMNS, "number"]
 
 
@@ -36,7 +42,10 @@ def test_disagreements_stand_side_by_side():
 
 
 def test_text_of_tables_3_to_6():
-    numbers = {t: claims.load(source="re_paper", table=f"Table {t}", method="ReviewKD")["number"].tolist() for t in (3, 4, 5, 6)}
+    numbers = {
+        t: claims.load(source="re_paper", table=f"Table {t}", method="ReviewKD")["number"].tolist()
+        for t in (3, 4, 5, 6)
+    }
     assert numbers == {
         3: [69.50, 69.58, 69.92, 71.28, 71.51, 71.79], 4: [71.62, 71.62, 71.79, 71.77, 71.91],
         5: [71.46, 71.75, 71.79], 6: [71.79, 71.51, 71.62],

@@ -28,7 +28,10 @@ def test_help_has_examples(command, capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    check = "import sys; from rkd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    check = (
+        "import sys; from rkd.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    )
     started = time.monotonic()
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=60).returncode == 0
     assert time.monotonic() - started < 20
@@ -36,7 +39,9 @@ def test_help_does_not_wait_for_torch():
 
 def test_wrong_calls_exit_2():
     for arguments in ([], ["trian"], ["run"], ["run", "--student"]):
-        done = subprocess.run([sys.executable, "-m", "rkd", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-m", "rkd", *arguments], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
@@ -80,7 +85,17 @@ def test_run_then_run_again_then_evaluate(tmp_path, capsys):
 
 
 def test_dry_run_prints_the_config(capsys):
-    status, out, _ = rkd(capsys, "run", "--student", "resnet8", "--teacher", "resnet14", "--dry-run", "--set", "loss_weight=0.9")
+    status, out, _ = rkd(
+        capsys,
+        "run",
+        "--student",
+        "resnet8",
+        "--teacher",
+        "resnet14",
+        "--dry-run",
+        "--set",
+        "loss_weight=0.9",
+    )
     assert status == 0 and "loss_weight: 0.9" in out and out.startswith("# run ")
 
 

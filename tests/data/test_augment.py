@@ -17,7 +17,7 @@ def image_set(n=37, size=32):
 
 
 def chi_square_is_plausible(counts):
-    """Uniformity: the statistic is approximately normal with mean k-1 and variance 2(k-1); 4.5 sigma allowed."""
+    """Uniformity: the statistic is approximately normal with mean k-1, variance 2(k-1); 4.5 sigma allowed."""
     expected = counts.sum() / len(counts)
     statistic = ((counts - expected) ** 2 / expected).sum().item()
     freedom = len(counts) - 1

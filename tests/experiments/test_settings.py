@@ -138,7 +138,11 @@ def test_recipes_differ_where_the_sources_do():
         return Builder(resolve("table3", {"profile": "paper", "recipe": recipe})).review(teacher, student, 0)
 
     authors, reproduction, text = (run(r) for r in ("authors", "reproduction", "text"))
-    assert (authors.options.warmup_epochs, reproduction.options.warmup_epochs, text.options.warmup_epochs) == (20, 0, 0)
+    assert (
+        authors.options.warmup_epochs,
+        reproduction.options.warmup_epochs,
+        text.options.warmup_epochs,
+    ) == (20, 0, 0)
     assert (authors.options.hcl_normaliser, reproduction.options.hcl_normaliser) == ("used", "all")
     assert reproduction.options.mid_channels == 64 and authors.options.mid_channels is None
     assert (authors.options.loss_weight, text.options.loss_weight) == (0.6, 0.7)
@@ -150,15 +154,23 @@ def test_recipes_differ_where_the_sources_do():
 
 
 def test_schedules_scale_with_the_epochs():
-    run = Builder(resolve("table3", {"profile": "paper", "epochs": 24, "recipe": "authors"})).review("resnet56", "resnet20", 0)
+    run = Builder(resolve("table3", {"profile": "paper", "epochs": 24, "recipe": "authors"})).review(
+        "resnet56", "resnet20", 0
+    )
     assert run.optimiser.decay_epochs == (15, 18, 21) and run.options.warmup_epochs == 2
-    run = Builder(resolve("table3", {"profile": "paper", "epochs": 24, "decay_epochs": [7]})).plain("resnet20", 0)
+    run = Builder(resolve("table3", {"profile": "paper", "epochs": 24, "decay_epochs": [7]})).plain(
+        "resnet20", 0
+    )
     assert run.optimiser.decay_epochs == (7,)
 
 
 def test_rows_of_table_3():
     rows = by_key("table3", profile="paper")
-    parts = {k: (o.connector, o.attention, o.loss, o.stem) for k, o in ((k, r.runs[0].options) for k, r in rows.items()) if o}
+    parts = {
+        k: (o.connector, o.attention, o.loss, o.stem)
+        for k, o in ((k, r.runs[0].options) for k, r in rows.items())
+        if o
+    }
     assert parts == {
         "none": ("none", True, "l2", True),
         "rm": ("mechanism", True, "l2", True),
@@ -172,13 +184,18 @@ def test_rows_of_table_3():
 
 def test_tables_share_runs():
     """The full method is one run in Tables 3, 4, 5 and 6; fusing without attention one in 3 and 6."""
-    full = {by_key(c, profile="paper")[k].runs[0].id for c, k in (("table3", "full"), ("table4", "h_4_2_1"), ("table5", "large_first"), ("table6", "full"))}
+    full = {
+        by_key(c, profile="paper")[k].runs[0].id
+        for c, k in (("table3", "full"), ("table4", "h_4_2_1"), ("table5", "large_first"), ("table6", "full"))
+    }
     assert len(full) == 1
     assert by_key("table3")["rm_rlf_hcl"].runs == by_key("table6")["add"].runs
 
 
 def test_injected_values_hold_in_every_row():
-    rows = by_key("table3", loss_weight=0.9, attention=False, hcl_levels=["h", 2, 1], hcl_weights=[1, 0.5, 0.25])
+    rows = by_key(
+        "table3", loss_weight=0.9, attention=False, hcl_levels=["h", 2, 1], hcl_weights=[1, 0.5, 0.25]
+    )
     for line in rows.values():
         if line.role == "distilled":
             o = line.runs[0].options

@@ -28,7 +28,12 @@ def test_missing_teacher_is_trained_first_and_once(made):
     assert set(store.ids()) == {config.id, config.teacher.run.id}
     teacher = store.load(config.teacher.run.id)
     said = store.load(config.id).provenance["teacher"]
-    assert said == {"network": "resnet14", "run": teacher.id, "weights": "best", "accuracy": teacher.accuracy("best")}
+    assert said == {
+        "network": "resnet14",
+        "run": teacher.id,
+        "weights": "best",
+        "accuracy": teacher.accuracy("best"),
+    }
 
 
 def test_second_call_trains_nothing(made, silent, tmp_path):
@@ -49,7 +54,17 @@ def test_content_and_round_trip(made):
     assert set(record.curves) == {"lr", "train_accuracy", "test_accuracy", "loss_ce", "loss_review"}
     assert all(len(v) == config.epochs for v in record.curves.values())
     assert record.curves["lr"] == [0.05, 0.005]
-    for key in ("torch", "python", "device_name", "threads", "data_sha256", "started", "ended", "commit", "labels"):
+    for key in (
+        "torch",
+        "python",
+        "device_name",
+        "threads",
+        "data_sha256",
+        "started",
+        "ended",
+        "commit",
+        "labels",
+    ):
         assert key in record.provenance
     for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
         assert record.cost[key] > 0
@@ -148,7 +163,14 @@ def test_locked_run_shows_as_running(store):
 def test_diverged_values_become_null(made):
     store, config = made
     record = store.load(config.id)
-    spoiled = Record(config, "diverged", {**record.curves, "loss_ce": [1.0, float("nan")]}, record.result, record.cost, record.provenance)
+    spoiled = Record(
+        config,
+        "diverged",
+        {**record.curves, "loss_ce": [1.0, float("nan")]},
+        record.result,
+        record.cost,
+        record.provenance,
+    )
     text = spoiled.to_json()
     assert '"loss_ce": [1.0, null]' in text and "NaN" not in text
     assert Record.from_json(text, "x").to_json() == text

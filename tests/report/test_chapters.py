@@ -15,7 +15,9 @@ from rkd.experiments.chapters.base import get_chapter
 
 BOOK = paths.home() / "book"
 TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
-PAIR = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], pairs: [[resnet14, resnet8]], budget: {}}"
+PAIR = (
+    "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], pairs: [[resnet14, resnet8]], budget: {}}"
+)
 
 
 def papermill(chapter, out, results, *more, yaml=None):
@@ -72,20 +74,38 @@ def test_missing_runs_are_shown_as_missing_never_as_zero(tmp_path):
 def test_the_published_example_line(tmp_path):
     """-p loss_weight 0.9 -p attention False, and own levels: in force in every row, and said on the page."""
     yaml = TINY[:-1] + ", hcl_levels: [h, 2, 1], hcl_weights: [1, 0.5, 0.25]}"
-    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "loss_weight", "0.9", "-p", "attention", "False", yaml=yaml)
+    done = papermill(
+        "table3",
+        tmp_path / "o.ipynb",
+        tmp_path / "r",
+        "-p",
+        "loss_weight",
+        "0.9",
+        "-p",
+        "attention",
+        "False",
+        yaml=yaml,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     distilled = [o for o in options if o]
-    assert len(distilled) == 4 and {o["loss_weight"] for o in distilled} == {0.9}, "rows without attention coincide"
-    assert {tuple(o["hcl_levels"]) for o in distilled} == {("h", 2, 1)} and not any(o["attention"] for o in distilled)
+    assert len(distilled) == 4 and {o["loss_weight"] for o in distilled} == {0.9}, (
+        "rows without attention coincide"
+    )
+    assert {tuple(o["hcl_levels"]) for o in distilled} == {("h", 2, 1)} and not any(
+        o["attention"] for o in distilled
+    )
     text = outputs(tmp_path / "o.ipynb")
-    assert "same runs as" in text and re.search(r"<code>loss_weight</code></th><td>0.9</td><td><span[^>]*>given", text)
+    assert "same runs as" in text and re.search(
+        r"<code>loss_weight</code></th><td>0.9</td><td><span[^>]*>given", text
+    )
 
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["-y", "{hcl_levels: [h, 4, 2, 1], hcl_weights: [1, 0.5, 0.25]}"], "hcl_levels names 4 sizes ['h', 4, 2, 1] but hcl_weights has 3 values"),
+        (["-y", "{hcl_levels: [h, 4, 2, 1], hcl_weights: [1, 0.5, 0.25]}"],
+         "hcl_levels names 4 sizes ['h', 4, 2, 1] but hcl_weights has 3 values"),
         (["-p", "teacher", "resnet57"], "resnet57"),
         (["-p", "loss_weight", "-1"], "loss_weight is -1; it must be a finite number >= 0"),
         (["-p", "los_weight", "1"], "unknown parameter 'los_weight'; did you mean 'loss_weight'?"),

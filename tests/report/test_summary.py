@@ -13,8 +13,21 @@ from rkd.report.summary import measure, same_runs
 
 def record(config, last, best, status="finished"):
     result = {"last_accuracy": last, "best_accuracy": best, "best_epoch": 0, "epochs": 2}
-    provenance = {"commit": "0123456789abcdef", "changed": None, "device_name": "a CPU", "threads": 1, "ended": "2026-01-01T00:00:00Z"}
-    return Record(config, status, {"loss_ce": [1.0]}, result, {"train_seconds": 1.0, "images_per_second": 200.0}, provenance)
+    provenance = {
+        "commit": "0123456789abcdef",
+        "changed": None,
+        "device_name": "a CPU",
+        "threads": 1,
+        "ended": "2026-01-01T00:00:00Z",
+    }
+    return Record(
+        config,
+        status,
+        {"loss_ce": [1.0]},
+        result,
+        {"train_seconds": 1.0, "images_per_second": 200.0},
+        provenance,
+    )
 
 
 RUNS = tuple(tiny_plain(seed=seed) for seed in range(4))
@@ -46,7 +59,13 @@ def test_diverged_runs_are_counted_apart():
     assert m.last == (70.0,) and m.diverged == 1 and m.missing == 2
     assert math.isnan(m.spread())
     html = tables.result_table([LINE], {"full": m}, {"full": measure(LINE, {})}, "here")
-    assert "1 diverged" in html and "2 missing" in html and "70.00" in html and "71.79" in html and "n = 1" in html
+    assert (
+        "1 diverged" in html
+        and "2 missing" in html
+        and "70.00" in html
+        and "71.79" in html
+        and "n = 1" in html
+    )
 
 
 def test_provenance_names_every_run():

@@ -70,7 +70,9 @@ def test_deepest_abf_has_no_attention_and_fuses_nothing():
     block = randomise(ABF(5, 8, 7, residual_channels=None))
     x = randn(4, 5, 1, 1)
     _, passed = block(x, None, torch.Size((1, 1)))
-    torch.testing.assert_close(passed, batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        passed, batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1]), rtol=0, atol=1e-12
+    )
     assert block.att_conv is None
 
 
@@ -82,7 +84,9 @@ def test_residual_output_passes_the_output_through_a_1x1_projection():
     x = randn(4, 4, 4, 4, seed=2)
     got, passed = block(x, output.detach(), torch.Size((4, 4)))
     mid = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1])
-    up = nearest(batch_norm(conv1x1(output.detach(), block.residual_conv[0].weight), block.residual_conv[1]), 4)
+    up = nearest(
+        batch_norm(conv1x1(output.detach(), block.residual_conv[0].weight), block.residual_conv[1]), 4
+    )
     z = torch.sigmoid(conv1x1(torch.cat([mid, up], 1), block.att_conv[0].weight, block.att_conv[0].bias))
     fused = mid * z[:, :1] + up * z[:, 1:]
     expected = batch_norm(F.conv2d(fused, block.conv2[0].weight, padding=1), block.conv2[1])
@@ -102,7 +106,11 @@ def test_direct_abf_equals_formula():
     assert passed is output
 
 
-LEVELS = [LevelShape((4, 8, 8), (3, 8, 8)), LevelShape((6, 4, 4), (5, 8, 8)), LevelShape((8, 1, 1), (9, 1, 1))]
+LEVELS = [
+    LevelShape((4, 8, 8), (3, 8, 8)),
+    LevelShape((6, 4, 4), (5, 8, 8)),
+    LevelShape((8, 1, 1), (9, 1, 1)),
+]
 
 
 def student_maps():
@@ -146,7 +154,9 @@ def test_mechanism_sums_all_deeper_projections():
 def test_same_level_projects_only_where_needed_unless_asked():
     levels = [LevelShape((4, 8, 8), (4, 8, 8)), LevelShape((8, 1, 1), (9, 1, 1))]
     needed = CONNECTORS["none"](levels, ReviewOptions(connector="none"))
-    assert isinstance(needed.projections[0], nn.Identity) and not isinstance(needed.projections[1], nn.Identity)
+    assert isinstance(needed.projections[0], nn.Identity) and not isinstance(
+        needed.projections[1], nn.Identity
+    )
     always = CONNECTORS["none"](levels, ReviewOptions(connector="none", projection="always"))
     assert not any(isinstance(p, nn.Identity) for p in always.projections)
 

@@ -10,14 +10,22 @@ from rkd.review import ReviewKD, ReviewOptions
 
 # student, teacher, student channels and teacher channels shallow to deep, sizes deep to shallow, mid, fusion parameters
 PAIRS = [
-    ("resnet20", "resnet56", (16, 32, 64, 64), (16, 32, 64, 64), (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
-    ("resnet32", "resnet110", (16, 32, 64, 64), (16, 32, 64, 64), (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
-    ("resnet8x4", "resnet32x4", (64, 128, 256, 256), (64, 128, 256, 256), (1, 8, 16, 32), (1, 8, 16, 32), 256, 1_808_774),
-    ("wrn_16_2", "wrn_40_2", (32, 64, 128, 128), (32, 64, 128, 128), (1, 8, 16, 32), (1, 8, 16, 32), 128, 453_830),
-    ("wrn_40_1", "wrn_40_2", (16, 32, 64, 64), (32, 64, 128, 128), (1, 8, 16, 32), (1, 8, 16, 32), 64, 216_006),
-    ("shufflenetv1", "resnet32x4", (240, 480, 960, 960), (64, 128, 256, 256), (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_607_366),
-    ("shufflenetv1", "wrn_40_2", (240, 480, 960, 960), (32, 64, 128, 128), (1, 4, 8, 16), (1, 8, 16, 32), 512, 2_984_646),
-    ("shufflenetv2", "resnet32x4", (116, 232, 464, 1024), (64, 128, 256, 256), (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_195_718),
+    ("resnet20", "resnet56", (16, 32, 64, 64), (16, 32, 64, 64),
+     (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
+    ("resnet32", "resnet110", (16, 32, 64, 64), (16, 32, 64, 64),
+     (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
+    ("resnet8x4", "resnet32x4", (64, 128, 256, 256), (64, 128, 256, 256),
+     (1, 8, 16, 32), (1, 8, 16, 32), 256, 1_808_774),
+    ("wrn_16_2", "wrn_40_2", (32, 64, 128, 128), (32, 64, 128, 128),
+     (1, 8, 16, 32), (1, 8, 16, 32), 128, 453_830),
+    ("wrn_40_1", "wrn_40_2", (16, 32, 64, 64), (32, 64, 128, 128),
+     (1, 8, 16, 32), (1, 8, 16, 32), 64, 216_006),
+    ("shufflenetv1", "resnet32x4", (240, 480, 960, 960), (64, 128, 256, 256),
+     (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_607_366),
+    ("shufflenetv1", "wrn_40_2", (240, 480, 960, 960), (32, 64, 128, 128),
+     (1, 4, 8, 16), (1, 8, 16, 32), 512, 2_984_646),
+    ("shufflenetv2", "resnet32x4", (116, 232, 464, 1024), (64, 128, 256, 256),
+     (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_195_718),
 ]  # fmt: skip
 
 
@@ -35,14 +43,23 @@ def test_pairs_of_tables_1_and_2(pair):
 
 
 def taps_of(network, batch=4, size=32, seed=0):
-    x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=next(network.parameters()).dtype)
+    x = torch.randn(
+        batch,
+        3,
+        size,
+        size,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=next(network.parameters()).dtype,
+    )
     return network.taps(x)
 
 
 def make_batch(student, teacher, batch=4, size=32):
     with torch.no_grad():
         frozen = taps_of(teacher, batch, size)
-    return Batch(taps_of(student, batch, size), frozen, torch.zeros(batch, dtype=torch.long), torch.arange(batch))
+    return Batch(
+        taps_of(student, batch, size), frozen, torch.zeros(batch, dtype=torch.long), torch.arange(batch)
+    )
 
 
 def test_loss_is_the_sum_over_levels_of_hcl():
@@ -108,9 +125,15 @@ def test_frozen_connectors_are_the_code_faithful_rows_1_and_2():
 
 
 def test_warm_up_is_linear_from_zero():
-    review = ReviewKD(models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=20))
-    assert [review.weights(e)["review"] for e in (0, 1, 19, 20, 239)] == pytest.approx([0, 0.03, 0.57, 0.6, 0.6])
-    review = ReviewKD(models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=0))
+    review = ReviewKD(
+        models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=20)
+    )
+    assert [review.weights(e)["review"] for e in (0, 1, 19, 20, 239)] == pytest.approx(
+        [0, 0.03, 0.57, 0.6, 0.6]
+    )
+    review = ReviewKD(
+        models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=0)
+    )
     assert review.weights(0)["review"] == 0.6
 
 
@@ -124,10 +147,16 @@ def test_teacher_taps_before_or_after_relu():
     student, teacher = models.build("resnet8").double().eval(), models.build("resnet14").double().eval()
     batch = make_batch(student, teacher)
     losses = {
-        tap: ReviewKD(student, teacher, ReviewOptions(connector="none", loss="l2", teacher_tap=tap)).losses(batch)["review"].item()
+        tap: ReviewKD(student, teacher, ReviewOptions(connector="none", loss="l2", teacher_tap=tap))
+        .losses(batch)["review"]
+        .item()
         for tap in ("pre", "post")
     }
-    maps = zip([*batch.student.stages, batch.student.pooled], [*batch.teacher.stages_pre, batch.teacher.pooled], strict=True)
+    maps = zip(
+        [*batch.student.stages, batch.student.pooled],
+        [*batch.teacher.stages_pre, batch.teacher.pooled],
+        strict=True,
+    )
     assert losses["pre"] == pytest.approx(sum(((a - b) ** 2).mean().item() for a, b in maps), rel=1e-9)
     assert losses["pre"] != losses["post"]
 
@@ -144,8 +173,12 @@ def test_pairs_no_released_code_can_build():
         torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(20, 100),
     )  # fmt: skip
     students = {
-        "vgg": torchvision_net("vgg11_bn", ["features.3", "features.7", "features.14", "features.21"], "avgpool"),
-        "mobilenet": torchvision_net("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], "features.18"),
+        "vgg": torchvision_net(
+            "vgg11_bn", ["features.3", "features.7", "features.14", "features.21"], "avgpool"
+        ),
+        "mobilenet": torchvision_net(
+            "mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], "features.18"
+        ),
         "own": models.from_module(own, stages=["1", "3"], pooled="4"),
         "resnet18": models.build("resnet18"),
     }

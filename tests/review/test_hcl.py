@@ -25,7 +25,10 @@ def naive_hcl(s, t, sizes, weights, normaliser, kind="average"):
     total = 0.0
     for size, weight in zip(sizes, weights, strict=True):
         a, b = naive_pool(s, size, kind), naive_pool(t, size, kind)
-        squares = [((a[n, c, i, j] - b[n, c, i, j]) ** 2).item() for n, c, i, j in itertools.product(*map(range, a.shape))]
+        squares = [
+            ((a[n, c, i, j] - b[n, c, i, j]) ** 2).item()
+            for n, c, i, j in itertools.product(*map(range, a.shape))
+        ]
         total += weight * sum(squares) / len(squares)
     return total / normaliser
 
@@ -50,7 +53,13 @@ REPRODUCTION = {"hcl_assign": "position", "hcl_duplicates": "count", "hcl_normal
         (8, REPRODUCTION, [8, 4, 2, 1], [1, 0.5, 0.25, 0.125], 1.875),
         (1, REPRODUCTION, [1, 1], [1, 0.125], 1.875),  # 0.6 of the squared error: a finding of the report
         (8, {"hcl_levels": ("h", "h-1", "h-2", "h-3")}, [8, 7, 6, 5], [1, 0.5, 0.25, 0.125], 1.875),
-        (8, {"hcl_levels": ("h", "h/2", "h/4"), "hcl_weights": (1, 0.5, 0.25)}, [8, 4, 2], [1, 0.5, 0.25], 1.75),
+        (
+            8,
+            {"hcl_levels": ("h", "h/2", "h/4"), "hcl_weights": (1, 0.5, 0.25)},
+            [8, 4, 2],
+            [1, 0.5, 0.25],
+            1.75,
+        ),
         (1, {"hcl_levels": ("h", "h/2", "h/4"), "hcl_weights": (1, 0.5, 0.25)}, [1], [1], 1),
         (1, {**REPRODUCTION, "hcl_levels": (4, 1), "hcl_weights": (1, 0.5)}, [1], [0.5], 1.5),
         (4, {"hcl_pooling": "max"}, [4, 2, 1], [1, 0.5, 0.25], 1.75),

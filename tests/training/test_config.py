@@ -25,7 +25,9 @@ def test_ids_do_not_drift():
     """Committed records are found by these; a change here orphans every one of them."""
     assert RunConfig("resnet20").id == "b95746538e87"
     teacher = TeacherConfig(run=RunConfig("resnet56"))
-    distilled = RunConfig("resnet20", method="reviewkd", options=ReviewOptions(loss_weight=0.6), teacher=teacher)
+    distilled = RunConfig(
+        "resnet20", method="reviewkd", options=ReviewOptions(loss_weight=0.6), teacher=teacher
+    )
     assert distilled.id == "356f1fcc42a8"
 
 
@@ -43,7 +45,14 @@ def test_options_without_effect_make_no_other_run():
     assert tiny_review().id != tiny_review(ReviewOptions(warmup_epochs=0, hcl_normaliser="all")).id
 
 
-@pytest.mark.parametrize("config", [tiny_plain(), tiny_review(), tiny_review(ReviewOptions(hcl_levels=("h", "h/2", 1), hcl_weights=(1, 1, 1)))])
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny_plain(),
+        tiny_review(),
+        tiny_review(ReviewOptions(hcl_levels=("h", "h/2", 1), hcl_weights=(1, 1, 1))),
+    ],
+)
 def test_round_trip(config):
     import json
 
@@ -74,7 +83,10 @@ def test_round_trip(config):
         (lambda: SGDConfig(decay_epochs=3), "must be a list"),
         (lambda: TeacherConfig(), "either a run or a checkpoint"),
         (lambda: TeacherConfig(checkpoint="x.pt"), "sha256"),
-        (lambda: TeacherConfig(run=tiny_plain(), weights="worst"), "did you mean|allowed: best, last, random"),
+        (
+            lambda: TeacherConfig(run=tiny_plain(), weights="worst"),
+            "did you mean|allowed: best, last, random",
+        ),
         (lambda: TeacherConfig(run=tiny_review()), "itself be distilled"),
         (lambda: RunConfig.from_dict({"network": "resnet8", "epoch": 3}), "did you mean 'epochs'"),
     ],

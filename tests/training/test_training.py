@@ -34,12 +34,17 @@ def frozen(config):
 
 
 def all_state(learner):
-    return {**learner.student.state_dict(), **({} if learner.method is None else {f"m.{k}": v for k, v in learner.method.state_dict().items()})}
+    return {
+        **learner.student.state_dict(),
+        **({} if learner.method is None else {f"m.{k}": v for k, v in learner.method.state_dict().items()}),
+    }
 
 
 def test_one_step_equals_plain_torch_in_float64():
     """SGD with Nesterov momentum and weight decay on every parameter, fusion modules included, written out by hand."""
-    config = tiny_review(precision="fp64", ce_weight=0.7, options=ReviewOptions(loss_weight=0.6, warmup_epochs=0))
+    config = tiny_review(
+        precision="fp64", ce_weight=0.7, options=ReviewOptions(loss_weight=0.6, warmup_epochs=0)
+    )
     learner, teacher = make_learner(config, build_network(config.teacher.run, 100)), frozen(config)
     student, review = make_learner(config, build_network(config.teacher.run, 100)).student, None
     torch.manual_seed(data.stream_seed(config.seed, "method"))
@@ -54,7 +59,10 @@ def test_one_step_equals_plain_torch_in_float64():
         y = torch.randint(0, 100, (8,), generator=generator)
         learner.step(x, y, y, teacher.taps(x))
         taps = student.taps(x)
-        loss = 0.7 * F.cross_entropy(taps.logits, y) + 0.6 * review.losses(Batch(taps, teacher.taps(x), y, y))["review"]
+        loss = (
+            0.7 * F.cross_entropy(taps.logits, y)
+            + 0.6 * review.losses(Batch(taps, teacher.taps(x), y, y))["review"]
+        )
         gradients = torch.autograd.grad(loss, reference)
         with torch.no_grad():
             for p, v, g in zip(reference, velocity, gradients, strict=True):
@@ -100,9 +108,14 @@ def test_same_config_same_bits(store, silent, tmp_path):
 def test_streams_are_separate():
     """Another method leaves the student's initialisation, the data order and the augmentation as they are."""
     plain, review = make_learner(tiny_plain()), make_learner(tiny_review(), models.build("resnet14"))
-    assert all(torch.equal(a, b) for a, b in zip(plain.student.parameters(), review.student.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.student.parameters(), review.student.parameters(), strict=True)
+    )
     other = make_learner(tiny_plain(seed=1))
-    assert not all(torch.equal(a, b) for a, b in zip(plain.student.parameters(), other.student.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(plain.student.parameters(), other.student.parameters(), strict=True)
+    )
 
 
 GANG = [
@@ -159,7 +172,9 @@ def test_meters_are_means_over_images():
     assert [n for *_, n in seen] == [64, 36, 64, 36]
     for epoch in range(2):
         part = seen[2 * epoch : 2 * epoch + 2]
-        assert learner.curves["loss_ce"][epoch] == pytest.approx(sum(loss * n for loss, _, n in part) / 100, rel=1e-6)
+        assert learner.curves["loss_ce"][epoch] == pytest.approx(
+            sum(loss * n for loss, _, n in part) / 100, rel=1e-6
+        )
         assert learner.curves["train_accuracy"][epoch] == pytest.approx(sum(c for _, c, _ in part))
 
 
@@ -251,4 +266,6 @@ def test_sigkill_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path):
 
 
 def _logged(folder: Path):
-    return [line for log in sorted((folder / "work").glob("*/log.txt")) for line in log.read_text().splitlines()]
+    return [
+        line for log in sorted((folder / "work").glob("*/log.txt")) for line in log.read_text().splitlines()
+    ]

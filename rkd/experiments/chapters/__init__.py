@@ -4,10 +4,12 @@ from rkd.experiments.chapters.base import Chapter, Line, Published, chapter, cha
 from rkd.experiments.chapters.table1 import table1
 from rkd.experiments.chapters.table2 import table2
 from rkd.experiments.chapters.table3 import table3
+
 from rkd.experiments.chapters.figure6 import figure6  # isort: skip  (the order of the book)
 from rkd.experiments.chapters.table4 import table4
 from rkd.experiments.chapters.table5 import table5
 from rkd.experiments.chapters.table6 import table6
+
 from rkd.experiments.chapters.no_cross_entropy import no_cross_entropy  # isort: skip
 
 __all__ = [

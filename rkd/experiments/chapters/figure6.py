@@ -20,5 +20,7 @@ def figure6(builder: Builder) -> list[Line]:
     lines = pair_context(builder)
     for weight in builder.settings.loss_weights or WEIGHTS:
         options = {"loss_weight": weight}
-        lines.append(variant_line(builder, f"{weight:g}", f"loss weight {weight:g}", options, own=True, x=weight))
+        lines.append(
+            variant_line(builder, f"{weight:g}", f"loss weight {weight:g}", options, own=True, x=weight)
+        )
     return lines

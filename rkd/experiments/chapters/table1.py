@@ -20,7 +20,9 @@ def pair_lines(builder: Builder, table: str, default: tuple[tuple[str, str], ...
     for teacher, student in builder.settings.pairs or default:
         group = f"{display_name(student)} ← {display_name(teacher)}"
         lines += context_lines(builder, teacher, student, group)
-        in_table = published(source="re_paper", table=table, method="ReviewKD", **_as_printed(table, teacher, student))
+        in_table = published(
+            source="re_paper", table=table, method="ReviewKD", **_as_printed(table, teacher, student)
+        )
         readme = "same-style" if table == "Table 1" else "different-style"
         in_readme = published(source="re_readme", table=readme, **_as_printed(readme, teacher, student))
         known = {(p.source, p.value) for p in in_table} | {("[Re] README", p.value) for p in in_table}

@@ -18,7 +18,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def level_line(builder: Builder, table: str, key: str, levels: tuple, weights: tuple, variant: str, note: str) -> Line:
+def level_line(
+    builder: Builder, table: str, key: str, levels: tuple, weights: tuple, variant: str, note: str
+) -> Line:
     """One set of levels and weights."""
     options = {"hcl_levels": levels, "hcl_weights": weights}
     label = f"sizes {_list(levels)}, weights {_list(weights)}"

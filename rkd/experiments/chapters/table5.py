@@ -8,9 +8,19 @@ from rkd.experiments.recipes import Builder
 LEVELS = ("h", 4, 2, 1)
 # (key, weights, the [Re] paper's name of the column, note)
 COLUMNS = (
-    ("small_first", (0.125, 0.25, 0.5, 1), "levels [h, 4, 2, 1] weights [0.125, 0.25, 0.5, 1]", "small sizes weigh most"),
+    (
+        "small_first",
+        (0.125, 0.25, 0.5, 1),
+        "levels [h, 4, 2, 1] weights [0.125, 0.25, 0.5, 1]",
+        "small sizes weigh most",
+    ),
     ("equal", (1, 1, 1, 1), "levels [h, 4, 2, 1] weights [1, 1, 1, 1]", ""),
-    ("large_first", (1, 0.5, 0.25, 0.125), "levels [h, 4, 2, 1] weights [1, 0.5, 0.25, 0.125]", "the method's own"),
+    (
+        "large_first",
+        (1, 0.5, 0.25, 0.125),
+        "levels [h, 4, 2, 1] weights [1, 0.5, 0.25, 0.125]",
+        "the method's own",
+    ),
 )
 
 
