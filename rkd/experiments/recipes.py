@@ -59,11 +59,12 @@ class Builder:
 
     def plain(self, network: str, seed: int) -> RunConfig:
         """A network trained on labels alone."""
-        return RunConfig(**self._common(network, seed), ce_weight=1.0)
+        return RunConfig(**self._common(network, seed, self.epochs))
 
     def teacher(self, network: str) -> RunConfig:
         """The run of the teacher all seeds share."""
-        return self.plain(network, self.settings.teacher_seed)
+        epochs = self._either(self.settings.teacher_epochs, self.epochs)
+        return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
 
     def review(
         self,
@@ -96,7 +97,7 @@ class Builder:
         if self.settings.teacher_batch_norm is not None:
             teacher_values["batch_norm"] = self.settings.teacher_batch_norm
         return RunConfig(
-            **self._common(student, seed),
+            **self._common(student, seed, self.epochs),
             ce_weight=ce_weight,
             method="reviewkd",
             options=build_dataclass(ReviewOptions, review),
@@ -111,7 +112,7 @@ class Builder:
                 return float(entry["loss_weight"])
         return 1.0
 
-    def _common(self, network: str, seed: int) -> dict[str, Any]:
+    def _common(self, network: str, seed: int, epochs: int) -> dict[str, Any]:
         s, recipe = self.settings, self.recipe
         check_name(network)
         optimiser = dict(recipe["optimiser"])
@@ -123,7 +124,7 @@ class Builder:
         if s.decay_epochs is not None:
             optimiser["decay_epochs"] = list(s.decay_epochs)
         else:
-            optimiser["decay_epochs"] = [self._scaled(e) for e in optimiser["decay_epochs"]]
+            optimiser["decay_epochs"] = [self._scaled(e, epochs) for e in optimiser["decay_epochs"]]
         data = DataConfig(
             name=s.dataset,
             normalisation=s.normalisation
@@ -137,7 +138,7 @@ class Builder:
             "network": network,
             "data": data,
             "seed": seed,
-            "epochs": self.epochs,
+            "epochs": epochs,
             "batch_size": self._either(s.batch_size, recipe["batch_size"]),
             "optimiser": build_dataclass(SGDConfig, optimiser),
             "precision": s.precision,
@@ -148,13 +149,13 @@ class Builder:
         """Epochs of each run."""
         return self._either(self.settings.epochs, self.recipe["epochs"])
 
-    def _scaled(self, epoch: int) -> int:
+    def _scaled(self, epoch: int, epochs: int) -> int:
         """An epoch of the recipe's schedule in a run of another length."""
-        return round(epoch * self.epochs / self.recipe["epochs"])
+        return round(epoch * epochs / self.recipe["epochs"])
 
     def _scaled_review(self) -> dict[str, Any]:
         review = dict(self.recipe["review"])
-        review["warmup_epochs"] = self._scaled(review["warmup_epochs"])
+        review["warmup_epochs"] = self._scaled(review["warmup_epochs"], self.epochs)
         return review
 
     @staticmethod

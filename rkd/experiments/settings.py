@@ -35,6 +35,7 @@ class Settings:
         normalisation: preset of input statistics; None: the recipe's.
         epochs, batch_size, lr, decay_epochs, ce_weight, precision: None: the recipe's. When epochs differ from the
             recipe's and decay_epochs is not given, decay epochs and warm-up are scaled with them.
+        teacher_epochs: length of the teacher's run; None: `epochs`.
         seeds: one run per seed and row; teacher_seed: seed of the one teacher they share.
         teacher_batch_norm: "batch" or "running"; None: the recipe's.
         loss_weight, hcl_levels, hcl_weights, attention, residual: of ReviewKD, in every row that has them; None: the
@@ -59,6 +60,7 @@ class Settings:
     holdout: int = 0
     normalisation: str | None = None
     epochs: int | None = None
+    teacher_epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
     decay_epochs: tuple[int, ...] | None = None
@@ -90,7 +92,7 @@ class Settings:
 
 _LISTS = {"pairs", "decay_epochs", "seeds", "loss_weights", "hcl_levels", "hcl_weights"}
 _NUMBERS = {
-    "train_images": (int, 1), "test_images": (int, 1), "holdout": (int, 0), "epochs": (int, 1), "batch_size": (int, 1),
+    "train_images": (int, 1), "test_images": (int, 1), "holdout": (int, 0), "epochs": (int, 1), "teacher_epochs": (int, 1), "batch_size": (int, 1),
     "teacher_seed": (int, 0), "lr": (float, 0), "ce_weight": (float, 0), "loss_weight": (float, 0),
 }  # fmt: skip
 _STRINGS = {

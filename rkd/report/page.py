@@ -120,12 +120,17 @@ class Page:
 
     def injected(self) -> HTML:
         """The parameters that were given, and everything in force."""
-        effective = {name: getattr(self.settings, name) for name in parameters.names()}
+        run = self.lines[-1].runs[0]
+        in_the_runs = {
+            "recipe": self.recipe,
+            "epochs": run.epochs,
+            "batch_size": run.batch_size,
+            "lr": run.optimiser.lr,
+            "decay_epochs": run.optimiser.decay_epochs,
+            "normalisation": run.data.normalisation,
+        }
+        effective = {name: getattr(self.settings, name) for name in parameters.names()} | in_the_runs
         recipe = load_recipe(self.recipe)
-        effective |= {"recipe": self.recipe}
-        for name in ("epochs", "batch_size", "normalisation", "ce_weight"):
-            if effective[name] is None:
-                effective[name] = f"{recipe[name]} (recipe)"
         table = tables.parameter_table(self.given, {k: v for k, v in effective.items() if v is not None})
         words = f"Recipe <code>{html.escape(self.recipe)}</code>: {html.escape(recipe['description'])}."
         return HTML(f"<p>{words}</p>{table}")

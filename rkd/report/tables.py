@@ -11,6 +11,8 @@ from rkd.experiments.chapters import Line, Published
 from rkd.records import Record
 from rkd.report.summary import Measured, same_runs
 
+_SOURCE_ORDER = {"ReviewKD paper": 0, "[Re] paper": 1, "[Re] README": 2}
+
 
 def result_table(
     lines: Sequence[Line],
@@ -62,10 +64,14 @@ def result_table(
 
 
 def _published(values: Iterable[Published]) -> str:
+    said: dict[float, list[Published]] = {}
+    for p in sorted(values, key=lambda p: _SOURCE_ORDER.get(p.source, len(_SOURCE_ORDER))):
+        said.setdefault(p.value, []).append(p)
     parts = [
-        f'<div class="rkd-published" title="{html.escape(p.note, quote=True)}">'
-        f'<span class="rkd-number">{p.value:.2f}</span> <span class="rkd-source">{html.escape(p.source)}</span></div>'
-        for p in values
+        f'<div class="rkd-published" title="{html.escape("; ".join(p.note for p in same if p.note), quote=True)}">'
+        f'<span class="rkd-number">{value:.2f}</span> '
+        f'<span class="rkd-source">{html.escape(", ".join(p.source for p in same))}</span></div>'
+        for value, same in said.items()
     ]
     return "".join(parts) or '<span class="rkd-note">not published</span>'
 
