@@ -181,8 +181,8 @@ class Page:
         elif Path(self.settings.profile).stem == "smoke":
             kind = "smoke"
             text = (
-                f"<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for {what}. "
-                "The accuracies say nothing about the published ones."
+                f"<strong>This copy proves the machinery, not the claim.</strong> Every network was "
+                f"trained for {what}. The accuracies say nothing about the published ones."
             )
         else:
             kind = "mini"
