@@ -92,9 +92,9 @@ class Settings:
 
 _LISTS = {"pairs", "decay_epochs", "seeds", "loss_weights", "hcl_levels", "hcl_weights"}
 _NUMBERS = {
-    "train_images": (int, 1), "test_images": (int, 1), "holdout": (int, 0), "epochs": (int, 1), "teacher_epochs": (int, 1),
-    "batch_size": (int, 1),
-    "teacher_seed": (int, 0), "lr": (float, 0), "ce_weight": (float, 0), "loss_weight": (float, 0),
+    "train_images": (int, 1), "test_images": (int, 1), "holdout": (int, 0), "epochs": (int, 1),
+    "teacher_epochs": (int, 1), "batch_size": (int, 1), "teacher_seed": (int, 0), "lr": (float, 0),
+    "ce_weight": (float, 0), "loss_weight": (float, 0),
 }  # fmt: skip
 _STRINGS = {
     "profile", "recipe", "dataset", "data_root", "teacher", "student", "normalisation", "precision", "residual",
