@@ -1,5 +1,5 @@
 """Train one network and record it. With --teacher it is distilled by ReviewKD (the teacher is trained first, once, if
-it is not recorded yet); without, it is trained on labels alone."""
+it is not recorded yet); without, it is trained on labels alone. Or name a row of a chapter's table with --row."""
 
 import argparse
 
@@ -7,13 +7,16 @@ from rkd.cli.common import add_profile, add_settings, given_settings
 
 EPILOG = """examples:
   rkd run --student resnet8 --profile smoke
+  rkd run --row table3/rm_rlf --profile smoke            `rkd run --row table3/` lists a chapter's rows
   rkd run --student resnet20 --teacher resnet56 --profile paper --seed 1
   rkd run --student resnet8 --teacher resnet14 --set 'hcl_levels=[h, 2, 1]' --set 'hcl_weights=[1, .5, .25]'
   rkd run --student resnet20 --teacher resnet56 --set 'options={connector: mechanism, loss: l2}' --recipe text"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--student", required=True, metavar="NAME", help="network to train, see `rkd models`")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--student", metavar="NAME", help="network to train, see `rkd models`")
+    what.add_argument("--row", metavar="CHAPTER/ROW", help="a row of a chapter's table, as its named variant")
     parser.add_argument(
         "--teacher", metavar="NAME", help="network to learn from; none: train on labels alone"
     )
@@ -33,9 +36,12 @@ def call(options: argparse.Namespace) -> int:
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
 
-    settings = resolve("run", {**given_settings(options), "profile": options.profile})
+    given = {**given_settings(options), "profile": options.profile}
+    settings = resolve("run", given)
     builder = Builder(settings)
-    if options.teacher is None:
+    if options.row is not None:
+        settings, config = _row(options, given)
+    elif options.teacher is None:
         config = builder.plain(options.student, options.seed)
     else:
         config = builder.review(options.teacher, options.student, options.seed)
@@ -45,7 +51,10 @@ def call(options: argparse.Namespace) -> int:
         return 0
     store = store_of(settings)
     known = store.has(config.id)
-    labels = {"profile": settings.profile, "recipe": builder.recipe_name}
+    labels = {
+        "profile": settings.profile,
+        "row" if options.row else "recipe": options.row or builder.recipe_name,
+    }
     record = Executor(store, data_root(settings), settings.device, labels=labels).run([config])[config.id]
     result = record.result
     print(
@@ -54,3 +63,20 @@ def call(options: argparse.Namespace) -> int:
         f"{store.path(config.id)}"
     )
     return 0 if record.status == "finished" else 1
+
+
+def _row(options: argparse.Namespace, given: dict):
+    """The settings and config of a chapter's row under one seed."""
+    from rkd.errors import ConfigError, unknown
+    from rkd.experiments.chapters import get_chapter
+    from rkd.experiments.settings import resolve
+
+    if options.teacher is not None:
+        raise ConfigError("--row names its own pair; give another with --set teacher=NAME --set student=NAME")
+    name, _, key = options.row.partition("/")
+    chapter = get_chapter(name)
+    settings = resolve(name, {**given, "seeds": [options.seed]})
+    rows = {line.key: line for line in chapter.lines(settings)}
+    if key not in rows:
+        raise unknown(f"row of {name}", key, rows)
+    return settings, rows[key].runs[0]

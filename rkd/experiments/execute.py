@@ -193,14 +193,13 @@ class Executor:
         if frozen is not None:
             teacher = FrozenTeacher(self._placed(frozen, first), first.teacher.batch_norm)
         self.progress.begin(_title(configs), first.epochs, len(images.train_y))
+        # As the released codes: deterministic kernels. And fp32 means fp32, where cuDNN would take TF32 by itself.
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
         try:
-            train(
-                learners,
-                images,
-                teacher,
-                on_batch=self.progress.batch,
-                on_epoch=functools.partial(self._epoch_ended, gang=len(learners)),
-            )
+            with exact:
+                train(learners, images, teacher, on_batch=self.progress.batch, on_epoch=self._epoch_ended)
         finally:
             self.progress.end()
         for learner in learners:
@@ -254,7 +253,7 @@ class Executor:
             )
         return network, {**facts, "accuracy": record.accuracy(teacher.weights)}
 
-    def _epoch_ended(self, learner: Learner, gang: int) -> None:
+    def _epoch_ended(self, learner: Learner) -> None:
         folder = self.store.folder(learner.config.id)
         checkpoint.save(learner.state(), folder / "checkpoint.pt")
         with open(folder / "log.txt", "a", encoding="utf-8") as log:

@@ -53,6 +53,8 @@ def test_wrong_calls_exit_2():
         (["run", "--student", "resnet8", "--set", "epochs=0"], "epochs is 0"),
         (["run", "--student", "resnet8", "--profile", "papr"], "did you mean 'paper'"),
         (["run", "--student", "resnet8", "--device", "tpu9"], "unknown device 'tpu9'"),
+        (["run", "--row", "table3/rlf"], "unknown row of table3 'rlf'"),
+        (["run", "--row", "table3/rm", "--teacher", "resnet8"], "--row names its own pair"),
         (["sweep", "params/nowhere.yaml"], "unknown profile"),
         (["status", "--chapters", "tabel3"], "did you mean 'table3'"),
         (["evaluate", "ffffffffffff"], "not recorded"),
@@ -97,6 +99,13 @@ def test_dry_run_prints_the_config(capsys):
         "loss_weight=0.9",
     )
     assert status == 0 and "loss_weight: 0.9" in out and out.startswith("# run ")
+
+
+def test_a_row_of_a_table_is_a_named_variant(capsys):
+    status, out, _ = rkd(
+        capsys, "run", "--row", "table3/rm", "--dry-run", "--profile", "paper", "--seed", "2"
+    )
+    assert status == 0 and "connector: mechanism" in out and "seed: 2" in out and "network: resnet56" in out
 
 
 def test_status_and_sweep(tmp_path, capsys):
