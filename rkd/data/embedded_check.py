@@ -1,4 +1,29 @@
-"""How hard the embedded set is: `python -m rkd.data.embedded_check`."""
+"""How hard the embedded set is: trains a linear model and networks of rising depth on it, prints their accuracies.
+
+Measured, mean ± standard deviation of seeds 0 and 1, on a shared x86-64 machine (AMD EPYC, two cores), one thread
+per process, Python 3.11.7, torch 2.14.1, NumPy 2.4.6; "train %" is without augmentation, after training.
+
+`OMP_NUM_THREADS=1 python -m rkd.data.embedded_check --epochs 10` (5000 training images, 2000 test images; resnet32
+in a process of its own beside the others):
+
+| network  | test %     | superclass % | train %    |
+|----------|------------|--------------|------------|
+| linear   |  8.7 ± 0.4 |   28.1 ± 0.8 | 13.7 ± 0.1 |
+| resnet8  | 56.5 ± 0.9 |   85.7 ± 0.9 | 65.8 ± 0.6 |
+| resnet20 | 79.7 ± 0.5 |   93.3 ± 0.4 | 86.3 ± 0.6 |
+| resnet32 | 80.4 ± 0.3 |   92.2 ± 0.4 | 86.5 ± 0.7 |
+
+`... --train-images 2000 --test-images 1000 --epochs 5 --networks linear resnet8 resnet20`, where chance is 1 % and
+5 %; after so few steps seeds differ widely, and depth is not yet told apart:
+
+| network  | test %     | superclass % | train %    |
+|----------|------------|--------------|------------|
+| linear   |  6.5 ± 0.0 |   22.8 ± 1.1 | 10.7 ± 0.2 |
+| resnet8  |  7.1 ± 0.4 |   28.0 ± 0.2 | 11.2 ± 0.6 |
+| resnet20 | 11.2 ± 7.3 |   32.4 ± 9.1 | 17.0 ± 9.4 |
+
+With 1500 training images and 4 epochs resnet8 reaches 6.0 ± 0.4 and 22.2 ± 1.1.
+"""
 
 import argparse
 import platform
@@ -31,7 +56,8 @@ def train(
     size = images.train_x.shape[1]
     if name == LINEAR:
         network = nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, images.classes))
-        lr /= 50  # the largest power of ten parts that does not diverge on raw pixels
+        # 0.01, 0.002, 0.0004 and 0.0001 gave 8.8, 8.4, 6.0 and 2.8 % (5000 images, 10 epochs, seed 0).
+        lr /= 50
     else:
         network = models.build(name, images.classes).to(memory_format=torch.channels_last)
     batches = Batches(images, padding=4, flip=True)
@@ -61,11 +87,13 @@ def _accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, images: Imag
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m rkd.data.embedded_check", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rkd.data.embedded_check", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--networks", nargs="+", default=[LINEAR, "resnet8", "resnet20", "resnet32"])
     parser.add_argument("--train-images", type=int, default=5000)
     parser.add_argument("--test-images", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args(arguments)
     config = DataConfig(
