@@ -367,7 +367,7 @@ class _Chapter:
 
 
 def _execute(names: Sequence[str], run: _Run, jobs: int, echo: Callable[[str], object]) -> dict[str, Page]:
-    threads = max(1, _cpus() // jobs)
+    threads = max(1, _cpus() // min(jobs, len(names)))
     waiting, working, done = list(names), [], {}
     width = max(map(len, names), default=0)
     last_start = -math.inf
