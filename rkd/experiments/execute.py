@@ -4,6 +4,7 @@ import datetime
 import functools
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -65,6 +66,16 @@ def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
         c.teacher.run for c in configs if c.teacher and c.teacher.run and c.teacher.weights != "random"
     ]
     return list({config.id: config for config in [*teachers, *configs]}.values())
+
+
+@dataclass(frozen=True)
+class _Circumstances:
+    """What a record says of the steps it shared with its gang."""
+
+    images: ImageSet
+    started: datetime.datetime
+    teacher: dict[str, object] | None
+    gang: int
 
 
 class Executor:
@@ -202,8 +213,9 @@ class Executor:
                 train(learners, images, teacher, on_batch=self.progress.batch, on_epoch=self._epoch_ended)
         finally:
             self.progress.end()
+        around = _Circumstances(images, started, teacher_facts, len(learners))
         for learner in learners:
-            self._finish(learner, images, started, teacher_facts, len(learners))
+            self._finish(learner, around)
 
     def _learner(
         self, config: RunConfig, network: torch.nn.Module, method: torch.nn.Module | None
@@ -260,14 +272,7 @@ class Executor:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
         self.progress.epoch(learner)
 
-    def _finish(
-        self,
-        learner: Learner,
-        images: ImageSet,
-        started: datetime.datetime,
-        teacher: dict[str, object] | None,
-        gang: int,
-    ) -> None:
+    def _finish(self, learner: Learner, around: _Circumstances) -> None:
         config, folder = learner.config, self.store.folder(learner.config.id)
         checkpoint.save(
             {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()},
@@ -278,19 +283,12 @@ class Executor:
             {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
         if not self.store.has(config.id):  # weights of a recorded teacher may have been trained again
-            self.store.save(self._record(learner, images, started, teacher, gang))
+            self.store.save(self._record(learner, around))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
-    def _record(
-        self,
-        learner: Learner,
-        images: ImageSet,
-        started: datetime.datetime,
-        teacher: dict[str, object] | None,
-        gang: int,
-    ) -> Record:
+    def _record(self, learner: Learner, around: _Circumstances) -> Record:
         tests = learner.curves["test_accuracy"]
-        method = learner.method
+        method, images = learner.method, around.images
         return Record(
             config=learner.config,
             status="diverged" if learner.diverged else "finished",
@@ -307,7 +305,7 @@ class Executor:
                 "peak_memory_mb": peak_memory_mb(self.device),
                 "parameters": models.parameter_count(learner.student),
                 "extra_parameters": 0 if method is None else models.parameter_count(method),
-                "gang": gang,
+                "gang": around.gang,
             },
             provenance={
                 **code_state(),
@@ -316,8 +314,8 @@ class Executor:
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),
                 "test_images": len(images.test_y),
-                "teacher": teacher,
-                "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
+                "teacher": around.teacher,
+                "started": f"{around.started:%Y-%m-%dT%H:%M:%SZ}",
                 "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
             },
         )
