@@ -101,8 +101,19 @@ class Builder:
             ce_weight=ce_weight,
             method="reviewkd",
             options=build_dataclass(ReviewOptions, review),
-            teacher=TeacherConfig(run=self.teacher(teacher), **teacher_values),
+            teacher=self._teacher_of(teacher, teacher_values),
         )
+
+    def _teacher_of(self, network: str, values: Mapping[str, Any]) -> TeacherConfig:
+        checkpoint = self.settings.teacher_checkpoint
+        if checkpoint is None:
+            return TeacherConfig(run=self.teacher(network), **values)
+        check_name(network)
+        path = paths.home() / checkpoint
+        if not path.is_file():
+            raise ConfigError(f"teacher_checkpoint {checkpoint!r} is not a file")
+        named = {"checkpoint": str(path), "sha256": sha256(path), "network": canonical(network)}
+        return TeacherConfig(**named, batch_norm=values["batch_norm"])
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's loss weight for a pair: its own list, else params/pairs.yaml, else 1."""

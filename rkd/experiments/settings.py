@@ -30,6 +30,8 @@ class Settings:
         dataset: "embedded", "cifar10", "cifar100" or the path of an npz file.
         data_root: folder of the CIFAR files, relative to the project or absolute; no part of a run's identity.
         teacher, student: names of networks (chapters about one pair).
+        teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), relative to the
+            project or absolute, in place of a run of our own. Mind its `normalisation`.
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
         train_images, test_images, holdout: sizes of the class-balanced subset and of the held-out split.
         normalisation: preset of input statistics; None: the recipe's.
@@ -54,6 +56,7 @@ class Settings:
     data_root: str = "data"
     teacher: str = "resnet56"
     student: str = "resnet20"
+    teacher_checkpoint: str | None = None
     pairs: tuple[tuple[str, str], ...] | None = None
     train_images: int | None = None
     test_images: int | None = None
@@ -97,8 +100,8 @@ _NUMBERS = {
     "ce_weight": (float, 0), "loss_weight": (float, 0),
 }  # fmt: skip
 _STRINGS = {
-    "profile", "recipe", "dataset", "data_root", "teacher", "student", "normalisation", "precision", "residual",
-    "teacher_batch_norm", "on_missing", "results", "device",
+    "profile", "recipe", "dataset", "data_root", "teacher", "student", "teacher_checkpoint", "normalisation",
+    "precision", "residual", "teacher_batch_norm", "on_missing", "results", "device",
 }  # fmt: skip
 
 

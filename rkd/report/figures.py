@@ -65,6 +65,9 @@ def dot_plot(lines: Sequence[Line], measured: Mapping[str, Measured], here: str,
     if together:
         left.set_xlabel("test accuracy, %")
     else:
+        low, high = left.get_xlim()
+        if high - low < 1:  # a lone value, or nearly equal ones: no spurious precision on the axis
+            left.set_xlim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
         left.set_title("published", fontsize=11)
         right.set_title(f"measured: {here}", fontsize=11)
         left.set_xlabel("test accuracy on CIFAR-100, %")

@@ -148,7 +148,7 @@ def context_lines(builder: Builder, teacher: str, student: str, group: str = "")
     """The teacher, and the student trained without it: what every other line is to be held against."""
     from rkd.models import display_name
 
-    return [
+    lines = [
         Line(
             f"{group}teacher",
             f"teacher {display_name(teacher)}",
@@ -168,3 +168,4 @@ def context_lines(builder: Builder, teacher: str, student: str, group: str = "")
             role="student",
         ),
     ]
+    return lines if builder.settings.teacher_checkpoint is None else lines[1:]  # a file has no run to show

@@ -1,6 +1,7 @@
 """Table 1: teacher and student of the same style."""
 
 from rkd import claims
+from rkd.errors import ConfigError
 from rkd.experiments.chapters.base import Line, chapter, context_lines, published, same_network
 from rkd.experiments.recipes import Builder
 from rkd.models import display_name
@@ -17,7 +18,13 @@ PAIRS = (
 def pair_lines(builder: Builder, table: str, default: tuple[tuple[str, str], ...]) -> list[Line]:
     """Teacher, student alone and ReviewKD student for each pair."""
     lines: list[Line] = []
-    for teacher, student in builder.settings.pairs or default:
+    pairs = builder.settings.pairs or default
+    teachers = {teacher for teacher, _ in pairs}
+    if builder.settings.teacher_checkpoint is not None and len(teachers) > 1:
+        raise ConfigError(
+            f"teacher_checkpoint is one file, but the pairs name {len(teachers)} teachers; give pairs of one teacher"
+        )
+    for teacher, student in pairs:
         group = f"{display_name(student)} ← {display_name(teacher)}"
         lines += context_lines(builder, teacher, student, group)
         in_table = published(

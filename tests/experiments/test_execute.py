@@ -1,0 +1,182 @@
+"""Where runs come from: gangs, teachers of every kind, own networks, own data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import tiny_data, tiny_plain, tiny_review
+
+from rkd import models
+from rkd.errors import ConfigError, DataError, RecordError
+from rkd.experiments import execute
+from rkd.experiments.chapters import get_chapter
+from rkd.experiments.execute import Executor, gangs, pick_device, required
+from rkd.experiments.settings import resolve
+from rkd.review import ReviewOptions
+
+
+def test_gangs_share_everything_the_batches_depend_on():
+    same = [tiny_review(), tiny_review(ReviewOptions(attention=False)), tiny_review(ce_weight=0.5)]
+    apart = [
+        tiny_review(seed=1), tiny_review(epochs=3), tiny_review(batch_size=32), tiny_review(precision="bf16"),
+        tiny_review(batch_norm="running"), tiny_review(data=tiny_data(train_images=90)), tiny_plain(),
+    ]  # fmt: skip
+    assert [len(g) for g in gangs([*same, *apart], 8)] == [3] + [1] * 7
+    assert [len(g) for g in gangs(same * 2, 4)] == [4, 2]
+
+
+def test_teachers_come_first_and_once():
+    student, other = tiny_review(teacher_weights="best"), tiny_review(teacher_weights="last", seed=1)
+    teacher = student.teacher.run
+    assert [c.id for c in required([student, other, student])] == [teacher.id, student.id, other.id]
+    assert [c.id for c in required([tiny_review(teacher_weights="random")])] == [tiny_review().id]
+
+
+def test_untrained_teacher_is_not_trained(store, silent, tmp_path):
+    Executor(store, tmp_path, "cpu", progress=silent).run([tiny_review(teacher_weights="random")])
+    assert len(silent.titles) == 1 and store.ids() == [tiny_review().id]
+
+
+def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(store, silent, tmp_path):
+    config = tiny_review(teacher_weights="best", epochs=1)
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    teacher = config.teacher.run
+    executor.run([teacher])
+    before = store.path(teacher.id).read_bytes()
+    for which in ("last", "best"):
+        executor.weights_file(teacher.id, which).unlink()
+    executor.run([config])
+    assert store.path(teacher.id).read_bytes() == before and len(silent.titles) == 3
+    assert executor.evaluate(teacher, "best") == pytest.approx(
+        store.load(teacher.id).accuracy("best"), abs=1e-4
+    )
+
+
+def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
+    torch.manual_seed(3)
+    file = tmp_path / "ckpt_epoch_240.pth"
+    torch.save({"epoch": 240, "model": models.build("resnet14").state_dict(), "accuracy": 70.0}, file)
+    given = {
+        "teacher": "resnet14", "student": "resnet8", "teacher_checkpoint": str(file), "seeds": [0],
+        "train_images": 100, "test_images": 100, "epochs": 1,
+    }  # fmt: skip
+    lines = get_chapter("table6").lines(resolve("table6", given))
+    assert [line.role for line in lines][:2] == ["student", "distilled"]
+    config = lines[1].runs[0]
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert record.provenance["teacher"]["sha256"] == config.teacher.sha256 and store.ids() == [config.id]
+    moved = dataclasses.replace(config.teacher, checkpoint="elsewhere.pth")
+    assert dataclasses.replace(config, teacher=moved).id == config.id, "the hash names it, not the path"
+
+    torch.save({"model": models.build("resnet14").state_dict()}, file)
+    again = dataclasses.replace(config, seed=1)
+    with pytest.raises(RecordError, match="has sha256"):
+        Executor(store, tmp_path, "cpu", progress=silent).run([again])
+    with pytest.raises(ConfigError, match="is not a file"):
+        get_chapter("table6").lines(resolve("table6", {**given, "teacher_checkpoint": "nowhere.pth"}))
+    with pytest.raises(ConfigError, match="name 4 teachers"):
+        get_chapter("table1").lines(resolve("table1", {"teacher_checkpoint": str(file)}))
+
+
+def test_diverged_teacher_is_refused(store, silent, tmp_path):
+    from rkd.training import SGDConfig, TeacherConfig
+
+    teacher = tiny_plain(optimiser=SGDConfig(lr=1e30, decay_epochs=()))
+    config = dataclasses.replace(tiny_review(), teacher=TeacherConfig(run=teacher, weights="last"))
+    with pytest.raises(RecordError, match="ended as 'diverged'"):
+        Executor(store, tmp_path, "cpu", progress=silent).run([config])
+
+
+@pytest.fixture
+def own_networks(monkeypatch):
+    from rkd.models import registry
+
+    for table in ("_ENTRIES", "_SPELLINGS"):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+
+    @models.register("my_mobilenet")
+    def my_mobilenet(num_classes):
+        net = torchvision.models.mobilenet_v2(weights=None, num_classes=num_classes, width_mult=0.25)
+        stages = ["features.1", "features.3", "features.6", "features.13"]
+        return models.from_module(net, stages=stages, pooled="features.18")
+
+    @models.register("my_vgg")
+    def my_vgg(num_classes):
+        layers = [torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.ReLU(inplace=True), torch.nn.MaxPool2d(4),
+                  torch.nn.Conv2d(12, 20, 3, padding=1), torch.nn.ReLU(inplace=True), torch.nn.AdaptiveAvgPool2d(1),
+                  torch.nn.Flatten(), torch.nn.Linear(20, num_classes)]  # fmt: skip
+        return models.from_module(
+            torch.nn.Sequential(*layers), stages=["1", "4"], stages_pre=["0", "3"], pooled="5"
+        )
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("my_mobilenet", "resnet8"), ("my_vgg", "my_mobilenet"), ("resnet8", "my_vgg")]
+)
+def test_own_networks_train_on_either_side(student, teacher, own_networks, store, silent, tmp_path):
+    """Pairs the released code could not build, from dry pass to record."""
+    given = {
+        "pairs": [[teacher, student]], "seeds": [0], "train_images": 100, "test_images": 100, "epochs": 1,
+    }  # fmt: skip
+    lines = get_chapter("table1").lines(resolve("table1", given))
+    distilled = lines[-1].runs[0]
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([distilled])[distilled.id]
+    assert record.status == "finished" and record.cost["extra_parameters"] > 0
+
+
+def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(seed):
+        random = np.random.default_rng(seed)
+        x_train, x_test = (random.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for n in (40, 8))
+        arrays = {
+            "x_train": x_train,
+            "y_train": np.arange(40) % 4,
+            "x_test": x_test,
+            "y_test": np.arange(8) % 4,
+        }
+        np.savez("own.npz", **arrays)
+
+    def planned():
+        given = {
+            "dataset": "own.npz",
+            "student": "resnet8",
+            "teacher": "resnet8",
+            "train_images": 40,
+            "test_images": 8,
+            "epochs": 1,
+        }
+        return get_chapter("table6").lines(resolve("table6", {**given, "seeds": [0]}))[1].runs[0]
+
+    write(0)
+    first = planned()
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([first])[first.id]
+    assert record.provenance["train_images"] == 40 and first.data.sha256
+    write(1)
+    assert planned().id != first.id
+    execute._images.cache_clear()  # as in a later process
+    with pytest.raises(DataError, match="checksum has changed"):
+        Executor(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu" and pick_device("auto").type in ("cpu", "cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            pick_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_agrees_with_cpu(tmp_path, silent):
+    """float64, so that rounding order cannot hide a difference: same data order, draws and arithmetic."""
+    from rkd.records import Store
+
+    config = tiny_review(precision="fp64")
+    curves = []
+    for device in ("cpu", "cuda"):
+        store = Store(tmp_path / device / "r", tmp_path / device / "w")
+        curves.append(Executor(store, tmp_path, device, progress=silent).run([config])[config.id].curves)
+    assert curves[1]["loss_review"] == pytest.approx(curves[0]["loss_review"], rel=1e-6)
