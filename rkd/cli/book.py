@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, default=None, metavar="N", help="chapters at once (default: 2, on a GPU 1)"
     )
     parser.add_argument(
-        "--timeout", default="2h", metavar="TIME", help="limit of one chapter: 90s, 30m, 24h (default 2h)"
+        "--timeout",
+        metavar="TIME",
+        help="limit of one chapter: 90s, 30m, 24h, 7d (default: 30m for smoke, else 7d)",
     )
     parser.add_argument("--no-html", action="store_true", help="execute and stage, do not build the HTML")
     add_settings(parser)
@@ -39,7 +41,7 @@ def call(options: argparse.Namespace) -> int:
         params_file=profile_path(options.profile),
         only=[name.strip() for name in options.only.split(",")] if options.only else (),
         jobs=options.jobs if options.jobs is not None else _default_jobs(options),
-        timeout_s=seconds(options.timeout),
+        timeout_s=seconds(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
         parameters=given_settings(options),
         environment={"RKD_HOME": str(home)},
         html=not options.no_html,
@@ -48,7 +50,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def seconds(text: str) -> float:
-    """A duration such as 90s, 30m, 2h or 45 (seconds).
+    """A duration such as 90s, 30m, 2h, 7d or 45 (seconds).
 
     Raises:
         ConfigError: of another form.
@@ -57,10 +59,10 @@ def seconds(text: str) -> float:
 
     from rkd.errors import ConfigError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not match or float(match[1]) <= 0:
-        raise ConfigError(f"{text!r} is not a duration; write 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        raise ConfigError(f"{text!r} is not a duration; write 90s, 30m, 2h or 7d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _default_jobs(options: argparse.Namespace) -> int:

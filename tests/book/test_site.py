@@ -18,7 +18,11 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("site")]  # one browser, one build
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("site"),
+]  # one browser, one build
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ("table1", "table2", "table3", "figure6", "table4", "table5", "table6", "no_cross_entropy")
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
