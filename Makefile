@@ -17,7 +17,7 @@ book: .venv/book
 	$(BIN)/python -m rkd book --profile $(PROFILE)
 
 test: .venv/test chromium lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 lint: .venv/test
 	$(BIN)/ruff check .

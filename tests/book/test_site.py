@@ -17,12 +17,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from filelock import FileLock
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.xdist_group("site"),
-]  # one browser, one build
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ("table1", "table2", "table3", "figure6", "table4", "table5", "table6", "no_cross_entropy")
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
@@ -37,8 +34,12 @@ def site() -> Path:
         assert (folder / "index.html").is_file(), f"RKD_SITE is {named}, where no index.html lies"
         return folder
     folder = ROOT / "_build" / "html"
-    if not (folder / "index.html").is_file():
-        subprocess.run([sys.executable, "-m", "rkd", "book", "--profile", "smoke"], cwd=ROOT, check=True)
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(
+        folder.parent / ".site-for-tests.lock"
+    ):  # of several test processes one builds, the others wait
+        if not (folder / "index.html").is_file():
+            subprocess.run([sys.executable, "-m", "rkd", "book", "--profile", "smoke"], cwd=ROOT, check=True)
     return folder
 
 
