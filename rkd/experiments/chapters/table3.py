@@ -7,9 +7,9 @@ from rkd.experiments.recipes import Builder
 # (key, label, the sources' name of the row, options, note)
 ROWS = (
     ("none", "none", "none (same-level L2)", {"connector": "none", "loss": "l2", "stem": True},
-     "five levels, the stem included; the [Re] code's projections were never trained here"),
+     "five levels, the stem included; the [Re] code left the projections untrained, here they are trained"),
     ("rm", "RM", "RM", {"connector": "mechanism", "loss": "l2", "stem": True},
-     "five levels, the stem included; the [Re] code's projections were never trained here"),
+     "five levels, the stem included; the [Re] code left the projections untrained, here they are trained"),
     ("rm_rlf", "RM + RLF", "RM+RLF", {"connector": "residual", "attention": False, "loss": "l2"}, ""),
     ("rm_rlf_abf", "RM + RLF + ABF", "RM+RLF+ABF", {"connector": "residual", "attention": True, "loss": "l2"}, ""),
     ("rm_rlf_hcl", "RM + RLF + HCL", "RM+RLF+HCL", {"connector": "residual", "attention": False, "loss": "hcl"},
