@@ -20,6 +20,7 @@ from rkd.report.book import write_mark
 from rkd.report.diagrams import show
 from rkd.report.summary import Measured, measure, measure_values
 
+DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 
 
@@ -173,9 +174,7 @@ class Page:
         run = self.lines[-1].runs[0]
         length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
-        what = (
-            f"{length} on {images} of {'the embedded' if run.data.name == 'embedded' else run.data.name} set"
-        )
+        what = f"{length} on {images} of {DATA_SETS.get(run.data.name, run.data.name)}"
         if self._is_evidence():
             kind, text = "paper", f"The published setting: {what}. These numbers are evidence."
         elif Path(self.settings.profile).stem == "smoke":
