@@ -178,14 +178,14 @@ class Executor:
         for config in configs:
             if self._ended(config, weights):
                 continue
-            with self.store.lock(
-                config.id, wait=True
-            ):  # another process had it: it has now ended, or been killed
+            with self.store.lock(config.id, wait=True):
+                # Another process had it, and has now ended it or been killed.
                 if not self._ended(config, weights):
                     self._train_gang([config])
 
     def _ended(self, config: RunConfig, weights: bool) -> bool:
-        return self.store.has(config.id) and (not weights or self.weights_file(config.id, "last").exists())
+        files = [self.weights_file(config.id, which) for which in ("last", "best")] if weights else []
+        return self.store.has(config.id) and all(file.exists() for file in files)
 
     def _train_gang(self, configs: Sequence[RunConfig]) -> None:
         first = configs[0]

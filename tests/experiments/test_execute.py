@@ -39,13 +39,14 @@ def test_untrained_teacher_is_not_trained(store, silent, tmp_path):
     assert len(silent.titles) == 1 and store.ids() == [tiny_review().id]
 
 
-def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(store, silent, tmp_path):
+@pytest.mark.parametrize("lost", [("last", "best"), ("best",)])
+def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(lost, store, silent, tmp_path):
     config = tiny_review(teacher_weights="best", epochs=1)
     executor = Executor(store, tmp_path, "cpu", progress=silent)
     teacher = config.teacher.run
     executor.run([teacher])
     before = store.path(teacher.id).read_bytes()
-    for which in ("last", "best"):
+    for which in lost:
         executor.weights_file(teacher.id, which).unlink()
     executor.run([config])
     assert store.path(teacher.id).read_bytes() == before and len(silent.titles) == 3
