@@ -1,5 +1,6 @@
 """Where images come from: data sets by name, and npz files by path."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,17 @@ class Source:
     class_names: tuple[str, ...]
 
 
-class Reader:
+class Reader(ABC):
     """How a data set is found and opened.
 
     Subclasses raise DataError for what is missing or damaged.
     """
 
+    @abstractmethod
     def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
         """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
-        raise NotImplementedError
 
-    def check(self, config: "DataConfig", root: Path) -> None:
+    def check(self, config: "DataConfig", root: Path) -> None:  # noqa: B027  (most have nothing to check)
         """Raise what `open` would certainly raise, without reading images; nothing by default."""
 
 

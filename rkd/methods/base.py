@@ -4,6 +4,7 @@ The training loop knows no method by name. It builds the method a config names, 
 parameters together with the student's, and adds `weight x loss` for every loss the method returns.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,17 +50,17 @@ class Batch:
     indices: Tensor
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Base class. Whatever a method owns (projections, memories) is an ordinary submodule or buffer of it, and so
     is trained, moved between devices, saved and resumed with the run."""
 
+    @abstractmethod
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Named scalar losses of one batch, unweighted."""
-        raise NotImplementedError(f"{type(self).__name__} defines no losses")
 
+    @abstractmethod
     def weights(self, epoch: int) -> Mapping[str, float]:
         """Weight of each loss in `epoch` (0-based); same keys as `losses`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no weights")
 
 
 @dataclass(frozen=True)

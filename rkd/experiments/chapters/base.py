@@ -66,7 +66,6 @@ class Chapter:
         reading: what to look at in the table.
         recipe: taken unless another is asked for.
         make_lines: builds the lines under given settings.
-        sweeps: parameters the chapter itself varies; given explicitly, they add a line instead of changing all.
     """
 
     name: str
@@ -75,7 +74,6 @@ class Chapter:
     reading: str
     recipe: str
     make_lines: Callable[[Builder], list[Line]]
-    sweeps: tuple[str, ...] = ()
 
     def lines(self, settings: Settings) -> list[Line]:
         """All lines of the table.

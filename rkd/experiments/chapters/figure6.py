@@ -14,7 +14,6 @@ accuracy between 0.5 and 1.0. The figure's values are not printed anywhere, so o
     reading="""Whether the curve's maximum lies within the shaded range, and whether the spread over seeds leaves the
 maximum any meaning.""",
     recipe="reproduction",
-    sweeps=("loss_weights",),
 )
 def figure6(builder: Builder) -> list[Line]:
     lines = pair_context(builder)

@@ -32,8 +32,7 @@ one.""",
 def table3(builder: Builder) -> list[Line]:
     lines = pair_context(builder)
     for key, label, variant, options, note in ROWS:
-        readme = variant if variant != "none (same-level L2)" else "none (same-level L2)"
         lines.append(
-            variant_line(builder, key, label, options, said_in("Table 3", readme, readme=True), note)
+            variant_line(builder, key, label, options, said_in("Table 3", variant, readme=True), note)
         )
     return lines

@@ -30,7 +30,6 @@ COLUMNS = (
 almost as well (71.75 %), rising ones worst (71.46 %), says the [Re] report.""",
     reading="""Whether the three differ by more than the spread over seeds: the first two are 0.04 points apart.""",
     recipe="reproduction",
-    sweeps=("hcl_levels", "hcl_weights"),
 )
 def table5(builder: Builder) -> list[Line]:
     rows = [level_line(builder, "Table 5", key, LEVELS, *rest) for key, *rest in COLUMNS]
