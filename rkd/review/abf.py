@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rkd.review.fused import WeightedSum
+
 
 def _conv_bn(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
     conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
@@ -18,12 +20,29 @@ def _attention(channels: int, init: str) -> nn.Sequential:
     return nn.Sequential(conv, nn.Sigmoid())
 
 
-def _fuse(x: Tensor, residual: Tensor, attention: nn.Module | None) -> Tensor:
-    """x, residual: (B, C, h, w). With attention each gets one spatial map in (0, 1), else they are added."""
+def _fuse(x: Tensor, residual: Tensor, attention: nn.Sequential | None) -> Tensor:
+    """The student's map and the resized residual, added, or weighted by two attention maps in (0, 1) and added.
+
+    Paper Figure 4a: z = sigmoid(conv1x1([x, up(residual)])); x z_1 + up(residual) z_2. A 1x1 convolution of a
+    concatenation is the sum of two, and one of a nearest-neighbour enlargement is the enlargement of one: so nothing is
+    concatenated, and the residual's half is computed at its own, smaller size.
+
+    Args:
+        x: (B, C, h, w).
+        residual: (B, C, any size).
+    """
+    size, channels = x.shape[-2:], x.shape[1]
     if attention is None:
-        return x + residual
-    z = attention(torch.cat([x, residual], dim=1))  # (B, 2, h, w)
-    return x * z[:, :1] + residual * z[:, 1:]
+        return x + _resize(residual, size)
+    conv = attention[0]
+    half, other_half = conv.weight.split(channels, dim=1)
+    z = F.conv2d(x, half, conv.bias) + _resize(F.conv2d(residual, other_half), size)
+    z = torch.sigmoid(z)  # (B, 2, h, w)
+    return WeightedSum.apply(x, _resize(residual, size), z)
+
+
+def _resize(x: Tensor, size: torch.Size) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
 
 
 class ABF(nn.Module):
@@ -74,10 +93,8 @@ class ABF(nn.Module):
         if residual is not None:
             if self.residual_conv is not None:
                 residual = self.residual_conv(residual)
-            residual = F.interpolate(residual, size=x.shape[-2:], mode="nearest")
             x = _fuse(x, residual, self.att_conv)
-        if x.shape[-2:] != out_size:
-            x = F.interpolate(x, size=out_size, mode="nearest")
+        x = _resize(x, out_size)
         output = self.conv2(x)  # (B, out, H, W)
         return output, output if self.pass_output else x
 
@@ -105,8 +122,6 @@ class DirectABF(nn.Module):
         """As ABF.forward; both returned tensors are the fused map, (B, out_channels, *out_size)."""
         x = self.conv1(x)
         if residual is not None:
-            residual = F.interpolate(self.residual_conv(residual), size=x.shape[-2:], mode="nearest")
-            x = _fuse(x, residual, self.att_conv)
-        if x.shape[-2:] != out_size:
-            x = F.interpolate(x, size=out_size, mode="nearest")
+            x = _fuse(x, self.residual_conv(residual), self.att_conv)
+        x = _resize(x, out_size)
         return x, x

@@ -56,12 +56,8 @@ class ReviewKD(Method):
         theirs = level_maps(batch.teacher, options.teacher_tap, options.stem)[-count:]
         reviewed = self.connector(ours, [t.shape[-2:] for t in theirs])
         loss = LEVEL_LOSSES[options.loss]
-        # The loss is a mean over many small squares: always in single precision or better.
-        with torch.autocast(batch.labels.device.type, enabled=False):
-            return [
-                loss(_at_least_float(s), _at_least_float(t), options)
-                for s, t in zip(reviewed, theirs, strict=True)
-            ]
+        with torch.autocast(batch.labels.device.type, enabled=False):  # the loss widens its inputs itself
+            return [loss(s, t, options) for s, t in zip(reviewed, theirs, strict=True)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"review": torch.stack(self.level_losses(batch)).sum()}
@@ -95,10 +91,6 @@ class ReviewKD(Method):
         if self.options.connector == "residual":
             return self.connector.abfs[depth]
         return self.connector.projections[len(self.levels) - 1 - depth]
-
-
-def _at_least_float(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 @register_method("reviewkd", ReviewOptions)

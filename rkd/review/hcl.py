@@ -1,8 +1,12 @@
 """HCL, the hierarchical context loss (ReviewKD section 3.3; [Re] Tables 4 and 5)."""
 
+from itertools import pairwise
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rkd.review.fused import PyramidMSE
 from rkd.review.options import ReviewOptions, level_weights
 
 
@@ -10,7 +14,7 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
     """Weighted mean squared error of two maps, compared at several pooled sizes.
 
     Args:
-        student, teacher: (B, C, H, W), equal shapes.
+        student, teacher: (B, C, H, W), equal shapes. The sums are taken in single precision or better.
         options: levels, weights and their rules.
 
     Returns:
@@ -20,9 +24,15 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
     For maps of 8x8 and more the authors' rule compares at 8x8, 4x4, 2x2, 1x1 with weights 1, 1/2, 1/4, 1/8.
     """
     used, normaliser = level_weights(student.shape[2], options)
-    difference = student - teacher
+    wide = torch.promote_types(student.dtype, torch.float32)
     if not used or normaliser == 0:
-        return difference.sum() * 0.0
+        return student.sum(dtype=wide) * 0.0
+    sizes = [size for size, _ in used]
+    height, width = student.shape[2:]
+    if options.hcl_pooling == "average" and height == width and _chain([height, *sizes]):
+        return PyramidMSE.apply(student, teacher, sizes, [weight / normaliser for _, weight in used])
+    student, teacher = student.to(wide), teacher.to(wide)
+    difference = student - teacher
     total = difference.new_zeros(())
     for size, weight in used:
         if size == student.shape[2]:
@@ -35,9 +45,14 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
     return total / normaliser
 
 
+def _chain(sizes: list[int]) -> bool:
+    """Whether each size divides the one before, so that each map can be pooled from the last."""
+    return all(a % b == 0 for a, b in pairwise(sizes))
+
+
 def l2(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
     """Mean squared error of two maps, (B, C, H, W): what [Re] Table 3 rows 1-4 use in place of HCL."""
-    return F.mse_loss(student, teacher)
+    return PyramidMSE.apply(student, teacher, [student.shape[2]], [1.0])
 
 
 LEVEL_LOSSES = {"hcl": hcl, "l2": l2}
