@@ -1,4 +1,5 @@
-"""List the runs a profile's chapters need: recorded, running now, partly trained, or missing."""
+"""List the runs a profile's chapters need: recorded, running now, partly trained, or missing; and how long the rest
+will take on this machine."""
 
 import argparse
 
@@ -6,7 +7,12 @@ from rkd.cli.common import add_profile, add_settings, given_settings
 
 EPILOG = """examples:
   rkd status
-  rkd status --profile paper --chapters table3 --verbose"""
+  rkd status --profile paper --chapters table3 --verbose
+
+The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on this
+device; `rkd sweep` with the same chapters and settings trains what is left."""
+
+STATES = ("recorded", "diverged", "running", "begun", "missing")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,28 +29,66 @@ def call(options: argparse.Namespace) -> int:
 
     settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given_settings(options))
     store = store_of(settings)
-    states: dict[str, str] = {}
-    for run in required(run for configs in chapters.values() for run in configs):
-        if store.has(run.id):
-            record = store.load(run.id)
-            states[run.id] = "recorded" if record.status == "finished" else record.status
-        elif store.running(run.id):
-            states[run.id] = "running"
-        else:
-            begun = (store.folder(run.id) / "checkpoint.pt").exists()
-            states[run.id] = "begun" if begun else "missing"
-        if options.verbose:
-            result = f"  {store.load(run.id).accuracy():.2f} %" if store.has(run.id) else ""
-            print(f"{states[run.id]:9} {run.id}  {describe(run)}{result}")
-    names = ("recorded", "diverged", "running", "begun", "missing")
-    print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in names))
+    runs = required(run for configs in chapters.values() for run in configs)
+    states = {run.id: state_of(store, run) for run in runs}
+    if options.verbose:
+        for run in runs:
+            print(f"{states[run.id]:9} {run.id}  {describe(run)}{_result(store, run, states[run.id])}")
+    print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
     for name, configs in chapters.items():
         own = {run.id for run in required(configs)}
-        print(f"{name:18}" + "".join(f"{sum(states[i] == state for i in own):>10}" for state in names))
+        print(f"{name:18}" + "".join(f"{sum(states[i] == state for i in own):>10}" for state in STATES))
     everything = list(states.values())
-    print(f"{'all, each once':18}" + "".join(f"{everything.count(state):>10}" for state in names))
+    print(f"{'all, each once':18}" + "".join(f"{everything.count(state):>10}" for state in STATES))
     print(f"records: {store.records}")
+    print(f"time left: {_time_left(runs, settings, store)}")
     return 0
+
+
+def state_of(store, run) -> str:
+    """One of STATES: "running" is a run that a process is training now, "begun" one that has a checkpoint."""
+    if store.has(run.id):
+        record = store.load(run.id)
+        return "recorded" if record.status == "finished" else record.status
+    if store.running(run.id):
+        return "running"
+    return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
+
+
+def time_left(runs, settings, store, gang: int = 8):
+    """The estimate for what is left of `runs` on the device the settings choose."""
+    import torch
+
+    from rkd.experiments.estimate import estimate
+    from rkd.experiments.execute import pick_device
+    from rkd.experiments.workspace import data_root
+    from rkd.records.provenance import machine_state
+
+    name = machine_state(pick_device(settings.device))["device_name"]
+    return estimate(
+        runs, store, name, data_root=data_root(settings), gang=gang, threads=torch.get_num_threads()
+    )
+
+
+def _time_left(runs, settings, store):
+    """The same, or why it is unknown: what is recorded can be listed on a machine without the device."""
+    from rkd.errors import ConfigError
+
+    try:
+        return time_left(runs, settings, store)
+    except ConfigError as error:
+        return f"unknown here: {error}"
+
+
+def progress_of(store, run) -> str:
+    """How far a run that is not recorded is, in words."""
+    from rkd.experiments.estimate import begun
+
+    reached = begun(store, run.id)
+    if reached is None:
+        return f"epoch 0 of {run.epochs}"
+    partly = f" and {reached.position:,} images" if reached.position else ""
+    return f"epoch {reached.epoch} of {run.epochs}{partly}"
 
 
 def describe(run) -> str:
@@ -58,3 +102,9 @@ def describe(run) -> str:
             o = run.options
             words += f" ({o.connector}, {o.loss}, attention {'on' if o.attention else 'off'}, weight {o.loss_weight:g})"
     return f"{words}, seed {run.seed}, {run.epochs} epochs of {run.data.name}"
+
+
+def _result(store, run, state: str) -> str:
+    if state in ("begun", "running"):
+        return f"  {progress_of(store, run)}"
+    return f"  {store.load(run.id).accuracy():.2f} %" if store.has(run.id) else ""

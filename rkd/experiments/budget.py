@@ -1,0 +1,131 @@
+"""A limit of time, and signals that end a sweep between two batches instead of inside one."""
+
+import math
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+from rkd.errors import ConfigError
+
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _SECONDS))
+_SIGNALS = {signal.SIGTERM: "SIGTERM arrived", signal.SIGINT: "Ctrl-C (SIGINT) arrived"}
+
+# Kept free at the end of a budget. What a caller says it needs covers the next batch or evaluation and the saving
+# of checkpoints, as measured so far. Not covered are the closing report, which reads the checkpoints again, and the
+# end of the process (freeing a GPU takes about a second): RESERVE_S, or RESERVE_SHARE of a budget so small that
+# this would eat it up. And the next piece may be slower than those before (a neighbour on the machine, a slow disk):
+# SLOW of what it is expected to take.
+RESERVE_S = 3.0
+RESERVE_SHARE = 0.1
+SLOW = 0.5
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "9m", "1h30m", "2.5h", "1d12h" or "45" (seconds).
+
+    Raises:
+        ConfigError: of another form, or not longer than zero.
+    """
+    compact = text.strip().lower()
+    match = _DURATION.fullmatch(compact)
+    if re.fullmatch(r"\d+(\.\d+)?", compact):
+        seconds = float(compact)
+    elif match:  # the empty text matches too, and comes to zero
+        seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), _SECONDS.values(), strict=True))
+    else:
+        seconds = 0.0
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise ConfigError(f"{text!r} is not a duration; write 90s, 9m, 1h30m, 2.5h, 2d, or seconds as 45")
+    return seconds
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: "45 s", "9 min", "9 min 30 s", "12 min", "2 h 05 min", "3 d 4 h".
+
+    Seconds are told below ten minutes, minutes below two days.
+    """
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 600:
+        return f"{s // 60} min {s % 60:02d} s" if s % 60 else f"{s // 60} min"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+class Budget:
+    """Says when to stop: `stop` is what `Executor` and `train` take as their argument of that name.
+
+    The clock starts when the object is made. As a context manager it catches SIGTERM and SIGINT (Ctrl-C) until the
+    block ends, and puts the old handlers back: the first signal sets a flag, so that the batch under way is finished
+    and the checkpoint written; a second one raises KeyboardInterrupt at once. Python lets only the main thread
+    install handlers: in any other thread signals stay as they are, and only the time limit works.
+
+    Args:
+        seconds: the limit; None: no limit.
+        clock: gives seconds that never run backwards.
+    """
+
+    def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._started = clock()
+        self._signal: int | None = None
+        self._used_up = False
+        self._old: dict[int, object] = {}
+
+    def left(self) -> float:
+        """Seconds left, 0 at least; infinite without a limit."""
+        if self.seconds is None:
+            return math.inf
+        return max(0.0, self.seconds - (self._clock() - self._started))
+
+    def stop(self, needed: float) -> bool:
+        """Whether to stop now rather than begin a piece of work expected to take `needed` seconds, saving included:
+        a signal has arrived, or the time left is less than `needed`, half as much again in case it is slow, and a
+        reserve of 3 s (a tenth of a budget under half a minute). Once True, it stays True.
+        """
+        if self.seconds is not None and not self._used_up:
+            reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)
+            self._used_up = self.left() < needed * (1 + SLOW) + reserve
+        return self._used_up or self._signal is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why `stop` says True, in words; None while it does not."""
+        if self._signal is not None:
+            return _SIGNALS[signal.Signals(self._signal)]
+        if self._used_up:
+            return f"the budget of {in_words(self.seconds)} is used up"
+        return None
+
+    def __enter__(self) -> "Budget":
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._old[number] = signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._old:
+            number, handler = self._old.popitem()
+            # None stands for a handler that was not set from Python: it cannot be put back from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number

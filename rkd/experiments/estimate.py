@@ -1,0 +1,338 @@
+"""How long the runs that are left will take: their multiply-adds, over the rate that recorded runs reached here."""
+
+import functools
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rkd import models
+from rkd.data import DataConfig
+from rkd.data.sources import reader_of
+from rkd.errors import DataError, RecordError
+from rkd.experiments.budget import in_words
+from rkd.experiments.execute import gangs, required
+from rkd.methods import Batch, Context, get_method
+from rkd.records import Record, Store
+from rkd.training import RunConfig, checkpoint
+
+# A backward pass computes two products of the size of the forward one: with respect to input and to weights.
+FORWARD_AND_BACKWARD = 3
+# Rates are the median over the latest records only: an older commit may have been slower.
+LATEST = 16
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A data set before any choice of images: numbers of images and classes, height and width in pixels."""
+
+    train: int
+    test: int
+    classes: int
+    pixels: int
+
+
+# A plan must not wait until 180 MB are read, let alone downloaded.
+_KNOWN = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """How far an unfinished run is.
+
+    Attributes:
+        epoch: finished epochs.
+        position: images of the next epoch already done.
+        seconds: training time so far.
+    """
+
+    epoch: int
+    position: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one run.
+
+    Attributes:
+        image: of one training image, the run's own share: three times the forward pass of student and extra modules.
+        teacher: the teacher's forward pass of one training image, which a gang shares; 0 without a teacher.
+        evaluation: of scoring the student once on the test images and those held out.
+        images: training images of an epoch.
+    """
+
+    image: int
+    teacher: int
+    evaluation: int
+    images: int
+
+    def training(self, images: int, company: int) -> float:
+        """Of training on so many images in a gang of `company` runs, without evaluations."""
+        return images * (self.image + self.teacher / company)
+
+    def left(self, config: RunConfig, begun: Begun | None, company: int) -> float:
+        """Of what remains of a run, evaluations included."""
+        epochs = config.epochs - (begun.epoch if begun else 0)
+        images = epochs * self.images - (begun.position if begun else 0)
+        return self.training(images, company) + epochs * self.evaluation
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left, and how long it takes if one process does it.
+
+    Attributes:
+        seconds: in all; None where some run's time is unknown.
+        runs: number of runs left to train.
+        each: seconds by run id; None where unknown.
+        basis: what the estimate rests on, or why there is none.
+    """
+
+    seconds: float | None
+    runs: int
+    each: dict[str, float | None] = field(default_factory=dict)
+    basis: str = ""
+
+    def __str__(self) -> str:
+        """ "about 2 h 05 min (rates of ...)", or why that is not known."""
+        if self.runs == 0:
+            return "nothing is left to train"
+        if self.seconds is None:
+            return f"unknown until {self.basis}"
+        return f"about {in_words(self.seconds)} ({self.basis})"
+
+
+def begun(store: Store, run: str) -> Begun | None:
+    """How far a run that is not recorded has come; None if it has no checkpoint.
+
+    Raises:
+        RecordError: the checkpoint is damaged.
+    """
+    path = store.folder(run) / "checkpoint.pt"
+    if not path.exists():
+        return None
+    try:
+        state = checkpoint.load(path)
+    except RecordError:
+        if path.exists():
+            raise
+        return None  # another process has just ended the run
+    return Begun(state["epoch"], state.get("position", 0), state["seconds"])
+
+
+def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """What a sweep over `runs` has to train: those not recorded, and recorded teachers of theirs whose weights are not
+    on this machine. Teachers first, each once."""
+    missing = [run for run in runs if not store.has(run.id)]
+    needed = {(r.teacher.run.id, r.teacher.weights) for r in missing if r.teacher and r.teacher.run}
+    lost = {run for run, weights in needed if not (store.folder(run) / f"{weights}.pt").exists()}
+    return [run for run in required(missing) if run.id in lost or not store.has(run.id)]
+
+
+def lockstep(left: Sequence[RunConfig], largest: int) -> list[list[RunConfig]]:
+    """The gangs in which an executor trains these runs: teachers before others."""
+    teachers = {run.teacher.run.id for run in left if run.teacher and run.teacher.run}
+    first = [run for run in left if run.id in teachers]
+    rest = [run for run in left if run.id not in teachers]
+    return [*gangs(first, largest), *gangs(rest, largest)]
+
+
+def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
+    """Of a data set; nothing is downloaded.
+
+    Raises:
+        DataError: it is not here.
+    """
+    if config.name in _KNOWN:
+        return _KNOWN[config.name]
+    source = reader_of(config.name).open(config, Path(data_root), download=False, progress=False)
+    height = source.train.pixels(np.zeros(1, dtype=np.int64)).shape[1]
+    return Sizes(len(source.train.labels), len(source.test.labels), len(source.class_names), height)
+
+
+def work(config: RunConfig, data: Sizes) -> Work:
+    """The multiply-adds of a run on a data set of these sizes."""
+    chosen = config.data
+    images = chosen.train_images if chosen.train_images is not None else data.train - chosen.holdout
+    test = (data.test if chosen.test_images is None else chosen.test_images) + chosen.holdout
+    student = _forward(config.network, data.classes, data.pixels)
+    teacher = extra = 0
+    if config.teacher is not None:
+        teacher = _forward(config.teacher.name, data.classes, data.pixels)
+        extra = method_macs(
+            config.network, config.teacher.name, config.method, config.options, data.classes, data.pixels
+        )
+    return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
+
+
+@functools.lru_cache(maxsize=256)
+def method_macs(
+    student: str, teacher: str, method: str, options: Any, classes: int = 100, pixels: int = 32
+) -> int:
+    """Multiply-adds of a method's own modules for one image, counted in a dry pass over two zero images.
+
+    Every convolution and matrix product counts, also those called as functions.
+
+    Args:
+        student, teacher: names of networks.
+        method: a registered method.
+        options: the method's.
+        classes: number of classes.
+        pixels: height and width of an image.
+    """
+    count = 2  # a method may compare the images of a batch with one another
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        ours, theirs = _network(student, classes), _network(teacher, classes)
+        module = get_method(method).build(Context(ours, theirs, pixels, classes, count), options).eval()
+        images, labels = torch.zeros(count, 3, pixels, pixels), torch.arange(count)
+        batch = Batch(ours.taps(images), theirs.taps(images), labels, labels)
+        with FlopCounterMode(display=False) as counter:
+            module.losses(batch)
+    return counter.get_total_flops() // (2 * count)  # it counts a multiply-add as two operations
+
+
+@functools.lru_cache(maxsize=256)
+def _forward(network: str, classes: int, pixels: int) -> int:
+    return models.macs(_network(network, classes), pixels)
+
+
+@functools.lru_cache(maxsize=8)
+def _network(name: str, classes: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        return models.build(name, classes).eval()
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The rate one run reached, in multiply-adds per second."""
+
+    config: RunConfig
+    gang: int
+    arithmetic: frozenset[str]
+    rate: float
+    ended: str
+
+    def likeness(self, config: RunConfig, gang: int) -> int:
+        """How much a run is like this one: 3 the same networks in equal company, 2 the same networks, 1 both with a
+        method or both without, 0 neither."""
+        if _networks(self.config) == _networks(config):
+            return 3 if self.gang == gang else 2
+        return int((self.config.method is None) == (config.method is None))
+
+
+def estimate(
+    runs: Iterable[RunConfig],
+    store: Store,
+    device_name: str,
+    *,
+    data_root: Path | str = "data",
+    gang: int = 8,
+    threads: int | None = None,
+) -> Estimate:
+    """How long it takes to train what is left of `runs`, their teachers included, in one process.
+
+    Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
+    among those most like the run (the same networks in a gang of the same size before the same networks before any).
+    Where no record tells, the runs begun do, wherever they were begun. Loading data, compiling and saving come on
+    top; so does, on a shared machine, whatever the others take.
+
+    Args:
+        runs: wanted.
+        store: of the records and checkpoints.
+        device_name: as in a record's provenance.
+        data_root: folder of the data sets.
+        gang: most runs trained in lock-step, sharing the teacher's pass.
+        threads: of this process; on a CPU only records of so many threads tell its rate. None: any.
+
+    Raises:
+        RecordError: a checkpoint is damaged.
+    """
+    left = unfinished(runs, store)
+    unknown = {run.id: None for run in left}
+    if not left:
+        return Estimate(0.0, 0)
+    records, unreadable = _records(store)
+    here = [r for r in records if _ran_here(r, device_name, threads)]
+    positions = {run.id: begun(store, run.id) for run in left}
+    if not here and not any(positions.values()):
+        return Estimate(None, len(left), unknown, "the first run has been trained on this machine")
+    try:
+        data = {_set(run): sizes(run.data, data_root) for run in left}
+    except DataError as error:
+        return Estimate(None, len(left), unknown, f"the data set is here: {error}")
+    company = {run.id: len(group) for group in lockstep(left, gang) for run in group}
+    need = {run.id: work(run, data[_set(run)]) for run in left}
+    basis = f"the rates of runs recorded on {device_name}"
+    samples = [_recorded(r, work(r.config, data[_set(r.config)])) for r in here if _set(r.config) in data]
+    if not samples:
+        basis = "the rates of the runs begun"
+        samples = [
+            _unfinished_sample(run, positions[run.id], need[run.id], company[run.id])
+            for run in left
+            if positions[run.id] and positions[run.id].seconds > 0
+        ]
+    each: dict[str, float | None] = {}
+    for run in left:
+        rate = _rate(samples, run, company[run.id])
+        remaining = need[run.id].left(run, positions[run.id], company[run.id])
+        each[run.id] = None if rate is None else remaining / rate
+    if None in each.values():
+        lacking = sorted({run.precision for run in left if each[run.id] is None})
+        first = f"the first run in {' and in '.join(lacking)} has been trained on this machine"
+        return Estimate(None, len(left), each, first)
+    if unreadable:
+        basis += f"; {unreadable} unreadable records left aside"
+    return Estimate(sum(each.values()), len(left), each, basis)
+
+
+def _records(store: Store) -> tuple[list[Record], int]:
+    """Those that can be read, and the number of the others: a damaged one is told of by whoever needs it."""
+    found, unreadable = [], 0
+    for run in store.ids():
+        try:
+            found.append(store.load(run))
+        except RecordError:
+            unreadable += 1
+    return found, unreadable
+
+
+def _ran_here(record: Record, device_name: str, threads: int | None) -> bool:
+    made = record.provenance
+    same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads
+    return made.get("device_name") == device_name and same_threads and record.cost["train_seconds"] > 0
+
+
+def _set(config: RunConfig) -> tuple[str, str | None]:
+    return config.data.name, config.data.sha256
+
+
+def _networks(config: RunConfig) -> tuple[str, str | None, str | None]:
+    return config.network, config.teacher.name if config.teacher else None, config.method
+
+
+def _recorded(record: Record, need: Work) -> _Sample:
+    cost = record.cost
+    done = need.training(record.result["epochs"] * record.provenance["train_images"], cost["gang"])
+    arithmetic = frozenset({record.config.precision, cost.get("arithmetic", record.config.precision)})
+    ended = str(record.provenance.get("ended", ""))
+    return _Sample(record.config, cost["gang"], arithmetic, done / cost["train_seconds"], ended)
+
+
+def _unfinished_sample(run: RunConfig, begun: Begun, need: Work, company: int) -> _Sample:
+    done = need.training(begun.epoch * need.images + begun.position, company)
+    return _Sample(run, company, frozenset({run.precision}), done / begun.seconds, "")
+
+
+def _rate(samples: Sequence[_Sample], config: RunConfig, gang: int) -> float | None:
+    able = [s for s in samples if config.precision in s.arithmetic]
+    if not able:
+        return None
+    alike = max(s.likeness(config, gang) for s in able)
+    latest = sorted((s for s in able if s.likeness(config, gang) == alike), key=lambda s: s.ended)[-LATEST:]
+    return statistics.median(s.rate for s in latest)
