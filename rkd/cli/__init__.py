@@ -6,6 +6,7 @@ call itself was wrong (unknown name, contradictory values, missing data).
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ COMMANDS = {
     "sweep": "train all missing runs of chapters",
     "book": "execute chapters and build the HTML book",
     "status": "list recorded, running and missing runs of a profile",
+    "export": "write records, checkpoints and weights as numbered parts, to be merged elsewhere",
+    "import": "merge what export wrote into the results here",
     "evaluate": "measure a recorded run's weights, or a checkpoint file, again",
     "models": "list networks, or show one's sizes and taps",
     "data": "fetch, check and describe a data set",
@@ -30,6 +33,8 @@ EPILOG = """examples:
   rkd sweep params/paper.yaml --chapters table3,table4
   rkd run --student resnet20 --teacher resnet56 --profile smoke --set loss_weight=0.9
   rkd status --profile paper
+  rkd export --out parts --profile paper      carry finished and unfinished runs to another machine ...
+  rkd import parts --profile paper            ... and merge them there
   rkd models wrn_40_2
   rkd claims --table "Table 3"
 
@@ -47,7 +52,9 @@ def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser
     top.add_argument("--version", action="version", version=f"rkd {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"rkd.cli.{name}") if name in commands else None
+        # No module can be named like a keyword: that of `rkd import` is import_.
+        file = f"{name}_" if keyword.iskeyword(name) else name
+        module = importlib.import_module(f"rkd.cli.{file}") if name in commands else None
         sub = subparsers.add_parser(
             name,
             help=summary,

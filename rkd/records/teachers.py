@@ -1,0 +1,157 @@
+"""Committed teachers: an ended run's weights in half precision, small enough to lie beside the records."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from rkd.errors import ConfigError, RecordError, unknown
+from rkd.files import replacing
+from rkd.records.store import Store
+
+FORMAT = "rkd teacher 1"
+WHICH = ("best", "last")
+HEADER = (
+    "run",
+    "network",
+    "weights",
+    "accuracy",
+    "accuracy_fp16",
+    "data",
+    "normalisation",
+)
+
+
+def teacher_file(store: Store, run: str, which: str) -> Path:
+    """Where a committed teacher lies: teachers/ beside the folder of records, whatever the profile.
+
+    Raises:
+        ConfigError: `which` is neither "best" nor "last".
+    """
+    if which not in WHICH:
+        raise unknown("teacher weights", which, WHICH)
+    return store.records.parent / "teachers" / f"{run}-{which}.safetensors"
+
+
+def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as `save_teacher` keeps them: floating-point tensors in float16, others (BatchNorm's batch counters)
+    as they are, all contiguous and on the CPU.
+
+    Raises:
+        RecordError: a value is not finite, or is beyond float16's 65504; names the tensor.
+    """
+    kept = {}
+    for name, tensor in weights.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.is_floating_point():
+            low = tensor.half()
+            if not torch.isfinite(low).all():
+                largest = tensor.double().abs().nan_to_num(math.inf).max().item()
+                raise RecordError(
+                    f"{name} holds {largest:g}; float16 cannot hold it (its largest number is 65504)"
+                )
+            tensor = low
+        kept[name] = tensor.clone()
+    return kept
+
+
+def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, str | int | float]) -> None:
+    """Write a committed teacher atomically, as a safetensors file. The same teacher gives the same bytes.
+
+    Args:
+        path: see `teacher_file`.
+        weights: state dict; see `half` for what is kept of it.
+        header: what the weights are; every value is written as text. Needed: run (id of its record), network,
+            weights ("best" or "last"), accuracy (test accuracy in percent of the weights as trained), accuracy_fp16
+            (of the rounded ones), data (name of the data set), normalisation (name of the preset). More may be given.
+
+    Raises:
+        ConfigError: the header lacks something.
+        RecordError: a tensor float16 cannot hold; nothing is written.
+    """
+    missing = [name for name in HEADER if name not in header]
+    if missing:
+        raise ConfigError(f"the header of teacher {path} lacks {', '.join(missing)}")
+    text = {str(name): str(value) for name, value in header.items()} | {"format": FORMAT}
+    try:
+        kept = half(weights)
+    except RecordError as error:
+        raise RecordError(f"teacher {path.name} cannot be kept in half precision: {error}") from error
+    text["sha256"] = _digest(text, kept)
+    data = _sorted_header(_safetensors().save(kept, text))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save_teacher` wrote.
+
+    Returns:
+        The state dict, floating-point tensors as float32, on the CPU; and the header, all values text.
+
+    Raises:
+        RecordError: the file cannot be read, is damaged (its checksum covers header and tensors), or is no committed
+            teacher.
+    """
+    library = _safetensors()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"teacher {path} cannot be read: {error.strerror or error}") from error
+    # The library checks lengths and types; what it raises for a damaged file differs from version to version.
+    try:
+        kept = library.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    except Exception as error:
+        raise RecordError(f"teacher {path} is damaged, or is no safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise RecordError(
+            f"{path} is no committed teacher: its header has format {header.get('format')!r}, not {FORMAT!r}"
+        )
+    missing = [name for name in (*HEADER, "sha256") if name not in header]
+    if missing:
+        raise RecordError(f"teacher {path} is damaged: its header lacks {', '.join(missing)}")
+    said = header.pop("sha256")
+    if _digest(header, kept) != said:
+        raise RecordError(f"teacher {path} is damaged: its content does not match its checksum")
+    del header["format"]
+    return {name: t.float() if t.is_floating_point() else t for name, t in kept.items()}, header
+
+
+def _digest(header: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of header and tensors: safetensors itself would not notice a flipped bit."""
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with sorted metadata: the library writes them in an order that changes from call to call, and a
+    committed file should not."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned to 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def _safetensors() -> ModuleType:
+    """Imported where it is needed: all else works without it."""
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "committed teachers need the package safetensors; install it: pip install safetensors"
+        ) from error
+    return safetensors.torch

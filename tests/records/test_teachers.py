@@ -1,0 +1,285 @@
+"""Committed teachers: half precision, headers, damage, and the command that writes them."""
+
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import Silent
+
+from rkd import data, models
+from rkd.cli import main
+from rkd.cli.plan import plan
+from rkd.errors import ConfigError, RecordError
+from rkd.experiments.execute import Executor
+from rkd.records import Store
+from rkd.records.teachers import half, load_teacher, save_teacher, teacher_file
+from rkd.training import checkpoint
+
+HEADER = {
+    "run": "0123456789ab",
+    "network": "resnet8",
+    "weights": "best",
+    "accuracy": 71.25,
+    "accuracy_fp16": 71.26,
+    "data": "cifar100",
+    "normalisation": "cifar100_crd",
+}
+
+
+@pytest.fixture
+def weights():
+    torch.manual_seed(0)
+    network = models.build("resnet8", 100)
+    network.conv1.weight.data = network.conv1.weight.data.contiguous(memory_format=torch.channels_last)
+    return network.state_dict()
+
+
+@pytest.fixture
+def saved(weights, tmp_path):
+    path = tmp_path / "teachers" / "t.safetensors"
+    save_teacher(path, weights, HEADER)
+    return path
+
+
+def raw(path):
+    """Header and tensors of a safetensors file, read by hand: 8 bytes of length, JSON, data."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def test_round_trip_in_half_precision(saved, weights):
+    found, header = load_teacher(saved)
+    assert header == {name: str(value) for name, value in HEADER.items()}
+    assert found.keys() == weights.keys()
+    for name, tensor in weights.items():
+        wanted = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert found[name].dtype == wanted.dtype and torch.equal(found[name], wanted), name
+    models.build("resnet8", 100).load_state_dict(found)
+
+
+def test_file_is_safetensors_of_two_bytes_a_weight(saved, weights):
+    header, body = raw(saved)
+    texts = header.pop("__metadata__")
+    assert all(isinstance(value, str) for value in texts.values()) and texts["run"] == HEADER["run"]
+    assert {name: entry["dtype"] for name, entry in header.items()} == {
+        name: "F16" if tensor.is_floating_point() else "I64" for name, tensor in weights.items()
+    }
+    assert len(body) == sum(t.numel() * (2 if t.is_floating_point() else 8) for t in weights.values())
+    begin, end = header["conv1.weight"]["data_offsets"]
+    assert body[begin:end] == weights["conv1.weight"].contiguous().half().numpy().tobytes()
+    assert list(saved.parent.iterdir()) == [saved], "nothing temporary is left"
+
+
+def test_same_teacher_gives_the_same_bytes(saved, tmp_path):
+    """The library itself writes its header in an order that changes from call to call."""
+    for n in range(8):
+        save_teacher(tmp_path / f"again{n}", *load_teacher(saved))
+        assert (tmp_path / f"again{n}").read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("value", [65520.0, -1e5, float("inf"), float("nan")])
+def test_what_half_precision_cannot_hold_is_named(value, dtype, weights, tmp_path):
+    name = next(name for name in weights if name.endswith("running_var"))
+    weights[name] = weights[name].to(dtype)
+    weights[name][3] = value
+    path = tmp_path / "t.safetensors"
+    with pytest.raises(RecordError, match=rf"t.safetensors .*{name} holds .*65504"):
+        save_teacher(path, weights, HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_largest_half_and_integers_are_kept():
+    kept = half({"a": torch.tensor([65504.0, 65519.0]), "n": torch.tensor(10**9), "b": torch.tensor([True])})
+    assert kept["a"].tolist() == [65504.0, 65504.0] and kept["n"] == 10**9 and kept["b"].dtype == torch.bool
+    source = torch.ones(2, dtype=torch.float16)
+    assert half({"a": source})["a"].data_ptr() != source.data_ptr()
+
+
+def test_every_flipped_bit_is_noticed(saved):
+    whole = saved.read_bytes()
+    step = max(1, len(whole) // 60)
+    for position in [*range(8, 900, 13), *range(900, len(whole), step), len(whole) - 1]:
+        spoilt = bytearray(whole)
+        spoilt[position] ^= 4
+        saved.write_bytes(spoilt)
+        with pytest.raises(RecordError, match=r"t\.safetensors"):
+            load_teacher(saved)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b: b[:-1], "is damaged, or is no safetensors file"),
+        (lambda b: b[:100], "is damaged, or is no safetensors file"),
+        (lambda b: b"", "is damaged, or is no safetensors file"),
+        (lambda b: b"\xff" * 64, "is damaged, or is no safetensors file"),
+        (lambda b: b + b"x", "is damaged, or is no safetensors file"),
+        (lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"), "has format 'rkd teacher 2'"),
+        (lambda b: b.replace(b'"accuracy":', b'"accuracx":'), "lacks accuracy"),
+        (lambda b: b.replace(b'"71.25"', b'"99.25"'), "does not match its checksum"),
+    ],
+)
+def test_damaged_files_are_named(saved, spoil, message):
+    before = saved.read_bytes()
+    saved.write_bytes(spoil(before))
+    assert saved.read_bytes() != before
+    with pytest.raises(RecordError, match=message) as error:
+        load_teacher(saved)
+    assert str(saved) in str(error.value)
+
+
+def test_foreign_and_missing_files(tmp_path, weights):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    with pytest.raises(RecordError, match="no committed teacher: its header has format None"):
+        load_teacher(path)
+    torch.save(weights, path)
+    with pytest.raises(RecordError, match="no safetensors file"):
+        load_teacher(path)
+    with pytest.raises(RecordError, match="cannot be read: No such file"):
+        load_teacher(tmp_path / "nowhere.safetensors")
+
+
+def test_incomplete_header_is_refused(tmp_path, weights):
+    header = {name: value for name, value in HEADER.items() if name not in ("run", "data")}
+    with pytest.raises(ConfigError, match="lacks run, data"):
+        save_teacher(tmp_path / "t.safetensors", weights, header)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_place_beside_the_records(tmp_path):
+    store = Store(tmp_path / "results" / "paper", tmp_path / "checkpoints" / "paper")
+    assert teacher_file(store, "ab", "best") == tmp_path / "results" / "teachers" / "ab-best.safetensors"
+    with pytest.raises(ConfigError, match=r"unknown teacher weights 'bets' \(did you mean 'best'\?\)"):
+        teacher_file(store, "ab", "bets")
+
+
+def test_all_else_works_without_safetensors():
+    script = (
+        "import sys; sys.modules['safetensors'] = None\n"
+        "import rkd.cli, rkd.records.teachers as t, rkd.records.transfer, rkd.experiments.execute\n"
+        "from rkd.errors import ConfigError; from pathlib import Path\n"
+        "try: t.load_teacher(Path('x'))\n"
+        "except ConfigError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "pip install safetensors" in done.stdout
+
+
+# rkd export --teachers
+
+
+GIVEN = {
+    "teacher": "resnet8", "student": "resnet8", "seeds": [0], "train_images": 100, "test_images": 100, "epochs": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of results with a finished teacher, and its config. The teacher's weights are replaced by some that know
+    the test images, so that their accuracy is neither chance nor that of the record."""
+    _, chapters = plan("smoke", ["table6"], GIVEN)
+    teacher = next(run.teacher.run for run in chapters["table6"] if run.teacher)
+    folder = tmp_path_factory.mktemp("trained")
+    store = Store(folder / "records", folder / "records" / "work")
+    Executor(store, folder, "cpu", progress=Silent()).run([teacher])
+
+    images = data.load(teacher.data, folder)
+    network = models.build("resnet8", images.classes)
+    optimiser = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+    x = pixels(images)
+    for _ in range(20):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(x), images.test_y).backward()
+        optimiser.step()
+    checkpoint.save(
+        {"run": teacher.id, "epoch": 1, "student": network.state_dict()}, store.folder(teacher.id) / "best.pt"
+    )
+    return folder, store, teacher
+
+
+def pixels(images):
+    """Normalised test images, (N, 3, H, W)."""
+    x = (images.test_x.float() / 255 - torch.tensor(images.mean)) / torch.tensor(images.std)
+    return x.permute(0, 3, 1, 2)
+
+
+TINY = [
+    "--chapters",
+    "table6",
+    *(word for name, value in GIVEN.items() for word in ("--set", f"{name}={value}")),
+]
+
+
+def export(capsys, folder, *more):
+    status = main(
+        ["export", "--teachers", "--results", str(folder / "records"), "--device", "cpu", *TINY, *more]
+    )
+    return status, capsys.readouterr().out
+
+
+def test_command_measures_the_rounded_weights(trained, capsys):
+    folder, store, teacher = trained
+    status, text = export(capsys, folder)
+    path = folder / "teachers" / f"{teacher.id}-best.safetensors"
+    assert status == 0 and str(path) in text and list(path.parent.iterdir()) == [path]
+    found, header = load_teacher(path)
+    images = data.load(teacher.data, folder)
+    network = models.build("resnet8", images.classes)
+    network.load_state_dict(found)
+    network.eval()
+    with torch.no_grad():
+        right = (network(pixels(images)).argmax(1) == images.test_y).double().mean().item()
+    assert float(header["accuracy_fp16"]) == pytest.approx(100 * right)
+    assert 100 * right > 5 and f"{100 * right:.2f} % rounded" in text
+    assert float(header["accuracy"]) == store.load(teacher.id).accuracy("best")
+    assert (header["run"], header["network"], header["weights"]) == (teacher.id, "resnet8", "best")
+    assert (header["data"], header["normalisation"]) == (teacher.data.name, teacher.data.normalisation)
+    full = checkpoint.load(store.folder(teacher.id) / "best.pt")["student"]
+    assert all(torch.allclose(found[name], full[name], rtol=2**-10, atol=1e-7) for name in full)
+
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    status, text = export(capsys, folder)
+    assert status == 0 and "was there" in text and before == (path.read_bytes(), path.stat().st_mtime_ns)
+
+
+def test_committed_weights_are_not_replaced_by_others(trained, capsys):
+    folder, store, teacher = trained
+    path = teacher_file(store, teacher.id, "best")
+    export(capsys, folder)
+    kept, header = load_teacher(path)
+    save_teacher(path, {name: tensor + 1 for name, tensor in kept.items()}, header)
+    before = path.read_bytes()
+    status, text = export(capsys, folder)
+    assert status == 1 and "holds other weights of it" in text and path.read_bytes() == before
+    path.unlink()
+
+
+def test_command_without_teachers_to_write(tmp_path, trained, capsys):
+    status, text = export(capsys, tmp_path)
+    assert status == 0 and f"{trained[2].id} best resnet8: not recorded" in text
+    status, text = export(capsys, trained[0], "--set", "teacher_seed=7")
+    assert status == 0 and "not recorded" in text and not (tmp_path / "teachers").exists()
+
+
+def test_teacher_of_other_images_is_refused(trained, capsys, tmp_path):
+    _, store, teacher = trained
+    record = json.loads(store.path(teacher.id).read_text())
+    record["provenance"]["data_sha256"] = "0" * 64
+    other = Store(tmp_path / "records", tmp_path / "records" / "work")
+    other.folder(teacher.id).mkdir(parents=True)
+    other.path(teacher.id).write_text(json.dumps(record))
+    other.folder(teacher.id).joinpath("best.pt").write_bytes(
+        (store.folder(teacher.id) / "best.pt").read_bytes()
+    )
+    status, text = export(capsys, tmp_path)
+    assert status == 1 and "are not those it was trained on" in text and not (tmp_path / "teachers").exists()
