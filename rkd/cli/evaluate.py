@@ -39,10 +39,9 @@ def call(options: argparse.Namespace) -> int:
         return _checkpoint(options, data_root(settings), pick_device(settings.device))
     executor = Executor(store_of(settings), data_root(settings), settings.device)
     record = executor.store.load(options.run)
-    path = executor.weights_file(record.id, options.weights)
-    if not path.exists():
+    if executor.weights_file(record.id, options.weights) is None:
         raise RecordError(
-            f"the weights of run {record.id} are not on this machine ({path}); train it again to have them"
+            f"the {options.weights} weights of run {record.id} are not on this machine; train it again to have them"
         )
     again = executor.evaluate(record.config, options.weights)
     said = record.accuracy(options.weights)

@@ -14,14 +14,27 @@ def normalise(
     x: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """(x / 255 - mean) / std: (B, H, W, 3) uint8 -> (B, 3, H, W) `dtype`, channels last in memory."""
+    return _apply(x, *_affine(x.shape[1:3], mean, std, x.device, dtype))
+
+
+def _affine(
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each value of an image, (H * W * 3,)."""
+    area = size[0] * size[1]
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
+    return scale.repeat(area), shift.repeat(area)
+
+
+def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     # One row per image, so that the fast dimension is the long one and not the three channels.
-    scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=x.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=x.device)
-    batch, height, width, channels = x.shape
-    rows = x.reshape(batch, height * width * channels).to(dtype)
-    area = height * width
-    rows = torch.addcmul(shift.repeat(area), rows, scale.repeat(area))
-    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    rows = torch.addcmul(shift, x.flatten(1).to(scale.dtype), scale)
+    return rows.reshape(x.shape).permute(0, 3, 1, 2)
 
 
 class Batches:
@@ -29,6 +42,9 @@ class Batches:
 
     Same crops as torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip()` in front of `ToTensor`
     and `Normalize`: the border is black before normalisation.
+
+    `epoch` iterates. `begin` and `take` do the same by hand, reading the position in the epoch from a tensor, so that
+    one and the same sequence of kernels makes every batch (a CUDA graph can hold it).
 
     Args:
         images: a data set; batches come on its device.
@@ -48,35 +64,58 @@ class Batches:
         columns = torch.arange(self.size[1], device=x.device)
         # Offsets of a crop's pixels from its first one: as they are, and mirrored.
         self._offsets = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
+        # Draws of the current epoch: images in order; each image's first pixel, and whether it is mirrored.
+        self._order, self._first, self._mirrored = (
+            torch.zeros(len(self), dtype=torch.int64, device=x.device) for _ in range(3)
+        )
+        self._counting = torch.arange(len(self), device=x.device)
+        self._scale, self._shift = _affine(self.size, images.mean, images.std, x.device)
 
     def __len__(self) -> int:
         """Number of training images."""
         return len(self.images.train_y)
 
+    def begin(self, epoch: int, seed: int) -> None:
+        """Draw an epoch: which images follow each other, and each one's crop and mirroring (see `draw_epoch`)."""
+        n = len(self)
+        draws = draw_epoch(n, epoch, seed, self.padding, self.flip)
+        self._order.copy_(draws.order)
+        self._first.copy_(torch.arange(n) * self._area + draws.dy * self._width + draws.dx)
+        self._mirrored.copy_(draws.flip.long())
+
+    def take(self, position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of `size` images that starts at `position` (int64 scalar on the device) of the epoch.
+
+        Returns:
+            (x, y, index): x (size, 3, H, W) float32 in channels-last memory order; y (size,) int64; index (size,)
+            int64, positions in the training set.
+        """
+        index = self._order.index_select(0, self._counting[:size] + position)
+        flat = self._offsets.index_select(0, self._mirrored.index_select(0, index))
+        flat = flat.add_(self._first.index_select(0, index)[:, None])
+        x = self._pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
+        return _apply(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
+
+    def sizes(self, batch_size: int, start: int = 0) -> list[int]:
+        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller."""
+        n = len(self)
+        return [min(batch_size, n - at) for at in range(start, n, batch_size)]
+
     def epoch(
         self, epoch: int, seed: int, batch_size: int, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of one epoch.
-
-        Which images a batch has, and each image's crop and mirroring, follow from `epoch` and `seed` (see
-        `draw_epoch`).
+        """The batches of one epoch, as `take` returns them.
 
         Args:
             drop_last: leave out a last batch that is smaller than the others.
-
-        Yields:
-            (x, y, index): x (B, 3, H, W) float32 in channels-last memory order; y (B,) int64; index (B,)
-            int64, positions in the training set.
         """
-        n, device = len(self), self._pixels.device
-        draws = draw_epoch(n, epoch, seed, self.padding, self.flip)
-        first = torch.arange(n) * self._area + draws.dy * self._width + draws.dx
-        order, first, mirrored = (t.to(device) for t in (draws.order, first, draws.flip.long()))
-        for start in range(0, n - n % batch_size if drop_last else n, batch_size):
-            index = order[start : start + batch_size]
-            flat = self._offsets.index_select(0, mirrored[index]).add_(first[index][:, None])
-            x = self._pixels.index_select(0, flat.flatten()).view(-1, *self.size, 3)
-            yield normalise(x, self.images.mean, self.images.std), self.images.train_y[index], index
+        self.begin(epoch, seed)
+        position = torch.zeros((), dtype=torch.int64, device=self._order.device)
+        for size in self.sizes(batch_size):
+            if drop_last and size < batch_size:
+                return
+            yield self.take(position, size)
+            position += size
 
 
 def evaluation_batches(

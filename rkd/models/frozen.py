@@ -61,9 +61,11 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> Frozen | Non
         dtype: precision of convolutions and linear layers; None: as they are. BatchNorm keeps its own.
 
     Returns:
-        None where the network's Python code depends on its data, so that no graph can stand for it.
+        None where no graph can stand for the network: its Python code depends on its data, or reads maps by hooks.
     """
-    outputs = _Outputs(copy.deepcopy(network)).requires_grad_(False)
+    own = next(network.parameters()).dtype
+    reference = copy.deepcopy(network).requires_grad_(False).double()
+    outputs = _Outputs(copy.deepcopy(reference))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -73,14 +75,25 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> Frozen | Non
     stages = outputs.stages
     module = fx.GraphModule(outputs, graph)
     folded = _fold(module)
-    if dtype is not None:
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d | nn.Linear):
-                part.to(dtype)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
+    if not _same(module, reference):  # a branch that was taken while the graph was drawn, say
+        return None
+    for part in module.to(own).modules():
+        if dtype is not None and isinstance(part, nn.Conv2d | nn.Linear):
+            part.to(dtype)
     return Frozen(module, stages, folded)
+
+
+@torch.no_grad()
+def _same(module: fx.GraphModule, network: nn.Module) -> bool:
+    """Whether the rewritten graph gives what the network gives for two images, in float64."""
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = x.to(next(network.parameters()))
+    taps = network.taps(x)
+    expected = (taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits)
+    return all((a - b).abs().max() <= 1e-8 * a.abs().max() for a, b in zip(expected, module(x), strict=True))
 
 
 def _layer(module: fx.GraphModule, node: object, kind: type) -> nn.Module | None:

@@ -114,8 +114,7 @@ class Page:
         executor = Executor(self.store, data_root(self.settings), self.settings.device)
         rows = []
         for line in self.lines:
-            weights = [(run, executor.weights_file(run.id, "last")) for run in line.runs]
-            here = [executor.probe(run) for run, path in weights if path.exists()]
+            here = [executor.probe(run) for run in line.runs if executor.weights_file(run.id, "last")]
             rows.append((line.label, measure_values(here), self._done()[line.key]))
         return HTML(tables.probe_table(rows))
 

@@ -1,18 +1,23 @@
 """Training: config, one step, the loop, evaluation, checkpoints."""
 
+from rkd.training.arithmetic import Arithmetic, arithmetic
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
+from rkd.training.engine import Engine
 from rkd.training.evaluation import accuracy
 from rkd.training.learner import Learner
 from rkd.training.loop import train
 from rkd.training.teacher import FrozenTeacher
 
 __all__ = [
+    "Arithmetic",
     "DataConfig",
+    "Engine",
     "FrozenTeacher",
     "Learner",
     "RunConfig",
     "SGDConfig",
     "TeacherConfig",
     "accuracy",
+    "arithmetic",
     "train",
 ]

@@ -16,8 +16,7 @@ from rkd.errors import ConfigError, RecordError, unknown
 from rkd.methods import get_method
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-
-PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
+from rkd.training.arithmetic import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,8 @@ class RunConfig:
         seed: steers initialisation, data order and augmentation through separate streams.
         epochs, batch_size: length; the last partial batch is kept.
         optimiser: see SGDConfig.
-        precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, or "fp64" (tests).
+        precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto", the device's
+            fastest of these that costs no accuracy (see arithmetic.py).
         ce_weight: weight of cross-entropy; 0 trains on the method's losses alone.
         method, options: the distillation method's name and its options; None trains without a teacher.
         teacher: needed by a method.

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from rkd import models
 from rkd.data import stream_seed
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.models.taps import Taps
+from rkd.training.arithmetic import arithmetic
 from rkd.training.config import RunConfig
 
 FP16_LOSS_SCALE = 1024.0
@@ -44,42 +47,81 @@ def build_method(
 class Learner:
     """Trains one run, one batch at a time. Several learners fed the same batches form a gang.
 
+    Everything a step reads or writes (learning rate, loss weights, meters, momentum, loss scale) is a tensor that
+    stays where it is, and a step reads nothing back: one sequence of kernels serves every step of a run.
+
     Args:
         config: the run.
         student: network on its device.
         method: its method, on the same device, or None.
+        compile: see Engine.
+
+    Attributes:
+        epoch: epochs finished.
+        position: images of the epoch in progress that are done.
+        curves: per-epoch values, as records keep them.
+        best: {"epoch", "score", "student"} of the best epoch so far.
     """
 
-    def __init__(self, config: RunConfig, student: nn.Module, method: Method | None) -> None:
+    def __init__(
+        self, config: RunConfig, student: nn.Module, method: Method | None, compile: bool = False
+    ) -> None:
         self.config = config
         self.student = student
         self.method = method
         self.parameters = [
             p for m in (student, method) if m is not None for p in m.parameters() if p.requires_grad
         ]
+        self.device = self.parameters[0].device
+        self.arithmetic = arithmetic(config.precision, self.device)
         sgd = config.optimiser
+        wide = torch.float32 if self.device.type == "cuda" else torch.float64  # what the fused kernels read
+        self._lr = torch.tensor(sgd.lr, dtype=wide, device=self.device)
         self.optimiser = torch.optim.SGD(
-            self.parameters, sgd.lr, sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
+            self.parameters,
+            self._lr,
+            sgd.momentum,
+            weight_decay=sgd.weight_decay,
+            nesterov=sgd.nesterov,
+            fused=True,
         )
-        self.epoch = 0  # epochs finished
+        if sgd.momentum:  # zero momentum is what a first step amounts to
+            for p in self.parameters:
+                self.optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type,
+            init_scale=FP16_LOSS_SCALE,
+            growth_interval=2
+            ** 30,  # a constant scale; halved, and the step left out, when a gradient overflows
+            enabled=self.arithmetic.low is torch.float16,
+        )
+        self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
+        names = ["ce", *({} if method is None else method.weights(0))]
+        self._loss_names = names
+        self._weights = torch.zeros(len(names), dtype=self.arithmetic.master, device=self.device)
+        self._meters = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
+        self._counters = _BatchNormCounters([m for m in (student, method) if m is not None])
+        if compile:
+            self.losses = torch.compile(self.losses, dynamic=False)
+        self.epoch = 0
+        self.position = 0
         self.diverged = False
         self.curves: dict[str, list[float]] = {}
         self.seconds = 0.0
-        self.best: dict[str, Any] | None = None  # {"epoch", "score", "student"}
-        self._weights: dict[str, float] = {}
-        self._meters: dict[str, Tensor] = {}
-        self._images = 0
+        self.best: dict[str, Any] | None = None
 
     def begin_epoch(self) -> None:
-        """Set this epoch's learning rate and loss weights, and clear the meters."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.optimiser.lr_at(self.epoch)
-        self._weights = {"ce": self.config.ce_weight}
+        """Set the learning rate and loss weights of the epoch; clear the meters, unless it was interrupted."""
+        self._lr.fill_(self.config.optimiser.lr_at(self.epoch))
+        weights = {"ce": self.config.ce_weight}
         if self.method is not None:
-            self._weights |= self.method.weights(self.epoch)
+            weights |= self.method.weights(self.epoch)
             self.method.train()
-        self._meters, self._images = {}, 0
+        self._weights.copy_(torch.tensor([weights[n] for n in self._loss_names], dtype=torch.float64))
+        if self.position == 0:
+            self._meters.zero_()
         self.student.train()
+        self._counters.pause()
 
     def step(self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None) -> None:
         """One update of student and method on one batch.
@@ -90,50 +132,50 @@ class Learner:
             teacher: the teacher's taps of x; None for a run without method.
         """
         losses, logits = self.losses(x, labels, indices, teacher)
-        total = sum(self._weights[name] * loss for name, loss in losses.items())
+        values = torch.stack([losses[name].to(self.arithmetic.master) for name in self._loss_names])
         self.optimiser.zero_grad(set_to_none=True)
-        if self.config.precision == "fp16":  # keeps small gradients out of fp16's underflow
-            (total * FP16_LOSS_SCALE).backward()
-            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], FP16_LOSS_SCALE)
-        else:
-            total.backward()
-        self.optimiser.step()
-        size = len(labels)
-        self._images += size
-        with torch.no_grad():  # sums stay on the device: no wait for the GPU in a step
+        self.scaler.scale((values * self._weights).sum()).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
-            for name, value in (
-                *((f"loss_{k}", v.detach() * size) for k, v in losses.items()),
-                ("correct", correct),
-            ):
-                value = value.double()
-                self._meters[name] = self._meters[name] + value if name in self._meters else value
+            self._meters += torch.cat([values.double() * len(labels), correct.double()[None]])
 
     def losses(
         self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Named, unweighted losses of one batch, and the logits (B, classes)."""
-        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
+        low = self.arithmetic.low
         with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
             taps = self.student.taps(x)
             extra = {} if self.method is None else self.method.losses(Batch(taps, teacher, labels, indices))
-        logits = taps.logits if taps.logits.dtype == torch.float64 else taps.logits.float()
+        logits = taps.logits.to(self.arithmetic.master)
         return {"ce": F.cross_entropy(logits, labels), **extra}, logits
 
-    def end_epoch(self, seconds: float) -> None:
-        """Read the meters once, append to the curves, note divergence.
+    def stepped(self, images: int) -> None:
+        """Count a step that was made (a captured step cannot count itself)."""
+        self.position += images
+        self._counters.steps += 1
 
-        Args:
-            seconds: wall time spent on this epoch by this learner.
-        """
-        means = {name: (total / self._images).item() for name, total in self._meters.items()}
+    def tensors(self) -> list[Tensor]:
+        """Every tensor a step changes, each once: what has to be put back after a trial step."""
+        modules = [m for m in (self.student, self.method) if m is not None]
+        kept = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+        momentum = [t for s in self.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
+        scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
+        return list({id(t): t for t in [*kept, *momentum, *scale, self._meters]}.values())
+
+    def end_epoch(self) -> None:
+        """Read the meters once, append to the curves, note divergence."""
+        self._counters.resume()
+        *means, correct = (self._meters / self.position).tolist()
         self._add("lr", self.config.optimiser.lr_at(self.epoch))
-        self._add("train_accuracy", 100.0 * means.pop("correct"))
-        for name, mean in means.items():
-            self._add(name, mean)
-        self.diverged = not all(math.isfinite(mean) for mean in means.values())
-        self.seconds += seconds
+        self._add("train_accuracy", 100.0 * correct)
+        for name, mean in zip(self._loss_names, means, strict=True):
+            self._add(f"loss_{name}", mean)
+        self.diverged = not all(math.isfinite(mean) for mean in means)
         self.epoch += 1
+        self.position = 0
 
     def score(self, **accuracies: float) -> None:
         """Record this epoch's accuracies in percent; the first one named decides which epoch is best."""
@@ -151,18 +193,22 @@ class Learner:
         self.curves.setdefault(name, []).append(value)
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs, as tensors and plain values."""
-        return {
-            "run": self.config.id,
-            "epoch": self.epoch,
-            "student": self.student.state_dict(),
-            "method": None if self.method is None else self.method.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "curves": self.curves,
-            "seconds": self.seconds,
-            "best": self.best,
-            "diverged": self.diverged,
-        }
+        """All that a resumed run needs, as tensors and plain values; between any two steps."""
+        with self._counters.shown():
+            return {
+                "run": self.config.id,
+                "epoch": self.epoch,
+                "position": self.position,
+                "student": dict(self.student.state_dict()),
+                "method": None if self.method is None else dict(self.method.state_dict()),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "meters": self._meters.tolist(),
+                "curves": self.curves,
+                "seconds": self.seconds,
+                "best": self.best,
+                "diverged": self.diverged,
+            }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
@@ -170,5 +216,51 @@ class Learner:
         if self.method is not None:
             self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("epoch", "curves", "seconds", "best", "diverged"):
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._lr
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+            self.scaler.scale(torch.zeros((), device=self.device))
+        self._meters.copy_(torch.tensor(state["meters"], dtype=torch.float64))
+        for name in ("epoch", "position", "curves", "seconds", "best", "diverged"):
             setattr(self, name, state[name])
+
+
+class _BatchNormCounters:
+    """Counts the batches each BatchNorm has seen on the host, instead of one tiny kernel per layer and step.
+
+    The counters are bookkeeping (they decide nothing while momentum is a number), but networks of other codes carry
+    them in their state dicts, and so do ours.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.steps = 0
+        self._paused: list[tuple[nn.Module, Tensor]] = []
+        self._layers = [
+            layer
+            for module in modules
+            for layer in module.modules()
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            and layer.num_batches_tracked is not None
+            and layer.momentum is not None
+        ]
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._paused = [(layer, layer.num_batches_tracked) for layer in self._layers]
+            for layer in self._layers:
+                layer.num_batches_tracked = None
+
+    def resume(self) -> None:
+        for layer, counter in self._paused:
+            layer.num_batches_tracked = counter.add_(self.steps)
+        self._paused, self.steps = [], 0
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The counters as state dicts have them, for the length of a with block."""
+        paused = bool(self._paused)
+        self.resume()
+        yield
+        if paused:
+            self.pause()

@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
+from rkd.models.frozen import freeze
 from rkd.models.taps import Taps
+from rkd.training.arithmetic import Arithmetic
 
 
 class FrozenTeacher:
@@ -11,12 +13,25 @@ class FrozenTeacher:
 
     Args:
         network: on its device; its parameters are frozen in place.
-        batch_norm: "running" evaluates with the running statistics. "batch" normalises each batch by its own
-            statistics, as train mode does. The running statistics, which the released codes let drift meanwhile, are
-            left alone: nothing that is computed in this mode reads them.
+        batch_norm: "running" evaluates with the running statistics; BatchNorm then goes into the convolutions.
+            "batch" normalises each batch by its own statistics, as train mode does. The running statistics, which the
+            released codes let drift meanwhile, are left alone: nothing that is computed in this mode reads them.
+        numbers: the run's arithmetic; None: the network's own precision.
+        compile: see Engine.
+
+    Attributes:
+        network: what was given.
+        folded: BatchNorm layers that went into convolutions; None: no graph could be made of the network (its code
+            depends on its data, or reads maps by hooks), so that it runs as it is.
     """
 
-    def __init__(self, network: nn.Module, batch_norm: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        batch_norm: str,
+        numbers: Arithmetic | None = None,
+        compile: bool = False,
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
         if batch_norm == "batch":
             for module in self.network.modules():
@@ -24,8 +39,21 @@ class FrozenTeacher:
                     module.train()
                     module.momentum = 0.0  # new = 1.0 * running + 0.0 * batch
                     module.num_batches_tracked = None  # spares one counter update per layer and step
+        weight = next(network.parameters())
+        self._device = weight.device.type
+        self._numbers = numbers or Arithmetic("own", weight.dtype)
+        frozen = freeze(self.network, self._numbers.low)
+        self.folded = None if frozen is None else frozen.folded
+        self._run = self.network if frozen is None else frozen
+        if compile and frozen is not None:
+            # Weights that never change become constants of the kernels. A CUDA graph is captured around them later.
+            frozen.graph_module = torch.compile(
+                frozen.graph_module, dynamic=False, options={"freezing": True, "triton.cudagraphs": False}
+            )
 
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
-        """Taps of a batch, without gradient."""
-        return self.network.taps(x)
+        """Taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
+        low = self._numbers.low
+        with torch.autocast(self._device, dtype=low, enabled=low is not None):
+            return self._run.taps(x.to(self._numbers.inputs))

@@ -10,7 +10,7 @@ from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
 from rkd.errors import ConfigError, DataError, RecordError
-from rkd.experiments import execute
+from rkd.experiments import gang
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.execute import Executor, gangs, pick_device, required
 from rkd.experiments.settings import resolve
@@ -158,7 +158,7 @@ def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch)
     assert record.provenance["train_images"] == 40 and first.data.sha256
     write(1)
     assert planned().id != first.id
-    execute._images.cache_clear()  # as in a later process
+    gang.load_images.cache_clear()  # as in a later process
     with pytest.raises(DataError, match="checksum has changed"):
         Executor(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
 

@@ -32,6 +32,7 @@ def test_missing_teacher_is_trained_first_and_once(made):
         "network": "resnet14",
         "run": teacher.id,
         "weights": "best",
+        "stored": "fp32",
         "accuracy": teacher.accuracy("best"),
     }
 

@@ -87,8 +87,10 @@ def test_batch_norm_modes_of_the_teacher():
     torch.testing.assert_close(teacher.taps(x).logits, by_batch)
     for name, value in network.state_dict().items():
         assert torch.equal(value, drifted[name]), "the frozen teacher's statistics must not move"
-    running = FrozenTeacher(build_network(config.teacher.run, 100), "running")
-    running.network.load_state_dict(drifted)
+    loaded = build_network(config.teacher.run, 100)
+    loaded.load_state_dict(drifted)
+    running = FrozenTeacher(loaded, "running")
+    assert running.folded == 15 and teacher.folded == 0  # ResNet-14: 13 convolutions and 2 projections
     torch.testing.assert_close(running.taps(x).logits, by_running)
     assert not torch.allclose(by_batch, by_running, atol=1e-3)
     assert not teacher.taps(x).pooled.requires_grad

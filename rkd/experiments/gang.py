@@ -1,0 +1,280 @@
+"""One gang from its configs to its records: networks and methods built or resumed, trained, saved, recorded."""
+
+import dataclasses
+import datetime
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rkd import data as datasets
+from rkd import models
+from rkd.data import DataConfig, ImageSet
+from rkd.errors import RecordError
+from rkd.experiments.progress import Progress, epoch_line
+from rkd.files import sha256
+from rkd.records import Record, Store
+from rkd.records.provenance import code_state, machine_state, peak_memory_mb
+from rkd.records.teachers import load_teacher, teacher_file
+from rkd.training import FrozenTeacher, Learner, RunConfig, TeacherConfig, arithmetic, checkpoint, train
+from rkd.training.engine import Engine
+from rkd.training.learner import build_method, build_network
+from rkd.training.program import cuda_graph
+
+SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
+SAVE_WITHIN_EPOCH = 300.0  # seconds; epochs on a CPU are long
+
+
+@functools.lru_cache(maxsize=2)
+def load_images(config: DataConfig, root: Path, device: torch.device) -> ImageSet:
+    """The data set on its device, kept for the next gang."""
+    return datasets.load(config, root).to(device)
+
+
+def place(module: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
+    """On the device, in the run's master precision, channels last."""
+    master = arithmetic(config.precision, device).master
+    return module.to(device=device, dtype=master, memory_format=torch.channels_last)
+
+
+def weights_file(store: Store, run: str, which: str) -> Path | None:
+    """Where the "last" or "best" weights of an ended run lie: what its training left here, else a committed teacher in
+    half precision; None: nowhere."""
+    for path in (store.folder(run) / f"{which}.pt", teacher_file(store, run, which)):
+        if path.exists():
+            return path
+    return None
+
+
+def load_run_weights(network: nn.Module, path: Path) -> None:
+    """Load what `weights_file` found."""
+    if path.suffix == ".safetensors":
+        network.load_state_dict(load_teacher(path)[0])
+    else:
+        models.load_weights(network, path)
+
+
+def load_teacher_network(
+    teacher: TeacherConfig, store: Store, classes: int
+) -> tuple[nn.Module, dict[str, object]]:
+    """The teacher's network on the CPU, and what a record says of it.
+
+    Raises:
+        RecordError: its file is missing or another one, or its run diverged.
+    """
+    facts: dict[str, object] = {"network": teacher.name, "weights": teacher.weights}
+    if teacher.run is None:
+        path = Path(teacher.checkpoint)
+        found = sha256(path) if path.is_file() else None
+        if found != teacher.sha256:
+            what = "does not exist" if found is None else f"has sha256 {found}, not {teacher.sha256}"
+            raise RecordError(f"teacher checkpoint {path} {what}")
+        network = models.build(teacher.name, classes)
+        models.load_weights(network, path)
+        return network, {**facts, "sha256": found}
+    network = build_network(teacher.run, classes)
+    facts["run"] = teacher.run.id
+    if teacher.weights == "random":
+        return network, facts
+    record = store.load(teacher.run.id)
+    if record.status != "finished":
+        raise RecordError(
+            f"teacher run {record.id} ended as {record.status!r}; a student cannot learn from it"
+        )
+    path = weights_file(store, teacher.run.id, teacher.weights)
+    if path is None:
+        raise RecordError(f"the {teacher.weights} weights of teacher run {record.id} are not on this machine")
+    load_run_weights(network, path)
+    stored = "fp16" if path.suffix == ".safetensors" else "fp32"
+    return network, {**facts, "stored": stored, "accuracy": record.accuracy(teacher.weights)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What gangs need besides their configs; fields as of `execute.Executor`."""
+
+    store: Store
+    data_root: Path
+    device: torch.device
+    engine: Engine
+    progress: Progress
+    labels: dict[str, str]
+    stop: Callable[[float], bool]
+
+
+class Gang:
+    """Runs that are trained in lock-step by this process, which holds their locks.
+
+    Args:
+        configs: see `execute.gangs`.
+        around: where.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], around: Surroundings) -> None:
+        self.configs, self.around = list(configs), around
+        self.started = datetime.datetime.now(datetime.UTC)
+        first = configs[0]
+        self.images = load_images(first.data, around.data_root.resolve(), around.device)
+        frozen, self.teacher_facts = None, None
+        if first.teacher is not None:
+            frozen, self.teacher_facts = load_teacher_network(
+                first.teacher, around.store, self.images.classes
+            )
+        self.learners = [self._learner(config, frozen) for config in configs]
+        self.teacher = None
+        if frozen is not None:
+            self.teacher = FrozenTeacher(
+                place(frozen, first, around.device),
+                first.teacher.batch_norm,
+                self.learners[0].arithmetic,
+                around.engine.compile,
+            )
+        self._captured = around.engine.captures(around.device)
+        self._saved, self._save_seconds = time.monotonic(), 0.0
+
+    def train(self) -> bool:
+        """Train and record; False when it was stopped, with everything saved."""
+        first, progress = self.configs[0], self.around.progress
+        progress.begin(_title(self.configs), first.epochs, len(self.images.train_y))
+        # As the released codes: deterministic kernels. And fp32 means fp32, where cuDNN would take TF32 by itself.
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        try:
+            with exact:
+                ended = train(
+                    self.learners,
+                    self.images,
+                    self.teacher,
+                    capture=self._capture if self._captured else None,
+                    on_batch=self._batch_ended,
+                    on_epoch=self._epoch_ended,
+                    stop=self.around.stop,
+                )
+        finally:
+            progress.end()
+        if not ended:
+            self._save()
+        for learner in self.learners:
+            if learner.diverged or learner.epoch == learner.config.epochs:
+                self._finish(learner)
+        return ended
+
+    def _capture(self, body: Callable[[], None], changed: list[Tensor]) -> Callable[[], None]:
+        try:
+            return cuda_graph(body, changed)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._captured = False
+            reason = str(error).partition("\n")[0]
+            self.around.progress.say(f"no CUDA graph ({reason}); steps are launched one kernel at a time")
+            return body
+
+    def _learner(self, config: RunConfig, teacher: nn.Module | None) -> Learner:
+        around, images = self.around, self.images
+        network = build_network(config, images.classes)
+        method = None
+        if config.method is not None:
+            size = images.train_x.shape[1]
+            method = build_method(config, network, teacher, size, images.classes, len(images.train_y))
+            method = place(method, config, around.device)
+        learner = Learner(config, place(network, config, around.device), method, around.engine.compile)
+        path = around.store.folder(config.id) / "checkpoint.pt"
+        if path.exists():
+            state = checkpoint.load(path)
+            if state.get("run") != config.id:
+                raise RecordError(
+                    f"checkpoint {path} belongs to run {state.get('run')}; delete it to start again"
+                )
+            learner.load_state(state)
+            within = f" and {learner.position} images" if learner.position else ""
+            around.progress.say(f"{config.id}: resuming after epoch {learner.epoch}{within}")
+        return learner
+
+    def _batch_ended(self, epoch: int, done: int, total: int) -> None:
+        self.around.progress.batch(epoch, done, total)
+        if time.monotonic() - self._saved > SAVE_WITHIN_EPOCH:
+            self._save()
+
+    def _epoch_ended(self, learner: Learner) -> None:
+        if time.monotonic() - self._saved > self._save_seconds / SAVING_SHARE:
+            self._save()
+        folder = self.around.store.folder(learner.config.id)
+        with open(folder / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
+        self.around.progress.epoch(learner)
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        for learner in self.learners:
+            folder = self.around.store.folder(learner.config.id)
+            checkpoint.save(learner.state(), folder / "checkpoint.pt")
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - started
+
+    def _finish(self, learner: Learner) -> None:
+        config, store = learner.config, self.around.store
+        folder = store.folder(config.id)
+        checkpoint.save(
+            {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()},
+            folder / "last.pt",
+        )
+        best = learner.best
+        checkpoint.save(
+            {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
+        )
+        if not store.has(config.id):  # weights of a recorded teacher may have been trained again
+            store.save(self._record(learner))
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def _record(self, learner: Learner) -> Record:
+        tests = learner.curves["test_accuracy"]
+        method, images, around = learner.method, self.images, self.around
+        return Record(
+            config=learner.config,
+            status="diverged" if learner.diverged else "finished",
+            curves=learner.curves,
+            result={
+                "last_accuracy": tests[-1],
+                "best_accuracy": tests[learner.best["epoch"]],
+                "best_epoch": learner.best["epoch"],
+                "epochs": learner.epoch,
+            },
+            cost={
+                "train_seconds": learner.seconds,
+                "images_per_second": learner.epoch * len(images.train_y) / learner.seconds,
+                "peak_memory_mb": peak_memory_mb(around.device),
+                "parameters": models.parameter_count(learner.student),
+                "extra_parameters": 0 if method is None else models.parameter_count(method),
+                "gang": len(self.learners),
+                "arithmetic": learner.arithmetic.name,
+                "compiled": around.engine.compile,
+                "graph": self._captured,
+            },
+            provenance={
+                **code_state(),
+                **machine_state(around.device),
+                "labels": around.labels,
+                "data_sha256": images.checksum,
+                "train_images": len(images.train_y),
+                "test_images": len(images.test_y),
+                "teacher": self.teacher_facts,
+                "started": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
+                "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+            },
+        )
+
+
+def _title(configs: Sequence[RunConfig]) -> str:
+    first = configs[0]
+    pair = models.display_name(first.network)
+    if first.teacher is not None:
+        pair = f"{pair} <- {models.display_name(first.teacher.name)}"
+    seeds = sorted({config.seed for config in configs})
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    company = f", {len(configs)} runs in lock-step" if len(configs) > 1 else ""
+    return f"{pair}, {named}{company}"

@@ -1,0 +1,53 @@
+"""In which precision a device computes a run."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """One way to compute. Weights, momentum, BatchNorm and losses are always held in `master`.
+
+    Attributes:
+        name: "fp32", "bf16", "fp16" or "fp64", as records show it.
+        master: of weights, optimiser, BatchNorm and losses.
+        low: of convolutions and linear layers under autocast; None: `master`.
+    """
+
+    name: str
+    master: torch.dtype
+    low: torch.dtype | None = None
+
+    @property
+    def inputs(self) -> torch.dtype:
+        """What a frozen network, whose weights are stored low, is fed."""
+        return self.low or self.master
+
+
+_NAMED = {
+    "fp32": Arithmetic("fp32", torch.float32),
+    "bf16": Arithmetic("bf16", torch.float32, torch.bfloat16),
+    "fp16": Arithmetic("fp16", torch.float32, torch.float16),
+    "fp64": Arithmetic("fp64", torch.float64),
+}
+PRECISIONS = ("auto", *_NAMED)
+
+
+def arithmetic(precision: str, device: torch.device) -> Arithmetic:
+    """What `precision` means on `device`.
+
+    "auto" is the fastest that has been shown to cost no accuracy (see the performance chapter): bf16 on CPUs that
+    compute in it, fp16 with a guarded loss scale on CUDA, whose gradients lie closer to fp32's than bf16's do, and
+    fp32 anywhere else. It is one name in a run's identity on every machine; the record says which it was.
+    """
+    if precision != "auto":
+        return _NAMED[precision]
+    if device.type == "cuda":
+        return _NAMED["fp16"]
+    return _NAMED["bf16" if device.type == "cpu" and native_bf16() else "fp32"]
+
+
+def native_bf16() -> bool:
+    """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX); elsewhere bf16 is emulated, and slow."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

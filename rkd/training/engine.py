@@ -1,0 +1,39 @@
+"""How steps are computed, as far as it changes nothing but the time they take."""
+
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from rkd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """No part of a run's identity: the mathematics stays the same.
+
+    Attributes:
+        compile: let torch.compile write kernels for teacher and students. Needs a C++ compiler and, once per pair and
+            batch size, half a minute to two minutes.
+        graph: capture a step as one CUDA graph; None: on CUDA.
+    """
+
+    compile: bool = False
+    graph: bool | None = None
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigError for what this machine cannot do."""
+        if self.compile and not any(
+            shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")
+        ):
+            raise ConfigError("compile was asked for, but this machine has no C++ compiler (g++ or clang++)")
+        if self.compile:
+            # A gang compiles one function once per student and batch size.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
+        if self.graph and device.type != "cuda":
+            raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
+
+    def captures(self, device: torch.device) -> bool:
+        """Whether steps are captured on `device`."""
+        return device.type == "cuda" if self.graph is None else self.graph
