@@ -1,5 +1,6 @@
 """Train one network and record it. With --teacher it is distilled by ReviewKD (the teacher is trained first, once, if
-it is not recorded yet); without, it is trained on labels alone. Or name a row of a chapter's table with --row."""
+it is not recorded yet); without, it is trained on labels alone. Or name a row of a chapter's table with --row. At the
+end of a --budget, on SIGTERM and on Ctrl-C it stops after the batch under way; the same call goes on there."""
 
 import argparse
 
@@ -10,7 +11,9 @@ EPILOG = """examples:
   rkd run --row table3/rm_rlf --profile smoke            `rkd run --row table3/` lists a chapter's rows
   rkd run --student resnet20 --teacher resnet56 --profile paper --seed 1
   rkd run --student resnet8 --teacher resnet14 --set 'hcl_levels=[h, 2, 1]' --set 'hcl_weights=[1, .5, .25]'
-  rkd run --student resnet20 --teacher resnet56 --set 'options={connector: mechanism, loss: l2}' --recipe text"""
+  rkd run --student resnet20 --teacher resnet56 --set 'options={connector: mechanism, loss: l2}' --recipe text
+
+Exit status: 0 the run is recorded (or --dry-run), 1 it was stopped or has diverged, 2 wrong call."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="steers initialisation, data order and augmentation"
     )
+    parser.add_argument(
+        "--budget", metavar="TIME", help="stop in time to be done after 9m, 90s, 1h30m (default: no limit)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the run's id and config, train nothing")
     add_profile(parser)
     add_settings(parser)
 
 
 def call(options: argparse.Namespace) -> int:
+    from rkd.experiments.budget import Budget, parse_duration
+
+    # Imports are part of the budget: torch comes after this line.
+    budget = Budget(None if options.budget is None else parse_duration(options.budget))
+    if options.dry_run:
+        return _call(options, budget)
+    with budget:
+        return _call(options, budget)
+
+
+def _call(options: argparse.Namespace, budget) -> int:
     import yaml
 
     from rkd.experiments.execute import Executor
@@ -55,7 +72,11 @@ def call(options: argparse.Namespace) -> int:
         "profile": settings.profile,
         "row" if options.row else "recipe": options.row or builder.recipe_name,
     }
-    record = Executor(store, data_root(settings), settings.device, labels=labels).run([config])[config.id]
+    executor = Executor(store, data_root(settings), settings.device, labels=labels, stop=budget.stop)
+    records = executor.run([config])
+    if config.id not in records:
+        return _stopped(config, store, budget.reason)
+    record = records[config.id]
     result = record.result
     print(
         f"{config.id} {record.status}{' (was recorded)' if known else ''}: last {result['last_accuracy']:.2f} %, "
@@ -63,6 +84,17 @@ def call(options: argparse.Namespace) -> int:
         f"{store.path(config.id)}"
     )
     return 0 if record.status == "finished" else 1
+
+
+def _stopped(config, store, reason: str) -> int:
+    """Say how far the run, and its teacher's, have come."""
+    from rkd.cli.status import progress_of
+    from rkd.experiments.execute import required
+
+    print(f"stopped: {reason}; the same call goes on here:")
+    for run in required([config]):
+        print(f"  {run.id} {run.network}: {'recorded' if store.has(run.id) else progress_of(store, run)}")
+    return 1
 
 
 def _row(options: argparse.Namespace, given: dict):

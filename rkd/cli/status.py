@@ -55,7 +55,7 @@ def state_of(store, run) -> str:
     return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
 
 
-def time_left(runs, settings, store, gang: int = 8):
+def time_left(runs, settings, store, gang: int = 8, compiled: bool = False):
     """The estimate for what is left of `runs` on the device the settings choose."""
     import torch
 
@@ -64,9 +64,16 @@ def time_left(runs, settings, store, gang: int = 8):
     from rkd.experiments.workspace import data_root
     from rkd.records.provenance import machine_state
 
-    name = machine_state(pick_device(settings.device))["device_name"]
+    device = pick_device(settings.device)
     return estimate(
-        runs, store, name, data_root=data_root(settings), gang=gang, threads=torch.get_num_threads()
+        runs,
+        store,
+        machine_state(device)["device_name"],
+        device=device.type,
+        threads=torch.get_num_threads(),
+        gang=gang,
+        compiled=compiled,
+        data_root=data_root(settings),
     )
 
 

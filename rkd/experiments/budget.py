@@ -14,12 +14,12 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _SECONDS))
 _SIGNALS = {signal.SIGTERM: "SIGTERM arrived", signal.SIGINT: "Ctrl-C (SIGINT) arrived"}
 
-# Kept free at the end of a budget. What a caller says it needs covers the next batch or evaluation and the saving
-# of checkpoints, as measured so far. Not covered are the closing report, which reads the checkpoints again, and the
-# end of the process (freeing a GPU takes about a second): RESERVE_S, or RESERVE_SHARE of a budget so small that
-# this would eat it up. And the next piece may be slower than those before (a neighbour on the machine, a slow disk):
-# SLOW of what it is expected to take.
-RESERVE_S = 3.0
+# Kept free at the end of a budget. Callers say how long the next batch or evaluation takes, as measured so far. Not in
+# that are the checkpoints of a gang (some 400 MB for eight of the largest: about two seconds with the disk's
+# confirmation), the closing report, which reads them again, and the end of the process (freeing a GPU takes about a
+# second): RESERVE_S, or RESERVE_SHARE of a budget so small that this would eat it up. And the next piece may be slower
+# than those before (a neighbour on the machine, a slow disk): SLOW of what it is expected to take.
+RESERVE_S = 5.0
 RESERVE_SHARE = 0.1
 SLOW = 0.5
 
@@ -90,9 +90,9 @@ class Budget:
         return max(0.0, self.seconds - (self._clock() - self._started))
 
     def stop(self, needed: float) -> bool:
-        """Whether to stop now rather than begin a piece of work expected to take `needed` seconds, saving included:
-        a signal has arrived, or the time left is less than `needed`, half as much again in case it is slow, and a
-        reserve of 3 s (a tenth of a budget under half a minute). Once True, it stays True.
+        """Whether to stop now rather than begin a piece of work expected to take `needed` seconds: a signal has
+        arrived, or the time left is less than `needed`, half as much again in case it is slow, and a reserve of 5 s (a
+        tenth of a budget under 50 s) for saving and leaving. Once True, it stays True.
         """
         if self.seconds is not None and not self._used_up:
             reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)

@@ -17,9 +17,10 @@ from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
 from rkd.experiments.execute import gangs, required
+from rkd.experiments.gang import weights_file
 from rkd.methods import Batch, Context, get_method
 from rkd.records import Record, Store
-from rkd.training import RunConfig, checkpoint
+from rkd.training import RunConfig, arithmetic, checkpoint
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
 FORWARD_AND_BACKWARD = 3
@@ -76,6 +77,10 @@ class Work:
         """Of training on so many images in a gang of `company` runs, without evaluations."""
         return images * (self.image + self.teacher / company)
 
+    def done(self, begun: Begun, company: int) -> float:
+        """Of the training, without evaluations, of a run that has come so far."""
+        return self.training(begun.epoch * self.images + begun.position, company)
+
     def left(self, config: RunConfig, begun: Begun | None, company: int) -> float:
         """Of what remains of a run, evaluations included."""
         epochs = config.epochs - (begun.epoch if begun else 0)
@@ -131,16 +136,17 @@ def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
     on this machine. Teachers first, each once."""
     missing = [run for run in runs if not store.has(run.id)]
     needed = {(r.teacher.run.id, r.teacher.weights) for r in missing if r.teacher and r.teacher.run}
-    lost = {run for run, weights in needed if not (store.folder(run) / f"{weights}.pt").exists()}
+    lost = {run for run, which in needed if which != "random" and weights_file(store, run, which) is None}
     return [run for run in required(missing) if run.id in lost or not store.has(run.id)]
 
 
-def lockstep(left: Sequence[RunConfig], largest: int) -> list[list[RunConfig]]:
-    """The gangs in which an executor trains these runs: teachers before others."""
+def lockstep(left: Sequence[RunConfig], largest: int, device: str = "cpu") -> list[list[RunConfig]]:
+    """The gangs in which an executor trains these runs on a device of this kind: teachers before others."""
     teachers = {run.teacher.run.id for run in left if run.teacher and run.teacher.run}
     first = [run for run in left if run.id in teachers]
     rest = [run for run in left if run.id not in teachers]
-    return [*gangs(first, largest), *gangs(rest, largest)]
+    across_seeds = torch.device(device).type == "cuda"
+    return [group for part in (first, rest) for group in gangs(part, largest, across_seeds)]
 
 
 def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
@@ -214,16 +220,18 @@ class _Sample:
 
     config: RunConfig
     gang: int
-    arithmetic: frozenset[str]
+    arithmetic: str
+    compiled: bool
     rate: float
     ended: str
 
-    def likeness(self, config: RunConfig, gang: int) -> int:
+    def likeness(self, config: RunConfig, gang: int, compiled: bool) -> tuple[int, bool]:
         """How much a run is like this one: 3 the same networks in equal company, 2 the same networks, 1 both with a
-        method or both without, 0 neither."""
+        method or both without, 0 neither; and whether both are compiled or neither is."""
+        networks = int((self.config.method is None) == (config.method is None))
         if _networks(self.config) == _networks(config):
-            return 3 if self.gang == gang else 2
-        return int((self.config.method is None) == (config.method is None))
+            networks = 3 if self.gang == gang else 2
+        return networks, self.compiled == compiled
 
 
 def estimate(
@@ -231,24 +239,29 @@ def estimate(
     store: Store,
     device_name: str,
     *,
-    data_root: Path | str = "data",
-    gang: int = 8,
+    device: str = "cpu",
     threads: int | None = None,
+    gang: int = 8,
+    compiled: bool = False,
+    data_root: Path | str = "data",
 ) -> Estimate:
     """How long it takes to train what is left of `runs`, their teachers included, in one process.
 
     Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
     among those most like the run (the same networks in a gang of the same size before the same networks before any).
-    Where no record tells, the runs begun do, wherever they were begun. Loading data, compiling and saving come on
-    top; so does, on a shared machine, whatever the others take.
+    Where no record tells, the runs begun do, wherever they were begun. Loading data and saving come on top; so does,
+    on a shared machine, whatever the others take.
 
     Args:
         runs: wanted.
         store: of the records and checkpoints.
         device_name: as in a record's provenance.
-        data_root: folder of the data sets.
-        gang: most runs trained in lock-step, sharing the teacher's pass.
+        device: kind of that device, "cpu" or "cuda": decides which gangs are made, and what "auto" precision is.
         threads: of this process; on a CPU only records of so many threads tell its rate. None: any.
+        gang: most runs trained in lock-step, sharing the teacher's pass. (A gang across seeds makes one pass a seed;
+            records do not tell how many, so that here it counts as one, on both sides of the division.)
+        compiled: whether steps will be compiled.
+        data_root: folder of the data sets.
 
     Raises:
         RecordError: a checkpoint is damaged.
@@ -266,24 +279,28 @@ def estimate(
         data = {_set(run): sizes(run.data, data_root) for run in left}
     except DataError as error:
         return Estimate(None, len(left), unknown, f"the data set is here: {error}")
-    company = {run.id: len(group) for group in lockstep(left, gang) for run in group}
+    company = {run.id: len(group) for group in lockstep(left, gang, device) for run in group}
     need = {run.id: work(run, data[_set(run)]) for run in left}
+    used = {run.id: arithmetic(run.precision, torch.device(device)).name for run in left}
     basis = f"the rates of runs recorded on {device_name}"
     samples = [_recorded(r, work(r.config, data[_set(r.config)])) for r in here if _set(r.config) in data]
     if not samples:
         basis = "the rates of the runs begun"
         samples = [
-            _unfinished_sample(run, positions[run.id], need[run.id], company[run.id])
+            _Sample(run, company[run.id], used[run.id], compiled, done / positions[run.id].seconds, "")
             for run in left
             if positions[run.id] and positions[run.id].seconds > 0
+            for done in [need[run.id].done(positions[run.id], company[run.id])]
         ]
     each: dict[str, float | None] = {}
     for run in left:
-        rate = _rate(samples, run, company[run.id])
+        able = [s for s in samples if s.arithmetic == used[run.id]]
+        likeness = [s.likeness(run, company[run.id], compiled) for s in able]
+        alike = [s for s, how in zip(able, likeness, strict=True) if how == max(likeness)]
         remaining = need[run.id].left(run, positions[run.id], company[run.id])
-        each[run.id] = None if rate is None else remaining / rate
+        each[run.id] = remaining / _rate(alike) if alike else None
     if None in each.values():
-        lacking = sorted({run.precision for run in left if each[run.id] is None})
+        lacking = sorted({used[run.id] for run in left if each[run.id] is None})
         first = f"the first run in {' and in '.join(lacking)} has been trained on this machine"
         return Estimate(None, len(left), each, first)
     if unreadable:
@@ -319,20 +336,16 @@ def _networks(config: RunConfig) -> tuple[str, str | None, str | None]:
 def _recorded(record: Record, need: Work) -> _Sample:
     cost = record.cost
     done = need.training(record.result["epochs"] * record.provenance["train_images"], cost["gang"])
-    arithmetic = frozenset({record.config.precision, cost.get("arithmetic", record.config.precision)})
-    ended = str(record.provenance.get("ended", ""))
-    return _Sample(record.config, cost["gang"], arithmetic, done / cost["train_seconds"], ended)
+    return _Sample(
+        record.config,
+        cost["gang"],
+        cost.get("arithmetic", record.config.precision),  # early records do not tell; they knew no "auto"
+        cost.get("compiled", False),
+        done / cost["train_seconds"],
+        str(record.provenance.get("ended", "")),
+    )
 
 
-def _unfinished_sample(run: RunConfig, begun: Begun, need: Work, company: int) -> _Sample:
-    done = need.training(begun.epoch * need.images + begun.position, company)
-    return _Sample(run, company, frozenset({run.precision}), done / begun.seconds, "")
-
-
-def _rate(samples: Sequence[_Sample], config: RunConfig, gang: int) -> float | None:
-    able = [s for s in samples if config.precision in s.arithmetic]
-    if not able:
-        return None
-    alike = max(s.likeness(config, gang) for s in able)
-    latest = sorted((s for s in able if s.likeness(config, gang) == alike), key=lambda s: s.ended)[-LATEST:]
-    return statistics.median(s.rate for s in latest)
+def _rate(samples: Sequence[_Sample]) -> float:
+    latest = sorted(samples, key=lambda sample: sample.ended)[-LATEST:]
+    return statistics.median(sample.rate for sample in latest)

@@ -72,9 +72,9 @@ def test_stops_while_half_as_much_again_and_the_reserve_still_fit():
     clock = Clock()
     budget = Budget(600, clock)
     assert budget.left() == 600
-    # 600 - t < 20 * 1.5 + 3 holds first beyond t = 567.
-    clock.now += 567
-    assert not budget.stop(20) and budget.reason is None and budget.left() == 33
+    # 600 - t < 20 * 1.5 + 5 holds first beyond t = 565.
+    clock.now += 565
+    assert not budget.stop(20) and budget.reason is None and budget.left() == 35
     clock.now += 0.001
     assert budget.stop(20) and budget.reason == "the budget of 10 min is used up"
     assert budget.stop(0), "it stays at its word for smaller pieces"

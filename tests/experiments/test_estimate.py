@@ -11,8 +11,9 @@ from rkd.errors import DataError, RecordError
 from rkd.experiments import estimate as module
 from rkd.experiments.estimate import begun, estimate, lockstep, method_macs, sizes, unfinished, work
 from rkd.records import Record
+from rkd.records.teachers import teacher_file
 from rkd.review import ReviewOptions
-from rkd.training import TeacherConfig, checkpoint
+from rkd.training import arithmetic, checkpoint
 
 EMBEDDED = sizes(tiny_data(), "nowhere")
 
@@ -50,8 +51,8 @@ def begin(store, config, epoch, position=0, seconds=0.0):
     )
 
 
-def seconds(runs, store, device="machine A", **more):
-    return estimate(runs, store, device, **more).seconds
+def seconds(runs, store, machine="machine A", **more):
+    return estimate(runs, store, machine, **more).seconds
 
 
 def test_sizes_without_reading():
@@ -184,10 +185,28 @@ def test_another_arithmetic_does_not_tell_the_rate(store):
 
 
 def test_what_an_automatic_choice_came_to_counts(store):
-    """A record says which arithmetic was used; a run in that arithmetic by name goes as fast."""
-    config = tiny_plain(precision="fp16", seed=3)
-    record(store, config, 10, arithmetic="bf16")
+    """A record says which arithmetic was used; "auto" is one of them, on each device its own."""
+    record(store, tiny_plain(precision="auto", seed=1), 10, arithmetic="bf16")
+    record(store, tiny_plain(precision="auto", seed=2), 20, arithmetic="fp16")
     assert seconds([tiny_plain(precision="bf16")], store) == pytest.approx(10 * 4 / 3)
+    assert seconds([tiny_plain(precision="fp16")], store) == pytest.approx(20 * 4 / 3)
+    assert seconds([tiny_plain(precision="fp64")], store) is None
+    took = {"bf16": 10, "fp16": 20, "fp32": 30}
+    record(store, tiny_plain(seed=3), took["fp32"])
+    for device in ("cpu", "cuda"):
+        name = arithmetic("auto", torch.device(device)).name
+        assert seconds([tiny_plain(precision="auto")], store, device=device) == pytest.approx(
+            took[name] * 4 / 3
+        )
+
+
+def test_compiled_runs_tell_of_compiled_ones_first(store):
+    record(store, tiny_plain(seed=1), 30, compiled=False)
+    record(store, tiny_plain(seed=2), 10, compiled=True)
+    assert seconds([tiny_plain()], store) == pytest.approx(40)
+    assert seconds([tiny_plain()], store, compiled=True) == pytest.approx(40 / 3)
+    record(store, tiny_plain(network="resnet14", seed=3), 99, compiled=True)
+    assert seconds([tiny_plain()], store, compiled=True) == pytest.approx(40 / 3), "networks first"
 
 
 def test_threads_tell_the_rate_of_a_cpu(store):
@@ -260,8 +279,20 @@ def test_what_is_unfinished_includes_teachers_whose_weights_are_lost(store):
     assert [r.id for r in unfinished([student], store)] == [student.id], "only the best weights are needed"
     (store.folder(teacher.id) / "best.pt").unlink()
     assert [r.id for r in unfinished([student], store)] == [teacher.id, student.id]
+    committed = teacher_file(store, teacher.id, "best")
+    committed.parent.mkdir()
+    committed.touch()
+    assert [r.id for r in unfinished([student], store)] == [student.id], "a committed teacher serves as well"
+    committed.unlink()
     record(store, student, 10)
     assert unfinished([student], store) == [], "no run needs the teacher any more"
+
+
+def test_a_gpu_trains_seeds_together():
+    runs = [tiny_review(seed=seed) for seed in (0, 1, 2)]
+    assert [len(g) for g in lockstep(runs, 8)] == [1, 1, 1] and [
+        len(g) for g in lockstep(runs, 8, "cuda")
+    ] == [3]
 
 
 def test_gangs_in_the_order_of_the_executor():
@@ -270,7 +301,6 @@ def test_gangs_in_the_order_of_the_executor():
         tiny_review(teacher_weights="best"),
         tiny_plain(network="resnet14", epochs=1),
     ]
-    assert isinstance(runs[1].teacher, TeacherConfig)
     assert [[r.network for r in group] for group in lockstep(runs, 8)] == [
         ["resnet14"],
         ["resnet20"],
