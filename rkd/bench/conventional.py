@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
 from rkd.data import ImageSet
@@ -67,8 +67,7 @@ class PlainReviewKD(nn.Module):
         super().__init__()
         self.student = student
         ours, theirs = (
-            self.maps(network, torch.zeros(2, 3, image_size, image_size), pre)
-            for network, pre in ((student, False), (teacher, True))
+            self._dry_maps(network, image_size, pre) for network, pre in ((student, False), (teacher, True))
         )
         count = min(len(ours), len(theirs))
         mid = min(512, ours[-1].shape[1])
@@ -80,12 +79,18 @@ class PlainReviewKD(nn.Module):
 
     @staticmethod
     def maps(network: nn.Module, x: Tensor, pre: bool) -> list[Tensor]:
-        """Stage maps, shallow to deep, and the pooled vector as a 1x1 map; of a dry pass when the images are blank."""
-        training = network.training
-        network.train(training and bool(x.any()))
+        """Stage maps, shallow to deep, before (`pre`) or after their last ReLU, and the pooled vector as a 1x1 map."""
         taps = network.taps(x)
-        network.train(training)
         return [*(taps.stages_pre if pre else taps.stages), taps.pooled[:, :, None, None]]
+
+    @classmethod
+    @torch.no_grad()
+    def _dry_maps(cls, network: nn.Module, image_size: int, pre: bool) -> list[Tensor]:
+        """Maps of two blank images, for their shapes; the network stays as it is."""
+        training = network.training
+        maps = cls.maps(network.eval(), torch.zeros(2, 3, image_size, image_size), pre)
+        network.train(training)
+        return maps
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         taps = self.student.taps(x)
@@ -109,8 +114,14 @@ class _PilImages(Dataset):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-def loaders(images: ImageSet, batch_size: int, workers: int = 2) -> tuple[DataLoader, DataLoader]:
-    """Training batches by `workers` PIL processes, test batches by one."""
+def loaders(
+    images: ImageSet, batch_size: int, workers: int = 2, epoch_images: int | None = None
+) -> tuple[DataLoader, DataLoader]:
+    """Training batches by `workers` PIL processes, test batches by one.
+
+    An epoch goes through the training images once; or through `epoch_images`, drawn from a smaller set again and again:
+    worker processes start anew with every epoch, which must not happen more often than on a set of full size.
+    """
     finish = [transforms.ToTensor(), transforms.Normalize(images.mean, images.std)]
     size = images.train_x.shape[1]
     augment = transforms.Compose(
@@ -118,8 +129,10 @@ def loaders(images: ImageSet, batch_size: int, workers: int = 2) -> tuple[DataLo
     )
     train = _PilImages(images.train_x, images.train_y, augment)
     test = _PilImages(images.test_x, images.test_y, transforms.Compose(finish))
+    order = RandomSampler(train, num_samples=epoch_images)
+    pin = torch.cuda.is_available()
     return (
-        DataLoader(train, batch_size, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available()),
+        DataLoader(train, batch_size, sampler=order, num_workers=workers, pin_memory=pin),
         DataLoader(test, batch_size, num_workers=1),
     )
 
@@ -134,6 +147,7 @@ class Conventional:
         device: "cpu" or "cuda".
         batch_size: images a step.
         loss_weight: of the review loss.
+        epoch_images: see `loaders`.
     """
 
     def __init__(
@@ -145,14 +159,13 @@ class Conventional:
         device: torch.device,
         batch_size: int = 128,
         loss_weight: float = 0.6,
+        epoch_images: int | None = None,
     ) -> None:
         self.model = PlainReviewKD(student, teacher, images.train_x.shape[1]).to(device).train()
         self.teacher = teacher.requires_grad_(False).to(device).train(batch_norm == "batch")
-        self.device, self.loss_weight, self.train_images = device, loss_weight, len(images.train_y)
-        self.optimiser = torch.optim.SGD(
-            self.model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True
-        )
-        self.train_loader, self.test_loader = loaders(images, batch_size)
+        self.device, self.loss_weight = device, loss_weight
+        self.optimiser = torch.optim.SGD(self.model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+        self.train_loader, self.test_loader = loaders(images, batch_size, epoch_images=epoch_images)
         self._batches = self._endless()
 
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -176,6 +189,10 @@ class Conventional:
         loss.item()
         (logits.argmax(1) == y).sum().item()
         return len(y)
+
+    def close(self) -> None:
+        """End the loader's processes."""
+        self._batches.close()
 
     @torch.no_grad()
     def evaluate(self) -> float:

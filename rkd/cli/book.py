@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd import paths
+    from rkd.experiments.budget import parse_duration
     from rkd.experiments.settings import profile_path
     from rkd.report.book import build_book
 
@@ -41,28 +42,12 @@ def call(options: argparse.Namespace) -> int:
         params_file=profile_path(options.profile),
         only=[name.strip() for name in options.only.split(",")] if options.only else (),
         jobs=options.jobs if options.jobs is not None else _default_jobs(options),
-        timeout_s=seconds(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
+        timeout_s=parse_duration(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
         parameters=given_settings(options),
         environment={"RKD_HOME": str(home)},
         html=not options.no_html,
     )
     return 0 if result.ok else 1
-
-
-def seconds(text: str) -> float:
-    """A duration such as 90s, 30m, 2h, 7d or 45 (seconds).
-
-    Raises:
-        ConfigError: of another form.
-    """
-    import re
-
-    from rkd.errors import ConfigError
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if not match or float(match[1]) <= 0:
-        raise ConfigError(f"{text!r} is not a duration; write 90s, 30m, 2h or 7d")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _default_jobs(options: argparse.Namespace) -> int:

@@ -23,18 +23,27 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", metavar="DIR", help="folder of records (default: the profile's own)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
+        "--precision", metavar="NAME", help="auto, fp32, bf16 or fp16 (default: the profile's, which is auto)"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="let torch.compile write kernels: slow start, fast steps",
+    )
+    parser.add_argument(
         "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
         help="any parameter of the chapters, as YAML: --set epochs=5 --set 'seeds=[0, 1]'; may be repeated",
     )  # fmt: skip
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What --recipe, --data-root, --results, --device and --set say, by parameter name.
+    """What --recipe, --data-root, --results, --device, --precision, --compile and --set say, by parameter name.
 
     Raises:
         ConfigError: a --set that is not NAME=VALUE with a YAML value.
     """
-    named = ("recipe", "data_root", "results", "device")
+    named = ("recipe", "data_root", "results", "device", "precision", "compile")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     for entry in options.set:
         name, equals, text = entry.partition("=")

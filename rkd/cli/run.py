@@ -52,6 +52,7 @@ def _call(options: argparse.Namespace, budget) -> int:
     from rkd.experiments.recipes import Builder
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
+    from rkd.training import Engine
 
     given = {**given_settings(options), "profile": options.profile}
     settings = resolve("run", given)
@@ -72,7 +73,14 @@ def _call(options: argparse.Namespace, budget) -> int:
         "profile": settings.profile,
         "row" if options.row else "recipe": options.row or builder.recipe_name,
     }
-    executor = Executor(store, data_root(settings), settings.device, labels=labels, stop=budget.stop)
+    executor = Executor(
+        store,
+        data_root(settings),
+        settings.device,
+        labels=labels,
+        engine=Engine(compile=settings.compile),
+        stop=budget.stop,
+    )
     records = executor.run([config])
     if config.id not in records:
         return _stopped(config, store, budget.reason)

@@ -55,7 +55,7 @@ def state_of(store, run) -> str:
     return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
 
 
-def time_left(runs, settings, store, gang: int = 8, compiled: bool = False):
+def time_left(runs, settings, store, gang: int = 8):
     """The estimate for what is left of `runs` on the device the settings choose."""
     import torch
 
@@ -72,7 +72,7 @@ def time_left(runs, settings, store, gang: int = 8, compiled: bool = False):
         device=device.type,
         threads=torch.get_num_threads(),
         gang=gang,
-        compiled=compiled,
+        compiled=settings.compile,
         data_root=data_root(settings),
     )
 

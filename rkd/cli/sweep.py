@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gang", type=int, default=8, metavar="N", help="most runs trained in lock-step (default 8)"
     )
-    parser.add_argument("--compile", action="store_true", help="compile the networks: slow start, fast steps")
     parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long")
     add_settings(parser)
 
@@ -93,7 +92,7 @@ class _Sweep:
             self.settings.device,
             self.options.gang,
             labels={"profile": self.settings.profile},
-            engine=Engine(compile=self.options.compile),
+            engine=Engine(compile=self.settings.compile),
             stop=budget.stop,
         )
         try:
@@ -153,13 +152,13 @@ class _Sweep:
     def _time_left(self):
         from rkd.cli.status import time_left
 
-        return time_left(self.runs, self.settings, self.store, self.options.gang, self.options.compile)
+        return time_left(self.runs, self.settings, self.store, self.options.gang)
 
     def _command(self) -> str:
         """The call that goes on where this one stopped."""
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
-        named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device")
+        named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
         for name in named:
             value = getattr(o, name)
             if value is not None and not (name == "gang" and value == 8):

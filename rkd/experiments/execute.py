@@ -211,30 +211,38 @@ class Executor:
     def _train_gang(self, configs: Sequence[RunConfig]) -> bool:
         """Train runs whose locks are held; False when stopped. A gang too large for the device's memory is halved,
         and goes on from its checkpoints."""
+        left = list(configs)
+        while left:
+            members, left = left[: self.gang], left[self.gang :]
+            ended = self._attempt(members)
+            if ended is None:
+                gc.collect()  # the failed step's tensors
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.gang = (len(members) + 1) // 2
+                self.progress.say(
+                    f"out of memory with {len(members)} runs in lock-step; going on with {self.gang} at a time"
+                )
+                left = members + left
+            elif not ended:
+                self.stopped = True
+                return False
+        return True
+
+    def _attempt(self, configs: Sequence[RunConfig]) -> bool | None:
+        """Whether the gang was trained to its end (False: stopped); None: it did not fit into memory."""
         around = Surroundings(
             self.store, self.data_root, self.device, self.engine, self.progress, self.labels, self.stop
         )
         try:
-            ended = Gang(configs, around).train()
+            return Gang(configs, around).train()
         except torch.OutOfMemoryError as error:
             if len(configs) == 1:
                 raise RkdError(
                     f"run {configs[0].id} does not fit into the memory of {self.device}, even alone; "
                     "take a smaller batch_size or another device"
                 ) from error
-        else:
-            self.stopped = not ended
-            return ended
-        # Outside the handler: its traceback holds on to the tensors of the failed step.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = (len(configs) + 1) // 2
-        self.progress.say(
-            f"out of memory with {len(configs)} runs in lock-step; going on with {half} at a time"
-        )
-        self.gang = min(self.gang, half)
-        return all(self._train_gang(part) for part in (configs[:half], configs[half:]))
+        return None
 
 
 def run(config: RunConfig, store: Store, data_root: Path | str = "data", **options: object) -> Record:

@@ -150,6 +150,7 @@ class Gang:
                     self.images,
                     self.teacher,
                     capture=self._capture if self._captured else None,
+                    cold_seconds=self.around.engine.cold_seconds(self.around.device),
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
                     stop=self.around.stop,

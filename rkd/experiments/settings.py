@@ -35,7 +35,8 @@ class Settings:
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
         train_images, test_images, holdout: sizes of the class-balanced subset and of the held-out split.
         normalisation: preset of input statistics; None: the recipe's.
-        epochs, batch_size, lr, decay_epochs, ce_weight, precision: None: the recipe's. When epochs differ from the
+        precision: see RunConfig.
+        epochs, batch_size, lr, decay_epochs, ce_weight: None: the recipe's. When epochs differ from the
             recipe's and decay_epochs is not given, decay epochs and warm-up are scaled with them.
         teacher_epochs: length of the teacher's run; None: `epochs`.
         seeds: one run per seed and row; teacher_seed: seed of the one teacher they share.
@@ -47,6 +48,7 @@ class Settings:
         on_missing: "train" what is not recorded, "skip" it (shown as missing), or stop with an "error".
         results: folder of records; None: the profile's own.
         device: "auto", "cpu", "cuda", "cuda:1".
+        compile: let torch.compile write the kernels; no part of a run's identity.
     """
 
     chapter: str
@@ -68,7 +70,7 @@ class Settings:
     lr: float | None = None
     decay_epochs: tuple[int, ...] | None = None
     ce_weight: float | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     seeds: tuple[int, ...] = (0, 1, 2)
     teacher_seed: int = 0
     teacher_batch_norm: str | None = None
@@ -82,6 +84,7 @@ class Settings:
     on_missing: str = "train"
     results: str | None = None
     device: str = "auto"
+    compile: bool = False
 
     def review_options(self) -> dict[str, Any]:
         """The ReviewKD options that were given explicitly."""
@@ -204,8 +207,8 @@ def _checked(name: str, value: Any) -> Any:
         if name == "on_missing" and value not in ON_MISSING:
             raise unknown("on_missing", value, ON_MISSING)
         return value
-    if name == "attention" and not isinstance(value, bool):
-        raise ConfigError(f"attention is {value!r}; it must be True or False")
+    if name in ("attention", "compile") and not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; it must be True or False")
     if name == "options" and not isinstance(value, Mapping):
         raise ConfigError(f"options is {value!r}; it must map names of ReviewKD options to values")
     return value

@@ -19,6 +19,7 @@ from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.diagrams import show
 from rkd.report.summary import Measured, measure, measure_values
+from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
@@ -78,6 +79,7 @@ class Page:
             data_root(s),
             s.device,
             labels={"profile": s.profile, "recipe": self.recipe, "chapter": self.chapter.name},
+            engine=Engine(compile=s.compile),
         )
         records = executor.run(configs, s.on_missing)
         self.measured = {line.key: measure(line, records) for line in self.lines}

@@ -1,6 +1,7 @@
 """The training loop: epochs of batches, one teacher forward, every learner one step."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,12 +13,16 @@ from rkd.training.program import Capture, Program
 from rkd.training.teacher import FrozenTeacher
 
 
+AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
+
+
 def train(
     learners: Sequence[Learner],
     images: ImageSet,
     teacher: FrozenTeacher | None,
     *,
     capture: Capture | None = None,
+    cold_seconds: float = 0.0,
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     on_epoch: Callable[[Learner], None] = lambda learner: None,
     stop: Callable[[float], bool] = lambda needed: False,
@@ -34,6 +39,7 @@ def train(
         images: the data set, on its device.
         teacher: for learners with a method.
         capture: see Program.
+        cold_seconds: expected for the first step, which may compile or capture.
         on_batch: called with (epoch, images done, images in all) after each batch.
         on_epoch: called for each learner after each of its epochs, scores included: saves checkpoints, reports.
         stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
@@ -43,9 +49,9 @@ def train(
         False when it was stopped.
     """
     total, epochs = len(images.train_y), learners[0].config.epochs
-    device = images.train_x.device.type
+    queue = _Queue(images.train_x.device)
     program: Program | None = None
-    batch_seconds = score_seconds = 0.0
+    batch_seconds, score_seconds = cold_seconds, 0.0
     for epoch in range(min(learner.epoch for learner in learners), epochs):
         active = [learner for learner in learners if learner.epoch == epoch and not learner.diverged]
         if not active:
@@ -58,28 +64,25 @@ def train(
             present = [learner for learner in active if learner.position <= start]
             if program is None or program.learners != present:
                 program = Program(present, images, teacher, capture)
-            started, before = time.perf_counter(), [learner.seconds for learner in present]
-            stopped, done = False, start
+            done = start
             for size in program.begin(epoch, start):
                 if done >= end:
                     break
-                if stopped := stop(batch_seconds):
-                    break
-                batch_started = time.perf_counter()
+                if stop(batch_seconds):
+                    queue.drain()
+                    return False
+                started = time.perf_counter()
                 program.step(size)
-                batch_seconds = time.perf_counter() - batch_started
+                queue.add()
+                batch_seconds = time.perf_counter() - started
                 done += size
-                share = (time.perf_counter() - started) / len(present)
-                for learner, seconds in zip(present, before, strict=True):
-                    learner.seconds = seconds + share
+                for learner in present:
+                    learner.seconds += batch_seconds / len(present)
                 on_batch(epoch, done, total)
-            if device == "cuda":
-                torch.cuda.synchronize()
-                share = (time.perf_counter() - started) / len(present)
-                for learner, seconds in zip(present, before, strict=True):
-                    learner.seconds = seconds + share
-            if stopped:
-                return False
+            started = time.perf_counter()
+            queue.drain()
+            for learner in present:
+                learner.seconds += (time.perf_counter() - started) / len(present)
         for learner in active:
             if stop(score_seconds):
                 return False
@@ -89,6 +92,28 @@ def train(
             score_seconds = time.perf_counter() - started
             on_epoch(learner)
     return True
+
+
+class _Queue:
+    """Batches launched on a GPU and not finished; on a CPU there are none."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def add(self) -> None:
+        """One more was launched: wait for the oldest when there are too many, so that time is told as it passes."""
+        if self._device.type != "cuda":
+            return
+        self._events.append(torch.cuda.current_stream(self._device).record_event())
+        if len(self._events) > AHEAD:
+            self._events.popleft().synchronize()
+
+    def drain(self) -> None:
+        """Wait for all."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._events.clear()
 
 
 def evaluate(learner: Learner, images: ImageSet) -> None:

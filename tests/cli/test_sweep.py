@@ -119,7 +119,7 @@ class Forked(Sweep):
 def _forked(call, out, err):
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
-    gang.SAVE_AFTER_EPOCH = 0.0
+    gang.SAVING_SHARE = 1e9  # a checkpoint after every epoch
     sys.exit(main(call))
 
 

@@ -1,0 +1,369 @@
+"""Every fast path against the plain step: precisions, capture, compilation, gangs across seeds, stops, lack of memory."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+from conftest import tiny_data, tiny_plain, tiny_review
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from rkd import data
+from rkd.bench.conventional import PlainReviewKD, plain_hcl
+from rkd.errors import ConfigError, RkdError
+from rkd.experiments import gang as gang_module
+from rkd.experiments.execute import Executor, gangs
+from rkd.records import Store
+from rkd.review import ReviewOptions
+from rkd.training import Engine, FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
+from rkd.training.learner import build_method, build_network
+
+FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
+
+
+def make(config, compile=False):
+    """A learner and its teacher, placed as gangs place them."""
+    numbers = arithmetic(config.precision, torch.device("cpu"))
+    teacher, method = None, None
+    student = build_network(config, 100)
+    if config.teacher is not None:
+        network = build_network(config.teacher.run, 100)
+        method = build_method(config, student, network, 32, 100, 100).to(numbers.master)
+        network = network.to(numbers.master, memory_format=torch.channels_last)
+        teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
+    student = student.to(numbers.master, memory_format=torch.channels_last)
+    return Learner(config, student, method, compile), teacher
+
+
+def flat(learner):
+    modules = [learner.student, *([] if learner.method is None else [learner.method])]
+    return torch.cat([p.detach().double().flatten() for m in modules for p in m.parameters()])
+
+
+def state(learner):
+    return {**learner.student.state_dict(), **{f"m.{k}": v for k, v in learner.method.state_dict().items()}}
+
+
+def reference_update(config):
+    """The change of all parameters in one step of plain modules in float64: no reordering, no folding, no autocast."""
+    config = dataclasses.replace(config, precision="fp64")
+    learner, _ = make(config)
+    teacher = build_network(config.teacher.run, 100).double()
+    plain = PlainReviewKD(build_network(config, 100), build_network(config.teacher.run, 100)).double()
+    plain.abfs.load_state_dict(learner.method.connector.abfs.state_dict())
+    plain.train()
+    teacher.train(config.teacher.batch_norm == "batch")
+    x, y, _ = batch(config)
+    with torch.no_grad():
+        theirs = PlainReviewKD.maps(teacher, x.double(), pre=True)
+    reviewed, logits = plain(x.double())
+    loss = torch.nn.functional.cross_entropy(logits, y)
+    (loss + config.options.loss_weight * plain_hcl(reviewed, theirs)).backward()
+    sgd = config.optimiser
+    update = []
+    for p in plain.parameters():  # first step: momentum is the gradient
+        g = p.grad + sgd.weight_decay * p.detach()
+        update.append(-sgd.lr * (1 + sgd.momentum) * g.flatten())
+    return torch.cat(update), loss.item()
+
+
+def batch(config):
+    images = data.load(config.data)
+    return next(data.Batches(images, config.data.padding, config.data.flip).epoch(0, config.seed, 24))
+
+
+# Relative error of one step's update as a vector, over student and fusion modules, at random initialisation, where
+# gradients are worst conditioned: rounding alone gives these.
+TOLERANCE = {"fp64": 1e-10, "fp32": 2e-3, "fp16": 0.2, "bf16": 0.5}
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "running"])
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_one_step_equals_the_plain_float64_step(precision, batch_norm):
+    options = ReviewOptions(loss_weight=0.6, warmup_epochs=0)
+    config = tiny_review(options, precision=precision, batch_norm=batch_norm, **FEW)
+    learner, teacher = make(config)
+    before = flat(learner)
+    x, y, index = batch(config)
+    learner.begin_epoch()
+    learner.step(x.to(learner.arithmetic.master), y, index, teacher.taps(x.to(learner.arithmetic.master)))
+    update, loss = reference_update(config)
+    error = ((flat(learner) - before - update).norm() / update.norm()).item()
+    assert error < TOLERANCE[precision]
+    learner.stepped(24)
+    learner.end_epoch()
+    assert learner.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
+
+
+def traced(body, changed):
+    """A stand-in for a CUDA graph: every operation of one step, recorded with the very tensors it used. What the step
+    reads from the host is frozen into the recording; a read back from a tensor to the host is an error."""
+    kept = [tensor.detach().clone() for tensor in changed]
+
+    def recorded():
+        body()
+        return ()
+
+    graph = make_fx(recorded)()
+    operations = {str(node.target) for node in graph.graph.nodes}
+    assert not [name for name in operations if "local_scalar" in name or name == "aten.nonzero.default"]
+    with torch.no_grad():
+        for tensor, value in zip(changed, kept, strict=True):
+            tensor.copy_(value)
+    return graph
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp16"])
+def test_a_recorded_step_serves_every_step(precision):
+    """Two epochs with another learning rate and loss weight, a short last batch each: two recordings do it all."""
+    options = ReviewOptions(loss_weight=0.6, warmup_epochs=2)
+    config = tiny_review(options, precision=precision, **FEW)
+    images = data.load(config.data)
+    recorded = []
+
+    def capture(body, changed):
+        recorded.append(len(changed))
+        return traced(body, changed)
+
+    (one, teacher), (two, same) = make(config), make(config)
+    train([one], images, teacher)
+    train([two], images, same, capture=capture)
+    assert len(recorded) == 2, "one recording for whole batches, one for the short one"
+    tight = {"fp64": 1e-11, "fp16": 2e-2}[precision]
+    for name, value in state(one).items():
+        torch.testing.assert_close(state(two)[name], value, rtol=tight, atol=tight, msg=name)
+    assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
+    assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=tight)
+
+
+def test_every_tensor_a_step_changes_is_put_back_after_trial_steps():
+    """A capture runs trial steps first; what `tensors` forgets would keep their traces."""
+    learner, teacher = make(tiny_review(precision="fp64", **FEW))
+    images = data.load(learner.config.data)
+    changed = []
+
+    def capture(body, tensors):
+        kept = [t.detach().clone() for t in tensors]
+        body()
+        changed.extend(i for i, (t, k) in enumerate(zip(tensors, kept, strict=True)) if not torch.equal(t, k))
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
+        return body
+
+    plain, same = make(tiny_review(precision="fp64", **FEW))
+    train([plain], images, same)
+    train([learner], images, teacher, capture=capture)
+    assert changed and all(torch.equal(state(learner)[k], v) for k, v in state(plain).items())
+    assert learner.curves == plain.curves
+
+
+def test_gang_across_seeds_equals_solo_in_float64():
+    """Each seed keeps its own data order, its own augmentation and its own teacher pass."""
+    configs = [
+        tiny_review(options, precision="fp64", seed=seed, batch_norm="batch", **FEW)
+        for seed in (0, 1)
+        for options in (ReviewOptions(warmup_epochs=0), ReviewOptions(attention=False))
+    ]
+    images = data.load(configs[0].data)
+    members, teachers = zip(*(make(config) for config in configs), strict=True)
+    train(members, images, teachers[0], capture=traced)
+    for config, member in zip(configs, members, strict=True):
+        alone, teacher = make(config)
+        train([alone], images, teacher)
+        for name, value in state(alone).items():
+            torch.testing.assert_close(state(member)[name], value, rtol=1e-10, atol=1e-12, msg=name)
+        assert member.curves["loss_review"] == pytest.approx(alone.curves["loss_review"], rel=1e-10)
+    assert members[0].curves["loss_ce"] != members[2].curves["loss_ce"]
+
+
+def test_gangs_go_across_seeds_where_that_helps():
+    configs = [tiny_review(seed=seed) for seed in (0, 1, 2)]
+    assert [len(g) for g in gangs(configs, 8)] == [1, 1, 1]
+    assert [len(g) for g in gangs(configs, 8, across_seeds=True)] == [3]
+    assert [len(g) for g in gangs(configs, 2, across_seeds=True)] == [2, 1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("after", [1, 2, 3, 5])
+def test_stop_anywhere_then_resume_gives_the_same_bits(after, precision, tmp_path):
+    """Stopped before its n-th piece of work (batches of 24 and 16 images, evaluations), saved, loaded, continued."""
+    config = tiny_review(precision=precision, **FEW)
+    images = data.load(config.data)
+    whole, teacher = make(config)
+    assert train([whole], images, teacher)
+    asked = []
+
+    def stop(needed):
+        asked.append(needed)
+        return len(asked) > after
+
+    part, same = make(config)
+    assert not train([part], images, same, stop=stop)
+    assert (part.epoch, part.position) == [(0, 24), (0, 40), (1, 0), (1, 40)][[1, 2, 3, 5].index(after)]
+    checkpoint.save(part.state(), tmp_path / "c.pt")
+    resumed, again = make(config)
+    resumed.load_state(checkpoint.load(tmp_path / "c.pt"))
+    assert train([resumed], images, again)
+    assert all(torch.equal(state(resumed)[name], value) for name, value in state(whole).items())
+    assert resumed.curves == whole.curves
+
+
+def test_gang_whose_members_stopped_at_different_batches(tmp_path):
+    """One member is a batch ahead, one has ended the epoch: all end as they would have alone."""
+    configs = [tiny_review(ReviewOptions(loss_weight=w, warmup_epochs=0), **FEW) for w in (0.5, 1.0, 2.0)]
+    images = data.load(configs[0].data)
+    alone = []
+    for config in configs:
+        learner, teacher = make(config)
+        train([learner], images, teacher)
+        alone.append(learner)
+    members = []
+    for config, pieces in zip(configs, (0, 1, 3), strict=True):
+        learner, teacher = make(config)
+        asked = iter(range(100))
+        train([learner], images, teacher, stop=lambda needed, p=pieces, a=asked: next(a) >= p)
+        members.append(learner)
+    assert [(m.epoch, m.position) for m in members] == [(0, 0), (0, 24), (1, 0)]
+    train(members, images, teacher)
+    for member, expected in zip(members, alone, strict=True):
+        assert all(torch.equal(state(member)[name], value) for name, value in state(expected).items())
+        assert member.curves == expected.curves
+
+
+def test_executor_stops_saves_and_goes_on(store, silent, tmp_path):
+    configs = [tiny_review(teacher_weights="last", seed=seed, **FEW) for seed in (0, 1)]
+    whole = Executor(store, tmp_path, "cpu", progress=silent).run(configs)
+    other = Store(tmp_path / "r2", tmp_path / "w2")
+    calls, rounds = 0, 0
+    while len(other.ids()) < 3:
+        asked = []
+        limit = rounds + 3
+
+        def stop(needed, asked=asked, limit=limit):
+            asked.append(needed)
+            return len(asked) > limit
+
+        executor = Executor(other, tmp_path, "cpu", progress=silent, stop=stop)
+        records = executor.run(configs)
+        rounds += 1
+        calls += executor.stopped
+        assert executor.stopped == (len(records) < 2)
+        assert rounds < 30
+    assert calls >= 3
+    for config in configs:
+        again = other.load(config.id)
+        assert again.curves == store.load(config.id).curves == whole[config.id].curves
+        assert again.result == whole[config.id].result
+    assert not list(other.work.rglob("checkpoint.pt"))
+
+
+def test_lack_of_memory_halves_the_gang_and_is_said(store, silent, tmp_path, monkeypatch):
+    configs = [
+        tiny_review(ReviewOptions(loss_weight=w, warmup_epochs=0), **FEW) for w in (0.5, 1.0, 2.0, 3.0)
+    ]
+    original, sizes = gang_module.train, []
+
+    def short_of_memory(learners, *arguments, **named):
+        sizes.append(len(learners))
+        if len(learners) > 1:
+            train(learners, *arguments, **{**named, "stop": lambda needed: learners[0].position > 0})
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(learners, *arguments, **named)
+
+    monkeypatch.setattr(gang_module, "train", short_of_memory)
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    records = executor.run(configs)
+    assert sizes == [4, 2, 1, 1, 1, 1] and executor.gang == 1
+    assert [text for text in silent.said if "out of memory with 4 runs" in text]
+    assert all(records[c.id].status == "finished" for c in configs)
+    for config in configs:
+        learner, teacher = make(config)
+        train([learner], data.load(config.data), teacher)
+        for name, values in learner.curves.items():  # the failed attempt left no trace
+            assert records[config.id].curves[name] == pytest.approx(values, rel=1e-5)
+
+    def never_enough(*arguments, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gang_module, "train", never_enough)
+    with pytest.raises(RkdError, match="does not fit into the memory"):
+        executor.run([tiny_review(seed=5)])
+
+
+def test_gradient_overflow_in_fp16_leaves_the_step_out():
+    config = tiny_plain(precision="fp16")
+    learner, _ = make(config)
+    learner.begin_epoch()
+    before, scale = flat(learner), learner.scaler.get_scale()
+    with torch.no_grad():
+        learner.student.fc.weight.mul_(1e4)
+    wild = flat(learner)
+    x, y, index = batch(config)
+    learner.step(x * 1e3, y, index, None)
+    assert learner.scaler.get_scale() == scale / 2
+    assert torch.equal(flat(learner), wild) and not torch.equal(before, wild)
+
+
+def test_counters_of_batch_norm_are_those_of_torch():
+    config = tiny_plain(epochs=2)  # two batches an epoch
+    learner, _ = make(config)
+    train([learner], data.load(config.data), None)
+    assert learner.student.state_dict()["bn1.num_batches_tracked"] == 4
+    assert learner.best["student"]["bn1.num_batches_tracked"] in (2, 4)
+    learner.begin_epoch()
+    assert learner.state()["student"]["bn1.num_batches_tracked"] == 4, "shown between steps too"
+    assert learner.student.bn1.num_batches_tracked is None
+
+
+def test_batch_norm_keeps_its_own_counter_where_that_decides():
+    """BatchNorm with cumulative averages (momentum None) reads its counter in every step."""
+    config = tiny_plain(epochs=1)
+    student = build_network(config, 100)
+    student.bn1.momentum = None
+    learner = Learner(config, student, None)
+    learner.begin_epoch()
+    assert (
+        learner.student.bn1.num_batches_tracked == 0
+        and learner.student.layer1[0].bn1.num_batches_tracked is None
+    )
+    train([learner], data.load(config.data), None)
+    assert learner.student.bn1.num_batches_tracked == 2
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.slow
+def test_compiled_step_equals_the_plain_one():
+    config = tiny_review(batch_norm="running", epochs=1, **{**FEW, "batch_size": 20})
+    images = data.load(config.data)
+    (one, teacher), (two, compiled) = make(config), make(config, compile=True)
+    train([one], images, teacher)
+    train([two], images, compiled)
+    assert two.curves["loss_ce"] == pytest.approx(one.curves["loss_ce"], rel=1e-4)
+    assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=1e-3)
+    moved = (flat(one) - flat(make(config)[0])).norm()
+    assert (flat(one) - flat(two)).norm() < 0.02 * moved
+
+
+def test_compile_without_compiler_and_graph_without_gpu_are_refused(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
+        Engine(compile=True).check(torch.device("cpu"))
+    with pytest.raises(ConfigError, match="CUDA graph was asked for"):
+        Engine(graph=True).check(torch.device("cpu"))
+    assert not Engine().captures(torch.device("cpu")) and Engine().captures(torch.device("cuda"))
+
+
+def test_auto_is_one_name_in_the_identity():
+    config = RunConfig("resnet8", precision="auto")
+    assert config.to_dict()["precision"] == "auto" and config.id != RunConfig("resnet8").id
+    assert arithmetic("auto", torch.device("cuda")).name == "fp16"
+    assert arithmetic("auto", torch.device("cpu")).name in ("bf16", "fp32")
+    assert arithmetic("fp16", torch.device("cpu")).inputs == torch.float16
+
+
+def test_record_says_in_which_arithmetic(store, silent, tmp_path):
+    config = tiny_plain(precision="auto", epochs=1)
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert record.cost["arithmetic"] == arithmetic("auto", torch.device("cpu")).name
+    assert record.cost["graph"] is False and record.cost["compiled"] is False
