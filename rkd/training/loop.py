@@ -12,7 +12,6 @@ from rkd.training.learner import Learner
 from rkd.training.program import Capture, Program
 from rkd.training.teacher import FrozenTeacher
 
-
 AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
 
 

@@ -1,8 +1,8 @@
 """What a gang does in one step, as one function of tensors that stay where they are.
 
-Augmentation, teacher, every student's forward and backward pass, optimiser and meters: nothing is read back to the host,
-and whatever changes from step to step (position in the epoch, learning rate, loss weights) is a tensor. On the CPU
-the function is called; on CUDA it is captured once per batch size and replayed.
+Augmentation, teacher, every student's forward and backward pass, optimiser and meters: nothing is read back to the
+host, and whatever changes from step to step (position in the epoch, learning rate, loss weights) is a tensor. On the
+CPU the function is called; on CUDA it is captured once per batch size and replayed.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Every fast path against the plain step: precisions, capture, compilation, gangs across seeds, stops, lack of memory."""
+"""Every fast path against the plain step: precisions, capture, compilation, gangs, stops, lack of memory."""
 
 import dataclasses
 import shutil
