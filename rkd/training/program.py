@@ -52,7 +52,8 @@ class Program:
             for seed in seeds
         ]
         # Students do not wait for each other: each gets a branch of its own in the captured graph.
-        self._branches = [torch.cuda.Stream(device) for _ in learners] if capture is cuda_graph else None
+        parallel = capture is not None and device.type == "cuda"
+        self._branches = [torch.cuda.Stream(device) for _ in learners] if parallel else None
         self._captured: dict[int, Callable[[], None]] = {}
 
     def begin(self, epoch: int, start: int = 0) -> list[int]:
