@@ -183,7 +183,8 @@ class Gang:
             size = images.train_x.shape[1]
             method = build_method(config, network, teacher, size, images.classes, len(images.train_y))
             method = place(method, config, around.device)
-        learner = Learner(config, place(network, config, around.device), method, around.engine.compile)
+        compiled = around.engine.compiles_students(around.device)
+        learner = Learner(config, place(network, config, around.device), method, compiled)
         path = around.store.folder(config.id) / "checkpoint.pt"
         if path.exists():
             state = checkpoint.load(path)

@@ -14,8 +14,9 @@ class Engine:
     """No part of a run's identity: the mathematics stays the same.
 
     Attributes:
-        compile: let torch.compile write kernels for teacher and students. Needs a C++ compiler and, once per pair and
-            batch size, half a minute to two minutes.
+        compile: let torch.compile write kernels: for the teacher, and on CUDA for the students too (on a CPU compiled
+            students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
+            step: seconds on a CPU, half a minute to two minutes on CUDA.
         graph: capture a step as one CUDA graph; None: on CUDA.
     """
 
@@ -41,3 +42,7 @@ class Engine:
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a gang takes beyond a step, for those short of time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
+
+    def compiles_students(self, device: torch.device) -> bool:
+        """Whether students are compiled on `device`, as well as the teacher."""
+        return self.compile and device.type == "cuda"
