@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rkd.cli.export import size
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.execute import Executor
 from rkd.records import Record, Store, transfer
+from rkd.records.transfer import collecting, exporting, rules
 from rkd.training import checkpoint
 
 STUDENT = tiny_review(teacher_weights="best", epochs=1)
@@ -579,7 +581,7 @@ def test_two_imports_at_once(full, sent, store, monkeypatch):
     call = [sys.executable, "-c", MERGE, str(store.records), str(store.work), str(sent)]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "ready\n"
-        place, slow = transfer._place, iter([True])
+        place, slow = rules.place, iter([True])
 
         def slowly(path, data):
             if next(slow, False):
@@ -588,7 +590,7 @@ def test_two_imports_at_once(full, sent, store, monkeypatch):
             time.sleep(0.3)
             place(path, data)
 
-        monkeypatch.setattr(transfer, "_place", slowly)
+        monkeypatch.setattr(rules, "place", slowly)
         mine = states(transfer.merge(store, sent))
         theirs = dict(line.split()[:2] for line in other.communicate(timeout=60)[0].splitlines())
     assert set(mine.values()) == {"added"} and theirs == dict.fromkeys(mine, "here")
@@ -631,7 +633,7 @@ def test_export_of_a_run_that_is_saved_all_the_time(here, store, tmp_path):
 
 def test_run_that_ends_during_the_export_comes_with_its_record(here, tmp_path, monkeypatch):
     record = here.path(STUDENT.id)
-    text, read = record.read_text(), transfer._bytes
+    text, read = record.read_text(), collecting.read_bytes
     record.unlink()
 
     def ending(path):
@@ -639,7 +641,7 @@ def test_run_that_ends_during_the_export_comes_with_its_record(here, tmp_path, m
             record.write_text(text)
         return read(path)
 
-    monkeypatch.setattr(transfer, "_bytes", ending)
+    monkeypatch.setattr(collecting, "read_bytes", ending)
     done = transfer.export(here, tmp_path / "out", runs={STUDENT.id})
     assert [entry.path for entry in done.files] == [f"records/{STUDENT.id}.json"]
 
@@ -685,7 +687,7 @@ def test_export_that_fails_leaves_the_one_before(moment, here, tmp_path, store, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((transfer.os, "fsync") if moment == "parts" else (transfer, "_place")), full_disk)
+        patch.setattr(*((os, "fsync") if moment == "parts" else (exporting, "place")), full_disk)
         with pytest.raises(RecordError, match=r"failed: .*No space left"):
             transfer.export(here, out, max_part=400_000)
     assert set(states(transfer.merge(store, out)).values()) == {"added"}
