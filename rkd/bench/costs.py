@@ -1,0 +1,180 @@
+"""What the report costs: multiply-adds of its pairs and runs, time recorded, time projected from measured rates."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rkd import models
+from rkd.bench.result import Result, Row
+from rkd.bench.variants import Workload
+from rkd.experiments.chapters import chapter_names, get_chapter
+from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, work
+from rkd.experiments.execute import required
+from rkd.experiments.settings import resolve
+from rkd.methods import Context, get_method
+from rkd.records import Record, Store
+from rkd.training import RunConfig
+
+PAIR_CHAPTERS = ("table1", "table2")
+PROFILE = "paper"
+
+
+@dataclass(frozen=True)
+class PairCost:
+    """Sizes of a pair; multiply-adds (MACs) are of one image's forward pass.
+
+    Attributes:
+        teacher, student: names of networks.
+        student_parameters, teacher_parameters, extra_parameters: numbers of them; `extra` are ReviewKD's own modules,
+            which only training needs.
+        student_macs, teacher_macs, extra_macs: likewise.
+        batch_size: images of a step.
+    """
+
+    teacher: str
+    student: str
+    student_parameters: int
+    teacher_parameters: int
+    extra_parameters: int
+    student_macs: int
+    teacher_macs: int
+    extra_macs: int
+    batch_size: int
+
+    @property
+    def step_macs(self) -> int:
+        """Of one training step: forward and backward of student and extra modules, forward of the teacher."""
+        learning = FORWARD_AND_BACKWARD * (self.student_macs + self.extra_macs)
+        return self.batch_size * (learning + self.teacher_macs)
+
+
+def pair_costs(chapters: Sequence[str] = PAIR_CHAPTERS) -> list[PairCost]:
+    """Of the pairs of chapters, as the paper profile trains them; each once."""
+    found = {}
+    for chapter in chapters:
+        for line in get_chapter(chapter).lines(resolve(chapter, {"profile": PROFILE})):
+            if line.role == "distilled":
+                run = line.runs[0]
+                found.setdefault((run.teacher.name, run.network), run)
+    return [pair_cost(run) for run in found.values()]
+
+
+def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> PairCost:
+    """Of a distilled run's pair."""
+    with torch.random.fork_rng(devices=[]):
+        student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
+        method = get_method(run.method).build(Context(student, teacher, pixels, classes), run.options)
+    return PairCost(
+        run.teacher.name,
+        run.network,
+        models.parameter_count(student),
+        models.parameter_count(teacher),
+        models.parameter_count(method),
+        models.macs(student, pixels),
+        models.macs(teacher, pixels),
+        method_macs(run.network, run.teacher.name, run.method, run.options, classes, pixels),
+        run.batch_size,
+    )
+
+
+def paper_runs() -> dict[str, list[RunConfig]]:
+    """The runs of each chapter under the paper profile, each once, teachers first."""
+    found = {}
+    for chapter in chapter_names():
+        lines = get_chapter(chapter).lines(resolve(chapter, {"profile": PROFILE}))
+        found[chapter] = required(run for line in lines for run in line.runs)
+    return found
+
+
+def once(runs: Mapping[str, Iterable[RunConfig]]) -> list[RunConfig]:
+    """The runs of all chapters, each once: chapters share some."""
+    return list({run.id: run for chapter in runs.values() for run in chapter}.values())
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Training time of recorded runs.
+
+    Attributes:
+        runs: wanted.
+        recorded: of them.
+        seconds: by device name.
+    """
+
+    runs: int
+    recorded: int
+    seconds: dict[str, float]
+
+
+def spent(runs: Sequence[RunConfig], store: Store) -> Spent:
+    """Of those of the runs that are recorded. A run that shared its steps counts its share of their time."""
+    seconds: dict[str, float] = {}
+    records = [store.load(run.id) for run in runs if store.has(run.id)]
+    for record in records:
+        device = str(record.provenance["device_name"])
+        seconds[device] = seconds.get(device, 0.0) + record.cost["train_seconds"]
+    return Spent(len(runs), len(records), seconds)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A measured speed.
+
+    Attributes:
+        source: what it was read from.
+        device: name.
+        how: arithmetic and engine.
+        macs_per_second: multiply-adds of training, per second.
+    """
+
+    source: str
+    device: str
+    how: str
+    macs_per_second: float
+
+
+def rates_of_records(runs: Sequence[RunConfig], store: Store) -> list[Rate]:
+    """One per device and arithmetic: the work of the recorded ones among `runs`, over the time it took."""
+    done: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for run in runs:
+        if store.has(run.id):
+            record = store.load(run.id)
+            key = str(record.provenance["device_name"]), record.cost.get("arithmetic", run.precision)
+            done.setdefault(key, []).append((_trained(record), record.cost["train_seconds"]))
+    return [
+        Rate(f"{len(parts)} recorded runs", device, how, sum(m for m, _ in parts) / sum(s for _, s in parts))
+        for (device, how), parts in done.items()
+    ]
+
+
+def _trained(record: Record) -> float:
+    """Multiply-adds of a run's training, without evaluations, as its time is."""
+    images = record.result["epochs"] * record.provenance["train_images"]
+    return work(record.config, sizes(record.config.data, "data")).training(images, record.cost["gang"])
+
+
+def rate_of_result(source: str, result: Result) -> Rate | None:
+    """The quickest of our variants in a measurement, with the teacher on batch statistics where that was measured, as
+    the paper profile has it; None if none of ours ran."""
+    ours = [row for row in result.rows if not row.variant.conventional]
+    ours = [row for row in ours if row.variant.batch_norm == "batch"] or ours
+    if not ours:
+        return None
+    row = min(ours, key=lambda row: row.median_ms)
+    h = result.header
+    how = f"{row.name}; {models.display_name(h['student'])} ← {models.display_name(h['teacher'])}"
+    return Rate(source, h["device_name"], how, _macs_per_second(result, row))
+
+
+def _macs_per_second(result: Result, row: Row) -> float:
+    h = result.header
+    device = torch.device("cpu")  # only sizes are asked for
+    config = Workload(h["teacher"], h["student"], row.images, device).config("fp32", row.variant.batch_norm)
+    need = work(config, sizes(config.data, "data"))
+    return row.images * need.training(1, row.variant.gang) / (row.median_ms / 1000)
+
+
+def total_macs(runs: Iterable[RunConfig]) -> float:
+    """Of training and scoring all runs, each by itself: a gang saves teacher passes on top."""
+    return sum(work(run, sizes(run.data, "data")).left(run, None, 1) for run in runs)
