@@ -17,6 +17,7 @@ from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
 from rkd.files import sha256
 from rkd.records import Record, Store
+from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import FrozenTeacher, Learner, RunConfig, TeacherConfig, arithmetic, checkpoint, train
@@ -134,6 +135,7 @@ class Gang:
             )
         self._captured = around.engine.captures(around.device)
         self._saved, self._save_seconds = time.monotonic(), 0.0
+        self._energy = EnergyShares(around.device)
 
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
@@ -157,7 +159,9 @@ class Gang:
                 )
         finally:
             progress.end()
-        if not ended:
+        if ended:
+            self._count_energy()
+        else:
             self._save()
         for learner in self.learners:
             if learner.diverged or learner.epoch == learner.config.epochs:
@@ -210,7 +214,13 @@ class Gang:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
         self.around.progress.epoch(learner)
 
+    def _count_energy(self) -> None:
+        share = self._energy.share(len(self.learners))
+        for learner in self.learners:
+            learner.joules += share
+
     def _save(self) -> None:
+        self._count_energy()
         started = time.monotonic()
         for learner in self.learners:
             folder = self.around.store.folder(learner.config.id)
@@ -249,6 +259,7 @@ class Gang:
             cost={
                 "train_seconds": learner.seconds,
                 "images_per_second": learner.epoch * len(images.train_y) / learner.seconds,
+                "energy_kj": learner.joules / 1000 or None,
                 "peak_memory_mb": peak_memory_mb(around.device),
                 "parameters": models.parameter_count(learner.student),
                 "extra_parameters": 0 if method is None else models.parameter_count(method),

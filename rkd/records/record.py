@@ -21,8 +21,9 @@ class Record:
         curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
         result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
             epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
-        cost: train_seconds, images_per_second, peak_memory_mb, parameters, extra_parameters, gang (runs that shared
-            the steps).
+        cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a gang; None where it is not
+            counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps), arithmetic,
+            compiled, graph (whether steps were one CUDA graph).
         provenance: versions, device, commit, data checksum, times, teacher's run and accuracy.
     """
 

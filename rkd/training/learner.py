@@ -60,6 +60,7 @@ class Learner:
         epoch: epochs finished.
         position: images of the epoch in progress that are done.
         curves: per-epoch values, as records keep them.
+        seconds, joules: this run's share of what its gang has taken so far; 0 joules where nothing counts them.
         best: {"epoch", "score", "student"} of the best epoch so far.
     """
 
@@ -108,6 +109,7 @@ class Learner:
         self.diverged = False
         self.curves: dict[str, list[float]] = {}
         self.seconds = 0.0
+        self.joules = 0.0
         self.best: dict[str, Any] | None = None
 
     def begin_epoch(self) -> None:
@@ -206,6 +208,7 @@ class Learner:
                 "meters": self._meters.tolist(),
                 "curves": self.curves,
                 "seconds": self.seconds,
+                "joules": self.joules,
                 "best": self.best,
                 "diverged": self.diverged,
             }
@@ -222,7 +225,7 @@ class Learner:
             self.scaler.load_state_dict(state["scaler"])
             self.scaler.scale(torch.zeros((), device=self.device))
         self._meters.copy_(torch.tensor(state["meters"], dtype=torch.float64))
-        for name in ("epoch", "position", "curves", "seconds", "best", "diverged"):
+        for name in ("epoch", "position", "curves", "seconds", "joules", "best", "diverged"):
             setattr(self, name, state[name])
 
 
