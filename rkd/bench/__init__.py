@@ -1,6 +1,6 @@
 """Measurements of speed: our step against the conventional one, and both against what the machine could do."""
 
-from rkd.bench.measure import Request, measure
+from rkd.bench.measurement import Request, measure
 from rkd.bench.result import Floors, Ratio, Result, Row, floors, ratio
 from rkd.bench.text import report
 

@@ -100,11 +100,14 @@ class Spent:
         runs: wanted.
         recorded: of them.
         seconds: by device name.
+        energy_kj: of the GPUs, in the `energy_runs` recorded runs in which it was counted.
     """
 
     runs: int
     recorded: int
     seconds: dict[str, float]
+    energy_kj: float = 0.0
+    energy_runs: int = 0
 
 
 def spent(runs: Sequence[RunConfig], store: Store) -> Spent:
@@ -114,7 +117,8 @@ def spent(runs: Sequence[RunConfig], store: Store) -> Spent:
     for record in records:
         device = str(record.provenance["device_name"])
         seconds[device] = seconds.get(device, 0.0) + record.cost["train_seconds"]
-    return Spent(len(runs), len(records), seconds)
+    energies = [e for record in records if (e := record.cost.get("energy_kj")) is not None]
+    return Spent(len(runs), len(records), seconds, sum(energies), len(energies))
 
 
 @dataclass(frozen=True)

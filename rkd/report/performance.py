@@ -16,7 +16,7 @@ from rkd import models, paths
 from rkd.bench import Request, Result, Row, costs, measure
 from rkd.bench.gate import KIND as GATE
 from rkd.bench.gate import Gate
-from rkd.bench.measure import BATCH_NORMS
+from rkd.bench.measurement import BATCH_NORMS
 from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, KIND, files
 from rkd.bench.text import MODES, command, machine, title, versions
 from rkd.bench.variants import EPOCH_IMAGES
@@ -31,7 +31,12 @@ from rkd.report.figures import CARD, GRID, INK
 from rkd.training import RunConfig
 
 CHAPTER = "performance"
-OWN = ("seconds", "gang", "recorded")  # parameters beside those of the other chapters
+# Parameters beside those of the other chapters, their types, and what they must be.
+OWN = {
+    "seconds": (int | float, "a number"),
+    "gang": (int, "a whole number"),
+    "recorded": (str, "the path of a file"),
+}
 SHORT, LONG = 20.0, 100.0  # seconds of a measurement: of a demonstration, and with the paper profile
 # Okabe-Ito, as in the other figures.
 CONVENTIONAL, SINGLE, LOW, FLOOR = "#999999", "#56B4E9", "#E69F00", "#000000"
@@ -65,6 +70,10 @@ class PerformancePage:
         self, given: Mapping[str, Any], folder: Path | None = None, paper: Store | None = None
     ) -> None:
         own = {name: given[name] for name in OWN if name in given}
+        for name, value in own.items():
+            kind, words = OWN[name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ConfigError(f"{name} is {value!r}; it must be {words}")
         shared = {name: value for name, value in given.items() if name not in OWN}
         self.settings = s = parameters.resolve(CHAPTER, shared)
         profile = Path(s.profile).stem
@@ -198,8 +207,8 @@ def header_table(result: Result) -> str:
 def times_table(result: Result) -> str:
     """One row per variant: times, ratios, what they come to."""
     heads = [
-        "a step of one student", "ms: median (best)", "images/s", "× conventional: median (quartiles)", "× best",
-        "first step, s", "s per epoch", "h per run",
+        "step of one student", "ms: median (best)", "images/s", "× conventional: median (quartiles)", "best",
+        "first step, s", "s/epoch", "h/run",
     ]  # fmt: skip
 
     def cells(row: Row) -> list[str]:
@@ -223,7 +232,7 @@ def times_table(result: Result) -> str:
 def work_table(result: Result) -> str:
     """What a step does."""
     heads = [
-        "work of one student", "operations", "host reads", "GFLOP", "GB read + written", "GB of products", "peak MB",
+        "work of one student", "operations", "host reads", "GFLOP", "GB in + out", "GB of products", "peak MB",
     ]  # fmt: skip
 
     def cells(row: Row) -> list[str]:
@@ -329,16 +338,15 @@ def gate_table(gate: Gate) -> str:
 def cost_table(pairs: Iterable[costs.PairCost]) -> str:
     """Sizes of pairs."""
     heads = [
-        "pair", "student: parameters", "M multiply-adds", "teacher: parameters", "M multiply-adds",
-        "fusion: parameters", "M multiply-adds", "G multiply-adds a step",
+        "", "parameters: student", "teacher", "fusion", "M multiply-adds: student", "teacher", "fusion", "G a step",
     ]  # fmt: skip
     pairs = list(pairs)
     rows = [
         [
             f"{models.display_name(p.student)} ← {models.display_name(p.teacher)}",
-            f"{p.student_parameters:,}", f"{p.student_macs / 1e6:.1f}",
-            f"{p.teacher_parameters:,}", f"{p.teacher_macs / 1e6:.1f}",
-            f"{p.extra_parameters:,}", f"{p.extra_macs / 1e6:.1f}", f"{p.step_macs / 1e9:.1f}",
+            f"{p.student_parameters:,}", f"{p.teacher_parameters:,}", f"{p.extra_parameters:,}",
+            f"{p.student_macs / 1e6:.1f}", f"{p.teacher_macs / 1e6:.1f}", f"{p.extra_macs / 1e6:.1f}",
+            f"{p.step_macs / 1e9:.1f}",
         ]
         for p in pairs
     ]  # fmt: skip
@@ -351,13 +359,24 @@ def cost_table(pairs: Iterable[costs.PairCost]) -> str:
 
 
 def spent_table(runs: Mapping[str, Sequence[RunConfig]], store: Store) -> str:
-    """Recorded training time, by table and device."""
+    """Recorded training time and energy, by table and device."""
+    parts = {name: costs.spent(part, store) for name, part in runs.items()}
+    parts["all, each run once"] = costs.spent(costs.once(runs), store)
+    metered = any(part.energy_runs for part in parts.values())
     rows: list[Sequence[str] | str] = []
-    for name, part in [*runs.items(), ("all, each run once", costs.once(runs))]:
-        spent = costs.spent(part, store)
-        hours = "; ".join(f"{s / 3600:.2f} ({html.escape(d)})" for d, s in spent.seconds.items())
-        rows.append([html.escape(name), str(spent.runs), str(spent.recorded), hours or "none yet"])
-    heads = ["paper profile", "runs", "recorded", "hours of training, by device"]
+    for name, part in parts.items():
+        hours = "; ".join(f"{s / 3600:.2f} ({html.escape(d)})" for d, s in part.seconds.items())
+        energy = f"{part.energy_kj / 3600:.2f} ({part.energy_runs} runs)" if part.energy_runs else ""
+        rows.append(
+            [html.escape(name), str(part.runs), str(part.recorded), hours or "none yet", *[energy] * metered]
+        )
+    heads = [
+        "paper profile",
+        "runs",
+        "recorded",
+        "hours of training, by device",
+        *["kWh of the GPU"] * metered,
+    ]
     return _table(heads, rows) + _note("Chapters share runs, and teachers: the last row counts each once.")
 
 

@@ -184,12 +184,10 @@ class _Measurement:
         self._round()
         self._set_repeats()
         self.say("comparing gradients with float64")
-        gradients = agreements(
-            self.work,
-            ["fp32", "bf16", "fp16"],
-            request.batch_norms[0],
-            self._gradient_images(),
-        )
+        with exact_kernels():
+            gradients = agreements(
+                self.work, ["fp32", "bf16", "fp16"], request.batch_norms[0], self._gradient_images()
+            )
         self.say("evaluating")
         evaluation = self._evaluate()
         rounds = self._rounds()

@@ -1,0 +1,87 @@
+"""The accuracy gate: pairs that differ in arithmetic alone, statistics by hand, a tiny run."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from conftest import tiny_plain
+
+from rkd.bench import gate
+from rkd.errors import ConfigError
+from rkd.experiments.settings import resolve
+from rkd.records import Record
+
+TINY = ["dataset=embedded", "train_images=100", "test_images=100", "epochs=1", "teacher=resnet8"]
+
+
+def record(run, last, status="finished"):
+    result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 0, "epochs": 1}
+    return Record(run, status, {}, result, {}, {})
+
+
+def test_pairs_differ_in_arithmetic_alone():
+    settings = resolve("table3", {"profile": "mini", "seeds": [0, 3], "precision": "bf16"})
+    pairs = gate.paired_runs(settings, "table3", "full", "auto")
+    assert [a.seed for a, _ in pairs] == [0, 3]
+    for a, b in pairs:
+        assert (a.precision, b.precision) == ("fp32", "auto") and a.id != b.id
+        assert dataclasses.replace(b, precision="fp32") == a
+        assert a.teacher == b.teacher and a.teacher.run.precision == "fp32"
+    with pytest.raises(ConfigError, match="unknown row of table3 'ful'"):
+        gate.paired_runs(settings, "table3", "ful", "auto")
+
+
+def test_statistics_by_hand():
+    runs = [(tiny_plain(seed=s), tiny_plain(seed=s, precision="bf16")) for s in range(4)]
+    values = [(70.0, 70.5), (71.0, 70.0), (69.0, 70.0), (72.0, None)]  # +0.5, -1, +1
+    records = {}
+    for (a, b), (one, other) in zip(runs, values, strict=True):
+        records[a.id] = record(a, one)
+        records[b.id] = record(b, other, "finished" if other is not None else "diverged")
+    found = gate.compare(runs, records, {}, "bf16")
+    assert found.differences == [0.5, -1.0, 1.0]
+    assert found.mean == pytest.approx(0.5 / 3)
+    deviations = [d - 0.5 / 3 for d in found.differences]
+    assert found.standard_error == pytest.approx(math.sqrt(sum(d * d for d in deviations) / 2 / 3))
+    assert found.pairs[3].quick is None and found.pairs[3].difference is None
+    alone = gate.compare(runs[:1], records, {}, "bf16")
+    assert alone.mean == 0.5 and math.isnan(alone.standard_error)
+    assert json.loads(alone.to_json())["derived"] == {"mean": 0.5, "standard_error": None}
+
+
+def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
+    out = tmp_path / "gate.json"
+    call = ["--profile", "smoke", "--seeds", "0", "--precision", "bf16", "--device", "cpu"]
+    call += [part for entry in TINY for part in ("--set", entry)]
+    call += ["--work", str(tmp_path / "work"), "--out", str(out)]
+    assert gate.main(call) == 0
+    text = capsys.readouterr().out
+    assert "bf16 %" in text and "mean difference" in text
+    records = sorted((tmp_path / "work" / "records").glob("*.json"))
+    assert len(records) == 3, "a teacher and two students"
+    times = [path.stat().st_mtime_ns for path in records]
+    first = gate.Gate.load(out)
+    assert first.arithmetic == "bf16" and first.header["train_images"] == 100 and len(first.pairs) == 1
+    assert gate.main(call) == 0
+    assert times == [path.stat().st_mtime_ns for path in records]
+    assert gate.Gate.load(out).pairs == first.pairs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "a,b"], "--seeds is 'a,b'"),
+        (["--precision", "fp32"], "nothing to compare"),
+        (["--precision", "fp8"], "unknown precision 'fp8'"),
+        (["--chapter", "table9"], "unknown chapter 'table9'"),
+        (["--set", "epochs"], "not of the form NAME=VALUE"),
+        (["--set", "epochs=[1"], "not valid YAML"),
+        (["--profile", "nope"], "unknown profile 'nope'"),
+        (["--device", "tpu9"], "unknown device 'tpu9'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(arguments, message, capsys):
+    assert gate.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
