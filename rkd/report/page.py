@@ -89,7 +89,9 @@ class Page:
 
     def table(self) -> HTML:
         """Published against measured."""
-        return HTML(tables.result_table(self.lines, self._done(), self._recorded(), self._here()))
+        columns = self._recorded()
+        table = tables.result_table(self.lines, self._done(), columns, self._here())
+        return HTML(table + self._about_recorded(columns))
 
     def figure(self) -> object:
         """The chapter's static figure."""
@@ -159,17 +161,43 @@ class Page:
     def _here(self) -> str:
         return f"profile {Path(self.settings.profile).stem}"
 
-    def _recorded(self) -> dict[str, Measured] | None:
-        """Committed paper-profile values of the same lines; None where this execution is that profile."""
-        if self.settings.profile == "paper" and not self.given:
-            return None
-        values = {"profile": "paper", **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
-        lines = self.chapter.lines(parameters.resolve(self.chapter.name, values))
-        store = store_for("paper")
-        return {
-            line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
-            for line in lines
-        }
+    def _recorded(self) -> dict[str, dict[str, Measured]]:
+        """Committed values of the same lines, beside this execution's: of the paper profile in any case, of the mini
+        profile where there are some."""
+        columns = {}
+        for profile in ("paper", "mini"):
+            if self.settings.profile == profile and not self.given:
+                continue
+            lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of(profile)))
+            store = store_for(profile)
+            column = {
+                line.key: measure(
+                    line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)}
+                )
+                for line in lines
+            }
+            if profile == "paper" or any(m.last for m in column.values()):
+                columns[f"recorded, {profile} profile: last epoch"] = column
+        return columns
+
+    def _values_of(self, profile: str) -> dict[str, str]:
+        return {"profile": profile, **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
+
+    def _about_recorded(self, columns: Mapping[str, object]) -> str:
+        """What the mini profile's column stands on."""
+        if not any("mini" in heading for heading in columns):
+            return ""
+        s = parameters.resolve(self.chapter.name, self._values_of("mini"))
+        lines = self.chapter.lines(s)
+        run = lines[-1].runs[0]
+        one_pair = not any(line.group for line in lines)
+        pair = f"{display_name(s.student)} ← {display_name(s.teacher)}, " if one_pair else ""
+        images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
+        return (
+            f'<p class="rkd-note">Mini profile: {pair}{run.epochs} epochs on {images} of '
+            f"{DATA_SETS.get(run.data.name, run.data.name)}. It can show a tendency; it neither confirms nor refutes a "
+            "published value.</p>"
+        )
 
     def _banner(self) -> str:
         run = self.lines[-1].runs[0]

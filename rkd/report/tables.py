@@ -17,7 +17,7 @@ _SOURCE_ORDER = {"ReviewKD paper": 0, "[Re] paper": 1, "[Re] README": 2}
 def result_table(
     lines: Sequence[Line],
     measured: Mapping[str, Measured],
-    recorded: Mapping[str, Measured] | None,
+    recorded: Mapping[str, Mapping[str, Measured]],
     here: str,
 ) -> str:
     """Published against measured, one row per line.
@@ -25,7 +25,7 @@ def result_table(
     Args:
         lines: of the chapter.
         measured: by line key, this execution.
-        recorded: by line key, the committed paper-profile runs; None leaves the column out.
+        recorded: heading of a further column -> by line key, committed runs of a profile.
         here: heading of this execution's columns.
     """
     repeated = same_runs(lines)
@@ -34,7 +34,7 @@ def result_table(
         "published",
         f"{here}: last epoch",
         "best epoch",
-        *([] if recorded is None else ["recorded, paper profile"]),
+        *recorded,
     ]
     rows, group = [], None
     for line in lines:
@@ -50,13 +50,8 @@ def result_table(
             _numbers(measured[line.key], "last"),
             _numbers(measured[line.key], "best"),
             *(
-                []
-                if recorded is None
-                else [
-                    _numbers(recorded[line.key], "last")
-                    if line.key in recorded
-                    else _badge("none", "missing")
-                ]
+                _numbers(column[line.key], "last") if line.key in column else _badge("none", "missing")
+                for column in recorded.values()
             ),
         ]
         rows.append(f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')

@@ -50,7 +50,7 @@ def test_mean_and_sample_standard_deviation():
 def test_nothing_measured_is_nan_and_missing():
     m = measure(LINE, {})
     assert math.isnan(m.mean()) and math.isnan(m.spread()) and m.missing == 4
-    html = tables.result_table([LINE], {"full": m}, None, "here")
+    html = tables.result_table([LINE], {"full": m}, {}, "here")
     assert "missing" in html and "nan" not in html and "0.00" not in html
 
 
@@ -58,7 +58,9 @@ def test_diverged_runs_are_counted_apart():
     m = measure(LINE, records(70.0, diverged=[RUNS[1]]))
     assert m.last == (70.0,) and m.diverged == 1 and m.missing == 2
     assert math.isnan(m.spread())
-    html = tables.result_table([LINE], {"full": m}, {"full": measure(LINE, {})}, "here")
+    html = tables.result_table(
+        [LINE], {"full": m}, {"recorded, paper profile": {"full": measure(LINE, {})}}, "here"
+    )
     assert (
         "1 diverged" in html
         and "2 missing" in html
@@ -75,7 +77,7 @@ def test_provenance_names_every_run():
 
 def test_text_is_escaped():
     line = Line("x", "<b>", RUNS[:1], note="a & b")
-    html = tables.result_table([line], {"x": measure(line, {})}, None, "<here>")
+    html = tables.result_table([line], {"x": measure(line, {})}, {}, "<here>")
     assert "<b>" not in html and "&lt;b&gt;" in html and "a &amp; b" in html and "<here>" not in html
 
 
@@ -99,3 +101,23 @@ def test_figures_show_what_was_measured(together):
 def test_figures_without_any_measurement():
     figures.dot_plot([LINE], {"full": measure(LINE, {})}, "here", False)
     figures.weight_plot([Line("w", "w", RUNS, x=0.5)], {"w": measure(LINE, {})}, "here")
+
+
+def test_mini_records_get_a_column_of_their_own_where_there_are_some(tmp_path, monkeypatch):
+    """Labelled with what they stand on; without any, the column is left out."""
+    from rkd.records import Record, Store
+    from rkd.report import page as page_module
+
+    stores = {name: Store(tmp_path / name, tmp_path / "work") for name in ("paper", "mini", "smoke")}
+    monkeypatch.setattr(page_module, "store_for", lambda profile: stores[profile])
+    monkeypatch.setattr(page_module, "store_of", lambda settings: stores["smoke"])
+    page = page_module.Page("table3", {"profile": "smoke", "on_missing": "skip"})
+    page.run()
+    assert "recorded, paper profile" in page.table().data and "mini" not in page.table().data
+    mini = page.chapter.lines(page_module.parameters.resolve("table3", {"profile": "mini"}))[-1].runs[0]
+    cost = {"train_seconds": 1.0, "gang": 1}
+    result = {"last_accuracy": 24.5, "best_accuracy": 25.0, "best_epoch": 3, "epochs": 4}
+    stores["mini"].save(Record(mini, "finished", {"test_accuracy": [24.5]}, result, cost, {}))
+    html = page.table().data
+    assert "recorded, mini profile" in html and "24.50" in html and "n = 1" in html
+    assert "Mini profile: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100" in html
