@@ -110,7 +110,7 @@ class PerformancePage:
                 handle.update({"text/plain": text}, raw=True)
 
             self.result = measure(self.request, say)
-            say("measured")
+            handle.update({"text/html": ""}, raw=True)
         return HTML(header_table(self.result))
 
     def table(self) -> HTML:
@@ -215,14 +215,14 @@ def times_table(result: Result) -> str:
         ratio = result.ratio(row)
         return [
             f"{row.median_ms:.2f} ({row.best_ms:.2f})", f"{row.images_per_second:,.0f}",
-            f"<strong>{ratio.median:.2f}</strong> ({ratio.low:.2f} to {ratio.high:.2f})", f"{ratio.best:.2f}",
+            f"<strong>{ratio.median:.2f}</strong> ({ratio.low:.2f}–{ratio.high:.2f})",
             f"{row.cold_seconds:.1f}", f"{result.epoch_seconds(row):,.1f}",
             f"{result.run_seconds(row) / 3600:.2f}",
         ]  # fmt: skip
 
     note = (
         f"An epoch is {EPOCH_IMAGES:,} training images at the median rate and {EVALUATION_IMAGES:,} test images at the "
-        f"measured one; a run is {EPOCHS} epochs. Quartiles are over rounds."
+        f"measured one; a run is {EPOCHS} epochs. Ratios are medians over rounds, with quartiles."
         + " A compiled variant's first step uses what earlier ones have compiled."
         * (result.header["compile"] != "no")
     )
