@@ -1,6 +1,7 @@
 """Where runs come from: gangs, teachers of every kind, own networks, own data."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from rkd.experiments import gang
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.execute import Executor, gangs, pick_device, required
 from rkd.experiments.settings import resolve
+from rkd.records.teachers import save_teacher, teacher_file
 from rkd.review import ReviewOptions
+from rkd.training import checkpoint
 
 
 def test_gangs_share_everything_the_batches_depend_on():
@@ -53,6 +56,28 @@ def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(l
     assert executor.evaluate(teacher, "best") == pytest.approx(
         store.load(teacher.id).accuracy("best"), abs=1e-4
     )
+
+
+def test_committed_teacher_serves_where_the_full_weights_are_missing(store, silent, tmp_path):
+    config = tiny_review(teacher_weights="best", epochs=1)
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    teacher = config.teacher.run
+    accuracy = executor.run([teacher])[teacher.id].accuracy("best")
+    full = store.folder(teacher.id) / "best.pt"
+    weights = checkpoint.load(full)["student"]
+    header = {
+        "run": teacher.id, "network": teacher.network, "weights": "best", "accuracy": accuracy,
+        "accuracy_fp16": accuracy, "data": "embedded", "normalisation": "embedded",
+    }  # fmt: skip
+    save_teacher(teacher_file(store, teacher.id, "best"), weights, header)
+    shutil.rmtree(store.folder(teacher.id))
+    record = executor.run([config])[config.id]
+    assert record.provenance["teacher"]["stored"] == "fp16"
+    assert len(silent.titles) == 2, "the teacher was not trained again"
+    network, _ = executor.network(teacher, "best")
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, weights[name].half().float(), rtol=0, atol=0)
 
 
 def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
