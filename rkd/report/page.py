@@ -177,7 +177,7 @@ class Page:
                 for line in lines
             }
             if profile == "paper" or any(m.last for m in column.values()):
-                columns[f"recorded, {profile} profile: last epoch"] = column
+                columns[f"recorded: {profile} profile"] = column
         return columns
 
     def _values_of(self, profile: str) -> dict[str, str]:

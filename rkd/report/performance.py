@@ -207,8 +207,8 @@ def header_table(result: Result) -> str:
 def times_table(result: Result) -> str:
     """One row per variant: times, ratios, what they come to."""
     heads = [
-        "step of one student", "ms: median (best)", "images/s", "× conventional: median (quartiles)", "best",
-        "first step, s", "s/epoch", "h/run",
+        "step of one student", "ms: median (best)", "images/s", "× conventional (quartiles)", "first step, s",
+        "s/epoch", "h/run",
     ]  # fmt: skip
 
     def cells(row: Row) -> list[str]:

@@ -83,7 +83,9 @@ def test_header_is_honest_and_escaped(result):
 
 
 def test_times_and_ratios(result):
-    rows = {row[0]: row[1:] for row in cells(performance.times_table(result))}
+    table = cells(performance.times_table(result))
+    assert {len(row) for row in table if len(row) > 1} == {7}, "as many heads as cells"
+    rows = {row[0]: row[1:] for row in table}
     assert rows["conventional"][:3] == ["300.00 (200.00)", "213", "1.00 (1.00–1.00)"]
     assert rows["bf16"][:3] == ["65.00 (50.00)", "985", "4.50 (4.25–4.75)"]  # rounds: 4 and 5
     assert rows["bf16"][3:] == ["0.5", "55.8", "3.72"]  # 50,000 / 984.6 + 10,000 / 2,000; 240 of them

@@ -113,11 +113,11 @@ def test_mini_records_get_a_column_of_their_own_where_there_are_some(tmp_path, m
     monkeypatch.setattr(page_module, "store_of", lambda settings: stores["smoke"])
     page = page_module.Page("table3", {"profile": "smoke", "on_missing": "skip"})
     page.run()
-    assert "recorded, paper profile" in page.table().data and "mini" not in page.table().data
+    assert "recorded: paper profile" in page.table().data and "mini" not in page.table().data
     mini = page.chapter.lines(page_module.parameters.resolve("table3", {"profile": "mini"}))[-1].runs[0]
     cost = {"train_seconds": 1.0, "gang": 1}
     result = {"last_accuracy": 24.5, "best_accuracy": 25.0, "best_epoch": 3, "epochs": 4}
     stores["mini"].save(Record(mini, "finished", {"test_accuracy": [24.5]}, result, cost, {}))
     html = page.table().data
-    assert "recorded, mini profile" in html and "24.50" in html and "n = 1" in html
+    assert "recorded: mini profile" in html and "24.50" in html and "n = 1" in html
     assert "Mini profile: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100" in html
