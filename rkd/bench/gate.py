@@ -19,14 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rkd import paths
 from rkd.bench.result import FORMAT, read_json
 from rkd.errors import ConfigError, RecordError, RkdError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.execute import Executor, pick_device
-from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.settings import Settings, assignments, resolve
 from rkd.experiments.workspace import data_root
 from rkd.files import replacing
 from rkd.records import Record, Store
@@ -196,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
     device = pick_device(options.device)
-    given = {"profile": options.profile, "seeds": _seeds(options.seeds), **_pairs(options.set)}
+    given = {"profile": options.profile, "seeds": _seeds(options.seeds), **assignments(options.set)}
     if options.data_root is not None:
         given["data_root"] = options.data_root
     settings = resolve(options.chapter, {**given, "device": options.device})
@@ -228,7 +226,7 @@ def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
         "test_images": some.provenance["test_images"],
         "epochs": first.epochs,
         "batch_size": first.batch_size,
-        "given": _pairs(options.set),
+        "given": assignments(options.set),
     }
     gate = compare(runs, records, header, quick)
     path = Path(options.out) if options.out else _default_path(str(machine["device_name"]))
@@ -241,19 +239,6 @@ def _seeds(text: str) -> list[int]:
     if not re.fullmatch(r"\d+(,\d+)*", text.replace(" ", "")):
         raise ConfigError(f"--seeds is {text!r}; write numbers with commas between them, for example 0,1,2")
     return [int(part) for part in text.split(",")]
-
-
-def _pairs(entries: Sequence[str]) -> dict[str, Any]:
-    found = {}
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        if not (equals and name):
-            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=30")
-        try:
-            found[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {entry!r}: the value is not valid YAML") from error
-    return found
 
 
 def _default_path(device_name: str) -> Path:

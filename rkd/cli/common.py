@@ -3,10 +3,6 @@
 import argparse
 from typing import Any
 
-import yaml
-
-from rkd.errors import ConfigError
-
 
 def add_profile(parser: argparse.ArgumentParser, default: str = "smoke") -> None:
     parser.add_argument(
@@ -43,14 +39,8 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: a --set that is not NAME=VALUE with a YAML value.
     """
+    from rkd.experiments.settings import assignments
+
     named = ("recipe", "data_root", "results", "device", "precision", "compile")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
-    for entry in options.set:
-        name, equals, text = entry.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
-        try:
-            given[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {entry!r}: the value is not valid YAML") from error
-    return given
+    return given | assignments(options.set)

@@ -6,7 +6,7 @@ given explicitly (papermill, the command line, a notebook's parameters cell). No
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,24 @@ def load_profile(profile: str) -> dict[str, Any]:
                     f"{path.name} gives {name} both for all chapters and in the budget of {chapter}"
                 )
     return values
+
+
+def assignments(entries: Iterable[str]) -> dict[str, Any]:
+    """Values by name from texts of the form NAME=VALUE, each value as YAML.
+
+    Raises:
+        ConfigError: of another form.
+    """
+    found = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
+        try:
+            found[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {entry!r}: the value is not valid YAML") from error
+    return found
 
 
 def _read(path: Path) -> Any:
