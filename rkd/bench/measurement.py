@@ -27,7 +27,6 @@ from rkd.bench.variants import (
     Variant,
     Workload,
     contestant,
-    exact_kernels,
     variants,
 )
 from rkd.errors import ConfigError, unknown
@@ -35,7 +34,7 @@ from rkd.experiments.execute import pick_device
 from rkd.models import canonical
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
-from rkd.training.arithmetic import PRECISIONS
+from rkd.training.arithmetic import PRECISIONS, exact_kernels
 
 LEAST_ROUNDS = 3
 STRETCH = {

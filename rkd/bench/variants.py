@@ -19,6 +19,7 @@ from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
 from rkd.models import tap_shapes
 from rkd.training import FrozenTeacher, Learner, RunConfig
+from rkd.training.arithmetic import exact_kernels
 from rkd.training.learner import build_method, build_network
 from rkd.training.program import Program, cuda_graph
 
@@ -161,11 +162,6 @@ class Workload:
         """(channels, height) of the maps of both networks' stages."""
         shapes = [tap_shapes(network) for network in (self.student_network(), self.teacher_network())]
         return sorted({(c, h) for found in shapes for c, h, _ in found.stages})
-
-
-def exact_kernels() -> AbstractContextManager[object]:
-    """cuDNN as `experiments.gang` sets it: deterministic, and fp32 is fp32."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 class Contestant(Protocol):

@@ -21,6 +21,7 @@ from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import FrozenTeacher, Learner, RunConfig, TeacherConfig, arithmetic, checkpoint, train
+from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
 from rkd.training.learner import build_method, build_network
 from rkd.training.program import cuda_graph
@@ -141,12 +142,8 @@ class Gang:
         """Train and record; False when it was stopped, with everything saved."""
         first, progress = self.configs[0], self.around.progress
         progress.begin(_title(self.configs), first.epochs, len(self.images.train_y))
-        # As the released codes: deterministic kernels. And fp32 means fp32, where cuDNN would take TF32 by itself.
-        exact = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
         try:
-            with exact:
+            with exact_kernels():
                 ended = train(
                     self.learners,
                     self.images,

@@ -1,5 +1,6 @@
 """In which precision a device computes a run."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -51,3 +52,9 @@ def arithmetic(precision: str, device: torch.device) -> Arithmetic:
 def native_bf16() -> bool:
     """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX); elsewhere bf16 is emulated, and slow."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def exact_kernels() -> AbstractContextManager[object]:
+    """cuDNN while a run is trained: deterministic, as in the released codes, and fp32 is fp32, where cuDNN would take
+    TF32 by itself."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
