@@ -142,13 +142,15 @@ def _distinct(rows: pd.DataFrame) -> tuple[Published, ...]:
     return tuple(found.values())
 
 
-def context_lines(builder: Builder, teacher: str, student: str, group: str = "") -> list[Line]:
+def context_lines(
+    builder: Builder, teacher: str, student: str, group: str = "", prefix: str = ""
+) -> list[Line]:
     """The teacher, and the student trained without it: what every other line is to be held against."""
     from rkd.models import display_name
 
     lines = [
         Line(
-            f"{group}teacher",
+            f"{prefix}teacher",
             f"teacher {display_name(teacher)}",
             (builder.teacher(teacher),),
             group,
@@ -157,7 +159,7 @@ def context_lines(builder: Builder, teacher: str, student: str, group: str = "")
             role="teacher",
         ),
         Line(
-            f"{group}student",
+            f"{prefix}student",
             f"{display_name(student)} alone",
             tuple(builder.plain(student, seed) for seed in builder.settings.seeds),
             group,

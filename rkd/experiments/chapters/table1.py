@@ -4,7 +4,7 @@ from rkd import claims
 from rkd.errors import ConfigError
 from rkd.experiments.chapters.base import Line, chapter, context_lines, published, same_network
 from rkd.experiments.recipes import Builder
-from rkd.models import display_name
+from rkd.models import canonical, display_name
 
 PAIRS = (
     ("resnet56", "resnet20"),
@@ -26,7 +26,8 @@ def pair_lines(builder: Builder, table: str, default: tuple[tuple[str, str], ...
         )
     for teacher, student in pairs:
         group = f"{display_name(student)} ← {display_name(teacher)}"
-        lines += context_lines(builder, teacher, student, group)
+        prefix = f"{canonical(student)}-{canonical(teacher)}-"
+        lines += context_lines(builder, teacher, student, group, prefix)
         in_table = published(
             source="re_paper", table=table, method="ReviewKD", **_as_printed(table, teacher, student)
         )
@@ -35,7 +36,7 @@ def pair_lines(builder: Builder, table: str, default: tuple[tuple[str, str], ...
         known = {(p.source, p.value) for p in in_table} | {("[Re] README", p.value) for p in in_table}
         lines.append(
             Line(
-                f"{group}reviewkd",
+                f"{prefix}reviewkd",
                 f"{display_name(student)} with ReviewKD",
                 tuple(builder.review(teacher, student, seed) for seed in builder.settings.seeds),
                 group,
