@@ -14,6 +14,7 @@ from rkd.data import ImageSet
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.gang import Gang, Surroundings, load_images, load_run_weights, place, weights_file
 from rkd.experiments.progress import Progress, default_progress
+from rkd.experiments.snapshots import SnapshotTaker, snapshots_path
 from rkd.records import Record, Store
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
 from rkd.training.probe import linear_probe
@@ -122,12 +123,19 @@ class Executor:
             self._progress = default_progress()
         return self._progress
 
-    def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:
+    def run(
+        self,
+        configs: Iterable[RunConfig],
+        on_missing: str = "train",
+        snapshots: SnapshotTaker | None = None,
+    ) -> dict[str, Record]:
         """Records by run id, of all that are recorded in the end.
 
         Args:
             configs: the runs wanted.
             on_missing: "train" them, "skip" them (absent from the result), or raise.
+            snapshots: keep maps of these runs while they train; a run that is recorded without its maps is trained
+                again for them where missing runs are trained, and its record stays as it is.
 
         Raises:
             MissingRunsError: on_missing is "error" and some run is not recorded.
@@ -142,13 +150,16 @@ class Executor:
                 f"{len(missing)} of {len(wanted)} runs are not recorded in {self.store.records} ({listed}); "
                 "train them (on_missing: train) or show them as missing (on_missing: skip)"
             )
+        if on_missing == "train" and snapshots is not None:
+            missing = [config for config in wanted if not self._ended(config, snapshots=snapshots)]
         if missing and on_missing == "train":
             for config in missing:
                 datasets.check(config.data, self.data_root)
             teachers = {c.teacher.run.id: c.teacher.run for c in missing if self._needs_training(c.teacher)}
             self._train_all(list(teachers.values()), weights=True)
             if not self.stopped:
-                self._train_all([config for config in missing if config.id not in teachers])
+                others = [config for config in missing if config.id not in teachers]
+                self._train_all(others, snapshots=snapshots)
         return {config.id: self.store.load(config.id) for config in wanted if self.store.has(config.id)}
 
     def weights_file(self, run: str, which: str) -> Path | None:
@@ -180,11 +191,16 @@ class Executor:
         run = teacher.run.id
         return not (self.store.has(run) and self.weights_file(run, teacher.weights))
 
-    def _train_all(self, configs: Sequence[RunConfig], weights: bool = False) -> None:
+    def _train_all(
+        self,
+        configs: Sequence[RunConfig],
+        weights: bool = False,
+        snapshots: SnapshotTaker | None = None,
+    ) -> None:
         """Train what no other process is training, in gangs, until every run is recorded or `stop` says so. A run that
         another process holds is waited for, and taken over if that process dies."""
         waited = False
-        while left := [config for config in configs if not self._ended(config, weights)]:
+        while left := [config for config in configs if not self._ended(config, weights, snapshots)]:
             trained = False
             for members in gangs(left, self.gang, across_seeds=self.device.type == "cuda"):
                 if self.stop(0.0):
@@ -192,10 +208,10 @@ class Executor:
                     return
                 with ExitStack() as held:
                     ours = [c for c in members if held.enter_context(self.store.lock(c.id, wait=False))]
-                    ours = [c for c in ours if not self._ended(c, weights)]
+                    ours = [c for c in ours if not self._ended(c, weights, snapshots)]
                     if ours:
                         trained = True
-                        if not self._train_gang(ours):
+                        if not self._train_gang(ours, snapshots):
                             return
             if not trained:
                 if not waited:
@@ -204,17 +220,23 @@ class Executor:
                 waited = True
                 time.sleep(POLL_SECONDS)
 
-    def _ended(self, config: RunConfig, weights: bool) -> bool:
+    def _ended(
+        self, config: RunConfig, weights: bool = False, snapshots: SnapshotTaker | None = None
+    ) -> bool:
         wanted = ("last", "best") if weights else ()
+        if snapshots is not None and snapshots.wants(config):
+            diverged = self.store.has(config.id) and self.store.load(config.id).status != "finished"
+            if not (diverged or snapshots_path(self.store, config.id).exists()):
+                return False
         return self.store.has(config.id) and all(self.weights_file(config.id, which) for which in wanted)
 
-    def _train_gang(self, configs: Sequence[RunConfig]) -> bool:
+    def _train_gang(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool:
         """Train runs whose locks are held; False when stopped. A gang too large for the device's memory is halved,
         and goes on from its checkpoints."""
         left = list(configs)
         while left:
             members, left = left[: self.gang], left[self.gang :]
-            ended = self._attempt(members)
+            ended = self._attempt(members, snapshots)
             if ended is None:
                 gc.collect()  # the failed step's tensors
                 if self.device.type == "cuda":
@@ -229,10 +251,17 @@ class Executor:
                 return False
         return True
 
-    def _attempt(self, configs: Sequence[RunConfig]) -> bool | None:
+    def _attempt(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool | None:
         """Whether the gang was trained to its end (False: stopped); None: it did not fit into memory."""
         around = Surroundings(
-            self.store, self.data_root, self.device, self.engine, self.progress, self.labels, self.stop
+            self.store,
+            self.data_root,
+            self.device,
+            self.engine,
+            self.progress,
+            self.labels,
+            self.stop,
+            snapshots,
         )
         try:
             return Gang(configs, around).train()

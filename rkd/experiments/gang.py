@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rkd import models
 from rkd.data import DataConfig, ImageSet
 from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
+from rkd.experiments.snapshots import SnapshotTaker, snapshots_path
 from rkd.files import sha256
 from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
@@ -105,6 +107,7 @@ class Surroundings:
     progress: Progress
     labels: dict[str, str]
     stop: Callable[[float], bool]
+    snapshots: SnapshotTaker | None = None
 
 
 class Gang:
@@ -209,6 +212,8 @@ class Gang:
         folder = self.around.store.folder(learner.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
+        if self.around.snapshots is not None and self.teacher is not None:
+            self.around.snapshots.take(learner, self.teacher.network, self.images, folder)
         self.around.progress.epoch(learner)
 
     def _count_energy(self) -> None:
@@ -238,6 +243,10 @@ class Gang:
         )
         if not store.has(config.id):  # weights of a recorded teacher may have been trained again
             store.save(self._record(learner))
+        if (folder / "maps.npz").exists():
+            kept = snapshots_path(store, config.id)
+            kept.parent.mkdir(exist_ok=True)
+            os.replace(folder / "maps.npz", kept)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _record(self, learner: Learner) -> Record:

@@ -31,21 +31,40 @@ def _fuse(x: Tensor, residual: Tensor, attention: nn.Sequential | None) -> Tenso
         x: (B, C, h, w).
         residual: (B, C, any size).
     """
-    size, channels = x.shape[-2:], x.shape[1]
     if attention is None:
-        return x + _resize(residual, size)
-    conv = attention[0]
+        return x + _resize(residual, x.shape[-2:])
+    return WeightedSum.apply(x, _resize(residual, x.shape[-2:]), _attention_maps(x, residual, attention))
+
+
+def _attention_maps(x: Tensor, residual: Tensor, attention: nn.Sequential) -> Tensor:
+    """(B, 2, h, w) in (0, 1): where the student's map counts, and where the residual does."""
+    conv, channels = attention[0], x.shape[1]
     half, other_half = conv.weight.split(channels, dim=1)
-    z = F.conv2d(x, half, conv.bias) + _resize(F.conv2d(residual, other_half), size)
-    z = torch.sigmoid(z)  # (B, 2, h, w)
-    return WeightedSum.apply(x, _resize(residual, size), z)
+    z = F.conv2d(x, half, conv.bias) + _resize(F.conv2d(residual, other_half), x.shape[-2:])
+    return torch.sigmoid(z)
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
 
 
-class ABF(nn.Module):
+class _Block(nn.Module):
+    """What the two blocks share: a look at their attention."""
+
+    conv1: nn.Module
+    residual_conv: nn.Module | None
+    att_conv: nn.Sequential | None
+
+    def attention_maps(self, x: Tensor, residual: Tensor | None) -> Tensor | None:
+        """The two attention maps of a forward pass, (B, 2, h, w) in (0, 1): first the student map's, then the
+        residual's; None where the block has no attention or nothing to fuse. Arguments as of `forward`."""
+        if self.att_conv is None or residual is None:
+            return None
+        projected = residual if self.residual_conv is None else self.residual_conv(residual)
+        return _attention_maps(self.conv1(x), projected, self.att_conv)
+
+
+class ABF(_Block):
     """One level of the review path: fuses a student map with what the deeper level passed on.
 
     Args:
@@ -99,7 +118,7 @@ class ABF(nn.Module):
         return output, output if self.pass_output else x
 
 
-class DirectABF(nn.Module):
+class DirectABF(_Block):
     """The [Re] code's block for "residual output same as ABF output" (Table 6): no mid width and no final
     convolution; 3x3 convolutions bring both maps to the teacher's channels, and their fusion is output and residual
     at once. As committed, its channel counts do not fit; here they are those of the deeper level's output."""

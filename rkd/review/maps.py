@@ -1,0 +1,85 @@
+"""What the method sees inside: per level, the two attention maps and the pair of maps that is compared."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rkd.review.framework import ReviewKD
+from rkd.review.levels import level_maps
+
+
+@dataclass(frozen=True)
+class LevelMaps:
+    """One level of one forward pass over B images.
+
+    Attributes:
+        level: "pooled", "stage 3", ..., "stem".
+        attention: (B, 2, h, w) in (0, 1): where the student's own map counts, and where the residual does. None at the
+            deepest level, without attention, and for connectors that do not fuse.
+        fused: (B, C, H, W), the student's side of the comparison.
+        teacher: (B, C, H, W), the teacher's.
+    """
+
+    level: str
+    attention: Tensor | None
+    fused: Tensor
+    teacher: Tensor
+
+
+@torch.no_grad()
+def level_maps_of(
+    review: ReviewKD, student: nn.Module, teacher: nn.Module, images: Tensor
+) -> list[LevelMaps]:
+    """Every level's maps, deep to shallow, all modules in eval mode and left in the mode they were in.
+
+    Args:
+        review: the method of the pair.
+        student, teacher: its networks, on one device and in one precision with it.
+        images: normalised, (B, 3, H, W).
+
+    Example:
+        >>> from rkd import models
+        >>> pair = models.build("resnet8"), models.build("resnet14")
+        >>> levels = level_maps_of(ReviewKD(*pair), *pair, torch.zeros(1, 3, 32, 32))
+        >>> [(m.level, m.attention is not None and tuple(m.attention.shape)) for m in levels]
+        [('pooled', False), ('stage 3', (1, 2, 8, 8)), ('stage 2', (1, 2, 16, 16)), ('stage 1', (1, 2, 32, 32))]
+    """
+    options, count = review.options, len(review.levels)
+    with _evaluating(review, student, teacher):
+        ours = level_maps(student.taps(images), options.student_tap, options.stem)[-count:]
+        theirs = level_maps(teacher.taps(images), options.teacher_tap, options.stem)[-count:]
+        sizes = [t.shape[-2:] for t in theirs]
+        fused = review.connector(ours, sizes)
+        attention = _attention(review, ours, sizes)
+    names = [row["level"] for row in review.describe()]
+    return [
+        LevelMaps(name, z, f, t)
+        for name, z, f, t in zip(names, attention, reversed(fused), reversed(theirs), strict=True)
+    ]
+
+
+def _attention(review: ReviewKD, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor | None]:
+    """Attention of each block, deep to shallow."""
+    if review.options.connector != "residual":
+        return [None] * len(maps)
+    found, passed_on = [], None
+    for block, x, size in zip(review.connector.abfs, reversed(maps), reversed(sizes), strict=True):
+        found.append(block.attention_maps(x, passed_on))
+        passed_on = block(x, passed_on, size)[1]
+    return found
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """All in eval mode; each submodule's own mode is restored."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

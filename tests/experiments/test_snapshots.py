@@ -1,0 +1,136 @@
+"""Maps kept beside a record: what they hold, when they are taken, and that training does not notice."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_plain, tiny_review
+
+from rkd import models
+from rkd.errors import ConfigError, RecordError
+from rkd.experiments.execute import Executor
+from rkd.experiments.snapshots import SnapshotTaker, load_snapshots, snapshots_path
+from rkd.review import ReviewKD, ReviewOptions
+from rkd.review.maps import level_maps_of
+
+
+@pytest.mark.parametrize("residual", ["mid", "output", "output_direct"])
+def test_attention_is_what_the_block_computes(residual):
+    """Against the plain formula: concatenate, convolve, sigmoid."""
+    torch.manual_seed(0)
+    student, teacher = models.build("resnet8").double(), models.build("resnet14").double()
+    review = ReviewKD(student, teacher, ReviewOptions(residual=residual)).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    levels = level_maps_of(review, student, teacher, images)
+    assert [maps.level for maps in levels] == ["pooled", "stage 3", "stage 2", "stage 1"]
+    assert levels[0].attention is None
+
+    for module in (student, teacher, review):
+        module.eval()
+    taps, passed_on = student.taps(images), None
+    for maps, block, x in zip(
+        levels, review.connector.abfs, [taps.pooled[:, :, None, None], *reversed(taps.stages)], strict=True
+    ):
+        if passed_on is not None:
+            projected = passed_on if block.residual_conv is None else block.residual_conv(passed_on)
+            projected = torch.nn.functional.interpolate(projected, size=x.shape[-2:], mode="nearest")
+            z = torch.sigmoid(block.att_conv[0](torch.cat([block.conv1(x), projected], 1)))
+            torch.testing.assert_close(maps.attention, z, rtol=1e-10, atol=1e-12)
+        output, passed_on = block(x, passed_on, maps.teacher.shape[-2:])
+        torch.testing.assert_close(maps.fused, output)
+    torch.testing.assert_close(levels[1].teacher, teacher.taps(images).stages_pre[2])
+
+
+def test_modes_of_all_parts_are_restored():
+    student, teacher = models.build("resnet8"), models.build("resnet14")
+    review = ReviewKD(student, teacher)
+    student.train(), teacher.eval(), review.train()
+    teacher.get_submodule("bn1").train()  # as with statistics of the batch
+    before = {part: part.training for net in (student, teacher, review) for part in net.modules()}
+    statistics = teacher.bn1.running_mean.clone()
+    level_maps_of(review, student, teacher, torch.randn(2, 3, 32, 32))
+    assert before == {part: part.training for net in (student, teacher, review) for part in net.modules()}
+    assert torch.equal(teacher.bn1.running_mean, statistics)
+
+
+def test_other_connectors_have_no_attention():
+    student, teacher = models.build("resnet8"), models.build("resnet14")
+    for options in (
+        ReviewOptions(connector="none", loss="l2", stem=True),
+        ReviewOptions(connector="mechanism"),
+        ReviewOptions(attention=False),
+    ):
+        levels = level_maps_of(
+            ReviewKD(student, teacher, options), student, teacher, torch.zeros(1, 3, 32, 32)
+        )
+        assert all(maps.attention is None for maps in levels)
+        assert all(maps.fused.shape == maps.teacher.shape for maps in levels)
+
+
+def test_due_epochs():
+    assert SnapshotTaker().due(1) == (1,) and SnapshotTaker().due(4) == (1, 2, 3, 4)
+    due = SnapshotTaker(epochs=12).due(240)
+    assert due[0] == 1 and due[-1] == 240 and len(due) == 12
+    assert np.all(np.diff(np.diff(due)) >= -1), "early epochs stand closer together"
+    assert SnapshotTaker(epochs=1).due(7) == (7,)
+    with pytest.raises(ConfigError, match="images is 0"):
+        SnapshotTaker(images=0)
+
+
+def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_path):
+    config = tiny_review()
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    record = executor.run([config, tiny_plain()], snapshots=SnapshotTaker(images=3))[config.id]
+    kept = load_snapshots(store, config.id)
+    assert kept.epochs == (1, 2) and kept.levels == ("pooled", "stage 3", "stage 2", "stage 1")
+    assert kept.images.shape == (3, 32, 32, 3) and len(set(kept.labels.tolist())) == 3 == len(kept.classes)
+    assert kept.attention(1, "pooled") is None
+    first, last = kept.attention(1, "stage 1"), kept.attention(2, "stage 1")
+    assert first.shape == (3, 2, 32, 32) and 0 <= first.min() < first.max() <= 1
+    assert not np.array_equal(first, last)
+    student, teacher = kept.pair("stage 2")
+    assert student.shape == teacher.shape == (3, 16, 16) and teacher.std() > 0
+    assert load_snapshots(store, tiny_plain().id) is None, "nothing to show of an undistilled run"
+
+    other = type(store)(tmp_path / "other", tmp_path / "otherwork")
+    plain = Executor(other, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert (plain.curves, plain.result) == (record.curves, record.result)
+
+    # Recorded without maps: trained again for them, the record untouched. With maps: nothing is trained.
+    before = other.path(config.id).read_bytes()
+    begun = len(silent.titles)
+    Executor(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
+    assert other.path(config.id).read_bytes() == before and len(silent.titles) == begun + 1
+    again = load_snapshots(other, config.id)
+    assert all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
+    Executor(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
+    assert len(silent.titles) == begun + 1
+
+
+def test_the_pair_is_the_channel_in_which_the_teacher_varies_most(store, silent, tmp_path):
+    config = tiny_review(epochs=1)
+    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    executor.run([config], snapshots=SnapshotTaker(images=4))
+    kept = load_snapshots(store, config.id)
+    from rkd.data import evaluation_batches, load
+    from rkd.training.learner import build_network
+
+    images = load(config.data, tmp_path)
+    teacher = build_network(config.teacher.run, images.classes).eval()
+    places = [images.test_y.tolist().index(int(label)) for label in kept.labels]
+    x, _ = next(evaluation_batches(images.test_x[places], images.test_y[places], images.mean, images.std, 10))
+    with torch.no_grad():
+        maps = teacher.taps(x).stages_pre[0]
+    channel = maps.double().var(dim=(0, 2, 3), correction=0).argmax()
+    np.testing.assert_allclose(kept.pair("stage 1")[1], maps[:, channel].numpy(), atol=2e-2, rtol=2e-2)
+
+
+def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):
+    config = tiny_review(epochs=1)
+    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
+    path = snapshots_path(store, config.id)
+    (path.parent / "000000000000.npz").write_bytes(path.read_bytes())
+    with pytest.raises(RecordError, match=f"holds maps of run {config.id}"):
+        load_snapshots(store, "000000000000")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match="is damaged"):
+        load_snapshots(store, config.id)
