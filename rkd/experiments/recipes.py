@@ -74,6 +74,7 @@ class Builder:
         options: Mapping[str, Any] | None = None,
         ce_weight: float | None = None,
         own: bool = False,
+        teacher_values: Mapping[str, Any] | None = None,
     ) -> RunConfig:
         """A student distilled by ReviewKD.
 
@@ -83,6 +84,7 @@ class Builder:
             options: ReviewKD options of this row; what the settings give explicitly wins over them...
             ce_weight: of this row; None: the settings', else the recipe's.
             own: ...unless this is set: then the row's options win (a chapter that sweeps them).
+            teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
         """
         given = self.settings.review_options()
         row = dict(options or {})
@@ -93,20 +95,24 @@ class Builder:
         }
         if ce_weight is None:
             ce_weight = self._either(self.settings.ce_weight, self.recipe["ce_weight"])
-        teacher_values = dict(self.recipe["teacher"])
-        if self.settings.teacher_batch_norm is not None:
-            teacher_values["batch_norm"] = self.settings.teacher_batch_norm
+        given_teacher = (
+            {"batch_norm": self.settings.teacher_batch_norm} if self.settings.teacher_batch_norm else {}
+        )
         return RunConfig(
             **self._common(student, seed, self.epochs),
             ce_weight=ce_weight,
             method="reviewkd",
             options=build_dataclass(ReviewOptions, review),
-            teacher=self._teacher_of(teacher, teacher_values),
+            teacher=self._teacher_of(
+                teacher, {**self.recipe["teacher"], **given_teacher, **(teacher_values or {})}
+            ),
         )
 
     def _teacher_of(self, network: str, values: Mapping[str, Any]) -> TeacherConfig:
         checkpoint = self.settings.teacher_checkpoint
-        if checkpoint is None:
+        if (
+            checkpoint is None or values["weights"] == "random"
+        ):  # an untrained network comes from its seed alone
             return TeacherConfig(run=self.teacher(network), **values)
         check_name(network)
         path = paths.home() / checkpoint

@@ -15,6 +15,7 @@ from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.models import canonical, display_name
+from rkd.records import Record
 from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.diagrams import show
@@ -74,14 +75,17 @@ class Page:
         configs = [config for line in self.lines for config in line.runs]
         wanted = {config.id for config in configs}
         before = {run for run in wanted if self.store.has(run)}
-        executor = Executor(
-            self.store,
-            data_root(s),
-            s.device,
-            labels={"profile": s.profile, "recipe": self.recipe, "chapter": self.chapter.name},
-            engine=Engine(compile=s.compile),
-        )
-        records = executor.run(configs, s.on_missing)
+        records: dict[str, Record] = {}
+        for recipe in dict.fromkeys(line.recipe or self.recipe for line in self.lines):
+            executor = Executor(
+                self.store,
+                data_root(s),
+                s.device,
+                labels={"profile": s.profile, "recipe": recipe, "chapter": self.chapter.name},
+                engine=Engine(compile=s.compile),
+            )
+            of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
+            records |= executor.run([config for line in of_recipe for config in line.runs], s.on_missing)
         self.measured = {line.key: measure(line, records) for line in self.lines}
         trained, absent = len(set(records) - before), len(wanted) - len(records)
         text = f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
@@ -134,10 +138,15 @@ class Page:
             "normalisation": run.data.normalisation,
         }
         effective = {name: getattr(self.settings, name) for name in parameters.names()} | in_the_runs
-        recipe = load_recipe(self.recipe)
+        names = dict.fromkeys(line.recipe or self.recipe for line in self.lines)
+        if len(names) > 1:
+            effective["recipe"] = ", ".join(names)
         table = tables.parameter_table(self.given, {k: v for k, v in effective.items() if v is not None})
-        words = f"Recipe <code>{html.escape(self.recipe)}</code>: {html.escape(recipe['description'])}."
-        return HTML(f"<p>{words}</p>{table}")
+        words = "; ".join(
+            f"<code>{html.escape(name)}</code>: {html.escape(load_recipe(name)['description'])}"
+            for name in names
+        )
+        return HTML(f"<p>Recipe {words}.</p>{table}")
 
     def provenance(self) -> HTML:
         """Record, device and time of each number. The chapter's last act."""
@@ -190,8 +199,7 @@ class Page:
         s = parameters.resolve(self.chapter.name, self._values_of("mini"))
         lines = self.chapter.lines(s)
         run = lines[-1].runs[0]
-        one_pair = not any(line.group for line in lines)
-        pair = f"{display_name(s.student)} ← {display_name(s.teacher)}, " if one_pair else ""
+        pair = f"{display_name(s.student)} ← {display_name(s.teacher)}, " if self.chapter.one_pair else ""
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
         return (
             f'<p class="rkd-note">Mini profile: {pair}{run.epochs} epochs on {images} of '
@@ -224,7 +232,7 @@ class Page:
         """Says so when an ablation runs on another pair than the published one."""
         s = self.settings
         pair = (canonical(s.teacher), canonical(s.student))
-        if any(line.group for line in self.lines) or pair == PUBLISHED_PAIR:
+        if not self.chapter.one_pair or pair == PUBLISHED_PAIR:
             return ""
         names = [
             f"{display_name(student)} ← {display_name(teacher)}"

@@ -1,4 +1,4 @@
-"""The chapters: one short file per table or figure of the [Re] paper."""
+"""The chapters: one short file per table or figure of the [Re] paper, and per question of our own."""
 
 from rkd.experiments.chapters.base import Chapter, Line, Published, chapter, chapter_names, get_chapter
 from rkd.experiments.chapters.table1 import table1
@@ -11,8 +11,10 @@ from rkd.experiments.chapters.table5 import table5
 from rkd.experiments.chapters.table6 import table6
 
 from rkd.experiments.chapters.no_cross_entropy import no_cross_entropy  # isort: skip
+from rkd.experiments.chapters.random_teacher import random_teacher
+from rkd.experiments.chapters.recipes import recipes
 
 __all__ = [
-    "Chapter", "Line", "Published", "chapter", "chapter_names", "figure6", "get_chapter", "no_cross_entropy", "table1",
-    "table2", "table3", "table4", "table5", "table6",
+    "Chapter", "Line", "Published", "chapter", "chapter_names", "figure6", "get_chapter", "no_cross_entropy",
+    "random_teacher", "recipes", "table1", "table2", "table3", "table4", "table5", "table6",
 ]  # fmt: skip

@@ -43,6 +43,7 @@ class Line:
         note: what a reader has to know about it.
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
+        recipe: of these runs, where it is not the chapter's.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Line:
     note: str = ""
     x: float | None = None
     role: str = "distilled"
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Chapter:
         reading: what to look at in the table.
         recipe: taken unless another is asked for.
         make_lines: builds the lines under given settings.
+        one_pair: whether all lines are about the settings' pair (not the pairs of a table).
     """
 
     name: str
@@ -74,6 +77,7 @@ class Chapter:
     reading: str
     recipe: str
     make_lines: Callable[[Builder], list[Line]]
+    one_pair: bool = True
 
     def lines(self, settings: Settings) -> list[Line]:
         """All lines of the table.

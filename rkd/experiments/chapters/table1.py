@@ -63,6 +63,7 @@ earlier method it quotes; the [Re] report measured them again and finds values w
 student trained alone. The quoted baselines were measured with other teachers and another training code, so a gap to
 them is weaker evidence than the gap to our own undistilled student.""",
     recipe="authors",
+    one_pair=False,
 )
 def table1(builder: Builder) -> list[Line]:
     return pair_lines(builder, "Table 1", PAIRS)

@@ -15,6 +15,7 @@ resized to the teacher's.""",
     reading="""As in Table 1. The released code silently trains ShuffleNets at a learning rate of 0.02, which the
 text does not mention: compare the recipes `authors` and `text`.""",
     recipe="authors",
+    one_pair=False,
 )
 def table2(builder: Builder) -> list[Line]:
     return pair_lines(builder, "Table 2", PAIRS)
