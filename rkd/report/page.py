@@ -1,6 +1,7 @@
 """What a chapter's notebook calls: one object, one method per section."""
 
 import html
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from rkd.records import Record
 from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.diagrams import show
+from rkd.report.differences import difference_table
 from rkd.report.summary import Measured, measure, measure_values
 from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_WHERE = {"data_root", "results", "device", "compile", "on_missing"}  # parameters that change no run
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 
 
@@ -95,7 +98,7 @@ class Page:
         """Published against measured."""
         columns = self._recorded()
         table = tables.result_table(self.lines, self._done(), columns, self._here())
-        return HTML(table + self._about_recorded(columns))
+        return HTML(table + self._about_recorded(columns) + self._differences())
 
     def figure(self) -> object:
         """The chapter's static figure."""
@@ -188,6 +191,35 @@ class Page:
             if profile == "paper" or any(m.last for m in column.values()):
                 columns[f"recorded: {profile} profile"] = column
         return columns
+
+    def _differences(self) -> str:
+        """Against the profile's own parameters, where others were given and those runs are recorded."""
+        changed = {name for name in self.given if name not in _WHERE}
+        if not changed:
+            return ""
+        same_place = {name: self.given[name] for name in self.given if name in _WHERE}
+        lines = self.chapter.lines(
+            parameters.resolve(self.chapter.name, {"profile": self.settings.profile, **same_place})
+        )
+        base = {
+            line.key: measure(
+                line, {run.id: self.store.load(run.id) for run in line.runs if self.store.has(run.id)}
+            )
+            for line in lines
+        }
+        if not any(m.records for m in base.values()):
+            return (
+                '<p class="rkd-note">The runs of the profile\'s own parameters are not recorded here; once they are, a '
+                "table of differences stands in this place.</p>"
+            )
+        named = ", ".join(
+            f"<code>{name} = {html.escape(str(self.given[name]))}</code>" for name in sorted(changed)
+        )
+        heading = f"<p><strong>What {named} changes</strong></p>"
+        name = os.environ.get("RKD_VARIATION", "this execution")
+        return heading + difference_table(
+            lines=self.lines, measured=self._done(), base_lines=lines, base=base, here=name
+        )
 
     def _values_of(self, profile: str) -> dict[str, str]:
         return {"profile": profile, **({"recipe": self.settings.recipe} if self.settings.recipe else {})}

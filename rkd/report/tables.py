@@ -47,15 +47,15 @@ def result_table(
         label = html.escape(line.label) + (f'<div class="rkd-note">{html.escape(note)}</div>' if note else "")
         cells = [
             _published(line.published),
-            _numbers(measured[line.key], "last"),
-            _numbers(measured[line.key], "best"),
+            numbers(measured[line.key], "last"),
+            numbers(measured[line.key], "best"),
             *(
-                _numbers(column[line.key], "last") if line.key in column else _badge("none", "missing")
+                numbers(column[line.key], "last") if line.key in column else badge("none", "missing")
                 for column in recorded.values()
             ),
         ]
         rows.append(f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    return _table(heads, rows, "rkd-results")
+    return table_of(heads, rows, "rkd-results")
 
 
 def _published(values: Iterable[Published]) -> str:
@@ -71,7 +71,8 @@ def _published(values: Iterable[Published]) -> str:
     return "".join(parts) or '<span class="rkd-note">not published</span>'
 
 
-def _numbers(m: Measured, which: str) -> str:
+def numbers(m: Measured, which: str) -> str:
+    """Mean, spread and n at the "last" or "best" epoch, with what is missing or diverged."""
     values = getattr(m, which)
     parts = []
     if values:
@@ -82,9 +83,9 @@ def _numbers(m: Measured, which: str) -> str:
             f'<span class="rkd-n">n = {len(values)}</span>'
         )
     if m.diverged:
-        parts.append(_badge(f"{m.diverged} diverged", "diverged"))
+        parts.append(badge(f"{m.diverged} diverged", "diverged"))
     if m.missing:
-        parts.append(_badge("missing" if not values else f"{m.missing} missing", "missing"))
+        parts.append(badge("missing" if not values else f"{m.missing} missing", "missing"))
     return " ".join(parts)
 
 
@@ -108,7 +109,7 @@ def baseline_table(claims: pd.DataFrame) -> str:
             )
             cells.append(f'<td><span class="rkd-number">{row["value"]}</span>{note}</td>')
         rows.append(f'<tr><th scope="row">{html.escape(method)}</th>{"".join(cells)}</tr>')
-    return _table(
+    return table_of(
         ["method, %", *(f"{student} ← {teacher}" for student, teacher in pairs)], rows, "rkd-baselines"
     )
 
@@ -116,22 +117,22 @@ def baseline_table(claims: pd.DataFrame) -> str:
 def probe_table(rows: Sequence[tuple[str, Measured, Measured]]) -> str:
     """Own classifier against refitted one: (label, probe, run) per line."""
     body = [
-        f'<tr><th scope="row">{html.escape(label)}</th><td>{_numbers(run, "last")}</td>'
-        f"<td>{_numbers(probe, 'last') or _badge('weights not here', 'missing')}</td></tr>"
+        f'<tr><th scope="row">{html.escape(label)}</th><td>{numbers(run, "last")}</td>'
+        f"<td>{numbers(probe, 'last') or badge('weights not here', 'missing')}</td></tr>"
         for label, probe, run in rows
     ]
-    return _table(["", "own classifier, %", "refitted linear layer, %"], body, "rkd-probe")
+    return table_of(["", "own classifier, %", "refitted linear layer, %"], body, "rkd-probe")
 
 
 def parameter_table(given: Mapping[str, Any], effective: Mapping[str, Any]) -> str:
     """Which parameters were given, and what all came to."""
     rows = []
     for name, value in effective.items():
-        mark = _badge("given", "given") if name in given else ""
+        mark = badge("given", "given") if name in given else ""
         rows.append(
             f'<tr><th scope="row"><code>{name}</code></th><td>{html.escape(_text(value))}</td><td>{mark}</td></tr>'
         )
-    return _table(["parameter", "value in force", ""], rows, "rkd-parameters")
+    return table_of(["parameter", "value in force", ""], rows, "rkd-parameters")
 
 
 def provenance_table(lines: Sequence[Line], measured: Mapping[str, Measured], folder: str) -> str:
@@ -158,7 +159,7 @@ def provenance_table(lines: Sequence[Line], measured: Mapping[str, Measured], fo
     note = (
         f'<p class="rkd-note">Each run is one file, <code>{html.escape(folder)}/&lt;run&gt;.json</code>.</p>'
     )
-    return note + _table(heads, rows, "rkd-provenance")
+    return note + table_of(heads, rows, "rkd-provenance")
 
 
 def _provenance_row(label: str, run: str, seed: int, record: Record | None) -> str:
@@ -167,7 +168,7 @@ def _provenance_row(label: str, run: str, seed: int, record: Record | None) -> s
             html.escape(label),
             str(seed),
             f"<code>{run}</code>",
-            _badge("missing", "missing"),
+            badge("missing", "missing"),
             *[""] * 7,
         ]
     else:
@@ -175,14 +176,15 @@ def _provenance_row(label: str, run: str, seed: int, record: Record | None) -> s
         commit = (p["commit"] or "unknown")[:8] + ("+" if p["changed"] else "")
         last = f"{record.accuracy('last'):.2f}" if record.status == "finished" else ""
         cells = [
-            html.escape(label), str(seed), f"<code>{run}</code>", _badge(record.status, record.status), last,
+            html.escape(label), str(seed), f"<code>{run}</code>", badge(record.status, record.status), last,
             html.escape(p["device_name"]), str(p["threads"]), f"{cost['train_seconds']:.1f}",
             f"{cost['images_per_second']:.0f}", f"<code>{commit}</code>", p["ended"],
         ]  # fmt: skip
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _badge(text: str, kind: str) -> str:
+def badge(text: str, kind: str) -> str:
+    """A coloured word; the colour never says more than the word."""
     return f'<span class="rkd-badge rkd-{kind}">{html.escape(text)}</span>'
 
 
@@ -192,7 +194,8 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
+def table_of(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
+    """A table of the book in a box that scrolls; `rows` are finished <tr> elements."""
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
     body = "\n".join(rows)
     table = f'<table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
