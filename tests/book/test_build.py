@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 pytest.importorskip("papermill", reason="papermill is not installed (pip install -e .[book])")
 
@@ -248,7 +249,7 @@ def test_two_builds_at_once_are_refused(tmp_path):
     toc(bench.book)
     bench.build_dir.mkdir()
     with (
-        book.FileLock(bench.build_dir / ".lock"),
+        FileLock(bench.build_dir / ".lock"),
         pytest.raises(ConfigError, match="another build is at work"),
     ):
         bench.build()
@@ -265,9 +266,9 @@ def test_mark_of_another_build_does_not_vouch(tmp_path, monkeypatch):
     monkeypatch.setenv(book.TOKEN, "old")
     monkeypatch.setenv(book.MARKS, str(tmp_path))
     book.write_mark("one", [], tmp_path)
-    assert book._fault_of_mark(tmp_path / "one.json", "one", "old") == ""
-    assert "another build" in book._fault_of_mark(tmp_path / "one.json", "one", "new")
-    assert "another build" in book._fault_of_mark(tmp_path / "one.json", "two", "old")
+    assert book.fault_of_mark(tmp_path / "one.json", "one", "old") == ""
+    assert "another build" in book.fault_of_mark(tmp_path / "one.json", "one", "new")
+    assert "another build" in book.fault_of_mark(tmp_path / "one.json", "two", "old")
 
 
 def test_cleaning_merges_streams_and_hides_the_colab_cell():

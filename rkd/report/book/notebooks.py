@@ -1,0 +1,118 @@
+"""What can be read off the book's own files: their order, titles, parameters and place in the queue."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+
+from rkd.errors import ConfigError
+
+
+def read_toc(book_dir: Path) -> dict:
+    """Content of `_toc.yml`; ConfigError where there is none."""
+    toc = book_dir / "_toc.yml"
+    if not toc.is_file():
+        raise ConfigError(f"{book_dir} has no _toc.yml; it is not the folder of a book")
+    return yaml.safe_load(toc.read_text(encoding="utf8"))
+
+
+def toc_files(book_dir: Path) -> list[Path]:
+    """The sources of all pages, in reading order.
+
+    Raises:
+        ConfigError: no `_toc.yml`, or an entry that is neither a notebook nor a Markdown page.
+    """
+
+    def entries(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from (node[key] for key in ("root", "file") if key in node)
+            for key in ("parts", "chapters", "sections"):
+                yield from entries(node.get(key, []))
+        elif isinstance(node, list):
+            for item in node:
+                yield from entries(item)
+
+    files = []
+    for entry in entries(read_toc(book_dir)):
+        found = [book_dir / f"{entry}{suffix}" for suffix in (".ipynb", ".md")]
+        existing = [path for path in found if path.is_file()]
+        if not existing:
+            raise ConfigError(f"_toc.yml names {entry!r}, but {found[0]} and {found[1].name} do not exist")
+        files.append(existing[0])
+    return files
+
+
+def chapter_names(book_dir: Path) -> list[str]:
+    """Names of the notebooks in `_toc.yml`, in reading order; raises as `toc_files`."""
+    return [path.stem for path in toc_files(book_dir) if path.suffix == ".ipynb"]
+
+
+def read_notebook(path: Path) -> dict:
+    """A notebook of format 4 as a dict, every source and text joined into one string.
+
+    Raises:
+        ConfigError: no such file, or no notebook of that format.
+    """
+    try:
+        notebook = json.loads(path.read_text(encoding="utf8"))
+        cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
+        if notebook["nbformat"] != 4:
+            raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not a Jupyter notebook") from error
+    return {**notebook, "cells": cells}
+
+
+def title_of(notebook: Mapping, default: str = "") -> str:
+    """First heading of a notebook."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            heading = re.search(r"^# +(.+)$", "".join(cell["source"]), re.MULTILINE)
+            if heading:
+                return heading[1].strip()
+    return default
+
+
+def is_last(notebook: Mapping) -> bool:
+    """Whether a chapter asks to be executed after all others: metadata {"rkd": {"last": true}}."""
+    return bool(notebook["metadata"].get("rkd", {}).get("last", False))
+
+
+def tagged(notebook: Mapping, tag: str) -> list[dict]:
+    """The code cells with a tag."""
+    return [
+        cell
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", [])
+    ]
+
+
+def declared_parameters(notebook: Mapping) -> list[str]:
+    """Names assigned in the cell tagged "parameters", in their order; none without such a cell."""
+    return [name for cell in tagged(notebook, "parameters") for name, _ in _assignments(cell["source"])]
+
+
+def assigned_values(source: str) -> dict[str, object]:
+    """Names and values of a cell of plain assignments of literals, such as papermill injects.
+
+    Raises:
+        ValueError: a value that is no literal.
+    """
+    return {name: ast.literal_eval(value) for name, value in _assignments(source) if value is not None}
+
+
+def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
+    for statement in ast.parse(source).body:
+        targets = (
+            statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        )
+        for target in targets:
+            if isinstance(target, ast.Name):
+                yield target.id, statement.value

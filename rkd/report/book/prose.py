@@ -1,0 +1,131 @@
+"""The words a build adds: provenance, failures, what is missing, what variations and chapters say of each other."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rkd.report.book.files import plain
+from rkd.report.book.result import Page
+
+LOG_TAIL = 40  # lines
+# Parameters that say where and how a chapter runs, not what it computes.
+INCIDENTAL = ("data_root", "results", "device", "compile", "on_missing")
+
+
+def prose_notebook(markdown: str) -> dict:
+    """A notebook of one Markdown cell: in a chapter's place, it keeps all links to the chapter alive."""
+    cell = {"cell_type": "markdown", "id": "page", "metadata": {}, "source": markdown}
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+
+
+def provenance(page: Page, profile: str) -> str:
+    """One line on when, where and with which profile a chapter ran."""
+    finished = datetime.fromisoformat(page.finished).strftime("%-d %B %Y, %H:%M UTC")
+    machine = f" on {page.machine}" if page.machine else ""
+    text = f"Executed {finished}, profile {profile}, in {page.seconds:.0f} s{machine}."
+    return f'<p class="rkd-executed">{text}</p>'
+
+
+def failed_page(page: Page, title: str, profile: str, log: Path) -> str:
+    """Markdown in a failed chapter's place: what it said last, the end of its log, how to run it again."""
+    text = plain(log.read_text(encoding="utf8", errors="replace")) if log.is_file() else ""
+    tail = "\n".join(text.splitlines()[-LOG_TAIL:])
+    return f"""# {title}
+
+::::{{admonition}} This chapter failed
+:class: danger
+
+It stopped after {page.seconds:.0f} s with profile `{profile}`, and shows no numbers for that reason.
+
+{fenced(page.reason)}
+::::
+
+Run it again on its own:
+
+{fenced(command(page, profile), "shell")}
+
+::::{{dropdown}} The last {LOG_TAIL} lines of its log
+{fenced(tail or "(the log is empty)")}
+::::
+"""
+
+
+def not_executed_page(page: Page, title: str, profile: str, opening: str = "") -> str:
+    """Markdown in the place of a chapter that no build of this profile has executed, below its opening words."""
+    return f"""# {title}
+
+{opening}
+
+::::{{admonition}} Not executed in this build
+:class: note
+
+This copy of the book was built with profile `{profile}` and without this chapter. To add it:
+
+{fenced(command(page, profile), "shell")}
+::::
+"""
+
+
+def command(page: Page, profile: str) -> str:
+    """The command that executes a page again."""
+    words = ["rkd", "book", "--profile", profile, "--only", page.name]
+    if page.variation:
+        words += ["--name", page.variation]
+        for name, value in page.parameters.items():
+            words += ["-p", name, json.dumps(value)]
+    return shlex.join(words)
+
+
+def variation_title(title: str, page: Page) -> str:
+    """Title of a variation's page."""
+    return f"{title} ({page.variation})"
+
+
+def variation_note(page: Page, title: str) -> str:
+    """Markdown at the top of a variation: what it is a variation of, and which parameters differ."""
+    source = ""
+    if page.adopted:
+        source = f" It was executed with papermill on its own and taken from `{page.adopted}`."
+    if page.edited:
+        source += " **Its code differs from the chapter's.**"
+    return f"""::::{{admonition}} Variation {page.variation}
+:class: note
+
+This page is [{title}]({page.name}.ipynb) with {given(page.parameters)}; all else is as there.{source}
+::::"""
+
+
+def variation_list(pages: Sequence[Page]) -> str:
+    """Markdown at the end of a chapter that has variations: links and what differs; empty for none."""
+    if not pages:
+        return ""
+    items = [f"- [{page.variation}]({page.file}.ipynb): {given(page.parameters)}" for page in pages]
+    return "\n".join(["**Variations of this page**", "", *items])
+
+
+def given(parameters: Mapping[str, object]) -> str:
+    """Parameters and values as Markdown code, those left out that change no number."""
+    shown = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        for name, value in parameters.items()
+        if name not in INCIDENTAL
+    ]
+    return ", ".join(code(text) for text in shown)
+
+
+def code(text: str) -> str:
+    """Markdown code of one line, whatever backticks it holds."""
+    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def fenced(text: str, language: str = "text") -> str:
+    """A Markdown block of code, whatever fences the text holds."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
