@@ -1,0 +1,419 @@
+/* Interactive pictures of the book: plots with real controls, the results explorer, the review path.
+ *
+ * Looks for figures of class rkd-plot, rkd-explorer and rkd-path. plotly.js is fetched only where a page holds a
+ * plot: from beside this file (relative, so file:// works), or from window.rkdPlotly, a promise that an output outside
+ * the book brings along. Until a picture is drawn, in print and without scripts its fallback image stands in its place.
+ */
+(() => {
+  "use strict";
+  if (window.rkdInteractive) {
+    window.rkdInteractive.scan(); // one more output in Jupyter
+    return;
+  }
+  const self = document.currentScript && document.currentScript.src;
+
+  /* Colours that need a brighter twin on a dark page. */
+  const DARK = {
+    "#222222": "#e4e9ee", // ink
+    "#6b7580": "#9aa5b0", // quiet
+    "#0072b2": "#3b9ade",
+    "#d55e00": "#f07f2f",
+    "#009e73": "#1fc296",
+    "#cc79a7": "#dd93bb",
+  };
+  const DASHES = { dot: "2 3", dash: "7 4", dashdot: "7 3 2 3", longdash: "12 4", longdashdot: "12 3 2 3" };
+  const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+
+  let library = null;
+  function plotly() {
+    library ??= (async () => {
+      if (!window.Plotly && window.rkdPlotly) await window.rkdPlotly;
+      if (!window.Plotly) {
+        await new Promise((loaded, failed) => {
+          const script = document.createElement("script");
+          script.src = self.replace(/interactive\.js.*$/, "plotly/plotly-cartesian.min.js");
+          script.onload = loaded;
+          script.onerror = () => failed(new Error(`${script.src} cannot be read`));
+          document.head.append(script);
+        });
+      }
+      return window.Plotly;
+    })();
+    return library;
+  }
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name in element && name !== "list") element[name] = value;
+      else element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  /* --- themes: read off the page, whoever made it --------------------------------------------------------------- */
+
+  function theme(element) {
+    const parts = (getComputedStyle(element).color.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
+    const [r, g, b] = parts;
+    return {
+      dark: 0.299 * r + 0.587 * g + 0.114 * b > 128, // light text stands on a dark page
+      text: `rgb(${r},${g},${b})`,
+      faint: (alpha) => `rgba(${r},${g},${b},${alpha})`,
+    };
+  }
+
+  function shade(colour, dark) {
+    return (dark && typeof colour === "string" && DARK[colour.toLowerCase()]) || colour;
+  }
+
+  function recoloured(value, dark) {
+    if (Array.isArray(value)) return value;
+    const out = {};
+    for (const [key, inner] of Object.entries(value)) {
+      if (key === "color" || key === "fillcolor") {
+        out[key] = Array.isArray(inner) ? inner.map((c) => shade(c, dark)) : shade(inner, dark);
+      } else {
+        out[key] = inner && typeof inner === "object" && !Array.isArray(inner) ? recoloured(inner, dark) : inner;
+      }
+    }
+    return out;
+  }
+
+  const listeners = new Set(); // redraw of every picture on the page
+  let waiting = false;
+  function themeChanged() {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => {
+      waiting = false;
+      for (const listener of listeners) listener();
+    }, 30); // once the new styles are in force
+  }
+  const watch = new MutationObserver(themeChanged);
+  const filter = ["data-theme", "data-mode", "data-jp-theme-light", "theme", "class"];
+  watch.observe(document.documentElement, { attributes: true, attributeFilter: filter });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
+
+  /* --- layout -------------------------------------------------------------------------------------------------- */
+
+  const plain = (value) => value && typeof value === "object" && !Array.isArray(value);
+
+  function merged(base, more) {
+    const out = { ...base };
+    for (const [key, value] of Object.entries(more)) {
+      out[key] = plain(value) && plain(out[key]) ? merged(out[key], value) : value;
+    }
+    return out;
+  }
+
+  function nested(dotted) {
+    const out = {};
+    for (const [path, value] of Object.entries(dotted)) {
+      const names = path.split(".");
+      let place = out;
+      for (const name of names.slice(0, -1)) place = place[name] ??= {};
+      place[names.at(-1)] = value;
+    }
+    return out;
+  }
+
+  function themed(layout, colours, width) {
+    const axis = {
+      gridcolor: colours.faint(0.13),
+      linecolor: colours.faint(0.4),
+      zerolinecolor: colours.faint(0.2),
+      tickcolor: colours.faint(0.4),
+      automargin: true,
+      fixedrange: width < 600, // a finger on the picture scrolls the page
+    };
+    const out = merged(
+      {
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        font: { color: colours.text, size: width < 600 ? 11 : 13, family: "inherit" },
+        margin: { l: 10, r: 12, t: 10, b: 10 },
+        hoverlabel: {
+          bgcolor: colours.dark ? "#1f262e" : "#ffffff",
+          bordercolor: colours.faint(0.4),
+          font: { color: colours.text, size: 12 },
+          namelength: -1,
+        },
+        dragmode: width < 600 ? false : "zoom",
+        showlegend: false,
+        uirevision: "same",
+        modebar: { bgcolor: "rgba(0,0,0,0)" },
+      },
+      recoloured(layout, colours.dark),
+    );
+    for (const name of Object.keys(out)) {
+      if (/^[xy]axis\d*$/.test(name)) out[name] = merged(axis, out[name]);
+    }
+    for (const name of ["xaxis", "yaxis"]) out[name] ??= axis;
+    return out;
+  }
+
+  /* --- numbers --------------------------------------------------------------------------------------------------- */
+
+  const abscissa = (trace, i) => (trace.x ? trace.x[i] : (trace.x0 ?? 0) + i * (trace.dx ?? 1));
+
+  function valueAt(trace, x) {
+    let found = null;
+    for (let i = 0; i < trace.y.length && abscissa(trace, i) <= x; i += 1) found = trace.y[i];
+    const last = abscissa(trace, trace.y.length - 1);
+    return x > last ? null : found;
+  }
+
+  function rangeOf(traces, from, to, log) {
+    let low = Infinity;
+    let high = -Infinity;
+    for (const trace of traces) {
+      for (let i = 0; i < trace.y.length; i += 1) {
+        const x = abscissa(trace, i);
+        const y = trace.y[i];
+        if (x >= from && x <= to && y !== null && (!log || y > 0)) {
+          low = Math.min(low, y);
+          high = Math.max(high, y);
+        }
+      }
+    }
+    if (low > high) return null;
+    if (log) [low, high] = [Math.log10(low), Math.log10(high)];
+    const room = 0.06 * (high - low) || 0.06 * Math.abs(high) || 1;
+    return [low - room, high + room];
+  }
+
+  function said(value) {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(value);
+    return size >= 10 ? value.toFixed(2) : size >= 0.001 || size === 0 ? String(+value.toPrecision(3)) : value.toExponential(1);
+  }
+
+  /* --- a plot with its controls -------------------------------------------------------------------------------------- */
+
+  class Plot {
+    constructor(root) {
+      this.root = root;
+      this.spec = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+      this.area = root.querySelector(".rkd-plot-area");
+      this.parts = []; // {facet, chosen: () => Set, patch: () => layout}
+      this.gated = []; // [element, {facet: values}] shown only under certain choices
+      this.samples = []; // [svg line, colour]
+      this.outputs = new Map(); // facet value -> <output>
+      this.marker = null; // the input of a cursor
+      this.pending = false;
+    }
+
+    async start() {
+      const Plotly = await plotly();
+      this.build(this.root.querySelector(".rkd-plot-controls"));
+      this.area.style.height = `${this.spec.height}px`;
+      this.area.setAttribute("role", "img");
+      this.area.setAttribute("aria-label", this.spec.alt);
+      this.root.classList.add("drawn"); // before drawing: a hidden box has no width
+      await Plotly.newPlot(this.area, this.traces(), this.layout(), CONFIG);
+      this.settle();
+      listeners.add(() => this.draw());
+      let width = this.area.clientWidth;
+      new ResizeObserver(() => {
+        if (this.area.clientWidth && this.area.clientWidth !== width) {
+          width = this.area.clientWidth;
+          this.draw();
+          Plotly.Plots.resize(this.area);
+        }
+      }).observe(this.area);
+    }
+
+    draw() {
+      if (this.pending) return;
+      this.pending = true;
+      requestAnimationFrame(() => {
+        this.pending = false;
+        window.Plotly.react(this.area, this.traces(), this.layout(), CONFIG);
+        this.settle();
+      });
+    }
+
+    selected() {
+      const chosen = new Map();
+      for (const part of this.parts) {
+        if (!part.facet) continue;
+        const all = chosen.get(part.facet) ?? new Set();
+        for (const value of part.chosen()) all.add(value);
+        chosen.set(part.facet, all);
+      }
+      return chosen;
+    }
+
+    shown(meta, chosen) {
+      return Object.entries(meta ?? {}).every(([facet, value]) => !chosen.has(facet) || chosen.get(facet).has(value));
+    }
+
+    visible() {
+      const chosen = this.selected();
+      return this.spec.data.filter((trace) => this.shown(trace.meta, chosen));
+    }
+
+    traces() {
+      const { dark } = theme(this.root);
+      return this.visible().map((trace) => ({ ...recoloured(trace, dark) }));
+    }
+
+    layout() {
+      const colours = theme(this.root);
+      let layout = this.spec.layout;
+      for (const part of this.parts) if (part.patch) layout = merged(layout, nested(part.patch()));
+      layout = themed(layout, colours, this.area.clientWidth || this.root.clientWidth);
+      const range = layout.xaxis.range;
+      if (range && !layout.yaxis.range && layout.meta?.fit) {
+        const fitted = rangeOf(this.visible(), range[0], range[1], layout.yaxis.type === "log");
+        if (fitted) layout.yaxis = { ...layout.yaxis, range: fitted };
+      }
+      if (this.marker) {
+        const x = Number(this.marker.value);
+        const line = { color: colours.faint(0.6), width: 1, dash: "dot" };
+        const upright = { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line };
+        layout.shapes = [...(layout.shapes ?? []), upright];
+      }
+      layout.uirevision = JSON.stringify([range ?? null, layout.yaxis.type ?? "", [...this.selected().get("metric") ?? []]]);
+      return layout;
+    }
+
+    /* What depends on the choices but is no part of the drawing. */
+    settle() {
+      const chosen = this.selected();
+      for (const [element, only] of this.gated) {
+        element.hidden = !Object.entries(only).every(([facet, values]) => values.some((v) => chosen.get(facet)?.has(v)));
+      }
+      const { dark } = theme(this.root);
+      for (const [line, colour] of this.samples) line.setAttribute("stroke", shade(colour, dark));
+      if (!this.marker) return;
+      const x = Number(this.marker.value);
+      const facet = this.marker.dataset.facet;
+      for (const output of this.outputs.values()) output.textContent = "";
+      for (const trace of this.visible()) {
+        const output = trace.meta?.readout && this.outputs.get(trace.meta[facet]);
+        if (output) output.textContent = said(valueAt(trace, x));
+      }
+    }
+
+    build(place) {
+      if (this.spec.title) {
+        place.setAttribute("role", "group");
+        place.setAttribute("aria-label", `Controls of: ${this.spec.title}`);
+      }
+      for (const control of this.spec.controls) place.append(this[control.kind](control));
+      if (!this.spec.controls.length) place.remove();
+    }
+
+    choice(control) {
+      const entries = control.entries;
+      const start = Math.max(0, entries.findIndex((entry) => entry.value === control.start));
+      let input;
+      let said = "";
+      if (control.slider) {
+        input = make("input", { type: "range", min: 0, max: entries.length - 1, step: 1 });
+        input.value = start;
+        said = make("output", {}, entries[start].label);
+      } else {
+        input = make("select", {}, ...entries.map((entry) => make("option", { value: entry.value }, entry.label)));
+        input.selectedIndex = start;
+      }
+      const entry = () => entries[control.slider ? Number(input.value) : input.selectedIndex];
+      input.dataset.facet = control.facet;
+      input.addEventListener("input", () => {
+        if (control.slider) {
+          said.textContent = entry().label;
+          input.setAttribute("aria-valuetext", entry().label);
+        }
+        this.draw();
+      });
+      if (control.slider) input.setAttribute("aria-valuetext", entry().label);
+      this.parts.push({ facet: control.facet, chosen: () => [entry().value], patch: () => entry().layout ?? {} });
+      return make("label", { className: control.slider ? "rkd-slider" : "rkd-choice" }, make("span", {}, control.label), input, said);
+    }
+
+    toggles(control) {
+      const boxes = [];
+      const labels = control.entries.map((entry) => {
+        const box = make("input", { type: "checkbox", value: entry.value });
+        box.checked = !(control.off ?? []).includes(entry.value);
+        box.addEventListener("change", () => this.draw());
+        box.dataset.facet = control.facet;
+        boxes.push(box);
+        const label = make("label", { className: "rkd-toggle" }, box);
+        if (entry.colour) label.append(this.sample(entry));
+        label.append(make("span", {}, entry.label));
+        const output = make("output");
+        this.outputs.set(entry.value, output);
+        label.append(output);
+        if (entry.only) this.gated.push([label, entry.only]);
+        return label;
+      });
+      this.parts.push({ facet: control.facet, chosen: () => boxes.filter((b) => b.checked).map((b) => b.value) });
+      const group = make("fieldset", { className: "rkd-toggles" }, make("legend", {}, control.label), ...labels);
+      if (boxes.length > 3) {
+        for (const [word, state] of [["all", true], ["none", false]]) {
+          const button = make("button", { type: "button", className: "rkd-button" }, word);
+          button.setAttribute("aria-label", `${control.label}: ${word}`);
+          button.addEventListener("click", () => {
+            for (const box of boxes) if (!box.closest("label").hidden) box.checked = state;
+            this.draw();
+          });
+          group.append(button);
+        }
+      }
+      return group;
+    }
+
+    sample(entry) {
+      const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+      svg.setAttribute("class", "rkd-sample");
+      svg.setAttribute("aria-hidden", "true");
+      svg.setAttribute("viewBox", "0 0 28 8");
+      for (const [name, value] of Object.entries({ x1: 0, x2: 28, y1: 4, y2: 4, "stroke-width": 3 })) line.setAttribute(name, value);
+      line.setAttribute("stroke-dasharray", DASHES[entry.dash] ?? "none");
+      this.samples.push([line, entry.colour]);
+      svg.append(line);
+      return svg;
+    }
+
+    cursor(control) {
+      const input = make("input", { type: "range", min: control.low, max: control.high, step: 1 });
+      input.value = control.start ?? control.high;
+      input.dataset.facet = control.facet;
+      const output = make("output", {}, input.value);
+      input.addEventListener("input", () => {
+        output.textContent = input.value;
+        this.draw();
+      });
+      this.marker = input;
+      return make("label", { className: "rkd-slider" }, make("span", {}, control.label), input, output);
+    }
+  }
+
+  /* --- everything on the page -------------------------------------------------------------------------------------- */
+
+  const KINDS = { "rkd-plot": Plot };
+
+  function scan() {
+    if (document.body) watch.observe(document.body, { attributes: true, attributeFilter: filter });
+    for (const [name, Kind] of Object.entries(KINDS)) {
+      for (const root of document.querySelectorAll(`.${name}:not(.rkd-started)`)) {
+        root.classList.add("rkd-started");
+        Promise.resolve()
+          .then(() => new Kind(root).start())
+          .catch((error) => {
+            root.classList.remove("drawn"); // the fallback stays
+            console.error(`${name}: ${error.message}`);
+          });
+      }
+    }
+  }
+
+  window.rkdInteractive = { scan };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", scan);
+  else scan();
+})();
