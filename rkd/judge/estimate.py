@@ -1,0 +1,83 @@
+"""A weighted sum of group means with its standard error, by t: what every rule decides or guards itself with.
+
+Works on one data set or on many at once (simulations): leading axes are data sets, the last axis of a group is runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The sum of weight times mean over independent groups of runs.
+
+    Attributes:
+        value: (...), the sum.
+        variances: (..., groups), weight² times the sample variance of one run; infinite for a group of one run.
+        n: (groups,) or (..., groups), runs per group.
+    """
+
+    value: np.ndarray
+    variances: np.ndarray
+    n: np.ndarray
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        return np.sqrt((self.variances / self.n).sum(-1))
+
+    @property
+    def degrees_of_freedom(self) -> np.ndarray:
+        """After Welch and Satterthwaite; with one group n - 1. All runs equal: the sum of n - 1."""
+        free = np.maximum(self.n - 1, 1)
+        parts = np.where(np.isfinite(self.variances), self.variances, 1.0) / self.n
+        parts = parts / np.maximum(
+            parts.max(-1, keepdims=True), 1e-300
+        )  # squares of tiny variances would vanish
+        total, spread = parts.sum(-1), (parts**2 / free).sum(-1)
+        return np.where(total > 0, total**2 / np.where(spread > 0, spread, 1.0), free.sum(-1))
+
+    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Both ends of the two-sided confidence interval; the whole line where a group has one run only."""
+        half = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) * self.standard_error
+        return self.value - half, self.value + half
+
+    def p_above(self, limit: float) -> np.ndarray:
+        """One-sided p of the hypothesis that the sum is at most `limit`: small where it lies above."""
+        return stats.t.sf(ratio(self.value - limit, self.standard_error), self.degrees_of_freedom)
+
+    def p_below(self, limit: float) -> np.ndarray:
+        """One-sided p of the hypothesis that the sum is at least `limit`: small where it lies below."""
+        return stats.t.cdf(ratio(self.value - limit, self.standard_error), self.degrees_of_freedom)
+
+    def with_more(self, runs: np.ndarray) -> "Estimate":
+        """As it would look after `runs` (k,) more per group, were mean and spread to stay: k data sets of one."""
+        return replace(self, n=self.n + np.asarray(runs)[:, None])
+
+
+def estimate(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Estimate:
+    """The sum of weight times mean.
+
+    Args:
+        groups: each (..., runs), runs >= 1.
+        weights: one per group; a group of weight 0 adds neither to the sum nor to its error.
+    """
+    pairs = list(zip(groups, weights, strict=True))
+    variances = [variance(group) * w**2 if w else np.zeros(group.shape[:-1]) for group, w in pairs]
+    sizes = np.array([group.shape[-1] for group in groups])
+    return Estimate(np.asarray(sum(w * group.mean(-1) for group, w in pairs)), np.stack(variances, -1), sizes)
+
+
+def variance(group: np.ndarray) -> np.ndarray:
+    """Sample variance over the last axis: exactly 0 where all runs are equal, infinite for a single run."""
+    if group.shape[-1] < 2:
+        return np.full(group.shape[:-1], np.inf)
+    return np.where(np.ptp(group, -1) == 0, 0.0, group.var(-1, ddof=1))
+
+
+def ratio(difference: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """difference / spread; without any spread 0 where there is no difference, else plus or minus infinity."""
+    certain = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    return np.where(spread > 0, difference / np.where(spread > 0, spread, 1.0), certain)
