@@ -1,15 +1,26 @@
 """Execute the chapters with papermill, each in a process of its own, and build the HTML book. Runs that are recorded
-are loaded, not trained again."""
+are loaded, not trained again. With --name, chapters are executed with other parameters and stand beside the book's own
+pages as a variation, until it is dropped."""
 
 import argparse
+import re
+from pathlib import Path
+from typing import Any
 
 from rkd.cli.common import add_profile, add_settings, given_settings
+from rkd.errors import ConfigError
 
 EPILOG = """examples:
   rkd book
   rkd book --profile mini --only table3 --data-root ~/cifar
   rkd book --profile paper --jobs 1 --timeout 24h
-  rkd book --only figure6 --set 'loss_weights=[0.2, 0.4, 0.8]'"""
+  rkd book --only figure6 --set 'loss_weights=[0.2, 0.4, 0.8]'
+  rkd book --only table3 -p loss_weight 0.9 --name lambda-0.9     table3 once more, as a page of its own
+  papermill book/table3.ipynb out.ipynb -p loss_weight 0.9        the same made with papermill ...
+  rkd book --add out.ipynb --name lambda-0.9                      ... and taken into the book
+  rkd book --drop lambda-0.9"""
+
+_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,29 +36,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-html", action="store_true", help="execute and stage, do not build the HTML")
     add_settings(parser)
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+        help="any parameter of the chapters, as papermill spells it: -p loss_weight 0.9; may be repeated",
+    )  # fmt: skip
+    variations = parser.add_argument_group("variations")
+    variations.add_argument(
+        "--name",
+        metavar="NAME",
+        help="add pages to the book: the chapters of --only (default: all that declare the given parameters) "
+        "with these parameters, beside the book's own; the same name again replaces them",
+    )
+    which = variations.add_mutually_exclusive_group()
+    which.add_argument(
+        "--add",
+        metavar="NOTEBOOK",
+        type=Path,
+        help="take a chapter that papermill executed as the variation --name",
+    )
+    which.add_argument("--drop", metavar="NAME", help="remove a variation, execute nothing")
+    which.add_argument("--list-variations", action="store_true", help="list the profile's, execute nothing")
 
 
 def call(options: argparse.Namespace) -> int:
     from rkd import paths
     from rkd.experiments.budget import parse_duration
     from rkd.experiments.settings import profile_path
-    from rkd.report.book import build_book
+    from rkd.report.book import adopt_notebook, build_book, drop_variation, list_variations
 
+    given = given_settings(options) | {name: _value(name, text) for name, text in options.parameters}
+    _check(options, given)
+    if options.list_variations:
+        _list(list_variations(options.profile, build_dir=paths.build()), options.profile)
+        return 0
     home = paths.home()
-    result = build_book(
-        options.profile,
-        book_dir=home / "book",
-        config=home / "_config.yml",
-        build_dir=paths.build(),
-        params_file=profile_path(options.profile),
-        only=[name.strip() for name in options.only.split(",")] if options.only else (),
-        jobs=options.jobs if options.jobs is not None else _default_jobs(options),
-        timeout_s=parse_duration(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
-        parameters=given_settings(options),
-        environment={"RKD_HOME": str(home)},
-        html=not options.no_html,
-    )
+    common: dict[str, Any] = {
+        "book_dir": home / "book",
+        "config": home / "_config.yml",
+        "build_dir": paths.build(),
+        "html": not options.no_html,
+    }
+    params_file = profile_path(options.profile)
+    if options.drop:
+        result = drop_variation(options.drop, options.profile, **common)
+    elif options.add:
+        result = adopt_notebook(options.add, options.name, options.profile, params_file=params_file, **common)
+    else:
+        result = build_book(
+            options.profile,
+            params_file=params_file,
+            only=[name.strip() for name in options.only.split(",")] if options.only else (),
+            jobs=options.jobs if options.jobs is not None else _default_jobs(options),
+            timeout_s=parse_duration(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
+            parameters=given,
+            environment={"RKD_HOME": str(home)},
+            variation=options.name or "",
+            **common,
+        )
     return 0 if result.ok else 1
+
+
+def _check(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Raises ConfigError for options that contradict each other."""
+    if options.name == "":
+        raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
+    if options.add and not options.name:
+        raise ConfigError(f"--add {options.add} needs --name, the variation's name")
+    asked = {"--add": options.add, "--drop": options.drop, "--list-variations": options.list_variations}
+    for option, value in asked.items():
+        if value and (given or options.only):
+            raise ConfigError(f"{option} executes nothing; leave --only and the parameters out")
+        if value and options.name and option != "--add":
+            raise ConfigError(f"{option} does not go with --name")
+
+
+def _value(name: str, text: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"-p {name} {text!r}: the value is not valid YAML") from error
+    return float(text) if isinstance(value, str) and _SCIENTIFIC.fullmatch(text) else value
+
+
+def _list(pages: Any, profile: str) -> None:
+    from rkd.report.book import spelt
+
+    if not pages:
+        print(
+            f"profile {profile} has no variations; `rkd book --only table3 -p loss_weight 0.9 --name NAME` adds one"
+        )
+    width = max((len(page.variation) for page in pages), default=0)
+    chapter = max((len(page.name) for page in pages), default=0)
+    for page in pages:
+        state = "failed" if page.status == "failed" else f"{page.finished[:16].replace('T', ' ')} UTC"
+        source = f", from {page.adopted}" if page.adopted else ""
+        print(
+            f"{page.variation:<{width}}  {page.name:<{chapter}}  {state:<20}  {spelt(page.parameters)}{source}"
+        )
 
 
 def _default_jobs(options: argparse.Namespace) -> int:

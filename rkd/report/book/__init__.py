@@ -6,7 +6,7 @@ from rkd.report.book.execution import START_APART_S, VARIATION
 from rkd.report.book.files import Folders
 from rkd.report.book.marks import MARKS, TOKEN, fault_of_mark, write_mark
 from rkd.report.book.notebooks import chapter_names, declared_parameters
-from rkd.report.book.prose import LOG_TAIL, failed_page, not_executed_page, provenance
+from rkd.report.book.prose import LOG_TAIL, failed_page, not_executed_page, provenance, spelt
 from rkd.report.book.result import BookResult, Page
 from rkd.report.book.staging import stage
 from rkd.report.book.variations import list_variations
@@ -32,6 +32,7 @@ __all__ = [
     "merge_streams",
     "not_executed_page",
     "provenance",
+    "spelt",
     "stage",
     "write_mark",
 ]

@@ -109,12 +109,20 @@ def variation_list(pages: Sequence[Page]) -> str:
 
 def given(parameters: Mapping[str, object]) -> str:
     """Parameters and values as Markdown code, those left out that change no number."""
-    shown = [
+    return ", ".join(code(text) for text in _settings(parameters))
+
+
+def spelt(parameters: Mapping[str, object]) -> str:
+    """The same as plain text."""
+    return ", ".join(_settings(parameters))
+
+
+def _settings(parameters: Mapping[str, object]) -> list[str]:
+    return [
         f"{name} = {json.dumps(value, ensure_ascii=False)}"
         for name, value in parameters.items()
         if name not in INCIDENTAL
     ]
-    return ", ".join(code(text) for text in shown)
 
 
 def code(text: str) -> str:

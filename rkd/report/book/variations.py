@@ -69,14 +69,16 @@ def varied_chapters(parameters: Mapping[str, object], only: Sequence[str], book_
     for name in only:
         if name not in chapters:
             raise unknown("chapter", name, chapters)
-        for parameter in wanted:
-            if parameter not in declared[name]:
-                raise unknown(f"parameter of chapter {name}:", parameter, declared[name])
-    if only:
-        return [name for name in chapters if name in only]
     for parameter in wanted:
         if not any(parameter in names for names in declared.values()):
             raise unknown("parameter", parameter, {p for names in declared.values() for p in names})
+    for name in only:
+        for parameter in wanted:
+            if parameter not in declared[name]:
+                known = ", ".join(sorted(declared[name])) or "no parameters"
+                raise ConfigError(f"chapter {name} does not declare {parameter}; it declares {known}")
+    if only:
+        return [name for name in chapters if name in only]
     fitting = [name for name in chapters if set(wanted) <= set(declared[name])]
     if not fitting:
         raise ConfigError(f"no chapter declares all of {', '.join(wanted)}; give them in two variations")
