@@ -168,8 +168,7 @@ def order(
         "mean_b": float(theirs.mean()),
         **_spread("sd_b", theirs),
         "difference": float(gap.value),
-        "welch_p": p,
-        **_freedom(gap),
+        **_test(gap, p, "welch_p"),
         "threshold": threshold,
     }
     return _judgement(
@@ -221,11 +220,10 @@ def effect(a: Runs, b: Runs, *, published: float, margin: float, alpha: float, m
         **_spread("sd_a", groups[0]),
         "mean_b": float(groups[1].mean()),
         **_spread("sd_b", groups[1]),
-        "welch_p": p,
+        **_test(gain, p, "welch_p"),
         "published_gain": float(published),
         "ratio": float(gain.value) / claimed,
         "margin": float(margin),
-        **_freedom(gain),
         "below_claim": float(ends[1] < max(low, 0.0)),
     }
     judged = _judgement(
@@ -283,7 +281,11 @@ def trend(
         NOT_REPRODUCED: f"does not lie above 0, but below {margin:g}",
         INCONCLUSIVE: words.included(ends, (0.0, margin)),
     }[verdict]
-    details = {"margin": float(margin), **_freedom(slope), "below_claim": float(ends[1] < margin)}
+    details = {
+        "margin": float(margin),
+        **_test(slope, p, "contrast_p"),
+        "below_claim": float(ends[1] < margin),
+    }
     if best and min(map(len, runs)) > 1:
         details["argmax_inside"] = resampling.largest_inside(runs, best, 10_000, rng)
     return _judgement(
@@ -427,9 +429,8 @@ def _judgement(
     """
     level, n = checks.level(alpha), tuple(map(len, groups))
     missing = min_seeds - min(n)
-    sentence = (
-        f"{said}; {words.interval(interval, level)} {where}" if min(n) > 1 else f"{said}, without a spread"
-    )
+    known = np.isfinite(interval).all()
+    sentence = f"{said}; {words.interval(interval, level)} {where}" if known else f"{said}, without a spread"
     if missing > 0:
         verdict, details = INCONCLUSIVE, {**details, "runs_missing": float(missing)}
         sentence += f"; {words.more(missing, len(n))}"
@@ -481,11 +482,12 @@ def _spread(name: str, runs: np.ndarray) -> dict[str, float]:
     return {name: float(np.std(runs, ddof=1))} if len(runs) > 1 else {}
 
 
-def _freedom(found: Estimate) -> dict[str, float]:
-    return {
-        "standard_error": float(found.standard_error),
-        "degrees_of_freedom": float(found.degrees_of_freedom),
-    }
+def _test(found: Estimate, p: float, name: str) -> dict[str, float]:
+    """What the one-sided t test of a sum above 0 stands on; nothing where a group has a single run."""
+    if not np.isfinite(found.standard_error):
+        return {}
+    error, free = float(found.standard_error), float(found.degrees_of_freedom)
+    return {name: p, "standard_error": error, "degrees_of_freedom": free}
 
 
 __all__ = [
