@@ -1,0 +1,68 @@
+"""From "chapter/line" to the runs of that line under a profile."""
+
+from collections.abc import Iterable
+
+from rkd.errors import ConfigError, unknown
+from rkd.experiments.chapters import Line, chapter_names, get_chapter
+from rkd.experiments.execute import required
+from rkd.experiments.settings import resolve
+from rkd.training.config import RunConfig
+
+
+def split(selector: str) -> tuple[str, str]:
+    """Chapter and line of a selector.
+
+    >>> split("table3/rm_rlf")
+    ('table3', 'rm_rlf')
+
+    Raises:
+        ConfigError: not of the form chapter/line, or an unknown chapter.
+    """
+    chapter, slash, key = selector.partition("/")
+    if not slash or not chapter or not key:
+        raise ConfigError(f"selector {selector!r} is not of the form chapter/line, for example table3/rm")
+    if chapter not in chapter_names():
+        raise unknown("chapter", chapter, chapter_names())
+    return chapter, key
+
+
+class Selectors:
+    """The lines of all chapters under one profile; what was asked for once is kept.
+
+    Args:
+        profile: "paper", or any other profile's name or path.
+    """
+
+    def __init__(self, profile: str = "paper") -> None:
+        self.profile = profile
+        self._lines: dict[str, dict[str, Line]] = {}
+        self._runs: dict[str, dict[str, RunConfig]] = {}
+        self._needed: dict[str, dict[str, RunConfig]] = {}
+
+    def line(self, selector: str) -> Line:
+        """The line a selector names; ConfigError if there is none."""
+        chapter, key = split(selector)
+        if chapter not in self._lines:
+            lines = get_chapter(chapter).lines(resolve(chapter, {"profile": self.profile}))
+            self._lines[chapter] = {line.key: line for line in lines}
+        if key not in self._lines[chapter]:
+            raise unknown(f"line of {chapter}", key, self._lines[chapter])
+        return self._lines[chapter][key]
+
+    def runs(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
+        """The runs of several lines by id, in their order."""
+        found = {}
+        for selector in selectors:
+            if selector not in self._runs:
+                self._runs[selector] = {run.id: run for run in self.line(selector).runs}
+            found |= self._runs[selector]
+        return found
+
+    def needed(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
+        """The same with the runs of their teachers, those first."""
+        found = {}
+        for selector in selectors:
+            if selector not in self._needed:
+                self._needed[selector] = {run.id: run for run in required(self.line(selector).runs)}
+            found |= self._needed[selector]
+        return found
