@@ -1,8 +1,8 @@
 """The claims under judgement, as params/claims.yaml declares them.
 
 Published figures are read from the table of claims: an entry of the file names rows of it, and many entries stand
-for one claim per row. Everything is checked on loading, so that a claim about a row that does not exist, or about runs no
-chapter makes, is one sentence here and not a missing line in the book.
+for one claim per row. Everything is checked on loading, so that a claim about a row that does not exist, or about
+runs no chapter makes, is one sentence here and not a missing line in the book.
 """
 
 import math

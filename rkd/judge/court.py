@@ -1,0 +1,220 @@
+"""Each declared claim against the recorded runs.
+
+Evidence is narrow: records of the profile's own folder, of exactly the runs its chapters ask for, in the published
+setting. Whatever else lies there, a short run or one on a subset, supports no verdict.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rkd.experiments.workspace import store_for
+from rkd.judge import rules
+from rkd.judge.declared import KINDS, Claim, load_claims
+from rkd.judge.rules import Judgement
+from rkd.judge.selectors import Selectors
+from rkd.records import Record, Store
+from rkd.training.config import RunConfig
+
+PUBLISHED_EPOCHS = 240
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say of one claim.
+
+    Attributes:
+        claim: what is claimed.
+        last: judged by the accuracy after the last epoch. This is the verdict.
+        best: the same by each run's best epoch, which is chosen on the test set and therefore flatters.
+        optimism: mean best minus mean last accuracy of all runs, in percentage points; NaN without runs.
+        records: ids of the records it stands on.
+        missing: ids of runs it still needs, teachers included.
+        diverged: ids of runs that ended in NaN; they enter no mean.
+    """
+
+    claim: Claim
+    last: Judgement
+    best: Judgement
+    optimism: float
+    records: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    diverged: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """One of rules.VERDICTS, by the last epoch."""
+        return self.last.verdict
+
+
+def judge(
+    profile: str = "paper", claims: Sequence[Claim] | None = None, store: Store | None = None
+) -> tuple[Verdict, ...]:
+    """All verdicts, in the order of the claims.
+
+    Args:
+        profile: whose runs and records are looked at: "paper", or the path of a profile with, say, more seeds.
+        claims: what is judged; None: params/claims.yaml.
+        store: of records; None: the profile's own.
+
+    Raises:
+        ConfigError: a malformed declaration or unknown profile.
+        RecordError: a damaged record.
+    """
+    selectors = Selectors(profile)
+    if claims is None:
+        claims = load_claims(selectors=selectors if profile == "paper" else None)
+    bench = _Bench(selectors, store_for(profile) if store is None else store)
+    judged = {
+        which: _corrected(claims, [bench.judgement(c, which) for c in claims]) for which in ("last", "best")
+    }
+    return tuple(
+        bench.verdict(claim, last, best)
+        for claim, last, best in zip(claims, judged["last"], judged["best"], strict=True)
+    )
+
+
+def is_published_setting(config: RunConfig) -> bool:
+    """Whether a run, and the run of its teacher, is of the published length on the whole of CIFAR-100."""
+    data = config.data
+    whole = (
+        data.name == "cifar100"
+        and data.train_images is None
+        and data.test_images is None
+        and not data.holdout
+    )
+    teacher = config.teacher.run if config.teacher else None
+    return whole and config.epochs >= PUBLISHED_EPOCHS and (teacher is None or is_published_setting(teacher))
+
+
+class _Bench:
+    """The evidence, each record read once."""
+
+    def __init__(self, selectors: Selectors, store: Store) -> None:
+        self.selectors, self.store = selectors, store
+        self._records: dict[str, Record | None] = {}
+
+    def record(self, run: str, config: RunConfig) -> Record | None:
+        """The record of a run, if there is one and the run is of the published setting."""
+        if run not in self._records:
+            there = is_published_setting(config) and self.store.has(run)
+            self._records[run] = self.store.load(run) if there else None
+        return self._records[run]
+
+    def judgement(self, claim: Claim, which: str) -> Judgement:
+        """One claim by the "last" or the "best" epoch, before Holm's correction."""
+        groups = []
+        for selectors in claim.groups:
+            found = self._finished(selectors).values()
+            groups.append(np.array([record.accuracy(which) for record in found]))
+        empty = [" and ".join(s) for s, values in zip(claim.groups, groups, strict=True) if not len(values)]
+        # A bound over many means says something of the rows there are; every other rule needs all its sides.
+        if empty and (claim.kind != "bound" or len(empty) == len(groups)):
+            lines = ", ".join(empty) if len(empty) <= 3 else f"{empty[0]} and {len(empty) - 1} more lines"
+            return rules.not_run(f"no run in the published setting is recorded of {lines}", claim.kind)
+        return _RULES[claim.kind](claim, groups)
+
+    def verdict(self, claim: Claim, last: Judgement, best: Judgement) -> Verdict:
+        """Judgements with what they stand on."""
+        needed = self.selectors.needed(claim.selectors)
+        records = {run: self.record(run, config) for run, config in needed.items()}
+        finished = self._finished(claim.selectors)
+        gaps = [record.accuracy("best") - record.accuracy("last") for record in finished.values()]
+        return Verdict(
+            claim,
+            last,
+            best,
+            float(np.mean(gaps)) if gaps else math.nan,
+            tuple(finished),
+            tuple(run for run, record in records.items() if record is None),
+            tuple(
+                run for run, record in records.items() if record is not None and record.status != "finished"
+            ),
+        )
+
+    def _finished(self, selectors: Sequence[str]) -> dict[str, Record]:
+        found = {run: self.record(run, config) for run, config in self.selectors.runs(selectors).items()}
+        return {run: record for run, record in found.items() if record and record.status == "finished"}
+
+
+# --- the rule of each kind --------------------------------------------------------------------------------------------
+
+Groups = Sequence[np.ndarray]  # accuracies in percent per group of runs, in the order of Claim.groups
+Rule = Callable[[Claim, Groups], Judgement]
+_RULES: dict[str, Rule] = {}
+
+
+def _rule(kind: str) -> Callable[[Rule], Rule]:
+    def add(apply: Rule) -> Rule:
+        _RULES[kind] = apply
+        return apply
+
+    return add
+
+
+def _common(claim: Claim) -> Mapping[str, float]:
+    return {"alpha": claim.alpha, "min_seeds": claim.min_seeds}
+
+
+def _generator(claim: Claim) -> np.random.Generator:
+    """One stream per claim, named by its id: the same records give the same interval, whatever else is judged."""
+    return np.random.default_rng(zlib.crc32(claim.id.encode()))
+
+
+@_rule("value")
+def _value(claim: Claim, groups: Groups) -> Judgement:
+    (ours,) = groups
+    return rules.value(
+        ours, claim.published, published_n=claim.published_n, margin=claim.margin, **_common(claim)
+    )
+
+
+@_rule("chance")
+def _chance(claim: Claim, groups: Groups) -> Judgement:
+    (ours,) = groups
+    return rules.chance(ours, chance=claim.chance, margin=claim.margin, **_common(claim))
+
+
+@_rule("order")
+def _order(claim: Claim, groups: Groups) -> Judgement:
+    a, b = groups if len(groups) == 2 else (groups[0], claim.published)
+    return rules.order(a, b, rng=_generator(claim), **_common(claim))
+
+
+@_rule("effect")
+def _effect(claim: Claim, groups: Groups) -> Judgement:
+    a, b = groups
+    return rules.effect(a, b, published=claim.published, margin=claim.margin, **_common(claim))
+
+
+@_rule("trend")
+def _trend(claim: Claim, groups: Groups) -> Judgement:
+    return rules.trend(
+        groups, claim.contrast, margin=claim.margin, rng=_generator(claim), best=claim.best, **_common(claim)
+    )
+
+
+@_rule("bound")
+def _bound(claim: Claim, groups: Groups) -> Judgement:
+    return rules.bound(groups, claim.published, bound=claim.margin, **_common(claim))
+
+
+if set(_RULES) != set(KINDS):
+    raise RuntimeError(f"kinds {sorted(KINDS)} and rules {sorted(_RULES)} differ")
+
+
+def _corrected(claims: Sequence[Claim], judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Holm's correction within each family."""
+    families: dict[str, list[int]] = {}
+    for index, claim in enumerate(claims):
+        if claim.family:
+            families.setdefault(claim.family, []).append(index)
+    corrected = list(judgements)
+    for members in families.values():
+        holm = rules.holm([judgements[i] for i in members], claims[members[0]].alpha)
+        for index, judgement in zip(members, holm, strict=True):
+            corrected[index] = judgement
+    return corrected
