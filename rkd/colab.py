@@ -1,0 +1,91 @@
+"""A chapter on Google Colab: the first cell of every notebook fetches the project and runs this file; elsewhere it does
+nothing.
+
+Colab's own packages are left as they are (an upgrade of torch or ipywidgets would force a restart), so nothing a
+chapter imports may need more than Colab has.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts the reader's Drive
+KEPT = ("data", "checkpoints", "results/paper")  # what a mounted Drive keeps when the machine goes away
+
+
+def on_colab() -> bool:
+    """Whether this process is a Colab kernel."""
+    return "google.colab" in sys.modules
+
+
+def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
+    """Make a fetched checkout work in this kernel, and say on what it will run and for how long. A no-op elsewhere.
+
+    Args:
+        home: the checkout; None: the one this file lies in.
+        drive: top of the mounted Drive. If it is there, images, checkpoints and records of the paper profile are kept
+            in its folder `rkd`.
+    """
+    if not on_colab():
+        return
+    home = Path(__file__).resolve().parent.parent if home is None else home
+    if str(home) not in sys.path:  # pip's link is read when a kernel starts, and this one is running
+        sys.path.insert(0, str(home))
+    os.environ["RKD_HOME"] = str(home)
+    os.chdir(home / "book")
+    print(_device())
+    print(_keep(home, drive))
+    print(_duration())
+
+
+def _device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return (
+            "No GPU. Enough for profile smoke; for more choose Runtime > Change runtime type > GPU, then run this "
+            "cell again."
+        )
+    about = torch.cuda.get_device_properties(0)
+    return f"GPU: {about.name}, {about.total_memory / 2**30:.0f} GiB, torch {torch.__version__}."
+
+
+def _keep(home: Path, drive: Path) -> str:
+    """Links folders to the Drive that the checkout does not bring along."""
+    if not drive.is_dir():
+        return (
+            f"CIFAR will lie in {home / 'data'}. Nothing outlives this machine unless you mount your Drive (folder "
+            "symbol on the left) and run this cell again."
+        )
+    linked = []
+    for name in KEPT:
+        here, there = home / name, drive / "rkd" / name
+        if not here.exists():
+            there.mkdir(parents=True, exist_ok=True)
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.symlink_to(there, target_is_directory=True)
+        if here.is_symlink():
+            linked.append(name)
+    return f"Kept in {drive / 'rkd'}: {', '.join(linked) or 'nothing'}."
+
+
+def _duration() -> str:
+    """What the profiles ask for: the whole report's runs, and their hours at every rate measured on file."""
+    from rkd.bench import costs
+    from rkd.experiments.workspace import store_for
+
+    runs = costs.once(costs.paper_runs())
+    epochs = max(run.epochs for run in runs)
+    rates = costs.rates_of_records(runs, store_for(costs.PROFILE))
+    total = costs.total_macs(runs) if rates else 0.0
+    hours = [f"{total / rate.macs_per_second / 3600:,.0f} hours on {rate.device}" for rate in rates]
+    long = f", about {' or '.join(hours)}" if hours else ""
+    return (
+        "The parameters below say profile smoke: minutes. Profile paper, the published setting, is "
+        f"{len(runs)} runs of up to {epochs} epochs for the whole report{long}; performance.ipynb estimates the time "
+        "on this machine."
+    )
+
+
+if __name__ == "__main__":
+    prepare()
