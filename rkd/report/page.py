@@ -15,6 +15,7 @@ from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.judge.court import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record
 from rkd.report import figures, tables
@@ -114,6 +115,13 @@ class Page:
         )
         return show(drawn, f"{self.chapter.title}. Measured means: {said or 'nothing measured'}.")
 
+    def curves(self) -> object:
+        """Accuracies and losses of every epoch, to be explored."""
+        from rkd.report.interactive.curves import curves
+
+        records = {record.id: record for m in self._done().values() for record in m.records}
+        return curves(self.lines, records, f"Training curves, {self._here()}")
+
     def quoted_baselines(self) -> HTML:
         """Accuracies of other methods that the [Re] paper quotes beside its own."""
         return HTML(
@@ -166,9 +174,7 @@ class Page:
 
     def _is_evidence(self) -> bool:
         """Whether every run is of the published length, on the whole of CIFAR-100."""
-        runs = [run for line in self.lines for run in line.runs]
-        full = all(run.epochs >= 240 and run.data.train_images is None for run in runs)
-        return full and all(run.data.name == "cifar100" and run.data.test_images is None for run in runs)
+        return all(is_published_setting(run) for line in self.lines for run in line.runs)
 
     def _here(self) -> str:
         return f"profile {Path(self.settings.profile).stem}"
