@@ -26,6 +26,7 @@ COMMANDS = {
     "models": "list networks, or show one's sizes and taps",
     "data": "fetch, check and describe a data set",
     "claims": "print published figures",
+    "verdicts": "judge the declared claims by the recorded runs",
 }
 
 EPILOG = """examples:
@@ -38,6 +39,7 @@ EPILOG = """examples:
   rkd import parts --profile paper            ... and merge them there
   rkd models wrn_40_2
   rkd claims --table "Table 3"
+  rkd verdicts --chapter table3               what the recorded runs say of the claims
 
 `rkd COMMAND --help` explains each command. Exit status: 0 done, 1 something did not come out, 2 wrong call."""
 

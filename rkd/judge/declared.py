@@ -19,6 +19,7 @@ import yaml
 from rkd import claims as published_claims
 from rkd import paths
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.chapters.base import SHORT_SOURCE
 from rkd.judge.selectors import Selectors, split
 from rkd.models import canonical, display_name
 
@@ -86,7 +87,8 @@ class Claim:
         family: claims corrected together for their number; "" for none.
         source, table, row: where the figure stands: key of rkd.claims.SOURCES, its table, and the row in words.
         statement: what is claimed, in our words.
-        asked_by: who asks: the sources, or this report.
+        who: says it: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", or "this report"
+            where the question is its own.
         published: the figure in percent (value, chance, order against one figure), the gain in percentage points
             (effect), both sides (order of two lines) or all groups (trend, bound); None where none is printed.
         printed: the same as text for a table.
@@ -112,7 +114,7 @@ class Claim:
     table: str
     row: str
     statement: str
-    asked_by: str
+    who: str
     published: float | tuple[float, ...] | None
     printed: str
     published_n: int | None
@@ -320,7 +322,7 @@ def _claim(
         table=", ".join(dict.fromkeys(r["table"] for part in (rows, *also) for _, r in part.iterrows())),
         row=_row_in_words(rows, minus),
         statement=_fill(entry["statement"], names),
-        asked_by=entry.get("asked_by", "the sources"),
+        who=entry["asked_by"] if "asked_by" in entry else _who(first),
         published=published,
         printed=printed,
         published_n=_count(entry["published_n"]) if "published_n" in entry else None,
@@ -445,6 +447,11 @@ def _names_of(rows: pd.DataFrame) -> dict[str, str]:
         except ConfigError:  # "all", "-": no network
             names |= {column: row[column], column.title(): row[column]}
     return names
+
+
+def _who(row: pd.Series) -> str:
+    """Whose figure a row is: the [Re] sources print the paper's beside their own."""
+    return "ReviewKD paper" if row["variant"] == "paper" else SHORT_SOURCE[row["source"]]
 
 
 def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame | None) -> str:
