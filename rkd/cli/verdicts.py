@@ -73,10 +73,10 @@ def _listed(verdicts, options: argparse.Namespace) -> str:
             lines.append(f"{'':{width}}  {text.why(v.last)}")
     missing = text.runs_missing(verdicts)
     if missing:
-        lines += [
-            "",
-            f"{text.counted(missing, 'run')} missing (teachers included): rkd sweep params/paper.yaml",
-        ]
+        path = profile_path(options.profile)
+        path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
+        train = f"rkd sweep {path}"
+        lines += ["", f"{text.counted(missing, 'run')} missing, teachers included: {train}"]
     return "\n".join(lines) + "\n"
 
 
