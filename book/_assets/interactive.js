@@ -16,7 +16,8 @@
   const DARK = {
     "#222222": "#e4e9ee", // ink
     "#6b7580": "#9aa5b0", // quiet
-    "#0072b2": "#3b9ade",
+    "#0072b2": "#3f8fe0",
+    "#56b4e9": "#9bd6f7",
     "#d55e00": "#f07f2f",
     "#009e73": "#1fc296",
     "#cc79a7": "#dd93bb",
@@ -125,6 +126,8 @@
       linecolor: colours.faint(0.4),
       zerolinecolor: colours.faint(0.2),
       tickcolor: colours.faint(0.4),
+      spikecolor: colours.faint(0.5),
+      spikethickness: 1,
       automargin: true,
       fixedrange: width < 600, // a finger on the picture scrolls the page
     };
@@ -151,6 +154,8 @@
       if (/^[xy]axis\d*$/.test(name)) out[name] = merged(axis, out[name]);
     }
     for (const name of ["xaxis", "yaxis"]) out[name] ??= axis;
+    const counted = out.xaxis.title?.text;
+    if (counted) out.xaxis.unifiedhovertitle ??= { text: `${counted} %{x}` };
     return out;
   }
 
@@ -187,7 +192,8 @@
   function said(value) {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
-    return size >= 10 ? value.toFixed(2) : size >= 0.001 || size === 0 ? String(+value.toPrecision(3)) : value.toExponential(1);
+    if (size >= 10) return value.toFixed(2);
+    return size >= 0.001 || size === 0 ? value.toPrecision(3) : value.toExponential(1);
   }
 
   /* --- a plot with its controls -------------------------------------------------------------------------------------- */
@@ -352,6 +358,7 @@
         return label;
       });
       this.parts.push({ facet: control.facet, chosen: () => boxes.filter((b) => b.checked).map((b) => b.value) });
+      if (labels.length === 1) return labels[0];
       const group = make("fieldset", { className: "rkd-toggles" }, make("legend", {}, control.label), ...labels);
       if (boxes.length > 3) {
         for (const [word, state] of [["all", true], ["none", false]]) {
@@ -394,9 +401,56 @@
     }
   }
 
+  /* --- the review path ------------------------------------------------------------------------------------------------ */
+
+  class Path {
+    constructor(root) {
+      this.root = root;
+      this.select = root.querySelector("select");
+      this.pairs = [...root.querySelectorAll(".rkd-pair")];
+      this.level = -1; // chosen, of all pairs alike
+    }
+
+    start() {
+      this.select.addEventListener("input", () => this.show());
+      for (const pair of this.pairs) {
+        const levels = [...pair.querySelectorAll("g.rkd-level")];
+        for (const [i, group] of levels.entries()) {
+          group.addEventListener("focus", () => this.choose(i));
+          group.addEventListener("click", () => this.choose(i));
+          group.addEventListener("keydown", (event) => {
+            const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+            if (step) levels[Math.min(levels.length - 1, Math.max(0, i + step))].focus();
+            if (event.key === "Enter" || event.key === " ") this.choose(i);
+            if (step || event.key === "Enter" || event.key === " ") event.preventDefault();
+          });
+        }
+      }
+      this.root.classList.add("drawn");
+      this.show();
+    }
+
+    choose(level) {
+      this.level = level;
+      this.show();
+    }
+
+    show() {
+      for (const [i, pair] of this.pairs.entries()) {
+        pair.hidden = i !== this.select.selectedIndex;
+        const groups = [...pair.querySelectorAll("g.rkd-level")];
+        const level = Math.min(this.level, groups.length - 1);
+        for (const [j, group] of groups.entries()) group.setAttribute("aria-pressed", String(j === level));
+        const [hint, ...details] = pair.querySelector(".rkd-details").children;
+        hint.hidden = level >= 0;
+        for (const [j, detail] of details.entries()) detail.hidden = j !== level;
+      }
+    }
+  }
+
   /* --- everything on the page -------------------------------------------------------------------------------------- */
 
-  const KINDS = { "rkd-plot": Plot };
+  const KINDS = { "rkd-plot": Plot, "rkd-path": Path };
 
   function scan() {
     if (document.body) watch.observe(document.body, { attributes: true, attributeFilter: filter });

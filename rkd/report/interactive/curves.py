@@ -16,9 +16,9 @@ from rkd.report.figures import CARD, GRID, INK
 from rkd.report.interactive.plot import Choice, Control, Cursor, Entry, Plot, Toggles
 from rkd.report.summary import same_runs
 
-# Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line is told from
-# the 29 next ones even where colours are not.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line is told
+# from the 29 next ones even where colours are not.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 CONTEXT = {"teacher": ("#222222", "dot"), "student": ("#6b7580", "dash")}
 POINTS = 240  # of one curve, at most
@@ -78,7 +78,7 @@ def curves(lines: Sequence[Line], records: Mapping[str, Record], title: str, poi
     figure = go.Figure(
         layout={
             "hovermode": "x unified",
-            "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": "epoch"}},
             "yaxis": {"title": {"text": metrics[0].axis}},
         }
     )
@@ -200,7 +200,7 @@ def _controls(
         )
         controls.append(Choice("span", "Epochs", tuple(spans)))
     if any(len(records) > 1 for records in found.values()):
-        controls.append(Toggles("runs", "Thin lines", (Entry("single", "single runs"),)))
+        controls.append(Toggles("runs", "Single runs", (Entry("single", "single runs"),)))
     if last > 1:
         controls.append(Cursor("Values at epoch", 1, last, "line", start=max(compared, default=last)))
     legend = (
@@ -244,7 +244,6 @@ def _styles(lines: Sequence[Line]) -> dict[str, Style]:
 def _note(lines: Sequence[Line], found: Mapping[str, Sequence[Record]]) -> str:
     """What the lines are, and which runs are not among them."""
     said = ["Bold: mean over the finished runs of a line; thin: single runs."]
-    repeated = same_runs(lines)
     missing, diverged = [], []
     for line in lines:
         label = f"{line.group}: {line.label}" if line.group else line.label
@@ -261,10 +260,10 @@ def _note(lines: Sequence[Line], found: Mapping[str, Sequence[Record]]) -> str:
         said.append(f"Missing: {'; '.join(missing)}.")
     if diverged:
         said.append(f"Diverged, and in no mean: {'; '.join(diverged)}.")
-    if repeated:
-        labels = {line.key: line.label for line in lines}
-        pairs = "; ".join(f"{labels[key]} has the runs of {first}" for key, first in repeated.items())
-        said.append(f"{pairs}.")
+    for group in dict.fromkeys(line.group for line in lines):  # after injecting, two lines may coincide
+        members = [line for line in lines if line.group == group]
+        labels = {line.key: line.label for line in members}
+        said += [f"“{labels[key]}” has the runs of “{first}”." for key, first in same_runs(members).items()]
     return " ".join(said)
 
 
