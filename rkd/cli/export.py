@@ -106,7 +106,7 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
     return 1 if done.left_out else 0
 
 
-PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights"}
+PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights", "maps": "maps"}
 
 
 def _write_teachers(options: argparse.Namespace) -> int:

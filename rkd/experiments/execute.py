@@ -14,7 +14,7 @@ from rkd.data import ImageSet
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.gang import Gang, Surroundings, load_images, load_run_weights, place, weights_file
 from rkd.experiments.progress import Progress, default_progress
-from rkd.experiments.snapshots import SnapshotTaker, snapshots_path
+from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
 from rkd.training.probe import linear_probe
@@ -226,7 +226,7 @@ class Executor:
         wanted = ("last", "best") if weights else ()
         if snapshots is not None and snapshots.wants(config):
             diverged = self.store.has(config.id) and self.store.load(config.id).status != "finished"
-            if not (diverged or snapshots_path(self.store, config.id).exists()):
+            if not (diverged or self.store.maps(config.id).exists()):
                 return False
         return self.store.has(config.id) and all(self.weights_file(config.id, which) for which in wanted)
 

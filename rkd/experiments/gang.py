@@ -16,7 +16,7 @@ from rkd import models
 from rkd.data import DataConfig, ImageSet
 from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
-from rkd.experiments.snapshots import SnapshotTaker, snapshots_path
+from rkd.experiments.snapshots import SnapshotTaker
 from rkd.files import sha256
 from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
@@ -244,7 +244,7 @@ class Gang:
         if not store.has(config.id):  # weights of a recorded teacher may have been trained again
             store.save(self._record(learner))
         if (folder / "maps.npz").exists():
-            kept = snapshots_path(store, config.id)
+            kept = store.maps(config.id)
             kept.parent.mkdir(exist_ok=True)
             os.replace(folder / "maps.npz", kept)
         (folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -133,7 +133,7 @@ class Snapshots:
 
 def snapshots_path(store: Store, run: str) -> Path:
     """Where the maps of an ended run lie."""
-    return store.records / "maps" / f"{run}.npz"
+    return store.maps(run)
 
 
 def load_snapshots(store: Store, run: str) -> Snapshots | None:
@@ -142,7 +142,7 @@ def load_snapshots(store: Store, run: str) -> Snapshots | None:
     Raises:
         RecordError: the file is damaged or of another run.
     """
-    path = snapshots_path(store, run)
+    path = store.maps(run)
     if not path.exists():
         return None
     try:

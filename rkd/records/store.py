@@ -33,6 +33,10 @@ class Store:
         """The run's working folder."""
         return self.work / run
 
+    def maps(self, run: str) -> Path:
+        """Where maps of a few test images of an ended run lie, if any were kept (see experiments.snapshots)."""
+        return self.records / "maps" / f"{run}.npz"
+
     def has(self, run: str) -> bool:
         """Whether the run is recorded."""
         return self.path(run).exists()

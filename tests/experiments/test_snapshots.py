@@ -8,7 +8,7 @@ from conftest import tiny_plain, tiny_review
 from rkd import models
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.execute import Executor
-from rkd.experiments.snapshots import SnapshotTaker, load_snapshots, snapshots_path
+from rkd.experiments.snapshots import SnapshotTaker, load_snapshots
 from rkd.review import ReviewKD, ReviewOptions
 from rkd.review.maps import level_maps_of
 
@@ -127,7 +127,7 @@ def test_the_pair_is_the_channel_in_which_the_teacher_varies_most(store, silent,
 def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):
     config = tiny_review(epochs=1)
     Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
-    path = snapshots_path(store, config.id)
+    path = store.maps(config.id)
     (path.parent / "000000000000.npz").write_bytes(path.read_bytes())
     with pytest.raises(RecordError, match=f"holds maps of run {config.id}"):
         load_snapshots(store, "000000000000")

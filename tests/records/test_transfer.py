@@ -783,3 +783,45 @@ def test_sizes():
     for text in ("", "MB", "15 parts", "-1MB", "1e6", "0MB", "999B", "nanMB", "1,5MB", "٣MB"):
         with pytest.raises(ConfigError, match="is not a size of at least 1kB"):
             size(text)
+
+
+def test_maps_travel_with_their_run(tmp_path):
+    """Of an ended run to its place beside the record; what is here stays; a damaged file is refused."""
+    from rkd.experiments.snapshots import SnapshotTaker, load_snapshots
+
+    run = tiny_review(epochs=1)
+    there = Store(tmp_path / "there" / "records", tmp_path / "there" / "work")
+    Executor(there, tmp_path, "cpu", progress=Silent()).run([run], snapshots=SnapshotTaker(images=2))
+    done = transfer.export(there, tmp_path / "parts", planned=[run], max_part=PART)
+    assert [entry.path for entry in done.files if entry.kind == "maps"] == [f"maps/{run.id}.npz"]
+
+    here = Store(tmp_path / "here" / "records", tmp_path / "here" / "work")
+    assert {o.state for o in transfer.merge(here, tmp_path / "parts")} == {"added"}
+    assert here.maps(run.id).read_bytes() == there.maps(run.id).read_bytes()
+    assert load_snapshots(here, run.id).epochs == (1,)
+    here.maps(run.id).write_bytes(b"mine")
+    assert {o.state for o in transfer.merge(here, tmp_path / "parts")} == {"here"}
+    assert here.maps(run.id).read_bytes() == b"mine"
+
+    there.maps(run.id).write_bytes(b"no maps")
+    again = transfer.export(there, tmp_path / "again", planned=[run], max_part=PART)
+    assert "damaged" in again.left_out[f"maps/{run.id}.npz"]
+
+
+def test_maps_of_a_run_under_way_follow_its_checkpoint(tmp_path):
+    from rkd.experiments.snapshots import SnapshotTaker
+
+    run = tiny_review(epochs=3)
+    there = Store(tmp_path / "there" / "records", tmp_path / "there" / "work")
+    with contextlib.suppress(KeyboardInterrupt):
+        Executor(there, tmp_path, "cpu", progress=Interrupting(there)).run(
+            [run], snapshots=SnapshotTaker(images=1)
+        )
+    transfer.export(there, tmp_path / "parts", planned=[run], max_part=PART)
+    here = Store(tmp_path / "here" / "records", tmp_path / "here" / "work")
+    transfer.merge(here, tmp_path / "parts")
+    assert (here.folder(run.id) / "maps.npz").exists() and not here.maps(run.id).exists()
+    Executor(here, tmp_path, "cpu", progress=Silent()).run([run], snapshots=SnapshotTaker(images=1))
+    from rkd.experiments.snapshots import load_snapshots
+
+    assert load_snapshots(here, run.id).epochs == (1, 2, 3)

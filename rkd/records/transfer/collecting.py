@@ -25,8 +25,8 @@ def runs_here(store: Store) -> tuple[list[str], dict[str, str]]:
 
 
 class Collected:
-    """Iterates over (run, path, content) of all files to export: records, checkpoints, weights. What cannot be read is
-    put into `left_out`."""
+    """Iterates over (run, path, content) of all files to export: records, checkpoints, weights, maps. What cannot be
+    read is put into `left_out`."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Collected:
             if run not in self._records:
                 # A run in training has a checkpoint; one that has ended since the first look has a record.
                 yield from self._checkpoint(run) or self._record(run)
+            yield from self._files(run, f"maps/{run}.npz" if run in self._records else f"work/{run}/maps.npz")
         for run, record in self._records.items():
             yield from self._weights(run, record.status == "finished" and run in self._teachers)
 

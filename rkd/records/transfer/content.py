@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from rkd.errors import RecordError
@@ -12,7 +13,7 @@ from rkd.training import checkpoint
 
 
 def read(kind: str, run: str, data: bytes) -> Any:
-    """The content of a file: a Record, or the dict of a checkpoint or of weights.
+    """The content of a file: a Record, or the dict of a checkpoint, of weights or of maps.
 
     Raises:
         RecordError: it cannot be read, or belongs to another run. The message does not name the file.
@@ -56,10 +57,19 @@ def _read_state(run: str, data: bytes) -> dict[str, Any]:
     return state
 
 
+def _read_maps(run: str, data: bytes) -> dict[str, Any]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return dict(file) | {"run": str(file["run"])}
+    except Exception as error:
+        raise RecordError(f"it is damaged, or holds no maps ({type(error).__name__}: {error})") from error
+
+
 _READERS: dict[str, Callable[[str, bytes], Any]] = {
     "record": _read_record,
     "checkpoint": _read_state,
     "weights": _read_state,
+    "maps": _read_maps,
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rkd.files import replacing
 from rkd.records.store import Store
 
-KINDS = ("record", "checkpoint", "weights")
+KINDS = ("record", "checkpoint", "weights", "maps")
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -18,13 +18,17 @@ def places(run: str) -> dict[str, str]:
         f"work/{run}/checkpoint.pt": "checkpoint",
         f"work/{run}/last.pt": "weights",
         f"work/{run}/best.pt": "weights",
+        f"maps/{run}.npz": "maps",
+        f"work/{run}/maps.npz": "maps",
     }
 
 
 def local(store: Store, path: str) -> Path:
     """Where a file of an export lies in a store."""
-    _, name, *file = path.split("/")
-    return store.folder(name) / file[0] if file else store.path(name.removesuffix(".json"))
+    kind, name, *file = path.split("/")
+    if kind == "work":
+        return store.folder(name) / file[0]
+    return {"records": store.path, "maps": store.maps}[kind](name.partition(".")[0])
 
 
 def read_bytes(path: Path) -> bytes | None:

@@ -55,10 +55,29 @@ def _merge_weights(store: Store, run: str, path: Path, data: bytes) -> bool:
     return False
 
 
+def _merge_maps(store: Store, run: str, path: Path, data: bytes) -> bool:
+    """Maps of a run trained twice may differ in their last digits: those here stay. Those of a run that is under way
+    follow its checkpoint."""
+    unfinished = path.is_relative_to(store.work)
+    if read_bytes(path) == data or (store.has(run) if unfinished else path.exists()):
+        return False
+    if unfinished and len(read("maps", run, data)["epochs"]) <= len(_epochs_here(path, run)):
+        return False
+    read("maps", run, data)
+    place(path, data)
+    return True
+
+
+def _epochs_here(path: Path, run: str) -> Any:
+    here = read_bytes(path)
+    return [] if here is None else _here(path, "maps", run, here)["epochs"]
+
+
 MERGES: dict[str, Callable[[Store, str, Path, bytes], bool]] = {
     "record": _merge_record,
     "weights": _merge_weights,
     "checkpoint": _merge_checkpoint,
+    "maps": _merge_maps,
 }
 
 
