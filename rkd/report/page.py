@@ -23,6 +23,7 @@ from rkd.report.book import write_mark
 from rkd.report.diagrams import show
 from rkd.report.differences import difference_table
 from rkd.report.summary import Measured, measure, measure_values
+from rkd.report.verdicts import chapter_box
 from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -67,6 +68,9 @@ class Page:
         self.store = store_of(self.settings)
         self.measured: dict[str, Measured] = {}
         display(HTML(self._banner()))
+        verdicts = chapter_box(chapter)
+        if verdicts.data:
+            display(verdicts)
         display(
             Markdown(
                 f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"
