@@ -119,7 +119,7 @@ class _About:
 
 
 def _as_variation(content: dict, page: Page, base_title: str, title: str) -> dict:
-    """With the variation's title, a note below it, and no launch button: the file is not in the repository."""
+    """With the variation's title, and a note below it."""
     cells, note = [], _words("variation", variation_note(page, base_title))
     for cell in content["cells"]:
         if note and cell["cell_type"] == "markdown":
@@ -132,9 +132,7 @@ def _as_variation(content: dict, page: Page, base_title: str, title: str) -> dic
         cells.append(cell)
     if note:  # a notebook without a heading
         cells = [_words("title", f"# {title}"), note, *cells]
-    about = {key: value for key, value in content["metadata"].items() if key != "kernelspec"}
-    about.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
-    return {**content, "metadata": about, "cells": cells}
+    return {**content, "cells": cells}
 
 
 def _opening(source: dict) -> str:
