@@ -14,7 +14,7 @@ KEYS = ["teacher", "student", "method"]
 
 
 def teachers() -> pd.DataFrame:
-    """Each teacher's accuracy in percent: as the [Re] paper retrained it, and as the READMEs that use the CRD checkpoints,
+    """Each teacher's accuracy in percent: as the [Re] paper retrained it, and as READMEs that use the CRD checkpoints,
     with which the quoted baselines were measured, print it."""
     printed = claims.load(method="teacher", metric="top1_acc_percent")
     rows = []
@@ -54,8 +54,8 @@ def misquoted() -> pd.DataFrame:
 
 
 def margins() -> pd.DataFrame:
-    """ReviewKD's lead over the best quoted method of each pair, in points: with the figures as quoted, and as CRD's README
-    prints them; ReviewKD by the [Re] paper."""
+    """ReviewKD's lead over the best quoted method of each pair, in points: with the figures as quoted, and as CRD's
+    README prints them; ReviewKD by the [Re] paper."""
     quoted = _quoted()
     mended = quoted.merge(crd_readme(), on=KEYS, how="left")
     quoted["mended"] = mended["value"].fillna(mended["number"])

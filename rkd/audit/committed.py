@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rkd import models
-from rkd.audit.recipe import Committed
+from rkd.audit.training import Committed
 from rkd.review.abf import DirectABF
 from rkd.training import RunConfig
 
@@ -60,8 +60,8 @@ def chained_students(updates: int = 3, seed: int = 0) -> pd.DataFrame:
 
     A small network learns one batch of random images; what matters is only where each row starts.
 
-    Columns: row (in the script's order); for one student throughout, and for a new one each: updates it has behind it as
-    the row begins, and its loss there.
+    Columns: row (in the script's order); for one student throughout, and for a new one each: updates it has behind it
+    as the row begins, and its loss there.
     """
     random = torch.Generator().manual_seed(seed)
     x, y = torch.randn(16, 3, 32, 32, generator=random), torch.randint(100, (16,), generator=random)

@@ -112,8 +112,8 @@ def perfect_student(seed: int = 0, batch: int = 16) -> pd.DataFrame:
 
 
 def separate_or_summed(seed: int = 0, batch: int = 16) -> pd.DataFrame:
-    """Row 2 of Table 3 both ways: each student map j >= i compared with teacher map i on its own (paper Figure 1), or
-    all their projections summed before one comparison (the [Re] code).
+    """Row 2 of Table 3 both ways: each student map j >= i compared with teacher map i on its own (the [Re] text, which
+    names its Figure 1), or all their projections summed before one comparison (the [Re] code).
 
     On random standard normal maps and projections. Columns: reading, comparisons, and the loss at the first step.
     """
@@ -134,7 +134,7 @@ def separate_or_summed(seed: int = 0, batch: int = 16) -> pd.DataFrame:
             summed += F.mse_loss(torch.stack(reviewed).sum(0), target).item()
     return pd.DataFrame(
         [
-            ("each map on its own (paper, Figure 1)", comparisons, separate),
+            ("each map on its own (text)", comparisons, separate),
             ("summed, then compared (code)", len(teacher), summed),
         ],
         columns=["reading", "comparisons", "loss at the first step"],

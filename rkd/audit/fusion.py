@@ -2,15 +2,15 @@
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rkd import models
 from rkd.experiments.chapters.table1 import PAIRS as SAME_STYLE
 from rkd.experiments.chapters.table2 import PAIRS as DIFFERENT_STYLE
 from rkd.models import display_name, tap_shapes
-from rkd.review import ABF, ReviewKD, ReviewOptions
-from rkd.review.levels import match_levels
+from rkd.review import ABF, ReviewOptions
 from rkd.review.connectors import ResidualFramework, mid_channels
+from rkd.review.levels import match_levels
 
 PAIR = ("resnet20", "resnet56")  # of the ablations: student, teacher
 VARIANTS = {
@@ -83,8 +83,8 @@ def unused_attention() -> pd.DataFrame:
 
 
 def mid_widths() -> pd.DataFrame:
-    """Width of the fused maps and parameters of the fusion blocks, per pair of Tables 1 and 2, under both rules: min(512,
-    channels of the student's pooled vector) and 64 throughout."""
+    """Width of the fused maps and parameters of the fusion blocks, per pair of Tables 1 and 2, under both rules:
+    min(512, channels of the student's pooled vector), and 64 throughout."""
     rows = []
     for teacher, student in (*SAME_STYLE, *DIFFERENT_STYLE):
         levels = _levels(student, teacher)

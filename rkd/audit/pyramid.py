@@ -91,8 +91,8 @@ def pooled_weights(seed: int = 0) -> pd.DataFrame:
 
 
 def failures(seed: int = 0) -> pd.DataFrame:
-    """The sets of sizes at which the committed rule gives no number, what it asks of the 1x1 map, what happens, and what
-    this package does with the same set there."""
+    """The sets of sizes at which the committed rule gives no number, what it asks of the 1x1 map, what happens, and
+    what this package does with the same set there."""
     rows = []
     for levels, weights in SETS:
         outcome, _ = run_committed(1, levels, weights, seed)

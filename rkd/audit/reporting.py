@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from rkd import claims, paths
-from rkd.audit.recipe import TRAIN_IMAGES
+from rkd.audit.training import TRAIN_IMAGES
 from rkd.records import Store
 
 SEED_SD = 0.25  # points; what two runs that differ in their seed alone typically show on CIFAR-100
@@ -16,8 +16,8 @@ SEED_SD = 0.25  # points; what two runs that differ in their seed alone typicall
 def last_batch(epochs: int = 200, mean: float = 1.0, sd: float = 1.2, seed: int = 0) -> pd.DataFrame:
     """Scatter of an epoch's logged loss, when the last batch's value is logged and when the epoch's mean is.
 
-    Simulated: each of 50,000 losses is drawn from a gamma distribution of the given mean and standard deviation (those of
-    a classifier part of the way), so that the true value never changes and all scatter is the meter's.
+    Simulated: each of 50,000 losses is drawn from a gamma distribution of the given mean and standard deviation (those
+    of a classifier part of the way), so that the true value never changes and all scatter is the meter's.
 
     Columns: logged, images behind the value, mean over epochs, standard deviation over epochs.
     """

@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from rkd.audit.recipe import normalised_with
 from rkd.audit.subject import BATCH, Subject, batch_norms
+from rkd.audit.training import normalised_with
 from rkd.models.taps import Taps
 from rkd.training import FrozenTeacher
 
