@@ -24,7 +24,7 @@
   // A screen reader is told what a slider moves.
   new MutationObserver(() => {
     for (const handle of document.querySelectorAll(".noUi-handle:not([aria-label])")) {
-      const label = handle.closest(".jupyter-widgets").querySelector(".widget-label");
+      const label = handle.closest(".widget-hslider, .widget-vslider")?.querySelector(".widget-label");
       if (label && label.textContent) handle.setAttribute("aria-label", label.textContent);
     }
   }).observe(document, { childList: true, subtree: true });

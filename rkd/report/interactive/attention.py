@@ -183,7 +183,8 @@ def attention_sentence(snapshots: Snapshots) -> str:
         for side in range(2)
     ]
     change, sign, level = max(moves, key=lambda move: abs(move[0]))
-    return f"{text} Since epoch {snapshots.epochs[0]}, {sign} at {level} changed most, by {change:+.2f}."
+    by = f"{change:+.2f}".replace("-", "−")
+    return f"{text} Since epoch {snapshots.epochs[0]}, {sign} at {level} changed most, by {by}."
 
 
 def _grid(snapshots: Snapshots, epoch: int, drawn: bytes) -> str:

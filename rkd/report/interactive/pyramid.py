@@ -131,12 +131,14 @@ def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> str:
         cells = []
         for p in parts:
             share = f", {100 * p.weight * p.mse() / total:.0f} %" if total else ""
-            words = f"{p.size} × {p.size}, weight {p.listed:g}{share}"
-            cells.append(f'<span class="rkd-number">{p.mse():.3g}</span> <span class="rkd-n">{words}</span>')
+            cells.append(
+                f'<span class="rkd-n">{p.size} × {p.size}</span> <span class="rkd-number">{p.mse():.3g}</span> '
+                f'<span class="rkd-n">weight {p.listed:g}{share}</span>'
+            )
         cells += [""] * (most - len(parts)) + [f"<strong>{total:.3g}</strong>"]
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(level)}</th>{row}</tr>')
-    heads = ["level", *(f"MSE at size {i + 1}" for i in range(most)), "HCL"]
+    heads = ["level", *(f"MSE, size {i + 1}" for i in range(most)), "HCL"]
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     table = f'<table class="rkd-table rkd-results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     note = (

@@ -137,7 +137,7 @@ _STYLE = """
 .rkd-stack {
   --rkd-ink: var(--pst-color-text-base, var(--jp-ui-font-color1, #222));
   --jp-widgets-label-color: var(--rkd-ink);
-  max-width: 760px; margin: 0 !important; padding: 0 !important; overflow: hidden; color: var(--rkd-ink);
+  max-width: 760px; margin: 0 0 1.4rem !important; padding: 0 !important; overflow: hidden; color: var(--rkd-ink);
 }
 .rkd-stack .widget-box, .rkd-stack .jupyter-widgets { margin-left: 0 !important; padding-left: 0 !important; }
 .rkd-stack .widget-html-content { line-height: 1.4; font-size: 0.9rem; color: var(--rkd-ink); }
