@@ -106,6 +106,19 @@ def p_one_beyond(gaps: list[Estimate], limit: float) -> np.ndarray:
     return np.minimum(np.min([p_beyond(gap, limit) for gap in gaps], axis=0) * len(gaps), 1.0)
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """p after Holm's step-down correction over the last axis (Holm 1979).
+
+    The smallest is multiplied by their number m, the next by m - 1, and none may end below the one before. Written out,
+    for statsmodels' `multipletests` takes one family at a time and empties Python's garbage on every call.
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p, axis=-1)
+    stepped = np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1)
+    raised = np.minimum(np.maximum.accumulate(stepped, -1), 1.0)
+    return np.take_along_axis(raised, np.argsort(order, axis=-1), -1)
+
+
 def _first(*cases: tuple[str, np.ndarray]) -> np.ndarray:
     """The verdict of the first condition that holds, else inconclusive."""
     return np.select([condition for _, condition in cases], [verdict for verdict, _ in cases], INCONCLUSIVE)

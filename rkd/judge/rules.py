@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from rkd.errors import ConfigError
 from rkd.judge import checks, decide, resampling, words
@@ -365,7 +364,7 @@ def holm(judgements: Sequence[Judgement], alpha: float) -> list[Judgement]:
     family = [i for i, judged in enumerate(judgements) if judged.rule in CORRECTED and judged.p is not None]
     corrected = list(judgements)
     if family:
-        adjusted = multipletests([judgements[i].p for i in family], alpha, method="holm")[1]
+        adjusted = decide.holm([judgements[i].p for i in family])
         for i, p in zip(family, adjusted, strict=True):
             corrected[i] = _corrected(judgements[i], float(p), len(family), alpha)
     return corrected
