@@ -1,16 +1,26 @@
-"""Shared by all tests: small configs, and one thread per process so that results do not depend on the machine."""
+"""Shared by all tests: small configs, the built site in a browser, and one thread per process so that results do not
+depend on the machine."""
 
+import functools
+import http.server
 import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from browser import chromium
+from filelock import FileLock
 
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import DataConfig, RunConfig, SGDConfig, TeacherConfig
 
+ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
@@ -73,3 +83,48 @@ class Silent:
 @pytest.fixture
 def silent():
     return Silent()
+
+
+# --- the built site ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """Folder of the built site: the one named by RKD_SITE (its index.html or folder), else _build/html, which is built
+    with the smoke profile if it is not there."""
+    named = os.environ.get("RKD_SITE")
+    if named:
+        folder = Path(named) if Path(named).is_dir() else Path(named).parent
+        assert (folder / "index.html").is_file(), f"RKD_SITE is {named}, where no index.html lies"
+        return folder
+    folder = ROOT / "_build" / "html"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(
+        folder.parent / ".site-for-tests.lock"
+    ):  # of several test processes one builds, the others wait
+        if not (folder / "index.html").is_file():
+            subprocess.run([sys.executable, "-m", "rkd", "book", "--profile", "smoke"], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """Address at which the site is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            return None
+
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium with its logs of requests and of the console."""
+    chrome = chromium(tmp_path_factory.mktemp("chromium"))
+    yield chrome
+    chrome.quit()
