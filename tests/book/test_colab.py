@@ -1,0 +1,160 @@
+"""Chapters on Colab: one first cell for all, and what it does, with a stand-in for Colab."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+
+import rkd
+from rkd import colab
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+# Packages of the book that Colab lacks and the first cell does not install: nothing a chapter imports may need them.
+ABSENT = ("papermill", "jupyter_book", "sphinx", "myst_nb", "jupyterlab")
+
+
+def first_cell(path: Path) -> str:
+    """Source of the cell tagged "colab"."""
+    cells = json.loads(path.read_text())["cells"]
+    (cell,) = [c for c in cells if "colab" in c["metadata"].get("tags", [])]
+    assert cell is next(c for c in cells if c["cell_type"] == "code"), f"{path.name}: other code comes first"
+    return "".join(cell["source"])
+
+
+def test_all_notebooks_start_with_the_same_short_cell():
+    sources = {path.name: first_cell(path) for path in NOTEBOOKS}
+    assert len(set(sources.values())) == 1, sources
+    source = next(iter(sources.values()))
+    assert len(source.splitlines()) <= 8
+    assert f"-b v{rkd.__version__} " in source  # the release these notebooks belong to
+    assert re.search(r'"(itables==\S+)"', (ROOT / "pyproject.toml").read_text())[1] in source
+    assert re.search(r"repository:\n  url: (\S+)", (ROOT / "_config.yml").read_text())[1] in source
+
+
+@pytest.fixture
+def on_colab(tmp_path, monkeypatch):
+    """A checkout in a kernel that takes itself for Colab's."""
+    home = tmp_path / "rkd"
+    (home / "book").mkdir(parents=True)
+    (home / "results").mkdir()
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(colab, "_duration", lambda: "(duration)")
+    monkeypatch.delenv("RKD_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield home
+    os.environ.pop("RKD_HOME", None)
+
+
+def test_prepare_does_nothing_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RKD_HOME", raising=False)
+    before = list(sys.path)
+    colab.prepare(tmp_path / "nowhere")
+    assert Path.cwd() == tmp_path and sys.path == before and "RKD_HOME" not in os.environ
+    assert capsys.readouterr().out == ""
+
+
+def test_prepare_moves_into_the_book_and_tells_the_device(on_colab, tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    colab.prepare(on_colab, drive=tmp_path / "drive")
+    assert Path.cwd() == on_colab / "book"
+    assert os.environ["RKD_HOME"] == str(on_colab) == sys.path[0]
+    out = capsys.readouterr().out
+    assert "No GPU" in out and "Change runtime type" in out and "mount your Drive" in out
+
+    about = types.SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: about)
+    colab.prepare(on_colab, drive=tmp_path / "drive")
+    assert "GPU: Tesla T4, 15 GiB, torch" in capsys.readouterr().out
+    assert sys.path.count(str(on_colab)) == 1  # a second run of the cell changes nothing
+
+
+def test_prepare_keeps_what_is_made_on_a_mounted_drive(on_colab, tmp_path, capsys):
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (on_colab / "results" / "paper").mkdir()  # comes with the checkout: not for the Drive
+    colab.prepare(on_colab, drive=drive)
+    colab.prepare(on_colab, drive=drive)
+    (on_colab / "data" / "images").write_text("x")
+    assert (drive / "rkd" / "data" / "images").read_text() == "x"
+    assert not (on_colab / "results" / "paper").is_symlink()
+    assert f"Kept in {drive / 'rkd'}: data, checkpoints." in capsys.readouterr().out
+
+
+def test_duration_counts_the_runs_of_the_paper_profile():
+    from rkd.bench import costs
+
+    runs = costs.once(costs.paper_runs())
+    said = colab._duration()
+    assert f"{len(runs)} runs of up to 240 epochs" in said and "profile smoke" in said
+
+
+def test_what_chapters_import_needs_nothing_colab_lacks():
+    code = """
+        import importlib.abc, sys
+
+        class Absent(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ABSENT:
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Absent())
+        IMPORTS
+    """
+    lines = set()
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                source = "".join(cell["source"])
+                lines |= set(re.findall(r"^(?:from rkd|import rkd)[^\n(]*$", source, re.MULTILINE))
+    assert lines
+    modules = {"rkd.report.page", "rkd.report.performance"}  # what open_page and open_performance load
+    imports = "\n        ".join(sorted(lines) + [f"import {name}" for name in sorted(modules)])
+    program = textwrap.dedent(code.replace("ABSENT", repr(ABSENT)).replace("IMPORTS", imports))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
+@pytest.mark.slow
+def test_first_cell_fetches_the_project_and_prepares_it(tmp_path):
+    """The cell itself, with this repository in the place of the one on the web, and without pip."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("the cell clones with git; this is no repository")
+    source = first_cell(NOTEBOOKS[0])
+    url = re.search(r"https://\S+(?= )", source)[0]
+    source = source.replace(url, ROOT.as_uri()).replace("/content/rkd", str(tmp_path / "rkd"))
+    source, pips = re.subn(r"%pip install -q --no-deps -e .* itables.*", "pass", source)
+    assert pips == 1
+    program = f"""
+        import sys, types
+        sys.modules["google.colab"] = types.ModuleType("google.colab")
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        for _ in range(2):  # running the cell again does no harm
+            shell.run_cell({source!r}).raise_error()
+        import os, rkd
+        print("HERE", os.getcwd(), os.environ["RKD_HOME"], rkd.__file__)
+    """
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1500:]
+    home = tmp_path / "rkd"
+    assert f"HERE {home / 'book'} {home} {home / 'rkd' / '__init__.py'}" in done.stdout, done.stdout
+    assert done.stdout.count("Profile paper") == 2 and "fatal" not in done.stdout + done.stderr
