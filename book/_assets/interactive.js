@@ -89,8 +89,15 @@
     waiting = true;
     setTimeout(() => {
       waiting = false;
+      tableTheme();
       for (const listener of listeners) listener();
     }, 30); // once the new styles are in force
+  }
+  /* DataTables takes its dark colours from this class. */
+  function tableTheme() {
+    if (document.querySelector(".rkd-explorer")) {
+      document.documentElement.classList.toggle("dark", theme(document.querySelector(".rkd-explorer")).dark);
+    }
   }
   const watch = new MutationObserver(themeChanged);
   const filter = ["data-theme", "data-mode", "data-jp-theme-light", "theme", "class"];
@@ -271,19 +278,31 @@
       let layout = this.spec.layout;
       for (const part of this.parts) if (part.patch) layout = merged(layout, nested(part.patch()));
       layout = themed(layout, colours, this.area.clientWidth || this.root.clientWidth);
-      const range = layout.xaxis.range;
-      if (range && !layout.yaxis.range && layout.meta?.fit) {
-        const fitted = rangeOf(this.visible(), range[0], range[1], layout.yaxis.type === "log");
+      const shown = this.visible();
+      const last = Math.max(...shown.filter((t) => t.meta?.readout).map((t) => abscissa(t, t.y.length - 1)));
+      if (layout.meta?.from && Number.isFinite(last)) {
+        layout.xaxis = { ...layout.xaxis, range: [layout.meta.from * last, last] };
+        const fitted = rangeOf(shown, ...layout.xaxis.range, layout.yaxis.type === "log");
         if (fitted) layout.yaxis = { ...layout.yaxis, range: fitted };
       }
-      if (this.marker) {
+      if (this.marker && Number.isFinite(last)) {
+        this.reach(last);
+        if (last <= 12) layout.xaxis = { ...layout.xaxis, dtick: 1 }; // whole numbers only
         const x = Number(this.marker.value);
         const line = { color: colours.faint(0.6), width: 1, dash: "dot" };
         const upright = { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line };
         layout.shapes = [...(layout.shapes ?? []), upright];
       }
-      layout.uirevision = JSON.stringify([range ?? null, layout.yaxis.type ?? "", [...this.selected().get("metric") ?? []]]);
+      layout.uirevision = JSON.stringify([layout.meta ?? null, ...["metric", "group"].map((f) => [...(this.selected().get(f) ?? [])])]);
       return layout;
+    }
+
+    /* The cursor goes as far as the longest line that is shown; one that stood at the end stays there. */
+    reach(last) {
+      const atEnd = this.marker.value === this.marker.max;
+      this.marker.max = last;
+      if (atEnd) this.marker.value = last;
+      this.marker.nextElementSibling.textContent = this.marker.value;
     }
 
     /* What depends on the choices but is no part of the drawing. */
@@ -448,12 +467,192 @@
     }
   }
 
+  /* --- the results explorer ------------------------------------------------------------------------------------------- */
+
+  class Explorer {
+    constructor(root) {
+      this.root = root;
+      this.spec = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+      this.area = root.querySelector(".rkd-plot-area");
+      this.selects = new Map();
+      this.smoke = null;
+      this.api = null; // of the DataTable, once it is there
+    }
+
+    async start() {
+      const Plotly = await plotly();
+      this.build(this.root.querySelector(".rkd-plot-controls"));
+      this.root.addEventListener("click", (event) => this.curves(event.target.closest("[data-curves]")));
+      this.root.classList.add("drawn");
+      this.area.setAttribute("role", "img");
+      this.area.setAttribute("aria-label", this.spec.alt);
+      await Plotly.newPlot(this.area, this.traces(), this.layout(), CONFIG);
+      listeners.add(() => this.draw());
+      let width = this.area.clientWidth;
+      new ResizeObserver(() => {
+        if (this.area.clientWidth && this.area.clientWidth !== width) {
+          width = this.area.clientWidth;
+          this.draw();
+        }
+      }).observe(this.area);
+      const table = [...this.root.querySelectorAll("table")].find((node) => node.rkdApi);
+      if (table) this.adopt(table.rkdApi);
+      this.root.addEventListener("rkd-table", (event) => this.adopt(event.target.rkdApi));
+      this.filter();
+    }
+
+    /* From now on the table decides what is shown, in which order: our filters, its search, its sorting. */
+    adopt(api) {
+      if (this.api) return;
+      this.api = api;
+      api.search.fixed("rkd", (text, data, index) => this.admits(this.spec.rows[index]));
+      api.on("draw", () => this.draw());
+      api.draw();
+    }
+
+    admits(row) {
+      if (row.kind === this.spec.machinery && this.smoke && !this.smoke.checked) return false;
+      return [...this.selects].every(([name, select]) => !select.value || row[name] === select.value);
+    }
+
+    listed() {
+      if (!this.api) return this.spec.rows.filter((row) => this.admits(row));
+      return this.api.rows({ search: "applied", order: "applied" }).indexes().toArray().map((i) => this.spec.rows[i]);
+    }
+
+    build(place) {
+      place.setAttribute("role", "group");
+      place.setAttribute("aria-label", "Filters of table and plot");
+      for (const name of this.spec.filters) {
+        const values = [...new Set(this.spec.rows.map((row) => row[name]))].filter(Boolean).sort();
+        const options = values.map((value) => make("option", { value }, value));
+        const select = make("select", {}, make("option", { value: "" }, "all"), ...options);
+        select.dataset.filter = name;
+        select.addEventListener("input", () => this.filter());
+        this.selects.set(name, select);
+        place.append(make("label", { className: "rkd-choice" }, make("span", {}, name), select));
+      }
+      const smoke = this.spec.rows.filter((row) => row.kind === this.spec.machinery).length;
+      if (smoke) {
+        this.smoke = make("input", { type: "checkbox" });
+        this.smoke.checked = smoke === this.spec.rows.length;
+        this.smoke.addEventListener("change", () => this.filter());
+        const words = "smoke runs: they prove the machinery, they are no results";
+        place.append(make("label", { className: "rkd-toggle" }, this.smoke, make("span", {}, words)));
+      }
+      const reset = make("button", { type: "button", className: "rkd-button" }, "clear filters");
+      reset.addEventListener("click", () => {
+        for (const select of this.selects.values()) select.value = "";
+        if (this.api) this.api.search("");
+        this.filter();
+      });
+      place.append(reset);
+    }
+
+    filter() {
+      if (this.api) this.api.draw(); // its "draw" draws the plot
+      else this.draw();
+    }
+
+    draw() {
+      const listed = this.listed();
+      const drawn = Math.min(listed.length, this.spec.most);
+      const some = drawn < listed.length ? ` The plot shows the first ${drawn} of them.` : "";
+      const words = `${listed.length} of ${this.spec.rows.length} configurations.${some}`;
+      this.root.querySelector(".rkd-count").textContent = words;
+      window.Plotly.react(this.area, this.traces(), this.layout(), CONFIG);
+    }
+
+    traces() {
+      const { dark } = theme(this.root);
+      const listed = this.listed().slice(0, this.spec.most);
+      const traces = [];
+      for (const [kind, style] of Object.entries(this.spec.kinds)) {
+        const color = shade(style.colour, dark);
+        const places = listed.map((row, i) => [row, i]).filter(([row]) => row.kind === kind && row.mean !== null);
+        if (!places.length) continue;
+        const single = places.flatMap(([row, i]) => row.runs.map((value) => [value, i]));
+        traces.push({
+          type: "scatter",
+          mode: "markers",
+          x: single.map((p) => p[0]),
+          y: single.map((p) => p[1]),
+          marker: { color, size: 6, opacity: 0.35 },
+          hoverinfo: "skip",
+          showlegend: false,
+        });
+        traces.push({
+          type: "scatter",
+          mode: "markers",
+          name: kind,
+          x: places.map(([row]) => row.mean),
+          y: places.map(([, i]) => i),
+          text: places.map(([row]) => escaped(row.place)),
+          customdata: places.map(([row]) => [row.runs.length, row.low === null ? "" : `<br>95 %: ${row.low.toFixed(2)} to ${row.high.toFixed(2)}`]),
+          hovertemplate: "%{text}<br>mean %{x:.2f} %, n = %{customdata[0]}%{customdata[1]}<extra></extra>",
+          marker: { color, size: 10, symbol: style.symbol },
+          error_x: { type: "data", color, thickness: 1.6, width: 4, array: places.map(([row]) => (row.high === null ? 0 : row.high - row.mean)) },
+        });
+      }
+      return traces;
+    }
+
+    layout() {
+      const listed = this.listed().slice(0, this.spec.most);
+      const width = this.area.clientWidth || this.root.clientWidth;
+      const narrow = width < 600; // names above the dots in place of beside them
+      const height = 95 + (narrow ? 46 : 36) * Math.max(1, listed.length);
+      this.area.style.height = `${height}px`;
+      const name = (row, most) => `${escaped(cut(row.label, most))}<br><span style="opacity:0.75">${escaped(cut(row.pair, most))}</span>`;
+      const beside = { tickvals: listed.map((_, i) => i), ticktext: listed.map((row) => name(row, Math.round(width / 19))), tickfont: { size: 11 } };
+      const above = (row, i) => ({
+        text: escaped(cut(`${row.label} · ${row.pair}`, Math.round(width / 5.6))),
+        ...{ x: 0, xref: "paper", xanchor: "left", y: i, yshift: 16, showarrow: false, font: { size: 10 } },
+      });
+      const layout = {
+        height,
+        xaxis: { title: { text: "test accuracy, last epoch, %: mean and 95 % interval" }, unifiedhovertitle: { text: "" } },
+        yaxis: {
+          range: [listed.length - 0.4, narrow ? -0.9 : -0.6],
+          ...(narrow ? { showticklabels: false, tickvals: beside.tickvals } : beside),
+          fixedrange: true,
+          zeroline: false,
+        },
+        hovermode: "closest",
+        showlegend: true,
+        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
+        annotations: narrow ? listed.map(above) : [],
+      };
+      if (!listed.length) {
+        layout.annotations = [{ text: "nothing matches these filters", x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false }];
+      }
+      if (narrow) layout.xaxis.title.text = "test accuracy, last epoch, %";
+      return themed(layout, theme(this.root), width);
+    }
+
+    /* A row's button: its training curves, in the picture below. */
+    curves(button) {
+      const select = button && document.querySelector("select[data-facet='group']");
+      if (!select) return;
+      select.value = button.dataset.curves;
+      select.dispatchEvent(new Event("input"));
+      select.closest("figure").scrollIntoView({ block: "start" });
+      select.focus({ preventScroll: true });
+    }
+  }
+
+  /* plotly reads tags in texts */
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
   /* --- everything on the page -------------------------------------------------------------------------------------- */
 
-  const KINDS = { "rkd-plot": Plot, "rkd-path": Path };
+  const KINDS = { "rkd-plot": Plot, "rkd-path": Path, "rkd-explorer": Explorer };
 
   function scan() {
     if (document.body) watch.observe(document.body, { attributes: true, attributeFilter: filter });
+    tableTheme();
     for (const [name, Kind] of Object.entries(KINDS)) {
       for (const root of document.querySelectorAll(`.${name}:not(.rkd-started)`)) {
         root.classList.add("rkd-started");

@@ -22,6 +22,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 CONTEXT = {"teacher": ("#222222", "dot"), "student": ("#6b7580", "dash")}
 POINTS = 240  # of one curve, at most
+SINGLE = (
+    "test_accuracy",
+    "train_accuracy",
+)  # shown run by run; where a page holds very many runs, the first alone
+PANELS, TOLD = 6, 24  # groups in the static figure, lines in its alternative text, at most
 SPANS = (("all", "all", 0.0), ("half", "second half", 0.5), ("quarter", "last quarter", 0.75))
 _MATPLOTLIB = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 
@@ -60,7 +65,14 @@ class Style:
     dash: str
 
 
-def curves(lines: Sequence[Line], records: Mapping[str, Record], title: str, points: int = POINTS) -> Plot:
+def curves(
+    lines: Sequence[Line],
+    records: Mapping[str, Record],
+    title: str,
+    points: int = POINTS,
+    choose: str = "Pair",
+    beside: bool = False,
+) -> Plot:
     """The training curves of a chapter.
 
     Args:
@@ -68,12 +80,14 @@ def curves(lines: Sequence[Line], records: Mapping[str, Record], title: str, poi
         records: run id -> record, of those that are there.
         title: above the picture.
         points: of one curve, at most; longer ones keep their ends and extremes.
+        choose: what a group is called.
+        beside: a second group can be chosen, to compare; colours then differ between groups too.
     """
     found = {line.key: [records[run.id] for run in line.runs if run.id in records] for line in lines}
     drawn = [line for line in lines if found[line.key]]
     if not drawn:
         return _nothing(title)
-    styles = _styles(lines)
+    styles = _styles(lines, beside)
     metrics = _metrics(found)
     figure = go.Figure(
         layout={
@@ -84,14 +98,15 @@ def curves(lines: Sequence[Line], records: Mapping[str, Record], title: str, poi
     )
     for line in drawn:
         for metric in metrics:
-            figure.add_traces(list(_traces(line, found[line.key], metric, styles[line.key], points)))
-    groups = list(dict.fromkeys(line.group for line in drawn))
+            single = metric.key in (SINGLE[:1] if beside else SINGLE)
+            style = styles[line.key]
+            figure.add_traces(list(_traces(line, found[line.key], metric, style, points, single)))
     return Plot(
         figure,
         _fallback(drawn, found, styles),
         _in_words(title, drawn, found),
         height=430,
-        controls=_controls(drawn, found, metrics, groups, styles),
+        controls=(*_groups(drawn, choose, beside), *_controls(drawn, found, metrics, styles)),
         title=title,
         note=_note(lines, found),
     )
@@ -121,14 +136,13 @@ def decimated(values: Sequence[float], limit: int = POINTS) -> tuple[list[int], 
 
 
 def _traces(
-    line: Line, records: Sequence[Record], metric: Metric, style: Style, points: int
+    line: Line, records: Sequence[Record], metric: Metric, style: Style, points: int, single: bool
 ) -> Iterator[go.Scatter]:
-    """One line's mean and, of accuracies, its runs; of losses only the runs that diverged, beside the mean."""
+    """One line's mean, its diverged runs and, with `single`, all others."""
     finished = [r for r in records if r.status == "finished" and metric.key in r.curves]
     diverged = [r for r in records if r.status != "finished" and r.curves.get(metric.key)]
     meta = {"metric": metric.key, "line": line.key, "group": line.group}
-    accuracy = metric.key.endswith("accuracy")
-    for record in [*(finished if accuracy and len(finished) > 1 else []), *diverged]:
+    for record in [*(finished if single and len(finished) > 1 else []), *diverged]:
         broken = record.status != "finished"
         values = record.curves[metric.key]
         place = _points(values, metric, points)
@@ -178,26 +192,31 @@ def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
 # --- controls ----------------------------------------------------------------------------------------------------
 
 
+def _groups(lines: Sequence[Line], choose: str, beside: bool) -> Iterator[Control]:
+    groups = dict.fromkeys(line.group for line in lines)
+    if len(groups) < 2:
+        return
+    entries = tuple(Entry(group, group) for group in groups)
+    yield Choice("group", choose, entries)
+    if beside:
+        yield Choice("group", "beside it", (Entry("-", "nothing"), *entries))
+
+
 def _controls(
     lines: Sequence[Line],
     found: Mapping[str, Sequence[Record]],
     metrics: Sequence[Metric],
-    groups: Sequence[str],
     styles: Mapping[str, Style],
 ) -> tuple[Control, ...]:
     epochs = {line.key: max(r.result["epochs"] for r in found[line.key]) for line in lines}
     last = max(epochs.values())
     compared = [epochs[line.key] for line in lines if line.role != "teacher"]
     controls: list[Control] = []
-    if len(groups) > 1:
-        controls.append(Choice("group", "Pair", tuple(Entry(g, g or "all") for g in groups)))
+    gated = len({line.group for line in lines}) > 1
     scales = {m.key: {"yaxis.title.text": m.axis, "yaxis.type": m.scale} for m in metrics}
     controls.append(Choice("metric", "Show", tuple(Entry(m.key, m.label, scales[m.key]) for m in metrics)))
     if last >= 8:
-        spans = (
-            Entry(key, label, {"xaxis.range": [part * last, last], "meta.fit": True} if part else {})
-            for key, label, part in SPANS
-        )
+        spans = (Entry(key, label, {"meta.from": part} if part else {}) for key, label, part in SPANS)
         controls.append(Choice("span", "Epochs", tuple(spans)))
     if any(len(records) > 1 for records in found.values()):
         controls.append(Toggles("runs", "Single runs", (Entry("single", "single runs"),)))
@@ -207,7 +226,7 @@ def _controls(
         Entry(
             line.key,
             line.label,
-            only={"group": (line.group,)} if len(groups) > 1 else {},
+            only={"group": (line.group,)} if gated else {},
             colour=styles[line.key].colour,
             dash=styles[line.key].dash,
         )
@@ -224,16 +243,17 @@ def _metrics(found: Mapping[str, Sequence[Record]]) -> list[Metric]:
     return known + [Metric(k, k.replace("loss_", "loss: "), k.replace("_", " ")) for k in others]
 
 
-def _styles(lines: Sequence[Line]) -> dict[str, Style]:
-    """Colours by place within the group: the same role looks the same in every group."""
+def _styles(lines: Sequence[Line], apart: bool) -> dict[str, Style]:
+    """Colours by place within the group, so that a role looks the same in every group; or `apart` from line to line."""
     styles: dict[str, Style] = {}
     count: dict[str, int] = {}
     for line in lines:
         if line.role in CONTEXT:
             styles[line.key] = Style(*CONTEXT[line.role])
             continue
-        i = count.get(line.group, 0)
-        count[line.group] = i + 1
+        group = "" if apart else line.group
+        i = count.get(group, 0)
+        count[group] = i + 1
         styles[line.key] = Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)])
     return styles
 
@@ -273,7 +293,10 @@ def _in_words(title: str, lines: Sequence[Line], found: Mapping[str, Sequence[Re
         values = [r.accuracy("last") for r in found[line.key] if r.status == "finished"]
         label = f"{line.group}: {line.label}" if line.group else line.label
         ends.append(f"{label} {np.mean(values):.2f} %" if values else f"{label} diverged")
-    return f"{title}. Test accuracy against epochs, one line each; at the end: {'; '.join(ends)}."
+    more = f"; and {len(ends) - TOLD} more" if len(ends) > TOLD else ""
+    return (
+        f"{title}. Test accuracy against epochs, one line each; at the end: {'; '.join(ends[:TOLD])}{more}."
+    )
 
 
 def _nothing(title: str) -> Plot:
@@ -295,8 +318,8 @@ def _nothing(title: str) -> Plot:
 def _fallback(
     lines: Sequence[Line], found: Mapping[str, Sequence[Record]], styles: Mapping[str, Style]
 ) -> Figure:
-    """Static: test accuracy, one panel per group; beside a lone panel, cross-entropy."""
-    groups = list(dict.fromkeys(line.group for line in lines))
+    """Static: test accuracy, one panel per group (the first ones); beside a lone panel, cross-entropy."""
+    groups = list(dict.fromkeys(line.group for line in lines))[:PANELS]
     panels = [(group, _NAMED[0]) for group in groups]
     if len(groups) == 1:
         panels.append((groups[0], _NAMED[3]))
