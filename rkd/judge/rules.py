@@ -149,8 +149,9 @@ def order(
 
     gap = estimate([ours - theirs], [1.0]) if one_sample else estimate(groups, [1.0, -1.0])
     probability = resampling.probability_above(ours, theirs)
+    several = min(map(len, groups)) > 1
     ends = (0.0, 1.0)  # a single run tells nothing of its spread
-    if min(map(len, groups)) > 1:
+    if several:
         ends = resampling.probability_above_interval(ours, theirs, level, resamples, rng)
     verdict = str(decide.order(probability, ends, gap, threshold, alpha))
     p = float(gap.p_above(0.0))
@@ -172,9 +173,9 @@ def order(
     }
     return _judgement(
         "order", verdict, float(probability), groups, min_seeds, alpha,
-        interval=ends, p=p, details=details, where=where,
+        interval=ends, p=p if several else None, details=details, where=where,
         said=f"{words.mean(ours)} against {against}, P(A > B) is {words.number(probability)}"
-        + f", {words.p_value(p)} for the means" * (min(map(len, groups)) > 1),
+        + f", {words.p_value(p)} for the means" * several,
         ahead=lambda k: decide.order_by_tests(gap.with_more(k), threshold, alpha),
     )  # fmt: skip
 
@@ -413,7 +414,7 @@ def _judgement(
     alpha: float,
     *,
     interval: tuple[float, float],
-    p: float,
+    p: float | None,
     details: Mapping[str, float],
     said: str,
     where: str,
@@ -435,7 +436,7 @@ def _judgement(
         sentence += f"; {words.more(missing, len(n))}"
     more = _more(n, min_seeds, ahead) if verdict == INCONCLUSIVE else None
     ends = (float(interval[0]), float(interval[1]))
-    decides = None if missing > 0 or min(n) < 2 else p
+    decides = p if known and missing <= 0 else None
     return Judgement(verdict, found, ends, level, decides, None, n, more, details, sentence, rule)
 
 

@@ -26,9 +26,9 @@ def interval(ends: tuple[float, float], level: float) -> str:
 
 
 def included(ends: tuple[float, float], limits: tuple[float, ...]) -> str:
-    """Which limits keep an interval from a verdict."""
+    """Which limits keep an interval from a verdict; empty if none does."""
     inside = [f"{limit:g}" for limit in limits if ends[0] <= limit <= ends[1]]
-    return "includes " + " and ".join(inside)
+    return f"includes {' and '.join(inside)}" if inside else ""
 
 
 def p_value(p: float) -> str:
