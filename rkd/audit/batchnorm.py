@@ -84,9 +84,9 @@ def _with_other_statistics(batches: Sequence[Tensor]) -> list[Tensor]:
 def two_modes(subject: Subject, seed: int = 0) -> pd.DataFrame:
     """What the student is asked to match, in both modes, per compared map.
 
-    Columns: map; "running against batch": relative difference ||a - b|| / ||b|| of the same images' maps under
-    running and under batch statistics; "same images, other company": of the maps of 64 images under batch statistics,
-    when the other 64 images of their batch are exchanged. The latter is 0 under running statistics.
+    Columns, in percent: map; "running against batch": relative difference ||a - b|| / ||b|| of the same images' maps
+    under running and under batch statistics; "same images, other company": of the maps of 64 images under batch
+    statistics, when the other 64 images of their batch are exchanged. The latter is 0 under running statistics.
     """
     first, second = subject.training(seed)[:2]
     network = subject.copy()
@@ -99,8 +99,8 @@ def two_modes(subject: Subject, seed: int = 0) -> pd.DataFrame:
         rows.append(
             {
                 "map": name,
-                "running against batch": _relative(pick(running), pick(batch)),
-                "same images, other company": _relative(pick(other)[:half], pick(batch)[:half]),
+                "running against batch": 100 * _relative(pick(running), pick(batch)),
+                "same images, other company": 100 * _relative(pick(other)[:half], pick(batch)[:half]),
             }
         )
     return pd.DataFrame(rows)

@@ -67,14 +67,14 @@ def chained_students(updates: int = 3, seed: int = 0) -> pd.DataFrame:
     x, y = torch.randn(16, 3, 32, 32, generator=random), torch.randint(100, (16,), generator=random)
     shared = _student(seed)
     rows = []
-    for i, row in enumerate(("RM + RLF (row 3)", "RM (row 2)", "none (row 1)")):
+    for i, row in enumerate(("RM + RLF", "RM", "none")):
         rows.append(
             {
                 "row": row,
-                "one student: updates behind it": i * updates,
-                "its loss": _train(shared, x, y, updates),
-                "new students: updates behind each": 0,
-                "each one's loss": F.cross_entropy(_student(seed)(x), y).item(),
+                "one student: updates before": i * updates,
+                "first loss": _train(shared, x, y, updates),
+                "new student: updates before": 0,
+                "its first loss": F.cross_entropy(_student(seed)(x), y).item(),
             }
         )
     return pd.DataFrame(rows)

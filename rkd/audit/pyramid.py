@@ -174,18 +174,18 @@ class Head:
     """The student's last linear layer when the review loss trains alone.
 
     Attributes:
-        gradient: of its weights after a backward pass of the review loss.
-        largest_elsewhere: largest absolute gradient among all other parameters of the student.
-        steps: updates made with this package at a cross-entropy weight of 0.
-        shrunk_to: norm of its weights afterwards, as a share of the norm before.
-        turned: cosine between the weights before and after.
+        gradient_of_its_weights: after a backward pass of the review loss; None: it has none.
+        largest_gradient_elsewhere: absolute, among all other parameters of the student.
+        updates_without_cross_entropy: made with this package at a `ce_weight` of 0.
+        norm_afterwards: of its weights, as a share of the norm before.
+        cosine_with_the_start: between the weights before and after.
     """
 
-    gradient: Tensor | None
-    largest_elsewhere: float
-    steps: int
-    shrunk_to: float
-    turned: float
+    gradient_of_its_weights: Tensor | None
+    largest_gradient_elsewhere: float
+    updates_without_cross_entropy: int
+    norm_afterwards: float
+    cosine_with_the_start: float
 
 
 def head_without_gradient(steps: int = 3, seed: int = 0) -> Head:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from IPython.display import HTML, display
@@ -17,7 +18,7 @@ from rkd.audit import GROUPS, MATTERS, Finding, Side, findings, in_group
 from rkd.audit.subject import Subject, subject
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
-from rkd.experiments.chapters import chapter_names, get_chapter
+from rkd.experiments.chapters import get_chapter
 from rkd.experiments.workspace import data_root
 from rkd.report.book import TOKEN, write_mark
 from rkd.report.diagrams import Drawing
@@ -31,7 +32,10 @@ BADGES = {
     "cosmetic": "",
     "consistent": "good",
 }
-PAGES = {  # titles of pages that are no chapters of results
+PAGES = {  # titles in links, where they are not the chapter's own up to its colon
+    "random_teacher": "Untrained teacher",
+    "recipes": "Recipes",
+    "no_cross_entropy": "Without cross-entropy",
     "method": "The method",
     "verdicts": "How to read a verdict",
     "claims": "Claims",
@@ -162,20 +166,21 @@ def block(finding: Finding) -> str:
 
 
 def words(text: str) -> str:
-    """HTML of a text that may hold `code` and **stress**."""
+    """HTML of a text that may hold `code` and **stress**; "finding 9" becomes a link."""
     safe = html.escape(text.strip(), quote=False)
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
+    safe = re.sub(r"\bfinding (\d+)\b", r'<a href="#finding-\1">finding \1</a>', safe)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe)
 
 
-def link(page: str, text: str = "") -> str:
+def link(page: str) -> str:
     """A link to another page: of the built book inside a build, else of the notebooks' folder."""
     if os.environ.get(TOKEN):
         target = f"{page}.html"
     else:
         target = f"{page}.ipynb" if (paths.home() / "book" / f"{page}.ipynb").is_file() else f"{page}.md"
-    title = get_chapter(page).title.partition(":")[0] if page in chapter_names() else PAGES[page]
-    return f'<a href="{target}">{html.escape(text or title)}</a>'
+    title = PAGES.get(page) or get_chapter(page).title.partition(":")[0]
+    return f'<a href="{target}">{html.escape(title)}</a>'
 
 
 def _how(side: Side) -> str:
@@ -256,5 +261,8 @@ def _cell(value: object, digits: int | None) -> str:
         return "–"
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
-    shown = f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
+    if digits is None:
+        shown = np.format_float_positional(value, precision=4, fractional=False, trim="-")
+    else:
+        shown = f"{value:.{digits}f}"
     return shown.replace("-", "−")

@@ -72,6 +72,7 @@ def pooling(pooled: Pooled) -> Drawing:
         for column, size in enumerate((8, 4, 2, 1)):
             ax = axes[4 * row + column]
             ax.grid(False)
+            ax.spines[:].set_visible(False)
             ax.imshow(pooled.maps[kind, size][side], cmap="PuOr", vmin=-limit, vmax=limit)
             ax.set(xticks=[], yticks=[])
             if row == 0:
