@@ -7,7 +7,7 @@
     const body = view.querySelector("tbody");
     const rows = [...body.rows]; // in the order of the declaration
     const status = form.querySelector("[role=status]");
-    const heads = [...view.querySelectorAll("thead th")];
+    const heads = [...view.querySelectorAll("thead th[aria-sort]")];
     let sorted = { column: -1, down: false };
 
     function filter() {

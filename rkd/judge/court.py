@@ -214,6 +214,8 @@ def _corrected(claims: Sequence[Claim], judgements: Sequence[Judgement]) -> list
             families.setdefault(claim.family, []).append(index)
     corrected = list(judgements)
     for members in families.values():
+        if len(members) == 1:  # one comparison needs no correction
+            continue
         holm = rules.holm([judgements[i] for i in members], claims[members[0]].alpha)
         for index, judgement in zip(members, holm, strict=True):
             corrected[index] = judgement

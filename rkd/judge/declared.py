@@ -61,11 +61,11 @@ KINDS = {
         needs=frozenset({"margin", "family", "contrast"}), takes=frozenset({"best"}), sides=("groups",),
     ),
     "bound": Kind(
-        "bounds", "does every one of several means lie within a bound of its published value?",
+        "a bound", "does every one of several means lie within a bound of its published value?",
         needs=frozenset({"margin", "over"}), sides=("groups",),
     ),
     "chance": Kind(
-        "levels of chance", "does the mean lie within the margin of chance?", needs=frozenset({"margin", "chance"})
+        "chance level", "does the mean lie within the margin of chance?", needs=frozenset({"margin", "chance"})
     ),
 }  # fmt: skip
 _COMMON_NEEDS = frozenset({"id", "about", "kind", "statement", "runs"})

@@ -105,11 +105,11 @@ _ESTIMATES = {
 def location(verdict: Verdict) -> str:
     """Who says it, and where."""
     claim = verdict.claim
-    return (
-        f"{claim.who}, {claim.table}: {claim.row}"
-        if claim.who != "this report"
-        else f"about {claim.table}: {claim.row}"
-    )
+    where = {
+        "ReviewKD paper": f"ReviewKD paper, by {claim.table} of the [Re] paper",
+        "this report": f"question of this report, on {claim.table}",
+    }.get(claim.who, f"{claim.who}, {claim.table}")
+    return f"{where}: {claim.row}"
 
 
 def chapter_label(name: str) -> str:

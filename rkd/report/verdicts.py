@@ -65,9 +65,10 @@ def chapter_box(chapter: str, verdicts: Sequence[Verdict] | None = None) -> HTML
     ours = [v for v in verdicts if chapter in v.claim.chapters]
     if not ours:
         return HTML("")
-    badges = " ".join(badge(verdict, count) for verdict, count in tally(ours).items())
+    # The one line of a single claim has its badge already.
+    badges = " ".join(badge(verdict, count) for verdict, count in tally(ours).items() if len(ours) > 1)
     head = (
-        f'<p class="rkd-box-head"><strong>Verdicts</strong> {badges} '
+        f'<p class="rkd-box-head"><strong>{"Verdicts" if len(ours) > 1 else "Verdict"}</strong> {badges} '
         f'<a href="{_page("claims", chapter=chapter)}">in the table of all claims</a></p>'
     )
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
@@ -113,7 +114,6 @@ def _folded(verdicts: Sequence[Verdict]) -> str:
         groups.setdefault(verdict.claim.about, []).append(verdict)
     parts = []
     for about, members in groups.items():
-        # Where all have one fate the box's head has said it, unless several groups differ.
         badges = " ".join(badge(verdict, count) for verdict, count in tally(members).items())
         parts.append(
             f"<details><summary>{html.escape(about)} {badges}</summary>{_one_by_one(members)}</details>"
@@ -123,7 +123,7 @@ def _folded(verdicts: Sequence[Verdict]) -> str:
 
 # --- the table of all claims ---------------------------------------------------------------------
 
-COLUMNS = ("Verdict", "Claim", "Kind", "Published", "Measured", "Chapter")
+COLUMNS = ("Verdict", "Claim", "Published", "Measured", "Chapter")
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> HTML:
@@ -135,6 +135,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> HTML:
         f'<th scope="col" role="columnheader" aria-sort="none"><button type="button">{name}</button></th>'
         for name in COLUMNS
     )
+    head += '<th scope="col" role="columnheader" class="why"><span>Why</span></th>'
     rows = "\n".join(map(_row, verdicts))
     table = (
         '<table class="rkd-table rkd-claims-table" role="table">'
@@ -145,21 +146,16 @@ def claims_table(verdicts: Sequence[Verdict]) -> HTML:
 
 def _row(verdict: Verdict) -> str:
     claim = verdict.claim
-    details = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts(verdict)
-    )
+    place = f"{KIND_NAMES[claim.kind]} · {location(verdict)}"
     statement = (
         f'<span class="rkd-statement">{html.escape(claim.statement)}</span>'
-        f'<div class="rkd-note">{html.escape(location(verdict))}</div>'
-        f"<details><summary>Why</summary><p>{html.escape(why(verdict.last))}</p><dl>{details}</dl>"
-        f'<p class="rkd-note"><code>{html.escape(claim.id)}</code></p></details>'
+        f'<div class="rkd-note">{html.escape(place)}</div>'
     )
     found = measured(verdict.last, claim.kind)
     label = chapter_label(claim.chapter)
     cells = (
         (badge(verdict.verdict), VERDICTS.index(verdict.verdict)),
         (statement, claim.statement),
-        (html.escape(KIND_NAMES[claim.kind]), list(KINDS).index(claim.kind)),
         (html.escape(claim.printed) or '<span class="rkd-note">no figure</span>', _number(claim.published)),
         (
             f'<span class="rkd-number">{html.escape(found)}</span>'
@@ -180,7 +176,19 @@ def _row(verdict: Verdict) -> str:
         "source": claim.who,
     }
     data = " ".join(f'data-{name}="{html.escape(text, quote=True)}"' for name, text in marks.items())
-    return f'<tr role="row" id="{html.escape(claim.id, quote=True)}" {data}>{filled}</tr>'
+    return f'<tr role="row" id="{html.escape(claim.id, quote=True)}" {data}>{filled}{_why(verdict)}</tr>'
+
+
+def _why(verdict: Verdict) -> str:
+    """The cell with the reason, folded: in wide windows it stands below the others."""
+    names = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>"
+        for name, text in facts(verdict)
+    )
+    return (
+        f'<td role="cell" class="why"><details><summary>Why</summary><p>{html.escape(why(verdict.last))}</p>'
+        f"<dl>{names}</dl><p><code>{html.escape(verdict.claim.id)}</code></p></details></td>"
+    )
 
 
 def _number(published: float | tuple[float, ...] | None) -> str:
@@ -222,29 +230,24 @@ def _filters(verdicts: Sequence[Verdict]) -> str:
 
 def counts(verdicts: Sequence[Verdict]) -> HTML:
     """How many claims of each kind have which verdict, with a sentence on what that means or takes."""
-    occurring = tally(verdicts)
     rows = []
     for kind, about in KINDS.items():
         members = [v for v in verdicts if v.claim.kind == kind]
-        if not members:
-            continue
-        found = tally(members)
-        cells = "".join(
-            f'<td><a href="{_page("claims", kind=KIND_NAMES[kind], verdict=verdict)}">{found[verdict]}</a></td>'
-            if verdict in found
-            else "<td>0</td>"
-            for verdict in occurring
-        )
-        words = f'{html.escape(about.words)}<div class="rkd-note">{html.escape(about.question)}</div>'
-        rows.append(f'<tr><th scope="row">{words}</th><td>{len(members)}</td>{cells}</tr>')
-    total = "".join(f"<td>{count}</td>" for count in occurring.values())
-    rows.append(f'<tr class="rkd-total"><th scope="row">all</th><td>{len(verdicts)}</td>{total}</tr>')
-    heads = "".join(f'<th scope="col">{badge(verdict)}</th>' for verdict in occurring)
-    table = (
-        '<div class="rkd-scroll"><table class="rkd-table rkd-counts"><thead><tr><th scope="col">claims that are</th>'
-        f'<th scope="col">declared</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+        if members:
+            words = f'{html.escape(about.words)}<div class="rkd-note">{html.escape(about.question)}</div>'
+            rows.append(_count_row(words, members, kind=KIND_NAMES[kind]))
+    rows.append(_count_row("all", verdicts))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("claims about", "declared", "verdicts"))
+    table = f'<table class="rkd-table rkd-counts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return _shown(f"<p>{_sum(verdicts)}</p>{table}")
+
+
+def _count_row(words: str, members: Sequence[Verdict], **query: str) -> str:
+    badges = " ".join(
+        f'<a href="{_page("claims", **query, verdict=verdict)}">{badge(verdict, count)}</a>'
+        for verdict, count in tally(members).items()
+    )
+    return f'<tr><th scope="row">{words}</th><td>{len(members)}</td><td>{badges}</td></tr>'
 
 
 def _sum(verdicts: Sequence[Verdict]) -> str:
@@ -258,7 +261,7 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
             f"{start} A verdict needs runs in the published setting ({setting}), and no such run is recorded yet. "
             f"It takes {missing} of them: {sweep}. {cost}"
         )
-    words = ", ".join(
+    words = "; ".join(
         f"{count} {verdict}" for verdict, count in tally(verdicts).items() if verdict != "not run"
     )
     rest = (
