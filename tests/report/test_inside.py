@@ -275,7 +275,7 @@ def test_pyramid_pictures_and_printed_numbers():
         assert f"<strong>{total:.3g}</strong>" in table
     left = 100 * (naive_pool(s.pair("stage 1")[0].astype(float) - s.pair("stage 1")[1], 1) ** 2).mean()
     left /= ((s.pair("stage 1")[0].astype(float) - s.pair("stage 1")[1]) ** 2).mean()
-    assert f"{left:.0f} % at stage 1 (16 × 16)" in pyramid.pyramid_sentence(s, options)
+    assert f"{left:.0f} % at stage 1 (16 × 16 to 1 × 1)" in pyramid.pyramid_sentence(s, options)
     with pytest.raises(ConfigError, match="image is 3; the run keeps maps of images 0 to 2"):
         pyramid.pyramid_stack(s, options, "a run", image=3)
 
@@ -413,7 +413,7 @@ def test_page_trains_once_and_its_run_is_table_3s(execute, results, tmp_path, mo
 def test_page_without_attention_still_has_its_pyramid(execute, results, monkeypatch):
     monkeypatch.setattr(inside, "RECORDED", ())
     text, page = execute(**TINY | {"epochs": 1}, results=str(results), attention=False)
-    assert text.count(inside.NO_ATTENTION) == 2 and "Of the full map" in text
+    assert text.count(inside.NO_ATTENTION) == 2 and "Pooling to the smallest size leaves" in text
     assert attention.attention_levels(page.shown[0].snapshots) == ()
 
 

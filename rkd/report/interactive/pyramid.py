@@ -153,17 +153,17 @@ def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
     """What pooling does to the difference, in words made from the numbers alone."""
     said = []
     for level in snapshots.levels:
-        parts = comparisons(snapshots, level, options)
-        if not parts or parts[0].size == parts[-1].size or not parts[0].mse():
+        parts = sorted(comparisons(snapshots, level, options), key=lambda p: p.size)
+        if not parts or parts[0].size == parts[-1].size or not parts[-1].mse():
             continue
-        share = 100 * parts[-1].mse() / parts[0].mse()
-        said.append(f"{share:.0f} % at {level} ({parts[0].size} × {parts[0].size})")
+        small, large = parts[0], parts[-1]
+        share = 100 * small.mse() / large.mse()
+        said.append(f"{share:.0f} % at {level} ({large.size} × {large.size} to {small.size} × {small.size})")
     if not said:
         return "At no level are two sizes compared."
-    last = min(p.size for level in snapshots.levels for p in comparisons(snapshots, level, options))
     return (
-        f"Of the full map's mean squared error, pooling to {last} × {last} leaves {', '.join(said)}: the rest is "
-        "difference in detail that averages out, and only the larger sizes see it."
+        f"Pooling to the smallest size leaves, of the largest one's mean squared error, {', '.join(said)}; the rest only "
+        "the larger sizes see."
     )
 
 
