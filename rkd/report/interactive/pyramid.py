@@ -162,8 +162,8 @@ def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
     if not said:
         return "At no level are two sizes compared."
     return (
-        f"Pooling to the smallest size leaves, of the largest one's mean squared error, {', '.join(said)}; the rest only "
-        "the larger sizes see."
+        f"Pooling to the smallest size leaves, of the largest one's mean squared error, {', '.join(said)}; the rest "
+        "only the larger sizes see."
     )
 
 
