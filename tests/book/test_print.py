@@ -53,6 +53,9 @@ RESULTS = table(
     8,
 )  # fmt: skip
 LIVE = '<div class="rkd-live">moving picture</div><div class="rkd-fallback" style="display: none">still picture</div>'
+FOLDED = (
+    "<details class='hide'><summary>Code</summary>x</details><details><summary>Words</summary>y</details>"
+)
 WIDE = "<svg width='2400' height='300' style='width: 2400px'><rect width='2400' height='300'/></svg>"
 
 
@@ -63,7 +66,7 @@ def site(tmp_path_factory) -> Path:
     (folder / "book" / "_assets").mkdir(parents=True)
     for name in ("custom.css", "print.css"):
         shutil.copy(ROOT / "book" / "_assets" / name, folder / "book" / "_assets")
-    outputs = [RESULTS, LIVE, WIDE, table("rkd-provenance", HEADS, ROW, 60)]
+    outputs = [RESULTS, LIVE, FOLDED, WIDE, table("rkd-provenance", HEADS, ROW, 60)]
     cells = [
         {
             "cell_type": "markdown",
@@ -148,6 +151,10 @@ def test_only_the_text_is_printed_and_it_is_dark_on_white(printed):
     assert printed.execute_script(shown, screen_only) == 0
     assert printed.execute_script(shown, ".headerlink, .prev-next-area, .rkd-live") == 0
     assert printed.execute_script(shown, ".rkd-fallback") == 1
+    assert (
+        printed.execute_script(shown, "details.hide") == 0
+    )  # folded code stays out, folded words say what they are
+    assert printed.execute_script(shown, "details:not(.hide) > summary") == 1
     colours = printed.execute_script(
         "return ['article p', 'article h1', 'article td', '.highlight span', '.rkd-badge']"
         "  .map(s => getComputedStyle(document.querySelector(s)).color)"
