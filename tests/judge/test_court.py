@@ -1,0 +1,278 @@
+"""The court on synthetic records: each verdict, what is no evidence, what is missing, correction within a family."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from evidence import PAPER, around, put, record
+
+from rkd import paths
+from rkd.errors import RecordError
+from rkd.judge import Selectors, is_published_setting, judge, load_claims
+from rkd.records import Store
+
+CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
+FULL = "table1/resnet20-resnet56-reviewkd"
+ALONE = "table1/resnet20-resnet56-student"
+
+
+def verdict(store, name):
+    """One claim, and its whole family, judged from a store."""
+    wanted = CLAIMS[name]
+    together = [c for c in CLAIMS.values() if c.id == name or (c.family and c.family == wanted.family)]
+    (found,) = [v for v in judge(claims=together, store=store) if v.claim.id == name]
+    return found
+
+
+# --- every verdict --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shift", "n", "expected"),
+    [
+        (0.0, 5, "reproduced"),
+        (1.0, 5, "exceeded"),
+        (-1.0, 5, "not reproduced"),
+        (0.4, 5, "inconclusive"),
+        (0.0, 4, "inconclusive"),
+        (0.0, 1, "inconclusive"),
+        (0.0, 0, "not run"),
+    ],
+)
+def test_values(shift, n, expected, store):
+    claim = CLAIMS["table1-resnet20-resnet56-paper"]
+    accuracies = around(claim.published + shift, n=n) if n > 1 else [claim.published] * n
+    ids = put(store, FULL, accuracies)
+    found = verdict(store, claim.id)
+    assert found.verdict == found.last.verdict == expected
+    assert found.records == tuple(ids) and found.last.n == ((n,) if n else ())
+    if n:
+        assert found.last.estimate == pytest.approx(shift) and found.last.details["mean"] == pytest.approx(
+            claim.published + shift
+        )
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [
+        (2.83, "reproduced"),
+        (1.5, "reproduced, smaller effect"),
+        (4.5, "exceeded"),
+        (-0.5, "not reproduced"),
+        (2.4, "inconclusive"),
+    ],
+)
+def test_effects(gain, expected, store):
+    put(store, FULL, around(70 + gain))
+    put(store, ALONE, around(70))
+    found = verdict(store, "table1-resnet20-resnet56-gain")
+    assert found.verdict == expected and found.last.estimate == pytest.approx(gain) and found.last.n == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"), [(1, "reproduced"), (-1, "not reproduced"), (0.2, "inconclusive")]
+)
+def test_orders_of_two_lines_and_against_one_figure(gap, expected, store):
+    put(store, FULL, around(70 + gap))
+    put(store, ALONE, around(70))
+    assert verdict(store, "table1-resnet20-resnet56-beats-student").verdict == expected
+    quoted = CLAIMS["table1-resnet20-resnet56-beats-crd"]
+    put(store, FULL, around(quoted.published + gap))
+    found = verdict(store, quoted.id)
+    assert found.verdict == expected and found.last.n == (5,)
+    assert (found.last.estimate > 0.5) == (gap > 0)
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ((70, 71, 72, 72, 72, 71, 70), "reproduced"),
+        ((71.5, 71.5, 71.5, 71.5, 71.5, 71.5, 71.5), "not reproduced"),
+        ((71.4, 71.5, 71.7, 71.7, 71.6, 71.5, 71.6), "inconclusive"),
+    ],
+)
+def test_trends(means, expected, store):
+    claim = CLAIMS["figure6-shape"]
+    for selector, mean in zip(claim.runs["groups"], means, strict=True):
+        put(store, selector, around(mean, sd=0.25 if expected != "inconclusive" else 0.6))
+    found = verdict(store, claim.id)
+    assert found.verdict == expected and found.last.n == (5,) * 7
+    assert found.last.estimate == pytest.approx(np.mean(means[2:5]) - np.mean([*means[:2], *means[5:]]))
+    assert found.last.p_holm is None, "a family of one is not corrected"
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(1.0, "reproduced"), (1.5, "reproduced"), (5.0, "not reproduced")]
+)
+def test_chance(mean, expected, store):
+    put(store, "no_cross_entropy/alone", around(mean))
+    assert verdict(store, "no_cross_entropy-at-chance").verdict == expected
+
+
+def test_bound_over_all_pairs(store):
+    claim = CLAIMS["within-0.8-of-the-paper"]
+    assert verdict(store, claim.id).verdict == "not run"
+    lines = claim.runs["groups"]
+    put(store, lines[0], around(claim.published[0]))
+    found = verdict(store, claim.id)
+    assert found.verdict == "inconclusive" and len(found.records) == 5, "seven pairs are missing"
+    for selector, published in zip(lines, claim.published, strict=True):
+        put(store, selector, around(published + 0.3))
+    assert verdict(store, claim.id).verdict == "reproduced"
+    put(store, lines[3], around(claim.published[3] - 2))
+    assert verdict(store, claim.id).verdict == "not reproduced"
+
+
+# --- evidence -------------------------------------------------------------------------------------------------------
+
+
+def test_one_side_alone_is_not_run_and_says_which_is_missing(store):
+    put(store, FULL, around(72))
+    found = verdict(store, "table1-resnet20-resnet56-gain")
+    assert found.verdict == "not run" and ALONE in found.last.sentence and FULL not in found.last.sentence
+    assert found.last.more_seeds is None and len(found.records) == 5
+    assert math.isclose(found.optimism, 0)
+
+
+def test_nothing_recorded_is_not_run_with_all_that_is_missing(tmp_path):
+    store = Store(tmp_path / "nowhere", tmp_path / "work")
+    verdicts = judge(store=store)
+    assert len(verdicts) == len(CLAIMS) and {v.verdict for v in verdicts} == {"not run"}
+    for v in verdicts:
+        assert v.best.verdict == "not run" and math.isnan(v.optimism) and not v.records and not v.diverged
+        assert set(v.missing) == set(PAPER.needed(v.claim.selectors))
+    full = next(v for v in verdicts if v.claim.id == "table3-full")
+    assert len(full.missing) == 6, "five students and their teacher"
+
+
+def test_what_is_missing_shrinks_with_the_records(store):
+    teacher, *students = PAPER.needed(["table3/full"]).items()
+    store.save(record(teacher[1], 73.0))
+    ids = put(store, "table3/full", [71.8, 71.9])
+    found = verdict(store, "table3-full")
+    assert found.missing == tuple(run for run, _ in students if run not in ids) and len(found.missing) == 3
+    assert found.last.more_seeds >= 3
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini"])
+def test_records_of_other_profiles_are_no_evidence(profile, store):
+    """In the very folder that is judged, with the published accuracy on them."""
+    other = Selectors(profile)
+    put(store, "table3/full", around(71.79, n=2), selectors=other)
+    put(store, "table3/full", around(71.79, n=2), selectors=other)
+    assert store.ids()
+    assert verdict(store, "table3-full").verdict == "not run"
+    (found,) = judge(profile, [CLAIMS["table3-full"]], store)
+    assert found.verdict == "not run" and found.records == (), "not even when that profile is asked for"
+
+
+def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
+    text = (paths.params() / "paper.yaml").read_text()
+    claim = CLAIMS["table3-full"]
+    changes = {
+        "epochs: 240": "epochs: 239",
+        "dataset: cifar100": "dataset: cifar10",
+        "batch_size: 128": "batch_size: 128\ntrain_images: 10000",
+        "seeds:": "test_images: 1000\nseeds:",
+        "data_root:": "holdout: 5000\ndata_root:",
+        "on_missing:": "teacher_epochs: 10\non_missing:",
+    }
+    for old, new in changes.items():
+        assert old in text
+        profile = tmp_path / "changed.yaml"
+        profile.write_text(text.replace(old, new))
+        put(store, "table3/full", around(71.79), selectors=Selectors(str(profile)))
+        (found,) = judge(str(profile), [claim], store)
+        assert found.verdict == "not run", new
+    put(store, "table3/full", around(71.79))
+    (found,) = judge("paper", [claim], store)
+    assert found.verdict == "reproduced"
+
+
+def test_longer_runs_and_untrained_teachers_are_of_the_published_setting():
+    run = next(iter(PAPER.runs(["table3/full"]).values()))
+    assert is_published_setting(run) and is_published_setting(dataclasses.replace(run, epochs=480))
+    untrained = next(iter(PAPER.runs(["random_teacher/rm-untrained"]).values()))
+    assert untrained.teacher.weights == "random" and is_published_setting(untrained)
+    short = dataclasses.replace(run.teacher, run=dataclasses.replace(run.teacher.run, epochs=10))
+    assert not is_published_setting(dataclasses.replace(run, teacher=short))
+
+
+def test_a_profile_with_more_seeds(store, tmp_path):
+    profile = tmp_path / "ten.yaml"
+    text = (paths.params() / "paper.yaml").read_text()
+    profile.write_text(text.replace("[0, 1, 2, 3, 4]", str(list(range(10)))))
+    put(store, "table3/full", around(71.79, n=10), selectors=Selectors(str(profile)))
+    claim = CLAIMS["table3-full"]
+    (ten,), (five,) = judge(str(profile), [claim], store), judge("paper", [claim], store)
+    assert ten.last.n == (10,) and five.last.n == (5,)
+
+
+def test_diverged_runs_enter_no_mean_and_are_named(store):
+    runs = list(PAPER.runs([FULL]).items())
+    put(store, FULL, around(71.89, n=4))
+    store.save(record(runs[4][1], 1.0, 1.0, "diverged"))
+    found = verdict(store, "table1-resnet20-resnet56-paper")
+    assert found.last.n == (4,) and found.diverged == (runs[4][0],) and runs[4][0] not in found.missing
+    assert found.verdict == "inconclusive" and found.last.details["mean"] == pytest.approx(71.89)
+
+
+def test_a_damaged_record_is_an_error_not_a_gap(store):
+    ids = put(store, FULL, around(71.89))
+    store.path(ids[2]).write_text("{")
+    with pytest.raises(RecordError, match="damaged"):
+        verdict(store, "table1-resnet20-resnet56-paper")
+
+
+# --- last and best epoch, correction, repetition --------------------------------------------------------------------
+
+
+def test_the_last_epoch_decides_and_the_best_stands_beside_it(store):
+    put(store, FULL, around(71.89 - 1), optimism=1.0)
+    found = verdict(store, "table1-resnet20-resnet56-paper")
+    assert (found.verdict, found.best.verdict) == ("not reproduced", "reproduced")
+    assert found.optimism == pytest.approx(1.0)
+    assert found.best.estimate - found.last.estimate == pytest.approx(1.0)
+
+
+def test_optimism_is_the_mean_over_all_sides(store):
+    put(store, FULL, around(72), optimism=0.4)
+    put(store, ALONE, around(69), optimism=0.2)
+    assert verdict(store, "table1-resnet20-resnet56-gain").optimism == pytest.approx(0.3)
+
+
+def test_holm_is_applied_within_the_family_and_takes_a_verdict_back(store):
+    """Alone, p is just below alpha; beside other comparisons of the family it no longer is."""
+    name = "table3-rm-beats-none"
+    put(store, "table3/none", around(70.0))
+    put(store, "table3/rm", around(70.33))
+    (alone,) = judge(claims=[CLAIMS[name]], store=store)
+    assert alone.verdict == "reproduced" and 0.01 < alone.last.p < 0.05 and alone.last.p_holm is None
+    for key in ("rm_rlf", "rm_rlf_abf", "rm_rlf_hcl", "full"):
+        put(store, f"table3/{key}", around(70.33))
+    family = [c for c in CLAIMS.values() if c.family == "table3-order"]
+    verdicts = {v.claim.id: v for v in judge(claims=family, store=store)}
+    assert len(verdicts) == 6 and verdicts[name].last.p == pytest.approx(alone.last.p)
+    assert verdicts[name].last.p_holm == pytest.approx(6 * alone.last.p), "the smallest of six"
+    assert verdicts[name].verdict == "inconclusive"
+
+
+def test_values_of_one_table_do_not_correct_each_other(store):
+    put(store, FULL, around(71.89))
+    put(store, ALONE, around(69.06))
+    values = [c for c in CLAIMS.values() if c.kind == "value" and c.chapter == "table1"]
+    found = [v for v in judge(claims=values, store=store) if v.verdict != "not run"]
+    assert len(found) == 3 and all(v.last.p_holm is None for v in found)
+
+
+def test_the_same_records_give_the_same_verdict_whatever_else_is_judged(store):
+    rng = np.random.default_rng(0)
+    for selector, mean in ((FULL, 70.2), (ALONE, 70.0)):
+        put(store, selector, mean + 0.3 * rng.standard_normal(5))
+    name = "table1-resnet20-resnet56-beats-student"
+    (alone,) = judge(claims=[CLAIMS[name]], store=store)
+    table1 = [c for c in CLAIMS.values() if c.chapter == "table1"]
+    first, again = ({v.claim.id: v for v in judge(claims=table1, store=store)} for _ in range(2))
+    assert first[name].last.interval == again[name].last.interval == alone.last.interval
+    assert 0 < alone.last.interval[0] < alone.last.interval[1] < 1

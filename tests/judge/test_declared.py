@@ -1,0 +1,338 @@
+"""The declaration: complete against the table of published figures, answerable by runs, and checked on loading."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import yaml
+from evidence import PAPER
+
+from rkd import claims as figures
+from rkd import paths
+from rkd.errors import ConfigError
+from rkd.judge import KINDS, load_claims
+from rkd.judge.selectors import Selectors, split
+
+CLAIMS = load_claims(selectors=PAPER)
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+def referenced(claims=CLAIMS):
+    return {row for claim in claims for row in claim.references}
+
+
+def rows(**equal):
+    table = figures.load()
+    for column, wanted in equal.items():
+        table = table[table[column].isin([wanted] if isinstance(wanted, str) else wanted)]
+    return table
+
+
+# --- complete -------------------------------------------------------------------------------------------------------
+
+
+def test_every_accuracy_of_reviewkd_in_tables_1_to_6_is_judged():
+    wanted = rows(
+        source="re_paper",
+        table=[f"Table {n}" for n in range(1, 7)],
+        method="ReviewKD",
+        metric="top1_acc_percent",
+    )
+    assert len(wanted) == 33
+    by_value = [c for c in CLAIMS if c.kind == "value" and c.who != "this report"]
+    assert set(wanted.index) <= referenced(by_value)
+
+
+def test_every_quoted_accuracy_is_the_opponent_of_one_comparison():
+    quoted = rows(source="re_paper", variant="quoted from prior work")
+    assert len(quoted) == 64
+    for index, row in quoted.iterrows():
+        (claim,) = [c for c in CLAIMS if index in c.references]
+        assert claim.kind == "order" and set(claim.runs) == {"a"} and claim.published == row["number"]
+        assert claim.family == f"{claim.chapter}-baselines" and row["method"] in claim.statement
+    sizes = {
+        f"table{n}-baselines": len(rows(table=f"Table {n}", variant="quoted from prior work")) for n in (1, 2)
+    }
+    assert (
+        {f: sum(c.family == f for c in CLAIMS) for f in sizes}
+        == sizes
+        == {"table1-baselines": 40, "table2-baselines": 24}
+    )
+
+
+def test_claims_of_the_text_and_disagreeing_readmes_are_judged():
+    texts = rows(
+        source="re_paper", table=["text 4.2.2", "Figure 6 / text 4.2.1", "text Results"], method="ReviewKD"
+    )
+    assert len(texts) == 4 and set(texts.index) <= referenced()
+    readme = rows(source="re_readme", metric="top1_acc_percent")
+    other = readme[readme["note"].str.contains("README .* but")]
+    assert len(other) == 2 and set(other.index) <= referenced()
+
+
+def test_each_pair_beats_its_student_and_gains_what_the_paper_says():
+    for kind, family in (("order", "students"), ("effect", "gains")):
+        found = [c for c in CLAIMS if c.family.endswith(f"-{family}")]
+        assert len(found) == 8 and {c.kind for c in found} == {kind}
+        for claim in found:
+            (a,), (b,) = claim.groups
+            assert a.removesuffix("-reviewkd") == b.removesuffix("-student")
+    gain = BY_ID["table1-resnet20-resnet56-gain"]
+    pair = {"source": "re_paper", "table": "Table 1", "student": "ResNet20"}
+    alone = figures.number(method="student baseline", **pair)
+    assert gain.published == pytest.approx(
+        figures.number(method="ReviewKD", variant="paper", metric="top1_acc_percent", **pair) - alone
+    )
+
+
+def test_steps_of_table_3_and_costs_of_table_6():
+    value = {
+        v: figures.number(source="re_paper", table="Table 3", variant=v)
+        for v in rows(table="Table 3")["variant"]
+    }
+    steps = {
+        ("none (same-level L2)", "RM"), ("RM", "RM+RLF"), ("RM+RLF", "RM+RLF+ABF"), ("RM+RLF", "RM+RLF+HCL"),
+        ("RM+RLF+ABF", "RM+RLF+ABF+HCL"), ("RM+RLF+HCL", "RM+RLF+ABF+HCL"),
+    }  # fmt: skip
+    wanted = sorted(round(value[after] - value[before], 2) for before, after in steps)
+    effects = [c for c in CLAIMS if c.family == "table3-effect" and c.table == "Table 3"]
+    assert sorted(round(c.published, 2) for c in effects) == wanted
+    orders = [c for c in CLAIMS if c.family == "table3-order"]
+    assert sorted(round(c.published[0] - c.published[1], 2) for c in orders) == wanted
+    assert [c.published for c in CLAIMS if c.family == "table6-effect"] == pytest.approx([0.28, 0.17])
+    text = BY_ID["table3-hcl-against-l2"]
+    assert text.published == 0.6 and text.printed == "0.6 +- 0.1"
+
+
+def test_own_questions_are_marked():
+    own = [c for c in CLAIMS if c.chapter == "random_teacher"]
+    assert len(own) == 8 and {c.who for c in own} == {"this report"}
+    lands = {c.groups[0][0].partition("/")[2]: c.published for c in own if c.kind == "value"}
+    assert lands == {
+        "none-untrained": 69.50, "rm-untrained": 69.58, "rm_rlf-untrained": 69.92, "none-committed": 69.50,
+        "rm-committed": 69.58,
+    }  # fmt: skip
+    assert {c.who for c in CLAIMS} == {"ReviewKD paper", "[Re] paper", "[Re] README", "this report"}
+
+
+# --- answerable -----------------------------------------------------------------------------------------------------
+
+
+def test_every_side_has_enough_runs_under_the_paper_profile():
+    for claim in CLAIMS:
+        for group in claim.groups:
+            runs = PAPER.runs(group)
+            assert len(runs) >= claim.min_seeds == 5, f"{claim.id}: {group} has {len(runs)} runs"
+            assert len({run.seed for run in runs.values()}) == len(runs)
+        assert set(PAPER.runs(claim.selectors)) <= set(PAPER.needed(claim.selectors))
+
+
+def test_needed_runs_start_with_trained_teachers():
+    needed = PAPER.needed(["table3/full"])
+    assert [run.network for run in needed.values()] == ["resnet56"] + ["resnet20"] * 5
+    assert len(PAPER.needed(["random_teacher/rm-untrained"])) == 5, "an untrained teacher needs no run"
+
+
+def test_fields_fit_their_kinds():
+    assert len(BY_ID) == len(CLAIMS) and {c.kind for c in CLAIMS} == set(KINDS)
+    for claim in CLAIMS:
+        assert claim.margin is None if claim.kind == "order" else claim.margin > 0
+        assert claim.alpha == 0.05 and claim.about and "{" not in claim.statement
+        assert bool(claim.family) == (claim.kind in ("order", "effect", "trend"))
+        assert claim.chapter == claim.chapters[0] and claim.references
+    for family in {c.family for c in CLAIMS} - {""}:
+        members = [c for c in CLAIMS if c.family == family]
+        assert len({(c.kind, c.alpha, c.chapter) for c in members}) == 1
+
+
+def test_no_published_accuracy_is_typed():
+    text = (paths.params() / "claims.yaml").read_text()
+    declared = "\n".join(
+        line.partition(" #")[0] for line in text.splitlines() if not line.lstrip().startswith("#")
+    )
+    assert not re.search(r"\b\d\d\.\d\d\b", declared)
+
+
+def test_contrasts_are_differences_of_weighted_means():
+    trends = [c for c in CLAIMS if c.kind == "trend"]
+    assert {c.chapter for c in trends} == {"figure6", "table4", "table5"}
+    for claim in trends:
+        contrast = np.array(claim.contrast)
+        assert len(contrast) == len(claim.groups) and math.isclose(contrast.sum(), 0, abs_tol=1e-12)
+        assert math.isclose(contrast[contrast > 0].sum(), 1)
+    shape = BY_ID["figure6-shape"]
+    inside = [0.5 <= PAPER.line(s).x <= 1 for s in shape.runs["groups"]]
+    assert [w > 0 for w in shape.contrast] == inside and shape.best == tuple(np.flatnonzero(inside))
+    assert shape.published is None and shape.printed == "0.5-1.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"), [("table4-larger-sizes", [-3, 0, 0, 1, 2]), ("table5-larger-weights", [-1, 0, 1])]
+)
+def test_contrasts_of_tables_4_and_5_follow_the_mean_size_compared(name, contrast):
+    """The yardstick of params/claims.yaml, computed from the options of the runs."""
+    claim = BY_ID[name]
+    scores = []
+    for selector in claim.runs["groups"]:
+        options = PAPER.line(selector).runs[0].options
+        sizes = [eval(str(s).replace("h", "32"), {}) / 32 for s in options.hcl_levels]
+        scores.append(np.average(sizes, weights=options.hcl_weights))
+    centred = np.array(scores) - np.mean(scores)
+    assert np.allclose(contrast, centred * (contrast[0] / centred[0]), atol=0.3), "rounded to whole numbers"
+    assert np.argmax(scores) in claim.best
+    text = (paths.params() / "claims.yaml").read_text()
+    for score in scores:
+        assert f" {score:.2f}" in text, "as the comment says"
+    said = np.dot(claim.contrast, claim.published)
+    assert f"{said:.2f}" in {"0.24", "0.33"}
+
+
+def test_shared_cells_are_judged_once():
+    full = BY_ID["table3-full"]
+    assert len(full.references) == 4 and full.table == "Table 3, Table 4, Table 5, Table 6"
+    ids = {
+        tuple(PAPER.runs([s])) for s in ("table3/full", "table4/h_4_2_1", "table5/large_first", "table6/full")
+    }
+    assert len(ids) == 1, "the same runs"
+    assert set(PAPER.runs(["table3/rm_rlf_hcl"])) == set(PAPER.runs(["table6/add"]))
+    (alone,) = [c for c in CLAIMS if c.id.endswith("shufflenetv1-alone")]
+    assert len(alone.references) == 2
+    shuffles = [f"table2/shufflenetv1-{t}-student" for t in ("resnet32x4", "wrn_40_2")]
+    assert len({tuple(PAPER.runs([s])) for s in shuffles}) == 1
+
+
+# --- malformed ------------------------------------------------------------------------------------------------------
+
+VALUE = {
+    "id": "x", "about": "x", "kind": "value", "row": {"source": "re_paper", "table": "Table 3", "variant": "RM"},
+    "statement": "x", "runs": {"a": "table3/rm"}, "margin": 0.5, "published_n": 3,
+}  # fmt: skip
+EACH = {k: v for k, v in VALUE.items() if k != "row"} | {"each": {"table": "Table 3"}}
+ORDER = {
+    "id": "x", "about": "x", "kind": "order", "row": VALUE["row"], "minus": {"variant": "RM+RLF"}, "statement": "x",
+    "runs": {"a": "table3/rm", "b": "table3/rm_rlf"}, "family": "f",
+}  # fmt: skip
+EFFECT = {**ORDER, "kind": "effect", "margin": 0.5}
+TREND = {
+    "id": "x", "about": "x", "kind": "trend", "row": {"source": "re_paper", "table": "Table 5"}, "statement": "x",
+    "runs": {"groups": ["table5/small_first", "table5/equal", "table5/large_first"]}, "margin": 0.2, "family": "f",
+    "contrast": [-1, 0, 1],
+}  # fmt: skip
+
+
+def load(tmp_path, *entries, **top):
+    path = tmp_path / "claims.yaml"
+    path.write_text(
+        yaml.safe_dump({"defaults": {"alpha": 0.05, "min_seeds": 5}, "claims": list(entries), **top})
+    )
+    return load_claims(path, PAPER)
+
+
+def without(entry, key):
+    return {k: v for k, v in entry.items() if k != key}
+
+
+def test_the_entries_below_are_sound_before_they_are_spoiled(tmp_path):
+    for entry in (VALUE, ORDER, EFFECT, TREND):
+        assert len(load(tmp_path, entry)) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({**VALUE, "kind": "valu"}, "unknown kind 'valu' (did you mean 'value'?)"),
+        (without(VALUE, "kind"), "field 'kind' is missing"),
+        (without(VALUE, "id"), "entry 'number 1': field 'id' is missing"),
+        (without(VALUE, "margin"), "field 'margin' is missing"),
+        (without(VALUE, "published_n"), "field 'published_n' is missing"),
+        (without(VALUE, "runs"), "field 'runs' is missing"),
+        (without(ORDER, "family"), "field 'family' is missing"),
+        (without(EFFECT, "minus"), "field 'minus' is missing"),
+        (without(VALUE, "row"), "either by `row` or by a mapping in `each`"),
+        ({**VALUE, "each": {"table": "Table 3"}}, "either by `row` or by a mapping in `each`"),
+        ({**VALUE, "margn": 1}, "unknown field of a claim of kind value: 'margn' (did you mean 'margin'?)"),
+        ({**VALUE, "family": "f"}, "unknown field of a claim of kind value: 'family'"),
+        ({**VALUE, "margin": 0}, "margin is 0; it must be a finite number > 0"),
+        ({**VALUE, "margin": -0.5}, "margin is -0.5; it must be a finite number > 0"),
+        ({**VALUE, "margin": float("nan")}, "margin is nan; it must be a finite number > 0"),
+        ({**VALUE, "published_n": 0}, "published_n is 0; it must be a whole number >= 1, or unknown"),
+        ({**VALUE, "alpha": 0.5}, "alpha is 0.5; it must be a number between 0 and 0.5"),
+        ({**VALUE, "min_seeds": 1}, "min_seeds is 1; it must be a whole number >= 2"),
+        ({**VALUE, "statement": ["x"]}, "statement is ['x']; it must be text"),
+        ({**VALUE, "statement": "{studnt}"}, "unknown name in '{studnt}': 'studnt' (did you mean 'student'?)"),
+        ({**VALUE, "statement": "{value"}, "a brace without its partner"),
+        ({**VALUE, "id": "Table 3"}, "id 'Table 3' must consist of lower-case letters"),
+        ({**VALUE, "row": {"table": "Table 33"}}, "no row of the table of claims has table 'Table 33'"),
+        ({**VALUE, "row": {"tabel": "Table 3"}}, "unknown column 'tabel' (did you mean 'table'?)"),
+        ({**VALUE, "row": {"table": "Table 3"}}, "with different figures; name more columns"),
+        ({**VALUE, "row": "RM"}, "a row is 'RM'; it must be a mapping"),
+        ({**VALUE, "row": {"table": "text 4.2.2", "metric": "acc_drop_percent"}}, "give `published`"),
+        ({**VALUE, "published": 69.58}, "the table of claims has the figure: 69.58"),
+        ({**VALUE, "also": [{"variant": "RM+RLF"}]}, "`also` names a row that prints 69.92, not 69.58"),
+        ({**VALUE, "runs": {"a": "table3/rlf"}}, "unknown line of table3 'rlf'"),
+        ({**VALUE, "runs": {"a": "table33/rm"}}, "unknown chapter 'table33' (did you mean 'table3'?)"),
+        ({**VALUE, "runs": {"a": "rm"}}, "selector 'rm' is not of the form chapter/line"),
+        ({**VALUE, "runs": {"b": "table3/rm"}}, "runs lacks side 'a'"),
+        ({**VALUE, "runs": {"a": "table3/rm", "b": "table3/rm"}}, "unknown side of runs 'b'"),
+        ({**VALUE, "runs": "table3/rm"}, "runs is 'table3/rm'; it must map a to chapter/line"),
+        ({**VALUE, "chapter": "tabel3"}, "unknown chapter 'tabel3'"),
+        ({**VALUE, "once": "student"}, "`once` goes with a mapping in `each`"),
+        ({**EACH, "keys": {"RLM": "rm"}}, "unknown variant in `keys`: 'RLM'"),
+        ({**EACH, "keys": {"RM": 41}}, "write it in quotation marks"),
+        ({**EACH, "keys": "rm"}, "keys is 'rm'; it must be a mapping"),
+        ({**EACH, "once": "x"}, "unknown column in `once`: 'x'"),
+        ({**EACH, "each": "Table 3"}, "either by `row` or by a mapping in `each`"),
+        ({**VALUE, "each": ["rm"]}, "in a list each must be a mapping of names to texts"),
+        ({**without(ORDER, "minus"), "minus": {"variant": "RLM"}}, "no row of the table of claims has"),
+        ({**ORDER, "runs": {"a": "table3/rm"}}, "`minus` needs runs on side b"),
+        ({**TREND, "contrast": [-1, 1]}, "contrast has 2 coefficients for 3 groups of runs"),
+        ({**TREND, "contrast": [-1, 0, 2]}, "its coefficients must sum to 0"),
+        ({**TREND, "contrast": [0, 0, 0]}, "its coefficients must sum to 0 and not all be 0"),
+        ({**TREND, "contrast": "up"}, "contrast is 'up'; it must be a list of numbers"),
+        ({**TREND, "best": ["table5/eqal"]}, "unknown line in `best`: 'table5/eqal' (did you mean 'table5/equal'?)"),
+        ("x", "it is 'x'; it must be a mapping"),
+    ],
+)  # fmt: skip
+def test_malformed_entries_get_one_sentence(entry, sentence, tmp_path):
+    with pytest.raises(ConfigError) as stop:
+        load(tmp_path, entry)
+    message = str(stop.value)
+    assert sentence in message and message.startswith("claims.yaml, entry ") and "\n" not in message
+
+
+def test_ids_are_unique_and_families_of_one_kind(tmp_path):
+    with pytest.raises(ConfigError, match="id 'x' is taken by an earlier claim"):
+        load(tmp_path, VALUE, VALUE)
+    with pytest.raises(ConfigError, match="family 'f' holds 'x' with kind order and 'y' with kind effect"):
+        load(tmp_path, ORDER, {**EFFECT, "id": "y"})
+    with pytest.raises(ConfigError, match=r"with alpha 0\.05 and 'y' with alpha 0\.01; a family has one"):
+        load(tmp_path, ORDER, {**ORDER, "id": "y", "alpha": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("claims: [", "is not valid YAML"),
+        ("[]", "must hold `defaults`, a mapping, and `claims`, a list"),
+        ("{claims: [], default: {}}", "unknown key in c.yaml: 'default' (did you mean 'defaults'?)"),
+        ("{claims: [], defaults: {alfa: 1}}", "unknown default in c.yaml: 'alfa' (did you mean 'alpha'?)"),
+    ],
+)
+def test_files_that_are_no_declaration(text, sentence, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as stop:
+        load_claims(path, PAPER)
+    assert sentence in str(stop.value) and "\n" not in str(stop.value)
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_claims(tmp_path / "absent.yaml", PAPER)
+
+
+def test_selectors():
+    assert split("table3/rm_rlf") == ("table3", "rm_rlf") and split("figure6/0.5") == ("figure6", "0.5")
+    smoke = Selectors("smoke")
+    (run, *_) = smoke.runs(["table3/full"]).values()
+    assert (run.network, run.data.name) == ("resnet8", "embedded")
+    both = PAPER.runs(["table3/full", "table3/full", "table3/rm"])
+    assert len(both) == 10
