@@ -694,6 +694,35 @@ def test_titles_of_the_book_are_unique():
     assert all(titles) and len(set(titles)) == len(titles)
 
 
+def test_citation_names_this_release_and_both_works():
+    import rkd
+
+    root = Path(__file__).resolve().parents[2]
+    about = yaml.safe_load((root / "CITATION.cff").read_text())
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    assert about["cff-version"] == "1.2.0" and about["version"] == rkd.__version__
+    assert about["repository-code"] == config["repository"]["url"]
+    title = "Distilling Knowledge via Knowledge Review"
+    assert [work["title"] for work in about["references"]] == [title, f"[Re] {title}"]
+    assert all(author["family-names"] for work in about["references"] for author in work["authors"])
+
+
+def test_card_is_of_the_size_previews_show_and_is_drawn_by_its_script(tmp_path):
+    from matplotlib.image import imread
+
+    from rkd.report.book import card
+
+    root = Path(__file__).resolve().parents[2]
+    path = root / "book" / "_assets" / "card.png"
+    assert path.stat().st_size < 100_000
+    committed = imread(path)
+    assert committed.shape[:2] == (card.HEIGHT, card.WIDTH) == (630, 1200)
+    card.draw().savefig(tmp_path / "card.png", dpi=100, facecolor=card.INK)
+    assert (
+        abs(imread(tmp_path / "card.png")[..., :3] - committed[..., :3]).mean() < 0.02
+    )  # letters may differ
+
+
 @pytest.mark.slow
 def test_site_shows_variations_and_meta_elements(tmp_path):
     pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
