@@ -128,6 +128,7 @@ class App:
         self._title.value = text.heading(f"{plan.pair}, {_in_short(plan)}")
         self._maps_box.layout.display = "none"
         self._save_box.layout.display = "none"
+        self._show(self.runner.poll())
         self._watcher = threading.Thread(target=self._watch, name="rkd-explore-page", daemon=True)
         self._watcher.start()
 
@@ -334,7 +335,7 @@ class App:
             description="name",
             placeholder="for example: without attention",
             **_style(),
-            layout=_layout(width=FILL, max_width="420px"),
+            layout=_layout(flex="1 1 300px", max_width="420px"),
         )
         self.save_button = widgets.Button(description="Save", icon="save", layout=_layout(width="120px"))
         self._save_message, self._saved = _html(), _html()

@@ -78,7 +78,6 @@ def save(plan: Plan, name: str, working: Store, kept: Store) -> Record:
         RecordError: the plan is not trained to its end.
     """
     run = plan.distilled.id
-    kept.records.mkdir(parents=True, exist_ok=True)
     working.work.mkdir(parents=True, exist_ok=True)
     with FileLock(working.work / "saving.lock"):  # two pages may be open
         there = saved_runs(kept)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import rkd
 from rkd import paths
@@ -88,6 +89,7 @@ class Runner:
         self._reader: threading.Thread | None = None
         self._state = State()
         self._log: Path | None = None
+        self._ending: dict[str, Any] | None = None  # what the process said at last
         self._work: dict[str, float] = {}
         self._passed = 0.0
         self._begun = self._origin = 0.0
@@ -104,10 +106,10 @@ class Runner:
             if self._state.busy:
                 raise RkdError("a training is under way; stop it first")
             self._work = remaining(plan, self.store, self.root)
-            self._passed = 0.0
-            self._state = State("starting", of=len(self._work), curves=self._known(plan))
+            self._passed, self._ending = 0.0, None
+            state = State("starting", of=len(self._work), curves=self._known(plan))
             if self._complete(plan):
-                self._state = replace(self._state, status="finished", share=1.0, seconds_left=0.0)
+                self._state = replace(state, status="finished", share=1.0, seconds_left=0.0)
                 return
             self._log = self.store.folder(plan.distilled.id) / "worker.log"
             self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +125,7 @@ class Runner:
                     env={**os.environ, "PYTHONPATH": _search_path(), "RKD_HOME": str(paths.home())},
                     start_new_session=True,  # an interrupt of the notebook's kernel is not meant for it
                 )
+            self._state = state
             self._reader = threading.Thread(
                 target=self._follow, args=(self._process,), name="rkd-explore", daemon=True
             )
@@ -180,9 +183,7 @@ class Runner:
         return snapshots_path(self.store, run).exists() or self.store.load(run).status != "finished"
 
     def _write(self, line: str) -> None:
-        with contextlib.suppress(
-            BrokenPipeError, ValueError
-        ):  # it has ended already: its last event says how
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, and its last event says how
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
@@ -206,13 +207,12 @@ class Runner:
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        with self._lock:
-            if self._state.busy:  # it ended without a word
-                self._state = replace(
-                    self._state,
-                    status="failed",
-                    note=f"the training process ended with status {status}; its last words are in {self._log}",
-                )
+        with self._lock:  # only now: whoever starts anew must find the run's files and locks free
+            ending = self._ending or {
+                "status": "failed",
+                "note": f"the training process ended with status {status}; its last words are in {self._log}",
+            }
+            self._state = replace(self._state, **ending)
 
     def _on_begin(self, run: str, epochs: int, images: int) -> None:
         state = self._state
@@ -257,11 +257,11 @@ class Runner:
         self._state = replace(self._state, note=text)
 
     def _on_failed(self, text: str) -> None:
-        self._state = replace(self._state, status="failed", note=text)
+        self._ending = {"status": "failed", "note": text}
 
     def _on_ended(self, stopped: bool) -> None:
-        done = {} if stopped else {"share": 1.0, "seconds_left": 0.0}
-        self._state = replace(self._state, status="stopped" if stopped else "finished", **done)
+        done = {"status": "finished", "share": 1.0, "seconds_left": 0.0}
+        self._ending = {"status": "stopped"} if stopped else done
 
 
 def working_store() -> Store:

@@ -5,6 +5,7 @@ end of the input (the kernel is gone), ends training between two batches with ev
 JSON per event to its standard output; whatever else is printed goes to standard error.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -46,13 +47,14 @@ def main() -> None:
 
 
 def _channel() -> Tell:
-    """Keeps the standard output for events alone."""
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Keeps the standard output for events alone. Where nobody reads them any more they are dropped: training is to end
+    in good order, not by a broken pipe."""
+    lines = os.dup(1)
     os.dup2(2, 1)
 
     def tell(event: str, **values: Any) -> None:
-        lines.write(json.dumps({"event": event, **values}) + "\n")
-        lines.flush()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(lines, (json.dumps({"event": event, **values}) + "\n").encode())
 
     return tell
 
