@@ -425,6 +425,7 @@
   class Path {
     constructor(root) {
       this.root = root;
+      root.insertAdjacentHTML("afterbegin", root.querySelector("script[type='text/html']").textContent);
       this.select = root.querySelector("select");
       this.pairs = [...root.querySelectorAll(".rkd-pair")];
       this.level = -1; // chosen, of all pairs alike
@@ -604,7 +605,7 @@
       const height = 95 + (narrow ? 46 : 36) * Math.max(1, listed.length);
       this.area.style.height = `${height}px`;
       const name = (row, most) => `${escaped(cut(row.label, most))}<br><span style="opacity:0.75">${escaped(cut(row.pair, most))}</span>`;
-      const beside = { tickvals: listed.map((_, i) => i), ticktext: listed.map((row) => name(row, Math.round(width / 19))), tickfont: { size: 11 } };
+      const beside = { tickvals: listed.map((_, i) => i), ticktext: listed.map((row) => name(row, Math.min(44, Math.round(width / 19)))), tickfont: { size: 11 } };
       const above = (row, i) => ({
         text: escaped(cut(`${row.label} · ${row.pair}`, Math.round(width / 5.6))),
         ...{ x: 0, xref: "paper", xanchor: "left", y: i, yshift: 16, showarrow: false, font: { size: 10 } },
@@ -655,6 +656,8 @@
     tableTheme();
     for (const [name, Kind] of Object.entries(KINDS)) {
       for (const root of document.querySelectorAll(`.${name}:not(.rkd-started)`)) {
+        // an output that was cleaned of its scripts, as Jupyter does with a notebook it does not trust, keeps its fallback
+        if (!root.querySelector("script[type='application/json'], script[type='text/html']")) continue;
         root.classList.add("rkd-started");
         Promise.resolve()
           .then(() => new Kind(root).start())

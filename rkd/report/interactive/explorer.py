@@ -23,7 +23,7 @@ from rkd.experiments import settings
 from rkd.experiments.chapters import Chapter, Line, chapter_names, get_chapter
 from rkd.experiments.workspace import store_for
 from rkd.models import display_name
-from rkd.records import Record, Store
+from rkd.records import Record
 from rkd.report.figures import CARD, GRID, INK
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.curves import curves
@@ -389,10 +389,9 @@ class Explorer:
 
     def __init__(self, profile: str, results: str | None = None) -> None:
         self.store = store_for(profile, results)
-        stores = {name: store_for(name) for name in COMMITTED} | {profile: self.store}
-        self.rows = configurations(
-            self._records(stores), places_of(name for name, store in stores.items() if store.ids())
-        )
+        stores = [*((name, store_for(name)) for name in COMMITTED), (profile, self.store)]
+        self._stores = [(name, store) for name, store in stores if store.ids()]
+        self.rows = configurations(self._records(), places_of({name for name, _ in self._stores}))
 
     def overview(self) -> Overview:
         """Table and dot plot."""
@@ -413,7 +412,7 @@ class Explorer:
         """Ids of this profile's own records, which the page stands on."""
         return self.store.ids()
 
-    def _records(self, stores: Mapping[str, Store]) -> Iterable[tuple[str, Record]]:
-        for profile, store in stores.items():
+    def _records(self) -> Iterable[tuple[str, Record]]:
+        for profile, store in self._stores:
             for run in store.ids():
                 yield profile, store.load(run)

@@ -50,11 +50,12 @@ class ReviewPath:
             + "</div></div>"
             for i, levels in enumerate(self.pairs.values())
         ]
+        # Inside a script element, so that a page which drops scripts drops all of it and shows the fallback alone.
         return (
-            '<figure class="rkd-path"><div class="rkd-plot-controls"><label class="rkd-choice">'
-            f"<span>Pair (student ← teacher)</span><select>{choices}</select></label></div>"
-            f'<div class="rkd-plot-area">{"".join(parts)}</div>{fallback_image(still.figure, still.alt, still.width)}'
-            f"</figure>{attached(plotly=False)}"
+            '<figure class="rkd-path"><script type="text/html"><div class="rkd-plot-controls">'
+            f'<label class="rkd-choice"><span>Pair (student ← teacher)</span><select>{choices}</select></label></div>'
+            f'<div class="rkd-plot-area">{"".join(parts)}</div></script>'
+            f"{fallback_image(still.figure, still.alt, still.width)}</figure>{attached(plotly=False)}"
         )
 
     def __repr__(self) -> str:
