@@ -620,6 +620,36 @@ def test_notebooks_that_are_no_variation_are_refused(tmp_path):
         adopt(bench, tmp_path / "absent.ipynb", "five")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--add", "out.ipynb"], "--add out.ipynb needs --name"),
+        (["--add", "out.ipynb", "--name", "v", "-p", "x", "1"], "--add executes nothing"),
+        (["--drop", "v", "--only", "table3"], "--drop executes nothing"),
+        (["--drop", "v", "--name", "v"], "--drop does not go with --name"),
+        (["--list-variations", "--set", "epochs=1"], "--list-variations executes nothing"),
+        (["--name", ""], "--name is empty"),
+        (["--name", "v"], "needs a parameter that differs"),
+        (["--name", "v", "-p", "loss_weigth", "0.9"], "did you mean 'loss_weight'?"),
+        (["--name", "v", "-p", "loss_weight", "[0.9"], "not valid YAML"),
+        (["--name", "v", "--only", "method", "-p", "loss_weight", "0.9"], "it declares student, teacher"),
+    ],
+)
+def test_command_line_refuses_in_one_sentence(arguments, words, capsys):
+    from rkd.cli import main
+
+    assert main(["book", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said and len(said.splitlines()) == 1
+
+
+def test_command_line_values_are_yaml_and_scientific_numbers_are_numbers():
+    from rkd.cli.book import _value
+
+    texts = ["0.9", "1e-3", "[h, 2, 1]", "True", "null", "resnet20", "'1e-3'"]
+    assert [_value("x", t) for t in texts] == [0.9, 0.001, ["h", 2, 1], True, None, "resnet20", "1e-3"]
+
+
 def test_chapter_is_known_by_the_page_it_opens(tmp_path):
     from rkd.report.book.adoption import chapter_of
 
