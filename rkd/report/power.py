@@ -142,15 +142,20 @@ class PowerPage:
     def reasons(self) -> HTML:
         """The examples' verdicts with the sentence each comes with."""
         rows = [
-            f'<tr><th scope="row">{html.escape(words)}</th><td class="text">{badge(judged.verdict)}</td>'
+            f'<tr><th scope="row">{html.escape(words)}<div>{badge(judged.verdict)}</div></th>'
             f'<td class="text">{html.escape(judged.sentence)}</td></tr>'
             for words, judged in self.examples()
         ]
-        return HTML(table_of(["made-up runs", "verdict", "why"], rows, "rkd-reasons"))
+        return HTML(table_of(["made-up runs", "why"], rows, "rkd-reasons"))
 
     def widths(self) -> HTML:
         """How well a mean is known, and what that leaves of the margin."""
-        return HTML(_frame(widths(self.setting)))
+        frame = widths(self.setting)
+        rows = [
+            f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells[1:])}</tr>'
+            for cells in frame.itertuples(index=False)
+        ]
+        return HTML(table_of(list(frame.columns), rows, "rkd-results"))
 
     def figure(self, rule: str) -> Drawing:
         """Probability of each verdict against the truth, for 3, 5 and 10 runs.
@@ -168,12 +173,13 @@ class PowerPage:
     def errors(self) -> HTML:
         """Simulated rates of wrong verdicts, beside the rate a rule states."""
         rates = self._simulated()
-        return HTML(_frame(simulate.side_by_side(rates[rates["stated"].notna()])))
+        stated = f"truth; stated: at most {100 * self.setting.alpha:g} %"
+        return HTML(_rates(simulate.side_by_side(rates[rates["stated"].notna()]), stated))
 
     def powers(self) -> HTML:
         """Simulated rates of verdicts that are right, and of what goes wrong without Holm's correction."""
         rates = self._simulated()
-        return HTML(_frame(simulate.side_by_side(rates[rates["stated"].isna()]).drop(columns="stated")))
+        return HTML(_rates(simulate.side_by_side(rates[rates["stated"].isna()]), "truth"))
 
     def _simulated(self) -> pd.DataFrame:
         if self._rates is None:
@@ -273,25 +279,16 @@ def _pattern(n: int) -> np.ndarray:
     return steps / steps.std(ddof=1)
 
 
-def _frame(frame: pd.DataFrame) -> str:
-    """A table whose first column is a row's heading; a heading that repeats is given once, above its rows."""
-    grouped = "rule" in frame
-    heads = list(frame.columns.drop("rule")) if grouped else list(frame.columns)
-    rows, group = [], None
-    for record in frame.to_dict("records"):
-        name = record.pop("rule", None)
-        if name != group:
-            group = name
-            rows.append(
-                f'<tr class="rkd-group"><th colspan="{len(heads)}" scope="rowgroup">{html.escape(name)}</th></tr>'
-            )
-        first, *others = (html.escape(str(cell)) for cell in record.values())
-        cells = "".join(
-            f"<td{_words(head)}>{cell}</td>" for head, cell in zip(heads[1:], others, strict=True)
-        )
-        rows.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+def _rates(wide: pd.DataFrame, head: str) -> str:
+    """The table of `simulate.side_by_side`: a rule above its rows, the counted verdict below the truth."""
+    numbers = [column for column in wide if column.startswith("n = ")]
+    heads = [head, *numbers]
+    rows = []
+    for rule, cases in wide.groupby("rule", sort=False):
+        heading = f'<th colspan="{len(heads)}" scope="rowgroup">{html.escape(rule)}</th>'
+        rows.append(f'<tr class="rkd-group">{heading}</tr>')
+        for case in cases.to_dict("records"):
+            note = f'<div class="rkd-note">called {html.escape(case["verdict"])}</div>'
+            cells = "".join(f"<td>{html.escape(case[column])}</td>" for column in numbers)
+            rows.append(f'<tr><th scope="row">{html.escape(case["truth"])}{note}</th>{cells}</tr>')
     return table_of(heads, rows, "rkd-results")
-
-
-def _words(head: str) -> str:
-    return ' class="text"' if head == "verdict" else ""
