@@ -191,8 +191,8 @@ class Head:
 def head_without_gradient(steps: int = 3, seed: int = 0) -> Head:
     """Backward pass of the review loss alone, and a few updates with `ce_weight: 0`, on random images."""
     random = torch.Generator().manual_seed(seed)
-    x = torch.randn(16, 3, 32, 32, generator=random)
-    y = torch.randint(100, (16,), generator=random)
+    x = torch.randn(8, 3, 32, 32, generator=random)
+    y = torch.randint(100, (8,), generator=random)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student, teacher = models.build("resnet8"), models.build("resnet8")

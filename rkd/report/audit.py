@@ -32,6 +32,10 @@ BADGES = {
     "cosmetic": "",
     "consistent": "good",
 }
+SIDES = {  # headings of the two sides, where they are not text and code
+    "printed": ("In one place", "In another"),
+    "baselines": ("In the report", "At the source"),
+}
 PAGES = {  # titles in links, where they are not the chapter's own up to its colon
     "random_teacher": "Untrained teacher",
     "recipes": "Recipes",
@@ -137,9 +141,7 @@ def anchor(finding: Finding) -> str:
 
 def block(finding: Finding) -> str:
     """One finding, both sides next to each other, then its size, how to train either side, and where to look."""
-    one, other = (
-        ("In one place", "In another") if finding.group == "printed" else ("In the text", "In the code")
-    )
+    one, other = SIDES.get(finding.group, ("In the text", "In the code"))
     number = f'<span class="rkd-finding-number">{finding.number}</span>'
     parts = [
         f'<h3 class="rkd-finding-title" id="{anchor(finding)}-title">'

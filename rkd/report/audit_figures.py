@@ -73,7 +73,7 @@ def pooling(pooled: Pooled) -> Drawing:
             ax = axes[4 * row + column]
             ax.grid(False)
             ax.spines[:].set_visible(False)
-            ax.imshow(pooled.maps[kind, size][side], cmap="PuOr", vmin=-limit, vmax=limit)
+            ax.imshow(pooled.maps[kind, size][side].numpy(), cmap="PuOr", vmin=-limit, vmax=limit)
             ax.set(xticks=[], yticks=[])
             if row == 0:
                 ax.set_title(f"{size} × {size}", fontsize=11)
