@@ -5,12 +5,13 @@ PROFILE ?= smoke
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: book test lint chromium clean help
+.PHONY: book test lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|paper]   execute every chapter, build _build/html"
 	@echo "make test                              install what the tests need, run the whole suite"
 	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
+	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
 
 book: .venv/book
@@ -18,6 +19,9 @@ book: .venv/book
 
 test: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+pdf: .venv/book chromium
+	$(BIN)/python -m rkd.report.book.pdf
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from rkd.models import canonical, display_name
 from rkd.records import Record
 from rkd.report import figures, tables
 from rkd.report.book import write_mark
+from rkd.report.book.execution import VARIATION
 from rkd.report.diagrams import show
 from rkd.report.differences import difference_table
 from rkd.report.summary import Measured, measure, measure_values
@@ -68,9 +69,10 @@ class Page:
         self.store = store_of(self.settings)
         self.measured: dict[str, Measured] = {}
         display(HTML(self._banner()))
-        verdicts = chapter_box(chapter)
-        if verdicts.data:
-            display(verdicts)
+        if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
+            verdicts = chapter_box(chapter)
+            if verdicts.data:
+                display(verdicts)
         display(
             Markdown(
                 f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"
@@ -226,7 +228,7 @@ class Page:
             f"<code>{name} = {html.escape(str(self.given[name]))}</code>" for name in sorted(changed)
         )
         heading = f"<p><strong>What {named} changes</strong></p>"
-        name = os.environ.get("RKD_VARIATION", "this execution")
+        name = os.environ.get(VARIATION, "this execution")
         return heading + difference_table(
             lines=self.lines, measured=self._done(), base_lines=lines, base=base, here=name
         )
