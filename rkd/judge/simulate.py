@@ -372,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sd, error = rates["sd"].iloc[0], rates["error"].iloc[0]
     print(f"runs of standard deviation {sd:g} pp, {options.repeats} data sets per rate", end=" ")
     print(f"(a rate of 5 % is known to ±{100 * error:.1f} %)")
-    print(side_by_side(rates).to_string(index=False, justify="left"))
+    print(side_by_side(rates).to_string(index=False))
     exceeded = int((~rates["kept"]).sum())
     print(f"{exceeded} of {int(rates['stated'].notna().sum())} stated rates are exceeded")
     return 1 if exceeded else 0

@@ -174,7 +174,12 @@ class PowerPage:
         """Simulated rates of wrong verdicts, beside the rate a rule states."""
         rates = self._simulated()
         stated = f"truth; stated: at most {100 * self.setting.alpha:g} %"
-        return HTML(_rates(simulate.side_by_side(rates[rates["stated"].notna()]), stated))
+        known = (
+            f'<p class="rkd-note">From {self.repeats:,} data sets a rate of {100 * self.setting.alpha:g} % is known to '
+            f"± {100 * rates['error'].iloc[0]:.1f} points (one standard error); "
+            "a rate four of them too high would be marked as exceeded.</p>"
+        )
+        return HTML(_rates(simulate.side_by_side(rates[rates["stated"].notna()]), stated) + known)
 
     def powers(self) -> HTML:
         """Simulated rates of verdicts that are right, and of what goes wrong without Holm's correction."""
