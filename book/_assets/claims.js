@@ -69,7 +69,11 @@
     heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => sort(i)));
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(filter)); // after the controls have been reset
+    form.addEventListener("reset", (event) => {
+      event.preventDefault(); // the controls would change only after this
+      for (const control of form.elements) if (control.name) control.value = "";
+      filter();
+    });
     recall();
     form.hidden = false;
     view.classList.add("live");
