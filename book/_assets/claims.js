@@ -67,7 +67,7 @@
     }
 
     heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => sort(i)));
-    form.addEventListener("input", filter);
+    for (const event of ["input", "change"]) form.addEventListener(event, filter);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", (event) => {
       event.preventDefault(); // the controls would change only after this
