@@ -213,7 +213,9 @@
       this.parts = []; // {facet, chosen: () => Set, patch: () => layout}
       this.gated = []; // [element, {facet: values}] shown only under certain choices
       this.samples = []; // [svg line, colour]
-      this.outputs = new Map(); // facet value -> <output>
+      this.groups = []; // [fieldset, labels] with buttons for all and none
+      this.outputs = new Map(); // entry of the legend -> <output>
+      this.legend = ""; // facet of the toggles with sample lines
       this.marker = null; // the input of a cursor
       this.pending = false;
     }
@@ -313,13 +315,13 @@
       }
       const { dark } = theme(this.root);
       for (const [line, colour] of this.samples) line.setAttribute("stroke", shade(colour, dark));
-      if (!this.marker) return;
-      const x = Number(this.marker.value);
-      const facet = this.marker.dataset.facet;
+      for (const [group, labels] of this.groups) {
+        group.querySelector(".rkd-buttons").hidden = labels.filter((label) => !label.hidden).length < 4;
+      }
       for (const output of this.outputs.values()) output.textContent = "";
       for (const trace of this.visible()) {
-        const output = trace.meta?.readout && this.outputs.get(trace.meta[facet]);
-        if (output) output.textContent = said(valueAt(trace, x));
+        const output = trace.meta?.readout && this.outputs.get(trace.meta[this.legend]);
+        if (output) output.textContent = said(this.marker ? valueAt(trace, Number(this.marker.value)) : trace.y.at(-1));
       }
     }
 
@@ -370,26 +372,29 @@
         const label = make("label", { className: "rkd-toggle" }, box);
         if (entry.colour) label.append(this.sample(entry));
         label.append(make("span", {}, entry.label));
-        const output = make("output");
-        this.outputs.set(entry.value, output);
-        label.append(output);
+        if (entry.colour) {
+          const output = make("output");
+          this.outputs.set(entry.value, output);
+          this.legend = control.facet;
+          label.append(output);
+        }
         if (entry.only) this.gated.push([label, entry.only]);
         return label;
       });
       this.parts.push({ facet: control.facet, chosen: () => boxes.filter((b) => b.checked).map((b) => b.value) });
       if (labels.length === 1) return labels[0];
       const group = make("fieldset", { className: "rkd-toggles" }, make("legend", {}, control.label), ...labels);
-      if (boxes.length > 3) {
-        for (const [word, state] of [["all", true], ["none", false]]) {
-          const button = make("button", { type: "button", className: "rkd-button" }, word);
-          button.setAttribute("aria-label", `${control.label}: ${word}`);
-          button.addEventListener("click", () => {
-            for (const box of boxes) if (!box.closest("label").hidden) box.checked = state;
-            this.draw();
-          });
-          group.append(button);
-        }
-      }
+      const buttons = ["all", "none"].map((word) => {
+        const button = make("button", { type: "button", className: "rkd-button" }, word);
+        button.setAttribute("aria-label", `${control.label}: ${word}`);
+        button.addEventListener("click", () => {
+          for (const box of boxes) if (!box.closest("label").hidden) box.checked = word === "all";
+          this.draw();
+        });
+        return button;
+      });
+      group.append(make("span", { className: "rkd-buttons" }, ...buttons));
+      this.groups.push([group, labels]);
       return group;
     }
 
@@ -409,7 +414,6 @@
     cursor(control) {
       const input = make("input", { type: "range", min: control.low, max: control.high, step: 1 });
       input.value = control.start ?? control.high;
-      input.dataset.facet = control.facet;
       const output = make("output", {}, input.value);
       input.addEventListener("input", () => {
         output.textContent = input.value;

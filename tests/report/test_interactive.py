@@ -171,7 +171,7 @@ def test_one_group_is_shown_at_a_time(in_book):
     spec = emitted(curves([*first, *second], {**records, **more}, "Curves"))
     (choice,) = [c for c in spec["controls"] if c.get("facet") == "group"]
     assert [e["value"] for e in choice["entries"]] == ["pair A", "pair B"]
-    legend = next(c for c in spec["controls"] if c["kind"] == "toggles" and c["facet"] == "line")
+    legend = next(c for c in spec["controls"] if c.get("facet") == "line")
     assert [e["only"]["group"] for e in legend["entries"]] == [["pair A"]] * 2 + [["pair B"]] * 2
     styles = [(e["colour"], e.get("dash")) for e in legend["entries"]]
     assert styles[:2] == styles[2:], "a role looks the same in every group"
@@ -215,7 +215,7 @@ def test_labels_cannot_leave_their_place(in_book):
     assert page.count("</script>") == 1, "the JSON's own end"
     assert "<b>" not in page and "<script>" not in page
     spec = emitted(plot)
-    legend = next(c for c in spec["controls"] if c["kind"] == "toggles" and c["facet"] == "line")
+    legend = next(c for c in spec["controls"] if c.get("facet") == "line")
     assert legend["entries"][0]["label"] == HOSTILE, "set as text by the script"
     (mean,) = traces(spec, metric="test_accuracy", readout=True)
     assert "<" not in mean["name"], "plotly reads tags in names"

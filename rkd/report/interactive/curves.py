@@ -92,7 +92,7 @@ def curves(
     figure = go.Figure(
         layout={
             "hovermode": "x unified",
-            "xaxis": {"title": {"text": "epoch"}},
+            "xaxis": {"title": {"text": "epoch"}, **_epoch_axis(drawn, found)},
             "yaxis": {"title": {"text": metrics[0].axis}},
         }
     )
@@ -189,6 +189,14 @@ def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [float(v) for v in np.mean(np.asarray(curves, dtype=float), axis=0)]
 
 
+def _epoch_axis(lines: Sequence[Line], found: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """Whole numbers on short axes; room around a lone epoch."""
+    last = max(r.result["epochs"] for line in lines for r in found[line.key])
+    if last > 12:
+        return {}
+    return {"dtick": 1, **({"range": [0.5, 1.5]} if last == 1 else {})}
+
+
 # --- controls ----------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +229,7 @@ def _controls(
     if any(len(records) > 1 for records in found.values()):
         controls.append(Toggles("runs", "Single runs", (Entry("single", "single runs"),)))
     if last > 1:
-        controls.append(Cursor("Values at epoch", 1, last, "line", start=max(compared, default=last)))
+        controls.append(Cursor("Values at epoch", 1, last, start=max(compared, default=last)))
     legend = (
         Entry(
             line.key,

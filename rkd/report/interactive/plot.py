@@ -74,19 +74,18 @@ class Toggles:
 
 @dataclass(frozen=True)
 class Cursor:
-    """A slider that moves an upright line along the x axis; traces with `meta` "readout" say their value there.
+    """A slider that moves an upright line along the x axis; traces with `meta` "readout" say their value there,
+    beside their entry in the toggles that have sample lines.
 
     Attributes:
         label: of the slider, what x counts ("epoch").
         low, high: first and last whole number on the x axis.
-        facet: the toggles beside whose entries the values are shown.
         start: where it stands at first; None: at the end.
     """
 
     label: str
     low: int
     high: int
-    facet: str
     start: int | None = None
     kind: str = field(default="cursor", init=False)
 
