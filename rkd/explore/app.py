@@ -29,6 +29,7 @@ from rkd.records import Store
 from rkd.records.provenance import machine_state
 
 LOOK_EVERY = 0.5  # seconds between looks at a training; curves are drawn anew only when an epoch has ended
+ALL = -1  # images; None would be no choice at all
 FILL = "auto"  # as wide as the place, margins counted
 
 # Name of a choice, its label, what it means: the page's three groups.
@@ -258,18 +259,18 @@ class App:
         self.map_epoch.options = [(str(epoch), epoch) for epoch in snapshots.epochs]
         self.map_epoch.value = snapshots.epochs[-1]
         self.map_image.options = [
-            ("all", None),
+            ("all", ALL),
             *((name, i) for i, name in enumerate(snapshots.classes)),
         ]
-        self.map_image.value = None
+        self.map_image.value = ALL
         self._show_maps()
         self._maps_box.layout.display = ""
 
     def _show_maps(self) -> None:
-        snapshots, epoch = self._snapshots, self.map_epoch.value
+        snapshots, epoch, image = self._snapshots, self.map_epoch.value, self.map_image.value
         if snapshots is None or epoch not in snapshots.epochs:
             return
-        picture = pictures.attention_picture(snapshots, epoch, self.map_image.value)
+        picture = pictures.attention_picture(snapshots, epoch, None if image == ALL else image)
         controls = "" if picture else "none"
         self.map_epoch.layout.display = self.map_image.layout.display = controls
         self._maps.value = picture or "<p>This run adds its maps: there is no attention to show.</p>"
@@ -317,7 +318,7 @@ class App:
             layout=_layout(width=FILL, max_width="420px"),
         )
         self.map_image = widgets.Dropdown(
-            options=[("all", None)],
+            options=[("all", ALL)],
             description="images",
             **_style(),
             layout=_layout(width=FILL, max_width="420px"),

@@ -25,6 +25,7 @@ from rkd.training import checkpoint
 
 BUSY = ("starting", "training", "stopping")
 RATE_WINDOW = 3.0  # seconds over which images/s are measured
+SETTLING_S = 2.0  # before the time left is told
 CLOSING_S = 20.0  # a worker told to stop gets so long before it is killed
 
 Curves = Mapping[str, list[float]]
@@ -152,8 +153,8 @@ class Runner:
         """How it stands now."""
         with self._lock:
             state = self._state
-            if state.status == "training" and state.share > 0.01:
-                passed = time.monotonic() - self._begun
+            passed = time.monotonic() - self._begun
+            if state.status == "training" and state.share > 0 and passed > SETTLING_S:
                 state = replace(state, seconds_left=passed / state.share * (1 - state.share))
             return state
 

@@ -135,6 +135,7 @@ def test_train_stop_go_on_look_and_save(app, home, working, kept, files_of):
 
     assert visible(app, app._maps) and app.map_epoch.value == 4
     assert len(app.map_image.options) == 7, "all, and each of six"
+    assert app.map_image.label == "all"
     maps = app._maps.value
     assert maps.count("<img") == 1 + 2 * 3, "the images, and two maps at each of three levels that fuse"
     app.map_epoch.value = 1
