@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -168,7 +169,7 @@ class RunConfig:
                 f"{self.data.name!r}"
             )
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits naming this run: a hash of every value that differs from its default. An option
         added later, with the old behaviour as its default, therefore renames no run."""
