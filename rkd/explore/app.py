@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from rkd import models, paths
 from rkd.errors import RkdError
+from rkd.experiments.execute import pick_device
 from rkd.experiments.snapshots import Snapshots, load_snapshots
 from rkd.explore import pictures, text
 from rkd.explore.choices import (
@@ -211,8 +212,8 @@ class App:
         """Follow a training until it ends."""
         try:
             while True:
-                state = self.runner.poll()
                 with self._lock:
+                    state = self.runner.poll()
                     self._show(state)
                     if not state.busy:
                         self._ended(state)
@@ -290,6 +291,9 @@ class App:
                     act(event)
                 except RkdError as error:
                     self._problem.value = text.alert(f"{str(error).rstrip('.')}.")
+                except Exception as error:
+                    self._problem.value = text.alert(f"The page failed: {type(error).__name__}: {error}.")
+                    raise
 
         return handle
 
@@ -357,7 +361,7 @@ class App:
             layout=_layout(display="none"),
         )
         meaning = widgets.VBox(
-            [_html(text.heading("What these choices mean")), self._figures, self._diagram],
+            [_html(text.heading("What these choices mean")), self._problem, self._figures, self._diagram],
             layout=_layout(flex="1 1 400px", min_width="0"),
         )
         self.widget = widgets.VBox(
@@ -372,7 +376,6 @@ class App:
                     ],
                     layout=_layout(flex_flow="row wrap"),
                 ),
-                self._problem,
                 widgets.HBox([self.train_button, self.stop_button], layout=_layout(margin="8px 0 0 0")),
                 self._result,
                 _html(text.heading("Saved runs")),
@@ -389,9 +392,11 @@ def open_app(values: Mapping[str, Any], root: str, device: str) -> App:
     Raises:
         ConfigError: an unknown choice or device.
     """
-    app = App(Choices.beginning_with(dict(values)), working_store(), saved_store(), root, device)
+    first = Choices.beginning_with(dict(values))
+    pick_device(device)
     while _OPEN:
         _OPEN.pop().close()
+    app = App(first, working_store(), saved_store(), root, device)
     _OPEN.append(app)
     return app
 
