@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd import models, paths
-from rkd.data import Batches, DataConfig, ImageSet, evaluation_batches, load
+from rkd.data import Batches, DataConfig, ImageSet, evaluation_batches, is_there, load
 from rkd.errors import DataError
 from rkd.records.teachers import load_teacher
 
@@ -66,7 +66,7 @@ def subject(data_root: str | Path = "data", seed: int = 0) -> Subject:
         DataError: damaged CIFAR files, or no committed teacher.
     """
     network, header = _committed_teacher()
-    there = (Path(data_root) / "cifar-100-python").is_dir()
+    there = is_there(DataConfig(name="cifar100"), data_root)
     name = "cifar100" if there else "embedded"
     data = DataConfig(
         name=name,

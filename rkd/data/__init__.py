@@ -5,7 +5,7 @@ from rkd.data.augment import EpochDraws, draw_epoch
 from rkd.data.batches import Batches, evaluation_batches, normalise
 from rkd.data.config import DataConfig
 from rkd.data.embedded import superclass
-from rkd.data.images import ImageSet, check, describe, load, measure
+from rkd.data.images import ImageSet, check, describe, is_there, load, measure
 from rkd.data.normalisation import PRESETS, Normalisation, preset
 from rkd.data.sources import Reader, Source, Split, register_source, source_names
 from rkd.data.streams import stream_seed
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "draw_epoch",
     "evaluation_batches",
+    "is_there",
     "load",
     "measure",
     "normalise",

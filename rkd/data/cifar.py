@@ -39,6 +39,9 @@ class _Cifar(Reader):
         if root.exists() and not root.is_dir():
             raise DataError(f"the data folder {str(root)!r} is a file")
 
+    def is_there(self, config: "DataConfig", root: Path) -> bool:
+        return not self._missing(root)
+
     def _kind(self) -> type:
         from torchvision import datasets  # takes a second to import: not before CIFAR is wanted
 

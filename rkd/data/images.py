@@ -99,6 +99,11 @@ def check(config: DataConfig, root: str | Path = "data") -> None:
     reader_of(config.name).check(config, Path(root))
 
 
+def is_there(config: DataConfig, root: str | Path = "data") -> bool:
+    """Whether the data set can be read without a download."""
+    return reader_of(config.name).is_there(config, Path(root))
+
+
 def describe(config: DataConfig, root: str | Path = "data", download: bool = True) -> dict[str, object]:
     """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the
     training images, in units of [0, 1] pixel values.

@@ -56,13 +56,20 @@ class Npz(Reader):
     def check(self, config: "DataConfig", root: Path) -> None:
         find(config.name, root)
 
+    def is_there(self, config: "DataConfig", root: Path) -> bool:
+        return any(place.is_file() for place in _places(config.name, root))
+
 
 def find(name: str, root: Path) -> Path:
     """Where an npz file lies: `name` from the working directory, else from the data folder."""
-    for path in (Path(name), root / name):
+    for path in _places(name, root):
         if path.is_file():
             return path
     raise DataError(f"the data set {name!r} is neither in the working directory nor in {str(root)!r}")
+
+
+def _places(name: str, root: Path) -> tuple[Path, Path]:
+    return Path(name), root / name
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -49,6 +49,10 @@ class Reader(ABC):
     def check(self, config: "DataConfig", root: Path) -> None:  # noqa: B027  (most have nothing to check)
         """Raise what `open` would certainly raise, without reading images; nothing by default."""
 
+    def is_there(self, config: "DataConfig", root: Path) -> bool:
+        """Whether `open` needs no download; by default it needs none."""
+        return True
+
 
 _READERS: dict[str, Reader] = {}
 NPZ = ".npz"  # the key of the reader of all names that end so

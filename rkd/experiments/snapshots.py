@@ -1,6 +1,7 @@
 """Maps of a few test images, taken while a run trains and kept beside its record: what the attention looked like after
 which epoch, and the last pair of maps that was compared."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rkd import data as datasets
 from rkd.data import ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
 from rkd.files import replacing
@@ -75,10 +77,13 @@ class SnapshotTaker:
         arrays |= {
             "run": np.array(config.id),
             "levels": np.array([maps.level for maps in levels]),
-            "images": images.test_x[chosen].cpu().numpy(),
+            "places": chosen.cpu().numpy(),
+            "size": np.array(images.test_x.shape[1]),
             "labels": images.test_y[chosen].cpu().numpy(),
             "classes": np.array([images.class_names[int(label)] for label in images.test_y[chosen]]),
         }
+        if images.name == "embedded":  # our own; those of other data sets are not ours to hand on
+            arrays["images"] = images.test_x[chosen].cpu().numpy()
         for i, maps in enumerate(levels):
             if maps.attention is not None:
                 arrays[f"attention_{learner.epoch}_{i}"] = _bytes(maps.attention)
@@ -107,8 +112,10 @@ class Snapshots:
     Attributes:
         epochs: numbers of finished epochs, ascending.
         levels: names, deep to shallow.
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, 3) uint8; grey where they are not to be had.
         labels: (N,) int64; classes: their names.
+        arrays: as the file holds them.
+        pictured: whether `images` are the images.
     """
 
     epochs: tuple[int, ...]
@@ -117,6 +124,7 @@ class Snapshots:
     labels: np.ndarray
     classes: tuple[str, ...]
     arrays: Mapping[str, np.ndarray]
+    pictured: bool = True
 
     def attention(self, epoch: int, level: str) -> np.ndarray | None:
         """(N, 2, h, w) in [0, 1], to 1/255: the student map's weight, then the residual's; None where the level fuses
@@ -131,13 +139,14 @@ class Snapshots:
         return self.arrays[f"student_{i}"].astype(np.float32), self.arrays[f"teacher_{i}"].astype(np.float32)
 
 
-def snapshots_path(store: Store, run: str) -> Path:
-    """Where the maps of an ended run lie."""
-    return store.maps(run)
-
-
-def load_snapshots(store: Store, run: str) -> Snapshots | None:
+def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Snapshots | None:
     """The maps kept of an ended run; None where there are none.
+
+    Args:
+        store: of the run.
+        run: its id.
+        data_root: folder of the data sets. The images of the embedded set lie with the maps; those of other sets are
+            taken from there, if the set is there and the run is recorded. Nothing is downloaded.
 
     Raises:
         RecordError: the file is damaged or of another run.
@@ -150,18 +159,30 @@ def load_snapshots(store: Store, run: str) -> Snapshots | None:
             arrays = dict(file)
         if str(arrays["run"]) != run:
             raise RecordError(f"{path} holds maps of run {arrays['run']}; it was renamed or copied")
-        return Snapshots(
+        found = Snapshots(
             tuple(arrays["epochs"].tolist()),
             tuple(arrays["levels"].tolist()),
-            arrays["images"],
+            arrays.get("images", _grey(len(arrays["labels"]), int(arrays["size"]))),
             arrays["labels"],
             tuple(arrays["classes"].tolist()),
             arrays,
+            pictured="images" in arrays,
         )
     except RecordError:
         raise
     except Exception as error:  # zip, pickle and key errors of many kinds
         raise RecordError(f"{path} is damaged: {error}") from error
+    if found.pictured or data_root is None or not store.has(run):
+        return found
+    config = store.load(run).config.data
+    if not datasets.is_there(config, data_root):
+        return found
+    images = datasets.load(config, data_root, progress=False, download=False)
+    return dataclasses.replace(found, images=images.test_x[found.arrays["places"]].numpy(), pictured=True)
+
+
+def _grey(count: int, size: int) -> np.ndarray:
+    return np.full((count, size, size, 3), 190, dtype=np.uint8)
 
 
 def _bytes(attention: Tensor) -> np.ndarray:

@@ -8,7 +8,6 @@ from filelock import FileLock
 
 from rkd import paths
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.snapshots import snapshots_path
 from rkd.explore.choices import Plan, without_distillation
 from rkd.files import replacing
 from rkd.records import Record, Store
@@ -90,9 +89,9 @@ def save(plan: Plan, name: str, working: Store, kept: Store) -> Record:
         alone = working.load(plan.alone.id)
         if not kept.has(alone.id):
             kept.save(_labelled(alone, {"alone_of": name}))
-        if snapshots_path(working, run).exists():
-            with replacing(snapshots_path(kept, run)) as temporary:
-                shutil.copyfile(snapshots_path(working, run), temporary)
+        if working.maps(run).exists():
+            with replacing(kept.maps(run)) as temporary:
+                shutil.copyfile(working.maps(run), temporary)
         record = _labelled(working.load(run), {"name": name})
         kept.save(record)  # last: it is what makes the run a kept one
     return record

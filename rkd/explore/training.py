@@ -18,7 +18,6 @@ from rkd import paths
 from rkd.errors import RkdError
 from rkd.experiments.estimate import begun
 from rkd.experiments.execute import pick_device
-from rkd.experiments.snapshots import snapshots_path
 from rkd.explore.choices import Plan, remaining
 from rkd.records import Store
 from rkd.training import checkpoint
@@ -181,7 +180,7 @@ class Runner:
         if self._work:
             return False
         run = plan.distilled.id
-        return snapshots_path(self.store, run).exists() or self.store.load(run).status != "finished"
+        return self.store.maps(run).exists() or self.store.load(run).status != "finished"
 
     def _write(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, and its last event says how

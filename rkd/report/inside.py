@@ -15,7 +15,7 @@ from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.settings import Settings
-from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots, snapshots_path
+from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.models import display_name
 from rkd.records import Record, Store
@@ -110,7 +110,7 @@ class InsidePage:
     def run(self) -> HTML:
         """Load the run and its maps, or train it (see `on_missing`)."""
         s, config = self.settings, self.line.runs[0]
-        had_record, had_maps = self.store.has(config.id), snapshots_path(self.store, config.id).exists()
+        had_record, had_maps = self.store.has(config.id), self.store.maps(config.id).exists()
         executor = Executor(
             self.store,
             data_root(s),
@@ -189,7 +189,7 @@ class InsidePage:
             parts.append(_label(shown))
             parts.append(tables.provenance_table([shown.line], measured, _home_name(shown.store.records)))
             if shown.snapshots:
-                path = _home_name(snapshots_path(shown.store, shown.run.id))
+                path = _home_name(shown.store.maps(shown.run.id))
                 parts.append(f'<p class="rkd-note">Its maps: <code>{html.escape(path)}</code>.</p>')
         used = [self.line.runs[0].id] if self.store.has(self.line.runs[0].id) else []
         write_mark(CHAPTER, used, self.store.records)
@@ -217,7 +217,7 @@ class InsidePage:
         values = {"profile": profile, **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
         settings, line = _full_line(values)
         run, store = line.runs[0].id, store_for(profile)
-        if run == here or not store.has(run) or not snapshots_path(store, run).exists():
+        if run == here or not store.has(run) or not store.maps(run).exists():
             return None
         return self._shown(settings, line, store, "On file", store.load(run))
 
@@ -231,7 +231,7 @@ class InsidePage:
             said += " Trained so little, it shows the machinery only."
         elif not _is_published(run):
             said += " A short run: a tendency, no evidence."
-        return Shown(said, title, line, store, record, load_snapshots(store, run.id))
+        return Shown(said, title, line, store, record, load_snapshots(store, run.id, data_root(settings)))
 
     def _banner(self) -> str:
         run = self.line.runs[0]

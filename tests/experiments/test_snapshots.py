@@ -1,9 +1,11 @@
 """Maps kept beside a record: what they hold, when they are taken, and that training does not notice."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_plain, tiny_review
+from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
 from rkd.errors import ConfigError, RecordError
@@ -122,6 +124,26 @@ def test_the_pair_is_the_channel_in_which_the_teacher_varies_most(store, silent,
         maps = teacher.taps(x).stages_pre[0]
     channel = maps.double().var(dim=(0, 2, 3), correction=0).argmax()
     np.testing.assert_allclose(kept.pair("stage 1")[1], maps[:, channel].numpy(), atol=2e-2, rtol=2e-2)
+
+
+def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
+    """Of a data set that is not ours to hand on, the file has places; the images come from the set, where it is."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[::-1], y_test=y[::-1])
+    data = tiny_data(name="own.npz", train_images=None, test_images=None, normalisation="cifar100")
+    base = tiny_review(epochs=1)
+    teacher = dataclasses.replace(base.teacher, run=dataclasses.replace(base.teacher.run, data=data))
+    config = dataclasses.replace(base, data=data, teacher=teacher)
+    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=4))
+    kept = load_snapshots(store, config.id)
+    assert "images" not in kept.arrays and not kept.pictured
+    assert kept.images.shape == (4, 32, 32, 3) and kept.images.std() == 0
+    with_set = load_snapshots(store, config.id, tmp_path)
+    assert with_set.pictured
+    np.testing.assert_array_equal(with_set.images, x[::-1][:4])
+    (tmp_path / "own.npz").unlink()
+    assert not load_snapshots(store, config.id, tmp_path).pictured
 
 
 def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):

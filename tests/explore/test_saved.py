@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.snapshots import snapshots_path
 from rkd.explore.saved import checked_name, save, saved_runs
 from rkd.explore.text import saved_table
 from rkd.records import Record
@@ -25,7 +24,7 @@ def record(config, accuracy):
 def finish(plan, store, with_, without):
     store.save(record(plan.alone, without))
     store.save(record(plan.distilled, with_))
-    path = snapshots_path(store, plan.distilled.id)
+    path = store.maps(plan.distilled.id)
     path.parent.mkdir(exist_ok=True)
     np.savez(path, run=plan.distilled.id)
 

@@ -24,7 +24,7 @@ from PIL import Image
 from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.settings import load_profile
-from rkd.experiments.snapshots import Snapshots, snapshots_path
+from rkd.experiments.snapshots import Snapshots
 from rkd.experiments.workspace import store_for
 from rkd.records import Store
 from rkd.report import inside
@@ -399,7 +399,7 @@ def test_page_trains_once_and_its_run_is_table_3s(execute, results, tmp_path, mo
     assert before == {
         p: p.stat().st_mtime_ns for p in results.rglob("*.*") if p.suffix in (".json", ".npz", ".pt")
     }
-    maps = snapshots_path(page.store, run.id)
+    maps = page.store.maps(run.id)
     record = page.store.path(run.id).read_bytes()
     maps.unlink()
     third, _ = execute(**TINY, results=str(results))
@@ -428,8 +428,8 @@ def test_maps_on_file_are_shown_first_beside_a_smoke_run(execute, tmp_path, monk
     _, line = inside._full_line({"profile": "mini"})
     run = line.runs[0].id
     folder.save(committed.load(run))
-    snapshots_path(folder, run).parent.mkdir()
-    np.savez(snapshots_path(folder, run), run=np.array(run), **arrays())
+    folder.maps(run).parent.mkdir()
+    np.savez(folder.maps(run), run=np.array(run), size=np.array(32), **arrays())
     monkeypatch.setattr(
         inside, "store_for", lambda profile: folder if profile == "mini" else store_for(profile)
     )

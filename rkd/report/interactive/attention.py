@@ -77,10 +77,19 @@ def attention_stack(snapshots: Snapshots, title: str) -> SliderStack:
         [f"after epoch {epoch} of {total}" for epoch in snapshots.epochs],
         "epoch",
         f"attention maps, {title}",
-        below=f"<p>Images from top to bottom: {html.escape(', '.join(snapshots.classes))}.</p>"
+        below=f"<p>Images from top to bottom: {html.escape(', '.join(snapshots.classes))}.{unseen(snapshots)}</p>"
         + scale(COLOURS, ("0", "0.5", "1"), MEANING),
         start=len(snapshots.epochs) - 1,
         fallback=attention_figure(snapshots, title),
+    )
+
+
+def unseen(snapshots: Snapshots) -> str:
+    """Says why images are grey, where they are."""
+    return (
+        ""
+        if snapshots.pictured
+        else " They are not shown: the data set is not on the machine that drew this."
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rkd.errors import ConfigError
 from rkd.experiments.snapshots import Snapshots
 from rkd.report.diagrams import CARD, INK, Drawing, show
+from rkd.report.interactive.attention import unseen
 from rkd.report.interactive.stack import SliderStack, slider_stack
 from rkd.report.interactive.strips import column, img, photos, scale
 from rkd.review import ReviewOptions, level_weights
@@ -88,7 +89,7 @@ def pyramid_stack(snapshots: Snapshots, options: ReviewOptions, title: str, imag
         labels,
         "level",
         f"pyramid, {title}",
-        above=f'<div class="rkd-photo">{photo}<p>Image {image}: {named}</p></div>',
+        above=f'<div class="rkd-photo">{photo}<p>Image {image}: {named}{unseen(snapshots)}</p></div>',
         start=len(labels) - 1,
         fallback=pyramid_figure(snapshots, options, title, image),
     )
