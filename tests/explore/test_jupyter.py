@@ -150,7 +150,7 @@ def test_choose_train_watch_and_stop(lab, home):
     assert len(first) == 3, "accuracy, cross-entropy, review loss"
     lab.until(f"[...{PAGE}.querySelectorAll('img')][0].src != {json.dumps(first[0])}", "another curve", 60)
     lab.until(f"parseFloat({PAGE}.querySelector('.progress-bar').style.width) > {began}", "a longer bar", 60)
-    assert "images/s" in lab.text() and "left" in lab.text()
+    lab.until(f"/images\\/s, .* left/.test({PAGE}.innerText)", "speed and time left", 20)
 
     # Meanwhile the kernel serves other cells.
     lab.js(
