@@ -22,6 +22,7 @@ from rkd.experiments.chapters import get_chapter
 from rkd.experiments.workspace import data_root
 from rkd.report.book import TOKEN, write_mark
 from rkd.report.diagrams import Drawing
+from rkd.report.tables import scrolling
 
 CHAPTER = "audit"
 BADGES = {
@@ -253,7 +254,7 @@ def _table(head: list[str], rows: list[list[str]], text: set[int]) -> str:
 
     top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if head else ""
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f'<div class="rkd-scroll"><table class="rkd-facts">{top}<tbody>{body}</tbody></table></div>'
+    return scrolling(f'<table class="rkd-facts">{top}<tbody>{body}</tbody></table>')
 
 
 def _cell(value: object, digits: int | None) -> str:

@@ -28,6 +28,7 @@ from rkd.records import Store
 from rkd.report.book import write_mark
 from rkd.report.diagrams import Drawing, show
 from rkd.report.figures import CARD, GRID, INK
+from rkd.report.tables import scrolling
 from rkd.training import RunConfig
 
 CHAPTER = "performance"
@@ -473,7 +474,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str] | str], kind: str 
             first, *rest = row
             body.append(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>')
     table = f'<table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return f'<div class="rkd-scroll">{table}</div>'
+    return scrolling(table)
 
 
 def _note(text: str) -> str:

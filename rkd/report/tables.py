@@ -199,4 +199,9 @@ def table_of(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
     body = "\n".join(rows)
     table = f'<table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="rkd-scroll">{table}</div>'
+    return scrolling(table)
+
+
+def scrolling(table: str) -> str:
+    """A table in a box that scrolls where the page is too narrow, by keyboard too."""
+    return f'<div class="rkd-scroll" role="region" aria-label="table" tabindex="0">{table}</div>'

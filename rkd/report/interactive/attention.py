@@ -18,6 +18,7 @@ from rkd.experiments.snapshots import Snapshots
 from rkd.report.diagrams import CARD, INK, QUIET, Drawing, show
 from rkd.report.interactive.stack import SliderStack, slider_stack
 from rkd.report.interactive.strips import column, img, photos, scale
+from rkd.report.tables import scrolling
 
 COLOURS = "viridis"  # perceptually uniform, and ordered by lightness alone for colour-blind readers
 MEANING = (
@@ -168,7 +169,7 @@ def means_table(snapshots: Snapshots) -> str:
         f"Mean ± standard deviation over {len(snapshots.images)} images and all positions of a map: the deviation "
         "tells how much the weight depends on where."
     )
-    return f'<div class="rkd-scroll">{table}</div><p class="rkd-note">{note}</p>'
+    return f'{scrolling(table)}<p class="rkd-note">{note}</p>'
 
 
 def attention_sentence(snapshots: Snapshots) -> str:

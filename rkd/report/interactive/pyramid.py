@@ -15,6 +15,7 @@ from rkd.report.diagrams import CARD, INK, Drawing, show
 from rkd.report.interactive.attention import unseen
 from rkd.report.interactive.stack import SliderStack, slider_stack
 from rkd.report.interactive.strips import column, img, photos, scale
+from rkd.report.tables import scrolling
 from rkd.review import ReviewOptions, level_weights
 
 COLOURS = "RdBu_r"  # blue below zero, white at zero, red above: apart for colour-blind readers too
@@ -147,7 +148,7 @@ def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> str:
         "last epoch, networks in evaluation mode; training averages over all channels and the images of a batch. "
         "HCL is their sum, each times its weight and divided by the normaliser; the percentage is a size's share of it."
     )
-    return f'<div class="rkd-scroll">{table}</div><p class="rkd-note">{note}</p>'
+    return f'{scrolling(table)}<p class="rkd-note">{note}</p>'
 
 
 def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
