@@ -37,7 +37,7 @@ CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python
 
 @dataclass(frozen=True)
 class Choices:
-    """Everything the page lets one choose. The defaults train in well under a minute on two CPU cores.
+    """Everything the page lets one choose. The defaults train in about a minute on two free CPU cores.
 
     Attributes:
         teacher, student: names of networks.

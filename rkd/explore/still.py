@@ -20,7 +20,7 @@ Two ways to open it:</p>
 <li><strong>Colab</strong>: the rocket at the top of this page opens this notebook there. Run its cells from the top; a
 GPU is used if the runtime has one.</li>
 <li><strong>On your machine</strong>: from a checkout, <code>pip install -e '.[book]' jupyterlab</code>, then
-<code>jupyter lab book/explore.ipynb</code>, and run all cells. With the first choices it takes under a minute on two
+<code>jupyter lab book/explore.ipynb</code>, and run all cells. With the first choices it takes about a minute on two
 CPU cores and downloads nothing.</li>
 </ul>
 </div>
