@@ -349,7 +349,7 @@
       }
       const entry = () => entries[control.slider ? Number(input.value) : input.selectedIndex];
       input.dataset.facet = control.facet;
-      input.addEventListener("input", () => {
+      input.addEventListener(control.slider ? "input" : "change", () => {
         if (control.slider) {
           said.textContent = entry().label;
           input.setAttribute("aria-valuetext", entry().label);
@@ -436,7 +436,7 @@
     }
 
     start() {
-      this.select.addEventListener("input", () => this.show());
+      this.select.addEventListener("change", () => this.show());
       for (const pair of this.pairs) {
         const levels = [...pair.querySelectorAll("g.rkd-level")];
         for (const [i, group] of levels.entries()) {
@@ -533,7 +533,7 @@
         const options = values.map((value) => make("option", { value }, value));
         const select = make("select", {}, make("option", { value: "" }, "all"), ...options);
         select.dataset.filter = name;
-        select.addEventListener("input", () => this.filter());
+        select.addEventListener("change", () => this.filter());
         this.selects.set(name, select);
         place.append(make("label", { className: "rkd-choice" }, make("span", {}, name), select));
       }
