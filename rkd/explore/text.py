@@ -10,6 +10,7 @@ from rkd.explore.choices import BATCH, Figures, Plan, Time
 from rkd.explore.saved import Saved
 from rkd.explore.training import State
 from rkd.records import Record
+from rkd.report.tables import scrolling
 
 STYLE = """<style>
 .rkd-explore .widget-html-content { line-height: 1.45; }
@@ -74,7 +75,7 @@ def figures_table(plan: Plan, figures: Figures) -> str:
     )
     heads = ("", f"student<br>{names[0]}", f"teacher<br>{names[1]}", "fusion modules<br>(training only)")
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return f'<div class="rkd-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def cost(plan: Plan, figures: Figures, time: Time, place: str, download: bool) -> str:
@@ -164,8 +165,8 @@ def saved_table(saved: Sequence[Saved]) -> str:
         )
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     return (
-        f'<div class="rkd-scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        '<p class="rkd-quiet">Test accuracy after the last epoch, %, of one seed each.</p>'
+        scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+        + '<p class="rkd-quiet">Test accuracy after the last epoch, %, of one seed each.</p>'
     )
 
 
