@@ -28,7 +28,7 @@ def teacher_line(
     claim="""The script that is published for rows 1 to 3 of the [Re] report's Table 3 builds its teacher, but the
 lines that load its weights are commented out. The three rows, 69.50, 69.58 and 69.92 %, lie within 0.9 points of the
 student trained alone, 69.06 %; the rows below them lie 2.2 points and more above it. A student that learns from a
-random network would look just like that. This is our reading of the code; whether the published numbers were made by
+random network might look like that. This is our reading of the code; whether the published numbers were made by
 that very script is not known.""",
     reading="""For each row, the trained against the untrained teacher, and which of the two the published value is
 nearer to. The lines *as committed* also leave the projections of rows 1 and 2 untrained, as that script does. It trains
