@@ -71,7 +71,7 @@ def attention_stack(snapshots: Snapshots, title: str) -> SliderStack:
         snapshots: of a run with attention (see `attention_levels`).
         title: of the run, for the alternative texts.
     """
-    drawn = photos(snapshots.images)
+    drawn = _images(snapshots)
     total = snapshots.epochs[-1]
     return slider_stack(
         [_grid(snapshots, epoch, drawn) for epoch in snapshots.epochs],
@@ -197,11 +197,19 @@ def attention_sentence(snapshots: Snapshots) -> str:
     return f"{text} Since epoch {snapshots.epochs[0]}, {sign} at {level} changed most, by {by}."
 
 
-def _grid(snapshots: Snapshots, epoch: int, drawn: bytes) -> str:
+def _images(snapshots: Snapshots) -> str:
+    """The column of images; their names where they are not to be had."""
+    if snapshots.pictured:
+        return img(photos(snapshots.images), f"images of {', '.join(snapshots.classes)}, from top to bottom")
+    names = "".join(f"<span>{html.escape(name)}</span>" for name in snapshots.classes)
+    return f'<div class="rkd-side">{names}</div>'
+
+
+def _grid(snapshots: Snapshots, epoch: int, drawn: str) -> str:
     """One epoch as HTML: a column of images, then two columns of maps per level."""
     levels = attention_levels(snapshots)
     over, heads = ["<div></div>"], ["<div>image</div>"]
-    columns = [img(drawn, f"images of {', '.join(snapshots.classes)}, from top to bottom")]
+    columns = [drawn]
     for level in levels:
         z = _attention(snapshots, epoch, level)
         size = f"{z.shape[-2]} × {z.shape[-1]}"

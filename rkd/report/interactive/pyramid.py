@@ -79,7 +79,9 @@ def pyramid_stack(snapshots: Snapshots, options: ReviewOptions, title: str, imag
     """
     if not 0 <= image < len(snapshots.images):
         raise ConfigError(f"image is {image}; the run keeps maps of images 0 to {len(snapshots.images) - 1}")
-    photo = img(photos(snapshots.images[image : image + 1]), f"image of {snapshots.classes[image]}")
+    photo = ""
+    if snapshots.pictured:
+        photo = img(photos(snapshots.images[image : image + 1]), f"image of {snapshots.classes[image]}")
     named = html.escape(snapshots.classes[image])
     labels = []
     for level in snapshots.levels:
