@@ -248,6 +248,22 @@ def _pair(entry: Any) -> tuple[str, str]:
     return entry[0], entry[1]
 
 
+def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
+    """The parameters that a notebook's namespace gives: those that are not None.
+
+    Args:
+        namespace: `globals()` of the notebook.
+        own: names of parameters that this notebook has besides.
+
+    Raises:
+        ConfigError: a value under a name that looks like a misspelt parameter; papermill injects such without stopping.
+    """
+    declared = {*names(), *own, "budget"}
+    for name, near in stray(namespace, declared):
+        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
+    return {name: namespace[name] for name in declared if namespace.get(name) is not None}
+
+
 def stray(namespace: Mapping[str, Any], declared: set[str]) -> list[tuple[str, str]]:
     """Plain values in a notebook's namespace that are no parameter but look like a misspelt one, with the parameter
     they resemble: papermill injects unknown names without stopping."""

@@ -58,10 +58,7 @@ def open_audit(namespace: Mapping[str, Any]) -> "AuditPage":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    declared = {*parameters.names(), "seed", "budget"}
-    for name, near in parameters.stray(namespace, declared):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
-    return AuditPage({name: namespace[name] for name in declared if namespace.get(name) is not None})
+    return AuditPage(parameters.given_in(namespace, ("seed",)))
 
 
 class AuditPage:

@@ -40,10 +40,7 @@ def open_inside(namespace: Mapping[str, Any]) -> "InsidePage":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    declared = {*parameters.names(), "image", "budget"}
-    for name, near in parameters.stray(namespace, declared):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
-    return InsidePage({name: namespace[name] for name in declared if namespace.get(name) is not None})
+    return InsidePage(parameters.given_in(namespace, ("image",)))
 
 
 @dataclass(frozen=True)

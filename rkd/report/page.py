@@ -9,7 +9,7 @@ from typing import Any
 from IPython.display import HTML, Markdown, display
 
 from rkd import claims, paths
-from rkd.errors import ConfigError, RkdError
+from rkd.errors import RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.execute import Executor
@@ -45,11 +45,7 @@ def open_page(chapter: str, namespace: Mapping[str, Any]) -> "Page":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    declared = {*parameters.names(), "budget"}
-    for name, near in parameters.stray(namespace, declared):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
-    given = {name: namespace[name] for name in declared if namespace.get(name) is not None}
-    return Page(chapter, given)
+    return Page(chapter, parameters.given_in(namespace))
 
 
 class Page:

@@ -52,10 +52,7 @@ def open_performance(namespace: Mapping[str, Any]) -> "PerformancePage":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    declared = {*parameters.names(), *OWN, "budget"}
-    for name, near in parameters.stray(namespace, declared):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
-    return PerformancePage({name: namespace[name] for name in declared if namespace.get(name) is not None})
+    return PerformancePage(parameters.given_in(namespace, OWN))
 
 
 class PerformancePage:

@@ -83,9 +83,7 @@ def open_power(namespace: Mapping[str, Any]) -> "PowerPage":
     Raises:
         ConfigError: an unknown, misspelt or impossible parameter.
     """
-    declared = {*parameters.names(), *OWN, "budget"}
-    for name, near in parameters.stray(namespace, declared):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
+    parameters.given_in(namespace, OWN)
     parameters.load_profile(
         namespace.get("profile", "smoke")
     )  # nothing here depends on it, but it must exist
