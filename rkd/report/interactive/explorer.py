@@ -309,7 +309,7 @@ class Overview:
             "curves",
             [
                 f'<button type="button" class="rkd-button" data-curves="{escape(c.label, quote=True)}" '
-                f'aria-label="training curves of {escape(c.label, quote=True)}">show</button>'
+                f'aria-label="show training curves of {escape(c.label, quote=True)}">show</button>'
                 for c in self.rows
             ],
         )
