@@ -65,6 +65,17 @@
     };
   }
 
+  /* Calls back when an element that is seen has got another width. */
+  function onWidth(element, changed) {
+    let width = element.clientWidth;
+    new ResizeObserver(() => {
+      if (element.clientWidth && element.clientWidth !== width) {
+        width = element.clientWidth;
+        changed();
+      }
+    }).observe(element);
+  }
+
   function shade(colour, dark) {
     return (dark && typeof colour === "string" && DARK[colour.toLowerCase()]) || colour;
   }
@@ -230,14 +241,10 @@
       await Plotly.newPlot(this.area, this.traces(), this.layout(), CONFIG);
       this.settle();
       listeners.add(() => this.draw());
-      let width = this.area.clientWidth;
-      new ResizeObserver(() => {
-        if (this.area.clientWidth && this.area.clientWidth !== width) {
-          width = this.area.clientWidth;
-          this.draw();
-          Plotly.Plots.resize(this.area);
-        }
-      }).observe(this.area);
+      onWidth(this.area, () => {
+        this.draw();
+        Plotly.Plots.resize(this.area);
+      });
     }
 
     draw() {
@@ -493,13 +500,7 @@
       this.area.setAttribute("aria-label", this.spec.alt);
       await Plotly.newPlot(this.area, this.traces(), this.layout(), CONFIG);
       listeners.add(() => this.draw());
-      let width = this.area.clientWidth;
-      new ResizeObserver(() => {
-        if (this.area.clientWidth && this.area.clientWidth !== width) {
-          width = this.area.clientWidth;
-          this.draw();
-        }
-      }).observe(this.area);
+      onWidth(this.area, () => this.draw());
       const table = [...this.root.querySelectorAll("table")].find((node) => node.rkdApi);
       if (table) this.adopt(table.rkdApi);
       this.root.addEventListener("rkd-table", (event) => this.adopt(event.target.rkdApi));

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import functools
-import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from rkd.data import DataConfig, ImageSet
 from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
 from rkd.experiments.snapshots import SnapshotTaker
-from rkd.files import sha256
+from rkd.files import replacing, sha256
 from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
@@ -241,12 +241,14 @@ class Gang:
         checkpoint.save(
             {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
+        if (folder / "maps.npz").exists():  # before the record, which says that all of the run is there
+            with replacing(
+                store.maps(config.id)
+            ) as temporary:  # a copy: the folders may be on different disks
+                shutil.copyfile(folder / "maps.npz", temporary)
+            (folder / "maps.npz").unlink()
         if not store.has(config.id):  # weights of a recorded teacher may have been trained again
             store.save(self._record(learner))
-        if (folder / "maps.npz").exists():
-            kept = store.maps(config.id)
-            kept.parent.mkdir(exist_ok=True)
-            os.replace(folder / "maps.npz", kept)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _record(self, learner: Learner) -> Record:

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from rkd import models, paths
+from rkd.data import is_there
 from rkd.errors import RkdError
 from rkd.experiments.execute import pick_device
 from rkd.experiments.snapshots import Snapshots, load_snapshots
@@ -22,7 +23,6 @@ from rkd.explore.choices import (
     recipe_names,
     recipe_values,
     time_of,
-    to_download,
 )
 from rkd.explore.saved import save, saved_runs, saved_store
 from rkd.explore.training import Runner, State, working_store
@@ -196,7 +196,7 @@ class App:
         else:
             self._plan = plan
             self._problem.value = ""
-            download = to_download(plan.choices, paths.home() / self._root)
+            download = not is_there(plan.distilled.data, paths.home() / self._root)
             self._figures.value = text.figures_table(plan, figures) + text.cost(
                 plan, figures, left, self._place, download
             )
@@ -248,7 +248,7 @@ class App:
         if state.status == "finished":
             alone, distilled = (self._working.load(run.id) for run in plan.runs)
             self._status.value = text.outcome(plan, alone, distilled)
-            self._snapshots = load_snapshots(self._working, distilled.id)
+            self._snapshots = load_snapshots(self._working, distilled.id, paths.home() / self._root)
             self._offer_maps()
             self._save_box.layout.display = "" if distilled.status == "finished" else "none"
         self._refresh()  # of what is left of the choices, which may be others by now

@@ -3,7 +3,6 @@
 import functools
 import time
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +31,6 @@ from rkd.review import ReviewKD, ReviewOptions, level_weights
 from rkd.training import RunConfig
 
 BATCH = 64  # images of a step: small, as the sets chosen here are
-CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
 @dataclass(frozen=True)
@@ -251,12 +249,6 @@ def without_distillation(config: RunConfig) -> RunConfig:
     return replace(config, method=None, options=None, teacher=None, ce_weight=1.0)
 
 
-def to_download(choices: Choices, root: Path) -> bool:
-    """Whether the data set will be fetched when training begins."""
-    folder = CIFAR_FOLDERS.get(choices.dataset)
-    return folder is not None and not (root / folder).is_dir()
-
-
 @dataclass(frozen=True)
 class Figures:
     """What the runs of a plan are made of. Multiply-adds are those of a forward pass of one image, except
@@ -419,6 +411,5 @@ __all__ = [
     "remaining",
     "settings_of",
     "time_of",
-    "to_download",
     "without_distillation",
 ]

@@ -17,6 +17,7 @@ from rkd.experiments.recipes import load_recipe
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
 from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.report import tables
@@ -226,7 +227,7 @@ class InsidePage:
         said = f"<strong>{how}, {html.escape(title)}.</strong>"
         if _is_smoke(settings):
             said += " Trained so little, it shows the machinery only."
-        elif not _is_published(run):
+        elif not is_published_setting(run):
             said += " A short run: a tendency, no evidence."
         return Shown(said, title, line, store, record, load_snapshots(store, run.id, data_root(settings)))
 
@@ -238,7 +239,7 @@ class InsidePage:
                 "<strong>The run of this copy proves the machinery only.</strong> Its networks were trained for "
                 f"{_length(run)}: what their attention looks like says nothing about the method."
             )
-        elif _is_published(run):
+        elif is_published_setting(run):
             kind, text = "paper", f"A run of the published setting: {_length(run)}."
         else:
             kind = "mini"
@@ -256,11 +257,6 @@ def _full_line(given: Mapping[str, Any]) -> tuple[Settings, Line]:
 
 def _is_smoke(settings: Settings) -> bool:
     return Path(settings.profile).stem == "smoke"
-
-
-def _is_published(run: RunConfig) -> bool:
-    whole = run.data.train_images is None and run.data.test_images is None
-    return run.epochs >= 240 and whole and run.data.name == "cifar100"
 
 
 def _length(run: RunConfig) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.judge import KINDS, VERDICTS, Judgement, Verdict
+from rkd.judge.decide import NOT_RUN
 
-NOT_RUN = "not run"
 KIND_NAMES = {
     "value": "accuracy",
     "order": "comparison",

@@ -9,6 +9,7 @@ from IPython.display import HTML
 
 from rkd import paths
 from rkd.judge import KINDS, VERDICTS, Verdict, judge, load_claims
+from rkd.judge.decide import NOT_RUN
 from rkd.report.book import TOKEN
 from rkd.report.verdict_text import (
     KIND_NAMES,
@@ -32,7 +33,7 @@ LOOKS = {
     "exceeded": ("info", "▲"),
     "not reproduced": ("bad", "✗"),
     "inconclusive": ("fair", "?"),
-    "not run": ("none", "–"),
+    NOT_RUN: ("none", "–"),
 }
 assert set(LOOKS) == set(VERDICTS)
 
@@ -79,7 +80,7 @@ def chapter_box(chapter: str, verdicts: Sequence[Verdict] | None = None) -> HTML
 
 def _takes(verdicts: Sequence[Verdict], chapter: str) -> str:
     """What it takes to judge the claims that are not judged, in a sentence."""
-    left = [v for v in verdicts if v.verdict == "not run"]
+    left = [v for v in verdicts if v.verdict == NOT_RUN]
     if not left:
         return ""
     missing = runs_missing(left)
@@ -262,7 +263,7 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
             f"It takes {missing} of them: {sweep}. {cost}"
         )
     words = "; ".join(
-        f"{count} {verdict}" for verdict, count in tally(verdicts).items() if verdict != "not run"
+        f"{count} {verdict}" for verdict, count in tally(verdicts).items() if verdict != NOT_RUN
     )
     rest = (
         f" {missing} more runs in the published setting would complete the evidence: {sweep}."

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from rkd.data import DataConfig, check, describe, load, measure, preset, superclass
+from rkd.data import DataConfig, check, describe, is_there, load, measure, preset, superclass
 from rkd.data.embedded import CLASS_NAMES, image
 from rkd.data.subsets import choose
 from rkd.errors import ConfigError, DataError
@@ -316,3 +316,18 @@ def test_superclasses():
     for label, name in enumerate(CLASS_NAMES):
         assert name.split("/") == [CLASS_NAMES[superclass(label) * 5].split("/")[0], str(label % 5)]
     assert superclass(torch.arange(100)).bincount().tolist() == [5] * 20
+
+
+@pytest.mark.parametrize(("name", "count"), [("cifar10", 7), ("cifar100", 3)])
+def test_a_set_is_there_when_all_its_files_are(name, count, tmp_path):
+    kind = getattr(datasets, name.upper())
+    config, folder = DataConfig(name=name), tmp_path / kind.base_folder
+    files = [file for file, _ in [*kind.train_list, *kind.test_list, (kind.meta["filename"], "")]]
+    assert len(files) == count
+    folder.mkdir()
+    for file in files:
+        assert not is_there(config, tmp_path)
+        (folder / file).touch()
+    assert is_there(config, tmp_path)
+    assert is_there(DataConfig(name="embedded"), tmp_path / "nowhere")
+    assert not is_there(DataConfig(name="own.npz"), tmp_path)

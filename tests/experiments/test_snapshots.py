@@ -1,6 +1,9 @@
 """Maps kept beside a record: what they hold, when they are taken, and that training does not notice."""
 
 import dataclasses
+import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,3 +159,19 @@ def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RecordError, match="is damaged"):
         load_snapshots(store, config.id)
+
+
+def test_records_and_working_files_may_lie_on_different_disks(store, silent, tmp_path, monkeypatch):
+    """Where a rename from folder to folder fails, as it does between file systems."""
+    rename = os.replace
+
+    def within_a_folder(source, target):
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", within_a_folder)
+    config = tiny_review(epochs=1)
+    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
+    assert load_snapshots(store, config.id).epochs == (1,) and store.has(config.id)
+    assert not (store.folder(config.id) / "maps.npz").exists()

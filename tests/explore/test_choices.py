@@ -18,7 +18,6 @@ from rkd.explore.choices import (
     rate_here,
     remaining,
     time_of,
-    to_download,
     without_distillation,
 )
 from rkd.models import macs
@@ -193,14 +192,6 @@ def test_measured_rate_is_that_of_a_plain_loop(home):
         seconds.append(time.perf_counter() - started)
     plain = BATCH * 3 * macs(net) / min(seconds)
     assert plain / 20 < rate_here(CPU) < plain * 20, "the machine may be busy, but not by orders of magnitude"
-
-
-def test_a_missing_cifar_is_told_of(home):
-    assert to_download(Choices(dataset="cifar100"), home / "data")
-    assert not to_download(Choices(dataset="embedded"), home / "data")
-    (home / "data" / "cifar-100-python").mkdir(parents=True)
-    assert not to_download(Choices(dataset="cifar100"), home / "data")
-    assert to_download(Choices(dataset="cifar10"), home / "data")
 
 
 def test_figures_leave_the_random_stream_alone(tiny_plan):

@@ -22,6 +22,7 @@ from scipy import stats
 from rkd.experiments import settings
 from rkd.experiments.chapters import Chapter, Line, chapter_names, get_chapter
 from rkd.experiments.workspace import store_for
+from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record
 from rkd.report.figures import CARD, GRID, INK
@@ -95,12 +96,10 @@ class Configuration:
 
     @property
     def kind(self) -> str:
-        """EVIDENCE: the published length on the whole of CIFAR-100; MACHINERY: smoke runs; SHORT: what is between."""
-        c, d = self.config, self.config.data
+        """EVIDENCE: the published setting, as for verdicts; MACHINERY: smoke runs; SHORT: what is between."""
         if self.profile == "smoke":
             return MACHINERY
-        full = d.name == "cifar100" and d.train_images is None and d.test_images is None
-        return EVIDENCE if full and c.epochs >= 240 else SHORT
+        return EVIDENCE if is_published_setting(self.config) else SHORT
 
     @property
     def label(self) -> str:
