@@ -1,5 +1,20 @@
-"""Distillation methods: the interface, and the registry a user's own method joins with a decorator."""
+"""Distillation methods, one file each; the interface; and the registry a user's own method joins with a decorator."""
 
-from rkd.methods.base import Batch, Context, Entry, Method, get_method, method_names, register_method
+from rkd.methods.base import (
+    Batch,
+    Context,
+    Entry,
+    Method,
+    SingleLoss,
+    get_method,
+    method_names,
+    register_method,
+)
+from rkd.methods.options import Options, Stage
 
-__all__ = ["Batch", "Context", "Entry", "Method", "get_method", "method_names", "register_method"]
+# Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
+
+__all__ = [
+    "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "method_names",
+    "register_method",
+]  # fmt: skip

@@ -6,12 +6,14 @@ parameters together with the student's, and adds `weight x loss` for every loss 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from rkd.errors import unknown
+from rkd.errors import ConfigError, unknown
+from rkd.methods.options import Options
+from rkd.models.registry import build as build_network
 from rkd.models.taps import Taps
 
 
@@ -24,6 +26,9 @@ class Context:
         image_size: height and width of the input images.
         classes: number of classes.
         train_images: number of training images (for memories indexed by image).
+        labels: (train_images,) int64, classes of the training images, on the CPU.
+        batch_size: images of a step; an epoch's last batch may be smaller.
+        seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
     """
 
     student: nn.Module
@@ -31,6 +36,13 @@ class Context:
     image_size: int = 32
     classes: int = 100
     train_images: int = 0
+    labels: Tensor | None = None
+    batch_size: int = 128
+    seed: int = 0
+
+    def build(self, name: str) -> nn.Module:
+        """A freshly initialised network with this run's number of classes."""
+        return build_network(name, self.classes)
 
 
 @dataclass(frozen=True)
@@ -42,17 +54,24 @@ class Batch:
         teacher: taps of the frozen teacher, without.
         labels: (B,) int64.
         indices: (B,) int64, positions of the images in the training set.
+        images: (B, 3, H, W), normalised.
     """
 
     student: Taps
     teacher: Taps
     labels: Tensor
     indices: Tensor
+    images: Tensor | None = None
 
 
 class Method(nn.Module, ABC):
-    """Base class. Whatever a method owns (projections, memories) is an ordinary submodule or buffer of it, and so
-    is trained, moved between devices, saved and resumed with the run."""
+    """Base class. Whatever a method owns (projections, memories, further students) is an ordinary submodule or buffer of
+    it, and so is trained, moved between devices, saved and resumed with the run.
+
+    `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph and
+    replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in place.
+    Parameters without `requires_grad` are not trained.
+    """
 
     @abstractmethod
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -60,26 +79,102 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """Weight of each loss in `epoch` (0-based); same keys as `losses`."""
+        """Weight of each loss in `epoch` (0-based, without stages); same keys as `losses` in every epoch."""
+
+    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
+        """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see `Options.stages`).
+        `batch.student` is None where the stage does not train the student."""
+        raise NotImplementedError(f"{type(self).__name__} has no stage {stage!r}")
+
+    def classified(self, taps: Taps) -> Tensor:
+        """The logits (B, classes) that cross-entropy sees, from the student's taps."""
+        return taps.logits
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before each epoch of the main training, also one that is resumed: renew what is drawn per epoch, in place, as
+        a function of seed and epoch alone."""
+
+    def after_step(self) -> None:
+        """After each step of the optimiser, without gradient, as part of the step: update memories in place."""
+
+    def end_epoch(self, student: nn.Module) -> None:
+        """After each epoch of the main training, before it is scored."""
+
+    def networks(self, student: nn.Module) -> Mapping[str, nn.Module]:
+        """Further networks of the run (images -> logits), scored after each epoch under these names."""
+        return {}
+
+    def report(self) -> Mapping[str, float]:
+        """Further values of the epoch that has ended, for the record's curves; same keys in every epoch."""
+        return {}
+
+    def rates(self, epoch: int, lr: float) -> Mapping[str, float]:
+        """Learning rates in `epoch` of own parameters whose names start with these prefixes, where it is not the
+        run's `lr`; same keys in every epoch."""
+        return {}
+
+
+class SingleLoss(Method):
+    """A method with one loss of constant weight: write `loss`.
+
+    Args:
+        name: of the loss in records.
+        options: with `loss_weight`.
+    """
+
+    def __init__(self, name: str, options: Options) -> None:
+        super().__init__()
+        self.name = name
+        self.options = options
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The scalar loss of one batch, unweighted."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return {self.name: self.loss(batch)}
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {self.name: self.options.loss_weight}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered method: its options (a frozen dataclass) and its builder."""
+    """One registered method.
+
+    Attributes:
+        options: its options, a frozen dataclass derived from `Options`.
+        build: makes it.
+        display: as written in tables and figures.
+    """
 
     options: type
     build: Callable[[Context, Any], Method]
+    display: str = ""
 
 
 _METHODS: dict[str, Entry] = {}
 B = TypeVar("B", bound=Callable[..., Method])
 
 
-def register_method(name: str, options: type) -> Callable[[B], B]:
-    """Decorator: make `builder(context, options) -> Method` usable as `method: name` in a run's config."""
+def register_method(name: str, options: type = Options, display: str = "") -> Callable[[B], B]:
+    """Decorator: make `builder(context, options) -> Method` usable as `method: name` in a run's config.
+
+    Args:
+        name: as written in configurations and records; without "+", which joins methods.
+        options: frozen dataclass derived from `Options`.
+        display: as written in tables and figures; default `name`.
+
+    Raises:
+        ConfigError: a name with "+", or options that are no frozen dataclass derived from `Options`.
+    """
+    if "+" in name:
+        raise ConfigError(f"method name {name!r} must not hold '+', which joins methods")
+    if not (isinstance(options, type) and issubclass(options, Options) and is_dataclass(options)):
+        raise ConfigError(f"options of method {name!r} must be a dataclass derived from rkd.methods.Options")
 
     def add(builder: B) -> B:
-        _METHODS[name] = Entry(options, builder)
+        _METHODS[name] = Entry(options, builder, display or name)
         return builder
 
     return add

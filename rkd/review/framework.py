@@ -93,7 +93,7 @@ class ReviewKD(Method):
         return self.connector.projections[len(self.levels) - 1 - depth]
 
 
-@register_method("reviewkd", ReviewOptions)
+@register_method("reviewkd", ReviewOptions, "ReviewKD")
 def build_reviewkd(context: Context, options: ReviewOptions) -> ReviewKD:
     """ReviewKD for the pair in `context`."""
     return ReviewKD(context.student, context.teacher, options, context.image_size)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from rkd.errors import ConfigError, unknown
+from rkd.methods.options import Options
 
 Level = int | str  # 4, "h", "h/2", "h-1"
 _LEVEL = re.compile(r"^h(?:([/-])([1-9]\d*))?$")
@@ -24,7 +25,7 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class ReviewOptions:
+class ReviewOptions(Options):
     """Options of ReviewKD (Chen et al., CVPR 2021) and of its ablations in the [Re] report.
 
     Attributes:
@@ -85,8 +86,7 @@ class ReviewOptions:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name, getattr(self, name), allowed)
-        if not 0 <= self.loss_weight < float("inf"):
-            raise ConfigError(f"loss_weight is {self.loss_weight}; it must be a finite number >= 0")
+        super().__post_init__()
         if self.warmup_epochs < 0:
             raise ConfigError(f"warmup_epochs is {self.warmup_epochs}; it must be >= 0")
         if self.mid_channels is not None and self.mid_channels < 1:
