@@ -1,5 +1,6 @@
 """Every published figure the book is about, as one table: what the sources say, disagreements side by side."""
 
+import difflib
 import functools
 from importlib import resources
 
@@ -14,7 +15,9 @@ SOURCES = {
     "knowledge_distillation": "README of KnowledgeDistillation",
     "kdrefine": "README of KDrefine",
 }
-COLUMNS = ("source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note")
+COLUMNS = (
+    "id", "source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note",
+)  # fmt: skip
 
 
 @functools.cache
@@ -23,6 +26,9 @@ def _table() -> pd.DataFrame:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if tuple(table.columns) != COLUMNS:
         raise ConfigError(f"published.csv has columns {list(table.columns)}; expected {list(COLUMNS)}")
+    repeated = table["id"][table["id"].duplicated()].tolist()
+    if repeated:
+        raise ConfigError(f"published.csv has the id {repeated[0]!r} twice")
     table["number"] = pd.to_numeric(table["value"].str.lstrip("+"), errors="coerce")
     return table
 
@@ -30,9 +36,10 @@ def _table() -> pd.DataFrame:
 def load(**equal: str) -> pd.DataFrame:
     """The table of claims, optionally only the rows whose columns equal the given values.
 
-    Columns: source (a key of SOURCES), table, teacher, student, method, variant, dataset, metric, value (as
-    printed, empty where the source says "not reported"), note, and number (the value as a float, NaN where it is not
-    one number, such as "5-6").
+    Columns: id (unique and stable: source, table, teacher, student, method, the variant where a table has several of
+    one method, data set, and the metric where it is not accuracy, joined by "-"), source (a key of SOURCES), table,
+    teacher, student, method, variant, dataset, metric, value (as printed, empty where the source says "not
+    reported"), note, and number (the value as a float, NaN where it is not one number, such as "5-6").
 
     Raises:
         ConfigError: a column that does not exist.
@@ -59,3 +66,18 @@ def number(**equal: str) -> float:
     if len(values) != 1:
         raise ConfigError(f"{len(values)} different published values match {equal}; name more columns")
     return float(values[0])
+
+
+def get(claim: str) -> pd.Series:
+    """The row with this id.
+
+    Raises:
+        ConfigError: no such id; names the nearest one.
+    """
+    table = _table()
+    found = table[table["id"] == claim]
+    if found.empty:
+        near = difflib.get_close_matches(claim, table["id"], n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown claim {claim!r}; {hint}`rkd claims` prints all {len(table)} ids")
+    return found.iloc[0].copy()

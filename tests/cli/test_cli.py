@@ -128,7 +128,7 @@ def test_claims(capsys):
     status, out, _ = rkd(capsys, "claims", "--table", "Table 6")
     assert status == 0 and "71.62" in out and out.rstrip().endswith("3 figures")
     status, out, _ = rkd(capsys, "claims", "--csv")
-    assert len(out.splitlines()) == 472 and out.startswith("source,table,teacher")
+    assert len(out.splitlines()) == 472 and out.startswith("id,source,table,teacher")
 
 
 def test_interrupt_exits_1(monkeypatch, capsys):
