@@ -33,6 +33,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_tensorboard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tensorboard", metavar="DIR", help="write each epoch's curves for TensorBoard, under DIR/RUN"
+    )
+
+
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What --recipe, --data-root, --results, --device, --precision, --compile and --set say, by parameter name.
 

@@ -4,7 +4,7 @@ end of a --budget, on SIGTERM and on Ctrl-C it stops after the batch under way; 
 
 import argparse
 
-from rkd.cli.common import add_profile, add_settings, given_settings
+from rkd.cli.common import add_profile, add_settings, add_tensorboard, given_settings
 
 EPILOG = """examples:
   rkd run --student resnet8 --profile smoke
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the run's id and config, train nothing")
     add_profile(parser)
     add_settings(parser)
+    add_tensorboard(parser)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -51,6 +52,7 @@ def _call(options: argparse.Namespace, budget) -> int:
     from rkd.experiments.execute import Executor
     from rkd.experiments.recipes import Builder
     from rkd.experiments.settings import resolve
+    from rkd.experiments.tensorboard import watch
     from rkd.experiments.workspace import data_root, store_of
     from rkd.training import Engine
 
@@ -77,6 +79,7 @@ def _call(options: argparse.Namespace, budget) -> int:
         store,
         data_root(settings),
         settings.device,
+        progress=watch(options.tensorboard),
         labels=labels,
         engine=Engine(compile=settings.compile),
         stop=budget.stop,

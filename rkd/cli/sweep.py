@@ -7,7 +7,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rkd.cli.common import add_settings, given_settings
+from rkd.cli.common import add_settings, add_tensorboard, given_settings
 
 EPILOG = """examples:
   rkd sweep params/smoke.yaml
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long")
     add_settings(parser)
+    add_tensorboard(parser)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -82,15 +83,18 @@ class _Sweep:
         """Train what is missing, until it is done or `budget` says stop; then say where things stand."""
         from rkd.errors import RkdError
         from rkd.experiments.execute import Executor
+        from rkd.experiments.tensorboard import watch
         from rkd.experiments.workspace import data_root
         from rkd.training.engine import Engine
 
+        progress = watch(self.options.tensorboard)
         self._plan()
         executor = Executor(
             self.store,
             data_root(self.settings),
             self.settings.device,
             self.options.gang,
+            progress,
             labels={"profile": self.settings.profile},
             engine=Engine(compile=self.settings.compile),
             stop=budget.stop,
@@ -159,6 +163,7 @@ class _Sweep:
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
         named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
+        named += ("tensorboard",)
         for name in named:
             value = getattr(o, name)
             if value is not None and not (name == "gang" and value == 8):
