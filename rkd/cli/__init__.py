@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "measure the speed of training steps, ours and conventional ones in turn",
     "models": "list networks, or show one's sizes and taps",
     "data": "fetch, check and describe a data set",
+    "summary": "print mean accuracies per configuration, or write them as CSV",
     "claims": "print published figures",
     "verdicts": "judge the declared claims by the recorded runs",
 }
