@@ -1,5 +1,17 @@
 """Distillation methods, one file each; the interface; and the registry a user's own method joins with a decorator."""
 
+# Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
+from rkd.methods import (  # noqa: F401
+    cc,
+    dkd,
+    kd,
+    kdrefine,
+    logits,
+    pkt,
+    rkd_,
+    sp,
+    srrl,
+)
 from rkd.methods.base import (
     Batch,
     Context,
@@ -11,8 +23,6 @@ from rkd.methods.base import (
     register_method,
 )
 from rkd.methods.options import Options, Stage
-
-# Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
 
 __all__ = [
     "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "method_names",

@@ -1,0 +1,93 @@
+"""DKD, decoupled knowledge distillation (Zhao et al. 2022, Equation 7): KL of target against the rest, and KL among
+the non-target classes, weighted apart."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.methods.numeric import kl, wide
+from rkd.methods.options import Options, at_least, not_negative, one_of, positive
+
+
+@dataclass(frozen=True)
+class DkdOptions(Options):
+    """
+    Attributes:
+        loss_weight: multiplies both terms.
+        alpha: weight of the target term.
+        beta: weight of the non-target term. mdistiller's table was made with 2 for resnet56 -> resnet20 and
+            resnet110 -> resnet32, with 6 for WRN-40-2 -> WRN-16-2 and WRN-40-1 and VGG13 -> VGG8 and MobileNetV2, and
+            with 8 elsewhere.
+        temperature: T of both terms.
+        warmup_epochs: the weights grow in equal steps from 1 / warmup_epochs in the first epoch to 1; 0: no warm-up.
+        terms: "both" as published; "non_target" is what KDrefine's code returns: the second term alone, its weight 1
+            in place of beta.
+
+    Raises:
+        ConfigError: a negative weight or length, a temperature that is not > 0, other `terms`.
+    """
+
+    alpha: float = 1.0
+    beta: float = 8.0
+    temperature: float = 4.0
+    warmup_epochs: int = 20
+    terms: str = "both"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative("alpha", self.alpha)
+        not_negative("beta", self.beta)
+        positive("temperature", self.temperature)
+        at_least("warmup_epochs", self.warmup_epochs, 0)
+        one_of("terms", self.terms, ("both", "non_target"))
+
+    def unread(self) -> set[str]:
+        return {"alpha", "beta"} if self.terms == "non_target" else set()
+
+
+class Dkd(Method):
+    """Two losses: "tckd", T^2 KL of the two-way split target / non-target, and "nckd", T^2 KL of the softmax over the
+    non-target classes; both are means over images."""
+
+    def __init__(self, options: DkdOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        student, teacher = wide(batch.student.logits), wide(batch.teacher.logits)
+        nckd = kl(_others(student, batch.labels), _others(teacher, batch.labels), self.options.temperature)
+        if self.options.terms == "non_target":
+            return {"nckd": nckd}
+        # The softmax of these two logits is the split: its KL is that of the two probabilities.
+        pairs = (self._split(logits, batch.labels) for logits in (student, teacher))
+        return {"tckd": kl(*pairs, self.options.temperature), "nckd": nckd}
+
+    def _split(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B, classes) -> (B, 2): logit of the target, and the one logit that stands for all others at T."""
+        t = self.options.temperature
+        target = logits.gather(1, labels[:, None])
+        rest = t * torch.logsumexp(_others(logits, labels) / t, 1, keepdim=True)
+        return torch.cat([target, rest], 1)
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        options = self.options
+        scale = options.loss_weight
+        if options.warmup_epochs:
+            scale *= min(1.0, (epoch + 1) / options.warmup_epochs)
+        if options.terms == "non_target":
+            return {"nckd": scale}
+        return {"tckd": scale * options.alpha, "nckd": scale * options.beta}
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, classes) -> (B, classes - 1): the logits without each image's target."""
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+    return logits.gather(1, columns + (columns >= labels[:, None]))
+
+
+@register_method("dkd", DkdOptions, "DKD")
+def build_dkd(context: Context, options: DkdOptions) -> Dkd:
+    """DKD for the pair in `context`."""
+    return Dkd(options)

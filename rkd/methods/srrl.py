@@ -1,0 +1,81 @@
+"""SRRL, softmax regression representation learning (Yang et al. 2021): the student's pooled vector, projected, is to be
+the teacher's, also in the eyes of the teacher's classifier."""
+
+import copy
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rkd.errors import ConfigError
+from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.methods.numeric import wide
+from rkd.methods.options import Options
+from rkd.models import tap_shapes
+from rkd.models.inspect import TapShapes
+
+
+@dataclass(frozen=True)
+class SrrlOptions(Options):
+    """
+    Attributes:
+        loss_weight: multiplies both terms, which the published codes add unweighted.
+    """
+
+
+class Srrl(Method):
+    """Two losses, mean squared error each: "srrl_feature" of projected student vector and teacher's pooled vector,
+    "srrl_logits" of the teacher's classifier on the projected vector and the teacher's logits.
+
+    The projection is a linear layer without bias (the 1x1 convolution of the published code, on maps of one position),
+    BatchNorm and ReLU, trained; the classifier is a frozen copy.
+
+    Args:
+        channels: of the student's pooled vector.
+        head: the teacher's classifier.
+    """
+
+    def __init__(self, channels: int, head: nn.Linear, options: SrrlOptions) -> None:
+        super().__init__()
+        self.options = options
+        width = head.in_features
+        self.projection = nn.Sequential(
+            nn.Linear(channels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
+        )
+        self.head = copy.deepcopy(head).requires_grad_(False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        projected = self.projection(wide(batch.student.pooled))
+        logits = self.head(projected)
+        return {
+            "srrl_feature": F.mse_loss(wide(projected), wide(batch.teacher.pooled)),
+            "srrl_logits": F.mse_loss(wide(logits), wide(batch.teacher.logits)),
+        }
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return dict.fromkeys(("srrl_feature", "srrl_logits"), self.options.loss_weight)
+
+
+def classifier(network: nn.Module, shapes: TapShapes) -> nn.Linear:
+    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes.
+
+    Raises:
+        ConfigError: no such layer, or more than one.
+    """
+    sizes = (shapes.pooled, shapes.classes)
+    linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
+    fitting = [name for name, m in linear.items() if (m.in_features, m.out_features) == sizes]
+    if len(fitting) != 1:
+        found = ", ".join(f"{name} {m.in_features} -> {m.out_features}" for name, m in linear.items())
+        raise ConfigError(
+            f"method srrl needs a teacher with exactly one linear layer {sizes[0]} -> {sizes[1]}, from its pooled "
+            f"vector to its logits, but the linear layers of this {type(network).__name__} are: {found or 'none'}"
+        )
+    return linear[fitting[0]]
+
+
+@register_method("srrl", SrrlOptions, "SRRL")
+def build_srrl(context: Context, options: SrrlOptions) -> Srrl:
+    """SRRL for the pair in `context`; ConfigError for a teacher without a single linear classifier."""
+    head = classifier(context.teacher, tap_shapes(context.teacher, context.image_size))
+    return Srrl(tap_shapes(context.student, context.image_size).pooled, head, options)
