@@ -93,9 +93,9 @@ def progress_of(store, run) -> str:
 
     reached = begun(store, run.id)
     if reached is None:
-        return f"epoch 0 of {run.epochs}"
+        return f"epoch 0 of {run.total_epochs}"
     partly = f" and {reached.position:,} images" if reached.position else ""
-    return f"epoch {reached.epoch} of {run.epochs}{partly}"
+    return f"epoch {reached.epoch} of {run.total_epochs}{partly}"
 
 
 def describe(run) -> str:

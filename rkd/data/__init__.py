@@ -2,7 +2,7 @@
 
 from rkd.data import cifar, embedded, npz  # noqa: F401  (they register)
 from rkd.data.augment import EpochDraws, draw_epoch
-from rkd.data.batches import Batches, evaluation_batches, normalise
+from rkd.data.batches import Batches, evaluation_batches, normalise, used_images
 from rkd.data.config import DataConfig
 from rkd.data.embedded import superclass
 from rkd.data.images import ImageSet, check, describe, is_there, load, measure
@@ -33,4 +33,5 @@ __all__ = [
     "source_names",
     "stream_seed",
     "superclass",
+    "used_images",
 ]

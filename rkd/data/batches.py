@@ -37,6 +37,26 @@ def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return rows.reshape(x.shape).permute(0, 3, 1, 2)
 
 
+def _padded(x: Tensor, padding: int, mode: str) -> Tensor:
+    """(N, H, W, 3) uint8 with `padding` pixels more on each side."""
+    if not padding:
+        return x
+    if mode == "zeros":
+        return pad(x, (0, 0, padding, padding, padding, padding))
+    rows, columns = (
+        pad(torch.arange(size, dtype=torch.float32, device=x.device)[None], (padding, padding), "reflect")[
+            0
+        ].long()
+        for size in x.shape[1:3]
+    )
+    return x[:, rows][:, :, columns]
+
+
+def used_images(images: int, batch_size: int, drop_last: bool) -> int:
+    """How many of so many training images an epoch uses."""
+    return images - images % batch_size if drop_last else images
+
+
 class Batches:
     """Epochs of augmented, normalised batches of the training images.
 
@@ -48,15 +68,16 @@ class Batches:
 
     Args:
         images: a data set; batches come on its device.
-        padding: zeros on each side, in pixels.
+        padding: added on each side, in pixels.
         flip: mirror each image with probability 1/2.
+        padding_mode: "zeros", or "reflect": the image mirrored at its border, which is not repeated.
     """
 
-    def __init__(self, images: ImageSet, padding: int, flip: bool) -> None:
+    def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
         x = images.train_x
         self.images, self.padding, self.flip = images, padding, flip
         self.size = x.shape[1], x.shape[2]
-        padded = pad(x, (0, 0, padding, padding, padding, padding)) if padding else x
+        padded = _padded(x, padding, padding_mode)
         self._pixels = padded.reshape(-1, 3)
         self._width = padded.shape[2]
         self._area = padded.shape[1] * padded.shape[2]
@@ -96,9 +117,9 @@ class Batches:
         x = self._pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
         return _apply(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
 
-    def sizes(self, batch_size: int, start: int = 0) -> list[int]:
-        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller."""
-        n = len(self)
+    def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
+        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out."""
+        n = used_images(len(self), batch_size, drop_last)
         return [min(batch_size, n - at) for at in range(start, n, batch_size)]
 
     def epoch(
@@ -111,9 +132,7 @@ class Batches:
         """
         self.begin(epoch, seed)
         position = torch.zeros((), dtype=torch.int64, device=self._order.device)
-        for size in self.sizes(batch_size):
-            if drop_last and size < batch_size:
-                return
+        for size in self.sizes(batch_size, drop_last=drop_last):
             yield self.take(position, size)
             position += size
 

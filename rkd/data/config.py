@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from rkd.data.normalisation import preset
 from rkd.data.sources import reader_of
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, unknown
+
+PADDING_MODES = ("zeros", "reflect")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class DataConfig:
             training images contains one.
         seed: of the choices above, and of the embedded set's images. Nothing else: order and augmentation
             follow the run's seed.
-        padding: zeros on each side, in pixels, before a random crop to the old size; 0 means no crop.
+        padding: pixels added on each side before a random crop to the old size; 0 means no crop.
+        padding_mode: what is added: "zeros", or the image mirrored at its border ("reflect").
         flip: mirror each training image left to right with probability 1/2.
         sha256: of the npz file, so that another file under the same name is another run; None for named sets.
 
@@ -40,6 +43,7 @@ class DataConfig:
     padding: int = 4
     flip: bool = True
     sha256: str | None = None
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         reader_of(self.name)
@@ -49,6 +53,8 @@ class DataConfig:
                 _whole(name, getattr(self, name), 1, "none")
         for name in ("holdout", "seed", "padding"):
             _whole(name, getattr(self, name), 0)
+        if self.padding_mode not in PADDING_MODES:
+            raise unknown("padding_mode", self.padding_mode, PADDING_MODES)
         if not isinstance(self.flip, bool):
             raise ConfigError(f"flip must be true or false, not {self.flip!r}")
 

@@ -83,7 +83,7 @@ class Work:
 
     def left(self, config: RunConfig, begun: Begun | None, company: int) -> float:
         """Of what remains of a run, evaluations included."""
-        epochs = config.epochs - (begun.epoch if begun else 0)
+        epochs = config.total_epochs - (begun.epoch if begun else 0)
         images = epochs * self.images - (begun.position if begun else 0)
         return self.training(images, company) + epochs * self.evaluation
 
@@ -181,7 +181,7 @@ def work(config: RunConfig, data: Sizes) -> Work:
 def method_macs(
     student: str, teacher: str, method: str, options: Any, classes: int = 100, pixels: int = 32
 ) -> int:
-    """Multiply-adds of a method's own modules for one image, counted in a dry pass over two zero images.
+    """Multiply-adds of a method's own modules for one image, counted in a dry pass over a few zero images.
 
     Every convolution and matrix product counts, also those called as functions.
 
@@ -192,12 +192,17 @@ def method_macs(
         classes: number of classes.
         pixels: height and width of an image.
     """
-    count = 2  # a method may compare the images of a batch with one another
+    count = 8  # a method may compare the images of a batch with one another
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         ours, theirs = _network(student, classes), _network(teacher, classes)
-        module = get_method(method).build(Context(ours, theirs, pixels, classes, count), options).eval()
-        images, labels = torch.zeros(count, 3, pixels, pixels), torch.arange(count)
-        batch = Batch(ours.taps(images), theirs.taps(images), labels, labels)
+        labels = torch.arange(count) % classes
+        context = Context(
+            ours, theirs, pixels, classes, count, labels=labels, batch_size=count, network=student
+        )
+        module = get_method(method).build(context, options).eval()
+        module.begin_epoch(0)
+        images = torch.zeros(count, 3, pixels, pixels)
+        batch = Batch(ours.taps(images), theirs.taps(images), labels, torch.arange(count), images)
         with FlopCounterMode(display=False) as counter:
             module.losses(batch)
     return counter.get_total_flops() // (2 * count)  # it counts a multiply-add as two operations

@@ -46,8 +46,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def gangs(configs: Iterable[RunConfig], largest: int, across_seeds: bool = False) -> list[list[RunConfig]]:
-    """Runs to train in lock-step: they differ in network, method, options, losses or optimiser alone, so that batches
-    and teacher pass serve all of them.
+    """Runs to train in lock-step: they differ in network, method, options, losses or optimiser alone, and have equal
+    stages, so that batches and teacher pass serve all of them.
 
     Args:
         configs: the runs.
@@ -58,7 +58,10 @@ def gangs(configs: Iterable[RunConfig], largest: int, across_seeds: bool = False
     groups: dict[object, list[RunConfig]] = {}
     for config in configs:
         seed = None if across_seeds else config.seed
-        key = (config.data, seed, config.epochs, config.batch_size, config.precision, config.teacher)
+        key = (
+            config.data, seed, config.epochs, config.batch_size, config.precision, config.teacher, config.drop_last,
+            config.stages,
+        )  # fmt: skip
         groups.setdefault(key, []).append(config)
     return [
         sorted(group, key=lambda config: config.seed)[i : i + largest]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rkd import data as datasets
 from rkd import models
-from rkd.data import DataConfig, ImageSet
+from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
 from rkd.experiments.snapshots import SnapshotTaker
@@ -123,6 +123,7 @@ class Gang:
         self.started = datetime.datetime.now(datetime.UTC)
         first = configs[0]
         self.images = load_images(first.data, around.data_root.resolve(), around.device)
+        self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
         frozen, self.teacher_facts = None, None
         if first.teacher is not None:
             frozen, self.teacher_facts = load_teacher_network(
@@ -144,7 +145,7 @@ class Gang:
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
         first, progress = self.configs[0], self.around.progress
-        progress.begin(_title(self.configs), first.epochs, len(self.images.train_y))
+        progress.begin(_title(self.configs), first.total_epochs, self._epoch_images)
         try:
             with exact_kernels():
                 ended = train(
@@ -164,7 +165,7 @@ class Gang:
         else:
             self._save()
         for learner in self.learners:
-            if learner.diverged or learner.epoch == learner.config.epochs:
+            if learner.diverged or learner.epoch == learner.config.total_epochs:
                 self._finish(learner)
         return ended
 
@@ -185,7 +186,9 @@ class Gang:
         method = None
         if config.method is not None:
             size = images.train_x.shape[1]
-            method = build_method(config, network, teacher, size, images.classes, len(images.train_y))
+            method = build_method(
+                config, network, teacher, size, images.classes, len(images.train_y), images.train_y
+            )
             method = place(method, config, around.device)
         compiled = around.engine.compiles_students(around.device)
         learner = Learner(config, place(network, config, around.device), method, compiled)
@@ -212,7 +215,7 @@ class Gang:
         folder = self.around.store.folder(learner.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
-        if self.around.snapshots is not None and self.teacher is not None:
+        if self.around.snapshots is not None and self.teacher is not None and learner.stage is None:
             self.around.snapshots.take(learner, self.teacher.network, self.images, folder)
         self.around.progress.epoch(learner)
 
@@ -233,10 +236,10 @@ class Gang:
     def _finish(self, learner: Learner) -> None:
         config, store = learner.config, self.around.store
         folder = store.folder(config.id)
-        checkpoint.save(
-            {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()},
-            folder / "last.pt",
-        )
+        last = {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()}
+        if learner.method is not None and learner.method.networks(learner.student):
+            last["method"] = learner.method.state_dict()  # it holds further networks
+        checkpoint.save(last, folder / "last.pt")
         best = learner.best
         checkpoint.save(
             {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
@@ -251,6 +254,16 @@ class Gang:
             store.save(self._record(learner))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
+    @staticmethod
+    def _further(learner: Learner) -> dict[str, float]:
+        """Accuracies of a method's further networks at the last epoch, and at the epoch best for each."""
+        found = {}
+        for name, values in learner.curves.items():
+            network = name.removeprefix("test_accuracy_")
+            if network != name:
+                found |= {f"last_accuracy_{network}": values[-1], f"best_accuracy_{network}": max(values)}
+        return found
+
     def _record(self, learner: Learner) -> Record:
         tests = learner.curves["test_accuracy"]
         method, images, around = learner.method, self.images, self.around
@@ -262,11 +275,12 @@ class Gang:
                 "last_accuracy": tests[-1],
                 "best_accuracy": tests[learner.best["epoch"]],
                 "best_epoch": learner.best["epoch"],
-                "epochs": learner.epoch,
+                "epochs": len(tests),
+                **self._further(learner),
             },
             cost={
                 "train_seconds": learner.seconds,
-                "images_per_second": learner.epoch * len(images.train_y) / learner.seconds,
+                "images_per_second": learner.epoch * self._epoch_images / learner.seconds,
                 "energy_kj": learner.joules / 1000 or None,
                 "peak_memory_mb": peak_memory_mb(around.device),
                 "parameters": models.parameter_count(learner.student),

@@ -26,14 +26,17 @@ class Progress(Protocol):
 
 def epoch_line(learner: Learner) -> str:
     """One finished epoch in words."""
-    curves = learner.curves
+    curves, stage = learner.curves, learner.stage
+    prefix = "loss_" if stage is None else f"{stage.name}_loss_"
     losses = ", ".join(
-        f"{name[5:]} {values[-1]:.3f}" for name, values in curves.items() if name.startswith("loss_")
+        f"{name.removeprefix(prefix)} {values[-1]:.3f}"
+        for name, values in curves.items()
+        if name.startswith(prefix)
     )
-    return (
-        f"{learner.config.id} epoch {learner.epoch}/{learner.config.epochs}: {losses}; "
-        f"train {curves['train_accuracy'][-1]:.2f} %, test {curves['test_accuracy'][-1]:.2f} %"
-    )
+    begun = f"{learner.config.id} epoch {learner.epoch}/{learner.config.total_epochs}: "
+    if stage is not None:
+        return f"{begun}stage {stage.name}, {losses}"
+    return f"{begun}{losses}; train {curves['train_accuracy'][-1]:.2f} %, test {curves['test_accuracy'][-1]:.2f} %"
 
 
 class Bar:

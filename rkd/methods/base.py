@@ -29,6 +29,7 @@ class Context:
         labels: (train_images,) int64, classes of the training images, on the CPU.
         batch_size: images of a step; an epoch's last batch may be smaller.
         seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
+        network: name of the student's network; "" where the student was not built by name.
     """
 
     student: nn.Module
@@ -39,6 +40,7 @@ class Context:
     labels: Tensor | None = None
     batch_size: int = 128
     seed: int = 0
+    network: str = ""
 
     def build(self, name: str) -> nn.Module:
         """A freshly initialised network with this run's number of classes."""
@@ -65,12 +67,12 @@ class Batch:
 
 
 class Method(nn.Module, ABC):
-    """Base class. Whatever a method owns (projections, memories, further students) is an ordinary submodule or buffer of
-    it, and so is trained, moved between devices, saved and resumed with the run.
+    """Base class. Whatever a method owns (projections, memories, further students) is an ordinary submodule or buffer
+    of it, and so is trained, moved between devices, saved and resumed with the run.
 
-    `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph and
-    replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in place.
-    Parameters without `requires_grad` are not trained.
+    `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph
+    and replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in
+    place. Parameters without `requires_grad` are not trained.
     """
 
     @abstractmethod
@@ -82,8 +84,8 @@ class Method(nn.Module, ABC):
         """Weight of each loss in `epoch` (0-based, without stages); same keys as `losses` in every epoch."""
 
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
-        """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see `Options.stages`).
-        `batch.student` is None where the stage does not train the student."""
+        """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see
+        `Options.stages`). `batch.student` is None where the stage does not train the student."""
         raise NotImplementedError(f"{type(self).__name__} has no stage {stage!r}")
 
     def classified(self, taps: Taps) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rkd.data.config import DataConfig
 from rkd.errors import ConfigError, RecordError, unknown
-from rkd.methods import get_method
+from rkd.methods import Stage, get_method
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import PRECISIONS
@@ -112,7 +112,8 @@ class RunConfig:
         network: name of the network that is trained.
         data: data set, normalisation, subset, holdout.
         seed: steers initialisation, data order and augmentation through separate streams.
-        epochs, batch_size: length; the last partial batch is kept.
+        epochs, batch_size: length, without the stages a method has before (see `total_epochs`).
+        drop_last: leave out an epoch's last batch where it is smaller than the others.
         optimiser: see SGDConfig.
         precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto", the device's
             fastest of these that costs no accuracy (see arithmetic.py).
@@ -135,6 +136,7 @@ class RunConfig:
     method: str | None = None
     options: Any = None
     teacher: TeacherConfig | None = None
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         _coerce(self)
@@ -168,6 +170,25 @@ class RunConfig:
                 f"the teacher was trained on {self.teacher.run.data.name!r} but the student is to be trained on "
                 f"{self.data.name!r}"
             )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The method's stages before the main training."""
+        return () if self.options is None else self.options.stages()
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the stages and of the main training."""
+        return self.epochs + sum(stage.epochs for stage in self.stages)
+
+    def stage_at(self, epoch: int) -> tuple[Stage | None, int]:
+        """The stage that the 0-based epoch of the whole run belongs to (None: the main training), and the 0-based
+        epoch within it."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage, epoch
+            epoch -= stage.epochs
+        return None, epoch
 
     @functools.cached_property
     def id(self) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,13 +34,24 @@ def build_method(
     image_size: int,
     classes: int,
     train_images: int,
+    labels: Tensor | None = None,
 ) -> Method | None:
-    """The run's method with its extra modules, initialised from a stream of their own."""
+    """The run's method with its extra modules, initialised from a stream of their own; arguments as in `Context`."""
     if config.method is None:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "method"))
-        context = Context(student, teacher, image_size, classes, train_images)
+        context = Context(
+            student,
+            teacher,
+            image_size,
+            classes,
+            train_images,
+            labels=None if labels is None else labels.cpu(),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            network=config.network,
+        )
         return get_method(config.method).build(context, config.options)
 
 
@@ -57,11 +68,12 @@ class Learner:
         compile: see Engine.
 
     Attributes:
-        epoch: epochs finished.
+        epoch: epochs finished, those of stages included.
+        stage: of the epoch in progress; None: the main training.
         position: images of the epoch in progress that are done.
-        curves: per-epoch values, as records keep them.
+        curves: per-epoch values, as records keep them; those of stages have names of their own.
         seconds, joules: this run's share of what its gang has taken so far; 0 joules where nothing counts them.
-        best: {"epoch", "score", "student"} of the best epoch so far.
+        best: {"epoch", "score", "student"} of the best epoch so far, counted from 0 without stages.
     """
 
     def __init__(
@@ -70,16 +82,19 @@ class Learner:
         self.config = config
         self.student = student
         self.method = method
-        self.parameters = [
-            p for m in (student, method) if m is not None for p in m.parameters() if p.requires_grad
-        ]
+        modules = [m for m in (student, method) if m is not None]
+        self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.arithmetic = arithmetic(config.precision, self.device)
         sgd = config.optimiser
         wide = torch.float32 if self.device.type == "cuda" else torch.float64  # what the fused kernels read
         self._lr = torch.tensor(sgd.lr, dtype=wide, device=self.device)
+        self._own_lr = {
+            prefix: torch.tensor(lr, dtype=wide, device=self.device)
+            for prefix, lr in ({} if method is None else method.rates(0, sgd.lr)).items()
+        }
         self.optimiser = torch.optim.SGD(
-            self.parameters,
+            self._groups(),
             self._lr,
             sgd.momentum,
             weight_decay=sgd.weight_decay,
@@ -97,11 +112,7 @@ class Learner:
             enabled=self.arithmetic.low is torch.float16,
         )
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
-        names = ["ce", *({} if method is None else method.weights(0))]
-        self._loss_names = names
-        self._weights = torch.zeros(len(names), dtype=self.arithmetic.master, device=self.device)
-        self._meters = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
-        self._counters = _BatchNormCounters([m for m in (student, method) if m is not None])
+        self._counters = _BatchNormCounters(modules)
         if compile:
             self.losses = torch.compile(self.losses, dynamic=False)
         self.epoch = 0
@@ -111,18 +122,60 @@ class Learner:
         self.seconds = 0.0
         self.joules = 0.0
         self.best: dict[str, Any] | None = None
+        self._enter_stage()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: what learns at the run's rate, and what a method gives its own."""
+        named = dict(() if self.method is None else self.method.named_parameters())
+        own = {
+            prefix: [p for name, p in named.items() if name.startswith(prefix) and p.requires_grad]
+            for prefix in self._own_lr
+        }
+        apart = {id(p) for group in own.values() for p in group}
+        return [
+            {"params": [p for p in self.parameters if id(p) not in apart]},
+            *({"params": group, "lr": self._own_lr[prefix]} for prefix, group in own.items()),
+        ]
+
+    def _enter_stage(self) -> None:
+        """What depends on the stage of the epoch: the losses, their weights and meters."""
+        self.stage, _ = self.config.stage_at(self.epoch)
+        if self.stage is not None:
+            names = list(self.stage.losses)
+        else:
+            names = ["ce", *({} if self.method is None else self.method.weights(0))]
+        self._loss_names = names
+        self._weights = torch.ones(len(names), dtype=self.arithmetic.master, device=self.device)
+        self._meters = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
 
     def begin_epoch(self) -> None:
         """Set the learning rate and loss weights of the epoch; clear the meters, unless it was interrupted."""
-        self._lr.fill_(self.config.optimiser.lr_at(self.epoch))
-        weights = {"ce": self.config.ce_weight}
-        if self.method is not None:
-            weights |= self.method.weights(self.epoch)
-            self.method.train()
-        self._weights.copy_(torch.tensor([weights[n] for n in self._loss_names], dtype=torch.float64))
+        stage, epoch = self.config.stage_at(self.epoch)
+        if stage != self.stage:
+            self._enter_stage()
+        sgd = self.config.optimiser
         if self.position == 0:
             self._meters.zero_()
-        self.student.train()
+            if (
+                epoch == 0 and self.config.stages
+            ):  # each stage, and the main training, has an optimiser of its own
+                for state in self.optimiser.state.values():
+                    state["momentum_buffer"].zero_()
+        if self.method is not None:
+            self.method.train()
+        if stage is not None:
+            self._lr.fill_(sgd.lr if stage.lr is None else stage.lr)
+            self.student.train(stage.trains_student)
+        else:
+            self._lr.fill_(sgd.lr_at(epoch))
+            weights = {"ce": self.config.ce_weight}
+            if self.method is not None:
+                weights |= self.method.weights(epoch)
+                for prefix, lr in self.method.rates(epoch, sgd.lr_at(epoch)).items():
+                    self._own_lr[prefix].fill_(lr)
+                self.method.begin_epoch(epoch)
+            self._weights.copy_(torch.tensor([weights[n] for n in self._loss_names], dtype=torch.float64))
+            self.student.train()
         self._counters.pause()
 
     def step(self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None) -> None:
@@ -133,15 +186,20 @@ class Learner:
             labels, indices: (B,) int64.
             teacher: the teacher's taps of x; None for a run without method.
         """
-        losses, logits = self.losses(x, labels, indices, teacher)
+        if self.stage is None:
+            losses, logits = self.losses(x, labels, indices, teacher)
+        else:
+            losses, logits = self._stage_losses(x, labels, indices, teacher), None
         values = torch.stack([losses[name].to(self.arithmetic.master) for name in self._loss_names])
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale((values * self._weights).sum()).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         with torch.no_grad():
-            correct = (logits.argmax(1) == labels).sum()
+            correct = labels.new_zeros(()) if logits is None else (logits.argmax(1) == labels).sum()
             self._meters += torch.cat([values.double() * len(labels), correct.double()[None]])
+            if self.method is not None and self.stage is None:
+                self.method.after_step()
 
     def losses(
         self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None
@@ -150,14 +208,27 @@ class Learner:
         low = self.arithmetic.low
         with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
             taps = self.student.taps(x)
-            extra = {} if self.method is None else self.method.losses(Batch(taps, teacher, labels, indices))
-        logits = taps.logits.to(self.arithmetic.master)
-        return {"ce": F.cross_entropy(logits, labels), **extra}, logits
+            extra, seen = {}, taps.logits
+            if self.method is not None:
+                extra = self.method.losses(Batch(taps, teacher, labels, indices, x))
+                seen = self.method.classified(taps)
+        ce = F.cross_entropy(seen.to(self.arithmetic.master), labels)
+        return {"ce": ce, **extra}, taps.logits.to(self.arithmetic.master)
+
+    def _stage_losses(
+        self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps
+    ) -> Mapping[str, Tensor]:
+        """Named losses of one batch in a stage before the main training."""
+        low = self.arithmetic.low
+        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
+            taps = self.student.taps(x) if self.stage.trains_student else None
+            return self.method.stage_losses(self.stage.name, Batch(taps, teacher, labels, indices, x))
 
     def stepped(self, images: int) -> None:
         """Count a step that was made (a captured step cannot count itself)."""
         self.position += images
-        self._counters.steps += 1
+        if self.stage is None or self.stage.trains_student:
+            self._counters.steps += 1
 
     def tensors(self) -> list[Tensor]:
         """Every tensor a step changes, each once: what has to be put back after a trial step."""
@@ -171,10 +242,18 @@ class Learner:
         """Read the meters once, append to the curves, note divergence."""
         self._counters.resume()
         *means, correct = (self._meters / self.position).tolist()
-        self._add("lr", self.config.optimiser.lr_at(self.epoch))
-        self._add("train_accuracy", 100.0 * correct)
+        prefix = "" if self.stage is None else f"{self.stage.name}_"
+        if self.stage is None:
+            _, epoch = self.config.stage_at(self.epoch)
+            self._add("lr", self.config.optimiser.lr_at(epoch))
+            self._add("train_accuracy", 100.0 * correct)
         for name, mean in zip(self._loss_names, means, strict=True):
-            self._add(f"loss_{name}", mean)
+            self._add(f"{prefix}loss_{name}", mean)
+        if self.stage is None and self.method is not None:
+            with torch.no_grad():
+                self.method.end_epoch(self.student)
+            for name, value in self.method.report().items():
+                self._add(name, value)
         self.diverged = not all(math.isfinite(mean) for mean in means)
         self.epoch += 1
         self.position = 0
@@ -186,7 +265,7 @@ class Learner:
         score = next(iter(accuracies.values()))
         if self.best is None or score > self.best["score"]:
             self.best = {
-                "epoch": self.epoch - 1,
+                "epoch": len(self.curves["test_accuracy"]) - 1,
                 "score": score,
                 "student": copy.deepcopy(self.student.state_dict()),
             }
@@ -219,14 +298,16 @@ class Learner:
         if self.method is not None:
             self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._lr
+        for group, rate in zip(self.optimiser.param_groups, (self._lr, *self._own_lr.values()), strict=True):
+            group["lr"] = rate
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
             self.scaler.scale(torch.zeros((), device=self.device))
-        self._meters.copy_(torch.tensor(state["meters"], dtype=torch.float64))
         for name in ("epoch", "position", "curves", "seconds", "joules", "best", "diverged"):
             setattr(self, name, state[name])
+        if state["position"]:  # between epochs the meters are empty, and may be those of another stage
+            self._enter_stage()
+            self._meters.copy_(torch.tensor(state["meters"], dtype=torch.float64))
 
 
 class _BatchNormCounters:

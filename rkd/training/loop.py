@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from rkd.data import ImageSet
+from rkd.data import ImageSet, used_images
 from rkd.training.evaluation import accuracy
 from rkd.training.learner import Learner
 from rkd.training.program import Capture, Program
@@ -28,10 +28,10 @@ def train(
 ) -> bool:
     """Train all learners to their last epoch, in lock-step.
 
-    The learners' configs agree in everything but seed, student, method, loss weights and optimiser (see
-    `experiments.gangs.gangs`). A learner that was resumed at a later epoch or batch joins when the others have reached
-    it; one that diverges leaves. The batches of an epoch depend on seed and epoch alone, so a learner's result does
-    not depend on its company.
+    The learners' configs agree in everything but seed, student, method, loss weights and optimiser, and have equal
+    stages (see `experiments.execute.gangs`). A learner that was resumed at a later epoch or batch joins when the others
+    have reached it; one that diverges leaves. The batches of an epoch depend on seed and epoch alone, so a learner's
+    result does not depend on its company.
 
     Args:
         learners: with networks on the images' device.
@@ -47,11 +47,12 @@ def train(
     Returns:
         False when it was stopped.
     """
-    total, epochs = len(images.train_y), learners[0].config.epochs
+    config = learners[0].config
+    total = used_images(len(images.train_y), config.batch_size, config.drop_last)
     queue = _Queue(images.train_x.device)
     program: Program | None = None
     batch_seconds, score_seconds = cold_seconds, 0.0
-    for epoch in range(min(learner.epoch for learner in learners), epochs):
+    for epoch in range(min(learner.epoch for learner in learners), config.total_epochs):
         active = [learner for learner in learners if learner.epoch == epoch and not learner.diverged]
         if not active:
             continue
@@ -61,7 +62,7 @@ def train(
         starts = sorted({learner.position for learner in active})
         for start, end in zip(starts, [*starts[1:], total], strict=True):
             present = [learner for learner in active if learner.position <= start]
-            if program is None or program.learners != present:
+            if program is None or not program.serves(present):
                 program = Program(present, images, teacher, capture)
             done = start
             for size in program.begin(epoch, start):
@@ -85,10 +86,14 @@ def train(
         for learner in active:
             if stop(score_seconds):
                 return False
+            staged = learner.stage is not None
             learner.end_epoch()
-            started = time.perf_counter()
-            evaluate(learner, images)
-            score_seconds = time.perf_counter() - started
+            if (
+                not staged or learner.diverged
+            ):  # a stage leaves nothing to score, but every record has a score
+                started = time.perf_counter()
+                evaluate(learner, images)
+                score_seconds = time.perf_counter() - started
             on_epoch(learner)
     return True
 
@@ -116,11 +121,18 @@ class _Queue:
 
 
 def evaluate(learner: Learner, images: ImageSet) -> None:
-    """Score the student on the held-out split, where there is one, and on the test set."""
+    """Score the student, and a method's further networks, on the test set, and before on a held-out split if there is
+    one."""
+    networks = {"": learner.student}
+    if learner.method is not None:
+        networks |= {f"_{name}": n for name, n in learner.method.networks(learner.student).items()}
     scores = {}
-    if len(images.holdout_y):
-        scores["holdout_accuracy"] = accuracy(
-            learner.student, images.holdout_x, images.holdout_y, images.mean, images.std
+    for suffix, network in networks.items():
+        if len(images.holdout_y):
+            scores[f"holdout_accuracy{suffix}"] = accuracy(
+                network, images.holdout_x, images.holdout_y, images.mean, images.std
+            )
+        scores[f"test_accuracy{suffix}"] = accuracy(
+            network, images.test_x, images.test_y, images.mean, images.std
         )
-    scores["test_accuracy"] = accuracy(learner.student, images.test_x, images.test_y, images.mean, images.std)
     learner.score(**scores)

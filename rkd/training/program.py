@@ -38,15 +38,16 @@ class Program:
     ) -> None:
         config = learners[0].config
         self.learners, self.teacher, self.capture = list(learners), teacher, capture
-        self.batch_size = config.batch_size
+        self.batch_size, self.drop_last = config.batch_size, config.drop_last
         self._dtype = learners[0].arithmetic.master
         device = images.train_x.device
         self._position = torch.zeros((), dtype=torch.int64, device=device)
+        self._stages = [learner.stage for learner in learners]
         seeds = dict.fromkeys(learner.config.seed for learner in learners)
         self._groups = [
             (
                 seed,
-                Batches(images, config.data.padding, config.data.flip),
+                Batches(images, config.data.padding, config.data.flip, config.data.padding_mode),
                 [learner for learner in learners if learner.config.seed == seed],
             )
             for seed in seeds
@@ -56,12 +57,17 @@ class Program:
         self._branches = [torch.cuda.Stream(device) for _ in learners] if parallel else None
         self._captured: dict[int, Callable[[], None]] = {}
 
+    def serves(self, learners: Sequence[Learner]) -> bool:
+        """Whether this is the program of these learners in their present stages."""
+        return self.learners == list(learners) and self._stages == [learner.stage for learner in learners]
+
     def begin(self, epoch: int, start: int = 0) -> list[int]:
-        """Prepare an epoch from its image `start` on; returns the sizes of the batches to come."""
+        """Prepare an epoch, counted from the first stage on, from its image `start` on; returns the sizes of the
+        batches to come."""
         for seed, batches, _ in self._groups:
             batches.begin(epoch, seed)
         self._position.fill_(start)
-        return self._groups[0][1].sizes(self.batch_size, start)
+        return self._groups[0][1].sizes(self.batch_size, start, self.drop_last)
 
     def step(self, size: int) -> None:
         """The next batch, of `size` images, for every learner."""
