@@ -1,10 +1,28 @@
 """Networks by name, with feature taps; importing this registers the built-in ones."""
 
-from rkd.models import resnet, resnet_imagenet, shufflenetv1, shufflenetv2, wrn  # noqa: F401  (they register)
+from rkd.models import (  # noqa: F401  (they register)
+    mobilenetv2,
+    resnet,
+    resnet_7x7,
+    resnet_imagenet,
+    shufflenetv1,
+    shufflenetv2,
+    vgg,
+    wrn,
+)
 from rkd.models.checkpoints import load_weights
 from rkd.models.external import from_module
 from rkd.models.inspect import macs, parameter_count, tap_shapes
-from rkd.models.registry import build, canonical, check_name, display_name, names, register
+from rkd.models.registry import (
+    build,
+    canonical,
+    check_name,
+    deploy_name,
+    display_name,
+    groups,
+    names,
+    register,
+)
 from rkd.models.taps import Taps
 
 __all__ = [
@@ -12,8 +30,10 @@ __all__ = [
     "build",
     "canonical",
     "check_name",
+    "deploy_name",
     "display_name",
     "from_module",
+    "groups",
     "load_weights",
     "macs",
     "names",

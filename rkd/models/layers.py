@@ -1,6 +1,7 @@
 """Pieces that several network families share."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,21 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+
+
+# (in_channels, out_channels, kernel, stride, groups) -> a convolution and its BatchNorm. Families take one, so that
+# their convolutions can be of another make (see reparam); `conv_bn` is the plain one.
+ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    """Convolution with padding kernel // 2, and BatchNorm."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
+    )
+    return conv, nn.BatchNorm2d(out_channels)
 
 
 def run_stages(stages: list[nn.Sequential], x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -61,3 +77,14 @@ def init_wide(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def init_vgg(network: nn.Module) -> None:
+    """As `init_wide`, with convolutions' biases zero and linear weights normal(0, 0.01)."""
+    init_wide(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)

@@ -17,6 +17,8 @@ Builder = Callable[[int], nn.Module]
 class _Entry:
     build: Builder
     display: str
+    group: str
+    deployed: Builder | None
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,21 @@ class _Family:
     build: Callable[..., nn.Module]
 
 
+OWN = "own"  # group of networks registered without one
+DEPLOYED = "_deploy"  # a reparameterised network's name and this are the name of its deploy form
+
 _ENTRIES: dict[str, _Entry] = {}
 _SPELLINGS: dict[str, str] = {}  # spelling without case and separators -> registered name
 _FAMILIES: list[_Family] = []
 
 
 def register(
-    name: str, *, display: str | None = None, aliases: Sequence[str] = ()
+    name: str,
+    *,
+    display: str | None = None,
+    aliases: Sequence[str] = (),
+    group: str = OWN,
+    deployed: Builder | None = None,
 ) -> Callable[[Builder], Builder]:
     """Decorator: make `builder(num_classes) -> network` buildable as `name`.
 
@@ -42,6 +52,8 @@ def register(
         name: as written in configurations and records.
         display: as written in tables and figures; default `name`.
         aliases: further names that mean the same network.
+        group: heading in lists.
+        deployed: builds the deploy form of a reparameterised network, buildable as `<name>_deploy` (see reparam).
 
     Example:
         >>> @register("my_net")
@@ -50,7 +62,7 @@ def register(
     """
 
     def add(builder: Builder) -> Builder:
-        _ENTRIES[name] = _Entry(builder, display or name)
+        _ENTRIES[name] = _Entry(builder, display or name, group, deployed)
         for spelling in (name, *aliases):
             _SPELLINGS[_squash(spelling)] = name
         return builder
@@ -81,8 +93,26 @@ def register_family(
 
 
 def names() -> list[str]:
-    """All registered names, sorted. Families have further members beyond these."""
+    """All registered names, sorted. Families have further members beyond these, reparameterised networks their deploy
+    forms."""
     return sorted(_ENTRIES)
+
+
+def groups() -> dict[str, list[str]]:
+    """Registered names by group: groups sorted, own networks last; names in the order of registration."""
+    found: dict[str, list[str]] = {}
+    for name, entry in sorted(_ENTRIES.items(), key=lambda item: (item[1].group == OWN, item[1].group)):
+        found.setdefault(entry.group, []).append(name)
+    return found
+
+
+def deploy_name(name: str) -> str:
+    """Canonical name of a reparameterised network's deploy form.
+
+    Raises:
+        ConfigError: no such network, or it is not a reparameterised one.
+    """
+    return canonical(f"{canonical(name)}{DEPLOYED}")
 
 
 def canonical(name: str) -> str:
@@ -117,8 +147,8 @@ def check_name(name: str) -> None:
 def build(name: str, num_classes: int = 100) -> nn.Module:
     """A freshly initialised network on the CPU, drawing from torch's global random stream.
 
-    `name` is a registered name in any spelling, a member of a family (`wrn_22_4`), or
-    `package.module:function` naming a function of `num_classes`.
+    `name` is a registered name in any spelling, a member of a family (`wrn_22_4`), a deploy form
+    (`represnet20_deploy`), or `package.module:function` naming a function of `num_classes`.
 
     Raises:
         ConfigError: no such network, or what the function returns has no `taps`.
@@ -138,6 +168,8 @@ def _find(name: str) -> tuple[str, str, Builder]:
     key = name if name in _ENTRIES else _SPELLINGS.get(squashed)
     if key is not None:
         return key, _ENTRIES[key].display, _ENTRIES[key].build
+    if squashed.endswith(_squash(DEPLOYED)):
+        return _find_deployed(name, squashed.removesuffix(_squash(DEPLOYED)))
     for family in _FAMILIES:
         if match := family.pattern.fullmatch(squashed):
             numbers = [int(group) for group in match.groups()]
@@ -146,6 +178,17 @@ def _find(name: str) -> tuple[str, str, Builder]:
             build_member = partial(_build_member, family, numbers)
             return found, family.display.format(*numbers), build_member
     raise unknown("model", name, _allowed())
+
+
+def _find_deployed(name: str, base: str) -> tuple[str, str, Builder]:
+    base, display, _ = _find(base)
+    entry = _ENTRIES.get(base)
+    if entry is None or entry.deployed is None:
+        having = ", ".join(name for name, entry in sorted(_ENTRIES.items()) if entry.deployed)
+        raise ConfigError(
+            f"model {name!r}: {base} is not reparameterised and has no deploy form; those that have one: {having}"
+        )
+    return f"{base}{DEPLOYED}", f"{display} deploy", entry.deployed
 
 
 def _build_member(family: _Family, numbers: list[int], num_classes: int) -> nn.Module:

@@ -75,8 +75,8 @@ def _stage(in_channels: int, channels: int, stride: int, blocks: int) -> nn.Sequ
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):
-    register(f"resnet{_depth}", display=f"ResNet-{_depth}")(partial(ResNet, depth=_depth))
+    register(f"resnet{_depth}", display=f"ResNet-{_depth}", group="ResNet")(partial(ResNet, depth=_depth))
 for _depth in (8, 32):
-    register(f"resnet{_depth}x4", display=f"ResNet-{_depth}x4")(
+    register(f"resnet{_depth}x4", display=f"ResNet-{_depth}x4", group="ResNet")(
         partial(ResNet, depth=_depth, widths=WIDTHS_X4)
     )

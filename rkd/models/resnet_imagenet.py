@@ -12,6 +12,8 @@ from rkd.models.layers import conv1x1, conv3x3, global_average, init_kaiming, ru
 from rkd.models.registry import register
 from rkd.models.taps import Taps
 
+GROUP = "ResNet with ImageNet widths"
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions; returns its output before and after the final ReLU."""
@@ -105,6 +107,6 @@ def _stage(
     return nn.Sequential(block(in_channels, width, stride), *rest)
 
 
-register("resnet18", display="ResNet-18")(partial(ResNet, block=BasicBlock, blocks=(2, 2, 2, 2)))
-register("resnet34", display="ResNet-34")(partial(ResNet, block=BasicBlock, blocks=(3, 4, 6, 3)))
-register("resnet50", display="ResNet-50")(partial(ResNet, block=Bottleneck, blocks=(3, 4, 6, 3)))
+register("resnet18", display="ResNet-18", group=GROUP)(partial(ResNet, block=BasicBlock, blocks=(2, 2, 2, 2)))
+register("resnet34", display="ResNet-34", group=GROUP)(partial(ResNet, block=BasicBlock, blocks=(3, 4, 6, 3)))
+register("resnet50", display="ResNet-50", group=GROUP)(partial(ResNet, block=Bottleneck, blocks=(3, 4, 6, 3)))

@@ -73,4 +73,6 @@ def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(Block(in_channels, channels - in_channels, 2), *rest)
 
 
-register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",))(ShuffleNetV1)
+register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")(
+    ShuffleNetV1
+)

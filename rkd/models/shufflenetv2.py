@@ -113,4 +113,6 @@ def _stage(in_channels: int, channels: int, basic_blocks: int) -> nn.Sequential:
     )
 
 
-register("shufflenetv2", display="ShuffleNetV2", aliases=("shufflev2",))(ShuffleNetV2)
+register("shufflenetv2", display="ShuffleNetV2", aliases=("shufflev2",), group="MobileNet and ShuffleNet")(
+    ShuffleNetV2
+)

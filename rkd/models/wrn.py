@@ -104,7 +104,7 @@ def build_wrn(num_classes: int, depth: int, width: int) -> WideResNet:
 
 
 def _register(depth: int, width: int) -> None:
-    @register(f"wrn_{depth}_{width}", display=f"WRN-{depth}-{width}")
+    @register(f"wrn_{depth}_{width}", display=f"WRN-{depth}-{width}", group="WRN")
     def build(num_classes: int) -> WideResNet:
         return WideResNet(num_classes, depth, width)
 

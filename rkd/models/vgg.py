@@ -1,0 +1,90 @@
+"""VGG with BatchNorm and a single linear layer for 32x32 images (Simonyan & Zisserman 2015, Table 1).
+
+State-dict names are those of RepDistiller and mdistiller, where the last number of a name counts the layers of its
+block, ReLUs included.
+"""
+
+from functools import partial
+
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from rkd.models.layers import ConvBN, conv_bn, global_average, init_vgg
+from rkd.models.registry import register
+from rkd.models.taps import Taps
+
+WIDTHS = (64, 128, 256, 512, 512)
+CONVOLUTIONS = {
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+
+
+biased = partial(conv_bn, bias=True)
+
+
+@fx.wrap
+def halve_large(x: Tensor, height: int) -> Tensor:
+    """The pooling before the last block, which images of 64 pixels have and smaller ones do without. A function of its
+    own, since a graph of the network cannot hold the question."""
+    return F.max_pool2d(x, 2) if height == 64 else x
+
+
+class VGG(nn.Module):
+    """Five blocks of 3x3 convolutions, halved in size between them.
+
+    Args:
+        num_classes: number of logits.
+        convolutions: of each block. (VGG-8 has six layers with weights: the two linear ones of the original that its
+            name counts are not there.)
+        conv_bn: makes each convolution with its BatchNorm.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        convolutions: tuple[int, int, int, int, int],
+        conv_bn: ConvBN = biased,
+    ) -> None:
+        super().__init__()
+        in_channels = 3
+        for i, (width, count) in enumerate(zip(WIDTHS, convolutions, strict=True)):
+            setattr(self, f"block{i}", _block(in_channels, width, count, conv_bn))
+            in_channels = width
+        self.classifier = nn.Linear(in_channels, num_classes)
+        init_vgg(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, num_classes)."""
+        return self.taps(x).logits
+
+    def taps(self, x: Tensor) -> Taps:
+        """Maps of the first block (the stem) and the four others, pooled vector and logits."""
+        height = x.shape[2]
+        stem = F.relu(self.block0(x), inplace=True)
+        first = self.block1(F.max_pool2d(stem, 2))
+        first_relu = F.relu(first)
+        second = self.block2(F.max_pool2d(first_relu, 2))
+        second_relu = F.relu(second)
+        third = self.block3(F.max_pool2d(second_relu, 2))
+        third_relu = F.relu(third)
+        fourth = self.block4(halve_large(third_relu, height))
+        fourth_relu = F.relu(fourth)
+        pooled = global_average(fourth_relu)
+        stages = (first_relu, second_relu, third_relu, fourth_relu)
+        return Taps(stem, stages, (first, second, third, fourth), pooled, self.classifier(pooled))
+
+
+def _block(in_channels: int, width: int, count: int, conv_bn: ConvBN) -> nn.Sequential:
+    """All but the last ReLU, which `taps` applies to keep the map before it."""
+    layers = [*conv_bn(in_channels, width)]
+    for _ in range(count - 1):
+        layers += [nn.ReLU(inplace=True), *conv_bn(width, width)]
+    return nn.Sequential(*layers)
+
+
+for _depth, _convolutions in CONVOLUTIONS.items():
+    register(f"vgg{_depth}", display=f"VGG-{_depth}", group="VGG")(partial(VGG, convolutions=_convolutions))
