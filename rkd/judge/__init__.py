@@ -1,9 +1,9 @@
 """Verdicts: declared claims, the recorded runs that answer them, and the rules that judge."""
 
+from rkd.experiments.selectors import Selectors
 from rkd.judge.court import Verdict, is_published_setting, judge
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.rules import VERDICTS, Judgement
-from rkd.judge.selectors import Selectors
 
 __all__ = [
     "KINDS",

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rkd.experiments.selectors import Selectors
 from rkd.experiments.workspace import store_for
 from rkd.judge import rules
 from rkd.judge.declared import KINDS, Claim, load_claims
 from rkd.judge.rules import Judgement
-from rkd.judge.selectors import Selectors
 from rkd.records import Record, Store
 from rkd.training.config import RunConfig
 

@@ -20,7 +20,7 @@ from rkd import claims as published_claims
 from rkd import paths
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.chapters.base import SHORT_SOURCE
-from rkd.judge.selectors import Selectors, split
+from rkd.experiments.selectors import Selectors, split
 from rkd.models import canonical, display_name
 
 

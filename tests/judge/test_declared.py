@@ -11,8 +11,8 @@ from evidence import PAPER
 from rkd import claims as figures
 from rkd import paths
 from rkd.errors import ConfigError
+from rkd.experiments.selectors import Selectors, split
 from rkd.judge import KINDS, load_claims
-from rkd.judge.selectors import Selectors, split
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
