@@ -3,12 +3,14 @@
 # Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
 from rkd.methods import (  # noqa: F401
     cc,
+    crd,
     dkd,
     kd,
     kdrefine,
     logits,
     pkt,
     rkd_,
+    semckd,
     sp,
     srrl,
 )

@@ -1,0 +1,94 @@
+"""Which images an image is contrasted with in CRD: K negatives of other classes and one positive, drawn per epoch and
+gathered per step without a loop over images."""
+
+import torch
+from torch import Tensor, nn
+
+from rkd.data.streams import stream_seed
+from rkd.errors import ConfigError
+
+POSITIVES = ("exact", "relax")
+
+
+class Contrasts(nn.Module):
+    """Negatives and positives of every training image, drawn anew for each epoch.
+
+    For every class there is a row with all images of the other classes in an order of its own, continued cyclically; an
+    image's negatives are K neighbours in its class's row, from a place of its own on. What is random: the rows' orders,
+    independent between classes and epochs, and each image's place, independent between images and epochs. So every
+    image's negatives are a uniformly drawn set of K different images of other classes, as a draw without replacement
+    gives them; where K exceeds the M images of other classes, each of these comes floor(K / M) or ceil(K / M) times.
+    What is shared: within an epoch, two images of one class draw from one order, so the overlap of their sets varies
+    more than that of independent draws. Classes may differ in size: each row has its own length, and no image is left
+    out.
+
+    All that is drawn lies in buffers, renewed in place: it follows the module between devices, and not its dtype. It is
+    a function of seed and epoch, and so no part of the state dict.
+
+    Args:
+        labels: (N,) int64, classes of the training images, on the CPU.
+        count: K, negatives per image.
+        seed: of the run.
+        positive: "exact": an image's positive is itself; "relax": an image of its class, drawn uniformly per image and
+            epoch (itself among them).
+
+    Memory: classes x (N + K) x 4 bytes; 26 MB for 100 classes, N = 50,000, K = 16,384.
+
+    Raises:
+        ConfigError: images of one class only, which have no negatives.
+    """
+
+    def __init__(self, labels: Tensor, count: int, seed: int, positive: str = "exact") -> None:
+        super().__init__()
+        self.count, self.seed, self.positive = count, seed, positive
+        sizes = torch.bincount(labels)
+        if int((sizes > 0).sum()) < 2:
+            raise ConfigError("contrastive negatives need training images of at least two classes")
+        self._labels, self._sizes = labels, sizes
+        self._firsts = sizes.cumsum(0) - sizes
+        self._by_class = labels.argsort(stable=True).int()
+        self._width = len(labels) - int(sizes[sizes > 0].min()) + count - 1  # of the longest row
+        table = torch.zeros(len(sizes), self._width, dtype=torch.int32)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("starts", torch.zeros_like(labels), persistent=False)
+        self.register_buffer("mates", torch.arange(len(labels)), persistent=False)
+        self.draw(0)
+
+    def draw(self, epoch: int) -> None:
+        """Renew everything for an epoch (0-based)."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "negatives", epoch))
+        others = len(self._labels) - self._sizes
+        place = torch.rand(len(self._labels), generator=generator, dtype=torch.float64)
+        self.starts.copy_(self._labels * self._width + (place * others[self._labels]).long())
+        table = self.table if self.table.device.type == "cpu" else torch.zeros_like(self.table, device="cpu")
+        for row, first, size in zip(table, self._firsts.tolist(), self._sizes.tolist(), strict=True):
+            if size:  # nobody asks for the negatives of a class without images
+                self._fill(row, first, size, generator)
+        if table is not self.table:
+            self.table.copy_(table)
+        if self.positive == "relax":
+            generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "positives", epoch))
+            place = torch.rand(len(self._labels), generator=generator, dtype=torch.float64)
+            within = (place * self._sizes[self._labels]).long()
+            self.mates.copy_(self._by_class[self._firsts[self._labels] + within])
+
+    def _fill(self, row: Tensor, first: int, size: int, generator: torch.Generator) -> None:
+        """One class's row. Its images lie at [first, first + size) of the order by class."""
+        others = len(self._by_class) - size
+        order = torch.randperm(others, dtype=torch.int32, generator=generator)
+        order += (order >= first).int() * size  # steps over the class's own
+        torch.index_select(self._by_class, 0, order, out=row[:others])
+        done, end = others, others + self.count - 1
+        while done < end:  # what lies there is a whole number of periods
+            more = min(done, end - done)
+            row[done : done + more] = row[:more]
+            done += more
+
+    def negatives(self, indices: Tensor) -> Tensor:
+        """Images of other classes than those of `indices` (B,) int64: (B, K) int32."""
+        windows = self.table.view(-1).as_strided((self.table.numel() - self.count + 1, self.count), (1, 1))
+        return windows.index_select(0, self.starts.index_select(0, indices))
+
+    def positives(self, indices: Tensor) -> Tensor:
+        """Images of the same classes as those of `indices` (B,) int64: (B,) int64."""
+        return self.mates.index_select(0, indices)
