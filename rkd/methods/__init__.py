@@ -2,17 +2,22 @@
 
 # Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
 from rkd.methods import (  # noqa: F401
+    at,
     cc,
     crd,
     dkd,
+    fitnet,
     kd,
     kdrefine,
     logits,
+    modreduce,
+    nst,
     pkt,
     rkd_,
     semckd,
     sp,
     srrl,
+    vid,
 )
 from rkd.methods.base import (
     Batch,

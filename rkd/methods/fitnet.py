@@ -1,0 +1,96 @@
+"""FitNets: Hints for Thin Deep Nets (Romero et al. 2015, Equation 3), in RepDistiller's form without pre-training.
+
+A hint map of the student, passed through a trained regressor, against the teacher's hint map.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rkd.errors import ConfigError
+from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.numeric import wide
+from rkd.methods.options import Options, at_least
+from rkd.methods.resize import match
+from rkd.models import tap_shapes
+from rkd.models.taps import Taps
+
+Shape = tuple[int, int, int]
+
+
+def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
+    """Convolution (with bias), BatchNorm and ReLU that bring a student map to the channels and size of a teacher's.
+
+    RepDistiller's rules for sizes: student twice the teacher, 3x3 convolution of stride 2; teacher twice the student,
+    transposed 4x4 convolution of stride 2; student at least the teacher's size, convolution without padding whose
+    kernel is 1 + the difference. Elsewhere (a teacher more than twice, or between one and two times, the student's
+    size) RepDistiller has no rule, and SemCKD's is taken: a 3x3 convolution at the student's size, to which the
+    teacher's map is then pooled by `rkd.methods.resize.match`.
+
+    Args:
+        student, teacher: (channels, height, width) of square maps.
+        relu: whether a ReLU ends it.
+    """
+    (inputs, size, _), (outputs, target, _) = student, teacher
+    if size == 2 * target:
+        conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+    elif 2 * size == target:
+        conv = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+    elif size >= target:
+        conv = nn.Conv2d(inputs, outputs, 1 + size - target)
+    else:
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
+
+
+@dataclass(frozen=True)
+class FitNetOptions(Options):
+    """Options of FitNet; RepDistiller's values (`-b 100`).
+
+    Attributes:
+        loss_weight: weight against cross-entropy.
+        hint_layer: which map is the hint, in both networks: 0 the stem, 1 the first stage, and so on.
+    """
+
+    loss_weight: float = 100.0
+    hint_layer: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("hint_layer", self.hint_layer, 0)
+
+
+class FitNet(SingleLoss):
+    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training.
+
+    Args:
+        student, teacher: shapes (channels, height, width) of stem and stages, shallow to deep.
+        options: see FitNetOptions.
+
+    Raises:
+        ConfigError: a hint layer that one of the networks does not have.
+    """
+
+    def __init__(self, student: list[Shape], teacher: list[Shape], options: FitNetOptions) -> None:
+        super().__init__("fitnet", options)
+        last = min(len(student), len(teacher)) - 1
+        if options.hint_layer > last:
+            raise ConfigError(
+                f"hint_layer is {options.hint_layer}; student and teacher both have layers 0 (stem) to {last}"
+            )
+        self.regressor = regressor(student[options.hint_layer], teacher[options.hint_layer])
+
+    def loss(self, batch: Batch) -> Tensor:
+        student, teacher = self._hint(batch.student), self._hint(batch.teacher)
+        return F.mse_loss(*match(wide(self.regressor(student)), wide(teacher)))
+
+    def _hint(self, taps: Taps) -> Tensor:
+        return (taps.stem, *taps.stages)[self.options.hint_layer]
+
+
+@register_method("fitnet", FitNetOptions, "FitNet")
+def build_fitnet(context: Context, options: FitNetOptions) -> FitNet:
+    """FitNet for the pair in `context`."""
+    shapes = (tap_shapes(network, context.image_size) for network in (context.student, context.teacher))
+    return FitNet(*([s.stem, *s.stages] for s in shapes), options)

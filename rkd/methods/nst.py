@@ -1,0 +1,60 @@
+"""Like What You Like: Neuron Selectivity Transfer (Huang and Wang 2017, Equation 8).
+
+Channels as samples: the maximum mean discrepancy of student and teacher channels under the kernel (x . y)^2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.options import Options
+from rkd.methods.resize import match, paired
+
+
+@dataclass(frozen=True)
+class NstOptions(Options):
+    """Options of NST; RepDistiller's value (`-b 50`).
+
+    Attributes:
+        loss_weight: weight against cross-entropy.
+    """
+
+    loss_weight: float = 50.0
+
+
+def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over images and pairs of channels of (a_i . b_j)^2, a scalar.
+
+    Args:
+        a, b: (B, C_a, P) and (B, C_b, P), P positions.
+    """
+    if a.shape[2] >= max(a.shape[1], b.shape[1]):
+        return (a @ b.mT).square().mean()
+    # sum_ij (a_i . b_j)^2 = <sum_i a_i a_i', sum_j b_j b_j'>, which is smaller where positions are few
+    return ((a.mT @ a) * (b.mT @ b)).sum() / (a.shape[0] * a.shape[1] * b.shape[1])
+
+
+class Nst(SingleLoss):
+    """Sum over stages of the squared discrepancy; channel vectors have Euclidean length 1 over positions.
+
+    The teacher's own term is part of the value, as in RepDistiller, without which the loss could not reach 0. Stages
+    are paired from the deepest up, the larger map is average-pooled to the smaller, and channels may differ in number.
+    """
+
+    def loss(self, batch: Batch) -> Tensor:
+        levels = []
+        with no_autocast(batch.student.logits):
+            for student, teacher in paired(batch.student.stages, batch.teacher.stages):
+                s, t = (F.normalize(x.flatten(2), dim=2) for x in match(wide(student), wide(teacher)))
+                levels.append(mean_kernel(t, t) + mean_kernel(s, s) - 2 * mean_kernel(s, t))
+            return torch.stack(levels).sum()
+
+
+@register_method("nst", NstOptions, "NST")
+def build_nst(context: Context, options: NstOptions) -> Nst:
+    """NST; nothing in it depends on the pair."""
+    return Nst("nst", options)

@@ -1,0 +1,260 @@
+"""Methods that compare maps: against naive loops written from the formulas, and who receives gradient."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rkd import models
+from rkd.errors import ConfigError
+from rkd.methods import Batch, Context, get_method
+from rkd.methods.at import AtOptions
+from rkd.methods.fitnet import FitNetOptions, regressor
+from rkd.methods.nst import mean_kernel
+from rkd.methods.resize import match, paired
+from rkd.methods.vid import VidOptions
+from rkd.models import tap_shapes
+
+SAME = ("resnet8", "resnet14")
+WIDER = ("resnet8", "resnet8x4")
+SMALLER = ("shufflenetv1", "resnet8x4")
+PAIRS = (SAME, WIDER, SMALLER, ("wrn_16_1", "resnet8"), ("resnet8", "resnet18"))
+
+
+def networks(pair, seed=0):
+    """Student and teacher in float64, with BatchNorm parameters and statistics that are not at their start."""
+    torch.manual_seed(seed)
+    built = [models.build(name).double() for name in pair]
+    for module in (m for network in built for m in network.modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.3)
+    return built
+
+
+def make(name, pair, batch=3, **options):
+    """A method in float64 with its networks, and a batch of taps of random images."""
+    student, teacher = networks(pair)
+    entry = get_method(name)
+    method = entry.build(Context(student, teacher), entry.options(**options)).double()
+    x = torch.randn(batch, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = teacher.eval().taps(x)
+    indices = torch.arange(batch)
+    return method, Batch(student.taps(x), theirs, indices % 2, indices, x), student, teacher
+
+
+def naive_pool(x, size):
+    """Adaptive average pooling of (C, H, W) by its definition: cell i averages [floor(iH/n), ceil((i+1)H/n))."""
+    out = torch.zeros(x.shape[0], size, size, dtype=x.dtype)
+    h = x.shape[1]
+    for i in range(size):
+        for j in range(size):
+            rows = slice(i * h // size, -(-(i + 1) * h // size))
+            columns = slice(j * h // size, -(-(j + 1) * h // size))
+            out[:, i, j] = x[:, rows, columns].mean((1, 2))
+    return out
+
+
+def levels(batch, tap="stages"):
+    """Per pair of stages, from the deepest up, per image: the two maps at the smaller size."""
+    ours, theirs = getattr(batch.student, tap), getattr(batch.teacher, tap)
+    for k in range(1, 1 + min(len(ours), len(theirs))):
+        size = min(ours[-k].shape[-1], theirs[-k].shape[-1])
+        yield [(naive_pool(s, size), naive_pool(t, size)) for s, t in zip(ours[-k], theirs[-k], strict=True)]
+
+
+def value(method, batch):
+    (loss,) = method.losses(batch).values()
+    return loss
+
+
+def count(name, pair, **options):
+    entry = get_method(name)
+    context = Context(*(models.build(network) for network in pair))
+    return sum(p.numel() for p in entry.build(context, entry.options(**options)).parameters())
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (8, 4), (4, 8), (7, 4), (4, 7)])
+def test_the_larger_map_is_pooled_to_the_smaller(sizes):
+    s, t = (torch.randn(2, 3, n, n, dtype=torch.float64) for n in sizes)
+    for before, after in zip((s, t), match(s, t), strict=True):
+        assert torch.allclose(after[0], naive_pool(before[0], min(sizes)), atol=1e-15)
+
+
+def test_pairs_start_at_the_deepest():
+    assert paired((1, 2, 3, 4), ("b", "c", "d")) == [(2, "b"), (3, "c"), (4, "d")]
+    assert paired((1, 2), (3, 4)) == [(1, 3), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "kernel", "output"),
+    [(16, 8, 3, 8), (8, 16, 4, 16), (8, 8, 1, 8), (8, 6, 3, 6), (8, 32, 3, 8), (8, 12, 3, 8)],
+)
+def test_regressor_rules(size, target, kernel, output):
+    net = regressor((2, size, size), (5, target, target))
+    assert net[0].kernel_size == (kernel, kernel) and net[0].bias is not None
+    assert net(torch.zeros(2, 2, size, size)).shape == (2, 5, output, output)
+    assert isinstance(net[-1], torch.nn.ReLU)
+    assert not isinstance(regressor((2, size, size), (5, target, target), relu=False)[-1], torch.nn.ReLU)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("hint_layer", [0, 2])
+def test_fitnet(pair, hint_layer):
+    method, batch, *_ = make("fitnet", pair, hint_layer=hint_layer)
+    ours = [batch.student.stem, *batch.student.stages][hint_layer]
+    theirs = [batch.teacher.stem, *batch.teacher.stages][hint_layer]
+    conv, norm, _ = method.regressor
+    x = conv(ours)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+    x = ((x - mean) / (variance + norm.eps).sqrt()).clamp_min(0)
+    total = elements = 0
+    for s, t in zip(x, theirs, strict=True):
+        t = naive_pool(t, s.shape[-1])
+        total += sum((a - b).square().sum() for a, b in zip(s, t, strict=True))
+        elements += s.numel()
+    torch.testing.assert_close(value(method, batch), total / elements, rtol=1e-10, atol=0)
+
+
+def test_fitnet_sizes_defaults_and_refusals():
+    assert count("fitnet", ("resnet8x4", "resnet32x4")) == 16_768
+    assert count("fitnet", ("resnet20", "resnet56")) == 1_120
+    assert FitNetOptions() == FitNetOptions(100.0, 2)
+    with pytest.raises(ConfigError, match="hint_layer is -1"):
+        FitNetOptions(hint_layer=-1)
+    with pytest.raises(ConfigError, match=r"hint_layer is 4; .* 0 \(stem\) to 3"):
+        count("fitnet", ("resnet8", "resnet18"), hint_layer=4)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_at(pair, p):
+    method, batch, *_ = make("at", pair, p=p)
+    total = 0
+    for level in levels(batch):
+        errors = []
+        for s, t in level:
+            s, t = ((x.abs() ** p).mean(0) for x in (s, t))
+            errors.append(((s / s.norm() - t / t.norm()) ** 2).mean())
+        total += sum(errors) / len(errors)
+    torch.testing.assert_close(value(method, batch), total, rtol=1e-10, atol=0)
+
+
+def test_at_is_knowledge_distillations():
+    """Their term, 1000 x sum over stages of the mean squared error of normalised mean-square maps, is ours."""
+    method, batch, *_ = make("at", SAME)
+    theirs = sum(
+        F.mse_loss(*(F.normalize((x**2).mean(1).reshape(len(x), -1)) for x in (s, t)))
+        for s, t in zip(batch.student.stages, batch.teacher.stages, strict=True)
+    )
+    torch.testing.assert_close(method.weights(0)["at"] * value(method, batch), 1000 * theirs)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_vid(pair):
+    method, batch, *_ = make("vid", pair)
+    with torch.no_grad():
+        for level in method.levels:
+            level.rho.normal_()
+    total = 0
+    for level, maps in zip(reversed(method.levels), levels(batch), strict=True):
+        weights = [m.weight[:, :, 0, 0] for m in level.mean if isinstance(m, torch.nn.Conv2d)]
+        terms = []
+        for s, t in maps:
+            for y in range(s.shape[1]):
+                for x in range(s.shape[2]):
+                    mean = s[:, y, x]
+                    for i, weight in enumerate(weights):
+                        mean = weight @ mean
+                        mean = mean.clamp_min(0) if i < 2 else mean
+                    variance = (1 + level.rho.exp()).log() + 1e-5
+                    terms.append(0.5 * ((mean - t[:, y, x]) ** 2 / variance + variance.log()))
+        total += torch.cat(terms).mean()
+    torch.testing.assert_close(value(method, batch), total, rtol=1e-10, atol=0)
+
+
+def test_vid_sizes_and_first_variance():
+    assert count("vid", ("resnet8x4", "resnet32x4")) == 258_496
+    assert count("vid", ("resnet20", "resnet56")) == 16_240
+    for variance in (5.0, 0.25):
+        method, *_ = make("vid", SAME, init_variance=variance)
+        rho = method.levels[0].rho
+        torch.testing.assert_close(
+            (1 + rho.exp()).log() + 1e-5, torch.full_like(rho, variance), rtol=1e-6, atol=0
+        )
+    with pytest.raises(ConfigError, match="init_variance"):
+        VidOptions(init_variance=1e-5)
+
+
+@pytest.mark.parametrize("pair", PAIRS[:3])
+def test_nst(pair):
+    method, batch, *_ = make("nst", pair, batch=2)
+    total = 0
+    for level in levels(batch):
+        terms = []
+        for s, t in level:
+            s, t = ([row / row.norm() if row.norm() > 0 else row for row in x.flatten(1)] for x in (s, t))
+
+            def kernel(a, b):
+                return sum((torch.stack(b) @ row).square().sum() for row in a) / (len(a) * len(b))
+
+            terms.append(kernel(s, s) + kernel(t, t) - 2 * kernel(s, t))
+        total += sum(terms) / len(terms)
+    torch.testing.assert_close(value(method, batch), total, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "positions"), [(2, 3, 7), (5, 2, 4), (6, 7, 3)])
+def test_nst_kernel_either_way(ours, theirs, positions):
+    a = torch.randn(2, ours, positions, dtype=torch.float64)
+    b = torch.randn(2, theirs, positions, dtype=torch.float64)
+    loops = [(a[n, i] @ b[n, j]) ** 2 for n in range(2) for i in range(ours) for j in range(theirs)]
+    torch.testing.assert_close(mean_kernel(a, b), torch.stack(loops).mean())
+
+
+def test_default_weights():
+    defaults = {"fitnet": 100, "at": 1000, "vid": 1, "nst": 50}
+    for name, weight in defaults.items():
+        method, *_ = make(name, SAME)
+        assert method.weights(0) == method.weights(200) == {name: weight}
+    with pytest.raises(ConfigError, match="p is 0"):
+        AtOptions(p=0)
+
+
+@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_gradient_reaches_the_student_and_every_extra_parameter(name, pair):
+    method, batch, student, teacher = make(name, pair)
+    value(method, batch).backward()
+    assert all(p.grad.abs().sum() > 0 for p in method.parameters() if p.ndim > 1 or name == "vid")
+    assert all(p.grad is not None for p in method.parameters())
+    first = next(student.parameters())
+    assert first.grad.isfinite().all() and first.grad.abs().sum() > 0
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst"])
+def test_bfloat16_taps_give_a_wide_loss(name):
+    student, teacher = (models.build(n) for n in SAME)
+    entry = get_method(name)
+    method = entry.build(Context(student, teacher), entry.options())
+    x = torch.randn(3, 3, 32, 32)
+    indices = torch.arange(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            theirs = teacher.taps(x)
+        loss = value(method, Batch(student.taps(x), theirs, indices, indices, x))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
+
+
+def test_stage_shapes_of_the_pairs_differ_as_the_tests_assume():
+    """The pairs above cover equal maps, other channels, other sizes and another number of stages."""
+    shapes = [[tap_shapes(models.build(n)).stages for n in pair] for pair in PAIRS]
+    assert shapes[0][0] == shapes[0][1]
+    assert [s[0] for s in shapes[1][0]] != [t[0] for t in shapes[1][1]]
+    assert shapes[2][0][0][1] != shapes[2][1][0][1]
+    assert len(shapes[4][0]) != len(shapes[4][1])
+    assert math.prod(shapes[0][0][0]) == 16 * 32 * 32
