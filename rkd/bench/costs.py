@@ -9,10 +9,9 @@ from rkd import models
 from rkd.bench.result import Result, Row
 from rkd.bench.variants import Workload
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, work
+from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, untrained_method, work
 from rkd.experiments.execute import required
 from rkd.experiments.settings import resolve
-from rkd.methods import Context, get_method
 from rkd.records import Record, Store
 from rkd.training import RunConfig
 
@@ -64,7 +63,9 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> PairCost:
     """Of a distilled run's pair."""
     with torch.random.fork_rng(devices=[]):
         student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
-        method = get_method(run.method).build(Context(student, teacher, pixels, classes), run.options)
+        method = untrained_method(
+            student, teacher, run.network, run.method, run.options, classes, pixels, run.batch_size
+        )
     return PairCost(
         run.teacher.name,
         run.network,

@@ -18,7 +18,7 @@ from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
 from rkd.experiments.execute import gangs, required
 from rkd.experiments.gang import weights_file
-from rkd.methods import Batch, Context, get_method
+from rkd.methods import Batch, Context, Method, get_method
 from rkd.records import Record, Store
 from rkd.training import RunConfig, arithmetic, checkpoint
 
@@ -26,6 +26,8 @@ from rkd.training import RunConfig, arithmetic, checkpoint
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
+# A method may compare the images of a batch with one another.
+DRY_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -192,20 +194,43 @@ def method_macs(
         classes: number of classes.
         pixels: height and width of an image.
     """
-    count = 8  # a method may compare the images of a batch with one another
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        ours, theirs = _network(student, classes), _network(teacher, classes)
-        labels = torch.arange(count) % classes
-        context = Context(
-            ours, theirs, pixels, classes, count, labels=labels, batch_size=count, network=student
-        )
-        module = get_method(method).build(context, options).eval()
+    ours, theirs = _network(student, classes), _network(teacher, classes)
+    module = untrained_method(ours, theirs, student, method, options, classes, pixels).eval()
+    labels = torch.arange(DRY_IMAGES) % classes
+    with torch.no_grad():
         module.begin_epoch(0)
-        images = torch.zeros(count, 3, pixels, pixels)
-        batch = Batch(ours.taps(images), theirs.taps(images), labels, torch.arange(count), images)
+        images = torch.zeros(DRY_IMAGES, 3, pixels, pixels)
+        batch = Batch(ours.taps(images), theirs.taps(images), labels, torch.arange(DRY_IMAGES), images)
         with FlopCounterMode(display=False) as counter:
             module.losses(batch)
-    return counter.get_total_flops() // (2 * count)  # it counts a multiply-add as two operations
+    return counter.get_total_flops() // (2 * DRY_IMAGES)  # it counts a multiply-add as two operations
+
+
+def untrained_method(
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    name: str,
+    method: str,
+    options: Any,
+    classes: int = 100,
+    pixels: int = 32,
+    batch_size: int | None = None,
+) -> Method:
+    """A method as if for a training set of a few images, to be counted or looked at.
+
+    Args:
+        student, teacher: networks on the CPU.
+        name: of the student's network.
+        method, options: as in a run's config.
+        classes, pixels: of the data set.
+        batch_size: images of a step, where a method has modules of that width; None: the few images.
+    """
+    labels = torch.arange(DRY_IMAGES) % classes
+    context = Context(
+        student, teacher, pixels, classes, DRY_IMAGES, labels, batch_size or DRY_IMAGES, network=name
+    )
+    with torch.random.fork_rng(devices=[]):
+        return get_method(method).build(context, options)
 
 
 @functools.lru_cache(maxsize=256)

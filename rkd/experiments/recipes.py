@@ -1,5 +1,6 @@
 """From settings and a recipe to complete run configs."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,14 @@ from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import data_root
 from rkd.files import sha256
+from rkd.methods import Options, get_method
+from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
-from rkd.review.options import ReviewOptions
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig, build_dataclass
 
 _KEYS = {
-    "description", "epochs", "batch_size", "normalisation", "optimiser", "lr_override", "ce_weight", "teacher",
-    "loss_weights", "review",
+    "description", "epochs", "batch_size", "normalisation", "padding_mode", "drop_last", "optimiser", "lr_override",
+    "ce_weight", "teacher", "loss_weights", "review", "methods", "sums", "pairs",
 }  # fmt: skip
 
 
@@ -62,53 +64,131 @@ class Builder:
         return RunConfig(**self._common(network, seed, self.epochs))
 
     def teacher(self, network: str) -> RunConfig:
-        """The run of the teacher all seeds share."""
+        """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
+        other = self.recipe["teacher"].get("recipe")
+        if other is not None and other != self.recipe_name:
+            return Builder(dataclasses.replace(self.settings, recipe=other)).teacher(network)
         epochs = self._either(self.settings.teacher_epochs, self.epochs)
         return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
 
-    def review(
+    def distilled(
         self,
         teacher: str,
         student: str,
         seed: int,
+        method: str = "reviewkd",
         options: Mapping[str, Any] | None = None,
         ce_weight: float | None = None,
         own: bool = False,
         teacher_values: Mapping[str, Any] | None = None,
     ) -> RunConfig:
-        """A student distilled by ReviewKD.
+        """A student distilled by a method.
 
         Args:
             teacher, student: names of networks.
             seed: of the student.
-            options: ReviewKD options of this row; what the settings give explicitly wins over them...
-            ce_weight: of this row; None: the settings', else the recipe's.
+            method: a registered method, or a sum such as "at+kd".
+            options: the method's options of this row (of a sum: by method); what the settings give explicitly wins over
+                them...
+            ce_weight: of this row; None: the settings', else the recipe's for this method.
             own: ...unless this is set: then the row's options win (a chapter that sweeps them).
             teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
         """
-        given = self.settings.review_options()
-        row = dict(options or {})
-        review = {
-            **self._scaled_review(),
-            "loss_weight": self.loss_weight(teacher, student),
-            **({**given, **row} if own else {**row, **given}),
-        }
         if ce_weight is None:
-            ce_weight = self._either(self.settings.ce_weight, self.recipe["ce_weight"])
+            recipe_ce = (
+                self.recipe.get("methods", {}).get(method, {}).get("ce_weight", self.recipe["ce_weight"])
+            )
+            ce_weight = self._either(self.settings.ce_weight, recipe_ce)
         given_teacher = (
             {"batch_norm": self.settings.teacher_batch_norm} if self.settings.teacher_batch_norm else {}
         )
         return RunConfig(
             **self._common(student, seed, self.epochs),
             ce_weight=ce_weight,
-            method="reviewkd",
-            options=build_dataclass(ReviewOptions, review),
+            method=method,
+            options=self._options(method, teacher, student, dict(options or {}), own),
             teacher=self._teacher_of(
                 teacher, {**self.recipe["teacher"], **given_teacher, **(teacher_values or {})}
             ),
         )
 
+    def review(self, teacher: str, student: str, seed: int, *args: Any, **named: Any) -> RunConfig:
+        """A student distilled by ReviewKD; further arguments as of `distilled` after the method."""
+        return self.distilled(teacher, student, seed, "reviewkd", *args, **named)
+
+    def _options(self, method: str, teacher: str, student: str, row: dict[str, Any], own: bool) -> Options:
+        given = self._given(method)
+        if "+" not in method:
+            values = self._method_values(method, teacher, student, row, given, own)
+            return build_dataclass(get_method(method).options, values)
+        names = method.split("+")
+        for values in (row, given):
+            for name in values:
+                if name not in names:
+                    raise ConfigError(
+                        f"options of the sum {method!r} are given by method, for example "
+                        f"{{{names[0]}: {{loss_weight: 1}}}}; {name!r} is none of {', '.join(names)}"
+                    )
+        parts = []
+        for name in names:
+            in_sums = self.recipe.get("sums", {}).get(name, {}) | row.get(name, {})
+            values = self._method_values(name, teacher, student, in_sums, given.get(name, {}), own)
+            parts.append({"method": name, "options": build_dataclass(get_method(name).options, values)})
+        return SumOptions(parts=tuple(parts))
+
+    def _given(self, method: str) -> dict[str, Any]:
+        """What the settings give explicitly for this method."""
+        s = self.settings
+        given = s.review_options()
+        if given and all(isinstance(v, Mapping) for v in given.values()):  # by method
+            for name in given:
+                get_method(name)
+            return dict(given) if "+" in method else dict(given.get(method, {}))
+        if method != "reviewkd":
+            for name in ("hcl_levels", "hcl_weights", "attention", "residual"):
+                given.pop(name, None)  # of the chapter's rows with ReviewKD
+        return given
+
+    def _method_values(
+        self,
+        method: str,
+        teacher: str,
+        student: str,
+        row: Mapping[str, Any],
+        given: Mapping[str, Any],
+        own: bool,
+    ) -> dict[str, Any]:
+        """Options of one method: of the recipe, the pair, the row, and given; epochs are scaled, unless given."""
+        values: dict[str, Any] = {}
+        if method == "reviewkd":
+            values = {**self._scaled_review(), "loss_weight": self.loss_weight(teacher, student)}
+        recipe = {k: v for k, v in self.recipe.get("methods", {}).get(method, {}).items() if k != "ce_weight"}
+        scaled = {**recipe, **self._of_pair(method, teacher, student), **row}
+        kind = get_method(method).options
+        if method != "reviewkd":
+            defaults = kind()
+            for name in defaults.in_epochs():
+                scaled[name] = self._at_least_one(scaled.get(name, getattr(defaults, name)))
+        return {**values, **({**given, **scaled} if own else {**scaled, **given})}
+
+    def _of_pair(self, method: str, teacher: str, student: str) -> dict[str, Any]:
+        """The recipe's values of a method for one pair."""
+        pair = canonical(teacher), canonical(student)
+        for entry in self.recipe.get("pairs", []):
+            names = {"teacher", "student", "method"}
+            if (
+                entry["method"] == method
+                and (canonical(entry["teacher"]), canonical(entry["student"])) == pair
+            ):
+                return {k: v for k, v in entry.items() if k not in names}
+        return {}
+
+    def _at_least_one(self, epochs: int) -> int:
+        """A number of epochs in a run of another length; what was not zero stays so."""
+        return max(1, self._scaled(epochs, self.epochs)) if epochs else 0
+
     def _teacher_of(self, network: str, values: Mapping[str, Any]) -> TeacherConfig:
+        values = {k: v for k, v in values.items() if k != "recipe"}
         checkpoint = self.settings.teacher_checkpoint
         if (
             checkpoint is None or values["weights"] == "random"
@@ -145,11 +225,12 @@ class Builder:
         data = DataConfig(
             name=s.dataset,
             normalisation=s.normalisation
-            or ("embedded" if s.dataset == "embedded" else recipe["normalisation"]),
+            or ("embedded" if s.dataset == "embedded" else self._normalisation()),
             train_images=s.train_images,
             test_images=s.test_images,
             holdout=s.holdout,
             sha256=sha256(find(s.dataset, data_root(s))) if s.dataset.endswith(".npz") else None,
+            padding_mode=recipe.get("padding_mode", "zeros"),
         )
         return {
             "network": network,
@@ -159,7 +240,20 @@ class Builder:
             "batch_size": self._either(s.batch_size, recipe["batch_size"]),
             "optimiser": build_dataclass(SGDConfig, optimiser),
             "precision": s.precision,
+            "drop_last": recipe.get("drop_last", False),
         }
+
+    def _normalisation(self) -> str:
+        """The recipe's preset, which may depend on the data set."""
+        preset = self.recipe["normalisation"]
+        if isinstance(preset, str):
+            return preset
+        if self.settings.dataset not in preset:
+            raise ConfigError(
+                f"recipe {self.recipe_name} has input statistics for {', '.join(preset)}, not for "
+                f"{self.settings.dataset!r}; give normalisation"
+            )
+        return preset[self.settings.dataset]
 
     @property
     def epochs(self) -> int:
@@ -171,7 +265,7 @@ class Builder:
         return round(epoch * epochs / self.recipe["epochs"])
 
     def _scaled_review(self) -> dict[str, Any]:
-        review = dict(self.recipe["review"])
+        review = dict(self.recipe.get("review", {"warmup_epochs": 20}))
         review["warmup_epochs"] = self._scaled(review["warmup_epochs"], self.epochs)
         return review
 

@@ -27,7 +27,10 @@ class Settings:
         chapter: the chapter's name.
         profile: "smoke", "mini", "paper" or the path of a YAML file like those in params/.
         recipe: named training recipe in params/recipes/; None: the chapter's own.
+        method: distillation method ("at+kd" for a sum) of commands about one run; None: ReviewKD.
+        methods: methods of chapters that compare several; None: all of the chapter's.
         dataset: "embedded", "cifar10", "cifar100" or the path of an npz file.
+        datasets: the data sets of chapters about several; None: those of the table.
         data_root: folder of the CIFAR files, relative to the project or absolute; no part of a run's identity.
         teacher, student: names of networks (chapters about one pair).
         teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), relative to the
@@ -41,10 +44,11 @@ class Settings:
         teacher_epochs: length of the teacher's run; None: `epochs`.
         seeds: one run per seed and row; teacher_seed: seed of the one teacher they share.
         teacher_batch_norm: "batch" or "running"; None: the recipe's.
-        loss_weight, hcl_levels, hcl_weights, attention, residual: of ReviewKD, in every row that has them; None: the
-            recipe's and the row's.
+        loss_weight: of the method's loss, in every row; None: the recipe's and the row's.
+        hcl_levels, hcl_weights, attention, residual: of ReviewKD, in every row that has them; likewise.
         loss_weights: the weights Figure 6 sweeps.
-        options: any other option of ReviewKD by name.
+        options: any other option of the method by name; where there are several methods, or a sum, by method:
+            {kd: {temperature: 2}}.
         on_missing: "train" what is not recorded, "skip" it (shown as missing), or stop with an "error".
         results: folder of records; None: the profile's own.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -54,7 +58,10 @@ class Settings:
     chapter: str
     profile: str = "smoke"
     recipe: str | None = None
+    method: str | None = None
+    methods: tuple[str, ...] | None = None
     dataset: str = "cifar100"
+    datasets: tuple[str, ...] | None = None
     data_root: str = "data"
     teacher: str = "resnet56"
     student: str = "resnet20"
@@ -96,14 +103,23 @@ class Settings:
         return {**(self.options or {}), **named}
 
 
-_LISTS = {"pairs", "decay_epochs", "seeds", "loss_weights", "hcl_levels", "hcl_weights"}
+_LISTS = {
+    "methods",
+    "datasets",
+    "pairs",
+    "decay_epochs",
+    "seeds",
+    "loss_weights",
+    "hcl_levels",
+    "hcl_weights",
+}
 _NUMBERS = {
     "train_images": (int, 1), "test_images": (int, 1), "holdout": (int, 0), "epochs": (int, 1),
     "teacher_epochs": (int, 1), "batch_size": (int, 1), "teacher_seed": (int, 0), "lr": (float, 0),
     "ce_weight": (float, 0), "loss_weight": (float, 0),
 }  # fmt: skip
 _STRINGS = {
-    "profile", "recipe", "dataset", "data_root", "teacher", "student", "teacher_checkpoint", "normalisation",
+    "profile", "recipe", "method", "dataset", "data_root", "teacher", "student", "teacher_checkpoint", "normalisation",
     "precision", "residual", "teacher_batch_norm", "on_missing", "results", "device",
 }  # fmt: skip
 
@@ -210,6 +226,8 @@ def _checked(name: str, value: Any) -> Any:
     if name in _LISTS:
         if not isinstance(value, list | tuple) or not value:
             raise ConfigError(f"{name} is {value!r}; it must be a list with at least one entry")
+        if name in ("methods", "datasets") and not all(isinstance(v, str) for v in value):
+            raise ConfigError(f"{name} is {value!r}; it must be a list of names")
         if name == "pairs":
             return tuple(_pair(entry) for entry in value)
         if name in ("seeds", "decay_epochs"):
@@ -228,7 +246,7 @@ def _checked(name: str, value: Any) -> Any:
     if name in ("attention", "compile") and not isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r}; it must be True or False")
     if name == "options" and not isinstance(value, Mapping):
-        raise ConfigError(f"options is {value!r}; it must map names of ReviewKD options to values")
+        raise ConfigError(f"options is {value!r}; it must map names of the method's options to values")
     return value
 
 

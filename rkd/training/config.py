@@ -118,7 +118,8 @@ class RunConfig:
         precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto", the device's
             fastest of these that costs no accuracy (see arithmetic.py).
         ce_weight: weight of cross-entropy; 0 trains on the method's losses alone.
-        method, options: the distillation method's name and its options; None trains without a teacher.
+        method, options: the distillation method's name ("at+kd" for a sum) and its options; None trains without a
+            teacher.
         teacher: needed by a method.
 
     Raises:
@@ -161,6 +162,8 @@ class RunConfig:
             raise ConfigError(
                 f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}"
             )
+        if "+" in self.method and self.options.name != self.method:
+            raise ConfigError(f"method {self.method!r} has options of {self.options.name!r}")
         options = {f.name: getattr(self.options, f.name) for f in fields(expected)}
         object.__setattr__(self, "options", build_dataclass(expected, options))
         if self.teacher is None:
@@ -270,6 +273,8 @@ def _plain(value: Any) -> Any:
 
 
 def _identity(value: Any) -> Any:
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [_identity(v) for v in value]
     if not is_dataclass(value):
         return _plain(value)
     kept = {}

@@ -1,0 +1,189 @@
+"""What every registered method must do: train all it owns, resume to the bit, not depend on its company, be recorded."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import tiny_data, tiny_review
+
+from rkd import data
+from rkd.experiments.execute import Executor
+from rkd.methods import get_method, method_names
+from rkd.methods.sum import SumOptions
+from rkd.records import Store
+from rkd.training import FrozenTeacher, Learner, RunConfig, checkpoint, train
+from rkd.training.learner import build_method, build_network
+
+SUMS = ("at+kd", "crd+kd", "reviewkd+kd", "ab+kd")
+# What would make a run long: stages of one epoch, few negatives.
+SMALL = {
+    "ab": {"init_epochs": 1},
+    "ft": {"init_epochs": 1},
+    "fsp": {"init_epochs": 1},
+    "crd": {"negatives": 40},
+}
+VARIANTS = {
+    "fsp-single": ("fsp", {"schedule": "single_stage"}),
+    "crd-relax": ("crd", {"negatives": 40, "positive": "relax"}),
+    "logits-pooled": ("logits", {"on": "pooled"}),
+    "kdrefine-2022": ("kdrefine", {"statistics": "layer_norm"}),
+    "modreduce-pcl": ("modreduce", {"aggregation": "pcl"}),
+    "modreduce-one": ("modreduce", {"aggregation": "one"}),
+    "modreduce-fc": ("modreduce", {"aggregation": "fc"}),
+}
+CASES = {
+    **{name: (name, SMALL.get(name, {})) for name in method_names()},
+    **{name: (name, None) for name in SUMS},
+    **VARIANTS,
+}
+
+
+def options_of(method, values):
+    if "+" in method:
+        return SumOptions(parts=tuple({"method": m, "options": SMALL.get(m, {})} for m in method.split("+")))
+    return get_method(method).options(**values)
+
+
+def config_of(case, **values):
+    method, options = CASES[case]
+    return tiny_review(method=method, options=options_of(method, options), batch_norm="running", **values)
+
+
+def make_learner(config):
+    dtype = torch.float64 if config.precision == "fp64" else torch.float32
+    images = data.load(config.data)
+    student, teacher = build_network(config, 100), build_network(config.teacher.run, 100)
+    method = build_method(config, student, teacher, 32, 100, len(images.train_y), images.train_y)
+    learner = Learner(config, student.to(dtype), method.to(dtype))
+    return learner, FrozenTeacher(teacher.to(dtype), config.teacher.batch_norm, learner.arithmetic), images
+
+
+def state_of(learner):
+    return {
+        **{f"student.{k}": v for k, v in learner.student.state_dict().items()},
+        **{f"method.{k}": v for k, v in learner.method.state_dict().items()},
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_changes_every_parameter_it_owns(case):
+    """Over the stages and one epoch of the main training, each trainable parameter of student and method moves; and every
+    loss is finite and registered under its name."""
+    config = config_of(case, epochs=1, data=tiny_data(train_images=128))
+    learner, teacher, images = make_learner(config)
+    before = {
+        name: p.detach().clone()
+        for module in (learner.student, learner.method)
+        for name, p in module.named_parameters(prefix=type(module).__name__)
+        if p.requires_grad
+    }
+    assert train([learner], images, teacher)
+    after = {
+        name: p
+        for module in (learner.student, learner.method)
+        for name, p in module.named_parameters(prefix=type(module).__name__)
+    }
+    still = [name for name, p in before.items() if torch.equal(p, after[name])]
+    assert not still, f"{len(still)} of {len(before)} parameters did not move: {still[:5]}"
+    assert not learner.diverged and all(math.isfinite(v) for c in learner.curves.values() for v in c)
+    for name in learner.method.weights(0):
+        assert len(learner.curves[f"loss_{name}"]) == 1
+    for stage in config.stages:
+        assert len(learner.curves[f"{stage.name}_loss_{stage.losses[0]}"]) == stage.epochs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
+    """Stopped between two steps of every epoch and continued by a fresh process' objects."""
+    config = config_of(case, data=tiny_data(train_images=96, test_images=20), batch_size=32, precision="fp64")
+    whole, teacher, images = make_learner(config)
+    assert train([whole], images, teacher)
+    state, calls = None, 0
+    for _ in itertools.count():
+        part, teacher, images = make_learner(config)
+        if state is not None:
+            part.load_state(state)
+        left = [2]  # steps and evaluations of this piece
+        done = train([part], images, teacher, stop=lambda needed: left.append(left.pop() - 1) or left[0] < 0)
+        path = tmp_path / "checkpoint.pt"
+        checkpoint.save(part.state(), path)
+        state = checkpoint.load(path)
+        calls += 1
+        if done:
+            break
+    assert calls > config.total_epochs
+    for name, value in state_of(whole).items():
+        assert torch.equal(state_of(part)[name], value), name
+    assert part.curves == whole.curves
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gang_equals_solo_in_float64(case):
+    few = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24, "precision": "fp64"}
+    config = config_of(case, epochs=1, **few)
+    other = dataclasses.replace(config, ce_weight=0.5)
+    alone, teacher, images = make_learner(config)
+    train([alone], images, teacher)
+    together = [make_learner(config)[0], make_learner(other)[0]]
+    train(together, images, make_learner(config)[1])
+    for name, value in state_of(alone).items():
+        torch.testing.assert_close(state_of(together[0])[name], value, rtol=1e-12, atol=1e-14, msg=name)
+    assert together[0].curves.keys() == alone.curves.keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_in_bf16_stay_near_those_in_fp32(case):
+    values = {"epochs": 1, "data": tiny_data(train_images=64, test_images=10)}
+    found = {}
+    for precision in ("fp32", "bf16"):
+        learner, teacher, images = make_learner(config_of(case, precision=precision, **values))
+        train([learner], images, teacher)
+        found[precision] = {k: v[0] for k, v in learner.curves.items() if "loss_" in k}
+    for name, value in found["fp32"].items():
+        assert math.isfinite(found["bf16"][name])
+        assert found["bf16"][name] == pytest.approx(value, rel=0.1, abs=0.02), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_record_says_it_all(case, tmp_path, silent):
+    config = config_of(case, epochs=1, data=tiny_data(train_images=64, test_images=20))
+    store = Store(tmp_path / "records", tmp_path / "work")
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert store.load(config.id) == record
+    assert RunConfig.from_dict(record.config.to_dict()) == config and record.config.id == config.id
+    assert all(len(v) == 1 for k, v in record.curves.items() if "_loss_" not in k)
+    assert record.result["epochs"] == 1 and record.cost["extra_parameters"] >= 0
+    last = checkpoint.load(store.folder(config.id) / "last.pt")
+    network = build_network(config, 100)
+    network.load_state_dict(last["student"])
+    further = {k for k in record.curves if k.startswith("test_accuracy_")}
+    assert ("method" in last) == bool(further)
+    assert all(f"last_{k.removeprefix('test_')}" in record.result for k in further)
+
+
+def test_sums_check_themselves():
+    from rkd.errors import ConfigError
+
+    kd = {"method": "kd", "options": {}}
+    with pytest.raises(ConfigError, match="at least two different methods"):
+        SumOptions(parts=(kd,))
+    with pytest.raises(ConfigError, match="at least two different methods"):
+        SumOptions(parts=(kd, kd))
+    with pytest.raises(ConfigError, match="unknown method 'kdd'"):
+        get_method("at+kdd")
+    with pytest.raises(ConfigError, match="has options of"):
+        tiny_review(method="crd+kd", options=options_of("at+kd", None))
+
+
+def test_a_sum_is_the_sum_of_its_parts():
+    """Same seeds, one step's losses: of the sum, and of each method alone."""
+    together, teacher, images = make_learner(config_of("at+kd", precision="fp64"))
+    x = torch.randn(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(8)
+    losses, _ = together.losses(x, y, y, teacher.taps(x))
+    for name in ("at", "kd"):
+        alone, teacher, _ = make_learner(config_of(name, precision="fp64"))
+        torch.testing.assert_close(losses[name], alone.losses(x, y, y, teacher.taps(x))[0][name])
+    assert together.method.weights(0) == {"at": 1000.0, "kd": 1.0}
