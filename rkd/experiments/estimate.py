@@ -41,7 +41,7 @@ class Sizes:
 
 
 # A plan must not wait until 180 MB are read, let alone downloaded.
-_KNOWN = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
+KNOWN_SIZES = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
     Raises:
         DataError: it is not here.
     """
-    if config.name in _KNOWN:
-        return _KNOWN[config.name]
+    if config.name in KNOWN_SIZES:
+        return KNOWN_SIZES[config.name]
     source = reader_of(config.name).open(config, Path(data_root), download=False, progress=False)
     height = source.train.pixels(np.zeros(1, dtype=np.int64)).shape[1]
     return Sizes(len(source.train.labels), len(source.test.labels), len(source.class_names), height)
