@@ -2,6 +2,7 @@
 
 from rkd.models import (  # noqa: F401  (they register)
     mobilenetv2,
+    reparameterised,
     resnet,
     resnet_7x7,
     resnet_imagenet,
@@ -23,6 +24,7 @@ from rkd.models.registry import (
     names,
     register,
 )
+from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "build",
     "canonical",
     "check_name",
+    "deploy",
     "deploy_name",
     "display_name",
     "from_module",
     "groups",
+    "is_reparameterised",
     "load_weights",
     "macs",
     "names",

@@ -1,7 +1,8 @@
 """A network that never learns again, made faster without changing what it computes.
 
 `freeze` writes the network's taps down as a graph and rewrites it: convolutions take the BatchNorm that follows them
-into their weights (running statistics only), and weights are stored in the precision they are used in.
+into their weights (running statistics only), the branches of reparameterised blocks become one convolution, and
+weights are stored in the precision they are used in.
 """
 
 import copy
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rkd.models.reparam import merge_branches
 from rkd.models.taps import Taps
 
 
@@ -34,7 +36,7 @@ class Frozen(nn.Module):
     Attributes:
         graph_module: the rewritten network, giving (stem, *stages, *stages_pre, pooled, logits).
         stages: number of stages.
-        folded: BatchNorm layers that went into a convolution's weights.
+        folded: BatchNorm layers that went into a convolution's weights, of branches too.
     """
 
     def __init__(self, graph_module: nn.Module, stages: int, folded: int) -> None:
@@ -66,6 +68,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> Frozen | Non
     own = next(network.parameters()).dtype
     reference = copy.deepcopy(network).requires_grad_(False).double()
     outputs = _Outputs(copy.deepcopy(reference))
+    merged = merge_branches(outputs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,7 +77,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> Frozen | Non
         return None
     stages = outputs.stages
     module = fx.GraphModule(outputs, graph)
-    folded = _fold(module)
+    folded = merged + _fold(module)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()

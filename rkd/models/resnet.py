@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import conv1x1, conv3x3, global_average, init_kaiming, run_stages
+from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, init_kaiming, run_stages
 from rkd.models.registry import register
 from rkd.models.taps import Taps
 
@@ -19,12 +19,10 @@ WIDTHS_X4 = (32, 64, 128, 256)
 class Block(nn.Module):
     """Basic residual block; returns its output before and after the final ReLU."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv1, self.bn1 = conv_bn(in_channels, channels, stride=stride)
+        self.conv2, self.bn2 = conv_bn(channels, channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
@@ -43,17 +41,23 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         depth: 6n+2.
         widths: channels of stem and stages.
+        conv_bn: makes each 3x3 convolution with its BatchNorm; projections are ordinary ones.
     """
 
-    def __init__(self, num_classes: int, depth: int, widths: tuple[int, int, int, int] = WIDTHS) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        depth: int,
+        widths: tuple[int, int, int, int] = WIDTHS,
+        conv_bn: ConvBN = conv_bn,
+    ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         stem, first, second, third = widths
-        self.conv1 = conv3x3(3, stem)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = _stage(stem, first, 1, blocks)
-        self.layer2 = _stage(first, second, 2, blocks)
-        self.layer3 = _stage(second, third, 2, blocks)
+        self.conv1, self.bn1 = conv_bn(3, stem)
+        self.layer1 = _stage(stem, first, 1, blocks, conv_bn)
+        self.layer2 = _stage(first, second, 2, blocks, conv_bn)
+        self.layer3 = _stage(second, third, 2, blocks, conv_bn)
         self.fc = nn.Linear(third, num_classes)
         init_kaiming(self)
 
@@ -69,9 +73,9 @@ class ResNet(nn.Module):
         return Taps(stem, after, before, pooled, self.fc(pooled))
 
 
-def _stage(in_channels: int, channels: int, stride: int, blocks: int) -> nn.Sequential:
-    rest = (Block(channels, channels, 1) for _ in range(blocks - 1))
-    return nn.Sequential(Block(in_channels, channels, stride), *rest)
+def _stage(in_channels: int, channels: int, stride: int, blocks: int, conv_bn: ConvBN) -> nn.Sequential:
+    rest = (Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1))
+    return nn.Sequential(Block(in_channels, channels, stride, conv_bn), *rest)
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):

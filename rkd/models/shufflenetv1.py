@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import conv1x1, conv3x3, global_average, run_stages, shuffle_channels
+from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, run_stages, shuffle_channels
 from rkd.models.registry import register
 from rkd.models.taps import Taps
 
@@ -18,7 +18,7 @@ class Block(nn.Module):
     With stride 2 the average-pooled input is appended to the branch instead of added.
     """
 
-    def __init__(self, in_channels: int, branch_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, branch_channels: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
         mid = branch_channels // 4
         self.stride = stride
@@ -26,8 +26,7 @@ class Block(nn.Module):
         self.groups = 1 if in_channels == STEM else GROUPS
         self.conv1 = conv1x1(in_channels, mid, groups=self.groups)
         self.bn1 = nn.BatchNorm2d(mid)
-        self.conv2 = conv3x3(mid, mid, stride, groups=mid)
-        self.bn2 = nn.BatchNorm2d(mid)
+        self.conv2, self.bn2 = conv_bn(mid, mid, stride=stride, groups=mid)
         self.conv3 = conv1x1(mid, branch_channels, groups=GROUPS)
         self.bn3 = nn.BatchNorm2d(branch_channels)
 
@@ -45,15 +44,20 @@ class Block(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """Three stages of 240, 480 and 960 channels, each at half the size before it."""
+    """Three stages of 240, 480 and 960 channels, each at half the size before it.
 
-    def __init__(self, num_classes: int) -> None:
+    Args:
+        num_classes: number of logits.
+        conv_bn: makes each 3x3 convolution with its BatchNorm.
+    """
+
+    def __init__(self, num_classes: int, conv_bn: ConvBN = conv_bn) -> None:
         super().__init__()
         self.conv1 = conv1x1(3, STEM)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = _stage(STEM, 240, 4)
-        self.layer2 = _stage(240, 480, 8)
-        self.layer3 = _stage(480, 960, 4)
+        self.layer1 = _stage(STEM, 240, 4, conv_bn)
+        self.layer2 = _stage(240, 480, 8, conv_bn)
+        self.layer3 = _stage(480, 960, 4, conv_bn)
         self.linear = nn.Linear(960, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,9 +72,9 @@ class ShuffleNetV1(nn.Module):
         return Taps(stem, after, before, pooled, self.linear(pooled))
 
 
-def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
-    rest = (Block(channels, channels, 1) for _ in range(blocks - 1))
-    return nn.Sequential(Block(in_channels, channels - in_channels, 2), *rest)
+def _stage(in_channels: int, channels: int, blocks: int, conv_bn: ConvBN) -> nn.Sequential:
+    rest = (Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1))
+    return nn.Sequential(Block(in_channels, channels - in_channels, 2, conv_bn), *rest)
 
 
 register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")(

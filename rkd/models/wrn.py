@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd.errors import ConfigError
-from rkd.models.layers import conv1x1, conv3x3, global_average, init_wide
+from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, init_wide
 from rkd.models.registry import register, register_family
 from rkd.models.taps import Taps
 
@@ -15,12 +15,11 @@ from rkd.models.taps import Taps
 class Block(nn.Module):
     """Pre-activation block; returns its normalised input (output of its first BN) and its output."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
+        self.conv1, self.bn2 = conv_bn(in_channels, channels, stride=stride)
+        self.conv2, _ = conv_bn(channels, channels)  # the addition follows it, not a BN
         # A change of width alone asks for a projection: with k = 1 the first group has none.
         self.convShortcut = conv1x1(in_channels, channels, stride) if in_channels != channels else None
 
@@ -35,10 +34,10 @@ class Block(nn.Module):
 class Group(nn.Module):
     """Blocks of one stage; returns the normalised input of the first and the raw output of the last."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, blocks: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, blocks: int, conv_bn: ConvBN) -> None:
         super().__init__()
-        rest = (Block(channels, channels, 1) for _ in range(blocks - 1))
-        self.layer = nn.Sequential(Block(in_channels, channels, stride), *rest)
+        rest = (Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1))
+        self.layer = nn.Sequential(Block(in_channels, channels, stride, conv_bn), *rest)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, *rest = self.layer
@@ -55,15 +54,17 @@ class WideResNet(nn.Module):
         num_classes: number of logits.
         depth: 6n+4.
         width: widening factor k; the groups have 16k, 32k and 64k channels.
+        conv_bn: makes each 3x3 convolution, with a BatchNorm that is used for the first of a block alone: stem and
+            second have none behind them.
     """
 
-    def __init__(self, num_classes: int, depth: int, width: int) -> None:
+    def __init__(self, num_classes: int, depth: int, width: int, conv_bn: ConvBN = conv_bn) -> None:
         super().__init__()
         blocks = (depth - 4) // 6
-        self.conv1 = conv3x3(3, 16)
-        self.block1 = Group(16, 16 * width, 1, blocks)
-        self.block2 = Group(16 * width, 32 * width, 2, blocks)
-        self.block3 = Group(32 * width, 64 * width, 2, blocks)
+        self.conv1, _ = conv_bn(3, 16)
+        self.block1 = Group(16, 16 * width, 1, blocks, conv_bn)
+        self.block2 = Group(16 * width, 32 * width, 2, blocks, conv_bn)
+        self.block3 = Group(32 * width, 64 * width, 2, blocks, conv_bn)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
         init_wide(self)

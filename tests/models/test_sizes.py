@@ -22,11 +22,20 @@ SIZES = {
     "wrn_16_2": (703_284, 691_674, 101.12, 83),
     "wrn_40_1": (569_780, 563_930, 83.29, 226),
     "wrn_40_2": (2_255_156, 2_243_546, 327.61, 227),
+    "vgg8": (3_965_028, 3_918_858, 96.19, 37),
+    "vgg11": (9_277_284, 9_231_114, 209.44, 58),
+    "vgg13": (9_462_180, 9_416_010, 284.94, 72),
+    "vgg16": (14_774_436, 14_728_266, 398.18, 93),
+    "vgg19": (20_086_692, 20_040_522, 511.43, 114),
+    "mobilenetv2": (812_836, 697_546, 6.52, 320),
     "shufflenetv1": (949_258, 862_768, 38.69, 296),
     "shufflenetv2": (1_355_528, 1_263_278, 44.50, 338),
     "resnet18": (11_220_132, 11_173_962, 555.47, 122),
     "resnet34": (21_328_292, 21_282_122, 1159.45, 218),
     "resnet50": (23_705_252, 23_520_842, 1298.01, 320),
+    # the 3x3 networks with 16 x 3 x 40 more weights in the stem, and maps of 28², 14² and 7² instead of 32², 16², 8²
+    "resnet20_7x7": (280_244, 274_394, 32.76, 128),
+    "resnet110_7x7": (1_738_484, 1_732_634, 195.33, 668),
 }
 
 # stem, stages, pooled channels
@@ -44,6 +53,15 @@ SHAPES = {
         for depth in (16, 40)
         for k in (1, 2)
     },
+    **{
+        f"resnet{depth}_7x7": ((16, 28, 28), ((16, 28, 28), (32, 14, 14), (64, 7, 7)), 64)
+        for depth in (20, 110)
+    },
+    **{
+        f"vgg{depth}": ((64, 32, 32), ((128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4)), 512)
+        for depth in (8, 11, 13, 16, 19)
+    },
+    "mobilenetv2": ((16, 16, 16), ((12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2)), 1280),
     "shufflenetv1": ((24, 32, 32), ((240, 16, 16), (480, 8, 8), (960, 4, 4)), 960),
     "shufflenetv2": ((24, 32, 32), ((116, 16, 16), (232, 8, 8), (464, 4, 4)), 1024),
     "resnet18": ((64, 32, 32), ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)), 512),
@@ -53,7 +71,7 @@ SHAPES = {
 
 BN = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 KEYS = {
-    r"resnet\d+(x4)?": [
+    r"resnet\d+(x4|_7x7)?": [
         r"conv1\.weight",
         rf"bn1\.{BN}",
         r"layer[123]\.\d+\.conv[12]\.weight",
@@ -69,6 +87,18 @@ KEYS = {
         r"block[123]\.layer\.0\.convShortcut\.weight",
         rf"bn1\.{BN}",
         r"fc\.(weight|bias)",
+    ],
+    r"vgg\d+": [
+        r"block[0-4]\.(0|3|6|9)\.(weight|bias)",
+        rf"block[0-4]\.(1|4|7|10)\.{BN}",
+        r"classifier\.(weight|bias)",
+    ],
+    r"mobilenetv2": [
+        r"conv[12]\.0\.weight",
+        rf"conv[12]\.1\.{BN}",
+        r"blocks\.[0-6]\.[0-3]\.conv\.[036]\.weight",
+        rf"blocks\.[0-6]\.[0-3]\.conv\.[147]\.{BN}",
+        r"classifier\.0\.(weight|bias)",
     ],
     r"shufflenetv1": [
         r"conv1\.weight",
@@ -100,7 +130,7 @@ KEYS = {
 
 def test_every_network_is_measured():
     assert set(SIZES) == set(SHAPES)
-    assert set(SIZES) <= set(models.names())
+    assert set(SIZES) | set(models.groups()["reparameterised"]) == set(models.names())
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -154,19 +184,23 @@ def test_macs_by_hand():
     assert not any(module._forward_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "resnet18", "vgg8", "mobilenetv2", "repvgg8"])
 def test_initial_spread(name):
-    """Both rules make it normal with deviation sqrt(2 / (k^2 out_channels)); BN starts as the identity."""
+    """All rules make it normal with deviation sqrt(2 / (k^2 out_channels)); BN starts as the identity."""
     torch.manual_seed(0)
     network = models.build(name)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d) and module.weight.numel() > 5000:
-            expected = (2 / (module.kernel_size[0] ** 2 * module.out_channels)) ** 0.5
+            height, width = module.kernel_size
+            expected = (2 / (height * width * module.out_channels)) ** 0.5
             assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
         if isinstance(module, torch.nn.BatchNorm2d):
             assert (module.weight == 1).all() and (module.bias == 0).all()
     if name.startswith("wrn"):
         assert (network.fc.bias == 0).all()
+    if name == "vgg8":
+        assert all((module.bias == 0).all() for module in network.modules() if hasattr(module, "bias"))
+        assert network.classifier.weight.std().item() == pytest.approx(0.01, rel=0.05)
 
 
 def test_dry_forward_leaves_everything_as_it_was():

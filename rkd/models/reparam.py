@@ -1,0 +1,127 @@
+"""Convolutions that are trained as a sum of branches and deployed as one (KDrefine's block for students).
+
+In place of a k x k convolution and its BatchNorm stand five branches, each a convolution with a BatchNorm of its own:
+three of k x k, one of k x 1 and one of 1 x k. With running statistics a branch is an affine map, and the sum of the
+five is one convolution with bias: the kernels of the tall and the wide branch lie on the middle column and row of the
+square ones.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from rkd.errors import ConfigError
+
+SQUARES = 3
+BRANCHED = (3, 5)  # kernel sizes; an even one has no middle for the tall and the wide branch
+
+
+class BranchedConv(nn.Module):
+    """Sum of five convolutions with BatchNorm; of one where the kernel is 1.
+
+    Args:
+        in_channels, out_channels, stride, groups: of every branch.
+        kernel: 1, 3 or 5; padded by half of it, so that size changes by the stride alone.
+
+    Raises:
+        ConfigError: another kernel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        if kernel not in (1, *BRANCHED):
+            raise ConfigError(
+                f"a reparameterised convolution has a kernel of 1, 3 or 5, not {kernel!r}: "
+                "its branches must share a middle row and column"
+            )
+        shapes = [(kernel, kernel)] * SQUARES + [(kernel, 1), (1, kernel)] if kernel > 1 else [(1, 1)]
+        self.kernel = kernel
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(
+                    in_channels, out_channels, shape, stride=stride, padding=(shape[0] // 2, shape[1] // 2),
+                    groups=groups, bias=False,
+                ),
+                nn.BatchNorm2d(out_channels),
+            )
+            for shape in shapes
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H', W')."""
+        first, *rest = self.branches
+        total = first(x)
+        for branch in rest:
+            total = total + branch(x)
+        return total
+
+    @torch.no_grad()
+    def merged(self) -> nn.Conv2d:
+        """The one convolution with bias that gives the same with running statistics, computed in float64 and rounded
+        once to the precision of the weights."""
+        model = self.branches[0][0]
+        kernel = torch.zeros_like(model.weight, dtype=torch.float64)
+        bias = kernel.new_zeros(model.out_channels)
+        for conv, bn in self.branches:
+            scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+            height, width = conv.kernel_size
+            top, left = (self.kernel - height) // 2, (self.kernel - width) // 2
+            weight = conv.weight.double() * scale[:, None, None, None]
+            kernel[:, :, top : top + height, left : left + width] += weight
+            bias += bn.bias.double() - bn.running_mean.double() * scale
+        one = nn.Conv2d(
+            model.in_channels, model.out_channels, self.kernel, stride=model.stride,
+            padding=self.kernel // 2, groups=model.groups, device="meta",
+        )  # fmt: skip
+        one.weight = nn.Parameter(kernel.to(model.weight.dtype))
+        one.bias = nn.Parameter(bias.to(model.weight.dtype))
+        return one.train(self.training)
+
+
+def branched(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, nn.Module]:
+    """What `layers.conv_bn` is for plain networks: a `BranchedConv`, whose BatchNorms are within."""
+    return BranchedConv(in_channels, out_channels, kernel, stride, groups), nn.Identity()
+
+
+def merged(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, nn.Module]:
+    """What `branched` gives once it is merged: one convolution with bias."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups)
+    return conv, nn.Identity()
+
+
+def is_reparameterised(network: nn.Module) -> bool:
+    """Whether some of its convolutions are sums of branches."""
+    return any(isinstance(module, BranchedConv) for module in network.modules())
+
+
+def deploy(network: nn.Module) -> nn.Module:
+    """A copy for inference, in eval mode, whose branches are merged; it gives what `network` gives in eval mode.
+
+    Raises:
+        ConfigError: there is nothing to merge.
+    """
+    copied = copy.deepcopy(network).eval()
+    if not merge_branches(copied):
+        raise ConfigError(
+            f"{type(network).__name__} is not reparameterised: none of its convolutions is a sum of branches"
+        )
+    return copied
+
+
+def merge_branches(network: nn.Module) -> int:
+    """Put single convolutions in place of the branches within `network`, where all their BatchNorms use running
+    statistics; returns how many BatchNorms are gone."""
+    gone = 0
+    for name, block in list(network.named_modules()):
+        if isinstance(block, BranchedConv) and not any(bn.training for _, bn in block.branches):
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, block.merged())
+            gone += len(block.branches)
+    return gone

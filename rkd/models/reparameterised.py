@@ -1,0 +1,41 @@
+"""Students of KDrefine: the plain networks with `BranchedConv` in place of their convolutions and BatchNorms.
+
+Projections of the ResNets and the 1x1 convolutions of ShuffleNetV1 are ordinary ones and keep their BatchNorm when
+deployed; those of MobileNetV2 are merged with theirs.
+
+KDrefine reports WRN-16-2 and WRN-40-1 but publishes no code for them; these two are a construction of our own. Every
+3x3 convolution is a sum of branches, each with its BatchNorm behind the convolution. The BatchNorm between the two
+convolutions of a block is thereby replaced, as in the other networks. Those at the beginning of a block stay, since
+they stand behind an addition, and so the stem and a block's second convolution, which no BatchNorm follows in the plain
+network, have those of their branches in addition.
+"""
+
+from functools import partial
+
+from rkd.models.mobilenetv2 import MobileNetV2
+from rkd.models.registry import register
+from rkd.models.reparam import branched, merged
+from rkd.models.resnet import WIDTHS_X4, ResNet
+from rkd.models.shufflenetv1 import ShuffleNetV1
+from rkd.models.vgg import CONVOLUTIONS, VGG
+from rkd.models.wrn import WideResNet
+
+NETWORKS = {
+    "represnet20": ("RepResNet-20", partial(ResNet, depth=20), ()),
+    "represnet32": ("RepResNet-32", partial(ResNet, depth=32), ()),
+    "represnet8x4": ("RepResNet-8x4", partial(ResNet, depth=8, widths=WIDTHS_X4), ()),
+    "repwrn_16_2": ("RepWRN-16-2", partial(WideResNet, depth=16, width=2), ()),
+    "repwrn_40_1": ("RepWRN-40-1", partial(WideResNet, depth=40, width=1), ()),
+    "repvgg8": ("RepVGG-8", partial(VGG, convolutions=CONVOLUTIONS[8]), ()),
+    "repmobilenetv2": ("RepMobileNetV2", MobileNetV2, ()),
+    "repshufflenetv1": ("RepShuffleNetV1", ShuffleNetV1, ("repshufflev1",)),
+}
+
+for _name, (_display, _build, _aliases) in NETWORKS.items():
+    register(
+        _name,
+        display=_display,
+        aliases=_aliases,
+        group="reparameterised",
+        deployed=partial(_build, conv_bn=merged),
+    )(partial(_build, conv_bn=branched))
