@@ -311,11 +311,9 @@ def test_last_batch_of_one_image(name, networks, batch):
     assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in PARAMETERS])
 def test_equal_vectors_cost_nothing(name, batch):
-    """The teacher's own taps as the student's: losses without trained layers are 0, and nowhere negative."""
-    if name in PARAMETERS:
-        pytest.skip("trained layers differ between student and teacher")
+    """The teacher's own taps as the student's: every loss without trained layers is 0."""
     teacher = models.build("resnet8x4").double()
     same = replace(batch, student=batch.teacher)
     for loss in build(name, (teacher, teacher)).losses(same).values():
@@ -507,7 +505,9 @@ def test_srrl_head_is_a_frozen_copy(networks):
     assert {"head.weight", "head.bias"} <= method.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "shufflenetv1", "shufflenetv2"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"]
+)
 def test_srrl_finds_the_classifier(name):
     """The layer found gives the teacher's logits from its pooled vector."""
     teacher = models.build(name).double().eval()
