@@ -117,7 +117,7 @@ def get_chapter(name: str) -> Chapter:
 def published(**equal: str) -> tuple[Published, ...]:
     """Published accuracies that match, in the sources' order; the same value from the same source once."""
     rows = claims.load(metric="top1_acc_percent", **equal)
-    return _distinct(rows[rows["number"].notna()])
+    return distinct(rows[rows["number"].notna()])
 
 
 def published_network(name: str, method: str, dataset: str = "CIFAR-100") -> tuple[Published, ...]:
@@ -125,7 +125,7 @@ def published_network(name: str, method: str, dataset: str = "CIFAR-100") -> tup
     rows = claims.load(metric="top1_acc_percent", method=method, dataset=dataset)
     column = "teacher" if method == "teacher" else "student"
     same = rows[column].map(lambda printed: same_network(printed, name))
-    return _distinct(rows[rows["number"].notna() & same])
+    return distinct(rows[rows["number"].notna() & same])
 
 
 def same_network(printed: str, name: str) -> bool:
@@ -136,7 +136,8 @@ def same_network(printed: str, name: str) -> bool:
         return False
 
 
-def _distinct(rows: pd.DataFrame) -> tuple[Published, ...]:
+def distinct(rows: pd.DataFrame) -> tuple[Published, ...]:
+    """Published accuracies of rows of the table of claims; the same value from the same source once."""
     found: dict[tuple[str, float], Published] = {}
     for row in rows.itertuples():
         who = SHORT_SOURCE[row.source]
