@@ -74,12 +74,12 @@ class CRD(SingleLoss):
 
     def loss(self, batch: Batch) -> Tensor:
         indices, temperature = batch.indices, self.options.temperature
-        positives, negatives = self.contrasts.positives(indices), self.contrasts.negatives(indices)
+        wanted = self.contrasts(indices)
         with no_autocast(batch.student.pooled):
             student = self.student(batch.student.pooled)
             teacher = self.teacher(batch.teacher.pooled)
-            of_student, z_teacher = self.teacher_memory.contrast(student, positives, negatives, temperature)
-            of_teacher, z_student = self.student_memory.contrast(teacher, positives, negatives, temperature)
+            of_student, z_teacher = self.teacher_memory.contrast(student, wanted, temperature)
+            of_teacher, z_student = self.student_memory.contrast(teacher, wanted, temperature)
         self._pending = (
             (self.student_memory, indices, student.detach(), z_student),
             (self.teacher_memory, indices, teacher.detach(), z_teacher),

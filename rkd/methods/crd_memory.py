@@ -31,9 +31,7 @@ class Memory(nn.Module):
         self.register_buffer("rows", torch.empty(images, dim).uniform_(-bound, bound))
         self.register_buffer("z", torch.zeros(()))
 
-    def contrast(
-        self, embedding: Tensor, positives: Tensor, negatives: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    def contrast(self, embedding: Tensor, wanted: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """The loss of embeddings of the other network against this memory.
 
         With p_bi = exp(rows_i . e_b / T) / Z and c = K / N, the loss is
@@ -41,16 +39,14 @@ class Memory(nn.Module):
 
         Args:
             embedding: (B, D), of length 1.
-            positives: (B,) int64, images.
-            negatives: (B, K) int32 or int64, images.
+            wanted: (B, 1 + K) int64, images: each one's positive and then its negatives.
             temperature: T.
 
         Returns:
-            (loss, z): the scalar, and the constant used: `self.z`, or in the first step the mean of the B (K + 1)
+            (loss, z): the scalar, and the constant used: `self.z`, or in the first step the mean of the B (1 + K)
             scores before division, times N.
         """
-        images, share = len(self.rows), negatives.shape[1] / len(self.rows)
-        wanted = torch.cat([positives[:, None].to(negatives.dtype), negatives], 1)
+        images, share = len(self.rows), (wanted.shape[1] - 1) / len(self.rows)
         scores = similarities(self.rows, embedding / temperature, wanted).exp()
         z = torch.where(self.z > 0, self.z.to(scores.dtype), scores.detach().mean() * images)
         p = scores / z
@@ -75,7 +71,7 @@ def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
     Args:
         rows: (N, D).
         embedding: (B, D).
-        wanted: (B, K) int32 or int64, rows.
+        wanted: (B, K) int64, rows.
 
     Returns:
         (B, K), [b, k] = rows[wanted[b, k]] . embedding[b]. Which way they are computed is a matter of sizes alone: all
@@ -83,6 +79,6 @@ def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
     """
     rows = rows.to(embedding.dtype)
     if len(rows) <= PRODUCT_UP_TO * wanted.shape[1]:
-        return (embedding @ rows.t()).gather(1, wanted.long())
+        return (embedding @ rows.t()).gather(1, wanted)
     gathered = rows.index_select(0, wanted.flatten()).view(*wanted.shape, rows.shape[1])
     return torch.bmm(gathered, embedding[:, :, None]).squeeze(2)

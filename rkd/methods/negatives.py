@@ -84,6 +84,13 @@ class Contrasts(nn.Module):
             row[done : done + more] = row[:more]
             done += more
 
+    def forward(self, indices: Tensor) -> Tensor:
+        """The positive of each image of `indices` (B,) int64 and then its negatives: (B, 1 + K) int64."""
+        out = torch.empty(len(indices), 1 + self.count, dtype=torch.int64, device=indices.device)
+        out[:, 0] = self.positives(indices)
+        out[:, 1:] = self.negatives(indices)
+        return out
+
     def negatives(self, indices: Tensor) -> Tensor:
         """Images of other classes than those of `indices` (B,) int64: (B, K) int32."""
         windows = self.table.view(-1).as_strided((self.table.numel() - self.count + 1, self.count), (1, 1))
