@@ -11,15 +11,18 @@ from rkd.errors import ConfigError
 from rkd.methods import Batch, Context, get_method
 from rkd.methods.at import AtOptions
 from rkd.methods.fitnet import FitNetOptions, regressor
+from rkd.methods.kdsvd import KdsvdOptions, leading_vectors
 from rkd.methods.nst import mean_kernel
+from rkd.methods.ofd import OfdOptions, margins
 from rkd.methods.resize import match, paired
 from rkd.methods.vid import VidOptions
 from rkd.models import tap_shapes
+from rkd.models.norms import final_norms
 
 SAME = ("resnet8", "resnet14")
 WIDER = ("resnet8", "resnet8x4")
 SMALLER = ("shufflenetv1", "resnet8x4")
-PAIRS = (SAME, WIDER, SMALLER, ("wrn_16_1", "resnet8"), ("resnet8", "resnet18"))
+PAIRS = (SAME, WIDER, SMALLER, ("wrn_16_1", "resnet8"), ("mobilenetv2", "resnet8"))
 
 
 def networks(pair, seed=0):
@@ -125,7 +128,7 @@ def test_fitnet_sizes_defaults_and_refusals():
     with pytest.raises(ConfigError, match="hint_layer is -1"):
         FitNetOptions(hint_layer=-1)
     with pytest.raises(ConfigError, match=r"hint_layer is 4; .* 0 \(stem\) to 3"):
-        count("fitnet", ("resnet8", "resnet18"), hint_layer=4)
+        count("fitnet", ("mobilenetv2", "resnet8"), hint_layer=4)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -188,7 +191,7 @@ def test_vid_sizes_and_first_variance():
         VidOptions(init_variance=1e-5)
 
 
-@pytest.mark.parametrize("pair", PAIRS[:3])
+@pytest.mark.parametrize("pair", [SAME, WIDER, PAIRS[-1]])
 def test_nst(pair):
     method, batch, *_ = make("nst", pair, batch=2)
     total = 0
@@ -213,8 +216,169 @@ def test_nst_kernel_either_way(ours, theirs, positions):
     torch.testing.assert_close(mean_kernel(a, b), torch.stack(loops).mean())
 
 
+def spectrum(values, channels, positions, seed=0):
+    """(1, channels, positions, 1) of these singular values."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (
+        torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator))[0][:, : len(values)]
+        for n in (channels, positions)
+    )
+    return (left * torch.tensor(values, dtype=torch.float64) @ right.T)[None, :, :, None]
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(5, 9), (9, 5), (6, 6)])
+def test_leading_vectors_and_their_gradient_are_those_of_a_decomposition(channels, positions):
+    x = spectrum([4.0, 2.5, 1.5, 0.5, 0.1], channels, positions).requires_grad_()
+    direction = torch.randn(channels, 4, dtype=torch.float64)
+
+    def gradient(vectors):
+        # A function of the vectors that does not change with their signs.
+        return torch.autograd.grad(((vectors * direction).sum(0) ** 3).abs().sum(), x)[0]
+
+    vectors, values = leading_vectors(x, 4)
+    exact, singular, _ = torch.linalg.svd(x[0, :, :, 0])
+    torch.testing.assert_close(values[0], singular[:4].detach())
+    torch.testing.assert_close(
+        (vectors[0].T @ exact[:, :4]).abs(), torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0
+    )
+    reduced = torch.linalg.svd(x[0, :, :, 0], full_matrices=False)[0][:, :4]
+    torch.testing.assert_close(gradient(vectors[0]), gradient(reduced), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("values", [[2.0, 2.0, 1.0, 1.0], [3.0, 1.0], [3.0, 1.0, 1e-9], []])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_equal_and_vanishing_singular_values_are_finite(values, dtype):
+    x = spectrum(values, 6, 9).to(dtype).requires_grad_()
+    vectors, found = leading_vectors(x, 4)
+    torch.testing.assert_close(found[0].sum(), torch.tensor(sum(values), dtype=dtype), rtol=1e-4, atol=1e-4)
+    gram = vectors[0].T @ vectors[0]
+    rank = sum(v > 0.1 for v in values)
+    expected = torch.diag(torch.tensor([1.0] * rank + [0.0] * (4 - rank), dtype=dtype))
+    torch.testing.assert_close(gram, expected, rtol=0, atol=1e-3)
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def naive_kdsvd(batch, k):
+    """The formula, one image at a time, on the decomposition of torch."""
+    total, images = 0.0, len(batch.labels)
+    for n in range(images):
+        before = None
+        for student, teacher in zip(batch.student.stages, batch.teacher.stages, strict=True):
+            _, weights, theirs = torch.linalg.svd(teacher[n].flatten(1).T, full_matrices=False)
+            _, _, ours = torch.linalg.svd(student[n].flatten(1).T, full_matrices=False)
+            weights = weights[:k] / weights[:k].norm()
+            level = []
+            for i in range(k):
+                t = theirs[i] if theirs[i].sum() >= 0 else -theirs[i]
+                s = max(ours[: k + 3], key=lambda v, t=t: (v @ t).abs())
+                level.append((s * (s @ t).sign() * weights[i], t * weights[i]))
+            if before is not None:
+                for (s0, t0), (s1, t1) in zip(before, level, strict=True):
+                    for p in range(len(s0)):
+                        rbf = [torch.exp(-((a[p] - b) ** 2) / 8) for a, b in ((s0, s1), (t0, t1))]
+                        total = total + ((rbf[0] - rbf[1]) ** 2).sum()
+            before = level
+    return total / images
+
+
+@pytest.mark.parametrize("pair", [SAME, ("wrn_16_1", "resnet8")])
+@pytest.mark.parametrize("k", [1, 2])
+def test_kdsvd(pair, k):
+    method, batch, student, _ = make("kdsvd", pair, k=k)
+    loss = value(method, batch)
+    torch.testing.assert_close(loss, naive_kdsvd(batch, k), rtol=1e-6, atol=0)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for n, p in student.named_parameters() if p.grad is not None)
+
+
+def test_kdsvd_refusals():
+    with pytest.raises(ConfigError, match=r"level 1 is \(16, 32, 32\) in the student and \(64, 32, 32\)"):
+        make("kdsvd", WIDER)
+    with pytest.raises(ConfigError, match="k = 62 needs 65 singular vectors"):
+        make("kdsvd", ("resnet8x4", "resnet8x4"), k=62)
+    with pytest.raises(ConfigError, match="k is 0"):
+        KdsvdOptions(k=0)
+
+
+def naive_margin(mean, std):
+    """Mean below 0 of a Gaussian, by numerical integration."""
+    x = torch.linspace(min(mean - 12 * std, -1e-9), 0, 20_001, dtype=torch.float64)
+    density = torch.exp(-(((x - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
+    mass = torch.trapezoid(density, x)
+    return float(torch.trapezoid(x * density, x) / mass) if mass > 0.001 else -3 * std
+
+
+def test_ofd_margins():
+    norm = torch.nn.BatchNorm2d(6).double()
+    norm.weight.data = torch.tensor([1.0, -0.7, 2.0, 0.5, 0.0, 0.0], dtype=torch.float64)
+    norm.bias.data = torch.tensor([0.0, 0.4, -1.0, 3.0, -0.2, 0.3], dtype=torch.float64)
+    found = margins(norm).tolist()
+    expected = [
+        naive_margin(m, abs(s)) for m, s in zip(norm.bias.tolist()[:4], norm.weight.tolist()[:4], strict=True)
+    ]
+    assert found[:4] == pytest.approx(expected, rel=1e-5)
+    assert found[3] == -1.5  # three standard deviations, since less than one value in a thousand is negative
+    assert found[4:] == pytest.approx([-0.2, 0.0], abs=1e-9)  # constant channels: their negative part
+
+
+@pytest.mark.parametrize("pair", [SAME, SMALLER, ("resnet8", "wrn_16_2"), ("resnet8", "vgg8")])
+def test_ofd(pair):
+    method, batch, _, teacher = make("ofd", pair, batch=2)
+    total = 0.0
+    norms = final_norms(teacher)[::-1]
+    for k, (norm, connector) in enumerate(zip(norms, reversed(method.connectors), strict=False)):
+        ours = connector(batch.student.stages_pre[-1 - k])
+        theirs = batch.teacher.stages_pre[-1 - k]
+        size = min(ours.shape[-1], theirs.shape[-1])
+        margin = [
+            naive_margin(m, abs(s)) for m, s in zip(norm.bias.tolist(), norm.weight.tolist(), strict=True)
+        ]
+        level = 0.0
+        for n in range(2):
+            s, t = naive_pool(ours[n], size), naive_pool(theirs[n], size)
+            for c, least in enumerate(margin):
+                target = t[c].clamp_min(least)
+                skipped = (s[c] <= target) & (target <= 0)
+                level = level + ((s[c] - target) ** 2)[~skipped].sum()
+        total = total + level / 2 / 2**k
+    torch.testing.assert_close(value(method, batch), total, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8", "resnet8x4", "resnet18", "resnet50", "wrn_16_2", "vgg8", "vgg13"]
+)
+def test_norms_act_on_the_maps_before_relu(name):
+    """A higher bias lifts the map before ReLU by as much everywhere, and leaves the stages above it alone."""
+    network = networks([name])[0].eval()
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        before = network.taps(x).stages_pre
+        norms = final_norms(network)
+        assert len(norms) == len(before)
+        for i, norm in enumerate(norms):
+            bias = norm.bias.clone()
+            norm.bias += 1
+            after = network.taps(x).stages_pre
+            norm.bias.copy_(bias)
+            torch.testing.assert_close(after[i], before[i] + 1)
+            assert all(torch.equal(*pair) for pair in zip(after[:i], before[:i], strict=True))
+
+
+def test_networks_without_such_norms_are_refused_unless_they_say():
+    for name in ("shufflenetv1", "shufflenetv2", "mobilenetv2"):
+        with pytest.raises(ConfigError, match="no BatchNorm before the last ReLU of each stage"):
+            final_norms(models.build(name))
+    with pytest.raises(ConfigError, match="no BatchNorm before the last ReLU"):
+        make("ofd", ("resnet8", "shufflenetv1"))
+    teacher = models.build("resnet8")
+    teacher.final_norms = lambda: [teacher.layer1[-1].bn2]
+    with pytest.raises(ConfigError, match=r"\[16, 32, 64\], but final_norms gives \[16\]"):
+        get_method("ofd").build(Context(models.build("resnet8"), teacher), OfdOptions())
+
+
 def test_default_weights():
-    defaults = {"fitnet": 100, "at": 1000, "vid": 1, "nst": 50}
+    defaults = {"fitnet": 100, "at": 1000, "vid": 1, "nst": 50, "kdsvd": 1, "ofd": 0.001}
     for name, weight in defaults.items():
         method, *_ = make(name, SAME)
         assert method.weights(0) == method.weights(200) == {name: weight}
@@ -222,7 +386,7 @@ def test_default_weights():
         AtOptions(p=0)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst"])
+@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst", "ofd"])
 @pytest.mark.parametrize("pair", PAIRS)
 def test_gradient_reaches_the_student_and_every_extra_parameter(name, pair):
     method, batch, student, teacher = make(name, pair)
@@ -234,7 +398,7 @@ def test_gradient_reaches_the_student_and_every_extra_parameter(name, pair):
     assert all(p.grad is None for p in teacher.parameters())
 
 
-@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst"])
+@pytest.mark.parametrize("name", ["fitnet", "at", "vid", "nst", "kdsvd", "ofd"])
 def test_bfloat16_taps_give_a_wide_loss(name):
     student, teacher = (models.build(n) for n in SAME)
     entry = get_method(name)

@@ -1,0 +1,172 @@
+"""Self-supervised Knowledge Distillation Using Singular Value Decomposition (Lee et al. 2018, Equations 3 to 5).
+
+How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rkd.errors import ConfigError
+from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.options import Options, at_least
+from rkd.methods.resize import paired
+from rkd.models import tap_shapes
+
+SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
+STEPS = 8  # differentiable steps of the power iteration, each with the fourth power of the matrix
+SQUARINGS = 8  # before them, without gradient
+
+
+@dataclass(frozen=True)
+class KdsvdOptions(Options):
+    """Options of KDSVD; RepDistiller's k. No weight was published with it.
+
+    Attributes:
+        loss_weight: weight against cross-entropy.
+        k: singular vectors of the teacher that are compared.
+    """
+
+    loss_weight: float = 1.0
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("k", self.k, 1)
+
+
+def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first right singular vectors, in channel space, of each image's (positions x channels) matrix.
+
+    By power iteration and deflation: no decomposition, so nothing is read back from a GPU, and gradients are finite.
+    The exact gradient holds 1 / (s_i^2 - s_j^2), without bound for nearly equal singular values; here it is that
+    fraction's geometric series, cut off after 4 x STEPS terms. Vectors of (relatively) vanishing singular values are 0.
+
+    Args:
+        x: (B, C, H, W), float32 or float64.
+        count: at most min(C, H * W).
+
+    Returns:
+        (B, C, count) unit vectors of either sign, and (B, count) singular values, without gradient.
+    """
+    x = x.flatten(2)
+    wider = x.shape[1] > x.shape[2]
+    gram = x.mT @ x if wider else x @ x.mT  # the smaller of the two that share their eigenvalues
+    scale = _trace(gram.detach(), torch.finfo(x.dtype).tiny)
+    gram = gram / scale
+    rounding = 32 * torch.finfo(x.dtype).eps
+    vectors, values = [], []
+    for _ in range(count):
+        vector = _dominant(gram, rounding)
+        vector = torch.where(vector.mT @ gram @ vector > rounding, vector, 0)
+        value = vector.mT @ gram @ vector
+        gram = gram - value * vector @ vector.mT
+        vectors.append(vector)
+        values.append((value * scale).detach().clamp_min(0).sqrt()[:, 0, 0])
+    vectors = torch.cat(vectors, 2)
+    return F.normalize(x @ vectors, dim=1) if wider else vectors, torch.stack(values, 1)
+
+
+def _trace(gram: Tensor, least: float) -> Tensor:
+    """(B, N, N) -> (B, 1, 1), at least `least`."""
+    return gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(least)[:, None, None]
+
+
+def _dominant(gram: Tensor, rounding: float) -> Tensor:
+    """The eigenvector (B, N, 1) of largest eigenvalue of symmetric matrices (B, N, N); what is below `rounding` is not
+    scaled up."""
+    gram = gram / _trace(gram.detach(), rounding)
+    power = gram @ gram
+    power = power @ power
+    with torch.no_grad():
+        limit = power
+        for _ in range(SQUARINGS):
+            limit = limit / _trace(limit, torch.finfo(limit.dtype).tiny)
+            limit = limit @ limit
+        # All columns of a matrix of rank one are parallel: the longest is the most precise.
+        longest = limit.diagonal(dim1=1, dim2=2).argmax(1)[:, None, None].expand(-1, limit.shape[1], 1)
+        vector = F.normalize(limit.gather(2, longest), dim=1)
+    for _ in range(STEPS):
+        vector = F.normalize(power @ vector, dim=1)
+    return vector
+
+
+def upright(vectors: Tensor) -> Tensor:
+    """Vectors (B, C, n), each turned so that its components do not sum to less than 0."""
+    return torch.where(vectors.sum(1, keepdim=True) < 0, -vectors, vectors)
+
+
+def aligned(vectors: Tensor, targets: Tensor) -> Tensor:
+    """For each target (B, C, k) the vector (B, C, n) that is most parallel to it, with the target's sign."""
+    cosine = (vectors.mT @ targets).detach()
+    strength = cosine.abs()
+    choice = torch.where(strength == strength.amax(1, keepdim=True), cosine.sign(), 0)
+    return vectors @ choice
+
+
+class Kdsvd(SingleLoss):
+    """Sum over adjacent stages of squared differences of RBF distances exp(-(a_i - b_j)^2 / 8) between all components
+    of their vectors, a mean over images.
+
+    Vectors are weighted by the teacher's singular values, normalised over the k. A singular vector's sign is arbitrary,
+    and the distance of two stages depends on it; here each teacher vector has components of non-negative sum (which
+    after a ReLU the first one has anyway, up to one common sign) and the student's follow, so the loss does not depend
+    on the device. Stages are paired from the deepest up; sizes may differ, channels may not.
+
+    Args:
+        shapes: (channels, height, width) of student and teacher at each pair of stages.
+        options: see KdsvdOptions.
+
+    Raises:
+        ConfigError: channels that differ, or maps with fewer than k + 3 singular vectors.
+    """
+
+    def __init__(
+        self, shapes: list[tuple[tuple[int, int, int], tuple[int, int, int]]], options: KdsvdOptions
+    ) -> None:
+        super().__init__("kdsvd", options)
+        for level, (s, t) in enumerate(shapes, 1):
+            if s[0] != t[0]:
+                raise ConfigError(
+                    f"kdsvd compares stages of equal channels, but level {level} is {s} in the student and {t} in the "
+                    "teacher; choose a student with the teacher's channels"
+                )
+            for shape, needed in ((s, options.k + SPARE), (t, options.k)):
+                if min(shape[0], shape[1] * shape[2]) < needed:
+                    raise ConfigError(
+                        f"kdsvd with k = {options.k} needs {needed} singular vectors, but level {level} of shape "
+                        f"{shape} has {min(shape[0], shape[1] * shape[2])}; lower k or take larger images"
+                    )
+
+    def loss(self, batch: Batch) -> Tensor:
+        k = self.options.k
+        with no_autocast(batch.student.logits):
+            ours, theirs = [], []
+            for student, teacher in paired(batch.student.stages, batch.teacher.stages):
+                with torch.no_grad():
+                    target, values = leading_vectors(wide(teacher), k)
+                    target, importance = upright(target), F.normalize(values, dim=1)[:, None]
+                vectors, _ = leading_vectors(wide(student), k + SPARE)
+                theirs.append(target * importance)
+                ours.append(aligned(vectors, target) * importance)
+            distances = [
+                (_rbf(*s) - _rbf(*t)).square().sum()
+                for s, t in zip(pairwise(ours), pairwise(theirs), strict=True)
+            ]
+            return torch.stack(distances).sum() / len(batch.labels)
+
+
+def _rbf(a: Tensor, b: Tensor) -> Tensor:
+    """(B, C_a, k) and (B, C_b, k) -> (B, C_a, C_b, k)."""
+    return torch.exp(-(a[:, :, None] - b[:, None]).square() / 8)
+
+
+@register_method("kdsvd", KdsvdOptions, "KDSVD")
+def build_kdsvd(context: Context, options: KdsvdOptions) -> Kdsvd:
+    """KDSVD for the pair in `context`."""
+    student, teacher = (tap_shapes(n, context.image_size).stages for n in (context.student, context.teacher))
+    return Kdsvd(paired(student, teacher), options)
