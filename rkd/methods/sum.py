@@ -56,7 +56,9 @@ def _part(part: Any) -> Part:
     if isinstance(part, Mapping):
         part = Part(**part)
     kind = get_single(part.method).options
-    options = kind(**part.options) if isinstance(part.options, Mapping) else part.options
+    options = part.options
+    if isinstance(options, Mapping):  # as JSON and YAML have them, with lists
+        options = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
     if not isinstance(options, kind):
         raise ConfigError(f"method {part.method!r} takes {kind.__name__}, not {type(options).__name__}")
     return Part(part.method, options)
