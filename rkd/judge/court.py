@@ -77,17 +77,18 @@ def judge(
     )
 
 
-def is_published_setting(config: RunConfig) -> bool:
-    """Whether a run, and the run of its teacher, is of the published length on the whole of CIFAR-100."""
+def is_published_setting(
+    config: RunConfig, epochs: int = PUBLISHED_EPOCHS, names: tuple[str, ...] = ("cifar100",)
+) -> bool:
+    """Whether a run, and the run of its teacher, is at least that long, on the whole of one of these data sets."""
     data = config.data
-    whole = (
-        data.name == "cifar100"
-        and data.train_images is None
-        and data.test_images is None
-        and not data.holdout
-    )
+    whole = data.name in names and data.train_images is None and data.test_images is None and not data.holdout
     teacher = config.teacher.run if config.teacher else None
-    return whole and config.epochs >= PUBLISHED_EPOCHS and (teacher is None or is_published_setting(teacher))
+    return (
+        whole
+        and config.epochs >= epochs
+        and (teacher is None or is_published_setting(teacher, epochs, names))
+    )
 
 
 class _Bench:

@@ -18,7 +18,7 @@ from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge.court import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record
-from rkd.report import figures, tables
+from rkd.report import figures, grid, tables
 from rkd.report.book import write_mark
 from rkd.report.book.execution import VARIATION
 from rkd.report.diagrams import show
@@ -97,10 +97,12 @@ class Page:
         text = f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         return HTML(f'<p class="rkd-note">{text}</p>')
 
-    def table(self) -> HTML:
-        """Published against measured."""
+    def table(self, folded: bool = False) -> HTML:
+        """Published against measured, one row per line; `folded` away under a heading where lines are many."""
         columns = self._recorded()
         table = tables.result_table(self.lines, self._done(), columns, self._here())
+        if folded:
+            return HTML(tables.folded("Every line, with its notes", table) + self._about_recorded(columns))
         return HTML(table + self._about_recorded(columns) + self._differences())
 
     def figure(self) -> object:
@@ -117,12 +119,35 @@ class Page:
         )
         return show(drawn, f"{self.chapter.title}. Measured means: {said or 'nothing measured'}.")
 
-    def curves(self) -> object:
-        """Accuracies and losses of every epoch, to be explored."""
+    def grid(self, which: str = "last", means: Mapping[str, str] | None = None) -> HTML:
+        """Methods against pairs, measured above published; see `rkd.report.grid.grid_table`."""
+        return HTML(grid.grid_table(*self._sides(), which, means) + self._differences())
+
+    def gains(self, which: str = "last") -> object:
+        """Gains over the student alone, one row per method, at the "last" or "best" epoch."""
+        here, paper = self._sides()
+        drawn = grid.gain_plot(here, paper, self._here(), which, together=self._is_evidence())
+        return show(
+            drawn, f"{self.chapter.title}. Measured mean gains in points: {grid.gains_in_words(here, which)}."
+        )
+
+    def deployed(self) -> HTML:
+        """Reparameterised students as trained and as deployed."""
+        from rkd.report.deployed import deployed_table, reports
+
+        self._done()
+        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        return HTML(deployed_table(reports(executor, [run for line in self.lines for run in line.runs])))
+
+    def curves(self, groups: int | None = None) -> object:
+        """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of lines only, where given
+        (a chapter of very many lines)."""
         from rkd.report.interactive.curves import curves
 
         records = {record.id: record for m in self._done().values() for record in m.records}
-        return curves(self.lines, records, f"Training curves, {self._here()}")
+        shown = list(dict.fromkeys(line.group for line in self.lines))[:groups]
+        lines = [line for line in self.lines if line.group in shown]
+        return curves(lines, records, f"Training curves, {self._here()}")
 
     def quoted_baselines(self) -> HTML:
         """Accuracies of other methods that the [Re] paper quotes beside its own."""
@@ -174,9 +199,25 @@ class Page:
             raise RkdError("call page.run() before this cell")
         return self.measured
 
+    def _sides(self) -> tuple[grid.Side, grid.Side]:
+        """This execution, and the paper profile with what is recorded of it."""
+        lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of("paper")))
+        store = store_for("paper")
+        recorded = {
+            line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
+            for line in lines
+        }
+        return grid.side_of(self.lines, self._done()), grid.side_of(lines, recorded)
+
     def _is_evidence(self) -> bool:
-        """Whether every run is of the published length, on the whole of CIFAR-100."""
-        return all(is_published_setting(run) for line in self.lines for run in line.runs)
+        """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
+        return all(
+            is_published_setting(
+                run, load_recipe(line.recipe or self.recipe)["epochs"], self.chapter.datasets
+            )
+            for line in self.lines
+            for run in line.runs
+        )
 
     def _here(self) -> str:
         return f"profile {Path(self.settings.profile).stem}"
@@ -251,7 +292,8 @@ class Page:
         run = self.lines[-1].runs[0]
         length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
-        what = f"{length} on {images} of {DATA_SETS.get(run.data.name, run.data.name)}"
+        sets = dict.fromkeys(run.data.name for line in self.lines for run in line.runs)
+        what = f"{length} on {images} of {' and '.join(DATA_SETS.get(name, name) for name in sets)}"
         if self._is_evidence():
             kind, text = "paper", f"The published setting: {what}. These numbers are evidence."
         elif Path(self.settings.profile).stem == "smoke":

@@ -205,3 +205,8 @@ def table_of(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
 def scrolling(table: str) -> str:
     """A table in a box that scrolls where the page is too narrow, by keyboard too."""
     return f'<div class="rkd-scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
+
+
+def folded(heading: str, content: str) -> str:
+    """Content that opens by a click on its heading."""
+    return f"<details><summary>{html.escape(heading)}</summary>{content}</details>"

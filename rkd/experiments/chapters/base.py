@@ -69,6 +69,7 @@ class Chapter:
         recipe: taken unless another is asked for.
         make_lines: builds the lines under given settings.
         one_pair: whether all lines are about the settings' pair (not the pairs of a table).
+        datasets: that the claim is about.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Chapter:
     recipe: str
     make_lines: Callable[[Builder], list[Line]]
     one_pair: bool = True
+    datasets: tuple[str, ...] = ("cifar100",)
 
     def lines(self, settings: Settings) -> list[Line]:
         """All lines of the table.

@@ -54,6 +54,7 @@ source's code does. The networks have a 7x7 stem, the teacher stays in training 
 is left out, as there.""",
     recipe="knowledge_distillation",
     one_pair=False,
+    datasets=DATASETS,
 )
 def soft_targets_and_attention(builder: Builder) -> list[Line]:
     lines: list[Line] = []
