@@ -18,11 +18,12 @@ from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge.court import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record
-from rkd.report import figures, grid, tables
+from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.book.execution import VARIATION
 from rkd.report.diagrams import show
 from rkd.report.differences import difference_table
+from rkd.report.grid import Side, gain_plot, gains_in_words, grid_table, side_of
 from rkd.report.summary import Measured, measure, measure_values
 from rkd.report.verdicts import chapter_box
 from rkd.training import Engine
@@ -121,14 +122,14 @@ class Page:
 
     def grid(self, which: str = "last", means: Mapping[str, str] | None = None) -> HTML:
         """Methods against pairs, measured above published; see `rkd.report.grid.grid_table`."""
-        return HTML(grid.grid_table(*self._sides(), which, means) + self._differences())
+        return HTML(grid_table(*self._sides(), which, means) + self._differences())
 
     def gains(self, which: str = "last") -> object:
         """Gains over the student alone, one row per method, at the "last" or "best" epoch."""
         here, paper = self._sides()
-        drawn = grid.gain_plot(here, paper, self._here(), which, together=self._is_evidence())
+        drawn = gain_plot(here, paper, self._here(), which, together=self._is_evidence())
         return show(
-            drawn, f"{self.chapter.title}. Measured mean gains in points: {grid.gains_in_words(here, which)}."
+            drawn, f"{self.chapter.title}. Measured mean gains in points: {gains_in_words(here, which)}."
         )
 
     def deployed(self) -> HTML:
@@ -199,7 +200,7 @@ class Page:
             raise RkdError("call page.run() before this cell")
         return self.measured
 
-    def _sides(self) -> tuple[grid.Side, grid.Side]:
+    def _sides(self) -> tuple[Side, Side]:
         """This execution, and the paper profile with what is recorded of it."""
         lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of("paper")))
         store = store_for("paper")
@@ -207,7 +208,7 @@ class Page:
             line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
             for line in lines
         }
-        return grid.side_of(self.lines, self._done()), grid.side_of(lines, recorded)
+        return side_of(self.lines, self._done()), side_of(lines, recorded)
 
     def _is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
