@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rkd.experiments.chapters import Line
+from rkd.experiments.chapters.modreduce import is_aggregation
 from rkd.methods.modreduce import STUDENTS
 from rkd.records import Record
 from rkd.report.diagrams import Drawing, show
@@ -79,7 +80,7 @@ def students_table(page: Page) -> HTML:
 def weights_figure(page: Page) -> Drawing:
     """Shares of the three students in the group over time, one panel per aggregation, and the share of online
     learning; thin lines are seeds, thick ones their mean."""
-    lines = [line for line in _modreduce_lines(page.lines) if line.group.startswith("Aggregations")]
+    lines = [line for line in page.lines if is_aggregation(line)]
     return show(
         _panels(lines, page.measured),
         f"Shares of the students in the group over the epochs. {_said(lines, page.measured)}",
@@ -107,7 +108,7 @@ def _panels(lines: Sequence[Line], measured: Mapping[str, Measured]) -> Figure:
 
 
 def _panel(ax: Axes, line: Line, records: Sequence[Record]) -> None:
-    ax.set_title(line.label, fontsize=11)
+    ax.set_title(line.label.removeprefix("ModReduce, "), fontsize=11)
     ax.axhline(1 / 3, color=INK, linewidth=0.8, linestyle=":", label="one third")
     for name in STUDENTS:
         series = [record.curves[f"weight_{name}"] for record in records]
@@ -145,16 +146,10 @@ def _said(lines: Sequence[Line], measured: Mapping[str, Measured]) -> str:
     return "; ".join(parts) + "." if parts else "Nothing measured."
 
 
-def _modreduce_lines(lines: Iterable[Line]) -> list[Line]:
-    """Lines of ModReduce; one whose runs an earlier one has is left out, unless it stands among the aggregations."""
-    lines = list(lines)
+def _modreduce_lines(lines: Sequence[Line]) -> list[Line]:
+    """Lines of ModReduce; one whose runs an earlier one has is left out."""
     repeated = same_runs(lines)
-    return [
-        line
-        for line in lines
-        if line.runs[0].method == "modreduce"
-        and (line.key not in repeated or line.group.startswith("Aggregations"))
-    ]
+    return [line for line in lines if line.runs[0].method == "modreduce" and line.key not in repeated]
 
 
 def _finished(measured: Measured) -> list[Record]:

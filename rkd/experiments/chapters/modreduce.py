@@ -70,8 +70,7 @@ def _line(
     runs = tuple(
         builder.distilled(teacher, student, seed, method, options, own=own) for seed in builder.settings.seeds
     )
-    more.setdefault("group", pair_group(teacher, student))
-    return Line(f"{pair_key(teacher, student)}{key}", label, runs, **more)
+    return Line(f"{pair_key(teacher, student)}{key}", label, runs, pair_group(teacher, student), **more)
 
 
 def _experiment(builder: Builder, pair: tuple[str, str]) -> list[Line]:
@@ -97,12 +96,17 @@ def _experiment(builder: Builder, pair: tuple[str, str]) -> list[Line]:
     return lines
 
 
+def is_aggregation(line: Line) -> bool:
+    """Whether a line is one of `aggregation_lines`."""
+    return line.key.rpartition("-modreduce-")[2] in AGGREGATIONS
+
+
 def aggregation_lines(builder: Builder, pair: tuple[str, str]) -> list[Line]:
     """The ways to make one group of three students, on one pair; synchronous."""
     return [
         _line(
-            builder, pair, f"modreduce-{name}", AGGREGATED[name][0], "modreduce", {"aggregation": name}, own=True,
-            group=f"Aggregations, {pair_group(*pair)}", note=AGGREGATED[name][1],
+            builder, pair, f"modreduce-{name}", f"ModReduce, {AGGREGATED[name][0]}", "modreduce",
+            {"aggregation": name}, own=True, note=AGGREGATED[name][1],
         )
         for name in AGGREGATIONS
     ]  # fmt: skip
@@ -125,7 +129,10 @@ the last figure shows what is left of them.""",
 )
 def modreduce(builder: Builder) -> list[Line]:
     pairs = [(canonical(teacher), canonical(student)) for teacher, student in chosen_pairs(builder, PAIRS)]
-    lines = [line for pair in pairs for line in _experiment(builder, pair)]
-    if "modreduce" in (builder.settings.methods or ("modreduce",)):
-        lines += aggregation_lines(builder, AGGREGATED_PAIR if AGGREGATED_PAIR in pairs else pairs[0])
+    aggregated = AGGREGATED_PAIR if AGGREGATED_PAIR in pairs else pairs[0]
+    lines: list[Line] = []
+    for pair in pairs:
+        lines += _experiment(builder, pair)
+        if pair == aggregated and "modreduce" in (builder.settings.methods or ("modreduce",)):
+            lines += aggregation_lines(builder, pair)
     return lines

@@ -1,0 +1,132 @@
+"""The chapter on ModReduce: its lines, its table of students, its figure of weights."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from rkd import claims
+from rkd.experiments.chapters.base import Line
+from rkd.experiments.chapters.modreduce import PAIRS, is_aggregation, modreduce
+from rkd.experiments.settings import resolve
+from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions
+from rkd.models import canonical
+from rkd.records import Record
+from rkd.report.modreduce import best_student, students_table, weights_figure
+from rkd.report.summary import measure
+from rkd.training import RunConfig, TeacherConfig
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return {line.key: line for line in modreduce.lines(resolve("modreduce", {"profile": "paper"}))}
+
+
+def test_each_published_figure_has_its_line(paper):
+    """Every row of the source's table, by the key its pair and method give, with the printed value among its line's."""
+    keys = {
+        "teacher": "teacher", "student baseline": "student", "KD (Hinton)": "kd", "SemCKD": "semckd", "CRD": "crd",
+        "ModReduce": "modreduce",
+    }  # fmt: skip
+    rows = claims.load(source="modreduce", metric="top1_acc_percent")
+    assert len(rows) == 15 * 6
+    for row in rows.itertuples():
+        line = paper[f"{canonical(row.student)}-{canonical(row.teacher)}-{keys[row.method]}"]
+        assert row.number in [p.value for p in line.published]
+        if row.method == "ModReduce":
+            assert paper[f"{line.key}-asynchronous"].published == line.published
+    assert len(paper) == 15 * 7 + 5 == len(PAIRS) * 7 + len(AGGREGATIONS)
+
+
+def test_runs_are_those_of_the_source(paper):
+    for teacher, student in PAIRS:
+        for key in ("kd", "semckd", "crd", "modreduce", "modreduce-asynchronous"):
+            run = paper[f"{student}-{teacher}-{key}"].runs[0]
+            small = "mobilenet" in student or "shufflenet" in student
+            assert (run.network, run.epochs) == (student, 240)
+            assert run.optimiser.lr == (0.01 if small else 0.05) and not run.optimiser.nesterov
+            assert (run.ce_weight, run.teacher.batch_norm) == (0.0 if "modreduce" in key else 1.0, "running")
+    pair = "resnet20-resnet56-"
+    assert paper[f"{pair}modreduce"].runs[0].options == ModReduceOptions()
+    assert paper[f"{pair}modreduce-asynchronous"].runs[0].options == ModReduceOptions(cutoff_epochs=220)
+    parts = {part.method: part.options.loss_weight for part in paper[f"{pair}crd"].runs[0].options.parts}
+    assert parts == {"crd": 0.8, "kd": 1.0}
+    for name in AGGREGATIONS:
+        assert paper[f"{pair}modreduce-{name}"].runs[0].options.aggregation == name
+    assert [line.key.rpartition("-")[2] for line in paper.values() if is_aggregation(line)] == list(
+        AGGREGATIONS
+    )
+    assert paper[f"{pair}modreduce"].runs == paper[f"{pair}modreduce-wavg"].runs
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4, 6, 12, 30, 240])
+def test_an_asynchronous_run_of_any_length_ends_online(epochs):
+    s = resolve(
+        "modreduce", {"profile": "smoke", "epochs": epochs, "pairs": [["resnet14", "resnet8"]], "seeds": [0]}
+    )
+    line = next(line for line in modreduce.lines(s) if line.key.endswith("asynchronous"))
+    late = epochs - line.runs[0].options.cutoff_epochs
+    assert late >= 1 and late == pytest.approx(epochs / 12, abs=1)
+    assert f"the last {late} of {epochs} epochs" in line.note
+
+
+def test_a_choice_of_methods(paper):
+    lines = modreduce.lines(
+        resolve("modreduce", {"profile": "paper", "methods": ["crd"], "pairs": [list(PAIRS[0])]})
+    )
+    assert [line.key.rpartition("-")[2] for line in lines] == ["teacher", "student", "crd"]
+
+
+def record(seed, response, relational, feature, group, status="finished"):
+    """Of a run of two epochs; each argument is (accuracy after the first, after the last)."""
+    config = RunConfig(
+        "resnet8", seed=seed, epochs=2, method="modreduce", options=ModReduceOptions(), ce_weight=0.0,
+        teacher=TeacherConfig(run=RunConfig("resnet14", epochs=2)),
+    )  # fmt: skip
+    curves = {"test_accuracy": list(response), "online_share": [0.1, 0.2]}
+    result = {"last_accuracy": response[1], "best_accuracy": max(response)}
+    for name, values in (("relational", relational), ("feature", feature), ("group", group)):
+        result |= {f"last_accuracy_{name}": values[1], f"best_accuracy_{name}": max(values)}
+    curves |= {
+        f"weight_{name}": [1 / 3, 0.2 + i / 10]
+        for i, name in enumerate(("response", "relational", "feature"))
+    }
+    return Record(config, status, curves, result, {}, {})
+
+
+def page_of(*records):
+    runs = tuple(r.config for r in records) or (record(0, *[(1.0, 2.0)] * 4).config,)
+    line = Line("resnet8-resnet14-modreduce-wavg", "ModReduce, W_Avg", runs, "a pair")
+    return SimpleNamespace(lines=[line], measured={line.key: measure(line, {r.id: r for r in records})})
+
+
+def test_table_of_students_by_hand():
+    records = [
+        record(0, (10.0, 20.0), (35.0, 30.0), (25.0, 24.0), (40.0, 50.0)),
+        record(1, (10.0, 22.0), (31.0, 28.0), (20.0, 29.0), (40.0, 52.0)),
+    ]
+    assert best_student(records[0], "last") == ("relational", 30.0)
+    assert best_student(records[1], "last") == ("feature", 29.0)
+    assert best_student(records[1], "best") == ("relational", 31.0)
+    html = students_table(page_of(*records)).data
+    numbers = re.findall(r'rkd-number">([^<]+)<', html)
+    assert numbers == [
+        "21.00 ± 1.41", "29.00 ± 1.41", "26.50 ± 3.54", "51.00 ± 1.41", "29.50 ± 0.71", "33.00 ± 2.83"
+    ]  # fmt: skip
+    assert "relational 2" in html
+
+
+def test_what_is_missing_is_said():
+    assert students_table(page_of()).data.count("missing</span>") == 6
+    diverged = record(0, *[(1.0, 2.0)] * 4, status="diverged")
+    assert students_table(page_of(diverged)).data.count("diverged</span>") == 6
+    assert "Nothing measured" in weights_figure(page_of()).alt
+
+
+def test_figure_of_weights_draws_what_records_hold():
+    drawn = weights_figure(page_of(record(0, *[(1.0, 2.0)] * 4), record(1, *[(1.0, 2.0)] * 4)))
+    assert "ends at response 0.20, relational 0.30, feature 0.40" in drawn.alt
+    (ax,) = [ax for ax in drawn.figure.axes if ax.get_title() == "W_Avg"]
+    lines = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
+    assert lines["relational student"] == pytest.approx([1 / 3, 0.3])
+    assert lines["online share (PCL: weight)"] == [0.1, 0.2]
