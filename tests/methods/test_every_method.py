@@ -1,6 +1,7 @@
-"""What every registered method must do: train all it owns, resume to the bit, not depend on its company, be recorded."""
+"""What every registered method must do: train all it owns, resume to the bit, not depend on company, be recorded."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -13,12 +14,13 @@ from rkd.experiments.execute import Executor
 from rkd.methods import get_method, method_names
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
-from rkd.training import FrozenTeacher, Learner, RunConfig, checkpoint, train
+from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
 from rkd.training.learner import build_method, build_network
 
 SUMS = ("at+kd", "crd+kd", "reviewkd+kd", "ab+kd")
-# What would make a run long: stages of one epoch, few negatives.
+# What would make a run long (stages of one epoch, few negatives), or leave the first epoch without its loss.
 SMALL = {
+    "reviewkd": {"warmup_epochs": 0},
     "ab": {"init_epochs": 1},
     "ft": {"init_epochs": 1},
     "fsp": {"init_epochs": 1},
@@ -51,13 +53,37 @@ def config_of(case, **values):
     return tiny_review(method=method, options=options_of(method, options), batch_norm="running", **values)
 
 
+@functools.cache
+def images_of(config):
+    return data.load(config)
+
+
+@functools.cache
+def teacher_of(teacher, precision):
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    numbers = arithmetic(precision, torch.device("cpu"))
+    return FrozenTeacher(build_network(teacher.run, 100).to(dtype), teacher.batch_norm, numbers)
+
+
 def make_learner(config):
+    """A learner, its teacher (shared: it has no state) and its images."""
     dtype = torch.float64 if config.precision == "fp64" else torch.float32
-    images = data.load(config.data)
-    student, teacher = build_network(config, 100), build_network(config.teacher.run, 100)
+    images, teacher = images_of(config.data), build_network(config.teacher.run, 100)
+    student = build_network(config, 100)
     method = build_method(config, student, teacher, 32, 100, len(images.train_y), images.train_y)
     learner = Learner(config, student.to(dtype), method.to(dtype))
-    return learner, FrozenTeacher(teacher.to(dtype), config.teacher.batch_norm, learner.arithmetic), images
+    return learner, teacher_of(config.teacher, config.precision), images
+
+
+class StopAfter:
+    """A `stop` that lets so many steps and evaluations happen."""
+
+    def __init__(self, pieces):
+        self.left = pieces
+
+    def __call__(self, needed):
+        self.left -= 1
+        return self.left < 0
 
 
 def state_of(learner):
@@ -69,9 +95,9 @@ def state_of(learner):
 
 @pytest.mark.parametrize("case", CASES)
 def test_training_changes_every_parameter_it_owns(case):
-    """Over the stages and one epoch of the main training, each trainable parameter of student and method moves; and every
-    loss is finite and registered under its name."""
-    config = config_of(case, epochs=1, data=tiny_data(train_images=128))
+    """Over the stages and one epoch of the main training, each trainable parameter of student and method moves; and
+    every loss is finite and recorded under its name."""
+    config = config_of(case, epochs=1, data=tiny_data(train_images=128, test_images=10))
     learner, teacher, images = make_learner(config)
     before = {
         name: p.detach().clone()
@@ -96,8 +122,8 @@ def test_training_changes_every_parameter_it_owns(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
-    """Stopped between two steps of every epoch and continued by a fresh process' objects."""
-    config = config_of(case, data=tiny_data(train_images=96, test_images=20), batch_size=32, precision="fp64")
+    """Stopped after every other step, within epochs and between them, and continued by fresh objects."""
+    config = config_of(case, data=tiny_data(train_images=48, test_images=10), batch_size=32, precision="fp64")
     whole, teacher, images = make_learner(config)
     assert train([whole], images, teacher)
     state, calls = None, 0
@@ -105,8 +131,7 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
         part, teacher, images = make_learner(config)
         if state is not None:
             part.load_state(state)
-        left = [2]  # steps and evaluations of this piece
-        done = train([part], images, teacher, stop=lambda needed: left.append(left.pop() - 1) or left[0] < 0)
+        done = train([part], images, teacher, stop=StopAfter(2))
         path = tmp_path / "checkpoint.pt"
         checkpoint.save(part.state(), path)
         state = checkpoint.load(path)
@@ -179,7 +204,7 @@ def test_sums_check_themselves():
 
 def test_a_sum_is_the_sum_of_its_parts():
     """Same seeds, one step's losses: of the sum, and of each method alone."""
-    together, teacher, images = make_learner(config_of("at+kd", precision="fp64"))
+    together, teacher, _ = make_learner(config_of("at+kd", precision="fp64"))
     x = torch.randn(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.arange(8)
     losses, _ = together.losses(x, y, y, teacher.taps(x))
