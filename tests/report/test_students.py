@@ -9,7 +9,7 @@ from rkd import claims
 from rkd.experiments.chapters.base import Line
 from rkd.experiments.chapters.modreduce import PAIRS, is_aggregation, modreduce
 from rkd.experiments.settings import resolve
-from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions
+from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
 from rkd.records import Record
 from rkd.report.modreduce import best_student, students_table, weights_figure
@@ -68,6 +68,17 @@ def test_an_asynchronous_run_of_any_length_ends_online(epochs):
     late = epochs - line.runs[0].options.cutoff_epochs
     assert late >= 1 and late == pytest.approx(epochs / 12, abs=1)
     assert f"the last {late} of {epochs} epochs" in line.note
+
+
+@pytest.mark.parametrize("epochs", [1, 6, 12, 30, 120, 240])
+def test_the_share_of_a_synchronous_run_of_any_length_ends_where_the_long_one_does(epochs):
+    s = resolve(
+        "modreduce", {"profile": "smoke", "epochs": epochs, "pairs": [["resnet14", "resnet8"]], "seeds": [0]}
+    )
+    for line in modreduce.lines(s):
+        if line.key.endswith(("-modreduce", "-fc")):
+            shares = [online_share(epoch, line.runs[0].options) for epoch in range(epochs)]
+            assert shares == sorted(shares) and shares[-1] == pytest.approx(0.7)
 
 
 def test_a_choice_of_methods(paper):

@@ -6,7 +6,7 @@ from typing import Any
 from rkd.experiments.chapters.base import Line, chapter
 from rkd.experiments.chapters.cells import chosen_pairs, pair_context, pair_group, pair_key, printed
 from rkd.experiments.recipes import Builder
-from rkd.methods.modreduce import AGGREGATIONS
+from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions
 from rkd.models import canonical
 
 PAIRS = (
@@ -56,6 +56,13 @@ def cutoff(builder: Builder) -> int:
     return CUTOFF if round(CUTOFF * epochs / whole) < epochs else (epochs - 1) * whole // epochs
 
 
+def growth_steps(builder: Builder) -> int:
+    """How often the online share grows in these runs: 24 times in 240 epochs, every 10; in shorter ones as often as
+    their scaled interval fits, so that it ends at the same share, by the released code's own rule."""
+    every = max(1, round(ModReduceOptions.growth_epochs * builder.epochs / builder.recipe["epochs"]))
+    return max(1, builder.epochs // every)
+
+
 def _line(
     builder: Builder,
     pair: tuple[str, str],
@@ -67,6 +74,8 @@ def _line(
     **more: Any,
 ) -> Line:
     teacher, student = pair
+    if method == "modreduce":
+        options = {"growth_steps": growth_steps(builder), **(options or {})}
     runs = tuple(
         builder.distilled(teacher, student, seed, method, options, own=own) for seed in builder.settings.seeds
     )

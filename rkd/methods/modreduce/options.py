@@ -35,7 +35,8 @@ class ModReduceOptions(Options):
         peer_temperature: of distillation from running means ("pcl").
         online_start, online_weight, growth_steps, growth_epochs: a synchronous share is multiplied by
             (online_weight / online_start) ** (1 / growth_steps) at epoch 0 and every `growth_epochs` after it, up to
-            online_weight. An asynchronous one is online_weight.
+            online_weight (the released code has growth_steps = epochs // growth_epochs). An asynchronous one is
+            online_weight.
         ramp_epochs: how long the weight of what students say rises ("pcl").
         mean_decay: largest decay of the running means ("pcl").
         aggregator_lr: constant learning rate of the aggregator; its momentum and weight decay are the run's.
