@@ -2,11 +2,14 @@
 
 # Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
 from rkd.methods import (  # noqa: F401
+    ab,
     at,
     cc,
     crd,
     dkd,
     fitnet,
+    fsp,
+    ft,
     kd,
     kdrefine,
     kdsvd,

@@ -1,0 +1,105 @@
+"""Knowledge Transfer via Distillation of Activation Boundaries (Heo et al. 2019, Equation 5).
+
+A stage of its own before the main training teaches on which side of its ReLUs each response lies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.fitnet import Shape, regressor
+from rkd.methods.numeric import wide
+from rkd.methods.options import Options, Stage, at_least, positive
+from rkd.methods.resize import match, paired
+from rkd.models import tap_shapes
+
+
+@dataclass(frozen=True)
+class AbOptions(Options):
+    """Options of AB; RepDistiller's values (`-b 1`, which there has no effect).
+
+    Attributes:
+        loss_weight: weight against cross-entropy in the main training, with `keep` alone.
+        init_epochs: length of the stage "ab", in which this is the only loss.
+        margin: how far beyond the boundary a response is pushed.
+        keep: whether the loss goes on in the main training; False, as in the paper and RepDistiller: plain
+            cross-entropy there, at no cost.
+    """
+
+    loss_weight: float = 1.0
+    init_epochs: int = 30
+    margin: float = 1.0
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("init_epochs", self.init_epochs, 1)
+        positive("margin", self.margin)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("ab", self.init_epochs, ("ab",)),)
+
+    def unread(self) -> set[str]:
+        return set() if self.keep else {"loss_weight"}
+
+
+def boundary_distance(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
+    """Squared distances to the margin of responses that are not beyond it on the teacher's side, a sum over elements.
+
+    Args:
+        student, teacher: before ReLU, of one shape.
+        margin: a response should be above it where the teacher's is positive, and below its negative elsewhere.
+    """
+    side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
+    return (margin - side * student).clamp_min(0).square().sum()
+
+
+class Ab(SingleLoss):
+    """Distances of the maps before ReLU, summed over elements and averaged over images, times 3/1000, halved with every
+    stage below the deepest.
+
+    Student maps of another shape than the teacher's pass a trained convolution and BatchNorm (FitNet's regressor
+    without its ReLU). Stages are paired from the deepest up. In the stage the student's maps are trained, its
+    classifier is not.
+
+    Args:
+        shapes: (channels, height, width) of student and teacher at each pair of stages.
+        options: see AbOptions.
+    """
+
+    def __init__(self, shapes: list[tuple[Shape, Shape]], options: AbOptions) -> None:
+        super().__init__("ab", options)
+        self.connectors = nn.ModuleList(
+            nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in shapes
+        )
+
+    def distance(self, batch: Batch) -> Tensor:
+        """The loss of one batch, a scalar."""
+        pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
+        total = 0.0
+        for level, (connector, (student, teacher)) in enumerate(zip(self.connectors, pairs, strict=True)):
+            student, teacher = match(wide(connector(student)), wide(teacher))
+            distance = boundary_distance(student, teacher, self.options.margin)
+            total = total + distance / 2 ** (len(pairs) - 1 - level)
+        return total * (3 / 1000 / len(batch.labels))
+
+    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
+        return {"ab": self.distance(batch)}
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.distance(batch) if self.options.keep else batch.student.logits.new_zeros(())
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ab": self.options.loss_weight if self.options.keep else 0.0}
+
+
+@register_method("ab", AbOptions, "AB")
+def build_ab(context: Context, options: AbOptions) -> Ab:
+    """AB for the pair in `context`."""
+    student, teacher = (
+        tap_shapes(n, context.image_size).stages_pre for n in (context.student, context.teacher)
+    )
+    return Ab(paired(student, teacher), options)

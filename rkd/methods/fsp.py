@@ -1,0 +1,116 @@
+"""A Gift from Knowledge Distillation (Yim et al. 2017, Equations 1 and 2): the flow of the solution procedure.
+
+How a network gets from one map to the next: inner products of their channels over positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rkd.errors import ConfigError
+from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.fitnet import Shape
+from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.options import Options, Stage, at_least, one_of
+from rkd.methods.resize import match, paired
+from rkd.models import tap_shapes
+from rkd.models.taps import Taps
+
+SCHEDULES = ("two_stage", "single_stage")
+
+
+@dataclass(frozen=True)
+class FspOptions(Options):
+    """Options of FSP; RepDistiller's values (`-b 50`, which there has no effect).
+
+    Attributes:
+        loss_weight: weight against cross-entropy, in "single_stage" alone.
+        schedule: "two_stage" (paper, RepDistiller): a stage "fsp" with the sum over transitions as its only loss, then
+            plain cross-entropy. "single_stage" (KnowledgeDistillation, with weight 1): together with cross-entropy, as
+            the mean over transitions divided once more by their number (there three: a ninth of the sum).
+        init_epochs: length of the stage, in "two_stage" alone.
+    """
+
+    loss_weight: float = 50.0
+    schedule: str = "two_stage"
+    init_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("schedule", self.schedule, SCHEDULES)
+        at_least("init_epochs", self.init_epochs, 1)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("fsp", self.init_epochs, ("fsp",)),) if self.schedule == "two_stage" else ()
+
+    def unread(self) -> set[str]:
+        return {"loss_weight"} if self.schedule == "two_stage" else {"init_epochs"}
+
+
+def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
+    """Mean over positions of products of channels, (B, C_l, C_u); the larger map is average-pooled to the smaller.
+
+    Args:
+        lower, upper: (B, C_l, H_l, W_l) and (B, C_u, H_u, W_u).
+    """
+    lower, upper = (x.flatten(2) for x in match(lower, upper))
+    return lower @ upper.mT / lower.shape[2]
+
+
+class Fsp(SingleLoss):
+    """Mean squared differences of student and teacher FSP matrices, per transition between adjacent maps, from the stem
+    to the deepest stage. Maps are paired from the deepest up. In the stage the student's maps are trained, its
+    classifier is not.
+
+    Args:
+        shapes: (channels, height, width) of student and teacher at each pair of maps.
+        options: see FspOptions.
+
+    Raises:
+        ConfigError: maps of different channels, whose matrices cannot be compared.
+    """
+
+    def __init__(self, shapes: list[tuple[Shape, Shape]], options: FspOptions) -> None:
+        super().__init__("fsp", options)
+        for level, (s, t) in enumerate(shapes):
+            if s[0] != t[0]:
+                raise ConfigError(
+                    f"fsp compares maps of equal channels, but map {level} is {s} in the student and {t} in the "
+                    "teacher; choose a student with the teacher's channels"
+                )
+
+    def transitions(self, batch: Batch) -> Tensor:
+        """(T,), the mean squared difference of each transition."""
+        pairs = paired(_maps(batch.student), _maps(batch.teacher))
+        with no_autocast(batch.student.logits):
+            return torch.stack([
+                F.mse_loss(fsp_matrix(wide(s0), wide(s1)), fsp_matrix(wide(t0), wide(t1)))
+                for (s0, t0), (s1, t1) in pairwise(pairs)
+            ])  # fmt: skip
+
+    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
+        return {"fsp": self.transitions(batch).sum()}
+
+    def loss(self, batch: Batch) -> Tensor:
+        if self.options.schedule == "two_stage":
+            return batch.student.logits.new_zeros(())
+        each = self.transitions(batch)
+        return each.mean() / len(each)
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"fsp": 0.0 if self.options.schedule == "two_stage" else self.options.loss_weight}
+
+
+def _maps(taps: Taps) -> tuple[Tensor, ...]:
+    return (taps.stem, *taps.stages)
+
+
+@register_method("fsp", FspOptions, "FSP")
+def build_fsp(context: Context, options: FspOptions) -> Fsp:
+    """FSP for the pair in `context`."""
+    shapes = (tap_shapes(n, context.image_size) for n in (context.student, context.teacher))
+    return Fsp(paired(*((s.stem, *s.stages) for s in shapes)), options)

@@ -1,0 +1,242 @@
+"""AB, FT and FSP: their losses against naive loops, their stages, and who learns in which of them."""
+
+import pytest
+import torch
+from test_map_methods import SAME, WIDER, count, make, naive_pool
+
+from rkd import models
+from rkd.errors import ConfigError
+from rkd.methods import Batch, Context, Stage, get_method
+from rkd.methods.ab import AbOptions
+from rkd.methods.fsp import FspOptions
+from rkd.methods.ft import FtOptions
+
+SHUFFLE = ("shufflenetv1", "resnet8x4")
+MOBILE = ("mobilenetv2", "resnet8")
+
+
+def learning(loss, **modules):
+    """Names of the parameters that `loss` reaches."""
+    for module in modules.values():
+        module.zero_grad(set_to_none=True)
+    loss.backward()
+    return {
+        f"{name}.{key}"
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+
+
+def named(module, prefix):
+    return {f"{prefix}.{key}" for key, _ in module.named_parameters()}
+
+
+def convolutions_before_norms(names):
+    """Biases that BatchNorm takes out again: their gradient is rounding."""
+    return {n for n in names if n.endswith(".0.bias")}
+
+
+def assert_rests(method, batch, name):
+    """A main training without the method's loss: no weight, no value and no graph to pay for."""
+    assert method.weights(0) == method.weights(100) == {name: 0.0}
+    loss = method.losses(batch)[name]
+    assert loss.shape == () and loss == 0 and not loss.requires_grad
+
+
+@pytest.mark.parametrize("name", ["ab", "ft", "fsp"])
+def test_an_epoch_at_least(name):
+    with pytest.raises(ConfigError, match="init_epochs is 0"):
+        get_method(name).options(init_epochs=0)
+    assert get_method(name).options().in_epochs() == ("init_epochs",)
+
+
+@pytest.mark.parametrize("pair", [SAME, WIDER, SHUFFLE, MOBILE])
+@pytest.mark.parametrize("margin", [1.0, 0.5])
+def test_ab_loss(pair, margin):
+    method, batch, *_ = make("ab", pair, margin=margin)
+    total = 0.0
+    ours, theirs = batch.student.stages_pre, batch.teacher.stages_pre
+    for k in range(min(len(ours), len(theirs))):
+        mapped = method.connectors[-1 - k](ours[-1 - k])
+        for s, t in zip(mapped, theirs[-1 - k], strict=True):
+            s, t = (naive_pool(x, min(s.shape[-1], t.shape[-1])).flatten() for x in (s, t))
+            wrong = s[(t > 0) & (s <= margin)] - margin, s[(t <= 0) & (s > -margin)] + margin
+            total = total + sum((w**2).sum() for w in wrong) / len(mapped) * 3 / 1000 * 2.0**-k
+    torch.testing.assert_close(method.stage_losses("ab", batch)["ab"], total, rtol=1e-10, atol=0)
+
+
+def test_ab_connects_only_where_shapes_differ():
+    assert count("ab", SAME) == 0
+    assert count("ab", WIDER) == sum(s * t + 3 * t for s, t in ((16, 64), (32, 128), (64, 256)))
+    method, *_ = make("ab", WIDER)
+    assert not any(isinstance(m, torch.nn.ReLU) for m in method.modules())
+
+
+def test_ab_stage_trains_connectors_and_student_but_its_classifier():
+    assert AbOptions() == AbOptions(1.0, 30, 1.0, False)
+    assert AbOptions().stages() == (Stage("ab", 30, ("ab",)),)
+    assert AbOptions(init_epochs=3).stages()[0].epochs == 3
+    method, batch, student, teacher = make("ab", WIDER)
+    (stage,) = method.options.stages()
+    losses = method.stage_losses(stage.name, batch)
+    assert tuple(losses) == stage.losses
+    reached = learning(losses["ab"], student=student, method=method, teacher=teacher)
+    everyone = named(student, "student") | named(method, "method")
+    head = {"student.fc.weight", "student.fc.bias"}
+    noise = convolutions_before_norms(named(method, "method"))
+    assert everyone - noise - head <= reached <= everyone - head
+
+
+def test_ab_main_training():
+    method, batch, *_ = make("ab", SAME)
+    assert_rests(method, batch, "ab")
+    assert method.options.unread() == {"loss_weight"}
+    method, batch, student, _ = make("ab", SAME, keep=True, loss_weight=2.0)
+    assert method.weights(7) == {"ab": 2.0} and method.options.unread() == set()
+    loss = method.losses(batch)["ab"]
+    torch.testing.assert_close(loss, method.stage_losses("ab", batch)["ab"])
+    assert "student.conv1.weight" in learning(loss, student=student)
+    with pytest.raises(ConfigError, match="margin is 0"):
+        AbOptions(margin=0)
+
+
+@pytest.mark.parametrize("pair", [SAME, WIDER, SHUFFLE, MOBILE])
+def test_ft_loss(pair):
+    method, batch, *_ = make("ft", pair)
+    total = elements = 0
+    codes = method.translator(batch.student.stages[-1]), method.paraphraser.encoder(batch.teacher.stages[-1])
+    assert codes[0].shape[1] == codes[1].shape[1] == batch.teacher.stages[-1].shape[1] // 2
+    for s, t in zip(*codes, strict=True):
+        size = min(s.shape[-1], t.shape[-1])
+        s, t = ((naive_pool(x, size) ** 2).mean(0) for x in (s, t))
+        total = total + (s / s.norm() - t / t.norm()).abs().sum()
+        elements += size * size
+    torch.testing.assert_close(method.losses(batch)["ft"], total / elements, rtol=1e-10, atol=0)
+
+
+def test_ft_sizes():
+    for pair, translator, paraphraser in (
+        (("resnet8x4", "resnet32x4"), 1_033_728, 2_065_536),
+        (("resnet20", "resnet56"), 64_896, 129_312),
+    ):
+        method = get_method("ft").build(Context(*map(models.build, pair)), FtOptions())
+        assert sum(p.numel() for p in method.translator.parameters()) == translator
+        assert sum(p.numel() for p in method.paraphraser.parameters()) == paraphraser
+    assert count("ft", SAME, rate=0.25) < count("ft", SAME)
+
+
+def test_ft_stage_trains_the_paraphraser_alone():
+    stage = Stage("ft_paraphraser", 30, ("reconstruction",), 0.01, trains_student=False)
+    assert FtOptions() == FtOptions(200.0, 0.5, 30, 0.01)
+    assert FtOptions().stages() == (stage,)
+    assert FtOptions(paraphraser_lr=None).stages()[0].lr is None
+    method, batch, *_ = make("ft", SAME)
+    alone = Batch(None, batch.teacher, batch.labels, batch.indices, batch.images)
+    losses = method.stage_losses(stage.name, alone)
+    assert tuple(losses) == stage.losses
+    target = batch.teacher.stages[-1]
+    x = target
+    for i, layer in enumerate([*method.paraphraser.encoder, *method.paraphraser.decoder]):
+        if i % 2 == 0:
+            assert type(layer) is (torch.nn.Conv2d if i < 6 else torch.nn.ConvTranspose2d)
+            x = layer(x)
+        else:
+            x = torch.where(x > 0, x, 0.1 * x)
+    squares = [((a - b) ** 2).mean() for a, b in zip(x, target, strict=True)]
+    torch.testing.assert_close(losses["reconstruction"], sum(squares) / len(squares))
+    assert learning(losses["reconstruction"], method=method) == named(
+        method.paraphraser, "method.paraphraser"
+    )
+
+
+def test_ft_main_training_leaves_the_paraphraser_alone():
+    method, batch, student, teacher = make("ft", SAME)
+    assert method.weights(0) == method.weights(100) == {"ft": 200.0}
+    reached = learning(method.losses(batch)["ft"], student=student, method=method, teacher=teacher)
+    assert all(p.grad is None for p in method.paraphraser.parameters())
+    translator = named(method.translator, "method.translator")
+    biases = {f"method.translator.{i}.bias" for i in (0, 3, 6)}  # BatchNorm takes them out again
+    assert translator - biases <= reached and "student.conv1.weight" in reached
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"rate": 0.0}, "rate is 0.0"), ({"rate": 0.01}, "rate is 0.01; of 64 channels"),
+    ({"paraphraser_lr": 0.0}, "paraphraser_lr is 0.0"),
+])  # fmt: skip
+def test_ft_refusals(values, message):
+    with pytest.raises(ConfigError, match=message):
+        make("ft", SAME, **values)
+
+
+def naive_matrix(lower, upper):
+    """One image's matrix, one entry after the other."""
+    size = min(lower.shape[-1], upper.shape[-1])
+    lower, upper = naive_pool(lower, size), naive_pool(upper, size)
+    return torch.stack([torch.stack([(low * up).sum() / size**2 for up in upper]) for low in lower])
+
+
+def naive_transitions(batch):
+    """Per transition: mean over images of the mean squared difference of the matrices."""
+    ours, theirs = ([taps.stem, *taps.stages] for taps in (batch.student, batch.teacher))
+    for k in range(1, len(ours)):
+        images = zip(ours[k - 1], ours[k], theirs[k - 1], theirs[k], strict=True)
+        errors = [((naive_matrix(s0, s1) - naive_matrix(t0, t1)) ** 2).mean() for s0, s1, t0, t1 in images]
+        yield sum(errors) / len(errors)
+
+
+@pytest.mark.parametrize("pair", [SAME, ("wrn_16_1", "resnet8")])
+def test_fsp_losses_of_both_schedules(pair):
+    method, batch, *_ = make("fsp", pair, batch=2)
+    transitions = list(naive_transitions(batch))
+    assert len(transitions) == 3
+    torch.testing.assert_close(method.stage_losses("fsp", batch)["fsp"], sum(transitions), rtol=1e-10, atol=0)
+    method, batch, *_ = make("fsp", pair, batch=2, schedule="single_stage")
+    torch.testing.assert_close(method.losses(batch)["fsp"], sum(transitions) / 9, rtol=1e-10, atol=0)
+
+
+def test_fsp_stage_trains_all_but_the_classifier():
+    assert FspOptions() == FspOptions(50.0, "two_stage", 30)
+    assert FspOptions().stages() == (Stage("fsp", 30, ("fsp",)),)
+    method, batch, student, teacher = make("fsp", SAME)
+    reached = learning(method.stage_losses("fsp", batch)["fsp"], student=student, teacher=teacher)
+    assert reached == named(student, "student") - {"student.fc.weight", "student.fc.bias"}
+    assert count("fsp", SAME) == 0
+
+
+def test_fsp_main_training():
+    method, batch, *_ = make("fsp", SAME)
+    assert_rests(method, batch, "fsp")
+    assert method.options.unread() == {"loss_weight"}
+    method, batch, student, _ = make("fsp", SAME, schedule="single_stage", loss_weight=1.0)
+    assert method.options.stages() == () and method.options.unread() == {"init_epochs"}
+    assert method.weights(3) == {"fsp": 1.0}
+    assert "student.conv1.weight" in learning(method.losses(batch)["fsp"], student=student)
+
+
+def test_fsp_refusals():
+    with pytest.raises(
+        ConfigError, match=r"fsp .* map 0 is \(16, 32, 32\) in the student and \(32, 32, 32\)"
+    ):
+        make("fsp", WIDER)
+    with pytest.raises(ConfigError, match="unknown schedule 'both'; allowed: single_stage, two_stage"):
+        FspOptions(schedule="both")
+
+
+@pytest.mark.parametrize("name", ["ab", "ft", "fsp"])
+def test_bfloat16_taps_give_wide_stage_losses(name):
+    student, teacher = (models.build(n) for n in SAME)
+    options = get_method(name).options()
+    method = get_method(name).build(Context(student, teacher), options)
+    x = torch.randn(3, 3, 32, 32)
+    indices = torch.arange(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            theirs = teacher.taps(x)
+        batch = Batch(student.taps(x), theirs, indices, indices, x)
+        (stage,) = options.stages()
+        losses = [*method.stage_losses(stage.name, batch).values(), *method.losses(batch).values()]
+    assert losses[0].dtype == torch.float32
+    (losses[0] + losses[1]).backward()
+    grads = [p.grad for m in (student, method) for p in m.parameters() if p.grad is not None]
+    assert grads and all(g.isfinite().all() for g in grads)
