@@ -1,5 +1,6 @@
 """From settings and a recipe to complete run configs."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -39,11 +40,17 @@ def load_recipe(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else paths.params() / "recipes" / f"{name}.yaml"
     if not path.is_file():
         raise unknown("recipe", name, [*recipe_names(), "the path of a YAML file"])
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe = copy.deepcopy(_read_recipe(path, path.stat().st_mtime_ns))
     for key in recipe:
         if key not in _KEYS:
             raise unknown(f"key in recipe {path.name}:", key, _KEYS)
     return recipe
+
+
+@functools.lru_cache(maxsize=64)
+def _read_recipe(path: Path, changed: int) -> dict[str, Any]:
+    """A recipe's file, read again once it has changed (its time in nanoseconds): a chapter asks once per line."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 class Builder:

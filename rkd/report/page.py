@@ -1,5 +1,6 @@
 """What a chapter's notebook calls: one object, one method per section."""
 
+import functools
 import html
 import os
 from collections.abc import Mapping
@@ -202,13 +203,21 @@ class Page:
 
     def _sides(self) -> tuple[Side, Side]:
         """This execution, and the paper profile with what is recorded of it."""
-        lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of("paper")))
-        store = store_for("paper")
+        return side_of(self.lines, self._done()), side_of(*self._paper)
+
+    @functools.cached_property
+    def _paper(self) -> tuple[list[Line], dict[str, Measured]]:
+        """Lines of the paper profile, and what is recorded of them."""
+        return self._lines_of("paper")
+
+    def _lines_of(self, profile: str) -> tuple[list[Line], dict[str, Measured]]:
+        lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of(profile)))
+        store = store_for(profile)
         recorded = {
             line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
             for line in lines
         }
-        return side_of(self.lines, self._done()), side_of(lines, recorded)
+        return lines, recorded
 
     def _is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
@@ -230,14 +239,7 @@ class Page:
         for profile in ("paper", "mini"):
             if self.settings.profile == profile and not self.given:
                 continue
-            lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of(profile)))
-            store = store_for(profile)
-            column = {
-                line.key: measure(
-                    line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)}
-                )
-                for line in lines
-            }
+            _, column = self._paper if profile == "paper" else self._lines_of(profile)
             if profile == "paper" or any(m.last for m in column.values()):
                 columns[f"recorded: {profile} profile"] = column
         return columns

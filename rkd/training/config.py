@@ -221,6 +221,12 @@ class RunConfig:
         return build_dataclass(cls, values)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields: chapters of hundreds of runs ask often."""
+    return typing.get_type_hints(kind)
+
+
 def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
     """`kind(**values)`, with one clear sentence for unknown keys and lists turned into tuples."""
     allowed = [f.name for f in fields(kind)]
@@ -228,7 +234,7 @@ def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
         if name not in allowed:
             raise unknown(f"{kind.__name__} setting", name, allowed)
     made = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for name, value in made.items():
         made[name] = _coerced(name, value, hints[name])
     return kind(**made)
@@ -236,7 +242,7 @@ def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
 
 def _coerce(config: Any) -> None:
     """Bring each field to its annotated type, so that 1 and 1.0 hash alike; ConfigError where that is impossible."""
-    hints = typing.get_type_hints(type(config))
+    hints = _hints(type(config))
     for f in fields(config):
         object.__setattr__(config, f.name, _coerced(f.name, getattr(config, f.name), hints[f.name]))
 

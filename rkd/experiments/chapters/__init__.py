@@ -14,7 +14,33 @@ from rkd.experiments.chapters.no_cross_entropy import no_cross_entropy  # isort:
 from rkd.experiments.chapters.random_teacher import random_teacher
 from rkd.experiments.chapters.recipes import recipes
 
+from rkd.experiments.chapters.baselines import baselines  # isort: skip
+from rkd.experiments.chapters.kdrefine import kdrefine
+from rkd.experiments.chapters.modreduce import modreduce
+from rkd.experiments.chapters.soft_targets_and_attention import soft_targets_and_attention
+
+from rkd.experiments.chapters.methods import methods  # isort: skip
+
 __all__ = [
-    "Chapter", "Line", "Published", "chapter", "chapter_names", "figure6", "get_chapter", "no_cross_entropy",
-    "random_teacher", "recipes", "table1", "table2", "table3", "table4", "table5", "table6",
-]  # fmt: skip
+    "Chapter",
+    "Line",
+    "Published",
+    "baselines",
+    "chapter",
+    "chapter_names",
+    "figure6",
+    "get_chapter",
+    "kdrefine",
+    "methods",
+    "modreduce",
+    "no_cross_entropy",
+    "random_teacher",
+    "recipes",
+    "soft_targets_and_attention",
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table6",
+]
