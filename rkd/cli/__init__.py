@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "write records, checkpoints and weights as numbered parts, to be merged elsewhere",
     "import": "merge what export wrote into the results here",
     "evaluate": "measure a recorded run's weights, or a checkpoint file, again",
+    "convert": "merge a reparameterised student into its deploy form, and measure both",
     "bench": "measure the speed of training steps, ours and conventional ones in turn",
     "models": "list networks, or show one's sizes and taps",
     "data": "fetch, check and describe a data set",

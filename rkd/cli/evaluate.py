@@ -1,5 +1,5 @@
 """Measure the test accuracy of a recorded run's weights again, or of a checkpoint file (RepDistiller, mdistiller,
-ReviewKD and rkd files are read)."""
+ReviewKD, hankyul2's and rkd files are read; those of `rkd convert` say themselves what they are)."""
 
 import argparse
 
@@ -8,6 +8,8 @@ from rkd.cli.common import add_profile, add_settings, given_settings
 EPILOG = """examples:
   rkd evaluate 3f2a91c04b7d --profile smoke
   rkd evaluate 3f2a91c04b7d --weights best
+  rkd evaluate 3f2a91c04b7d --deploy                      a reparameterised student, its branches merged
+  rkd evaluate --checkpoint represnet20.pt                a file of `rkd convert`
   rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR"""
 
 
@@ -16,10 +18,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", choices=("last", "best"), default="last", help="which of the run's weights"
     )
+    parser.add_argument(
+        "--deploy", action="store_true", help="merge the branches of a reparameterised network first"
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of a run")
-    parser.add_argument("--model", metavar="NAME", help="the checkpoint's network")
-    parser.add_argument("--dataset", default="cifar100", help="test set for a checkpoint (default cifar100)")
-    parser.add_argument("--normalisation", default="cifar100", help="input statistics for a checkpoint")
+    parser.add_argument(
+        "--model", metavar="NAME", help="the checkpoint's network (default: what the file says)"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="test set for a checkpoint (default: what the file says, else cifar100)",
+    )
+    parser.add_argument(
+        "--normalisation",
+        metavar="NAME",
+        help="input statistics for a checkpoint (default: what the file says, else cifar100)",
+    )
     add_profile(parser)
     add_settings(parser)
 
@@ -34,8 +49,6 @@ def call(options: argparse.Namespace) -> int:
     if (options.run is None) == (options.checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
     if options.checkpoint:
-        if not options.model:
-            raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd models`")
         return _checkpoint(options, data_root(settings), pick_device(settings.device))
     executor = Executor(store_of(settings), data_root(settings), settings.device)
     record = executor.store.load(options.run)
@@ -43,19 +56,48 @@ def call(options: argparse.Namespace) -> int:
         raise RecordError(
             f"the {options.weights} weights of run {record.id} are not on this machine; train it again to have them"
         )
-    again = executor.evaluate(record.config, options.weights)
+    if options.deploy:
+        again, form = _deployed(executor, record.config, options.weights), " merged"
+    else:
+        again, form = executor.evaluate(record.config, options.weights), ""
     said = record.accuracy(options.weights)
-    print(f"{record.id} {options.weights}: {again:.2f} % now, {said:.2f} % in the record")
+    print(f"{record.id} {options.weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
 
 
+def _deployed(executor, config, which: str) -> float:
+    from rkd.experiments.deploy import deployed
+    from rkd.training import accuracy
+    from rkd.training.arithmetic import exact_kernels
+
+    _, network, images = deployed(executor, config, which)
+    with exact_kernels():
+        return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+
+
 def _checkpoint(options, root, device) -> int:
+    import dataclasses
+
     from rkd import data, models
+    from rkd.errors import ConfigError
+    from rkd.experiments.deploy import read_deployed
     from rkd.training import accuracy
 
-    network = models.build(options.model, 10 if options.dataset == "cifar10" else 100)
+    # A checkpoint is told what it is, or says so itself.
+    said = (None if options.model else read_deployed(options.checkpoint)) or {}
+    name = options.model or said.get("network")
+    if name is None:
+        raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd models`")
+    test_set = said.get("data", data.DataConfig(normalisation="cifar100"))
+    if options.dataset:
+        test_set = data.DataConfig(options.dataset, normalisation=test_set.normalisation)
+    if options.normalisation:
+        test_set = dataclasses.replace(test_set, normalisation=options.normalisation)
+    images = data.load(test_set, root).to(device)
+    network = models.build(name, images.classes)
     models.load_weights(network, options.checkpoint)
-    images = data.load(data.DataConfig(options.dataset, normalisation=options.normalisation), root).to(device)
+    if options.deploy:
+        network = models.deploy(network)
     found = accuracy(network.to(device), images.test_x, images.test_y, images.mean, images.std)
-    print(f"{options.checkpoint}: {found:.2f} % on {len(images.test_y)} test images of {options.dataset}")
+    print(f"{options.checkpoint}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
     return 0

@@ -5,6 +5,7 @@ import argparse
 EPILOG = """examples:
   rkd models
   rkd models wrn_40_2
+  rkd models represnet20                            as trained, and with its branches merged
   rkd models shufflenetv1 --teacher resnet32x4      what ReviewKD adds to the pair"""
 
 
@@ -18,19 +19,13 @@ def call(options: argparse.Namespace) -> int:
     from rkd import models
 
     if options.name is None:
-        print(
-            f"{'name':15}{'parameters':>12}{'M multiply-adds':>17}   ({options.classes} classes, 32x32 images)"
-        )
-        for name in models.names():
-            net = models.build(name, options.classes)
-            print(f"{name:15}{models.parameter_count(net):>12,}{models.macs(net) / 1e6:>17.2f}")
+        _list(options.classes)
         return 0
     net = models.build(options.name, options.classes)
     shapes = models.tap_shapes(net)
-    print(
-        f"{models.display_name(options.name)}: {models.parameter_count(net):,} parameters, "
-        f"{models.macs(net):,} multiply-adds"
-    )
+    print(f"{models.display_name(options.name)}: {_cost(net)}")
+    if models.is_reparameterised(net):
+        print(f"  merged  {_cost(models.deploy(net))} (`rkd convert`)")
     print(f"  stem    {_shape(shapes.stem)}")
     for i, shape in enumerate(shapes.stages, 1):
         print(f"  stage {i} {_shape(shape)}")
@@ -38,6 +33,32 @@ def call(options: argparse.Namespace) -> int:
     if options.teacher:
         _pair(net, options)
     return 0
+
+
+def _list(classes: int) -> None:
+    """All registered networks by group; reparameterised ones with the cost of their deploy forms too."""
+    from rkd import models
+
+    print(f"{'name':19}{'parameters':>12}{'M multiply-adds':>17}   ({classes} classes, 32x32 images)")
+    for group, names in models.groups().items():
+        print(group)
+        for name in names:
+            net = models.build(name, classes)
+            print(f"  {name:17}{_row(net)}", end="")
+            print(f"   merged:{_row(models.deploy(net))}" if models.is_reparameterised(net) else "")
+    print("and any wrn_DEPTH_WIDTH, any package.module:function")
+
+
+def _row(net) -> str:
+    from rkd import models
+
+    return f"{models.parameter_count(net):>12,}{models.macs(net) / 1e6:>17.2f}"
+
+
+def _cost(net) -> str:
+    from rkd import models
+
+    return f"{models.parameter_count(net):,} parameters, {models.macs(net):,} multiply-adds"
 
 
 def _pair(student, options: argparse.Namespace) -> None:

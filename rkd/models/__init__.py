@@ -11,7 +11,7 @@ from rkd.models import (  # noqa: F401  (they register)
     vgg,
     wrn,
 )
-from rkd.models.checkpoints import load_weights
+from rkd.models.checkpoints import checkpoint_header, load_weights
 from rkd.models.external import from_module
 from rkd.models.inspect import macs, parameter_count, tap_shapes
 from rkd.models.registry import (
@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "canonical",
     "check_name",
+    "checkpoint_header",
     "deploy",
     "deploy_name",
     "display_name",

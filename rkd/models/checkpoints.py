@@ -58,6 +58,28 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(state, strict=False)
 
 
+def checkpoint_header(path: str | Path) -> dict[str, object]:
+    """What a checkpoint says in plain values beside its weights: epoch, accuracy, names; empty for a bare state dict.
+    Nothing in the file is executed.
+
+    Raises:
+        RecordError: the file cannot be read, needs code to be executed, or holds no dictionary.
+    """
+    path = Path(path)
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise RecordError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return {str(key): value for key, value in content.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, str | int | float)
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits.
 

@@ -110,9 +110,9 @@ def deploy_name(name: str) -> str:
     """Canonical name of a reparameterised network's deploy form.
 
     Raises:
-        ConfigError: no such network, or it is not a reparameterised one.
+        ConfigError: no such network, or none with a registered deploy form.
     """
-    return canonical(f"{canonical(name)}{DEPLOYED}")
+    return _find_deployed(canonical(name))[0]
 
 
 def canonical(name: str) -> str:
@@ -169,7 +169,7 @@ def _find(name: str) -> tuple[str, str, Builder]:
     if key is not None:
         return key, _ENTRIES[key].display, _ENTRIES[key].build
     if squashed.endswith(_squash(DEPLOYED)):
-        return _find_deployed(name, squashed.removesuffix(_squash(DEPLOYED)))
+        return _find_deployed(_find(squashed.removesuffix(_squash(DEPLOYED)))[0])
     for family in _FAMILIES:
         if match := family.pattern.fullmatch(squashed):
             numbers = [int(group) for group in match.groups()]
@@ -180,15 +180,15 @@ def _find(name: str) -> tuple[str, str, Builder]:
     raise unknown("model", name, _allowed())
 
 
-def _find_deployed(name: str, base: str) -> tuple[str, str, Builder]:
-    base, display, _ = _find(base)
-    entry = _ENTRIES.get(base)
+def _find_deployed(name: str) -> tuple[str, str, Builder]:
+    """The deploy form of the network of that canonical name."""
+    entry = _ENTRIES.get(name)
     if entry is None or entry.deployed is None:
         having = ", ".join(name for name, entry in sorted(_ENTRIES.items()) if entry.deployed)
         raise ConfigError(
-            f"model {name!r}: {base} is not reparameterised and has no deploy form; those that have one: {having}"
+            f"model {name!r} has no deploy form, since it was not registered with one; those that have: {having}"
         )
-    return f"{base}{DEPLOYED}", f"{display} deploy", entry.deployed
+    return f"{name}{DEPLOYED}", f"{entry.display} deploy", entry.deployed
 
 
 def _build_member(family: _Family, numbers: list[int], num_classes: int) -> nn.Module:

@@ -59,7 +59,7 @@ def test_wrong_calls_exit_2():
         (["status", "--chapters", "tabel3"], "did you mean 'table3'"),
         (["evaluate", "ffffffffffff"], "not recorded"),
         (["evaluate"], "either a recorded run or --checkpoint"),
-        (["evaluate", "--checkpoint", "x.pt"], "needs --model"),
+        (["evaluate", "--checkpoint", "x.pt"], "x.pt: cannot be read"),
         (["models", "vgg99"], "vgg99"),
         (["claims", "--source", "re_papre"], "did you mean 're_paper'"),
         (["data", "nowhere.npz"], "nowhere.npz"),
