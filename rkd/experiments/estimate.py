@@ -225,10 +225,10 @@ def untrained_method(
         classes, pixels: of the data set.
         batch_size: images of a step, where a method has modules of that width; None: the few images.
     """
-    labels = torch.arange(DRY_IMAGES) % classes
-    context = Context(
-        student, teacher, pixels, classes, DRY_IMAGES, labels, batch_size or DRY_IMAGES, network=name
-    )
+    size = batch_size or DRY_IMAGES
+    images = max(size, DRY_IMAGES)
+    labels = torch.arange(images) % classes
+    context = Context(student, teacher, pixels, classes, images, labels, size, network=name)
     with torch.random.fork_rng(devices=[]):
         return get_method(method).build(context, options)
 
