@@ -45,7 +45,7 @@ class Card:
     weight: float
     compares: Comparison
     text: str
-    formula: str
+    formula: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -79,7 +79,7 @@ def _card(name: str, entry: Mapping[str, Any]) -> Card:
         entry.get("learns", "none"),
     )
     rest = {key: value for key, value in entry.items() if key not in {f.name for f in fields(Comparison)}}
-    return Card(name, compares=compares, **rest)
+    return Card(name, compares=compares, **{**rest, "formula": tuple(rest["formula"])})
 
 
 def open_gallery(namespace: Mapping[str, Any]) -> "GalleryPage":
@@ -238,29 +238,34 @@ def losers_sentence(lines: Sequence[Line], measured: Mapping[str, Measured]) -> 
 
 def _card_html(card: Card, line: Line | None, costs: Mapping[str, MethodCost]) -> str:
     drawing = comparison(card.compares, card.display)
-    options = line.runs[0].options if line is not None else get_method(card.name).options()
+    formula = html.escape(r" \\ ".join(card.formula))
+    formula = rf"\[\begin{{gathered}}{formula}\end{{gathered}}\]"
     facts = {"reads": html.escape(card.reads), "default weight": f"{card.weight:g}"}
     if card.name in costs:
         cost = costs[card.name]
         facts["extra parameters"] = f"{cost.extra_parameters:,}" if cost.extra_parameters else "none"
         facts["step"] = f"{cost.relative:.2f} × the student's ({cost.ms:.0f} ms)"
-    facts["stages before training"] = _stages(options)
+    facts["stages before training"] = _stages(card.name, line)
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return (
         f'<section class="rkd-card" id="method-{card.name}"><h3>{html.escape(card.display)}</h3>'
         f'<p class="rkd-note">{html.escape(card.paper)}</p>'
         f'<div class="rkd-drawing">{drawing._repr_html_()}</div>'
         f"<p>{html.escape(card.text)}</p>"
-        f'<div class="math notranslate nohighlight" tabindex="0">\\[{html.escape(card.formula)}\\]</div>'
+        f'<div class="math notranslate nohighlight" tabindex="0">{formula}</div>'
         f'<dl class="rkd-facts">{listed}</dl></section>'
     )
 
 
-def _stages(options: Options) -> str:
-    stages = options.stages()
-    if not stages:
-        return "none"
-    return ", ".join(f"{s.name}, {s.epochs} epoch{'s' if s.epochs != 1 else ''}" for s in stages)
+def _stages(method: str, line: Line | None) -> str:
+    """Stages under the default options, and how long they are in this execution, where that is something else."""
+    said = []
+    here = {s.name: s.epochs for s in line.runs[0].options.stages()} if line is not None else {}
+    for stage in get_method(method).options().stages():
+        short = here.get(stage.name, stage.epochs)
+        own = "" if short == stage.epochs else f" (here {short})"
+        said.append(f"{stage.name.replace('_', ' ')}, {stage.epochs} epochs{own}")
+    return "; ".join(said) or "none"
 
 
 def _parts(name: str) -> Iterator[str]:
