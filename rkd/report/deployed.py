@@ -16,7 +16,7 @@ def reports(executor: Executor, runs: Iterable[RunConfig]) -> list[DeployReport]
     found: dict[str, DeployReport] = {}
     for run in runs:
         if run.network in branched and run.network not in found and executor.weights_file(run.id, "last"):
-            found[run.network] = deploy_report(executor, run)
+            found[run.network] = deploy_report(executor, run, rounds=5, seconds=0.1)
     return list(found.values())
 
 
