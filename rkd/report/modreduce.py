@@ -103,7 +103,7 @@ def _panels(lines: Sequence[Line], measured: Mapping[str, Measured]) -> Figure:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

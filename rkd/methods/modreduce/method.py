@@ -118,7 +118,8 @@ class ModReduce(Method):
         return found
 
     def rates(self, epoch: int, lr: float) -> dict[str, float]:
-        """The aggregator's constant rate, 0 before the cutoff; those of students that do not learn at the run's."""
+        """The aggregator's constant rate, 0 before the cutoff, as it is not trained before it (weight decay alone fills
+        its momentum by then, with 0.005 of its weights); those of students that do not learn at the run's."""
         o = self.options
         found = {} if self._pcl else {"aggregator.": o.aggregator_lr if is_online(epoch, o) else 0.0}
         for name, learning in self._owned.items():
