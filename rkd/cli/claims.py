@@ -50,7 +50,9 @@ def call(options: argparse.Namespace) -> int:
 def _resolve(table, options: argparse.Namespace, each: bool) -> int:
     """Answers of the rows of `table`: counted by source, or each of them."""
     from rkd.experiments.resolve import KINDS, resolve_all
+    from rkd.experiments.settings import profile_path
 
+    profile_path(options.profile)
     answers = resolve_all(table)
     if options.csv or each:
         rows = _rows(table, answers, options)
