@@ -124,7 +124,7 @@ class Builder:
         return self.distilled(teacher, student, seed, "reviewkd", *args, **named)
 
     def _options(self, method: str, teacher: str, student: str, row: dict[str, Any], own: bool) -> Options:
-        given = self._given(method)
+        given = self.given(method)
         if "+" not in method:
             values = self._method_values(method, teacher, student, row, given, own)
             return build_dataclass(get_method(method).options, values)
@@ -143,7 +143,7 @@ class Builder:
             parts.append({"method": name, "options": build_dataclass(get_method(name).options, values)})
         return SumOptions(parts=tuple(parts))
 
-    def _given(self, method: str) -> dict[str, Any]:
+    def given(self, method: str) -> dict[str, Any]:
         """What the settings give explicitly for this method."""
         s = self.settings
         given = s.review_options()

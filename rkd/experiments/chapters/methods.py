@@ -30,6 +30,8 @@ def methods(builder: Builder) -> list[Line]:
     for method in names:
         runs = tuple(builder.distilled(s.teacher, s.student, seed, method) for seed in s.seeds)
         note = "published under the recipe of its own code" if method == "reviewkd" else ""
+        if given := builder.given(method):
+            note = f"here with {', '.join(f'{name} {value}' for name, value in given.items())}"
         lines.append(Line(method, method_label(method), runs, published=_said(method, *pair), note=note))
     return lines
 
