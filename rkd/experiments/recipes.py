@@ -144,13 +144,15 @@ class Builder:
         return SumOptions(parts=tuple(parts))
 
     def given(self, method: str) -> dict[str, Any]:
-        """What the settings give explicitly for this method."""
+        """The options that the settings give explicitly for this method; of a sum, by method."""
         s = self.settings
         given = s.review_options()
         if given and all(isinstance(v, Mapping) for v in given.values()):  # by method
             for name in given:
                 get_method(name)
-            return dict(given) if "+" in method else dict(given.get(method, {}))
+            parts = method.split("+")
+            of_parts = {name: dict(values) for name, values in given.items() if name in parts}
+            return of_parts if len(parts) > 1 else of_parts.get(method, {})
         if method != "reviewkd":
             for name in ("hcl_levels", "hcl_weights", "attention", "residual"):
                 given.pop(name, None)  # of the chapter's rows with ReviewKD

@@ -228,3 +228,38 @@ def test_recipe_files_name_known_keys_only(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({**values, "optimizer": {}}))
     with pytest.raises(ConfigError, match="did you mean 'optimiser'"):
         load_recipe(str(tmp_path / "r.yaml"))
+
+
+def test_options_by_method_reach_their_methods_and_the_parts_of_sums():
+    settings = resolve("run", {"recipe": "crd", "options": {"kd": {"temperature": 2}, "at": {"p": 1}}})
+    builder = Builder(settings)
+    pair = "resnet14", "resnet8", 0
+    assert builder.distilled(*pair, "kd").options.temperature == 2
+    assert builder.distilled(*pair, "sp").options.loss_weight == 3000
+    at, kd = builder.distilled(*pair, "at+kd").options.parts
+    assert (at.options.p, kd.options.temperature, kd.options.loss_weight) == (1, 2, 1.0)  # 0.9 is KD's alone
+    with pytest.raises(ConfigError, match="unknown method 'kdd'"):
+        Builder(resolve("run", {"options": {"kdd": {"temperature": 2}}})).distilled(*pair, "kd")
+    flat = Builder(resolve("run", {"options": {"temperature": 2}}))
+    assert flat.distilled(*pair, "kd").options.temperature == 2
+    with pytest.raises(ConfigError, match="are given by method"):
+        flat.distilled(*pair, "at+kd")
+
+
+def test_epochs_of_a_method_are_scaled_unless_given():
+    def stage(**given):
+        builder = Builder(resolve("run", {"recipe": "crd", "epochs": 80, **given}))
+        return builder.distilled("resnet14", "resnet8", 0, "ab").stages[0].epochs
+
+    assert stage() == 10 and stage(epochs=2) == 1 and stage(options={"init_epochs": 30}) == 30
+
+
+def test_teachers_of_the_family_are_one_run():
+    """Whatever the recipe of the student, its teacher is the benchmark's."""
+    runs = {
+        Builder(resolve("run", {"profile": "paper", "recipe": recipe}))
+        .distilled("resnet56", "resnet20", 0, "kd")
+        .teacher
+        for recipe in ("crd", "kdrefine", "mdistiller", "modreduce", "semckd")
+    }
+    assert len({teacher.run.id for teacher in runs}) == 1 and len(runs) == 1
