@@ -17,6 +17,7 @@ from rkd.training import RunConfig
 
 PAIR_CHAPTERS = ("table1", "table2")
 PROFILE = "paper"
+REVIEW_RECIPES = ("authors", "reproduction", "text")
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,16 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> PairCost:
     )
 
 
-def paper_runs() -> dict[str, list[RunConfig]]:
-    """The runs of each chapter under the paper profile, each once, teachers first."""
+def report_chapters() -> list[str]:
+    """The chapters about ReviewKD itself: what it takes to answer the [Re] report. Those of the neighbouring systems
+    have recipes of their own."""
+    return [name for name in chapter_names() if get_chapter(name).recipe in REVIEW_RECIPES]
+
+
+def paper_runs(chapters: Sequence[str] | None = None) -> dict[str, list[RunConfig]]:
+    """The runs of each chapter under the paper profile, each once, teachers first; None: of `report_chapters`."""
     found = {}
-    for chapter in chapter_names():
+    for chapter in report_chapters() if chapters is None else chapters:
         lines = get_chapter(chapter).lines(resolve(chapter, {"profile": PROFILE}))
         found[chapter] = required(run for line in lines for run in line.runs)
     return found

@@ -39,6 +39,7 @@ def test_pairs_of_the_tables_come_once():
 def test_runs_that_chapters_share_count_once():
     runs = costs.paper_runs()
     assert set(runs) >= {"table1", "table3", "figure6"}
+    assert not set(runs) & {"baselines", "kdrefine", "modreduce", "methods", "soft_targets_and_attention"}
     each = costs.once(runs)
     assert len(each) == len({run.id for part in runs.values() for run in part})
     assert len(each) < sum(len(part) for part in runs.values())
