@@ -394,9 +394,10 @@ def projection_table(
         for rate in rates
     ]  # fmt: skip
     note = (
-        f"The {len(each)} runs of these chapters, those about ReviewKD, come to {total / 1e15:,.1f} · 10¹⁵ multiply-adds "
-        "under the paper profile, their scoring included. Divided by a rate measured on other networks this is an extrapolation: wide networks reach "
-        "higher rates than narrow ones, and runs in lock-step save teacher passes on top."
+        f"The {len(each)} runs of these chapters, those about ReviewKD, come to {total / 1e15:,.1f} · 10¹⁵ "
+        "multiply-adds under the paper profile, their scoring included. Divided by a rate measured on other networks "
+        "this is an extrapolation: wide networks reach higher rates than narrow ones, and runs in lock-step save "
+        "teacher passes on top."
     )
     heads = ["rate taken from", "device", "how", "G multiply-adds/s", "hours for the whole profile"]
     return _table(heads, rows) + _note(note)
