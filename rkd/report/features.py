@@ -129,17 +129,18 @@ def layout(features: np.ndarray, perplexity: float = PERPLEXITY, seed: int = 0) 
 
 
 def feature_figure(networks: Mapping[str, Answers], names: Sequence[str], classes: int = CLASSES) -> Drawing:
-    """Pooled vectors of the test images of the first classes, by t-SNE, one panel per network.
+    """Pooled vectors of the test images of a few classes, evenly spaced in the list of all, by t-SNE, one panel per
+    network.
 
     Args:
         networks: name -> answers.
         names: of all classes.
         classes: how many of them, at most 6.
     """
-    classes = min(classes, len(MARKS))
+    picked = [i * len(names) // min(classes, len(MARKS)) for i in range(min(classes, len(MARKS)))]
     panels = {}
     for name, found in networks.items():
-        chosen = found.labels < classes
+        chosen = np.isin(found.labels, picked)
         places, perplexity = layout(found.pooled[chosen])
         panels[name] = places, found.labels[chosen]
     columns = min(2, len(panels))
@@ -149,8 +150,7 @@ def feature_figure(networks: Mapping[str, Answers], names: Sequence[str], classe
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax, (name, (places, labels)) in zip(axes, panels.items(), strict=False):
-        for label in range(classes):
-            colour, marker = MARKS[label]
+        for label, (colour, marker) in zip(picked, MARKS, strict=False):
             ax.plot(
                 *places[labels == label].T, marker, color=colour, markersize=4, alpha=0.75, label=names[label]
             )
@@ -163,7 +163,7 @@ def feature_figure(networks: Mapping[str, Answers], names: Sequence[str], classe
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     count = len(next(iter(panels.values()))[1])
     alt = (
-        f"t-SNE, perplexity {perplexity:.3g}, of the pooled features of {count} test images of {classes} classes "
-        f"({', '.join(names[:classes])}), one panel each: {', '.join(panels)}."
+        f"t-SNE, perplexity {perplexity:.3g}, of the pooled features of {count} test images of {len(picked)} classes "
+        f"({', '.join(names[label] for label in picked)}), one panel each: {', '.join(panels)}."
     )
     return Drawing(figure, alt, width=380 * columns)

@@ -192,12 +192,12 @@ class GalleryPage(Page):
 
 _GAPS_SAID = (
     '<p class="rkd-note">Row: class of the test images, over which logits are averaged; column: logit. The brighter, '
-    "the further the student's mean is from the teacher's. The diagonal is left out, since the right class's own logit "
-    "is far larger than the others; its mean stands above. All panels share one scale, which ends at the 99.5th "
-    "percentile.</p>"
+    "the further the student's mean is from the teacher's. The diagonal is left out, since a trained network's logit "
+    "of the right class is far larger than the others; its mean stands above. All panels share one scale, which ends "
+    "at the 99.5th percentile.</p>"
 )
 _FEATURES_SAID = (
-    f'<p class="rkd-note">Pooled vectors of the test images of the first {CLASSES} classes in two dimensions, by t-SNE '
+    f'<p class="rkd-note">Pooled vectors of the test images of {CLASSES} classes in two dimensions, by t-SNE '
     f"(perplexity {PERPLEXITY:g}, or a third of the images where they are fewer; fixed seed, PCA start). Distances "
     "between groups, and directions, mean nothing; whether a class holds together does.</p>"
 )

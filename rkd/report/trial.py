@@ -18,6 +18,7 @@ from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.report import tables
 from rkd.report.interactive.curves import curves
+from rkd.report.page import DATA_SETS
 from rkd.report.summary import Measured, measure
 from rkd.training import Engine
 
@@ -39,7 +40,8 @@ class Trial:
         self._records = records
         run = self.lines[-1].runs[0]
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
-        self.length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {run.data.name}"
+        data = DATA_SETS.get(run.data.name, run.data.name)
+        self.length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {data}"
 
     def table(self) -> HTML:
         """Accuracies, and each method's own loss in its first and last epoch."""

@@ -23,7 +23,7 @@ def commands(text):
             if line.startswith("rkd "):
                 yield line
     for line in re.findall(r"(?<!`)`(rkd [a-z]+ [^`]+)`(?!`)", text):
-        if line.split()[1] in COMMANDS:
+        if line.split()[1] in COMMANDS and not re.search(r"\bID\b", line):
             yield line
 
 
