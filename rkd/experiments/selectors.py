@@ -36,6 +36,7 @@ class Selectors:
     def __init__(self, profile: str = "paper") -> None:
         self.profile = profile
         self._lines: dict[str, dict[str, Line]] = {}
+        self._recipes: dict[str, str] = {}
         self._runs: dict[str, dict[str, RunConfig]] = {}
         self._needed: dict[str, dict[str, RunConfig]] = {}
 
@@ -43,11 +44,17 @@ class Selectors:
         """The line a selector names; ConfigError if there is none."""
         chapter, key = split(selector)
         if chapter not in self._lines:
-            lines = get_chapter(chapter).lines(resolve(chapter, {"profile": self.profile}))
-            self._lines[chapter] = {line.key: line for line in lines}
+            settings = resolve(chapter, {"profile": self.profile})
+            self._lines[chapter] = {line.key: line for line in get_chapter(chapter).lines(settings)}
+            self._recipes[chapter] = settings.recipe or get_chapter(chapter).recipe
         if key not in self._lines[chapter]:
             raise unknown(f"line of {chapter}", key, self._lines[chapter])
         return self._lines[chapter][key]
+
+    def recipe(self, selector: str) -> str:
+        """The recipe of a line's runs."""
+        own = self.line(selector).recipe
+        return own or self._recipes[split(selector)[0]]
 
     def runs(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
         """The runs of several lines by id, in their order."""

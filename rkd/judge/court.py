@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rkd.experiments.selectors import Selectors
+from rkd.experiments.selectors import Selectors, split
 from rkd.experiments.workspace import store_for
 from rkd.judge import rules
-from rkd.judge.declared import KINDS, Claim, load_claims
+from rkd.judge.declared import BEST, KINDS, Claim, load_claims
 from rkd.judge.rules import Judgement
+from rkd.judge.setting import PublishedSetting, published_setting
+from rkd.methods.modreduce import STUDENTS
 from rkd.records import Record, Store
-from rkd.training.config import RunConfig
-
-PUBLISHED_EPOCHS = 240
 
 
 @dataclass(frozen=True)
@@ -77,40 +76,42 @@ def judge(
     )
 
 
-def is_published_setting(
-    config: RunConfig, epochs: int = PUBLISHED_EPOCHS, names: tuple[str, ...] = ("cifar100",)
-) -> bool:
-    """Whether a run, and the run of its teacher, is at least that long, on the whole of one of these data sets."""
-    data = config.data
-    whole = data.name in names and data.train_images is None and data.test_images is None and not data.holdout
-    teacher = config.teacher.run if config.teacher else None
-    return (
-        whole
-        and config.epochs >= epochs
-        and (teacher is None or is_published_setting(teacher, epochs, names))
-    )
-
-
 class _Bench:
     """The evidence, each record read once."""
 
     def __init__(self, selectors: Selectors, store: Store) -> None:
         self.selectors, self.store = selectors, store
         self._records: dict[str, Record | None] = {}
+        self._settings: dict[tuple[str, str], PublishedSetting] = {}
 
-    def record(self, run: str, config: RunConfig) -> Record | None:
-        """The record of a run, if there is one and the run is of the published setting."""
+    def records(self, selectors: Sequence[str], teachers: bool = False) -> dict[str, Record | None]:
+        """The records of some lines' runs by id; None where there is none, or the run is not of the published setting
+        of its line."""
+        found: dict[str, Record | None] = {}
+        for selector in selectors:
+            setting = self._setting(selector)
+            configs = self.selectors.needed([selector]) if teachers else self.selectors.runs([selector])
+            for run, config in configs.items():
+                found[run] = found.get(run) or (self._record(run) if setting.holds(config) else None)
+        return found
+
+    def _record(self, run: str) -> Record | None:
         if run not in self._records:
-            there = is_published_setting(config) and self.store.has(run)
-            self._records[run] = self.store.load(run) if there else None
+            self._records[run] = self.store.load(run) if self.store.has(run) else None
         return self._records[run]
+
+    def _setting(self, selector: str) -> PublishedSetting:
+        place = split(selector)[0], self.selectors.recipe(selector)
+        if place not in self._settings:
+            self._settings[place] = published_setting(*place)
+        return self._settings[place]
 
     def judgement(self, claim: Claim, which: str) -> Judgement:
         """One claim by the "last" or the "best" epoch, before Holm's correction."""
         groups = []
         for selectors in claim.groups:
             found = self._finished(selectors).values()
-            groups.append(np.array([record.accuracy(which) for record in found]))
+            groups.append(np.array([_accuracy(record, which, claim) for record in found]))
         empty = [" and ".join(s) for s, values in zip(claim.groups, groups, strict=True) if not len(values)]
         # A bound over many means says something of the rows there are; every other rule needs all its sides.
         if empty and (claim.kind != "bound" or len(empty) == len(groups)):
@@ -120,10 +121,12 @@ class _Bench:
 
     def verdict(self, claim: Claim, last: Judgement, best: Judgement) -> Verdict:
         """Judgements with what they stand on."""
-        needed = self.selectors.needed(claim.selectors)
-        records = {run: self.record(run, config) for run, config in needed.items()}
+        records = self.records(claim.selectors, teachers=True)
         finished = self._finished(claim.selectors)
-        gaps = [record.accuracy("best") - record.accuracy("last") for record in finished.values()]
+        gaps = [
+            _accuracy(record, "best", claim) - _accuracy(record, "last", claim)
+            for record in finished.values()
+        ]
         return Verdict(
             claim,
             last,
@@ -137,8 +140,18 @@ class _Bench:
         )
 
     def _finished(self, selectors: Sequence[str]) -> dict[str, Record]:
-        found = {run: self.record(run, config) for run, config in self.selectors.runs(selectors).items()}
+        found = self.records(selectors)
         return {run: record for run, record in found.items() if record and record.status == "finished"}
+
+
+def _accuracy(record: Record, which: str, claim: Claim) -> float:
+    """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
+    students, of the one the claim is about."""
+    if not claim.which_student or record.config.method != "modreduce":
+        return record.accuracy(which)
+    found = {name: record.result.get(f"{which}_accuracy_{name}", math.nan) for name in STUDENTS}
+    found["response"] = record.accuracy(which)  # the run's own network
+    return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
 
 
 # --- the rule of each kind --------------------------------------------------------------------------------------------

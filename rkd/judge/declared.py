@@ -5,6 +5,7 @@ for one claim per row. Everything is checked on loading, so that a claim about a
 runs no chapter makes, is one sentence here and not a missing line in the book.
 """
 
+import functools
 import math
 import re
 import string
@@ -19,8 +20,10 @@ import yaml
 from rkd import claims as published_claims
 from rkd import paths
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.answers import answer
 from rkd.experiments.chapters.base import SHORT_SOURCE
 from rkd.experiments.selectors import Selectors, split
+from rkd.methods.modreduce import STUDENTS
 from rkd.models import canonical, display_name
 
 
@@ -54,7 +57,7 @@ KINDS = {
     ),
     "effect": Kind(
         "gains", "is the difference of two means the published one, within the margin?",
-        needs=frozenset({"margin", "family"}), takes=frozenset({"minus"}), sides=("a", "b"),
+        needs=frozenset({"margin", "family"}), takes=frozenset({"minus", "also"}), sides=("a", "b"),
     ),
     "trend": Kind(
         "trends", "does a contrast that was declared beforehand point the claimed way?",
@@ -70,9 +73,15 @@ KINDS = {
 }  # fmt: skip
 _COMMON_NEEDS = frozenset({"id", "about", "kind", "statement", "runs"})
 _COMMON_TAKES = frozenset(
-    {"row", "each", "keys", "words", "once", "published", "asked_by", "chapter", "alpha", "min_seeds"}
-)
+    {
+        "row", "each", "keys", "words", "once", "published", "asked_by", "chapter", "alpha", "min_seeds", "reports",
+        "which_student",
+    }
+)  # fmt: skip
 _TEXTS = ("id", "about", "kind", "statement", "family", "asked_by", "chapter")
+REPORTS = ("the last epoch", "the best epoch on the test set")
+BEST = "best"  # of the students that one run trains
+_ANSWERS = ("{line}", "{minus}")  # in `runs`: the lines that answer a row, by rkd.experiments.answers
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,10 @@ class Claim:
         family: claims corrected together for their number; "" for none.
         source, table, row: where the figure stands: key of rkd.claims.SOURCES, its table, and the row in words.
         statement: what is claimed, in our words.
-        who: says it: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", or "this report"
+        who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", or "this report"
             where the question is its own.
         published: the figure in percent (value, chance, order against one figure), the gain in percentage points
-            (effect), both sides (order of two lines) or all groups (trend, bound); None where none is printed.
+            (effect), both sides (order of two lines) or all rows (trend, bound); None where none is printed.
         printed: the same as text for a table.
         published_n: runs the published mean stands on; None where the source does not say.
         margin: percentage points; None for order.
@@ -103,6 +112,10 @@ class Claim:
         chance: level in percent.
         notes: what the table of claims remarks on the rows.
         references: indices of the rows in `rkd.claims.load()`.
+        also_by: further sources that print the same figure of the same runs.
+        reports: one of REPORTS, which the source's figures are of; "" where that is not noted.
+        which_student: of runs that train several: one of rkd.methods.modreduce.STUDENTS, or BEST of them; "": the
+            run's own network.
     """
 
     id: str
@@ -127,6 +140,9 @@ class Claim:
     chance: float | None = None
     notes: tuple[str, ...] = ()
     references: tuple[int, ...] = ()
+    also_by: tuple[str, ...] = ()
+    reports: str = ""
+    which_student: str = ""
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -146,19 +162,22 @@ class Claim:
         return tuple(self.runs[side] for side in ("a", "b") if side in self.runs)
 
 
-def load_claims(path: Path | None = None, selectors: Selectors | None = None) -> tuple[Claim, ...]:
+def load_claims(
+    path: Path | None = None, selectors: Selectors | None = None, check: bool = True
+) -> tuple[Claim, ...]:
     """All declared claims, in the order of the file.
 
     Args:
         path: of the declaration; None: params/claims.yaml.
         selectors: lines the claims' runs must be among; None: those of the paper profile.
+        check: whether every line is looked up now, for which all chapters are built; else only once it is judged.
 
     Raises:
         ConfigError: one sentence that names the file, the entry and what is wrong with it.
     """
     path = paths.params() / "claims.yaml" if path is None else path
     declared = _read(path)
-    selectors = Selectors() if selectors is None else selectors
+    selectors = (Selectors() if selectors is None else selectors) if check else None
     found: dict[str, Claim] = {}
     for number, entry in enumerate(declared["claims"], 1):
         name = entry.get("id", f"number {number}") if isinstance(entry, Mapping) else f"number {number}"
@@ -210,7 +229,7 @@ def _check_families(path: Path, claims: Iterable[Claim]) -> None:
 # --- entries to claims ----------------------------------------------------------------------------------------------
 
 
-def _expand(entry: Any, defaults: Mapping[str, Any], selectors: Selectors) -> Iterator[Claim]:
+def _expand(entry: Any, defaults: Mapping[str, Any], selectors: Selectors | None) -> Iterator[Claim]:
     """One claim per row, per set of names, or just one."""
     if not isinstance(entry, Mapping):
         raise ConfigError(f"it is {entry!r}; it must be a mapping")
@@ -234,6 +253,9 @@ def _check_keys(entry: Mapping[str, Any]) -> None:
     for key in entry:
         if key not in allowed:
             raise unknown(f"field of a claim of kind {entry['kind']}:", key, allowed)
+    for key, allowed in (("reports", REPORTS), ("which_student", (BEST, *STUDENTS))):
+        if key in entry and entry[key] not in allowed:
+            raise unknown(key, entry[key], allowed)
     for key in _TEXTS:
         if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
             raise ConfigError(f"{key} is {entry[key]!r}; it must be text")
@@ -281,28 +303,33 @@ def _rows_one_by_one(
                 raise ConfigError(f"the key of variant {variant!r} is {key!r}; write it in quotation marks")
         rows = rows[rows["variant"].isin(keys)]
     words = _mapping("words", entry.get("words", {}))
-    once = entry.get("once")
-    if once is not None and once not in published_claims.COLUMNS:
-        raise unknown("column in `once`:", once, published_claims.COLUMNS)
-    together = [[once, "value"]] if once else []
-    groups = (group for _, group in rows.groupby(*together, sort=False)) if together else (
-        rows.loc[[index]] for index in rows.index
-    )  # fmt: skip
-    for group in groups:
+    once = entry.get("once", [])
+    once = [once] if isinstance(once, str) else once
+    for column in once:
+        if column not in published_claims.COLUMNS:
+            raise unknown("column in `once`:", column, published_claims.COLUMNS)
+    same: dict[Any, list[int]] = {}
+    for index, row in rows.iterrows():
+        cell = (*(_registered(column, row[column]) for column in once), row["number"]) if once else index
+        same.setdefault(cell, []).append(index)
+    for indices in same.values():
+        group = rows.loc[indices]
         names = _names_of(group)
         names |= {"key": keys[names["variant"]]} if keys else {}
         yield group, names | {"words": words.get(names["variant"], names["variant"])}
 
 
 def _claim(
-    entry: Mapping[str, Any], rows: pd.DataFrame, names: dict[str, str], selectors: Selectors
+    entry: Mapping[str, Any], rows: pd.DataFrame, names: dict[str, str], selectors: Selectors | None
 ) -> Claim:
     kind = entry["kind"]
     minus = _further(rows, _filled(entry["minus"], names)) if "minus" in entry else None
     published, printed, over = _published(entry, rows, minus)
     if kind == "effect":
         names = {**names, "gain": f"{published:.2f}"}
-    runs = _runs(entry, names, over, selectors)
+    runs = _runs(entry, names, over, {"{line}": rows, "{minus}": minus}, selectors)
+    home = split(next(iter(runs.values()))[0])[0]
+    names = {**names, "home": home}
     also = [_further(rows, _filled(other, names)) for other in entry.get("also", ())]
     for other in also:
         if other["number"].iloc[0] != published:
@@ -310,7 +337,7 @@ def _claim(
     first = rows.iloc[0]
     groups = len(runs["groups"]) if "groups" in runs else 0
     everything = [rows, *([minus] if minus is not None else []), *also, *([over] if over is not None else [])]
-    chapter = _fill(entry["chapter"], names) if "chapter" in entry else split(next(iter(runs.values()))[0])[0]
+    chapter = _fill(entry["chapter"], names) if "chapter" in entry else home
     split(f"{chapter}/-")
     return Claim(
         id=_identifier(_fill(entry["id"], names)),
@@ -319,7 +346,14 @@ def _claim(
         chapter=chapter,
         family=_fill(entry.get("family", ""), names),
         source=first["source"],
-        table=", ".join(dict.fromkeys(r["table"] for part in (rows, *also) for _, r in part.iterrows())),
+        table=", ".join(
+            dict.fromkeys(
+                r["table"]
+                for part in (rows, *also)
+                for _, r in part.iterrows()
+                if r["source"] == first["source"]
+            )
+        ),
         row=_row_in_words(rows, minus),
         statement=_fill(entry["statement"], names),
         who=entry["asked_by"] if "asked_by" in entry else _who(first),
@@ -335,6 +369,11 @@ def _claim(
         chance=_positive("chance", entry["chance"]) if "chance" in entry else None,
         notes=tuple(dict.fromkeys(note for part in everything for note in part["note"] if note)),
         references=tuple(dict.fromkeys(int(index) for part in everything for index in part.index)),
+        also_by=tuple(
+            dict.fromkeys(_who(row) for _, row in rows.iterrows() if row["source"] != first["source"])
+        ),
+        reports=entry.get("reports", ""),
+        which_student=entry.get("which_student", ""),
     )
 
 
@@ -381,7 +420,11 @@ def _published(
 
 
 def _runs(
-    entry: Mapping[str, Any], names: Mapping[str, str], over: pd.DataFrame | None, selectors: Selectors
+    entry: Mapping[str, Any],
+    names: Mapping[str, str],
+    over: pd.DataFrame | None,
+    answered: Mapping[str, pd.DataFrame | None],
+    selectors: Selectors | None,
 ) -> dict[str, tuple[str, ...]]:
     runs, kind = entry["runs"], entry["kind"]
     sides = KINDS[kind].sides
@@ -399,32 +442,74 @@ def _runs(
         if over is not None:  # one template, filled from each row
             filled = [_fill(value, _names_of(over.loc[[index]])) for index in over.index]
         else:
-            filled = [_fill(text, names) for text in (value if isinstance(value, list) else [value])]
+            filled = []
+            for text in value if isinstance(value, list) else [value]:
+                lines = text in _ANSWERS and answered[text] is not None
+                filled += _lines_of(answered[text]) if lines else [_fill(text, names)]
         for selector in filled:
-            selectors.line(selector)
-        made[side] = tuple(filled)
+            if selectors is None:
+                split(selector)
+            else:
+                selectors.line(selector)
+        made[side] = tuple(dict.fromkeys(filled))
     return made
 
 
 # --- rows of the table of claims ------------------------------------------------------------------------------------
 
 
+def _lines_of(rows: pd.DataFrame) -> list[str]:
+    """The lines that answer these rows; ConfigError for a row that none answers."""
+    lines: dict[str, None] = {}
+    for row in rows.itertuples():
+        found = answer(row).lines
+        if not found:
+            raise ConfigError(f"no line of a chapter answers {row.id!r}")
+        lines |= dict.fromkeys(found)
+    return list(lines)
+
+
 def _rows(equal: Any) -> pd.DataFrame:
-    """Rows of `rkd.claims.load()` whose columns equal a text, or one of a list of texts."""
-    table = published_claims.load()
+    """Rows of `rkd.claims.load()` whose columns equal a text, or one of a list of texts; "bold*" is any text that
+    begins so."""
     if not isinstance(equal, Mapping) or not equal:
         raise ConfigError(
             f"a row is {equal!r}; it must be a mapping of columns to texts, for example table: Table 3"
         )
+    wanted_texts = []
     for column, wanted in equal.items():
         if column not in published_claims.COLUMNS:
             raise unknown("column", column, published_claims.COLUMNS)
-        texts = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
-        table = table[table[column].isin(texts)]
+        texts = tuple(str(w) for w in (wanted if isinstance(wanted, list) else [wanted]))
+        wanted_texts.append((column, texts))
+    table = _matching(tuple(wanted_texts))
     if table.empty:
         described = ", ".join(f"{column} {wanted!r}" for column, wanted in equal.items())
         raise ConfigError(f"no row of the table of claims has {described}")
     return table
+
+
+@functools.cache
+def _matching(equal: tuple[tuple[str, tuple[str, ...]], ...]) -> pd.DataFrame:
+    """Rows by column and texts; never changed by those who ask."""
+    table = published_claims.load()
+    for column, texts in equal:
+        fits = table[column].isin(texts)
+        for text in texts:
+            if text.endswith("*"):
+                fits |= table[column].str.startswith(text[:-1])
+        table = table[fits]
+    return table
+
+
+def _registered(column: str, text: str) -> str:
+    """A network's registered name, for sources differ in their spelling; any other text, or no network, as it is."""
+    if column not in ("teacher", "student"):
+        return text
+    try:
+        return canonical(text)
+    except ConfigError:  # "all", "-"
+        return text
 
 
 def _further(rows: pd.DataFrame, equal: Mapping[str, Any]) -> pd.DataFrame:
@@ -441,6 +526,7 @@ def _names_of(rows: pd.DataFrame) -> dict[str, str]:
     row = rows.iloc[0]
     names = {"value": row["value"], "variant": row["variant"], "Method": row["method"], "table": row["table"]}
     names |= {"method": _slug(row["method"]), "chapter": _slug(row["table"])}
+    names |= {"dataset": _slug(row["dataset"]), "Dataset": row["dataset"]}
     for column in ("teacher", "student"):
         try:
             names |= {column: canonical(row[column]), column.title(): display_name(row[column])}

@@ -227,7 +227,7 @@ class InsidePage:
         said = f"<strong>{how}, {html.escape(title)}.</strong>"
         if _is_smoke(settings):
             said += " Trained so little, it shows the machinery only."
-        elif not is_published_setting(run):
+        elif not is_published_setting(run, OF_CHAPTER):
             said += " A short run: a tendency, no evidence."
         return Shown(said, title, line, store, record, load_snapshots(store, run.id, data_root(settings)))
 
@@ -239,7 +239,7 @@ class InsidePage:
                 "<strong>The run of this copy proves the machinery only.</strong> Its networks were trained for "
                 f"{_length(run)}: what their attention looks like says nothing about the method."
             )
-        elif is_published_setting(run):
+        elif is_published_setting(run, OF_CHAPTER):
             kind, text = "paper", f"A run of the published setting: {_length(run)}."
         else:
             kind = "mini"

@@ -16,7 +16,7 @@ from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.workspace import data_root, store_for, store_of
-from rkd.judge.court import is_published_setting
+from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record
 from rkd.report import figures, tables
@@ -222,9 +222,7 @@ class Page:
     def _is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
         return all(
-            is_published_setting(
-                run, load_recipe(line.recipe or self.recipe)["epochs"], self.chapter.datasets
-            )
+            is_published_setting(run, self.chapter.name, line.recipe or self.recipe)
             for line in self.lines
             for run in line.runs
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.judge import KINDS, VERDICTS, Judgement, Verdict
 from rkd.judge.decide import NOT_RUN
+from rkd.judge.declared import BEST
 
 KIND_NAMES = {
     "value": "accuracy",
@@ -86,6 +87,11 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
         found.append(("diverged", f"{counted(len(verdict.diverged), 'run')}: {', '.join(verdict.diverged)}"))
     if claim.family:
         found.append(("corrected within", claim.family))
+    if claim.which_student:
+        student = "best of the three" if claim.which_student == BEST else claim.which_student
+        found.append(("student that is judged", student))
+    if claim.reports:
+        found.append(("the source's figures are of", claim.reports))
     found.append(("lines", ", ".join(claim.selectors)))
     if claim.notes:
         found.append(("on the source", "; ".join(claim.notes)))
@@ -109,7 +115,8 @@ def location(verdict: Verdict) -> str:
         "ReviewKD paper": f"ReviewKD paper, by {claim.table} of the [Re] paper",
         "this report": f"question of this report, on {claim.table}",
     }.get(claim.who, f"{claim.who}, {claim.table}")
-    return f"{where}: {claim.row}"
+    also = f", also in {' and '.join(claim.also_by)}" if claim.also_by else ""
+    return f"{where}{also}: {claim.row}"
 
 
 def chapter_label(name: str) -> str:

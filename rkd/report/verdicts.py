@@ -59,7 +59,7 @@ def chapter_box(chapter: str, verdicts: Sequence[Verdict] | None = None) -> HTML
         verdicts: from `rkd.judge.judge`; None: judged now, from the records of the paper profile.
     """
     if verdicts is None:
-        claims = load_claims()
+        claims = load_claims(check=False)  # the lines of other chapters need not be built for this one's box
         families = {c.family for c in claims if chapter in c.chapters} - {""}
         wanted = [c for c in claims if chapter in c.chapters or c.family in families]
         verdicts = judge(claims=wanted) if wanted else ()
@@ -174,7 +174,7 @@ def _row(verdict: Verdict) -> str:
         "kind": KIND_NAMES[claim.kind],
         "verdict": verdict.verdict,
         "chapter": " ".join(claim.chapters),
-        "source": claim.who,
+        "source": ", ".join((claim.who, *claim.also_by)),
     }
     data = " ".join(f'data-{name}="{html.escape(text, quote=True)}"' for name, text in marks.items())
     return f'<tr role="row" id="{html.escape(claim.id, quote=True)}" {data}>{filled}{_why(verdict)}</tr>'
@@ -192,6 +192,11 @@ def _why(verdict: Verdict) -> str:
     )
 
 
+def _sources(verdicts: Sequence[Verdict]) -> list[str]:
+    """Everyone who says something, in the order of the declaration."""
+    return list(dict.fromkeys(who for v in verdicts for who in (v.claim.who, *v.claim.also_by)))
+
+
 def _number(published: float | tuple[float, ...] | None) -> str:
     first = published[0] if isinstance(published, tuple) else published
     return "" if first is None else str(first)
@@ -206,7 +211,7 @@ def _filters(verdicts: Sequence[Verdict]) -> str:
         ("verdict", "Verdict", [(v, f"{v} ({n})") for v, n in tally(verdicts).items()]),
         ("kind", "Kind", [(name, name) for name in kinds]),
         ("chapter", "Chapter", [(c, chapter_label(c)) for c in chapters]),
-        ("source", "Who says it", [(who, who) for who in dict.fromkeys(c.who for c in claims)]),
+        ("source", "Who says it", [(who, who) for who in _sources(verdicts)]),
     )
     selects = "".join(
         f'<label>{label}<select name="{name}"><option value="">all</option>'
@@ -230,7 +235,8 @@ def _filters(verdicts: Sequence[Verdict]) -> str:
 
 
 def counts(verdicts: Sequence[Verdict]) -> HTML:
-    """How many claims of each kind have which verdict, with a sentence on what that means or takes."""
+    """How many claims of each kind have which verdict, with a sentence on what that means or takes; below, folded, the
+    same by who says it."""
     rows = []
     for kind, about in KINDS.items():
         members = [v for v in verdicts if v.claim.kind == kind]
@@ -240,7 +246,23 @@ def counts(verdicts: Sequence[Verdict]) -> HTML:
     rows.append(_count_row("all", verdicts))
     head = "".join(f'<th scope="col">{name}</th>' for name in ("claims about", "declared", "verdicts"))
     table = f'<table class="rkd-table rkd-counts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return _shown(f"<p>{_sum(verdicts)}</p>{table}")
+    return _shown(f"<p>{_sum(verdicts)}</p>{table}{_by_source(verdicts)}")
+
+
+def _by_source(verdicts: Sequence[Verdict]) -> str:
+    """A claim that several sources make counts once for each."""
+    rows = []
+    for who in _sources(verdicts):
+        members = [v for v in verdicts if who in (v.claim.who, *v.claim.also_by)]
+        rows.append(_count_row(html.escape(who), members, source=who))
+    if len(rows) < 2:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("claims of", "declared", "verdicts"))
+    return (
+        "<details><summary>By who says it</summary>"
+        f'<table class="rkd-table rkd-counts rkd-sources"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></details>"
+    )
 
 
 def _count_row(words: str, members: Sequence[Verdict], **query: str) -> str:
@@ -253,7 +275,7 @@ def _count_row(words: str, members: Sequence[Verdict], **query: str) -> str:
 
 def _sum(verdicts: Sequence[Verdict]) -> str:
     done, missing = judged(verdicts), runs_missing(verdicts)
-    setting = "whole CIFAR-100, 240 epochs, five seeds"
+    setting = "the whole of the data set, every epoch of the recipe, five seeds"
     sweep = "<code>rkd sweep params/paper.yaml</code>"
     start = f"<strong>{done} of {len(verdicts)} claims are judged.</strong>"
     if not done:

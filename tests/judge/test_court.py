@@ -9,7 +9,15 @@ from evidence import PAPER, around, put, record
 
 from rkd import paths
 from rkd.errors import RecordError
-from rkd.judge import Selectors, is_published_setting, judge, load_claims
+from rkd.experiments.selectors import split
+from rkd.judge import (
+    PublishedSetting,
+    Selectors,
+    is_published_setting,
+    judge,
+    load_claims,
+    published_setting,
+)
 from rkd.records import Store
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
@@ -171,9 +179,9 @@ def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
     text = (paths.params() / "paper.yaml").read_text()
     claim = CLAIMS["table3-full"]
     changes = {
-        "epochs: 240": "epochs: 239",
+        "recipe: null": "epochs: 239",
         "dataset: cifar100": "dataset: cifar10",
-        "batch_size: 128": "batch_size: 128\ntrain_images: 10000",
+        "profile: paper": "profile: paper\ntrain_images: 10000",
         "seeds:": "test_images: 1000\nseeds:",
         "data_root:": "holdout: 5000\ndata_root:",
         "on_missing:": "teacher_epochs: 10\non_missing:",
@@ -192,11 +200,58 @@ def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
 
 def test_longer_runs_and_untrained_teachers_are_of_the_published_setting():
     run = next(iter(PAPER.runs(["table3/full"]).values()))
-    assert is_published_setting(run) and is_published_setting(dataclasses.replace(run, epochs=480))
+    assert is_published_setting(run, "table3")
+    assert is_published_setting(dataclasses.replace(run, epochs=480), "table3")
     untrained = next(iter(PAPER.runs(["random_teacher/rm-untrained"]).values()))
-    assert untrained.teacher.weights == "random" and is_published_setting(untrained)
+    assert untrained.teacher.weights == "random" and is_published_setting(untrained, "random_teacher")
     short = dataclasses.replace(run.teacher, run=dataclasses.replace(run.teacher.run, epochs=10))
-    assert not is_published_setting(dataclasses.replace(run, teacher=short))
+    assert not is_published_setting(dataclasses.replace(run, teacher=short), "table3")
+
+
+def test_every_run_of_the_paper_profile_is_of_its_chapters_setting():
+    """Of its recipe's epochs, and on the chapter's data: 200 on CIFAR-10 and CIFAR-100 for KnowledgeDistillation."""
+    for selector in {s for c in CLAIMS.values() for s in c.selectors}:
+        setting = published_setting(split(selector)[0], PAPER.recipe(selector))
+        assert all(map(setting.holds, PAPER.needed([selector]).values())), selector
+    own = "soft_targets_and_attention"
+    assert published_setting(own) == PublishedSetting(200, ("cifar10", "cifar100"))
+    assert published_setting("table1") == published_setting("kdrefine", "kdrefine")
+    run = next(iter(PAPER.runs([f"{own}/cifar10-resnet20_7x7-resnet20_7x7-kd"]).values()))
+    assert (run.epochs, run.data.name) == (200, "cifar10") and not is_published_setting(run, "table1")
+    assert not is_published_setting(dataclasses.replace(run, epochs=199), own)
+
+
+def test_the_best_of_three_students_is_judged_where_that_is_claimed(store):
+    """Per run the largest of the three, at the last epoch and at the best; of other methods the one student."""
+    claim = CLAIMS["modreduce-resnet20-resnet56-modreduce-beats-crd"]
+    selector, rival = claim.groups[0][0], claim.groups[1][0]
+    others = {"relational": (0.3, 0.9), "feature": (-0.4, 0.1), "group": (5.0, 6.0)}
+    for n, config in enumerate(PAPER.runs([selector]).values()):
+        made = record(config, 71.0 + n / 10, 71.2 + n / 10)
+        for name, (last, best) in others.items():
+            made.result[f"last_accuracy_{name}"] = 71.0 + n / 10 + last
+            made.result[f"best_accuracy_{name}"] = 71.0 + n / 10 + best
+        store.save(made)
+    put(store, rival, around(70.0))
+    value = verdict(store, "modreduce-resnet20-resnet56-modreduce")
+    assert value.last.details["mean"] == pytest.approx(71.5) and value.best.details["mean"] == pytest.approx(
+        72.1
+    )
+    assert value.optimism == pytest.approx(0.6) and (value.verdict, value.best.verdict) == (
+        "inconclusive", "reproduced",
+    )  # fmt: skip
+    (order,) = judge(claims=[claim], store=store)
+    assert order.verdict == "reproduced" and order.last.n == (5, 5)
+    (one,) = judge(claims=[dataclasses.replace(claim, which_student="response")], store=store)
+    (own,) = judge(claims=[dataclasses.replace(claim, which_student="")], store=store)
+    assert one.last.details == own.last.details != order.last.details
+
+
+def test_runs_of_two_chapters_are_evidence_in_both(store):
+    claim = CLAIMS["baselines-resnet20-resnet56-crd"]
+    put(store, "kdrefine/resnet20-resnet56-crd", around(claim.published))
+    found = verdict(store, claim.id)
+    assert found.verdict == "reproduced" and found.last.n == (5,), "counted once"
 
 
 def test_a_profile_with_more_seeds(store, tmp_path):

@@ -69,6 +69,7 @@ class Configuration:
         profile: under which they were recorded.
         places: rows of chapters that stand on them; empty for runs no chapter asks for.
         recipe: "" where nothing says.
+        chapter: they were recorded for; "" where nothing says.
     """
 
     key: str
@@ -76,6 +77,7 @@ class Configuration:
     profile: str
     places: tuple[Place, ...] = ()
     recipe: str = ""
+    chapter: str = ""
 
     @property
     def config(self) -> RunConfig:
@@ -99,7 +101,11 @@ class Configuration:
         """EVIDENCE: the published setting, as for verdicts; MACHINERY: smoke runs; SHORT: what is between."""
         if self.profile == "smoke":
             return MACHINERY
-        return EVIDENCE if is_published_setting(self.config) else SHORT
+        settings = {(place.chapter, place.recipe) for place in self.places}
+        if not settings:  # no row stands on it: the chapter it was recorded for, else those of ReviewKD
+            settings = {(self.chapter if self.chapter in chapter_names() else "table1", "")}
+        published = any(is_published_setting(self.config, *setting) for setting in settings)
+        return EVIDENCE if published else SHORT
 
     @property
     def label(self) -> str:
@@ -153,7 +159,7 @@ def _configuration(
     rows = tuple(dict.fromkeys(place for record in records for place in places.get(record.id, ())))
     labels = records[0].provenance.get("labels", {})
     known = labels.get("recipe") or next((place.recipe for place in rows), "")
-    return Configuration(key, tuple(records), profile, rows, known)
+    return Configuration(key, tuple(records), profile, rows, known, labels.get("chapter", ""))
 
 
 def _key(config: RunConfig) -> str:
@@ -168,7 +174,8 @@ def places_of(profiles: Iterable[str]) -> dict[str, list[Place]]:
         for name in chapter_names():
             chapter, given = get_chapter(name), settings.resolve(name, {"profile": profile})
             for line in chapter.lines(given):
-                place = Place(name, f"{_short(chapter)}, {line.label}", given.recipe or chapter.recipe)
+                recipe = line.recipe or given.recipe or chapter.recipe
+                place = Place(name, f"{_short(chapter)}, {line.label}", recipe)
                 for run in line.runs:
                     found.setdefault(run.id, []).append(place)
     return found
