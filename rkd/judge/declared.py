@@ -96,8 +96,8 @@ class Claim:
         family: claims corrected together for their number; "" for none.
         source, table, row: where the figure stands: key of rkd.claims.SOURCES, its table, and the row in words.
         statement: what is claimed, in our words.
-        who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", or "this report"
-            where the question is its own.
+        who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", a README of
+            another system, or "this report" where the question is its own.
         published: the figure in percent (value, chance, order against one figure), the gain in percentage points
             (effect), both sides (order of two lines) or all rows (trend, bound); None where none is printed.
         printed: the same as text for a table.
@@ -543,7 +543,7 @@ def _who(row: pd.Series) -> str:
 def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame | None) -> str:
     first = rows.iloc[0]
     pair = f"{first['student']} ← {first['teacher']}" if first["teacher"] not in ("-", "all pairs") else ""
-    if len(rows) > 1 and rows["variant"].nunique() > 1:
+    if len(rows) > 1 and rows["variant"].nunique() > 1 and rows["number"].nunique() != 1:
         what = f"{len(rows)} rows"
     else:
         what = ", ".join(dict.fromkeys(text for text in (first["method"], first["variant"]) if text))

@@ -109,9 +109,11 @@ def test_counts_with_nothing_run_say_what_it_takes(none_run, in_book):
     missing = {run for claim in CLAIMS for run in PAPER.needed(claim.selectors)}
     assert f"0 of {len(CLAIMS)} claims are judged." in tree.text
     assert f"It takes {len(missing)} of them: rkd sweep params/paper.yaml" in tree.text
-    assert "240 epochs" in tree.text and not re.search(r"\bnan\b|None", tree.text)
+    assert "every epoch of the recipe, five seeds" in tree.text and not re.search(r"\bnan\b|None", tree.text)
     rows = tree.all("th", scope="row")
-    assert len(rows) == len(KINDS) + 1
+    who = {name for c in CLAIMS for name in (c.who, *c.also_by)}
+    assert len(rows) == len(KINDS) + 1 + len(who) and len(tree.all("details")) == 1
+    assert all(name in tree.text for name in who)
     for kind in KINDS.values():
         assert kind.words in tree.text and kind.question in tree.text
 
@@ -124,9 +126,12 @@ def test_counts_add_up(mixed, in_book):
     for verdict, count in found.items():
         if verdict != "not run":
             assert f"{count} {verdict}" in tree.text
-    body = markup.split("<tbody>")[1].split("</tr>")
+    kinds, sources = (part.split("</tbody>")[0] for part in markup.split("<tbody>")[1:])
+    body = kinds.split("</tr>")
     by_kind = [sum(int(n) for n in re.findall(r"<b>(\d+)</b>", row)) for row in body[:-1]]
     assert by_kind[-1] == sum(by_kind[:-1]) == len(CLAIMS)
+    shared = sum(len(c.also_by) for c in CLAIMS)
+    assert sum(int(n) for n in re.findall(r"<b>(\d+)</b>", sources)) == len(CLAIMS) + shared
     links = [a["href"] for a in tree.all("a")]
     assert "claims.html?kind=accuracy&verdict=reproduced" in links
     assert "claims.html?verdict=not+run" in links
@@ -158,6 +163,13 @@ def test_box_lists_six_and_folds_more(mixed, in_book):
     assert chapter_box("recipes", mixed).data == "", "no claim is judged there"
 
 
+@pytest.mark.parametrize("chapter", ["baselines", "kdrefine", "modreduce", "soft_targets_and_attention"])
+def test_boxes_of_many_claims_are_a_few_folded_lines(chapter, none_run, in_book):
+    tree = Tree(chapter_box(chapter, none_run).data)
+    assert len(tree.all("li")) > 25 and 1 <= len(tree.all("summary")) <= 7
+    assert not [a for a in tree.all("details") if "open" in a], "all closed"
+
+
 def test_box_of_mixed_verdicts(mixed, in_book):
     tree = Tree(chapter_box("table1", mixed).data)
     ours = text.tally([v for v in mixed if "table1" in v.claim.chapters])
@@ -172,6 +184,9 @@ def test_box_judges_the_paper_profile_itself(monkeypatch, tmp_path, in_book):
 
     asked = []
     monkeypatch.setattr(module, "judge", lambda claims: asked.append(claims) or ())
+    monkeypatch.setattr(
+        "rkd.experiments.selectors.Selectors.line", lambda *_: pytest.fail("a chapter is built")
+    )
     assert chapter_box("table2").data == ""
     families = {c.family for c in asked[0]} - {""}
     assert {c.id for c in CLAIMS if c.family in families or "table2" in c.chapters} == {
@@ -283,6 +298,15 @@ def test_facts_of_an_order_an_effect_and_a_claim_with_few_runs(mixed):
     assert "likely slip" in quoted["on the source"]
 
 
+def test_facts_of_a_source_that_reports_the_best_of_three_at_its_best_epoch(none_run):
+    (v,) = [v for v in none_run if v.claim.id == "modreduce-resnet20-resnet56-modreduce"]
+    facts = dict(text.facts(v))
+    assert facts["student that is judged"] == "best of the three"
+    assert facts["the source's figures are of"] == "the best epoch on the test set"
+    (other,) = [v for v in none_run if v.claim.id == "table3-full"]
+    assert not {"student that is judged", "the source's figures are of"} & set(dict(text.facts(other)))
+
+
 def test_where_a_claim_stands(none_run):
     places = {v.claim.id: text.location(v) for v in none_run}
     assert places["table1-resnet20-resnet56-paper"].startswith(
@@ -291,6 +315,9 @@ def test_where_a_claim_stands(none_run):
     assert (
         places["table3-rm-beats-none"]
         == "[Re] paper, Table 3: ResNet20 ← ResNet56: ReviewKD, RM − none (same-level L2)"
+    )
+    assert places["baselines-resnet20-resnet56-crd"].startswith(
+        "[Re] paper, Table 1, also in KDrefine README: ResNet20"
     )
     assert places["random_teacher-rm-trained-beats-untrained"].startswith(
         "question of this report, on Table 3"
@@ -312,7 +339,7 @@ def test_command_lists_counts_and_claims(capsys):
     assert status == 0 and all(c.statement in out for c in claims)
     assert re.search(rf"^all +{len(claims)} ", out, re.MULTILINE)
     status, out, _ = rkd(capsys, "verdicts", "--kind", "trend")
-    assert status == 0 and out.count("\n") < 12
+    assert status == 0 and out.count("\n") == sum(c.kind == "trend" for c in CLAIMS) + 5
 
 
 def test_command_as_csv(capsys, tmp_path):
@@ -412,22 +439,33 @@ def test_filters_and_sorting_by_keyboard(page, browser, mixed):
 
     browser.get(page)
     status = browser.find_element(By.CSS_SELECTOR, "[role=status]")
-    everything = [v.claim.id for v in mixed]
-    assert shown(browser) == everything and status.text == f"{len(mixed)} of {len(mixed)} claims shown"
+    heads = browser.find_elements(By.CSS_SELECTOR, "tr.rkd-fold button")
+    places = sorted({v.claim.chapter for v in mixed}, key=text.chapter_order)
+    assert shown(browser) == [""] * len(places), "a heading for each chapter, in the book's order"
+    assert [h.text.partition(" – ")[0] for h in heads] == [text.chapter_label(c) for c in places]
+    assert status.text.startswith(f"{len(mixed)} claims in {len(places)} chapters")
+    heads[0].send_keys(Keys.ENTER)
+    first = [v.claim.id for v in mixed if v.claim.chapter == places[0]]
+    assert shown(browser) == ["", *first, *[""] * (len(places) - 1)]
+    assert browser.switch_to.active_element == heads[0] and heads[0].get_attribute("aria-expanded") == "true"
+    heads[0].send_keys(Keys.ENTER)
+    folded = shown(browser)
+    assert folded == [""] * len(places)
 
     search = browser.find_element(By.NAME, "q")
-    search.send_keys("RESNET20 beats-crd")
+    search.send_keys("RESNET20 table1 beats-crd")
     assert shown(browser) == ["table1-resnet20-resnet56-beats-crd"] and status.text.startswith("1 of ")
     search.send_keys(" nowhere")
     assert shown(browser) == [] and "none of" in status.text
     browser.find_element(By.CSS_SELECTOR, "button[type=reset]").send_keys(Keys.ENTER)
-    assert shown(browser) == everything
+    assert shown(browser) == folded
 
     for name, value, fits in (
         ("verdict", "not reproduced", lambda v: v.verdict == "not reproduced"),
         ("kind", "gain", lambda v: v.claim.kind == "effect"),
         ("chapter", "table2", lambda v: "table2" in v.claim.chapters),
         ("source", "this report", lambda v: v.claim.who == "this report"),
+        ("source", "KDrefine README", lambda v: "KDrefine README" in (v.claim.who, *v.claim.also_by)),
     ):
         Select(browser.find_element(By.NAME, name)).select_by_value(value)
         wanted = [v.claim.id for v in mixed if fits(v)]
@@ -444,7 +482,7 @@ def test_filters_and_sorting_by_keyboard(page, browser, mixed):
     assert [rank[i] for i in shown(browser)] == sorted(ascending, reverse=True)
     assert head.get_attribute("aria-sort") == "descending"
     button.send_keys(Keys.ENTER)
-    assert shown(browser) == everything and head.get_attribute("aria-sort") == "none"
+    assert shown(browser) == folded and head.get_attribute("aria-sort") == "none"
 
     published = browser.find_elements(By.CSS_SELECTOR, "thead th button")[2]
     published.send_keys(Keys.ENTER)
@@ -464,7 +502,9 @@ def test_addresses_choose_what_is_shown(page, browser, mixed):
     wanted = [v.claim.id for v in mixed if "table3" in v.claim.chapters and v.claim.kind == "effect"]
     assert shown(browser) == wanted
     browser.get(f"{page}?chapter=nowhere&colour=red")
-    assert len(shown(browser)) == len(mixed), "an address that names nothing known shows all"
+    assert len(shown(browser)) == len({v.claim.chapter for v in mixed}), (
+        "one that names nothing known shows all"
+    )
     browser.get(f"{page}#table3-full")
     assert browser.execute_script(
         "return document.getElementById('table3-full').querySelector('details').open"
@@ -481,9 +521,12 @@ def test_table_fits_its_window(width, page, browser):
     )
     try:
         browser.get(page)
+        browser.execute_script("document.querySelectorAll('tr.rkd-fold button').forEach(b => b.click())")
         browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width + 1
-        cards = browser.execute_script("return getComputedStyle(document.querySelector('tbody tr')).display")
+        cards = browser.execute_script(
+            "return getComputedStyle(document.querySelector('tbody tr[id]')).display"
+        )
         assert cards == ("block" if width <= 640 else "grid")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
