@@ -48,12 +48,20 @@ def load(**equal: str) -> pd.DataFrame:
         >>> load(source="re_paper", table="Table 6")[["variant", "value"]].values.tolist()[0]
         ['No change', '71.79']
     """
-    table = _table()
-    for column, value in equal.items():
+    for column in equal:
         if column not in COLUMNS:
             raise ConfigError(f"unknown column {column!r}; allowed: {', '.join(COLUMNS)}")
-        table = table[table[column] == value]
-    return table.reset_index(drop=True)
+    return _rows(frozenset(equal.items())).copy()
+
+
+@functools.lru_cache(maxsize=4096)
+def _rows(equal: frozenset[tuple[str, str]]) -> pd.DataFrame:
+    """Rows that match: chapters ask for the same ones again and again."""
+    table = _table()
+    fits = pd.Series(True, index=table.index)
+    for column, value in equal:
+        fits &= table[column] == value
+    return table[fits].reset_index(drop=True)
 
 
 def number(**equal: str) -> float:

@@ -1,5 +1,6 @@
 """What a chapter is: a claim, and lines of a table, each answered by runs."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -122,6 +123,7 @@ def published(**equal: str) -> tuple[Published, ...]:
     return distinct(rows[rows["number"].notna()])
 
 
+@functools.cache
 def published_network(name: str, method: str, dataset: str = "CIFAR-100") -> tuple[Published, ...]:
     """What all sources say of one undistilled network ("teacher" or "student baseline") on CIFAR-100."""
     rows = claims.load(metric="top1_acc_percent", method=method, dataset=dataset)

@@ -98,6 +98,8 @@ def printed(
 ) -> tuple[Published, ...]:
     """What these sources print of one method (its display name) on one pair, the paper's own and empty cells aside."""
     places = _places().get((method, dataset, canonical(teacher), canonical(student)), ())
+    if not places:
+        return ()
     rows = claims.load().iloc[list(places)]
     return distinct(rows[rows["source"].isin(list(sources)) & rows["number"].notna()])
 
