@@ -24,6 +24,7 @@ _KEYS = {
     "description", "epochs", "batch_size", "normalisation", "padding_mode", "drop_last", "optimiser", "lr_override",
     "ce_weight", "teacher", "loss_weights", "review", "methods", "sums", "pairs",
 }  # fmt: skip
+_OF_RUNS = {"ce_weight", "drop_last"}  # a recipe's values for a method that are no options of it
 
 
 def recipe_names() -> list[str]:
@@ -109,8 +110,10 @@ class Builder:
         given_teacher = (
             {"batch_norm": self.settings.teacher_batch_norm} if self.settings.teacher_batch_norm else {}
         )
+        common = self._common(student, seed, self.epochs)
+        common["drop_last"] = self._of_method(method).get("drop_last", common["drop_last"])
         return RunConfig(
-            **self._common(student, seed, self.epochs),
+            **common,
             ce_weight=ce_weight,
             method=method,
             options=self._options(method, teacher, student, dict(options or {}), own),
@@ -168,17 +171,21 @@ class Builder:
         own: bool,
     ) -> dict[str, Any]:
         """Options of one method: of the recipe, the pair, the row, and given; epochs are scaled, unless given."""
-        values: dict[str, Any] = {}
         if method == "reviewkd":
-            values = {**self._scaled_review(), "loss_weight": self.loss_weight(teacher, student)}
-        recipe = {k: v for k, v in self.recipe.get("methods", {}).get(method, {}).items() if k != "ce_weight"}
-        scaled = {**recipe, **self._of_pair(method, teacher, student), **row}
-        kind = get_method(method).options
+            standing = {**self._scaled_review(), "loss_weight": self.loss_weight(teacher, student)}
+        else:
+            defaults = get_method(method).options()
+            standing = {name: getattr(defaults, name) for name in defaults.in_epochs()}
+        recipe = {k: v for k, v in self._of_method(method).items() if k not in _OF_RUNS}
+        standing, row = standing | recipe | self._of_pair(method, teacher, student), dict(row)
         if method != "reviewkd":
-            defaults = kind()
-            for name in defaults.in_epochs():
-                scaled[name] = self._at_least_one(scaled.get(name, getattr(defaults, name)))
-        return {**values, **({**given, **scaled} if own else {**scaled, **given})}
+            for values in (standing, row):
+                values |= {n: self._at_least_one(values[n]) for n in defaults.in_epochs() if n in values}
+        return {**standing, **({**given, **row} if own else {**row, **given})}
+
+    def _of_method(self, method: str) -> dict[str, Any]:
+        """The recipe's values for a method: options, and what is in `_OF_RUNS`."""
+        return self.recipe.get("methods", {}).get(method, {})
 
     def _of_pair(self, method: str, teacher: str, student: str) -> dict[str, Any]:
         """The recipe's values of a method for one pair."""

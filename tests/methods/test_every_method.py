@@ -34,6 +34,7 @@ VARIANTS = {
     "modreduce-pcl": ("modreduce", {"aggregation": "pcl"}),
     "modreduce-one": ("modreduce", {"aggregation": "one"}),
     "modreduce-fc": ("modreduce", {"aggregation": "fc"}),
+    "modreduce-late": ("modreduce", {"aggregation": "wavg_fixed", "cutoff_epochs": 1}),
 }
 CASES = {
     **{name: (name, SMALL.get(name, {})) for name in method_names()},
