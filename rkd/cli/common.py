@@ -13,7 +13,8 @@ def add_profile(parser: argparse.ArgumentParser, default: str = "smoke") -> None
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--recipe", metavar="NAME",
+        "--recipe",
+        metavar="NAME",
         help="a recipe of params/recipes/, such as authors or crd, or the path of a YAML file (default: its own)",
     )
     parser.add_argument("--data-root", metavar="DIR", help="folder of the CIFAR files (default: data)")

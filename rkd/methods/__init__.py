@@ -30,10 +30,10 @@ from rkd.methods.base import (
     Entry,
     Method,
     SingleLoss,
-    get_method,
     method_names,
     register_method,
 )
+from rkd.methods.lookup import get_method
 from rkd.methods.options import Options, Stage
 
 __all__ = [

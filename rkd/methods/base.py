@@ -187,15 +187,6 @@ def method_names() -> list[str]:
     return sorted(_METHODS)
 
 
-def get_method(name: str) -> Entry:
-    """The entry of a registered method, or of a sum such as "at+kd"; ConfigError for an unknown name."""
-    if "+" in name:
-        from rkd.methods.sum import sum_entry  # it is built on this file
-
-        return sum_entry(name)
-    return get_single(name)
-
-
 def get_single(name: str) -> Entry:
     """The entry of a registered method; ConfigError for an unknown name."""
     if name not in _METHODS:

@@ -36,7 +36,9 @@ def assert_same(found, wanted):
     assert found.keys() == wanted.keys()
     for tag, points in wanted.items():
         assert [step for step, _ in found[tag]] == [step for step, _ in points], tag
-        assert [v for _, v in found[tag]] == pytest.approx([v for _, v in points], rel=5e-6)  # records keep six digits
+        assert [v for _, v in found[tag]] == pytest.approx(
+            [v for _, v in points], rel=5e-6
+        )  # records keep six digits
 
 
 def test_each_run_of_a_gang_has_its_curves_and_the_inner_progress_hears_all(tmp_path, store):

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, Method, get_method
+from rkd.methods.base import Batch, Context, Method
+from rkd.methods.lookup import get_method
 from rkd.methods.numeric import wide
 from rkd.models.taps import Taps
 
