@@ -17,8 +17,9 @@ SUMS = ("at+kd", "crd+kd", "reviewkd+kd")
 large table that a single code made, RepDistiller's, most methods came out below plain KD on most pairs.""",
     reading="""Every method, and three sums of methods, on *one* pair, with one teacher, one recipe and one budget, each
 with the weight its authors or the benchmark's scripts give it. No weight was tuned for this pair: the order is one of
-defaults, not of ideas. And the weights are meant for 240 epochs: in a short profile, losses that are still large when it
-ends (those of CRD, FT and SemCKD) hold a student back more than they teach it. The cards say what each method compares.""",
+defaults, not of ideas. And the weights are meant for 240 epochs: in a short profile, losses that are still large when
+it ends (those of CRD, FT and SemCKD) hold a student back more than they teach it. The cards say what each method
+compares.""",
     recipe="crd",
 )
 def methods(builder: Builder) -> list[Line]:
