@@ -103,9 +103,7 @@ class Builder:
             teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
         """
         if ce_weight is None:
-            recipe_ce = (
-                self.recipe.get("methods", {}).get(method, {}).get("ce_weight", self.recipe["ce_weight"])
-            )
+            recipe_ce = self._of_method(method).get("ce_weight", self.recipe["ce_weight"])
             ce_weight = self._either(self.settings.ce_weight, recipe_ce)
         given_teacher = (
             {"batch_norm": self.settings.teacher_batch_norm} if self.settings.teacher_batch_norm else {}
@@ -206,9 +204,8 @@ class Builder:
     def _teacher_of(self, network: str, values: Mapping[str, Any]) -> TeacherConfig:
         values = {k: v for k, v in values.items() if k != "recipe"}
         checkpoint = self.settings.teacher_checkpoint
-        if (
-            checkpoint is None or values["weights"] == "random"
-        ):  # an untrained network comes from its seed alone
+        untrained = values["weights"] == "random"  # comes from its seed alone
+        if checkpoint is None or untrained:
             return TeacherConfig(run=self.teacher(network), **values)
         check_name(network)
         path = paths.home() / checkpoint

@@ -156,9 +156,8 @@ class Learner:
         sgd = self.config.optimiser
         if self.position == 0:
             self._meters.zero_()
-            if (
-                epoch == 0 and self.config.stages
-            ):  # each stage, and the main training, has an optimiser of its own
+            # Each stage, and the main training, has an optimiser of its own.
+            if epoch == 0 and self.config.stages:
                 for state in self.optimiser.state.values():
                     state["momentum_buffer"].zero_()
         if self.method is not None:
