@@ -279,7 +279,7 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
     sweep = "<code>rkd sweep params/paper.yaml</code>"
     start = f"<strong>{done} of {len(verdicts)} claims are judged.</strong>"
     if not done:
-        cost = f'<a href="{_page("performance")}">Performance</a> says how long that is.'
+        cost = f'<a href="{_page("performance")}">Performance</a> says how long those about ReviewKD take.'
         return (
             f"{start} A verdict needs runs in the published setting ({setting}), and no such run is recorded yet. "
             f"It takes {missing} of them: {sweep}. {cost}"
