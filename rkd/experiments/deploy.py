@@ -25,7 +25,7 @@ from rkd.experiments.gang import place
 from rkd.files import sha256
 from rkd.training import RunConfig, checkpoint
 from rkd.training.arithmetic import exact_kernels
-from rkd.training.config import build_dataclass
+from rkd.typed import build_dataclass
 
 FORMAT = "rkd deploy 1"
 BATCH = 128

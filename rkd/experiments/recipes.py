@@ -18,7 +18,8 @@ from rkd.files import sha256
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
-from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig, build_dataclass
+from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
+from rkd.typed import build_dataclass
 
 _KEYS = {
     "description", "epochs", "batch_size", "normalisation", "padding_mode", "drop_last", "optimiser", "lr_override",

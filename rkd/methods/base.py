@@ -86,7 +86,9 @@ class Method(nn.Module, ABC):
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
         """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see
         `Options.stages`). `batch.student` is None where the stage does not train the student."""
-        raise NotImplementedError(f"{type(self).__name__} has no stage {stage!r}")
+        raise ConfigError(
+            f"{type(self).__name__} has a stage {stage!r} among its options, but no stage_losses to train it with"
+        )
 
     def classified(self, taps: Taps) -> Tensor:
         """The logits (B, classes) that cross-entropy sees, from the student's taps."""

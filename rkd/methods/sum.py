@@ -11,6 +11,7 @@ from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Entry, Method, get_single
 from rkd.methods.options import Options, Stage
 from rkd.models.taps import Taps
+from rkd.typed import build_dataclass
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _part(part: Any) -> Part:
         part = Part(**part)
     kind = get_single(part.method).options
     options = part.options
-    if isinstance(options, Mapping):  # as JSON and YAML have them, with lists
-        options = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
+    if isinstance(options, Mapping):
+        options = build_dataclass(kind, options)
     if not isinstance(options, kind):
         raise ConfigError(f"method {part.method!r} takes {kind.__name__}, not {type(options).__name__}")
     return Part(part.method, options)

@@ -1,7 +1,7 @@
 """The gallery of methods: a card for each, and the chapter that trains all of them on one pair."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -268,17 +268,13 @@ def _stages(method: str, line: Line | None) -> str:
     return "; ".join(said) or "none"
 
 
-def _parts(name: str) -> Iterator[str]:
-    yield from name.split("+")
-
-
 def _linked(line: Line, cards: Mapping[str, Card]) -> str:
     label = html.escape(line.label)
     return f'<a href="#method-{line.key}">{label}</a>' if line.key in cards else label
 
 
 def _reads(method: str, cards: Mapping[str, Card]) -> str:
-    return "; ".join(cards[part].reads for part in _parts(method) if part in cards)
+    return "; ".join(cards[part].reads for part in method.split("+") if part in cards)
 
 
 def _weight(options: Options) -> str:

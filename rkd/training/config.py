@@ -6,10 +6,8 @@ import functools
 import hashlib
 import json
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from types import UnionType
 from typing import Any
 
 from rkd.data.config import DataConfig
@@ -18,6 +16,7 @@ from rkd.methods import Stage, get_method
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import PRECISIONS
+from rkd.typed import build_dataclass, coerce
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SGDConfig:
     decay_when: str = "after"
 
     def __post_init__(self) -> None:
-        _coerce(self)
+        coerce(self)
         _positive("lr", self.lr)
         _not_negative("momentum", self.momentum)
         _not_negative("weight_decay", self.weight_decay)
@@ -82,7 +81,7 @@ class TeacherConfig:
     batch_norm: str = "batch"
 
     def __post_init__(self) -> None:
-        _coerce(self)
+        coerce(self)
         if (self.run is None) == (self.checkpoint is None):
             raise ConfigError("a teacher needs either a run or a checkpoint file, not both and not neither")
         if self.checkpoint is not None and not (self.sha256 and self.network):
@@ -140,7 +139,7 @@ class RunConfig:
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        _coerce(self)
+        coerce(self)
         object.__setattr__(self, "network", canonical(self.network))
         check_name(self.network)
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -219,53 +218,6 @@ class RunConfig:
             if isinstance(values.get(name), Mapping):
                 values[name] = build_dataclass(kind, values[name])
         return build_dataclass(cls, values)
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Types of a dataclass's fields: chapters of hundreds of runs ask often."""
-    return typing.get_type_hints(kind)
-
-
-def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
-    """`kind(**values)`, with one clear sentence for unknown keys and lists turned into tuples."""
-    allowed = [f.name for f in fields(kind)]
-    for name in values:
-        if name not in allowed:
-            raise unknown(f"{kind.__name__} setting", name, allowed)
-    made = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    hints = _hints(kind)
-    for name, value in made.items():
-        made[name] = _coerced(name, value, hints[name])
-    return kind(**made)
-
-
-def _coerce(config: Any) -> None:
-    """Bring each field to its annotated type, so that 1 and 1.0 hash alike; ConfigError where that is impossible."""
-    hints = _hints(type(config))
-    for f in fields(config):
-        object.__setattr__(config, f.name, _coerced(f.name, getattr(config, f.name), hints[f.name]))
-
-
-def _coerced(name: str, value: Any, hint: Any) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kinds = [o for o in options if o is not type(None)]
-    if Any in kinds or len(kinds) != 1:
-        return value
-    kind = kinds[0]
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} is {value!r}; it must be a list")
-        return tuple(_coerced(name, v, typing.get_args(kind)[0]) for v in value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} is {value!r}; it must be of type {kind.__name__}")
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.settings import resolve
 from rkd.review import ReviewOptions
-from rkd.training.config import build_dataclass
+from rkd.typed import build_dataclass
 
 SIDES = [(f.number, side) for f in findings() for side in f.reproduce]
 ABSENT = object()

@@ -10,6 +10,7 @@ import torch
 from conftest import tiny_data, tiny_review
 
 from rkd import data
+from rkd.errors import ConfigError
 from rkd.experiments.execute import Executor
 from rkd.methods import get_method, method_names
 from rkd.methods.sum import SumOptions
@@ -191,8 +192,6 @@ def test_a_record_says_it_all(case, tmp_path, silent):
 
 
 def test_sums_check_themselves():
-    from rkd.errors import ConfigError
-
     kd = {"method": "kd", "options": {}}
     with pytest.raises(ConfigError, match="at least two different methods"):
         SumOptions(parts=(kd,))
@@ -214,3 +213,21 @@ def test_a_sum_is_the_sum_of_its_parts():
         alone, teacher, _ = make_learner(config_of(name, precision="fp64"))
         torch.testing.assert_close(losses[name], alone.losses(x, y, y, teacher.taps(x))[0][name])
     assert together.method.weights(0) == {"at": 1000.0, "kd": 1.0}
+
+
+def test_a_part_means_the_same_however_its_numbers_are_spelt():
+    """One run, one id: 1 and 1.0, a list and a tuple, a mapping and the options themselves."""
+    kd = get_method("kd").options(loss_weight=1.0)
+    spelt = SumOptions(
+        parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"loss_weight": 1}})
+    )
+    built = SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": kd}))
+    assert tiny_review(method="at+kd", options=spelt).id == tiny_review(method="at+kd", options=built).id
+    with pytest.raises(ConfigError, match="temprature"):
+        SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"temprature": 1}}))
+
+
+def test_a_stage_without_losses_gets_a_sentence():
+    method = get_method("kd").build(None, get_method("kd").options())
+    with pytest.raises(ConfigError, match="no stage_losses"):
+        method.stage_losses("warm", None)

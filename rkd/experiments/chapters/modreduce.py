@@ -1,5 +1,6 @@
 """The fifteen experiments of ModReduce's README, and its aggregations side by side."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +102,7 @@ def _experiment(builder: Builder, pair: tuple[str, str]) -> list[Line]:
         )  # fmt: skip
         run = late.runs[0]
         note = f"students teach each other in the last {run.epochs - run.options.cutoff_epochs} of {run.epochs} epochs"
-        lines.append(Line(**{**vars(late), "note": note}))
+        lines.append(dataclasses.replace(late, note=note))
     return lines
 
 
