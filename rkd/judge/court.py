@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rkd.experiments.chapters.modreduce import student_accuracies
 from rkd.experiments.selectors import Selectors, split
 from rkd.experiments.workspace import store_for
 from rkd.judge import rules
 from rkd.judge.declared import BEST, KINDS, Claim, load_claims
 from rkd.judge.rules import Judgement
 from rkd.judge.setting import PublishedSetting, published_setting
-from rkd.methods.modreduce import STUDENTS
 from rkd.records import Record, Store
 
 
@@ -149,8 +149,7 @@ def _accuracy(record: Record, which: str, claim: Claim) -> float:
     students, of the one the claim is about."""
     if not claim.which_student or record.config.method != "modreduce":
         return record.accuracy(which)
-    found = {name: record.result.get(f"{which}_accuracy_{name}", math.nan) for name in STUDENTS}
-    found["response"] = record.accuracy(which)  # the run's own network
+    found = student_accuracies(record, which)
     return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rkd.experiments.chapters import Line
-from rkd.experiments.chapters.modreduce import is_aggregation
+from rkd.experiments.chapters.modreduce import is_aggregation, student_accuracies
 from rkd.methods.modreduce import STUDENTS
 from rkd.records import Record
 from rkd.report.diagrams import Drawing, show
@@ -24,20 +24,11 @@ COLOURS = {"response": "#0072B2", "relational": "#D55E00", "feature": "#009E73"}
 MARKERS = {"response": "o", "relational": "s", "feature": "^"}
 
 
-def accuracies(record: Record) -> dict[str, dict[str, float]]:
-    """Test accuracies in percent of a run's students and their group: name -> {"last", "best"}. The run's own network
-    is the response student; "best" is the epoch best for each on the test set."""
-    found = {"response": {"last": record.accuracy("last"), "best": max(record.curves["test_accuracy"])}}
-    for name in ("relational", "feature", "group"):
-        found[name] = {which: record.result[f"{which}_accuracy_{name}"] for which in ("last", "best")}
-    return found
-
-
 def best_student(record: Record, which: str = "best") -> tuple[str, float]:
     """The best of a run's three students, and its test accuracy in percent at the "last" or its "best" epoch."""
-    found = accuracies(record)
-    name = max(STUDENTS, key=lambda student: found[student][which])
-    return name, found[name][which]
+    found = student_accuracies(record, which)
+    name = max(found, key=found.__getitem__)
+    return name, found[name]
 
 
 def students_table(page: Page) -> HTML:
@@ -58,8 +49,9 @@ def students_table(page: Page) -> HTML:
         records = _finished(measured)
         printed = ", ".join(f"{value:.2f}" for value in dict.fromkeys(p.value for p in line.published))
         cells = [printed or '<span class="rkd-note">not published</span>']
-        for name in (*STUDENTS, "group"):
-            cells.append(_cell(measured, [accuracies(record)[name]["last"] for record in records]))
+        for name in STUDENTS:
+            cells.append(_cell(measured, [student_accuracies(record)[name] for record in records]))
+        cells.append(_cell(measured, [record.result["last_accuracy_group"] for record in records]))
         for which in ("last", "best"):
             cells.append(_cell(measured, [best_student(record, which)[1] for record in records]))
         cells.append(html.escape(_which(records)))

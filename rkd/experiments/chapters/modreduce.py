@@ -1,14 +1,16 @@
 """The fifteen experiments of ModReduce's README, and its aggregations side by side."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rkd.experiments.chapters.base import Line, chapter
 from rkd.experiments.chapters.cells import chosen_pairs, pair_context, pair_group, pair_key, printed
 from rkd.experiments.recipes import Builder
-from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions
+from rkd.methods.modreduce import AGGREGATIONS, STUDENTS, ModReduceOptions
 from rkd.models import canonical
+from rkd.records import Record
 
 PAIRS = (
     ("wrn_40_2", "wrn_16_2"),
@@ -104,6 +106,14 @@ def _experiment(builder: Builder, pair: tuple[str, str]) -> list[Line]:
         note = f"students teach each other in the last {run.epochs - run.options.cutoff_epochs} of {run.epochs} epochs"
         lines.append(dataclasses.replace(late, note=note))
     return lines
+
+
+def student_accuracies(record: Record, which: str = "last") -> dict[str, float]:
+    """Test accuracies in percent of a run's three students at the "last" epoch, or at the "best" one of each on the
+    test set; NaN for a diverged run. The run's own network is the response student."""
+    further = {name: record.result[f"{which}_accuracy_{name}"] for name in STUDENTS[1:]}
+    alive = record.status == "finished"
+    return {STUDENTS[0]: record.accuracy(which)} | {n: v if alive else math.nan for n, v in further.items()}
 
 
 def is_aggregation(line: Line) -> bool:
