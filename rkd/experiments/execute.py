@@ -12,7 +12,15 @@ from rkd import data as datasets
 from rkd import models
 from rkd.data import ImageSet
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.gang import Gang, Surroundings, load_images, load_run_weights, place, weights_file
+from rkd.experiments.gang import (
+    Gang,
+    Surroundings,
+    check_teacher_file,
+    load_images,
+    load_run_weights,
+    place,
+    weights_file,
+)
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
@@ -158,6 +166,8 @@ class Executor:
         if missing and on_missing == "train":
             for config in missing:
                 datasets.check(config.data, self.data_root)
+            for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
+                check_teacher_file(teacher)
             teachers = {c.teacher.run.id: c.teacher.run for c in missing if self._needs_training(c.teacher)}
             self._train_all(list(teachers.values()), weights=True)
             if not self.stopped:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd import data as datasets
-from rkd import models
+from rkd import models, paths
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
 from rkd.experiments.progress import Progress, epoch_line
@@ -61,6 +61,23 @@ def load_run_weights(network: nn.Module, path: Path) -> None:
         models.load_weights(network, path)
 
 
+def check_teacher_file(teacher: TeacherConfig) -> Path:
+    """Where the checkpoint file of a teacher that is no run of ours lies.
+
+    Raises:
+        RecordError: it is not there, or is another one.
+    """
+    path = paths.home() / teacher.checkpoint
+    if not path.is_file():
+        raise RecordError(
+            f"teacher checkpoint {path} does not exist; put the {models.display_name(teacher.name)} with sha256 "
+            f"{teacher.sha256} there, or name a file of your own as teacher_checkpoint"
+        )
+    if (found := sha256(path)) != teacher.sha256:
+        raise RecordError(f"teacher checkpoint {path} has sha256 {found}, not {teacher.sha256}")
+    return path
+
+
 def load_teacher_network(
     teacher: TeacherConfig, store: Store, classes: int
 ) -> tuple[nn.Module, dict[str, object]]:
@@ -71,14 +88,10 @@ def load_teacher_network(
     """
     facts: dict[str, object] = {"network": teacher.name, "weights": teacher.weights}
     if teacher.run is None:
-        path = Path(teacher.checkpoint)
-        found = sha256(path) if path.is_file() else None
-        if found != teacher.sha256:
-            what = "does not exist" if found is None else f"has sha256 {found}, not {teacher.sha256}"
-            raise RecordError(f"teacher checkpoint {path} {what}")
+        path = check_teacher_file(teacher)
         network = models.build(teacher.name, classes)
         models.load_weights(network, path)
-        return network, {**facts, "sha256": found}
+        return network, {**facts, "sha256": teacher.sha256}
     network = build_network(teacher.run, classes)
     facts["run"] = teacher.run.id
     if teacher.weights == "random":

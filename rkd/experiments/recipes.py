@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,27 @@ def load_recipe(name: str) -> dict[str, Any]:
 def _read_recipe(path: Path, changed: int) -> dict[str, Any]:
     """A recipe's file, read again once it has changed (its time in nanoseconds): a chapter asks once per line."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def teacher_file_of(checkpoint: str) -> tuple[str, str]:
+    """Path and SHA-256 of a `teacher_checkpoint`, "PATH" or "PATH#sha256=DIGEST".
+
+    With its digest a file need not be there for runs to be named and looked up; what is loaded is checked against it.
+
+    Raises:
+        ConfigError: no such file, and no digest; or one that is no SHA-256.
+    """
+    name, mark, digest = checkpoint.partition("#sha256=")
+    if mark:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ConfigError(
+                f"teacher_checkpoint {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits"
+            )
+        return name, digest
+    path = paths.home() / name
+    if not path.is_file():
+        raise ConfigError(f"teacher_checkpoint {name!r} is not a file")
+    return name, sha256(path)
 
 
 class Builder:
@@ -209,10 +231,8 @@ class Builder:
         if checkpoint is None or untrained:
             return TeacherConfig(run=self.teacher(network), **values)
         check_name(network)
-        path = paths.home() / checkpoint
-        if not path.is_file():
-            raise ConfigError(f"teacher_checkpoint {checkpoint!r} is not a file")
-        named = {"checkpoint": str(path), "sha256": sha256(path), "network": canonical(network)}
+        path, digest = teacher_file_of(checkpoint)
+        named = {"checkpoint": path, "sha256": digest, "network": canonical(network)}
         return TeacherConfig(**named, batch_norm=values["batch_norm"])
 
     def loss_weight(self, teacher: str, student: str) -> float:

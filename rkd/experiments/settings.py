@@ -34,7 +34,8 @@ class Settings:
         data_root: folder of the CIFAR files, relative to the project or absolute; no part of a run's identity.
         teacher, student: names of networks (chapters about one pair).
         teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), relative to the
-            project or absolute, in place of a run of our own. Mind its `normalisation`.
+            project or absolute, in place of a run of our own; "FILE#sha256=DIGEST" names its content too. Mind its
+            `normalisation`.
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
         train_images, test_images, holdout: sizes of the class-balanced subset and of the held-out split.
         normalisation: preset of input statistics; None: the recipe's.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,10 +101,32 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
     again = dataclasses.replace(config, seed=1)
     with pytest.raises(RecordError, match="has sha256"):
         Executor(store, tmp_path, "cpu", progress=silent).run([again])
+    digest = again.teacher.sha256
+    named = resolve("table6", {**given, "teacher_checkpoint": f"{file}#sha256={digest}"})
+    assert get_chapter("table6").lines(named)[1].runs[0].id == config.id
+    file.unlink()
+    assert get_chapter("table6").lines(named)[1].runs[0].id == config.id, "known without the file"
+    with pytest.raises(RecordError, match="does not exist; put the ResNet-14"):
+        Executor(store, tmp_path, "cpu", progress=silent).run([again])
+    wrong = {**given, "teacher_checkpoint": f"{file}#sha256=123"}
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        get_chapter("table6").lines(resolve("table6", wrong))
     with pytest.raises(ConfigError, match="is not a file"):
         get_chapter("table6").lines(resolve("table6", {**given, "teacher_checkpoint": "nowhere.pth"}))
     with pytest.raises(ConfigError, match="name 4 teachers"):
         get_chapter("table1").lines(resolve("table1", {"teacher_checkpoint": str(file)}))
+
+
+def test_short_profile_shortens_the_schedule_in_proportion():
+    lines = {line.key: line for line in get_chapter("table3").lines(resolve("table3", {"profile": "short"}))}
+    assert "teacher" not in lines and len(lines) == 7
+    run = lines["full"].runs[0]
+    assert (run.epochs, run.batch_size, run.optimiser.decay_epochs) == (16, 128, (10, 12, 14))
+    assert run.data.train_images is None and run.data.normalisation == "cifar100"
+    assert run.teacher.sha256.startswith("f7e590a0") and not Path(run.teacher.checkpoint).is_absolute()
+    authors = get_chapter("table1").lines(resolve("table1", {"profile": "short"}))
+    assert authors[-1].runs[0].options.warmup_epochs == 1  # of 20 in 240
+    assert lines["student"].runs[0].id == authors[0].runs[0].id, "one run for both tables"
 
 
 def test_diverged_teacher_is_refused(store, silent, tmp_path):

@@ -19,7 +19,7 @@ def by_key(chapter, **given):
 
 
 def test_profiles_and_recipes_there_are():
-    assert profile_names() == ["mini", "paper", "smoke"]
+    assert profile_names() == ["mini", "paper", "short", "smoke"]
     assert recipe_names() == [
         "authors", "crd", "kdrefine", "knowledge_distillation", "mdistiller", "modreduce", "reproduction", "semckd",
         "text",
