@@ -18,7 +18,8 @@ from filelock import FileLock
 
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import DataConfig, RunConfig, SGDConfig, TeacherConfig
+from rkd.training import DataConfig, FrozenTeacher, Learner, RunConfig, SGDConfig, TeacherConfig, arithmetic
+from rkd.training.learner import build_method, build_network
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -51,6 +52,20 @@ def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **va
         **values,
     }
     return tiny_plain(**values)
+
+
+def make(config, compile=False):
+    """A learner and its teacher, placed as gangs place them."""
+    numbers = arithmetic(config.precision, torch.device("cpu"))
+    teacher, method = None, None
+    student = build_network(config, 100)
+    if config.teacher is not None:
+        network = build_network(config.teacher.run, 100)
+        method = build_method(config, student, network, 32, 100, 100).to(numbers.master)
+        network = network.to(numbers.master, memory_format=torch.channels_last)
+        teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
+    student = student.to(numbers.master, memory_format=torch.channels_last)
+    return Learner(config, student, method, compile), teacher
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from rkd.models import canonical
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS, exact_kernels
+from rkd.training.capture import CaptureError
 
 LEAST_ROUNDS = 3
 STRETCH = {
@@ -255,7 +256,10 @@ class _Measurement:
             with made.kernels():
                 made.step()
                 clock.synchronise(self.device)
-        except RuntimeError as error:  # a graph that cannot be captured, code that cannot be compiled, memory
+        except (
+            RuntimeError,
+            CaptureError,
+        ) as error:  # no capture, no compilation, no memory
             if variant.conventional:
                 raise
             self.notes.append(f"{title}: could not run ({str(error).splitlines()[0]})")

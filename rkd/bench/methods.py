@@ -12,8 +12,9 @@ from rkd.data import ImageSet
 from rkd.experiments.gang import place
 from rkd.training import FrozenTeacher, Learner, RunConfig
 from rkd.training.arithmetic import exact_kernels
+from rkd.training.capture import cuda_graph
 from rkd.training.learner import build_method, build_network
-from rkd.training.program import Program, cuda_graph
+from rkd.training.program import Program
 
 BATCHES = 2  # of the images that are gone through again and again
 

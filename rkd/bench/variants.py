@@ -20,8 +20,9 @@ from rkd.experiments.settings import Settings
 from rkd.models import tap_shapes
 from rkd.training import FrozenTeacher, Learner, RunConfig
 from rkd.training.arithmetic import exact_kernels
+from rkd.training.capture import cuda_graph
 from rkd.training.learner import build_method, build_network
-from rkd.training.program import Program, cuda_graph
+from rkd.training.program import Program
 
 MOST_IMAGES = 5_000
 TEST_IMAGES = 1_000

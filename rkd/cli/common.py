@@ -30,6 +30,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="let torch.compile write kernels: slow start, fast steps",
     )
     parser.add_argument(
+        "--engine", metavar="NAME",
+        help="how steps are launched on CUDA: auto (a CUDA graph, kernel by kernel where that fails), eager, or graph "
+        "(or nothing); default: $RKD_ENGINE, else auto",
+    )  # fmt: skip
+    parser.add_argument(
         "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
         help="any parameter of the chapters, as YAML: --set epochs=5 --set 'seeds=[0, 1]'; may be repeated",
     )  # fmt: skip
@@ -42,13 +47,13 @@ def add_tensorboard(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What --recipe, --data-root, --results, --device, --precision, --compile and --set say, by parameter name.
+    """What --recipe, --data-root, --results, --device, --precision, --compile, --engine and --set say, by name.
 
     Raises:
         ConfigError: a --set that is not NAME=VALUE with a YAML value.
     """
     from rkd.experiments.settings import assignments
 
-    named = ("recipe", "data_root", "results", "device", "precision", "compile")
+    named = ("recipe", "data_root", "results", "device", "precision", "compile", "engine")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     return given | assignments(options.set)

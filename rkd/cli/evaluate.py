@@ -68,11 +68,9 @@ def call(options: argparse.Namespace) -> int:
 def _deployed(executor, config, which: str) -> float:
     from rkd.experiments.deploy import deployed
     from rkd.training import accuracy
-    from rkd.training.arithmetic import exact_kernels
 
     _, network, images = deployed(executor, config, which)
-    with exact_kernels():
-        return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+    return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
 
 def _checkpoint(options, root, device) -> int:

@@ -109,7 +109,7 @@ def _call(options: argparse.Namespace, budget) -> int:
         settings.device,
         progress=watch(options.tensorboard),
         labels={"profile": settings.profile, **labels},
-        engine=Engine(compile=settings.compile),
+        engine=Engine.named(settings.engine, settings.compile),
         stop=budget.stop,
     )
     records = executor.run([config])

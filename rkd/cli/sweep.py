@@ -96,7 +96,7 @@ class _Sweep:
             self.options.gang,
             progress,
             labels={"profile": self.settings.profile},
-            engine=Engine(compile=self.settings.compile),
+            engine=Engine.named(self.settings.engine, self.settings.compile),
             stop=budget.stop,
         )
         try:
@@ -163,7 +163,7 @@ class _Sweep:
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
         named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
-        named += ("tensorboard",)
+        named += ("tensorboard", "engine")
         for name in named:
             value = getattr(o, name)
             if value is not None and not (name == "gang" and value == 8):

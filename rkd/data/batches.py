@@ -14,24 +14,25 @@ def normalise(
     x: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """(x / 255 - mean) / std: (B, H, W, 3) uint8 -> (B, 3, H, W) `dtype`, channels last in memory."""
-    return _apply(x, *_affine(x.shape[1:3], mean, std, x.device, dtype))
+    return scaled(x, *affine(x.shape[1:3], mean, std, x.device, dtype))
 
 
-def _affine(
+def affine(
     size: Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,)."""
+    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`."""
     area = size[0] * size[1]
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
     return scale.repeat(area), shift.repeat(area)
 
 
-def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`normalise` by what `affine` gave: nothing is brought to the device."""
     # One row per image, so that the fast dimension is the long one and not the three channels.
     rows = torch.addcmul(shift, x.flatten(1).to(scale.dtype), scale)
     return rows.reshape(x.shape).permute(0, 3, 1, 2)
@@ -90,7 +91,7 @@ class Batches:
             torch.zeros(len(self), dtype=torch.int64, device=x.device) for _ in range(3)
         )
         self._counting = torch.arange(len(self), device=x.device)
-        self._scale, self._shift = _affine(self.size, images.mean, images.std, x.device)
+        self._scale, self._shift = affine(self.size, images.mean, images.std, x.device)
 
     def __len__(self) -> int:
         """Number of training images."""
@@ -115,7 +116,7 @@ class Batches:
         flat = self._offsets.index_select(0, self._mirrored.index_select(0, index))
         flat = flat.add_(self._first.index_select(0, index)[:, None])
         x = self._pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
-        return _apply(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
+        return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
         """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out."""

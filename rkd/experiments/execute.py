@@ -25,6 +25,7 @@ from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
+from rkd.training.capture import out_of_memory
 from rkd.training.probe import linear_probe
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
@@ -278,7 +279,9 @@ class Executor:
         )
         try:
             return Gang(configs, around).train()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if len(configs) == 1:
                 raise RkdError(
                     f"run {configs[0].id} does not fit into the memory of {self.device}, even alone; "

@@ -22,11 +22,21 @@ from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
-from rkd.training import FrozenTeacher, Learner, RunConfig, TeacherConfig, arithmetic, checkpoint, train
+from rkd.training import (
+    FrozenTeacher,
+    Learner,
+    RunConfig,
+    TeacherConfig,
+    accuracy,
+    arithmetic,
+    checkpoint,
+    train,
+)
+from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
 from rkd.training.learner import build_method, build_network
-from rkd.training.program import cuda_graph
+from rkd.training.loop import scored_networks
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
 SAVE_WITHIN_EPOCH = 300.0  # seconds; epochs on a CPU are long
@@ -182,16 +192,21 @@ class Gang:
                 self._finish(learner)
         return ended
 
-    def _capture(self, body: Callable[[], None], changed: list[Tensor]) -> Callable[[], None]:
-        try:
-            return cuda_graph(body, changed)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self._captured = False
-            reason = str(error).partition("\n")[0]
-            self.around.progress.say(f"no CUDA graph ({reason}); steps are launched one kernel at a time")
-            return body
+    def _capture(
+        self, body: graphs.Body, changed: Sequence[Tensor], moving: Sequence[Sequence[Tensor]]
+    ) -> graphs.Body:
+        """A CUDA graph; the function as it is once one has failed, unless a graph was asked for by name."""
+        if self._captured:
+            try:
+                return graphs.cuda_graph(body, changed, moving)
+            except graphs.CaptureError as error:
+                if self.around.engine.graph:
+                    raise
+                self._captured = False
+                self.around.progress.say(
+                    f"no CUDA graph, steps are launched one kernel at a time from here on ({error})"
+                )
+        return body
 
     def _learner(self, config: RunConfig, teacher: nn.Module | None) -> Learner:
         around, images = self.around, self.images
@@ -267,29 +282,41 @@ class Gang:
             store.save(self._record(learner))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
-    @staticmethod
-    def _further(learner: Learner) -> dict[str, float]:
-        """Accuracies of a method's further networks at the last epoch, and at the epoch best for each."""
-        found = {}
-        for name, values in learner.curves.items():
-            network = name.removeprefix("test_accuracy_")
-            if network != name:
-                found |= {f"last_accuracy_{network}": values[-1], f"best_accuracy_{network}": max(values)}
-        return found
+    def _scores(self, learner: Learner) -> dict[str, float]:
+        """Accuracies for the record, in percent: of the student at the last epoch and at its best, and of a method's
+        further networks. Where epochs were scored in low precision, last and best weights are scored again in full; a
+        further network's best, whose weights are not kept, stays as it was scored."""
+        curves, best = learner.curves, learner.best["epoch"]
+        last = {f"test_accuracy{suffix}": network for suffix, network in scored_networks(learner).items()}
+        found = {name: curves[name][-1] for name in last}
+        found_best = {name: max(curves[name]) for name in last} | {
+            "test_accuracy": curves["test_accuracy"][best]
+        }
+        if learner.arithmetic.low is not None and not learner.diverged:
+            found = {name: self._accuracy(network) for name, network in last.items()}
+            network = build_network(learner.config, self.images.classes)
+            network.load_state_dict(learner.best["student"])
+            found_best["test_accuracy"] = self._accuracy(place(network, learner.config, self.around.device))
+        return {
+            f"{which}_{name.removeprefix('test_')}": value
+            for which, values in (("last", found), ("best", found_best))
+            for name, value in values.items()
+        }
+
+    def _accuracy(self, network: nn.Module) -> float:
+        images = self.images
+        return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
     def _record(self, learner: Learner) -> Record:
-        tests = learner.curves["test_accuracy"]
         method, images, around = learner.method, self.images, self.around
         return Record(
             config=learner.config,
             status="diverged" if learner.diverged else "finished",
             curves=learner.curves,
             result={
-                "last_accuracy": tests[-1],
-                "best_accuracy": tests[learner.best["epoch"]],
+                **self._scores(learner),
                 "best_epoch": learner.best["epoch"],
-                "epochs": len(tests),
-                **self._further(learner),
+                "epochs": len(learner.curves["test_accuracy"]),
             },
             cost={
                 "train_seconds": learner.seconds,
@@ -311,6 +338,7 @@ class Gang:
                 "train_images": len(images.train_y),
                 "test_images": len(images.test_y),
                 "teacher": self.teacher_facts,
+                "scored": {"curves": learner.arithmetic.name, "result": learner.arithmetic.full},
                 "started": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
                 "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
             },

@@ -54,6 +54,7 @@ class Settings:
         results: folder of records; None: the profile's own.
         device: "auto", "cpu", "cuda", "cuda:1".
         compile: let torch.compile write the kernels; no part of a run's identity.
+        engine: "auto", "eager" or "graph", see rkd.training.Engine; None: $RKD_ENGINE, else "auto"; likewise.
     """
 
     chapter: str
@@ -93,6 +94,7 @@ class Settings:
     results: str | None = None
     device: str = "auto"
     compile: bool = False
+    engine: str | None = None
 
     def review_options(self) -> dict[str, Any]:
         """The ReviewKD options that were given explicitly."""
@@ -121,7 +123,7 @@ _NUMBERS = {
 }  # fmt: skip
 _STRINGS = {
     "profile", "recipe", "method", "dataset", "data_root", "teacher", "student", "teacher_checkpoint", "normalisation",
-    "precision", "residual", "teacher_batch_norm", "on_missing", "results", "device",
+    "precision", "residual", "teacher_batch_norm", "on_missing", "results", "device", "engine",
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """Which images an image is contrasted with in CRD: K negatives of other classes and one positive, drawn per epoch and
 gathered per step without a loop over images."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from rkd.data.streams import stream_seed
 from rkd.errors import ConfigError
 
 POSITIVES = ("exact", "relax")
+_WORKER = ThreadPoolExecutor(1)  # starts its thread with the first draw ahead
 
 
 class Contrasts(nn.Module):
@@ -52,25 +55,37 @@ class Contrasts(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("starts", torch.zeros_like(labels), persistent=False)
         self.register_buffer("mates", torch.arange(len(labels)), persistent=False)
+        self._ahead: tuple[int, Future[tuple[Tensor, Tensor, Tensor]]] | None = None
         self.draw(0)
 
     def draw(self, epoch: int) -> None:
-        """Renew everything for an epoch (0-based)."""
+        """Renew everything for an epoch (0-based). On CUDA the next epoch's is drawn meanwhile, by another thread: an
+        epoch may be over sooner than it takes."""
+        ahead, self._ahead = self._ahead, None
+        drawn = ahead[1].result() if ahead is not None and ahead[0] == epoch else self._drawn(epoch)
+        for buffer, values in zip((self.starts, self.table, self.mates), drawn, strict=True):
+            buffer.copy_(values, non_blocking=True)
+        if self.table.is_cuda:
+            self._ahead = epoch + 1, _WORKER.submit(self._drawn, epoch + 1)
+
+    def _drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Starts, table and mates of an epoch, on the CPU; in pinned memory where they are to be copied to a GPU."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "negatives", epoch))
         others = len(self._labels) - self._sizes
         place = torch.rand(len(self._labels), generator=generator, dtype=torch.float64)
-        self.starts.copy_(self._labels * self._width + (place * others[self._labels]).long())
-        table = self.table if self.table.device.type == "cpu" else torch.zeros_like(self.table, device="cpu")
+        starts = self._labels * self._width + (place * others[self._labels]).long()
+        table = torch.zeros(len(self._sizes), self._width, dtype=torch.int32)
         for row, first, size in zip(table, self._firsts.tolist(), self._sizes.tolist(), strict=True):
             if size:  # nobody asks for the negatives of a class without images
                 self._fill(row, first, size, generator)
-        if table is not self.table:
-            self.table.copy_(table)
+        mates = torch.arange(len(self._labels))
         if self.positive == "relax":
             generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "positives", epoch))
             place = torch.rand(len(self._labels), generator=generator, dtype=torch.float64)
             within = (place * self._sizes[self._labels]).long()
-            self.mates.copy_(self._by_class[self._firsts[self._labels] + within])
+            mates = self._by_class[self._firsts[self._labels] + within].long()
+        drawn = starts, table, mates
+        return tuple(values.pin_memory() for values in drawn) if self.table.is_cuda else drawn
 
     def _fill(self, row: Tensor, first: int, size: int, generator: torch.Generator) -> None:
         """One class's row. Its images lie at [first, first + size) of the order by class."""

@@ -30,7 +30,14 @@ from rkd.report.verdicts import chapter_box
 from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-_WHERE = {"data_root", "results", "device", "compile", "on_missing"}  # parameters that change no run
+_WHERE = {
+    "data_root",
+    "results",
+    "device",
+    "compile",
+    "engine",
+    "on_missing",
+}  # parameters that change no run
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 
 
@@ -90,7 +97,7 @@ class Page:
                 data_root(s),
                 s.device,
                 labels={"profile": s.profile, "recipe": recipe, "chapter": self.chapter.name},
-                engine=Engine(compile=s.compile),
+                engine=Engine.named(s.engine, s.compile),
             )
             of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
             records |= executor.run([config for line in of_recipe for config in line.runs], s.on_missing)

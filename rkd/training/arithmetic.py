@@ -21,6 +21,11 @@ class Arithmetic:
     low: torch.dtype | None = None
 
     @property
+    def full(self) -> str:
+        """Name of the precision that weights are held in."""
+        return "fp64" if self.master is torch.float64 else "fp32"
+
+    @property
     def inputs(self) -> torch.dtype:
         """What a frozen network, whose weights are stored low, is fed."""
         return self.low or self.master

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, unknown
+from rkd.training import capture
+
+ENGINES = {"auto": None, "eager": False, "graph": True}
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,28 @@ class Engine:
         compile: let torch.compile write kernels: for the teacher, and on CUDA for the students too (on a CPU compiled
             students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
             step: seconds on a CPU, half a minute to two minutes on CUDA.
-        graph: capture a step as one CUDA graph; None: on CUDA.
+        graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
     """
 
     compile: bool = False
     graph: bool | None = None
+
+    @classmethod
+    def named(cls, engine: str | None, compile: bool = False) -> "Engine":
+        """By the name of a way to launch steps.
+
+        Args:
+            engine: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a CPU), "eager" (kernel by
+                kernel), "graph" (a CUDA graph or nothing). None: $RKD_ENGINE, else "auto".
+            compile: see there.
+
+        Raises:
+            ConfigError: another name.
+        """
+        name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
+        if name not in ENGINES:
+            raise unknown("engine", name, ENGINES)
+        return cls(compile, ENGINES[name])
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
@@ -36,8 +56,8 @@ class Engine:
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
 
     def captures(self, device: torch.device) -> bool:
-        """Whether steps are captured on `device`."""
-        return device.type == "cuda" if self.graph is None else self.graph
+        """Whether steps are captured on `device`; never again in a process in which that has failed."""
+        return device.type == "cuda" and self.graph is not False and capture.failure() is None
 
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a gang takes beyond a step, for those short of time."""

@@ -1,8 +1,8 @@
 """One student in training: its network, its method, its optimiser, its curves."""
 
-import copy
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,14 @@ from rkd.methods import Batch, Context, Method, get_method
 from rkd.models.taps import Taps
 from rkd.training.arithmetic import arithmetic
 from rkd.training.config import RunConfig
+from rkd.training.low import LowWeights
 
+# Loss scale of fp16: halved, and the step left out, when a gradient overflows; doubled after so many steps without, but
+# never beyond where it began, so that no step is lost to trying.
 FP16_LOSS_SCALE = 1024.0
+FP16_RECOVERY_STEPS = 2000
+# An epoch with more than this share of its steps left out has diverged.
+MOST_LEFT_OUT = 0.5
 
 
 def build_network(config: RunConfig, classes: int) -> nn.Module:
@@ -53,6 +59,20 @@ def build_method(
             network=config.network,
         )
         return get_method(config.method).build(context, config.options)
+
+
+def _forward(student: nn.Module, x: Tensor) -> Taps:
+    return student.taps(x)
+
+
+def _losses(method: Method | None, batch: Batch, master: torch.dtype) -> dict[str, Tensor]:
+    """Named, unweighted losses of the main training: cross-entropy in the master precision, and the method's."""
+    extra = {} if method is None else method.losses(batch)
+    seen = batch.student.logits if method is None else method.classified(batch.student)
+    return {"ce": F.cross_entropy(seen.to(master), batch.labels), **extra}
+
+
+PASSES = (_forward, _losses)  # of one step of the main training, one after the other
 
 
 class Learner:
@@ -107,14 +127,13 @@ class Learner:
         self.scaler = torch.amp.GradScaler(
             self.device.type,
             init_scale=FP16_LOSS_SCALE,
-            growth_interval=2
-            ** 30,  # a constant scale; halved, and the step left out, when a gradient overflows
+            growth_interval=FP16_RECOVERY_STEPS,
             enabled=self.arithmetic.low is torch.float16,
         )
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
         self._counters = _BatchNormCounters(modules)
-        if compile:
-            self.losses = torch.compile(self.losses, dynamic=False)
+        compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
+        self._passes = tuple(map(compiled, PASSES)) if compile else PASSES
         self.epoch = 0
         self.position = 0
         self.diverged = False
@@ -145,8 +164,10 @@ class Learner:
         else:
             names = ["ce", *({} if self.method is None else self.method.weights(0))]
         self._loss_names = names
+        self._low = LowWeights([m for m in (self.student, self.method) if m is not None], self.arithmetic.low)
         self._weights = torch.ones(len(names), dtype=self.arithmetic.master, device=self.device)
-        self._meters = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
+        # Sums over images of each loss and of hits, then images counted, then steps left out.
+        self._meters = torch.zeros(len(names) + 3, dtype=torch.float64, device=self.device)
 
     def begin_epoch(self) -> None:
         """Set the learning rate and loss weights of the epoch; clear the meters, unless it was interrupted."""
@@ -177,51 +198,69 @@ class Learner:
             self.student.train()
         self._counters.pause()
 
-    def step(self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None) -> None:
+    def step(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        teacher: Taps | None,
+        ready: Callable[[], None] | None = None,
+    ) -> None:
         """One update of student and method on one batch.
 
         Args:
             x: (B, 3, H, W), normalised.
             labels, indices: (B,) int64.
             teacher: the teacher's taps of x; None for a run without method.
+            ready: called between the student's forward pass and the losses: waits until `teacher` has been computed.
         """
-        if self.stage is None:
-            losses, logits = self.losses(x, labels, indices, teacher)
-        else:
-            losses, logits = self._stage_losses(x, labels, indices, teacher), None
+        with self._low.used():
+            losses, logits = self.losses(x, labels, indices, teacher, ready)
         values = torch.stack([losses[name].to(self.arithmetic.master) for name in self._loss_names])
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale((values * self._weights).sum()).backward()
+        self._low.hand_back()
         self.scaler.step(self.optimiser)
+        left_out = self._left_out()
         self.scaler.update()
         with torch.no_grad():
+            if self.scaler.is_enabled():
+                self.scaler._scale.clamp_(max=FP16_LOSS_SCALE)
             correct = labels.new_zeros(()) if logits is None else (logits.argmax(1) == labels).sum()
-            self._meters += torch.cat([values.double() * len(labels), correct.double()[None]])
+            images = torch.full_like(self._meters[:1], len(labels))
+            seen = torch.cat([values.double() * len(labels), correct.double()[None], images])
+            # A loss that overflowed is no part of a mean: its step was left out.
+            counted = torch.where(left_out > 0, torch.zeros_like(seen), seen)
+            self._meters += torch.cat([counted, left_out.double()[None]])
             if self.method is not None and self.stage is None:
                 self.method.after_step()
 
-    def losses(
-        self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Named, unweighted losses of one batch, and the logits (B, classes)."""
-        low = self.arithmetic.low
-        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
-            taps = self.student.taps(x)
-            extra, seen = {}, taps.logits
-            if self.method is not None:
-                extra = self.method.losses(Batch(taps, teacher, labels, indices, x))
-                seen = self.method.classified(taps)
-        ce = F.cross_entropy(seen.to(self.arithmetic.master), labels)
-        return {"ce": ce, **extra}, taps.logits.to(self.arithmetic.master)
+    def _left_out(self) -> Tensor:
+        """1 where the scaler found a gradient that is not finite and left the step out, else 0; scalar."""
+        found = self.scaler._found_inf_per_device(self.optimiser) if self.scaler.is_enabled() else {}
+        return next(iter(found.values()), self._meters.new_zeros(()))
 
-    def _stage_losses(
-        self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps
-    ) -> Mapping[str, Tensor]:
-        """Named losses of one batch in a stage before the main training."""
-        low = self.arithmetic.low
+    def losses(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        teacher: Taps | None,
+        ready: Callable[[], None] | None = None,
+    ) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Named, unweighted losses of one batch in the present stage, and the logits (B, classes), which a stage before
+        the main training has not. Arguments as of `step`."""
+        low, stage = self.arithmetic.low, self.stage
         with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
-            taps = self.student.taps(x) if self.stage.trains_student else None
-            return self.method.stage_losses(self.stage.name, Batch(taps, teacher, labels, indices, x))
+            # What the first step is watched for, compiled code does not show.
+            forward, losses = self._passes if self._low.known else PASSES
+            taps = forward(self.student, x) if stage is None or stage.trains_student else None
+            if ready is not None:
+                ready()
+            batch = Batch(taps, teacher, labels, indices, x)
+            if stage is not None:
+                return self.method.stage_losses(stage.name, batch), None
+            return losses(self.method, batch, self.arithmetic.master), taps.logits
 
     def stepped(self, images: int) -> None:
         """Count a step that was made (a captured step cannot count itself)."""
@@ -237,10 +276,19 @@ class Learner:
         scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
         return list({id(t): t for t in [*kept, *momentum, *scale, self._meters]}.values())
 
+    def moving(self) -> list[Tensor]:
+        """Tensors of which every step changes one at least: trained parameters, and the loss scale where steps can be
+        left out."""
+        scale = [self.scaler._scale] if self.scaler.is_enabled() else []
+        return [*self.parameters, *scale]
+
     def end_epoch(self) -> None:
-        """Read the meters once, append to the curves, note divergence."""
+        """Read the meters once, append to the curves, note divergence: a loss that is not finite in a step that was
+        made, or more than half of the epoch's steps left out (only fp16 leaves any out)."""
         self._counters.resume()
-        *means, correct = (self._meters / self.position).tolist()
+        *sums, images, left_out = self._meters.tolist()
+        *means, correct = (total / images if images else math.nan for total in sums)
+        left_out_share = 1 - images / self.position
         prefix = "" if self.stage is None else f"{self.stage.name}_"
         if self.stage is None:
             _, epoch = self.config.stage_at(self.epoch)
@@ -253,7 +301,9 @@ class Learner:
                 self.method.end_epoch(self.student)
             for name, value in self.method.report().items():
                 self._add(name, value)
-        self.diverged = not all(math.isfinite(mean) for mean in means)
+        if self.scaler.is_enabled():
+            self._add(f"{prefix}left_out_steps", left_out)
+        self.diverged = left_out_share > MOST_LEFT_OUT or not all(math.isfinite(mean) for mean in means)
         self.epoch += 1
         self.position = 0
 
@@ -266,7 +316,7 @@ class Learner:
             self.best = {
                 "epoch": len(self.curves["test_accuracy"]) - 1,
                 "score": score,
-                "student": copy.deepcopy(self.student.state_dict()),
+                "student": {k: v.detach().clone() for k, v in self.student.state_dict().items()},
             }
 
     def _add(self, name: str, value: float) -> None:
@@ -306,7 +356,10 @@ class Learner:
             setattr(self, name, state[name])
         if state["position"]:  # between epochs the meters are empty, and may be those of another stage
             self._enter_stage()
-            self._meters.copy_(torch.tensor(state["meters"], dtype=torch.float64))
+            meters = state["meters"]
+            if len(meters) == len(self._meters) - 2:  # of a version that counted no steps left out
+                meters = [*meters, state["position"], 0]
+            self._meters.copy_(torch.tensor(meters, dtype=torch.float64))
 
 
 class _BatchNormCounters:

@@ -2,14 +2,17 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from rkd.data import ImageSet, used_images
-from rkd.training.evaluation import accuracy
+from rkd.training.capture import Capture, on
+from rkd.training.evaluation import Scores
 from rkd.training.learner import Learner
-from rkd.training.program import Capture, Program
+from rkd.training.program import Program
 from rkd.training.teacher import FrozenTeacher
 
 AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
@@ -47,55 +50,133 @@ def train(
     Returns:
         False when it was stopped.
     """
-    config = learners[0].config
-    total = used_images(len(images.train_y), config.batch_size, config.drop_last)
-    queue = _Queue(images.train_x.device)
-    program: Program | None = None
-    batch_seconds, score_seconds = cold_seconds, 0.0
-    for epoch in range(min(learner.epoch for learner in learners), config.total_epochs):
-        active = [learner for learner in learners if learner.epoch == epoch and not learner.diverged]
-        if not active:
-            continue
-        for learner in active:
-            learner.begin_epoch()
-        # Whoever was interrupted further on in this epoch joins where it was.
-        starts = sorted({learner.position for learner in active})
-        for start, end in zip(starts, [*starts[1:], total], strict=True):
-            present = [learner for learner in active if learner.position <= start]
-            if program is None or not program.serves(present):
-                program = Program(present, images, teacher, capture)
-            done = start
-            for size in program.begin(epoch, start):
-                if done >= end:
-                    break
-                if stop(batch_seconds):
-                    queue.drain()
-                    return False
-                started = time.perf_counter()
-                program.step(size)
-                queue.add()
-                batch_seconds = time.perf_counter() - started
-                done += size
-                for learner in present:
-                    learner.seconds += batch_seconds / len(present)
-                on_batch(epoch, done, total)
-            started = time.perf_counter()
-            queue.drain()
-            for learner in present:
-                learner.seconds += (time.perf_counter() - started) / len(present)
-        for learner in active:
-            if stop(score_seconds):
+    with on(images.train_x.device):
+        return _Training(learners, images, teacher, capture, on_batch, on_epoch, stop).run(cold_seconds)
+
+
+class _Training:
+    """What one call of `train` works with; arguments as there."""
+
+    def __init__(
+        self,
+        learners: Sequence[Learner],
+        images: ImageSet,
+        teacher: FrozenTeacher | None,
+        capture: Capture | None,
+        on_batch: Callable[[int, int, int], None],
+        on_epoch: Callable[[Learner], None],
+        stop: Callable[[float], bool],
+    ) -> None:
+        self.learners, self.images, self.teacher, self.capture = learners, images, teacher, capture
+        self.on_batch, self.on_epoch, self.stop = on_batch, on_epoch, stop
+        self.device = images.train_x.device
+        config = learners[0].config
+        self.epochs = config.total_epochs
+        self.total = used_images(len(images.train_y), config.batch_size, config.drop_last)
+        self.queue = _Queue(self.device)
+        self.program: Program | None = None
+        self.scores: dict[tuple[int, ...], Scores] = {}
+        self.batch_seconds, self.score_seconds = 0.0, 0.0
+
+    def run(self, cold_seconds: float) -> bool:
+        """All epochs; False when stopped."""
+        self.batch_seconds = cold_seconds
+        for epoch in range(min(learner.epoch for learner in self.learners), self.epochs):
+            active = [learner for learner in self.learners if learner.epoch == epoch and not learner.diverged]
+            if active and not (self._train(epoch, active) and self._end(active)):
                 return False
-            staged = learner.stage is not None
-            learner.end_epoch()
-            if (
-                not staged or learner.diverged
-            ):  # a stage leaves nothing to score, but every record has a score
-                started = time.perf_counter()
-                evaluate(learner, images)
-                score_seconds = time.perf_counter() - started
-            on_epoch(learner)
-    return True
+        return True
+
+    def _train(self, epoch: int, active: Sequence[Learner]) -> bool:
+        """The batches of an epoch. Whoever was interrupted further on in it joins where it was."""
+        with _shared(active):
+            for learner in active:
+                learner.begin_epoch()
+        starts = sorted({learner.position for learner in active})
+        for start, end in zip(starts, [*starts[1:], self.total], strict=True):
+            present = [learner for learner in active if learner.position <= start]
+            if not self._stretch(epoch, present, start, end):
+                return False
+        return True
+
+    def _stretch(self, epoch: int, present: Sequence[Learner], start: int, end: int) -> bool:
+        if self.program is None or not self.program.serves(present):
+            self.program = Program(present, self.images, self.teacher, self.capture)
+        with _shared(present):
+            sizes = self.program.begin(epoch, start)
+        done = start
+        for size in sizes:
+            if done >= end:
+                break
+            if self.stop(self.batch_seconds):
+                with _shared(present):
+                    self.queue.drain()
+                return False
+            with _shared(present) as taken:
+                self.program.step(size)
+                self.queue.add()
+            self.batch_seconds = taken()
+            done += size
+            self.on_batch(epoch, done, self.total)
+        with _shared(present):
+            self.queue.drain()
+        return True
+
+    def _end(self, active: Sequence[Learner]) -> bool:
+        """Close an epoch and score it: on CUDA all networks at once, elsewhere one by one, which can be stopped
+        sooner."""
+        together = self.device.type == "cuda"
+        for members in [active] if together else [[learner] for learner in active]:
+            if self.stop(self.score_seconds):
+                return False
+            scored = []
+            for learner in members:
+                staged = learner.stage is not None
+                learner.end_epoch()
+                if (
+                    not staged or learner.diverged
+                ):  # a stage leaves nothing to score, but every record has a score
+                    scored.append(learner)
+            if scored:
+                self._score(scored)
+            for learner in members:
+                self.on_epoch(learner)
+        return True
+
+    def _score(self, learners: Sequence[Learner]) -> None:
+        started = time.perf_counter()
+        named = [scored_networks(learner) for learner in learners]
+        networks = [network for found in named for network in found.values()]
+        key = tuple(map(id, networks))
+        if key not in self.scores:
+            self.scores[key] = Scores(networks, self.images, learners[0].arithmetic, self.capture)
+        accuracies = iter(self.scores[key]())
+        for learner, found in zip(learners, named, strict=True):
+            learner.score(
+                **{
+                    f"{part}_accuracy{suffix}": value
+                    for suffix, parts in zip(found, accuracies, strict=False)
+                    for part, value in parts.items()
+                }
+            )
+        self.score_seconds = time.perf_counter() - started
+
+
+def scored_networks(learner: Learner) -> dict[str, nn.Module]:
+    """The student under "", and a method's further networks under "_NAME"."""
+    further = {} if learner.method is None else learner.method.networks(learner.student)
+    return {"": learner.student} | {f"_{name}": network for name, network in further.items()}
+
+
+@contextmanager
+def _shared(learners: Sequence[Learner]) -> Iterator[Callable[[], float]]:
+    """Adds the time a block takes to its learners, in equal shares; gives a function that tells it in seconds."""
+    started = time.perf_counter()
+    taken = [0.0]
+    yield lambda: taken[0]
+    taken[0] = time.perf_counter() - started
+    for learner in learners:
+        learner.seconds += taken[0] / len(learners)
 
 
 class _Queue:
@@ -118,21 +199,3 @@ class _Queue:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._events.clear()
-
-
-def evaluate(learner: Learner, images: ImageSet) -> None:
-    """Score the student, and a method's further networks, on the test set, and before on a held-out split if there is
-    one."""
-    networks = {"": learner.student}
-    if learner.method is not None:
-        networks |= {f"_{name}": n for name, n in learner.method.networks(learner.student).items()}
-    scores = {}
-    for suffix, network in networks.items():
-        if len(images.holdout_y):
-            scores[f"holdout_accuracy{suffix}"] = accuracy(
-                network, images.holdout_x, images.holdout_y, images.mean, images.std
-            )
-        scores[f"test_accuracy{suffix}"] = accuracy(
-            network, images.test_x, images.test_y, images.mean, images.std
-        )
-    learner.score(**scores)

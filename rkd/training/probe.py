@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rkd.data import ImageSet, evaluation_batches
+from rkd.training.arithmetic import exact_kernels
 
 
 @torch.no_grad()
@@ -20,14 +21,18 @@ def linear_probe(network: nn.Module, images: ImageSet, ridge: float = 1e-2) -> f
         ridge: penalty per training image.
     """
     network.eval()
-    train = _features(network, images.train_x, images.train_y, images)
+    with exact_kernels():
+        train = _features(network, images.train_x, images.train_y, images)
+        test = _features(network, images.test_x, images.test_y, images)
     mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
     x = _with_bias((train - mean) / std)  # (N, C + 1)
     targets = F.one_hot(images.train_y, images.classes).double()
     gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     weights = torch.linalg.solve(gram, x.T @ targets)  # (C + 1, classes)
-    test = _with_bias((_features(network, images.test_x, images.test_y, images) - mean) / std)
-    return 100.0 * ((test @ weights).argmax(1) == images.test_y).double().mean().item()
+    return (
+        100.0
+        * ((_with_bias((test - mean) / std) @ weights).argmax(1) == images.test_y).double().mean().item()
+    )
 
 
 def _features(network: nn.Module, x: Tensor, y: Tensor, images: ImageSet) -> Tensor:

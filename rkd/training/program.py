@@ -5,16 +5,16 @@ host, and whatever changes from step to step (position in the epoch, learning ra
 CPU the function is called; on CUDA it is captured once per batch size and replayed.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from rkd.data import Batches, ImageSet
+from rkd.training import capture as graphs
+from rkd.training.capture import Body, Capture
 from rkd.training.learner import Learner
 from rkd.training.teacher import FrozenTeacher
-
-Capture = Callable[[Callable[[], None], list[Tensor]], Callable[[], None]]
 
 
 class Program:
@@ -25,8 +25,8 @@ class Program:
             seed share batches and teacher pass; each seed has its own data order.
         images: the data set, on the learners' device.
         teacher: for learners with a method.
-        capture: turns a function without arguments, and the tensors it changes, into a faster one that does the same;
-            None calls it as it is.
+        capture: turns a function into a faster one that does the same, or gives it back as it is (see
+            `capture.cuda_graph`); None calls it as it is.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class Program:
             )
             for seed in seeds
         ]
-        # Students do not wait for each other: each gets a branch of its own in the captured graph.
+        # In a captured graph nobody waits for what is not needed: the teacher of each seed and every student get a
+        # branch of their own.
         parallel = capture is not None and device.type == "cuda"
-        self._branches = [torch.cuda.Stream(device) for _ in learners] if parallel else None
-        self._captured: dict[int, Callable[[], None]] = {}
+        branches = len(self._groups) + len(self.learners)
+        self._branches = graphs.streams(device, branches)[1:] if parallel else None
+        self._captured: dict[int, Body] = {}
 
     def serves(self, learners: Sequence[Learner]) -> bool:
         """Whether this is the program of these learners in their present stages."""
@@ -75,50 +77,58 @@ class Program:
             self._body(size)
         else:
             if size not in self._captured:
-                changed = [self._position, *(t for learner in self.learners for t in learner.tensors())]
-                self._captured[size] = self.capture(lambda: self._body(size), changed)
+                self._captured[size] = self._capture(size)
             self._captured[size]()
         for learner in self.learners:
             learner.stepped(size)
 
+    def _capture(self, size: int) -> Body:
+        def body() -> None:
+            self._body(size)
+
+        changed = [self._position, *(t for learner in self.learners for t in learner.tensors())]
+        moving = [[self._position], *(learner.moving() for learner in self.learners)]
+        replay = self.capture(body, changed, moving)
+        if replay is body:  # not captured: one kernel after another, and no branches
+            self._branches = None
+        return replay
+
     def _body(self, size: int) -> None:
-        branches = iter(self._branches or ())
-        forked = []
+        if self._branches is not None:
+            self._branched(size, self._branches)
+            return
         for _, batches, members in self._groups:
             x, labels, indices = batches.take(self._position, size)
             x = x.to(self._dtype)
             taps = self.teacher.taps(x) if self.teacher is not None else None
             for learner in members:
-                branch = next(branches, None)
-                if branch is None:
-                    learner.step(x, labels, indices, taps)
-                    continue
-                branch.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(branch):
-                    learner.step(x, labels, indices, taps)
-                forked.append((branch, x, labels, indices, taps))  # kept until the branches have joined
-        for branch, *_ in forked:
-            torch.cuda.current_stream().wait_stream(branch)
+                learner.step(x, labels, indices, taps)
         self._position += size
 
-
-def cuda_graph(body: Callable[[], None], changed: list[Tensor]) -> Callable[[], None]:
-    """Capture `body` as a CUDA graph.
-
-    Kernels are chosen, and compiled, in trial steps before the capture; what they changed is put back.
-    """
-    kept = [tensor.detach().clone() for tensor in changed]
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            body()
-    torch.cuda.current_stream().wait_stream(aside)
-    torch.cuda.synchronize()
-    with torch.no_grad():
-        for tensor, value in zip(changed, kept, strict=True):
-            tensor.copy_(value)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
-    return graph.replay
+    def _branched(self, size: int, branches: Sequence[torch.cuda.Stream]) -> None:
+        """The same on CUDA, as a graph that forks and joins: students wait for their teacher only before their losses,
+        and for each other not at all."""
+        main = torch.cuda.current_stream(self._position.device)
+        free = iter(branches)
+        used = []  # with what lies on a branch, kept until all have joined
+        for _, batches, members in self._groups:
+            x, labels, indices = batches.take(self._position, size)
+            x = x.to(self._dtype)
+            taps, seen = None, None
+            if self.teacher is not None:
+                branch = next(free)
+                branch.wait_stream(main)
+                with torch.cuda.stream(branch):
+                    taps = self.teacher.taps(x)
+                    seen = branch.record_event()
+                used.append((branch, x, taps))
+            for learner in members:
+                branch = next(free)
+                branch.wait_stream(main)
+                ready = None if seen is None else functools.partial(branch.wait_event, seen)
+                with torch.cuda.stream(branch):
+                    learner.step(x, labels, indices, taps, ready)
+                used.append((branch, x, labels, indices))
+        for branch, *_ in used:
+            main.wait_stream(branch)
+        self._position += size

@@ -16,6 +16,7 @@ from rkd.methods import get_method, method_names
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
 from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
+from rkd.training.capture import captured
 from rkd.training.learner import build_method, build_network
 
 SUMS = ("at+kd", "crd+kd", "reviewkd+kd", "ab+kd")
@@ -145,6 +146,37 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
     for name, value in state_of(whole).items():
         assert torch.equal(state_of(part)[name], value), name
     assert part.curves == whole.curves
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trial_steps_leave_no_trace(case):
+    """Captured steps, each after three trial steps, equal plain ones to the bit: over the stages, whole batches, a
+    short one, and a run that is resumed at it."""
+    config = config_of(
+        case, epochs=1, data=tiny_data(train_images=40, test_images=10), batch_size=24, precision="fp64"
+    )
+    plain, teacher, images = make_learner(config)
+    train([plain], images, teacher)
+    tried = []
+
+    def again(body):
+        body()
+        return body
+
+    def capture(body, changed, moving):
+        tried.append(len(moving))
+        return captured(body, changed, moving, again)
+
+    learner, teacher, images = make_learner(config)
+    assert not train([learner], images, teacher, capture=capture, stop=StopAfter(1))
+    resumed, teacher, images = make_learner(config)
+    resumed.load_state(learner.state())
+    assert resumed.position == 24
+    assert train([resumed], images, teacher, capture=capture)
+    assert len(tried) == 2 + 2 * len(config.stages) + (0 if config.stages else 1)
+    for name, value in state_of(plain).items():
+        assert torch.equal(state_of(resumed)[name], value), name
+    assert resumed.curves == plain.curves
 
 
 @pytest.mark.parametrize("case", CASES)

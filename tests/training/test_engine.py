@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import tiny_data, tiny_plain, tiny_review
+from conftest import make, tiny_data, tiny_plain, tiny_review
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rkd import data
@@ -15,24 +15,11 @@ from rkd.experiments import gang as gang_module
 from rkd.experiments.execute import Executor, gangs
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import Engine, FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
-from rkd.training.learner import build_method, build_network
+from rkd.training import Engine, Learner, RunConfig, arithmetic, checkpoint, train
+from rkd.training.capture import captured
+from rkd.training.learner import build_network
 
 FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
-
-
-def make(config, compile=False):
-    """A learner and its teacher, placed as gangs place them."""
-    numbers = arithmetic(config.precision, torch.device("cpu"))
-    teacher, method = None, None
-    student = build_network(config, 100)
-    if config.teacher is not None:
-        network = build_network(config.teacher.run, 100)
-        method = build_method(config, student, network, 32, 100, 100).to(numbers.master)
-        network = network.to(numbers.master, memory_format=torch.channels_last)
-        teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
-    student = student.to(numbers.master, memory_format=torch.channels_last)
-    return Learner(config, student, method, compile), teacher
 
 
 def flat(learner):
@@ -95,10 +82,9 @@ def test_one_step_equals_the_plain_float64_step(precision, batch_norm):
     assert learner.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
 
 
-def traced(body, changed):
+def traced(body):
     """A stand-in for a CUDA graph: every operation of one step, recorded with the very tensors it used. What the step
     reads from the host is frozen into the recording; a read back from a tensor to the host is an error."""
-    kept = [tensor.detach().clone() for tensor in changed]
 
     def recorded():
         body()
@@ -107,10 +93,12 @@ def traced(body, changed):
     graph = make_fx(recorded)()
     operations = {str(node.target) for node in graph.graph.nodes}
     assert not [name for name in operations if "local_scalar" in name or name == "aten.nonzero.default"]
-    with torch.no_grad():
-        for tensor, value in zip(changed, kept, strict=True):
-            tensor.copy_(value)
     return torch.no_grad()(graph)  # the backward pass is in the recording
+
+
+def stand_in(body, changed, moving):
+    """A capture with all its trial steps."""
+    return captured(body, changed, moving, traced)
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp16"])
@@ -121,41 +109,19 @@ def test_a_recorded_step_serves_every_step(precision):
     images = data.load(config.data)
     recorded = []
 
-    def capture(body, changed):
+    def capture(body, changed, moving):
         recorded.append(len(changed))
-        return traced(body, changed)
+        return stand_in(body, changed, moving)
 
     (one, teacher), (two, same) = make(config), make(config)
     train([one], images, teacher)
     train([two], images, same, capture=capture)
-    assert len(recorded) == 2, "one recording for whole batches, one for the short one"
+    assert len(recorded) == 3, "one recording for whole batches, one for the short one, one for scoring"
     tight = {"fp64": 1e-11, "fp16": 2e-2}[precision]
     for name, value in state(one).items():
         torch.testing.assert_close(state(two)[name], value, rtol=tight, atol=tight, msg=name)
     assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
     assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=tight)
-
-
-def test_every_tensor_a_step_changes_is_put_back_after_trial_steps():
-    """A capture runs trial steps first; what `tensors` forgets would keep their traces."""
-    learner, teacher = make(tiny_review(precision="fp64", **FEW))
-    images = data.load(learner.config.data)
-    changed = []
-
-    def capture(body, tensors):
-        kept = [t.detach().clone() for t in tensors]
-        body()
-        changed.extend(i for i, (t, k) in enumerate(zip(tensors, kept, strict=True)) if not torch.equal(t, k))
-        with torch.no_grad():
-            for tensor, value in zip(tensors, kept, strict=True):
-                tensor.copy_(value)
-        return body
-
-    plain, same = make(tiny_review(precision="fp64", **FEW))
-    train([plain], images, same)
-    train([learner], images, teacher, capture=capture)
-    assert changed and all(torch.equal(state(learner)[k], v) for k, v in state(plain).items())
-    assert learner.curves == plain.curves
 
 
 def test_gang_across_seeds_equals_solo_in_float64():
@@ -167,7 +133,7 @@ def test_gang_across_seeds_equals_solo_in_float64():
     ]
     images = data.load(configs[0].data)
     members, teachers = zip(*(make(config) for config in configs), strict=True)
-    train(members, images, teachers[0], capture=traced)
+    train(members, images, teachers[0], capture=stand_in)
     for config, member in zip(configs, members, strict=True):
         alone, teacher = make(config)
         train([alone], images, teacher)
