@@ -96,8 +96,9 @@ class _Sweep:
             self.options.gang,
             progress,
             labels={"profile": self.settings.profile},
-            engine=Engine(compile=self.settings.compile),
+            engine=Engine(compile=self.settings.compile, threads=self.settings.threads),
             stop=budget.stop,
+            left=budget.left,
         )
         try:
             executor.run(self.runs)
@@ -163,7 +164,7 @@ class _Sweep:
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
         named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
-        named += ("tensorboard",)
+        named += ("threads", "tensorboard")
         for name in named:
             value = getattr(o, name)
             if value is not None and not (name == "gang" and value == 8):

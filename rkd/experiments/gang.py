@@ -27,6 +27,7 @@ from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
 from rkd.training.learner import build_method, build_network
 from rkd.training.program import cuda_graph
+from rkd.training.threads import Threads
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
 SAVE_WITHIN_EPOCH = 300.0  # seconds; epochs on a CPU are long
@@ -107,6 +108,7 @@ class Surroundings:
     progress: Progress
     labels: dict[str, str]
     stop: Callable[[float], bool]
+    threads: Threads
     snapshots: SnapshotTaker | None = None
 
 
@@ -157,6 +159,7 @@ class Gang:
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
                     stop=self.around.stop,
+                    threads=self.around.threads,
                 )
         finally:
             progress.end()
@@ -289,10 +292,12 @@ class Gang:
                 "arithmetic": learner.arithmetic.name,
                 "compiled": around.engine.compile,
                 "graph": self._captured,
+                "threads": learner.threads,
             },
             provenance={
                 **code_state(),
                 **machine_state(around.device),
+                "threads": int(max(learner.threads, key=learner.threads.get)),
                 "labels": around.labels,
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),

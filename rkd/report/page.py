@@ -30,7 +30,14 @@ from rkd.report.verdicts import chapter_box
 from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-_WHERE = {"data_root", "results", "device", "compile", "on_missing"}  # parameters that change no run
+_WHERE = {
+    "data_root",
+    "results",
+    "device",
+    "threads",
+    "compile",
+    "on_missing",
+}  # parameters that change no run
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 
 
@@ -90,7 +97,7 @@ class Page:
                 data_root(s),
                 s.device,
                 labels={"profile": s.profile, "recipe": recipe, "chapter": self.chapter.name},
-                engine=Engine(compile=s.compile),
+                engine=Engine(compile=s.compile, threads=s.threads),
             )
             of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
             records |= executor.run([config for line in of_recipe for config in line.runs], s.on_missing)
@@ -138,7 +145,8 @@ class Page:
         from rkd.report.deployed import deployed_table, reports
 
         self._done()
-        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        s = self.settings
+        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         return HTML(deployed_table(reports(executor, [run for line in self.lines for run in line.runs])))
 
     def curves(self, groups: int | None = None) -> object:
@@ -159,7 +167,8 @@ class Page:
 
     def probe(self) -> HTML:
         """Accuracy of a linear layer refitted on each student's frozen features, mean over seeds."""
-        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        s = self.settings
+        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         rows = []
         for line in self.lines:
             here = [executor.probe(run) for run in line.runs if executor.weights_file(run.id, "last")]

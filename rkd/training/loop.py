@@ -11,6 +11,7 @@ from rkd.training.evaluation import accuracy
 from rkd.training.learner import Learner
 from rkd.training.program import Capture, Program
 from rkd.training.teacher import FrozenTeacher
+from rkd.training.threads import Threads
 
 AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
 
@@ -25,6 +26,7 @@ def train(
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     on_epoch: Callable[[Learner], None] = lambda learner: None,
     stop: Callable[[float], bool] = lambda needed: False,
+    threads: Threads | None = None,
 ) -> bool:
     """Train all learners to their last epoch, in lock-step.
 
@@ -43,6 +45,7 @@ def train(
         on_epoch: called for each learner after each of its epochs, scores included: saves checkpoints, reports.
         stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
             training there, in a state from which it can go on.
+        threads: chooses how many compute a step; None: torch's own number.
 
     Returns:
         False when it was stopped.
@@ -50,6 +53,7 @@ def train(
     config = learners[0].config
     total = used_images(len(images.train_y), config.batch_size, config.drop_last)
     queue = _Queue(images.train_x.device)
+    threads = threads or Threads()
     program: Program | None = None
     batch_seconds, score_seconds = cold_seconds, 0.0
     for epoch in range(min(learner.epoch for learner in learners), config.total_epochs):
@@ -64,6 +68,7 @@ def train(
             present = [learner for learner in active if learner.position <= start]
             if program is None or not program.serves(present):
                 program = Program(present, images, teacher, capture)
+                threads.begin()
             done = start
             for size in program.begin(epoch, start):
                 if done >= end:
@@ -71,13 +76,15 @@ def train(
                 if stop(batch_seconds):
                     queue.drain()
                     return False
-                started = time.perf_counter()
+                used, started = threads.take(), time.perf_counter()
                 program.step(size)
                 queue.add()
-                batch_seconds = time.perf_counter() - started
+                took = time.perf_counter() - started
+                batch_seconds = threads.took(took, whole=size == config.batch_size)
                 done += size
                 for learner in present:
-                    learner.seconds += batch_seconds / len(present)
+                    learner.seconds += took / len(present)
+                    learner.threads[str(used)] = learner.threads.get(str(used), 0) + 1
                 on_batch(epoch, done, total)
             started = time.perf_counter()
             queue.drain()
