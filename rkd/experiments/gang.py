@@ -297,7 +297,9 @@ class Gang:
             provenance={
                 **code_state(),
                 **machine_state(around.device),
-                "threads": int(max(learner.threads, key=learner.threads.get)),
+                "threads": int(
+                    max(learner.threads, key=learner.threads.get, default=torch.get_num_threads())
+                ),
                 "labels": around.labels,
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),

@@ -114,7 +114,7 @@ def test_text_says_where_when_and_how_to_repeat(bench):
     for said in (
         header["device_name"], header["torch"], header["began"], "load average", "Teacher on running statistics",
         "Teacher on batch statistics", "bf16, gang of 2", "matrix product", "against float64", "test images",
-        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32 bf16", "--gang 2",
+        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32 bf16", "--gang 2", "--threads 1",
     ):  # fmt: skip
         assert str(said) in text
     if header["seconds_used"] > 3.3:
@@ -138,6 +138,7 @@ def test_text_says_where_when_and_how_to_repeat(bench):
         (["--precision", "fp8"], "unknown precision 'fp8'"),
         (["--teacher-batch-norm", "runing"], "did you mean 'running'?"),
         (["--compile", "everything"], "unknown compile 'everything'"),
+        (["--threads", "0"], "threads is '0'; it must be auto or a whole number >= 1"),
         (["--device", "tpu9"], "unknown device 'tpu9'"),
         (["--out", "bench.txt"], "must be the name of a .json file"),
     ],

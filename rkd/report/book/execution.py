@@ -174,16 +174,17 @@ class Chapter:
         return page
 
 
+def threads_of(name: str, names: Sequence[str], jobs: int, last: Sequence[str]) -> int | None:
+    """Threads of a chapter: chapters that are executed side by side share the cores evenly. None: it has no company,
+    and its environment stays as it is."""
+    company = min(jobs, sum((other in last) == (name in last) for other in names))
+    return None if company == 1 else max(1, cpus() // company)
+
+
 def execute(
     names: Sequence[str], run: Run, jobs: int, echo: Callable[[str], object], last: Sequence[str] = ()
 ) -> dict[str, Page]:
-    """Executes chapters, `jobs` at once; those in `last` start when all others have ended. Chapters that are executed
-    beside others share the cores evenly; one alone measures how many threads are best for it."""
-
-    def threads(name: str) -> int | None:
-        company = min(jobs, sum((other in last) == (name in last) for other in names))
-        return None if company == 1 else max(1, cpus() // company)
-
+    """Executes chapters, `jobs` at once; those in `last` start when all others have ended."""
     waiting = sorted(names, key=lambda name: name in last)  # stable: the order of the book otherwise
     working, done = [], {}
     width = max(map(len, names), default=0)
@@ -199,7 +200,7 @@ def execute(
         while waiting or working:
             if may_start():
                 name = waiting.pop(0)
-                working.append(Chapter(name, run, threads(name)))
+                working.append(Chapter(name, run, threads_of(name, names, jobs, last)))
                 last_start = time.monotonic()
             for chapter in list(working):
                 page = chapter.poll()
