@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from rkd.bench import Request, Result
+from rkd.bench import Request, Result, measurement
 from rkd.bench.measurement import _distinct
 from rkd.bench.result import KIND, files
 from rkd.bench.variants import ALL, NOTHING, TEACHER, Variant, variants
@@ -226,3 +226,51 @@ def test_request_knows_networks_by_any_spelling():
     assert Request("ResNet-56", "ResNet20").student == "resnet20"
     with pytest.raises(ConfigError, match="no precision was named"):
         Request(precisions=())
+
+
+@pytest.mark.parametrize(
+    ("two", "chosen", "words"),
+    [
+        # The conventional loop decides, even where ours would choose otherwise.
+        (
+            0.5,
+            2,
+            "1: 600 ms conventional, 200 ms ours; 2: 300 ms conventional, 1,000 ms ours. The rest is with 2",
+        ),
+        (20.0, 1, "1: 600 ms conventional, 200 ms ours; 2: 12,000 ms conventional. The rest is with 1"),
+    ],
+)
+def test_auto_takes_the_number_of_threads_the_conventional_loop_is_quickest_with(
+    two, chosen, words, monkeypatch
+):
+    """Steps of given seconds: with two threads `two` times those with one, and five times for ours."""
+    made = []
+
+    class Fake:
+        def __init__(self, variant, work):
+            self.conventional = variant.conventional
+            self.open = True
+            made.append(self)
+
+        def kernels(self):
+            return contextlib.nullcontext()
+
+        def close(self):
+            self.open = False
+
+        def step(self):
+            slower = two if self.conventional else 5
+            return (0.6 if self.conventional else 0.2) * (slower if torch.get_num_threads() == 2 else 1)
+
+    monkeypatch.setattr(measurement, "Workload", lambda *arguments: None)
+    monkeypatch.setattr(measurement, "contestant", Fake)
+    monkeypatch.setattr(measurement.clock, "seconds", lambda step, repeats, device: step())
+    monkeypatch.setattr(measurement, "numbers", lambda setting, device: (1, 2))
+    cpu = torch.device("cpu")
+    try:
+        bench = measurement._Measurement(Request(), cpu, ["fp32"], lambda text: None)
+        bench._choose_threads()
+        assert torch.get_num_threads() == chosen
+    finally:
+        torch.set_num_threads(1)
+    assert words in bench.notes[0] and not any(fake.open for fake in made)
