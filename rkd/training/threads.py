@@ -171,7 +171,7 @@ class Threads:
         there, way = self._at + self._way, self._way
         found = statistics.median(self._trial[1:]) if len(self._trial) > 1 else self._trial[0]
         if verdict or self._asked:
-            # Steps that are not the last word (the climb goes on) are told too: each is a change.
+            # Each change is told, those of a climb that goes on too.
             self._say(
                 f"{_named(self._choice[there])}: {_seconds(found)} a step, {_named(self._choice[self._at])}: "
                 f"{_seconds(self._usual)}; going on with {self._choice[there if verdict else self._at]}"
