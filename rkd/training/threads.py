@@ -18,7 +18,7 @@ PERIOD = 300.0  # seconds of steps between trials
 SHARE = 0.05  # of the time may go into trials: what one took sets when the next may come
 BETTER = 0.95  # of the time a trial must stay below, so that nothing is changed for nothing
 SLOW = 2.0  # times as long as when the choice was made: something has changed, and a trial is due
-HOPELESS = 3.0  # times as long: one such step ends a trial
+HOPELESS = 2.0  # times as long: one such step ends a trial
 FIRST_STEP = 1.0  # seconds beyond that for a trial's first step, in which kernels are prepared
 RISK = 30.0  # steps' worth of time that must be left for a trial
 
