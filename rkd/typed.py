@@ -51,6 +51,14 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def number_or_auto(name: str, value: object) -> int | str:
+    """ "auto" or a whole number >= 1, which may come as text; ConfigError for anything else."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number != "auto" and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+        raise ConfigError(f"{name} is {value!r}; it must be auto or a whole number >= 1")
+    return number
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     """Types of a dataclass's fields: chapters of hundreds of runs ask often."""

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import itertools
+import math
 import os
 import statistics
 import tempfile
@@ -36,6 +37,8 @@ from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS, exact_kernels
 from rkd.training.capture import CaptureError
+from rkd.training.threads import better, numbers
+from rkd.typed import number_or_auto
 
 LEAST_ROUNDS = 3
 STRETCH = {
@@ -64,6 +67,7 @@ class Request:
         compile: "no"; "engine": each of our variants also with what `Engine` compiles (the teacher, and on CUDA the
             students); "all": also with teacher alone and with teacher and students compiled.
         seconds: for all of it. Three rounds are made in any case.
+        threads: that compute on a CPU, in all variants; "auto": the number the conventional loop is quickest with.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -78,8 +82,10 @@ class Request:
     gang: int = 1
     compile: str = "no"
     seconds: float = 100.0
+    threads: int | str = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "threads", number_or_auto("threads", self.threads))
         for name in ("teacher", "student"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
         if not 2 <= self.batch_size <= MOST_IMAGES:
@@ -111,7 +117,7 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         ConfigError: a device or a network this machine does not have, or no compiler where one was asked for.
     """
     device = pick_device(request.device)
-    Engine(compile=request.compile != "no").check(device)
+    Engine(compile=request.compile != "no", threads=request.threads).check(device)
     precisions = _distinct(request.precisions, device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_cold_compiler())
@@ -174,6 +180,7 @@ class _Measurement:
         request = self.request
         begun = datetime.datetime.now(datetime.UTC)
         self.say(f"drawing {len(self.work.images.train_y):,} training images")
+        self._choose_threads()
         self.say("measuring what this machine does at best")
         started = time.monotonic()
         ceilings = self._ceilings()
@@ -228,6 +235,41 @@ class _Measurement:
         }
         rows = tuple(self._row(entry) for entry in self.entries)
         return Result(header, rows, ceilings, evaluation, tuple(gradients), tuple(self.notes))
+
+    def _choose_threads(self) -> None:
+        """One number for all variants, so that they can be compared: the one asked for, or the one the conventional
+        loop is quickest with, climbing from one; the notes say how long both loops took with each."""
+        choice = numbers(self.request.threads, self.device)
+        if len(choice) > 1:
+            self.say("measuring with how many threads a step is quickest")
+        mode, usual, told = self.request.batch_norms[0], math.inf, []
+        chosen = choice[0] if choice else None
+        for number in choice if len(choice) > 1 else ():
+            torch.set_num_threads(number)
+            conventional, quicker = self._few_steps(Variant(mode, conventional=True), usual)
+            words = f"{number}: {1000 * conventional:,.0f} ms conventional"
+            if quicker:
+                ours, _ = self._few_steps(Variant(mode, self.precisions[0]), math.inf)
+                words += f", {1000 * ours:,.0f} ms ours"
+                chosen, usual = number, conventional
+            told.append(words)
+            if not quicker:
+                break
+        if chosen is not None:
+            torch.set_num_threads(chosen)
+        if told:
+            self.notes.append(
+                f"a step by number of threads, measured first: {'; '.join(told)}. The rest is with {chosen}, "
+                "with which the conventional loop was quickest"
+            )
+
+    def _few_steps(self, variant: Variant, usual: float) -> tuple[float, bool]:
+        """Median seconds of a step without the first one, where there are more, and whether that is better."""
+        with contextlib.closing(contestant(variant, self.work)) as made, made.kernels():
+            took = [clock.seconds(made.step, 1, self.device)]
+            while (quicker := better(took, usual)) is None:
+                took.append(clock.seconds(made.step, 1, self.device))
+        return statistics.median(took[1:] or took), quicker
 
     def _ceilings(self) -> Ceilings:
         used = [arithmetic(name, self.device) for name in ("fp32", *self.precisions)]

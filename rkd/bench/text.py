@@ -31,10 +31,10 @@ def versions(header: Mapping[str, Any]) -> str:
 def command(header: Mapping[str, Any]) -> str:
     """What repeats the measurement."""
     parts = [
-        f"OMP_NUM_THREADS={header['threads']}" if header["device"] == "cpu" else "",
         f"rkd bench --pair {header['teacher']}/{header['student']} --batch-size {header['batch_size']}",
         f"--device {header['device']} --precision {' '.join(header['precisions'])}",
         f"--teacher-batch-norm {','.join(header['batch_norms'])} --seconds {header['seconds_asked']:g}",
+        f"--threads {header['threads']}" if header["device"] == "cpu" else "",
         f"--gang {header['gang']}" if header["gang"] > 1 else "",
         f"--compile {header['compile']}" if header["compile"] != "no" else "",
     ]

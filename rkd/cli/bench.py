@@ -13,7 +13,7 @@ EPILOG = """examples:
   rkd bench --negatives"""
 # Without --negatives, and with it: where the two measurements differ.
 STEP = {"pair": "resnet56/resnet20", "gang": 1, "precision": ["fp32", "auto"], "compile": "no",
-        "teacher_batch_norm": "running,batch", "batch_size": 128, "seconds": 100.0}  # fmt: skip
+        "teacher_batch_norm": "running,batch", "batch_size": 128, "seconds": 100.0, "threads": "auto"}  # fmt: skip
 NEGATIVES = {"batch_size": 64, "seconds": 10.0}
 
 
@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="images of a step (default 128; with --negatives 64)"
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--threads", metavar="N",
+        help="threads on a CPU, or auto: with which the conventional loop is quickest (default: auto)",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", nargs="+", metavar="NAME",
         help="arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32 auto)",
@@ -97,6 +101,7 @@ def _steps(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any
         gang=options.gang,
         compile=options.compile,
         seconds=options.seconds,
+        threads=options.threads,
     )
     result = measure(request, say)
     return result, report(result)

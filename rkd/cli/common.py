@@ -24,6 +24,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--precision", metavar="NAME", help="auto, fp32, bf16 or fp16 (default: the profile's, which is auto)"
     )
     parser.add_argument(
+        "--threads", metavar="N", help="threads on a CPU, or auto: measured while training (default: auto)"
+    )
+    parser.add_argument(
         "--compile",
         action="store_true",
         default=None,
@@ -47,13 +50,14 @@ def add_tensorboard(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What --recipe, --data-root, --results, --device, --precision, --compile, --engine and --set say, by name.
+    """What --recipe, --data-root, --results, --device, --precision, --threads, --compile, --engine and --set say, by
+    name.
 
     Raises:
         ConfigError: a --set that is not NAME=VALUE with a YAML value.
     """
     from rkd.experiments.settings import assignments
 
-    named = ("recipe", "data_root", "results", "device", "precision", "compile", "engine")
+    named = ("recipe", "data_root", "results", "device", "precision", "threads", "compile", "engine")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     return given | assignments(options.set)

@@ -40,9 +40,11 @@ def call(options: argparse.Namespace) -> int:
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
     from rkd.models import deploy_name
+    from rkd.training import Engine
 
     settings = resolve("convert", {**given_settings(options), "profile": options.profile})
-    executor = Executor(store_of(settings), data_root(settings), settings.device)
+    engine = Engine(threads=settings.threads)
+    executor = Executor(store_of(settings), data_root(settings), settings.device, engine=engine)
     config = executor.store.load(options.run).config
     report = deploy_report(executor, config, options.weights, batch_size=options.batch_size)
     out = options.out or Path(f"{deploy_name(config.network)}-{config.id}-{options.weights}.pt")

@@ -44,13 +44,17 @@ def call(options: argparse.Namespace) -> int:
     from rkd.experiments.execute import Executor, pick_device
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
+    from rkd.training import Engine
 
     settings = resolve("evaluate", {**given_settings(options), "profile": options.profile})
     if (options.run is None) == (options.checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
+    engine = Engine(threads=settings.threads)
     if options.checkpoint:
-        return _checkpoint(options, data_root(settings), pick_device(settings.device))
-    executor = Executor(store_of(settings), data_root(settings), settings.device)
+        device = pick_device(settings.device)
+        engine.thread_choice(device)
+        return _checkpoint(options, data_root(settings), device)
+    executor = Executor(store_of(settings), data_root(settings), settings.device, engine=engine)
     record = executor.store.load(options.run)
     if executor.weights_file(record.id, options.weights) is None:
         raise RecordError(

@@ -109,8 +109,9 @@ def _call(options: argparse.Namespace, budget) -> int:
         settings.device,
         progress=watch(options.tensorboard),
         labels={"profile": settings.profile, **labels},
-        engine=Engine.named(settings.engine, settings.compile),
+        engine=Engine.named(settings.engine, settings.compile, settings.threads),
         stop=budget.stop,
+        left=budget.left,
     )
     records = executor.run([config])
     if config.id not in records:

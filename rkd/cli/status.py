@@ -57,12 +57,11 @@ def state_of(store, run) -> str:
 
 def time_left(runs, settings, store, gang: int = 8):
     """The estimate for what is left of `runs` on the device the settings choose."""
-    import torch
-
     from rkd.experiments.estimate import estimate
     from rkd.experiments.execute import pick_device
     from rkd.experiments.workspace import data_root
     from rkd.records.provenance import machine_state
+    from rkd.training import threads
 
     device = pick_device(settings.device)
     return estimate(
@@ -70,7 +69,7 @@ def time_left(runs, settings, store, gang: int = 8):
         store,
         machine_state(device)["device_name"],
         device=device.type,
-        threads=torch.get_num_threads(),
+        threads=threads.fixed(settings.threads, device),
         gang=gang,
         compiled=settings.compile,
         data_root=data_root(settings),

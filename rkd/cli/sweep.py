@@ -96,8 +96,9 @@ class _Sweep:
             self.options.gang,
             progress,
             labels={"profile": self.settings.profile},
-            engine=Engine.named(self.settings.engine, self.settings.compile),
+            engine=Engine.named(self.settings.engine, self.settings.compile, self.settings.threads),
             stop=budget.stop,
+            left=budget.left,
         )
         try:
             executor.run(self.runs)
@@ -163,7 +164,7 @@ class _Sweep:
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
         named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
-        named += ("tensorboard", "engine")
+        named += ("threads", "tensorboard", "engine")
         for name in named:
             value = getattr(o, name)
             if value is not None and not (name == "gang" and value == 8):

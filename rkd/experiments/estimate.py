@@ -287,7 +287,8 @@ def estimate(
         store: of the records and checkpoints.
         device_name: as in a record's provenance.
         device: kind of that device, "cpu" or "cuda": decides which gangs are made, and what "auto" precision is.
-        threads: of this process; on a CPU only records of so many threads tell its rate. None: any.
+        threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
+            measured while training.
         gang: most runs trained in lock-step, sharing the teacher's pass. (A gang across seeds makes one pass a seed;
             records do not tell how many, so that here it counts as one, on both sides of the division.)
         compiled: whether steps will be compiled.

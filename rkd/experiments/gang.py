@@ -37,6 +37,7 @@ from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
 from rkd.training.learner import build_method, build_network
 from rkd.training.loop import scored_networks
+from rkd.training.threads import Threads
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
 SAVE_WITHIN_EPOCH = 300.0  # seconds; epochs on a CPU are long
@@ -130,6 +131,7 @@ class Surroundings:
     progress: Progress
     labels: dict[str, str]
     stop: Callable[[float], bool]
+    threads: Threads
     snapshots: SnapshotTaker | None = None
 
 
@@ -180,6 +182,7 @@ class Gang:
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
                     stop=self.around.stop,
+                    threads=self.around.threads,
                 )
         finally:
             progress.end()
@@ -329,10 +332,14 @@ class Gang:
                 "arithmetic": learner.arithmetic.name,
                 "compiled": around.engine.compile,
                 "graph": self._captured,
+                "threads": learner.threads,
             },
             provenance={
                 **code_state(),
                 **machine_state(around.device),
+                "threads": int(
+                    max(learner.threads, key=learner.threads.get, default=torch.get_num_threads())
+                ),
                 "labels": around.labels,
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),

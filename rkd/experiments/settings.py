@@ -15,6 +15,7 @@ import yaml
 
 from rkd import paths
 from rkd.errors import ConfigError, unknown
+from rkd.typed import number_or_auto
 
 ON_MISSING = ("train", "skip", "error")
 
@@ -53,6 +54,7 @@ class Settings:
         on_missing: "train" what is not recorded, "skip" it (shown as missing), or stop with an "error".
         results: folder of records; None: the profile's own.
         device: "auto", "cpu", "cuda", "cuda:1".
+        threads: that compute on a CPU, or "auto": measured while training; no part of a run's identity.
         compile: let torch.compile write the kernels; no part of a run's identity.
         engine: "auto", "eager" or "graph", see rkd.training.Engine; None: $RKD_ENGINE, else "auto"; likewise.
     """
@@ -93,6 +95,7 @@ class Settings:
     on_missing: str = "train"
     results: str | None = None
     device: str = "auto"
+    threads: int | str = "auto"
     compile: bool = False
     engine: str | None = None
 
@@ -246,6 +249,8 @@ def _checked(name: str, value: Any) -> Any:
         if name == "on_missing" and value not in ON_MISSING:
             raise unknown("on_missing", value, ON_MISSING)
         return value
+    if name == "threads":
+        return number_or_auto(name, value)
     if name in ("attention", "compile") and not isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r}; it must be True or False")
     if name == "options" and not isinstance(value, Mapping):

@@ -23,8 +23,9 @@ class Record:
             epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
         cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a gang; None where it is not
             counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps), arithmetic,
-            compiled, graph (whether steps were one CUDA graph).
-        provenance: versions, device, commit, data checksum, times, teacher's run and accuracy.
+            compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of threads, as
+            text; rounding depends on it).
+        provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy.
     """
 
     config: RunConfig

@@ -23,6 +23,7 @@ from rkd.report.comparison import Comparison, comparison
 from rkd.report.features import CLASSES, PERPLEXITY, Answers, answers, feature_figure, gap_figure
 from rkd.report.page import Page
 from rkd.report.summary import Measured
+from rkd.training import Engine
 
 CHAPTER = "methods"
 FAMILIES = ("outputs", "vectors", "relations", "maps", "layers")
@@ -160,7 +161,8 @@ class GalleryPage(Page):
 
     def features(self) -> None:
         """Logits of classes and pooled features of the student alone and of two methods, where weights are here."""
-        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        s = self.settings
+        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         found: dict[str, Answers] = {}
         missing, names = [], ()
         for line in (line for line in self.lines if line.role == "teacher" or line.key in LOOKED_INTO):

@@ -114,7 +114,7 @@ class InsidePage:
             data_root(s),
             s.device,
             labels={"profile": s.profile, "recipe": self.recipe, "chapter": CHAPTER},
-            engine=Engine.named(s.engine, s.compile),
+            engine=Engine.named(s.engine, s.compile, s.threads),
         )
         records = executor.run([config], s.on_missing, snapshots=self.taker)
         here = self._shown(self.settings, self.line, self.store, "This execution", records.get(config.id))

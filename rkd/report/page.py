@@ -34,6 +34,7 @@ _WHERE = {
     "data_root",
     "results",
     "device",
+    "threads",
     "compile",
     "engine",
     "on_missing",
@@ -97,7 +98,7 @@ class Page:
                 data_root(s),
                 s.device,
                 labels={"profile": s.profile, "recipe": recipe, "chapter": self.chapter.name},
-                engine=Engine.named(s.engine, s.compile),
+                engine=Engine.named(s.engine, s.compile, s.threads),
             )
             of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
             records |= executor.run([config for line in of_recipe for config in line.runs], s.on_missing)
@@ -145,7 +146,8 @@ class Page:
         from rkd.report.deployed import deployed_table, reports
 
         self._done()
-        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        s = self.settings
+        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         return HTML(deployed_table(reports(executor, [run for line in self.lines for run in line.runs])))
 
     def curves(self, groups: int | None = None) -> object:
@@ -166,7 +168,8 @@ class Page:
 
     def probe(self) -> HTML:
         """Accuracy of a linear layer refitted on each student's frozen features, mean over seeds."""
-        executor = Executor(self.store, data_root(self.settings), self.settings.device)
+        s = self.settings
+        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         rows = []
         for line in self.lines:
             here = [executor.probe(run) for run in line.runs if executor.weights_file(run.id, "last")]

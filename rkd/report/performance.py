@@ -84,6 +84,7 @@ class PerformancePage:
             student=s.student,
             batch_size=s.batch_size or 128,
             device=s.device,
+            threads=s.threads,
             precisions=tuple(dict.fromkeys(("fp32", precision))),
             batch_norms=BATCH_NORMS if s.teacher_batch_norm is None else (s.teacher_batch_norm,),
             gang=own.get("gang", 1),

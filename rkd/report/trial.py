@@ -95,7 +95,7 @@ def trial(namespace: Mapping[str, Any], methods: Sequence[str]) -> Trial:
             Store(Path(folder) / "records", Path(folder) / "work"),
             data_root(settings),
             settings.device,
-            engine=Engine.named(settings.engine, settings.compile),
+            engine=Engine.named(settings.engine, settings.compile, settings.threads),
         )
         records = executor.run([run for line in lines for run in line.runs])
     return Trial(lines, records)

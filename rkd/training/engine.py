@@ -1,39 +1,44 @@
 """How steps are computed, as far as it changes nothing but the time they take."""
 
+import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from rkd.errors import ConfigError, unknown
 from rkd.training import capture
+from rkd.training.threads import FIRST_STEP, Threads, numbers
 
 ENGINES = {"auto": None, "eager": False, "graph": True}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """No part of a run's identity: the mathematics stays the same.
+    """No part of a run's identity: the mathematics stays the same (sums are rounded in another order).
 
     Attributes:
         compile: let torch.compile write kernels: for the teacher, and on CUDA for the students too (on a CPU compiled
             students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
             step: seconds on a CPU, half a minute to two minutes on CUDA.
         graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
+        threads: that compute on a CPU; "auto" measures which number is quickest, see `training.threads`.
     """
 
     compile: bool = False
     graph: bool | None = None
+    threads: int | str = "auto"
 
     @classmethod
-    def named(cls, engine: str | None, compile: bool = False) -> "Engine":
+    def named(cls, engine: str | None, compile: bool = False, threads: int | str = "auto") -> "Engine":
         """By the name of a way to launch steps.
 
         Args:
             engine: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a CPU), "eager" (kernel by
                 kernel), "graph" (a CUDA graph or nothing). None: $RKD_ENGINE, else "auto".
-            compile: see there.
+            compile, threads: see there.
 
         Raises:
             ConfigError: another name.
@@ -41,10 +46,11 @@ class Engine:
         name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
         if name not in ENGINES:
             raise unknown("engine", name, ENGINES)
-        return cls(compile, ENGINES[name])
+        return cls(compile, ENGINES[name], threads)
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
+        numbers(self.threads, device)
         if self.compile and not any(
             shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")
         ):
@@ -62,6 +68,15 @@ class Engine:
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a gang takes beyond a step, for those short of time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
+
+    def thread_choice(
+        self,
+        device: torch.device,
+        say: Callable[[str], None] = lambda text: None,
+        left: Callable[[], float] = lambda: math.inf,
+    ) -> Threads:
+        """What chooses the number of threads on `device`; `say` and `left` as of `Threads`."""
+        return Threads(numbers(self.threads, device), say, left, FIRST_STEP + self.cold_seconds(device))
 
     def compiles_students(self, device: torch.device) -> bool:
         """Whether students are compiled on `device`, as well as the teacher."""

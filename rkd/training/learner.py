@@ -92,6 +92,7 @@ class Learner:
         stage: of the epoch in progress; None: the main training.
         position: images of the epoch in progress that are done.
         curves: per-epoch values, as records keep them; those of stages have names of their own.
+        threads: steps made with each number of threads.
         seconds, joules: this run's share of what its gang has taken so far; 0 joules where nothing counts them.
         best: {"epoch", "score", "student"} of the best epoch so far, counted from 0 without stages.
     """
@@ -140,6 +141,7 @@ class Learner:
         self.curves: dict[str, list[float]] = {}
         self.seconds = 0.0
         self.joules = 0.0
+        self.threads: dict[str, int] = {}
         self.best: dict[str, Any] | None = None
         self._enter_stage()
 
@@ -337,6 +339,7 @@ class Learner:
                 "curves": self.curves,
                 "seconds": self.seconds,
                 "joules": self.joules,
+                "threads": self.threads,
                 "best": self.best,
                 "diverged": self.diverged,
             }
@@ -354,6 +357,7 @@ class Learner:
             self.scaler.scale(torch.zeros((), device=self.device))
         for name in ("epoch", "position", "curves", "seconds", "joules", "best", "diverged"):
             setattr(self, name, state[name])
+        self.threads = dict(state.get("threads", {}))  # early checkpoints do not tell
         if state["position"]:  # between epochs the meters are empty, and may be those of another stage
             self._enter_stage()
             meters = state["meters"]

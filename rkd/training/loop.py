@@ -14,6 +14,7 @@ from rkd.training.evaluation import Scores
 from rkd.training.learner import Learner
 from rkd.training.program import Program
 from rkd.training.teacher import FrozenTeacher
+from rkd.training.threads import Threads
 
 AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
 
@@ -28,6 +29,7 @@ def train(
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     on_epoch: Callable[[Learner], None] = lambda learner: None,
     stop: Callable[[float], bool] = lambda needed: False,
+    threads: Threads | None = None,
 ) -> bool:
     """Train all learners to their last epoch, in lock-step.
 
@@ -46,12 +48,15 @@ def train(
         on_epoch: called for each learner after each of its epochs, scores included: saves checkpoints, reports.
         stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
             training there, in a state from which it can go on.
+        threads: chooses how many compute a step; None: torch's own number.
 
     Returns:
         False when it was stopped.
     """
     with on(images.train_x.device):
-        return _Training(learners, images, teacher, capture, on_batch, on_epoch, stop).run(cold_seconds)
+        return _Training(
+            learners, images, teacher, capture, on_batch, on_epoch, stop, threads or Threads()
+        ).run(cold_seconds)
 
 
 class _Training:
@@ -66,12 +71,13 @@ class _Training:
         on_batch: Callable[[int, int, int], None],
         on_epoch: Callable[[Learner], None],
         stop: Callable[[float], bool],
+        threads: Threads,
     ) -> None:
         self.learners, self.images, self.teacher, self.capture = learners, images, teacher, capture
-        self.on_batch, self.on_epoch, self.stop = on_batch, on_epoch, stop
+        self.on_batch, self.on_epoch, self.stop, self.threads = on_batch, on_epoch, stop, threads
         self.device = images.train_x.device
         config = learners[0].config
-        self.epochs = config.total_epochs
+        self.epochs, self.batch_size = config.total_epochs, config.batch_size
         self.total = used_images(len(images.train_y), config.batch_size, config.drop_last)
         self.queue = _Queue(self.device)
         self.program: Program | None = None
@@ -102,6 +108,7 @@ class _Training:
     def _stretch(self, epoch: int, present: Sequence[Learner], start: int, end: int) -> bool:
         if self.program is None or not self.program.serves(present):
             self.program = Program(present, self.images, self.teacher, self.capture)
+            self.threads.begin()
         with _shared(present):
             sizes = self.program.begin(epoch, start)
         done = start
@@ -112,10 +119,13 @@ class _Training:
                 with _shared(present):
                     self.queue.drain()
                 return False
+            used = str(self.threads.take())
             with _shared(present) as taken:
                 self.program.step(size)
                 self.queue.add()
-            self.batch_seconds = taken()
+            self.batch_seconds = self.threads.took(taken(), whole=size == self.batch_size)
+            for learner in present:
+                learner.threads[used] = learner.threads.get(used, 0) + 1
             done += size
             self.on_batch(epoch, done, self.total)
         with _shared(present):

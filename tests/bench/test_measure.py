@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from rkd.bench import Request, Result
+from rkd.bench import Request, Result, measurement
 from rkd.bench.measurement import _distinct
 from rkd.bench.result import KIND, files
 from rkd.bench.variants import ALL, NOTHING, TEACHER, Variant, variants
@@ -114,7 +114,7 @@ def test_text_says_where_when_and_how_to_repeat(bench):
     for said in (
         header["device_name"], header["torch"], header["began"], "load average", "Teacher on running statistics",
         "Teacher on batch statistics", "bf16, gang of 2", "matrix product", "against float64", "test images",
-        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32 bf16", "--gang 2",
+        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32 bf16", "--gang 2", "--threads 1",
     ):  # fmt: skip
         assert str(said) in text
     if header["seconds_used"] > 3.3:
@@ -138,6 +138,7 @@ def test_text_says_where_when_and_how_to_repeat(bench):
         (["--precision", "fp8"], "unknown precision 'fp8'"),
         (["--teacher-batch-norm", "runing"], "did you mean 'running'?"),
         (["--compile", "everything"], "unknown compile 'everything'"),
+        (["--threads", "0"], "threads is '0'; it must be auto or a whole number >= 1"),
         (["--device", "tpu9"], "unknown device 'tpu9'"),
         (["--out", "bench.txt"], "must be the name of a .json file"),
     ],
@@ -225,3 +226,51 @@ def test_request_knows_networks_by_any_spelling():
     assert Request("ResNet-56", "ResNet20").student == "resnet20"
     with pytest.raises(ConfigError, match="no precision was named"):
         Request(precisions=())
+
+
+@pytest.mark.parametrize(
+    ("two", "chosen", "words"),
+    [
+        # The conventional loop decides, even where ours would choose otherwise.
+        (
+            0.5,
+            2,
+            "1: 600 ms conventional, 200 ms ours; 2: 300 ms conventional, 1,000 ms ours. The rest is with 2",
+        ),
+        (20.0, 1, "1: 600 ms conventional, 200 ms ours; 2: 12,000 ms conventional. The rest is with 1"),
+    ],
+)
+def test_auto_takes_the_number_of_threads_the_conventional_loop_is_quickest_with(
+    two, chosen, words, monkeypatch
+):
+    """Steps of given seconds: with two threads `two` times those with one, and five times for ours."""
+    made = []
+
+    class Fake:
+        def __init__(self, variant, work):
+            self.conventional = variant.conventional
+            self.open = True
+            made.append(self)
+
+        def kernels(self):
+            return contextlib.nullcontext()
+
+        def close(self):
+            self.open = False
+
+        def step(self):
+            slower = two if self.conventional else 5
+            return (0.6 if self.conventional else 0.2) * (slower if torch.get_num_threads() == 2 else 1)
+
+    monkeypatch.setattr(measurement, "Workload", lambda *arguments: None)
+    monkeypatch.setattr(measurement, "contestant", Fake)
+    monkeypatch.setattr(measurement.clock, "seconds", lambda step, repeats, device: step())
+    monkeypatch.setattr(measurement, "numbers", lambda setting, device: (1, 2))
+    cpu = torch.device("cpu")
+    try:
+        bench = measurement._Measurement(Request(), cpu, ["fp32"], lambda text: None)
+        bench._choose_threads()
+        assert torch.get_num_threads() == chosen
+    finally:
+        torch.set_num_threads(1)
+    assert words in bench.notes[0] and not any(fake.open for fake in made)

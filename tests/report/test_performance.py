@@ -76,8 +76,8 @@ def test_header_is_honest_and_escaped(result):
     text = dict(row for row in cells(table) if len(row) == 2)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
-        "OMP_NUM_THREADS=2 rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --precision fp32 auto "
-        "--teacher-batch-norm batch --seconds 20 --gang 2 --compile engine"
+        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --precision fp32 auto "
+        "--teacher-batch-norm batch --seconds 20 --threads 2 --gang 2 --compile engine"
     )
     assert "commit 0123456789ab" in text["versions"] and "2 rounds in 22 s" in text["measured"]
 
@@ -172,6 +172,7 @@ def test_spent_and_projected_from_records_and_measurements(page, store, result):
         ({"student": "resnet21"}, "unknown model 'resnet21'"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"teacher_batch_norm": "none"}, "unknown teacher batch_norm 'none'"),
+        ({"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
         ({"device": "tpu9"}, "unknown device 'tpu9'"),
         ({"profile": "papr"}, "did you mean 'paper'?"),
     ],
@@ -229,4 +230,4 @@ def test_parameters_are_typed_and_explained():
     text = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "Unknown type" not in text
     explained = dict(re.findall(r"^  (\w+): (\w+) \(default [^)]*\)\s+\S", text, re.M))
-    assert explained["seconds"] == "float" and explained["recorded"] == "str" and len(explained) == 11
+    assert explained["seconds"] == "float" and explained["recorded"] == "str" and len(explained) == 12

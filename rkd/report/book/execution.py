@@ -53,7 +53,7 @@ class Run:
 class Chapter:
     """One chapter at work: a papermill process, its log, and everything it started."""
 
-    def __init__(self, name: str, run: Run, threads: int) -> None:
+    def __init__(self, name: str, run: Run, threads: int | None) -> None:
         self.name, self.run = name, run
         run.folder.mkdir(parents=True, exist_ok=True)
         self.output = run.folder / f"{name}.tmp.ipynb"
@@ -73,11 +73,11 @@ class Chapter:
                 env=self._environment(threads),
             )
 
-    def _environment(self, threads: int) -> dict[str, str]:
+    def _environment(self, threads: int | None) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name != VARIATION}
         return {
             **inherited,
-            "OMP_NUM_THREADS": str(threads),
+            **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
             **self.run.environment,
             TOKEN: self.run.token,
@@ -174,11 +174,17 @@ class Chapter:
         return page
 
 
+def threads_of(name: str, names: Sequence[str], jobs: int, last: Sequence[str]) -> int | None:
+    """Threads of a chapter: chapters that are executed side by side share the cores evenly. None: it has no company,
+    and its environment stays as it is."""
+    company = min(jobs, sum((other in last) == (name in last) for other in names))
+    return None if company == 1 else max(1, cpus() // company)
+
+
 def execute(
     names: Sequence[str], run: Run, jobs: int, echo: Callable[[str], object], last: Sequence[str] = ()
 ) -> dict[str, Page]:
     """Executes chapters, `jobs` at once; those in `last` start when all others have ended."""
-    threads = max(1, cpus() // max(1, min(jobs, len(names))))
     waiting = sorted(names, key=lambda name: name in last)  # stable: the order of the book otherwise
     working, done = [], {}
     width = max(map(len, names), default=0)
@@ -193,7 +199,8 @@ def execute(
     try:
         while waiting or working:
             if may_start():
-                working.append(Chapter(waiting.pop(0), run, threads))
+                name = waiting.pop(0)
+                working.append(Chapter(name, run, threads_of(name, names, jobs, last)))
                 last_start = time.monotonic()
             for chapter in list(working):
                 page = chapter.poll()

@@ -12,7 +12,7 @@ from rkd.report.book.result import Page
 
 LOG_TAIL = 40  # lines
 # Parameters that say where and how a chapter runs, not what it computes.
-INCIDENTAL = ("data_root", "results", "device", "compile", "engine", "on_missing")
+INCIDENTAL = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
 
 
 def prose_notebook(markdown: str) -> dict:
