@@ -1,8 +1,9 @@
 """One student in training: its network, its method, its optimiser, its curves."""
 
 import copy
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from rkd import models
 from rkd.data import stream_seed
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.models.taps import Taps
-from rkd.training.arithmetic import arithmetic
+from rkd.training.arithmetic import Arithmetic, arithmetic
 from rkd.training.config import RunConfig
 
 FP16_LOSS_SCALE = 1024.0
@@ -53,6 +54,39 @@ def build_method(
             network=config.network,
         )
         return get_method(config.method).build(context, config.options)
+
+
+def student_taps(student: nn.Module, x: Tensor, numbers: Arithmetic) -> Taps:
+    """The student's taps of a batch (B, 3, H, W), with gradient."""
+    with torch.autocast(x.device.type, dtype=numbers.low, enabled=numbers.low is not None):
+        return student.taps(x)
+
+
+def method_losses(
+    method: Method | None,
+    taps: Taps,
+    teacher: Taps | None,
+    labels: Tensor,
+    indices: Tensor,
+    images: Tensor,
+    numbers: Arithmetic,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Named, unweighted losses of one batch, cross-entropy's among them, and the logits (B, classes)."""
+    with torch.autocast(images.device.type, dtype=numbers.low, enabled=numbers.low is not None):
+        extra, seen = {}, taps.logits
+        if method is not None:
+            extra = method.losses(Batch(taps, teacher, labels, indices, images))
+            seen = method.classified(taps)
+    ce = F.cross_entropy(seen.to(numbers.master), labels)
+    return {"ce": ce, **extra}, taps.logits.to(numbers.master)
+
+
+@functools.cache
+def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """`student_taps` or `method_losses` as one graph, which every learner of one make shares: networks and methods are
+    arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
+    make, and so is the batch's size."""
+    return torch.compile(part, fullgraph=True, dynamic=False)
 
 
 class Learner:
@@ -113,8 +147,8 @@ class Learner:
         )
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
         self._counters = _BatchNormCounters(modules)
-        if compile:
-            self.losses = torch.compile(self.losses, dynamic=False)
+        parts = (student_taps, method_losses)
+        self._taps, self._losses = map(_compiled, parts) if compile else parts
         self.epoch = 0
         self.position = 0
         self.diverged = False
@@ -204,15 +238,8 @@ class Learner:
         self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Named, unweighted losses of one batch, and the logits (B, classes)."""
-        low = self.arithmetic.low
-        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
-            taps = self.student.taps(x)
-            extra, seen = {}, taps.logits
-            if self.method is not None:
-                extra = self.method.losses(Batch(taps, teacher, labels, indices, x))
-                seen = self.method.classified(taps)
-        ce = F.cross_entropy(seen.to(self.arithmetic.master), labels)
-        return {"ce": ce, **extra}, taps.logits.to(self.arithmetic.master)
+        taps = self._taps(self.student, x, self.arithmetic)
+        return self._losses(self.method, taps, teacher, labels, indices, x, self.arithmetic)
 
     def _stage_losses(
         self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps
