@@ -5,11 +5,15 @@ PROFILE ?= smoke
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: book test lint pdf chromium clean help
+# Floors of pyproject.toml as the versions they name, and what runs tests as it is pinned there.
+OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' -e 's/^ *\("pytest[a-z-]*==[0-9.]*"\).*/\1/p' pyproject.toml)
+
+.PHONY: book test test-oldest lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|paper]   execute every chapter, build _build/html"
 	@echo "make test                              install what the tests need, run the whole suite"
+	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
@@ -19,6 +23,9 @@ book: .venv/book
 
 test: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+test-oldest: .venv-oldest/test
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" tests/training tests/review tests/methods
 
 pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf
@@ -41,6 +48,12 @@ lint: .venv/test
 
 .venv/test: pyproject.toml .venv/book
 	$(PIP) -e '.[book,test]'
+	@touch $@
+
+.venv-oldest/test: pyproject.toml | .venv/bin/python
+	@$(BIN)/python -m venv .venv-oldest
+	@echo 'installing $(OLDEST) into .venv-oldest (some GB, a few minutes, once)'
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e . $(OLDEST)
 	@touch $@
 
 # Chromium opens the built book in the tests. Where it cannot be installed those tests are skipped by name.

@@ -25,9 +25,11 @@ class WeightedSum(torch.autograd.Function):
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, y, z = ctx.saved_tensors
         product = g * x
+        # A compiler finds memory itself, and does not take `out` in a graph where it is laid out channels-last.
+        reused = None if torch.compiler.is_compiling() else product
         dz = [product.sum(1, keepdim=True)]
-        dz.append(torch.mul(g, y, out=product).sum(1, keepdim=True))
-        dx = torch.mul(g, z[:, :1], out=product)
+        dz.append(torch.mul(g, y, out=reused).sum(1, keepdim=True))
+        dx = torch.mul(g, z[:, :1], out=reused)
         return dx, g * z[:, 1:], torch.cat(dz, dim=1)
 
 

@@ -56,8 +56,8 @@ class Engine:
         ):
             raise ConfigError("compile was asked for, but this machine has no C++ compiler (g++ or clang++)")
         if self.compile:
-            # A gang compiles one function once per student and batch size.
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
+            # One function serves every make of learner and every batch size of a sweep, each with a graph of its own.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 2**16
         if self.graph and device.type != "cuda":
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
 

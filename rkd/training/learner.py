@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from rkd import models
 from rkd.data import stream_seed
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.models.taps import Taps
-from rkd.training.arithmetic import arithmetic
+from rkd.training.arithmetic import Arithmetic, arithmetic
 from rkd.training.config import RunConfig
 from rkd.training.low import LowWeights
 
@@ -61,18 +61,40 @@ def build_method(
         return get_method(config.method).build(context, config.options)
 
 
-def _forward(student: nn.Module, x: Tensor) -> Taps:
-    return student.taps(x)
+def student_taps(student: nn.Module, x: Tensor, numbers: Arithmetic) -> Taps:
+    """The student's taps of a batch (B, 3, H, W), with gradient."""
+    with torch.autocast(x.device.type, dtype=numbers.low, enabled=numbers.low is not None):
+        return student.taps(x)
 
 
-def _losses(method: Method | None, batch: Batch, master: torch.dtype) -> dict[str, Tensor]:
-    """Named, unweighted losses of the main training: cross-entropy in the master precision, and the method's."""
-    extra = {} if method is None else method.losses(batch)
-    seen = batch.student.logits if method is None else method.classified(batch.student)
-    return {"ce": F.cross_entropy(seen.to(master), batch.labels), **extra}
+def method_losses(
+    method: Method | None,
+    taps: Taps,
+    teacher: Taps | None,
+    labels: Tensor,
+    indices: Tensor,
+    images: Tensor,
+    numbers: Arithmetic,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Named, unweighted losses of one batch, cross-entropy's among them, and the logits (B, classes)."""
+    with torch.autocast(images.device.type, dtype=numbers.low, enabled=numbers.low is not None):
+        extra, seen = {}, taps.logits
+        if method is not None:
+            extra = method.losses(Batch(taps, teacher, labels, indices, images))
+            seen = method.classified(taps)
+    ce = F.cross_entropy(seen.to(numbers.master), labels)
+    return {"ce": ce, **extra}, taps.logits.to(numbers.master)
 
 
-PASSES = (_forward, _losses)  # of one step of the main training, one after the other
+@functools.cache
+def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """`student_taps` or `method_losses` as one graph, which every learner of one make shares: networks and methods are
+    arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
+    make, and so is the batch's size."""
+    return torch.compile(part, fullgraph=True, dynamic=False)
+
+
+PARTS = (student_taps, method_losses)  # of the losses of one batch, one after the other
 
 
 class Learner:
@@ -133,8 +155,7 @@ class Learner:
         )
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
         self._counters = _BatchNormCounters(modules)
-        compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
-        self._passes = tuple(map(compiled, PASSES)) if compile else PASSES
+        self._parts = tuple(map(_compiled, PARTS)) if compile else PARTS
         self.epoch = 0
         self.position = 0
         self.diverged = False
@@ -217,7 +238,9 @@ class Learner:
             ready: called between the student's forward pass and the losses: waits until `teacher` has been computed.
         """
         with self._low.used():
-            losses, logits = self.losses(x, labels, indices, teacher, ready)
+            # What a first step is watched for, compiled code does not show.
+            parts = self._parts if self._low.known else PARTS
+            losses, logits = self.losses(x, labels, indices, teacher, ready, parts)
         values = torch.stack([losses[name].to(self.arithmetic.master) for name in self._loss_names])
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale((values * self._weights).sum()).backward()
@@ -249,20 +272,20 @@ class Learner:
         indices: Tensor,
         teacher: Taps | None,
         ready: Callable[[], None] | None = None,
+        parts: Sequence[Callable[..., Any]] | None = None,
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Named, unweighted losses of one batch in the present stage, and the logits (B, classes), which a stage before
-        the main training has not. Arguments as of `step`."""
-        low, stage = self.arithmetic.low, self.stage
+        the main training has not. Arguments as of `step`; `parts` stand for `PARTS`, None: as this learner has them."""
+        taps_of, losses_of = parts or self._parts
+        trains = self.stage is None or self.stage.trains_student
+        taps = taps_of(self.student, x, self.arithmetic) if trains else None
+        if ready is not None:
+            ready()
+        if self.stage is None:
+            return losses_of(self.method, taps, teacher, labels, indices, x, self.arithmetic)
+        low = self.arithmetic.low
         with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
-            # What the first step is watched for, compiled code does not show.
-            forward, losses = self._passes if self._low.known else PASSES
-            taps = forward(self.student, x) if stage is None or stage.trains_student else None
-            if ready is not None:
-                ready()
-            batch = Batch(taps, teacher, labels, indices, x)
-            if stage is not None:
-                return self.method.stage_losses(stage.name, batch), None
-            return losses(self.method, batch, self.arithmetic.master), taps.logits
+            return self.method.stage_losses(self.stage.name, Batch(taps, teacher, labels, indices, x)), None
 
     def stepped(self, images: int) -> None:
         """Count a step that was made (a captured step cannot count itself)."""

@@ -1,0 +1,165 @@
+"""What torch.compile sees of a step: two graphs, student and losses, whole, and shared by learners of one make.
+
+Graphs are run as they are traced ("aot_eager"), so that no C++ compiler is needed and little time."""
+
+import dataclasses
+from contextlib import contextmanager
+
+import pytest
+import torch
+from conftest import tiny_data
+from test_every_method import CASES, config_of, images_of, make_learner, teacher_of
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from rkd.review import ReviewOptions
+from rkd.training import Learner, SGDConfig, train
+from rkd.training.learner import _compiled
+
+REVIEWS = {  # options beside the defaults, precision; the defaults in fp32 are among CASES
+    "defaults in bf16": ({}, "bf16"),
+    "no connector, l2": ({"connector": "none", "loss": "l2"}, "fp32"),
+    "mechanism": ({"connector": "mechanism"}, "fp32"),
+    "output": ({"residual": "output"}, "fp32"),
+    "output_direct, l2": ({"residual": "output_direct", "loss": "l2"}, "fp32"),
+    "no attention, maxima": ({"attention": False, "hcl_pooling": "max"}, "fp32"),
+}
+FEW = {"data": tiny_data(train_images=40, test_images=10), "batch_size": 24, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """name of a part -> counter of its graphs, for learners made with `compile`."""
+    counters, compile = {}, torch.compile
+
+    def counted(part, **options):
+        counters[part.__name__] = CompileCounterWithBackend("aot_eager")
+        return compile(part, backend=counters[part.__name__], **options)
+
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=256):
+        patch.setattr(torch, "compile", counted)
+        _compiled.cache_clear()
+        yield counters
+    _compiled.cache_clear()
+
+
+def counts(graphs):
+    return {name: counter.frame_count for name, counter in graphs.items()}
+
+
+@contextmanager
+def one_more(graphs):
+    """Exactly one more graph of losses, and at most one of students: another test may have had that network."""
+    before = counts(graphs)
+    yield
+    more = {name: count - before.get(name, 0) for name, count in counts(graphs).items()}
+    assert more["method_losses"] == 1 and more["student_taps"] <= 1, more
+
+
+def pair(config, **memory):
+    """The same learner eager and compiled, at the first epoch of the main training, and a batch with its taps."""
+    pair = []
+    for compile in (False, True):
+        made, teacher, _ = make_learner(config)
+        learner = Learner(config, made.student.to(**memory), made.method, compile)
+        learner.epoch = config.total_epochs - config.epochs
+        learner.begin_epoch()
+        pair.append(learner)
+    x = torch.randn(config.batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(**memory)
+    labels = torch.arange(config.batch_size)
+    return pair, (x, labels, labels, teacher.taps(x))
+
+
+def compare(config, tolerance, **memory):
+    """Losses, logits, gradients, and what is kept for the next step."""
+    (eager, compiled), batch = pair(config, **memory)
+    for learner in (eager, compiled):
+        losses, _ = learner.losses(*batch)
+        sum(losses.values()).backward()
+        with torch.no_grad():
+            learner.method.after_step()
+    close = {"rtol": tolerance, "atol": tolerance}
+    torch.testing.assert_close(compiled.losses(*batch), eager.losses(*batch), **close)
+    for a, b in zip(compiled.parameters, eager.parameters, strict=True):
+        zero = torch.zeros_like(a)
+        torch.testing.assert_close(
+            zero if a.grad is None else a.grad, zero if b.grad is None else b.grad, **close
+        )
+    for a, b in zip(compiled.tensors(), eager.tensors(), strict=True):
+        torch.testing.assert_close(a, b, **close)
+
+
+LONG = {"kdsvd", *(case for case in CASES if case.startswith("modreduce"))}  # a thousand operations and more
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] if c in LONG else []) for c in CASES]
+)
+def test_every_method_is_one_graph(case, graphs):
+    with one_more(graphs):
+        compare(config_of(case, **{**FEW, "batch_size": 8}), 1e-5)
+
+
+@pytest.mark.parametrize("case", REVIEWS)
+def test_every_review_is_one_graph(case, graphs):
+    """Channels-last, as gangs place students."""
+    values, precision = REVIEWS[case]
+    config = config_of("reviewkd", precision=precision, **{**FEW, "batch_size": 4})
+    config = dataclasses.replace(config, options=ReviewOptions(warmup_epochs=0, **values))
+    with one_more(graphs):
+        compare(config, {"fp32": 1e-5, "bf16": 1e-2}[precision], memory_format=torch.channels_last)
+
+
+def gang(compile):
+    """Three learners of one make, which differ in seed, rates and loss weights."""
+    config = config_of("reviewkd", **FEW)
+    configs = [
+        config,
+        dataclasses.replace(config, seed=1, ce_weight=0.5),
+        dataclasses.replace(
+            config,
+            options=dataclasses.replace(config.options, loss_weight=3.0, warmup_epochs=2),
+            optimiser=SGDConfig(lr=0.01),
+        ),
+    ]
+    made = [make_learner(c)[0] for c in configs]
+    return [Learner(m.config, m.student, m.method, compile) for m in made]
+
+
+def test_compiled_steps_take_weights_from_their_buffer(graphs):
+    """In low precision the layers are lent pieces of one tensor in place of their parameters; a first step, which is
+    watched for it, is an eager one."""
+    config = config_of("reviewkd", precision="fp16", **{**FEW, "batch_size": 6})
+    (eager, compiled), batch = pair(config, memory_format=torch.channels_last)
+    before = counts(graphs)
+    for step in range(3):
+        eager.step(*batch)
+        compiled.step(*batch)
+        assert step or counts(graphs) == before
+    assert counts(graphs)["method_losses"] == before.get("method_losses", 0) + 1
+    for a, b in zip(compiled.parameters, eager.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.05, atol=2e-3)
+
+
+def test_learners_of_one_make_share_their_graphs(graphs):
+    """One graph of each part for whole batches, one for the short one; trained as eager learners are."""
+    _compiled.cache_clear()
+    torch._dynamo.reset()
+    eager, compiled = gang(False), gang(True)
+    images, teacher = images_of(eager[0].config.data), teacher_of(eager[0].config.teacher, "fp32")
+    train(eager, images, teacher)
+    train(compiled, images, teacher)
+    assert counts(graphs) == {"student_taps": 2, "method_losses": 2}
+    for ours, theirs in zip(compiled, eager, strict=True):
+        for a, b in zip(ours.tensors(), theirs.tensors(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        assert ours.curves["loss_review"] == pytest.approx(theirs.curves["loss_review"], rel=1e-4)
+    assert len({learner.curves["loss_ce"][0] for learner in compiled}) == 3
+
+
+def test_another_make_has_graphs_of_its_own(graphs):
+    """What a method reads as a plain number is part of the graph: it must not be taken over from another learner."""
+    for temperature in (4.0, 2.0):
+        config = config_of("kd", **{**FEW, "batch_size": 12})
+        options = dataclasses.replace(config.options, temperature=temperature)
+        with one_more(graphs):
+            compare(dataclasses.replace(config, options=options), 1e-5)
