@@ -4,6 +4,10 @@ Two worker processes crop and mirror PIL images; float32, eager, NCHW; both netw
 concatenated tensor; HCL pools both maps at every size; a loop over parameters in SGD; two host reads a step; the test
 set, every epoch, through the fusion modules. It is the baseline `rkd bench` compares with, and the reference the tests
 hold the fast step against: it shares the networks with `rkd`, and nothing else.
+
+The layout followed is that of the authors' CIFAR code, https://github.com/dvlab-research/ReviewKD (CIFAR-100/train.py and
+model/reviewkd.py at commit cede6ea): names of modules, so that state dicts agree, the order of a step, and what is read
+back in it. The lines are our own, and the authors' code itself is not run.
 """
 
 from collections.abc import Iterator, Sequence
