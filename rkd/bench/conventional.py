@@ -6,8 +6,8 @@ set, every epoch, through the fusion modules. It is the baseline `rkd bench` com
 hold the fast step against: it shares the networks with `rkd`, and nothing else.
 
 The layout followed is that of the authors' CIFAR code, https://github.com/dvlab-research/ReviewKD (CIFAR-100/train.py
-and model/reviewkd.py at commit cede6ea): names of modules, so that state dicts agree, the order of a step, and what is read
-back in it. The lines are our own, and the authors' code itself is not run.
+and model/reviewkd.py at commit cede6ea): names of modules, so that state dicts agree, the order of a step, and what is
+read back in it. The lines are our own, and the authors' code itself is not run.
 """
 
 from collections.abc import Iterator, Sequence
