@@ -139,11 +139,13 @@ def _follow(learner: Learner, images: ImageSet, teacher: FrozenTeacher | None, r
     config, steps = learner.config, 0
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[object]] = []
-    for epoch in dict.fromkeys((*firsts, config.total_epochs - 1)):
+    last = config.total_epochs - 1
+    for epoch in dict.fromkeys((*firsts, last)):
         learner.epoch, learner.position = epoch, 0
         learner.begin_epoch()
         program = Program([learner], images, teacher)
-        for size in program.begin(epoch):
+        sizes = program.begin(epoch)
+        for size in sizes[:1] if epoch == last else sizes:
             recorder.operations.clear()
             _step(learner, program, size, recorder)
             steps += 1

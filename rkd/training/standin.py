@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -87,6 +87,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.prim.device.default:  # asked for all the time
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else args[0].device
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -94,7 +96,7 @@ class Recorder(TorchDispatchMode):
         found = _problem(func, args, kwargs, tensors) if self._recording else None
         if found is not None:
             self.note(f"{found} ({func})", _place(self._files))
-        if self._recording and func.namespace not in ("prim", "profiler"):
+        if self._recording and func.namespace != "profiler":
             plain = [leaf for leaf in leaves if isinstance(leaf, bool | int | float | str)]
             self.operations.append((str(func), *plain))
         if on_gpu and torch.Tag.data_dependent_output in func.tags:
