@@ -1,7 +1,12 @@
 """Every registered method, sums and variants of them, in a small form: what all of them must pass."""
 
+from itertools import pairwise
+
+from torch import nn
+
 import rkd.review  # noqa: F401  (registers reviewkd)
 from rkd.methods import method_names
+from rkd.models import Taps
 
 SUMS = ("at+kd", "crd+kd", "reviewkd+kd", "ab+kd")
 # What would make a run long (stages of one epoch, few negatives), or leave the first epoch without its loss.
@@ -27,3 +32,31 @@ CASES = {
     **{name: (name, {part: SMALL.get(part, {}) for part in name.split("+")}) for name in SUMS},
     **VARIANTS,
 }
+
+
+class Tiny(nn.Module):
+    """Three stages of one convolution each, buildable as "cases:Tiny": the least that every method takes."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        widths = (4, 8, 16, 32)
+        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.fc = nn.Linear(widths[-1], num_classes)
+
+    def final_norms(self):
+        return self.norms
+
+    def taps(self, x):
+        x = stem = self.stem(x).relu()
+        before, after = [], []
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            before.append(norm(conv(x)))
+            x = before[-1].relu()
+            after.append(x)
+        pooled = x.mean((2, 3))
+        return Taps(stem, tuple(after), tuple(before), pooled, self.fc(pooled))
+
+    def forward(self, x):
+        return self.taps(x).logits

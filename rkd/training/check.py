@@ -124,8 +124,7 @@ def check_run(config: RunConfig) -> Captured:
         placed = [m.to(device=GPU, memory_format=torch.channels_last) for m in owners]
         learner = Learner(config, placed[-1], None if method is None else placed[0])
         steps = _follow(learner, _images(labels), None if frozen is None else frozen.to(GPU), recorder)
-    text = dict.fromkeys(f"{place or 'the backward pass'}: {what}" for place, what in recorder.problems)
-    return Captured(config.method or config.network, steps, tuple(text))
+    return Captured(config.method or config.network, steps, recorder.sentences())
 
 
 def _images(labels: Tensor) -> ImageSet:
@@ -140,7 +139,7 @@ def _follow(learner: Learner, images: ImageSet, teacher: FrozenTeacher | None, r
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[object]] = []
     last = config.total_epochs - 1
-    for epoch in dict.fromkeys((*firsts, last)):
+    for epoch in firsts if learner.method is None else dict.fromkeys((*firsts, last)):
         learner.epoch, learner.position = epoch, 0
         learner.begin_epoch()
         program = Program([learner], images, teacher)

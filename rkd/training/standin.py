@@ -26,7 +26,7 @@ MIXED = (
     "brings a CPU tensor into an operation on the GPU, where a replay would keep its first value; register it as a "
     "buffer, or make it on the device of its partner"
 )
-COPIED = "copies between host and GPU in every step; register what is constant as a buffer, and leave the rest where it is"
+COPIED = "copies between host and GPU in every step; register what is constant as a buffer, and leave the rest in place"
 SIZED = "gives a result whose size depends on values, which the host must read; choose with torch.where, or multiply"
 DRAWN = (
     "draws random numbers within the step, which a resumed run would draw anew; draw them in begin_epoch, from "
@@ -52,8 +52,8 @@ class Recorder(TorchDispatchMode):
             if there is one on the way.
 
     Attributes:
-        problems: what a replay could not do, as (place, text), each once; place is "" in the backward pass of torch's
-            own operations.
+        problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
+            of torch's own operations.
         operations: what has been recorded: each operation with its plain arguments.
     """
 
@@ -67,7 +67,7 @@ class Recorder(TorchDispatchMode):
             for code in (getattr(value, "__code__", None) for value in vars(kind).values())
             if code is not None and not code.co_filename.startswith(_TORCH)
         }
-        self.problems: dict[tuple[str, str], None] = {}
+        self.problems: dict[tuple[str, str, str], None] = {}
         self.operations: list[tuple[object, ...]] = []
         self._recording = False
 
@@ -80,9 +80,18 @@ class Recorder(TorchDispatchMode):
         finally:
             self._recording = False
 
-    def note(self, text: str, place: str = "") -> None:
+    def note(self, text: str, place: str, operation: str = "") -> None:
         """Remember a problem."""
-        self.problems[place, text] = None
+        self.problems[place, text, operation] = None
+
+    def sentences(self) -> tuple[str, ...]:
+        """The problems. What a backward pass meets because its forward pass did, counts once."""
+        placed = {text for place, text, _ in self.problems if place}
+        return tuple(
+            f"{place or 'the backward pass'}: {text}{f' ({operation})' if operation else ''}"
+            for place, text, operation in self.problems
+            if place or text not in placed
+        )
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -95,7 +104,7 @@ class Recorder(TorchDispatchMode):
         on_gpu = any(t.device.type == GPU.type for t in tensors)
         found = _problem(func, args, kwargs, tensors) if self._recording else None
         if found is not None:
-            self.note(f"{found} ({func})", _place(self._files))
+            self.note(found, _place(self._files), str(func))
         if self._recording and func.namespace != "profiler":
             plain = [leaf for leaf in leaves if isinstance(leaf, bool | int | float | str)]
             self.operations.append((str(func), *plain))

@@ -19,6 +19,7 @@ from rkd.records import Store
 from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
 from rkd.training.learner import build_method, build_network
 
+
 def config_of(case, **values):
     method, options = CASES[case]
     return tiny_review(method=method, options=make_options(method, options), batch_norm="running", **values)
