@@ -78,6 +78,8 @@ def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:  # networks and methods of one's own lie here, as for `python -m rkd`
+        sys.path.append("")
     named = [a for a in arguments[:1] if a in COMMANDS]
     options = parser(named).parse_args(arguments)
     try:

@@ -182,7 +182,8 @@ def _place(files: set[str]) -> str:
 def _line(frame: FrameType) -> str:
     file, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(file, number).strip()
-    return f"{Path(file).name}, line {number}{f', `{text}`' if text else ''}"
+    name = "this notebook" if "ipykernel" in file else Path(file).name  # each cell is a file
+    return f"{name}, line {number}{f', `{text}`' if text else ''}"
 
 
 def backward(loss: Tensor, *_: object, **__: object) -> None:
