@@ -21,6 +21,7 @@ from rkd.training.standin import GPU, Recorder, Stopped, standing_in
 from rkd.training.teacher import FrozenTeacher
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
+SEEN = 4  # classes with images
 
 REPLACED = (
     "is replaced by another tensor in a step, but a replay goes on with the old one; change it in place"
@@ -99,8 +100,8 @@ def _named(method: str | Callable[..., Method]) -> Iterator[str]:
 
 
 def check_run(config: RunConfig) -> Captured:
-    """Follow steps of a run: batches, teacher, student, losses, backward pass, optimiser, memories; in every stage and
-    in the first and the last epoch, with a whole batch and a short one.
+    """Follow steps of a run: batches, teacher, student, losses, backward pass, optimiser, memories; in every stage, in
+    the first epoch with a whole batch and a short one, and in the last; without a method one step.
 
     Tensors stand in for those of a GPU and have no values. Networks and method are built as for a run, on other data
     and in the precision that a GPU has by itself.
@@ -110,7 +111,7 @@ def check_run(config: RunConfig) -> Captured:
     """
     config = replace(config, precision="auto", batch_size=BATCH, drop_last=False)
     student, teacher = build_network(config, CLASSES), None
-    labels = torch.arange(IMAGES)
+    labels = torch.arange(IMAGES) % SEEN
     if config.teacher is not None:
         teacher = build_network(config.teacher.run, CLASSES)
     method = build_method(config, student, teacher, SIZE, CLASSES, IMAGES, labels)
@@ -138,13 +139,13 @@ def _follow(learner: Learner, images: ImageSet, teacher: FrozenTeacher | None, r
     config, steps = learner.config, 0
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[object]] = []
-    last = config.total_epochs - 1
-    for epoch in firsts if learner.method is None else dict.fromkeys((*firsts, last)):
+    # The last epoch for comparison, with a whole batch; a network alone has but one kind of step.
+    for epoch in firsts if learner.method is None else dict.fromkeys((*firsts, config.total_epochs - 1)):
         learner.epoch, learner.position = epoch, 0
         learner.begin_epoch()
         program = Program([learner], images, teacher)
         sizes = program.begin(epoch)
-        for size in sizes[:1] if epoch == last else sizes:
+        for size in sizes[:1] if learner.method is None or epoch not in firsts else sizes:
             recorder.operations.clear()
             _step(learner, program, size, recorder)
             steps += 1
@@ -158,7 +159,6 @@ def _follow(learner: Learner, images: ImageSet, teacher: FrozenTeacher | None, r
 def _step(learner: Learner, program: Program, size: int, recorder: Recorder) -> None:
     owners = {"student": learner.student, "method": learner.method}
     before = {name: _state(module) for name, module in owners.items() if module is not None}
-    noted = len(recorder.problems)
     try:
         with recorder.recording():
             program.step(size)
@@ -167,7 +167,7 @@ def _step(learner: Learner, program: Program, size: int, recorder: Recorder) -> 
     except RkdError:
         raise
     except Exception as error:  # of code that is being checked; a device mismatch has been noted already
-        if len(recorder.problems) == noted:
+        if not recorder.noted:
             reason = str(error).strip().partition("\n")[0]
             recorder.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
         return

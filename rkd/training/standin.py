@@ -54,6 +54,7 @@ class Recorder(TorchDispatchMode):
     Attributes:
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
+        noted: whether the step under way, or the last one, has met a problem.
         operations: what has been recorded: each operation with its plain arguments.
     """
 
@@ -69,12 +70,13 @@ class Recorder(TorchDispatchMode):
         }
         self.problems: dict[tuple[str, str, str], None] = {}
         self.operations: list[tuple[object, ...]] = []
+        self.noted = False
         self._recording = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """A `with` block whose operations are part of a step."""
-        self._recording = True
+        self._recording, self.noted = True, False
         try:
             yield
         finally:
@@ -83,6 +85,7 @@ class Recorder(TorchDispatchMode):
     def note(self, text: str, place: str, operation: str = "") -> None:
         """Remember a problem."""
         self.problems[place, text, operation] = None
+        self.noted = True
 
     def sentences(self) -> tuple[str, ...]:
         """The problems. What a backward pass meets because its forward pass did, counts once."""

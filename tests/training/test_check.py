@@ -28,8 +28,8 @@ TINY = {"teacher": "cases:Tiny", "student": "cases:Tiny"}
 def test_every_method_can_be_captured(case, monkeypatch):
     """Batches, teacher, student, losses of every stage, backward pass, optimiser, loss scale, memories; both batch
     sizes, first and last epoch."""
-    monkeypatch.setattr(kdsvd, "STEPS", 1)  # they all do the same
-    monkeypatch.setattr(kdsvd, "SQUARINGS", 1)
+    for repeated in ("STEPS", "SQUARINGS", "SPARE"):  # each does the same again
+        monkeypatch.setattr(kdsvd, repeated, 1)
     method, values = CASES[case]
     options = make_options(method, values)
     found = check_method(method, options, **TINY)
