@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "merge a reparameterised student into its deploy form, and measure both",
     "bench": "measure the speed of training steps, ours and conventional ones in turn",
     "models": "list networks, or show one's sizes and taps",
+    "check-method": "say whether a method's steps can be captured as a CUDA graph",
     "data": "fetch, check and describe a data set",
     "summary": "print mean accuracies per configuration, or write them as CSV",
     "claims": "print published figures",
@@ -40,6 +41,7 @@ EPILOG = """examples:
   rkd export --out parts --profile paper      carry finished and unfinished runs to another machine ...
   rkd import parts --profile paper            ... and merge them there
   rkd models wrn_40_2
+  rkd check-method crd+kd                     can its steps be captured as a CUDA graph? asked without one
   rkd claims --table "Table 3"
   rkd verdicts --chapter table3               what the recorded runs say of the claims
 
@@ -57,8 +59,8 @@ def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser
     top.add_argument("--version", action="version", version=f"rkd {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        # No module can be named like a keyword: that of `rkd import` is import_.
-        file = f"{name}_" if keyword.iskeyword(name) else name
+        # No module can be named like a keyword: that of `rkd import` is import_, and that of `rkd a-b` is a_b.
+        file = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
         module = importlib.import_module(f"rkd.cli.{file}") if name in commands else None
         sub = subparsers.add_parser(
             name,
@@ -76,6 +78,8 @@ def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:  # networks and methods of one's own lie here, as for `python -m rkd`
+        sys.path.append("")
     named = [a for a in arguments[:1] if a in COMMANDS]
     options = parser(named).parse_args(arguments)
     try:

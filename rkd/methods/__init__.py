@@ -33,10 +33,10 @@ from rkd.methods.base import (
     method_names,
     register_method,
 )
-from rkd.methods.lookup import get_method
+from rkd.methods.lookup import get_method, make_options
 from rkd.methods.options import Options, Stage
 
 __all__ = [
-    "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "method_names",
-    "register_method",
+    "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "make_options",
+    "method_names", "register_method",
 ]  # fmt: skip

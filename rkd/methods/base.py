@@ -4,8 +4,10 @@ The training loop knows no method by name. It builds the method a config names, 
 parameters together with the student's, and adds `weight x loss` for every loss the method returns.
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeVar
 
@@ -72,7 +74,8 @@ class Method(nn.Module, ABC):
 
     `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph
     and replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in
-    place. Parameters without `requires_grad` are not trained.
+    place; `rkd.training.check_method`, or `rkd check-method`, says where a method does otherwise, on any machine.
+    Parameters without `requires_grad` are not trained.
     """
 
     @abstractmethod
@@ -182,6 +185,32 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
         return builder
 
     return add
+
+
+@contextmanager
+def lent(builder: Callable[..., Method]) -> Iterator[str]:
+    """A `with` block in which a builder has a name: its own, or, where it is not registered, one for the time being,
+    with the options that its second parameter is annotated with.
+
+    Raises:
+        ConfigError: no function of (context, options).
+    """
+    known = [name for name, entry in _METHODS.items() if entry.build is builder]
+    if known:
+        yield known[0]
+        return
+    name = f"{builder.__module__}:{builder.__qualname__}".replace(".", "_")
+    parameters = list(inspect.signature(builder, eval_str=True).parameters.values())
+    if len(parameters) != 2:
+        raise ConfigError(
+            f"{name} takes {len(parameters)} arguments; a method is built from two, (context, options)"
+        )
+    kind = parameters[1].annotation
+    register_method(name, kind if isinstance(kind, type) and issubclass(kind, Options) else Options)(builder)
+    try:
+        yield name
+    finally:
+        del _METHODS[name]
 
 
 def method_names() -> list[str]:

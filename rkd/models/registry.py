@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -205,15 +206,29 @@ def _squash(name: str) -> str:
     return re.sub(r"(?<!\d)_|_(?!\d)", "", name)
 
 
-def _build_imported(name: str, num_classes: int) -> nn.Module:
+def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
+    """The function that "package.module:function" names.
+
+    Args:
+        kind: "model" or "method", for the message.
+        name: what was written.
+        form: what the function has to be.
+
+    Raises:
+        ConfigError: no such module or function.
+    """
     module, _, function = name.partition(":")
     try:
-        builder = getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"model {name!r} cannot be imported: {error}") from error
-    if not callable(builder):
-        raise ConfigError(f"model {name!r} names a {type(builder).__name__}, not a function of num_classes")
-    network = builder(num_classes)
+        raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{kind} {name!r} names a {type(found).__name__}, not a {form}")
+    return found
+
+
+def _build_imported(name: str, num_classes: int) -> nn.Module:
+    network = imported("model", name, "function of num_classes")(num_classes)
     if not (isinstance(network, nn.Module) and callable(getattr(network, "taps", None))):
         raise ConfigError(
             f"model {name!r} returns a {type(network).__name__} without a taps(x) method; wrap any torch "

@@ -1,6 +1,7 @@
 """Training: config, one step, the loop, evaluation, checkpoints."""
 
 from rkd.training.arithmetic import Arithmetic, arithmetic
+from rkd.training.check import check_method
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 from rkd.training.engine import Engine
 from rkd.training.evaluation import accuracy
@@ -19,5 +20,6 @@ __all__ = [
     "TeacherConfig",
     "accuracy",
     "arithmetic",
+    "check_method",
     "train",
 ]

@@ -40,7 +40,6 @@ class FrozenTeacher:
                     module.momentum = 0.0  # new = 1.0 * running + 0.0 * batch
                     module.num_batches_tracked = None  # spares one counter update per layer and step
         weight = next(network.parameters())
-        self._device = weight.device.type
         self._numbers = numbers or Arithmetic("own", weight.dtype)
         frozen = freeze(self.network, self._numbers.low)
         self.folded = None if frozen is None else frozen.folded
@@ -51,9 +50,15 @@ class FrozenTeacher:
                 frozen.graph_module, dynamic=False, options={"freezing": True, "triton.cudagraphs": False}
             )
 
+    def to(self, device: torch.device) -> "FrozenTeacher":
+        """This teacher, moved."""
+        self.network.to(device)
+        self._run.to(device)
+        return self
+
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
         """Taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
         low = self._numbers.low
-        with torch.autocast(self._device, dtype=low, enabled=low is not None):
+        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
             return self._run.taps(x.to(self._numbers.inputs))

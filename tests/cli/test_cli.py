@@ -61,6 +61,9 @@ def test_wrong_calls_exit_2():
         (["evaluate"], "either a recorded run or --checkpoint"),
         (["evaluate", "--checkpoint", "x.pt"], "x.pt: cannot be read"),
         (["models", "vgg99"], "vgg99"),
+        (["check-method", "kdd"], "did you mean 'kd'"),
+        (["check-method", "kd", "--set", "temperatur=2"], "did you mean 'temperature'"),
+        (["check-method", "nowhere:build"], "method 'nowhere:build' cannot be imported"),
         (["claims", "--source", "re_papre"], "did you mean 're_paper'"),
         (["data", "nowhere.npz"], "nowhere.npz"),
         (["book", "--timeout", "soon"], "not a duration"),
@@ -140,3 +143,24 @@ def test_interrupt_exits_1(monkeypatch, capsys):
     monkeypatch.setattr(module, "call", interrupt)
     status, _, err = rkd(capsys, "models")
     assert status == 1 and "resumes" in err and os.environ.get("OMP_NUM_THREADS")
+
+
+def test_check_method(capsys, tmp_path, monkeypatch):
+    """A method that can be captured, one in a file that cannot, and pairs that a method refuses."""
+    small = ["--teacher", "resnet8", "--student", "resnet8"]
+    status, out, _ = rkd(capsys, "check-method", "kd", *small, "--set", "temperature=2")
+    assert status == 0 and out == "kd can be captured: 3 steps hold nothing that a replay could not do\n"
+    (tmp_path / "reading.py").write_text(
+        "from rkd.methods import Options, SingleLoss\n\n\n"
+        "class Reading(SingleLoss):\n"
+        "    def __init__(self, context, options: Options):\n"
+        "        super().__init__('reading', options)\n\n"
+        "    def loss(self, batch):\n"
+        "        return batch.student.logits.float().mean() * batch.teacher.logits.mean().item()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = rkd(capsys, "check-method", "reading:Reading", *small)
+    assert status == 1 and out.startswith("reading.py, line 9, `return") and out.count("\n") == 1
+    assert "reads a value back" in out and "aten._local_scalar_dense" in out
+    status, _, err = rkd(capsys, "check-method", "kdsvd", "--teacher", "resnet8x4", "--student", "resnet8")
+    assert status == 2 and "equal channels" in err

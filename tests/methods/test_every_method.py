@@ -7,53 +7,23 @@ import math
 
 import pytest
 import torch
+from cases import CASES
 from conftest import tiny_data, tiny_review
 
 from rkd import data
 from rkd.errors import ConfigError
 from rkd.experiments.execute import Executor
-from rkd.methods import get_method, method_names
+from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
 from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
 from rkd.training.capture import captured
 from rkd.training.learner import build_method, build_network
 
-SUMS = ("at+kd", "crd+kd", "reviewkd+kd", "ab+kd")
-# What would make a run long (stages of one epoch, few negatives), or leave the first epoch without its loss.
-SMALL = {
-    "reviewkd": {"warmup_epochs": 0},
-    "ab": {"init_epochs": 1},
-    "ft": {"init_epochs": 1},
-    "fsp": {"init_epochs": 1},
-    "crd": {"negatives": 40},
-}
-VARIANTS = {
-    "fsp-single": ("fsp", {"schedule": "single_stage"}),
-    "crd-relax": ("crd", {"negatives": 40, "positive": "relax"}),
-    "logits-pooled": ("logits", {"on": "pooled"}),
-    "kdrefine-2022": ("kdrefine", {"statistics": "layer_norm"}),
-    "modreduce-pcl": ("modreduce", {"aggregation": "pcl"}),
-    "modreduce-one": ("modreduce", {"aggregation": "one"}),
-    "modreduce-fc": ("modreduce", {"aggregation": "fc"}),
-    "modreduce-late": ("modreduce", {"aggregation": "wavg_fixed", "cutoff_epochs": 1}),
-}
-CASES = {
-    **{name: (name, SMALL.get(name, {})) for name in method_names()},
-    **{name: (name, None) for name in SUMS},
-    **VARIANTS,
-}
-
-
-def options_of(method, values):
-    if "+" in method:
-        return SumOptions(parts=tuple({"method": m, "options": SMALL.get(m, {})} for m in method.split("+")))
-    return get_method(method).options(**values)
-
 
 def config_of(case, **values):
     method, options = CASES[case]
-    return tiny_review(method=method, options=options_of(method, options), batch_norm="running", **values)
+    return tiny_review(method=method, options=make_options(method, options), batch_norm="running", **values)
 
 
 @functools.cache
@@ -232,7 +202,7 @@ def test_sums_check_themselves():
     with pytest.raises(ConfigError, match="unknown method 'kdd'"):
         get_method("at+kdd")
     with pytest.raises(ConfigError, match="has options of"):
-        tiny_review(method="crd+kd", options=options_of("at+kd", None))
+        tiny_review(method="crd+kd", options=make_options("at+kd", {}))
 
 
 def test_a_sum_is_the_sum_of_its_parts():

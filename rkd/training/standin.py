@@ -1,0 +1,264 @@
+"""Steps on tensors that stand in for those of a GPU: shapes, types and devices without values, on any machine.
+
+A step that is captured as a CUDA graph and replayed may not do everything that a step may do; here each of its
+operations is looked at, which needs no GPU.
+"""
+
+import linecache
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+GPU = torch.device("cuda", 0)
+
+READ = "reads a value back to the host, for which a replay cannot wait; keep it a tensor, and choose with torch.where"
+MIXED = (
+    "brings a CPU tensor into an operation on the GPU, where a replay would keep its first value; register it as a "
+    "buffer, or make it on the device of its partner"
+)
+COPIED = "copies between host and GPU in every step; register what is constant as a buffer, and leave the rest in place"
+SIZED = "gives a result whose size depends on values, which the host must read; choose with torch.where, or multiply"
+DRAWN = (
+    "draws random numbers within the step, which a resumed run would draw anew; draw them in begin_epoch, from "
+    "rkd.data.stream_seed"
+)
+DECOMPOSED = "decomposes a matrix, whose outcome is checked on the host; make do with products, as kdsvd does"
+
+_TORCH = str(Path(torch.__file__).parent)
+_NO_DECOMPOSITION = {"linalg_vector_norm", "linalg_cross"}
+_DECOMPOSITIONS = {"geqrf", "ormqr", "cholesky", "cholesky_inverse", "cholesky_solve", "triangular_solve"}
+_aten = torch.ops.aten
+
+
+class Stopped(Exception):
+    """A step cannot be followed any further; the problem has been noted."""
+
+
+class Recorder(TorchDispatchMode):
+    """Looks at every operation, forward and backward, while `recording`.
+
+    Args:
+        owners: modules; a problem is located at the innermost line of a file that one of their methods is written in,
+            if there is one on the way.
+
+    Attributes:
+        problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
+            of torch's own operations.
+        noted: whether the step under way, or the last one, has met a problem.
+        operations: what has been recorded: each operation with its plain arguments.
+    """
+
+    def __init__(self, owners: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._files = {
+            code.co_filename
+            for owner in owners
+            for module in owner.modules()
+            for kind in type(module).__mro__
+            for code in (getattr(value, "__code__", None) for value in vars(kind).values())
+            if code is not None and not code.co_filename.startswith(_TORCH)
+        }
+        self.problems: dict[tuple[str, str, str], None] = {}
+        self.operations: list[tuple[object, ...]] = []
+        self.noted = False
+        self._recording = False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """A `with` block whose operations are part of a step."""
+        self._recording, self.noted = True, False
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def note(self, text: str, place: str, operation: str = "") -> None:
+        """Remember a problem."""
+        self.problems[place, text, operation] = None
+        self.noted = True
+
+    def sentences(self) -> tuple[str, ...]:
+        """The problems. What a backward pass meets because its forward pass did, counts once."""
+        placed = {text for place, text, _ in self.problems if place}
+        return tuple(
+            f"{place or 'the backward pass'}: {text}{f' ({operation})' if operation else ''}"
+            for place, text, operation in self.problems
+            if place or text not in placed
+        )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.prim.device.default:  # asked for all the time
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else args[0].device
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        on_gpu = any(t.device.type == GPU.type for t in tensors)
+        found = _problem(func, args, kwargs, tensors) if self._recording else None
+        if found is not None:
+            self.note(found, _place(self._files), str(func))
+        if self._recording and func.namespace != "profiler":
+            plain = [leaf for leaf in leaves if isinstance(leaf, bool | int | float | str)]
+            self.operations.append((str(func), *plain))
+        if on_gpu and torch.Tag.data_dependent_output in func.tags:
+            return _some(func, tensors[0])
+        if found == SIZED and torch.Tag.dynamic_output_shape in func.tags:
+            raise Stopped
+        if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
+            return None
+        return func(*args, **kwargs)
+
+
+def _problem(func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Tensor]) -> str | None:
+    """What is wrong with one operation of a step; None: nothing."""
+    devices = {t.device.type for t in tensors}
+    name = func.overloadpacket.__name__.lstrip("_")
+    if func is _aten._to_copy.default and "device" in kwargs:
+        return COPIED if kwargs["device"] and kwargs["device"].type not in devices else None
+    if func is _aten.lift_fresh.default:  # torch.tensor(...) on the GPU
+        return COPIED if GPU.type in devices else None
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        return DRAWN
+    if GPU.type not in devices:
+        return None
+    if torch.Tag.data_dependent_output in func.tags:
+        return READ
+    if "cpu" in devices and not _a_number(func, args):
+        return MIXED
+    if func.overloadpacket in (_aten.index, _aten.index_put, _aten.index_put_):
+        return SIZED if _masked(args[1]) and not _a_number(func, args) else None
+    if torch.Tag.dynamic_output_shape in func.tags:
+        return SIZED
+    if name in _DECOMPOSITIONS or (name.startswith("linalg_") and name not in _NO_DECOMPOSITION):
+        return DECOMPOSED
+    return None
+
+
+def _masked(indices: Sequence[Tensor | None]) -> bool:
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+
+
+def _a_number(func: Any, args: Sequence[Any]) -> bool:
+    """Whether the one CPU tensor is a Python number underway: `x[0] = 1` and `x[mask] = 1` fill with it."""
+    if func is _aten.fill_.Tensor:
+        return args[1].ndim == 0
+    if func.overloadpacket in (_aten.index_put, _aten.index_put_):
+        value = args[2]
+        return value.ndim == 0 and value.device.type == "cpu" and len(args[1]) == 1 and _masked(args[1])
+    return False
+
+
+def _some(func: Any, tensor: Tensor) -> bool | int | float | complex:
+    """A value for what is read, so that the step can be followed further."""
+    if func is not _aten._local_scalar_dense.default or tensor.dtype == torch.bool:
+        return False
+    return 1.0 if tensor.dtype.is_floating_point else 1
+
+
+def _place(files: set[str]) -> str:
+    """ "my_methods.py, line 12, `x.item()`"; "": in the backward pass of an operation of torch."""
+    frame: FrameType | None = sys._getframe()
+    nearest: FrameType | None = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if frame.f_code is backward.__code__:
+            break
+        if file in files:
+            return _line(frame)
+        if nearest is None and file != __file__ and not file.startswith(_TORCH):
+            nearest = frame
+        frame = frame.f_back
+    return "" if nearest is None else _line(nearest)
+
+
+def _line(frame: FrameType) -> str:
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(file, number).strip()
+    name = "this notebook" if "ipykernel" in file else Path(file).name  # each cell is a file
+    return f"{name}, line {number}{f', `{text}`' if text else ''}"
+
+
+def backward(loss: Tensor, *_: object, **__: object) -> None:
+    """`loss.backward()` without torch's engine, which asks the GPU's driver for streams: the same derivatives, called
+    one by one, added up into `grad`."""
+    waiting: dict[Any, int] = {}
+    found = [loss.grad_fn]
+    for node in found:
+        for following, _ in node.next_functions:
+            if following is not None:
+                if following not in waiting:
+                    found.append(following)
+                waiting[following] = waiting.get(following, 0) + 1
+    gradients: dict[Any, dict[int, Tensor]] = {loss.grad_fn: {0: torch.ones_like(loss)}}
+    ready = [loss.grad_fn]
+    with torch.no_grad():
+        while ready:
+            node = ready.pop()
+            given = gradients.pop(node, {})
+            for (following, slot), gradient in zip(node.next_functions, _derived(node, given), strict=True):
+                if following is None:
+                    continue
+                if gradient is not None:
+                    form = following._input_metadata[slot]
+                    fitting = gradient if gradient.shape == form.shape else gradient.sum_to_size(form.shape)
+                    slots = gradients.setdefault(following, {})
+                    fitting = fitting.to(form.dtype)
+                    slots[slot] = slots[slot] + fitting if slot in slots else fitting
+                waiting[following] -= 1
+                if not waiting[following]:
+                    ready.append(following)
+
+
+def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
+    """Gradients of a node's inputs from those of its outputs."""
+    if not given:
+        return [None] * len(node.next_functions)
+    if hasattr(node, "variable"):  # a leaf
+        leaf = node.variable
+        leaf.grad = given[0] if leaf.grad is None else leaf.grad + given[0]
+        return ()
+    forms = node._input_metadata
+    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+        inputs = node(*(given.get(slot) for slot in range(len(forms))))
+        return inputs if isinstance(inputs, tuple) else (inputs,)
+    # An autograd.Function of the user's: it answers for every argument, tensor or not.
+    zeros = (torch.zeros(form.shape, dtype=form.dtype, device=form.device) for form in forms)
+    inputs = node.apply(*(given.get(slot, zero) for slot, zero in enumerate(zeros)))
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    wanted = (g for g, needed in zip(inputs, node.needs_input_grad, strict=False) if needed)
+    return [None if following is None else next(wanted) for following, _ in node.next_functions]
+
+
+@contextmanager
+def standing_in(owners: Sequence[nn.Module]) -> Iterator[Recorder]:
+    """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins.
+
+    What a GPU has kernels for is not known here, nor what fits into its memory; cuDNN's choices are not seen.
+
+    Args:
+        owners: see `Recorder`.
+    """
+    recorder = Recorder(owners)
+    there = mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", _available)
+    with (
+        there,
+        mock.patch.object(Tensor, "backward", backward),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        recorder,
+    ):
+        yield recorder
+
+
+def _available() -> bool:
+    return False

@@ -1,0 +1,240 @@
+"""Every method and every network on stand-ins for a GPU's tensors: nothing in a step that a CUDA graph cannot replay;
+and methods that do such things, each with its sentence."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import CASES
+from torch import nn
+
+from rkd import models
+from rkd.errors import ConfigError
+from rkd.methods import Batch, Options, SingleLoss, Stage, kdsvd, make_options, method_names
+from rkd.methods.numeric import wide
+from rkd.training import RunConfig, check_method
+from rkd.training.check import check_run
+from rkd.training.standin import GPU, backward, standing_in
+
+# One small network of each make; "resnet18" stands for those with ImageNet widths, "repvgg8" for reparameterised ones.
+MAKES = (
+    "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet8", "resnet20_7x7", "resnet18", "vgg8", "wrn_16_1", "repvgg8",
+)  # fmt: skip
+TINY = {"teacher": "cases:Tiny", "student": "cases:Tiny"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_can_be_captured(case, monkeypatch):
+    """Batches, teacher, student, losses of every stage, backward pass, optimiser, loss scale, memories; both batch
+    sizes, first and last epoch."""
+    for repeated in ("STEPS", "SQUARINGS", "SPARE"):  # each does the same again
+        monkeypatch.setattr(kdsvd, repeated, 1)
+    method, values = CASES[case]
+    options = make_options(method, values)
+    found = check_method(method, options, **TINY)
+    assert found.problems == ()
+    assert found.steps == 3 + 2 * len(options.stages()), (
+        "one of the last epoch, two of each other first epoch"
+    )
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_every_make_of_network_can_be_captured(name):
+    assert check_run(RunConfig(name)).problems == ()
+
+
+def test_no_make_is_forgotten():
+    groups = models.groups()
+    assert all(set(names) & set(MAKES) for names in groups.values()), groups
+
+
+class Bad(SingleLoss):
+    """KD's form with one line that a replay cannot do."""
+
+    def __init__(self, context, options):
+        super().__init__("bad", options)
+        self.constant = torch.ones(())  # no buffer
+        self.register_buffer("memory", torch.zeros(()))
+        self.count, self.warm = 0, True
+
+    def loss(self, batch: Batch):
+        ours, theirs = wide(batch.student.logits), wide(batch.teacher.logits)
+        return self.bad(F.mse_loss(ours, theirs, reduction="none"), batch)
+
+
+def bad(line):
+    """A builder whose method does `line`."""
+
+    class OneLine(Bad):
+        def bad(self, error, batch):
+            return line(self, error, batch)
+
+    return lambda context, options: OneLine(context, options)
+
+
+def branch(self, error, batch):
+    return error.mean() if error.sum() > 0 else error.sum()
+
+
+def remember(self, error, batch):
+    self.memory = 0.5 * self.memory + error.detach().mean()
+    return error.mean()
+
+
+def count(self, error, batch):
+    self.count += 1
+    return error.mean() * self.count
+
+
+class Twice(torch.autograd.Function):
+    """A backward pass of one's own that reads a value."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        return x * factor
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * gradient.sum().item(), None
+
+
+def fill(self, error, batch):
+    """What is allowed: Python numbers, filled in by mask and by place."""
+    error = error.clone()
+    error[0] = 1.0
+    error[error > 2] = 0.0
+    return torch.where(error > 1, error, 0.5).mean() * 2
+
+
+LINES = {
+    "item": (lambda self, error, batch: error.mean() * error.max().item(), "error.max().item()", "reads a value back"),
+    "branch": (branch, "if error.sum() > 0", "reads a value back"),
+    "tolist": (lambda self, error, batch: error.mean() * sum(error[0].tolist()), "tolist()", "reads a value back"),
+    "equal": (lambda self, error, batch: error.mean() * torch.equal(error, error), "equal(", "reads a value back"),
+    "cpu": (lambda self, error, batch: error.cpu().mean().to(error.device), "error.cpu()", "copies between host"),
+    "attribute": (lambda self, error, batch: (error * self.constant).mean(), "self.constant", "brings a CPU tensor"),
+    "on cpu": (lambda self, error, batch: (error * torch.ones(100)).mean(), "torch.ones(100)", "brings a CPU tensor"),
+    "tensor": (lambda self, error, batch: error.mean() * torch.tensor(0.5), "torch.tensor(0.5)", "brings a CPU tensor"),
+    "tensor there": (
+        lambda self, error, batch: error.mean() * torch.tensor(0.5, device=error.device),
+        "torch.tensor(0.5", "copies between host",
+    ),
+    "list": (lambda self, error, batch: error[[0, 1]].mean(), "error[[0, 1]]", "copies between host"),
+    "mask": (lambda self, error, batch: error[error > 1].mean(), "error[error > 1]", "size depends on values"),
+    "nonzero": (lambda self, error, batch: error.nonzero().sum() + error.mean(), "nonzero()", "size depends on values"),
+    "unique": (lambda self, error, batch: error.mean() * batch.labels.unique().sum(), "unique()", "size depends"),
+    "rand": (lambda self, error, batch: (error * torch.rand_like(error)).mean(), "rand_like", "draws random numbers"),
+    "randperm": (
+        lambda self, error, batch: error[torch.randperm(len(error), device=error.device)].mean(),
+        "randperm", "draws random numbers",
+    ),
+    "dropout": (lambda self, error, batch: F.dropout(error).mean(), "F.dropout(error)", "draws random numbers"),
+    "svd": (lambda self, error, batch: torch.linalg.svdvals(error).sum(), "svdvals", "decomposes a matrix"),
+    "backward": (lambda self, error, batch: Twice.apply(error.mean(), 2.0), "gradient.sum().item()", "reads a value"),
+    "memory": (remember, "method, tensor 'memory'", "is replaced by another tensor"),
+    "count": (count, "method, attribute 'count'", "is a Python value that a step changes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_what_a_replay_cannot_do_gets_its_sentence(case):
+    line, place, says = LINES[case]
+    (sentence,) = check_method(bad(line), **TINY).problems
+    assert place in sentence and says in sentence
+    if place[:6] != "method":
+        assert re.match(r"test_check\.py, line \d+, `", sentence)
+
+
+def test_what_a_replay_can_do_is_left_alone():
+    assert check_method(bad(fill), **TINY).problems == ()
+
+
+def test_problems_of_one_step_are_all_told():
+    def several(self, error, batch):
+        scale = error.max().item()
+        noise = torch.rand_like(error)
+        return (error * noise).mean() * scale * self.constant
+
+    found = check_method(bad(several), **TINY).problems
+    assert len(found) == 3 and str(check_method(bad(several), **TINY)).count("\n") == 2
+
+
+def test_a_step_that_python_changes_between_epochs():
+    class Warm(Bad):
+        def begin_epoch(self, epoch):
+            self.warm = epoch < 5
+
+        def bad(self, error, batch):
+            return error.mean() if self.warm else error.square().mean()
+
+    (sentence,) = check_method(lambda context, options: Warm(context, options), **TINY).problems
+    assert "one recording serves all" in sentence
+
+
+class StagedOptions(Options):
+    """Options of `Staged`."""
+
+    def stages(self):
+        return (Stage("first", 1, ("bad",)),)
+
+
+class Staged(Bad):
+    """Reads a value in its stage and after the optimiser's step."""
+
+    def __init__(self, context, options: StagedOptions):
+        super().__init__(context, options)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def stage_losses(self, stage, batch):
+        return {"bad": self.weight * batch.teacher.logits.float().mean() * float(self.memory)}
+
+    def bad(self, error, batch):
+        return error.mean()
+
+    def after_step(self):
+        self.memory.mul_(self.memory.item())
+
+
+def test_stages_and_memories_are_followed():
+    one, other = check_method(Staged, **TINY).problems
+    assert "float(self.memory)" in one and "self.memory.item()" in other
+    assert method_names() == sorted(set(method_names()) - {"Staged"}), "what was lent has been taken back"
+
+
+def test_a_builder_is_found_by_its_file():
+    found = check_method("test_check:Staged", **TINY)
+    assert found.name == "test_check:Staged" and len(found.problems) == 2
+    summed = check_method("kd+test_check:Staged", {"kd": {"temperature": 2.0}}, **TINY)
+    assert len(summed.problems) == 2
+    with pytest.raises(ConfigError, match="'nowhere:build' cannot be imported"):
+        check_method("nowhere:build", **TINY)
+    with pytest.raises(ConfigError, match=r"takes 1 arguments"):
+        check_method(lambda context: None, **TINY)
+    with pytest.raises(ConfigError, match="unknown part of at\\+kd 'sp'"):
+        check_method("at+kd", {"sp": {}}, **TINY)
+
+
+def test_derivatives_without_the_engine_are_those_of_the_engine():
+    """Broadcasting, several outputs, a tensor used twice, low precision, a function of one's own."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def loss():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            one, other = net(x).chunk(2, 1)
+        return (Twice.apply(one.float(), 3.0) * net[4].bias[:2] + other.sum() + net[4].bias.sum()).sum()
+
+    loss().backward()
+    expected = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    backward(loss())
+    assert all(torch.equal(p.grad, e) for p, e in zip(net.parameters(), expected, strict=True))
+
+
+def test_everything_is_as_before_afterwards():
+    engine, available = torch.Tensor.backward, torch.cuda.amp.common.amp_definitely_not_available
+    with standing_in([]):
+        assert torch.zeros((), device=GPU).is_cuda and torch.Tensor.backward is backward
+    assert torch.Tensor.backward is engine
+    assert torch.cuda.amp.common.amp_definitely_not_available is available
