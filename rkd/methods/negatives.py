@@ -65,7 +65,7 @@ class Contrasts(nn.Module):
         drawn = ahead[1].result() if ahead is not None and ahead[0] == epoch else self._drawn(epoch)
         for buffer, values in zip((self.starts, self.table, self.mates), drawn, strict=True):
             buffer.copy_(values, non_blocking=True)
-        if self.table.is_cuda:
+        if self._on_gpu():
             self._ahead = epoch + 1, _WORKER.submit(self._drawn, epoch + 1)
 
     def _drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,7 +85,11 @@ class Contrasts(nn.Module):
             within = (place * self._sizes[self._labels]).long()
             mates = self._by_class[self._firsts[self._labels] + within].long()
         drawn = starts, table, mates
-        return tuple(values.pin_memory() for values in drawn) if self.table.is_cuda else drawn
+        return tuple(values.pin_memory() for values in drawn) if self._on_gpu() else drawn
+
+    def _on_gpu(self) -> bool:
+        """Tensors that only stand in for a GPU's have none behind them."""
+        return self.table.is_cuda and torch.cuda.is_available()
 
     def _fill(self, row: Tensor, first: int, size: int, generator: torch.Generator) -> None:
         """One class's row. Its images lie at [first, first + size) of the order by class."""
