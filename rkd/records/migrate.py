@@ -157,6 +157,12 @@ def _move_maps(old: Path, new: Path, run: str) -> None:
         np.savez_compressed(file, **arrays)
 
 
+def _store(records: Path, work: Path | None) -> Store:
+    if not records.is_dir():
+        raise ConfigError(f"{records} is no folder; name one of records, such as results/mini")
+    return Store(records, work or _work(records))
+
+
 def _work(records: Path) -> Path:
     """Where the working files beside a folder of records lie; see `rkd.experiments.workspace`."""
     if records.name == "records":
@@ -183,11 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--write", action="store_true", help="do it (default: say what would be done)")
     options = parser.parse_args(arguments)
-    records = options.records.resolve()
-    if not records.is_dir():
-        print(f"migrate: {records} is no folder", file=sys.stderr)
+    try:
+        store = _store(options.records.resolve(), options.work)
+    except RkdError as error:
+        print(f"migrate: {error}", file=sys.stderr)
         return 2
-    store = Store(records, options.work or _work(records))
     moves, refused = plan(store)
     moved = 0
     for old, record in moves.items():
@@ -206,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"unfinished runs stay under their names, since a checkpoint does not say in which arithmetic it is; those "
             f'of an "auto" run begin anew: {", ".join(waiting)}'
         )
-    print(f"{moved} records {'renamed' if options.write else 'to rename; --write does it'} in {records}")
+    print(
+        f"{moved} records {'renamed' if options.write else 'to rename; --write does it'} in {store.records}"
+    )
     return 1 if refused else 0
 
 
