@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,10 +47,7 @@ class Store:
         """The recorded runs that a run stands for: itself, or, where it leaves the arithmetic or its teacher's open
         ("auto"), all that differ from it in that alone. In the order of their own arithmetics, then of their
         teachers': `first`, fp32, fp16, bf16."""
-        own, teachers = (tuple(dict.fromkeys((first, *SETTLED))) if left else ("",) for left in run.open)
-        if run.teacher and run.teacher.weights == "random":
-            teachers = SETTLED[:1]
-        for names in product(own, teachers):
+        for names in run.choices(first):
             if self.has(run.settled_id(*names)):
                 yield run.settled(*names)
 

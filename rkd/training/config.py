@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from itertools import product
 from typing import Any
 
 from rkd.data.config import DataConfig
@@ -15,7 +16,7 @@ from rkd.errors import ConfigError, RecordError, unknown
 from rkd.methods import Stage, get_method
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-from rkd.training.arithmetic import PRECISIONS
+from rkd.training.arithmetic import PRECISIONS, SETTLED
 from rkd.typed import build_dataclass, coerce
 
 
@@ -212,6 +213,15 @@ class RunConfig:
     def request(self) -> RunConfig:
         """This run in whatever arithmetic, its teacher's likewise: what chapters ask for under `precision: auto`."""
         return self._in("auto", "auto", (True, True))
+
+    def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
+        """What `settled` may put in place of "auto" here and in the teacher's run: `first`, fp32, fp16, bf16. An
+        untrained teacher is the same in all, and is fp32."""
+        order = tuple(dict.fromkeys((first, *SETTLED)))
+        mine, theirs = self.open
+        untrained = self.teacher is not None and self.teacher.weights == "random"
+        taught = SETTLED[:1] if untrained else order
+        return list(product(order if mine else ("",), taught if theirs else ("",)))
 
     def settled(self, own: str, teachers: str) -> RunConfig:
         """This run with the arithmetic `own` in place of its "auto", and `teachers` in place of its teacher's."""

@@ -56,7 +56,7 @@ def cells(table):
 
 
 def test_cells_in_several_arithmetics_name_theirs(sides):
-    here, paper = sides
+    _, paper = sides
     made = {
         name: measure_values([43.0], [record(tiny_plain(precision=name), 43.0)]) for name in ("fp16", "fp32")
     }
