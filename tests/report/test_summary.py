@@ -142,6 +142,7 @@ def test_mini_records_get_a_column_of_their_own_where_there_are_some(tmp_path, m
     page.run()
     assert "recorded: paper profile" in page.table().data and "mini" not in page.table().data
     mini = page.chapter.lines(page_module.parameters.resolve("table3", {"profile": "mini"}))[-1].runs[0]
+    mini = mini.settled("fp32", "fp32")
     cost = {"train_seconds": 1.0, "gang": 1}
     result = {"last_accuracy": 24.5, "best_accuracy": 25.0, "best_epoch": 3, "epochs": 4}
     stores["mini"].save(Record(mini, "finished", {"test_accuracy": [24.5]}, result, cost, {}))
