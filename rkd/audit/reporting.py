@@ -8,7 +8,7 @@ from scipy import stats
 
 from rkd import claims, paths
 from rkd.audit.training import TRAIN_IMAGES
-from rkd.records import Store
+from rkd.records import Store, arithmetics
 
 SEED_SD = 0.25  # points; what two runs that differ in their seed alone typically show on CIFAR-100
 
@@ -67,8 +67,8 @@ def best_epoch(
 def recorded_optimism() -> pd.DataFrame:
     """Best minus last epoch's test accuracy in the committed records, per profile.
 
-    Columns: records (the folder), runs, epochs (of a run), mean and largest difference in points, and in how many runs
-    the last epoch was the best.
+    Columns: records (the folder), epochs (of a run), runs, what they were computed in, mean and largest difference in
+    points, and in how many runs the last epoch was the best.
     """
     rows = []
     home = paths.home() / "results"
@@ -83,6 +83,7 @@ def recorded_optimism() -> pd.DataFrame:
                     "records": folder.name,
                     "epochs": epochs,
                     "runs": len(same),
+                    "computed in": arithmetics(same),
                     "best − last, mean": float(np.mean(gaps)),
                     "largest": max(gaps),
                     "last was best": sum(g == 0 for g in gaps),

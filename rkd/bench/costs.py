@@ -121,12 +121,13 @@ class Spent:
 def spent(runs: Sequence[RunConfig], store: Store) -> Spent:
     """Of those of the runs that are recorded. A run that shared its steps counts its share of their time."""
     seconds: dict[str, float] = {}
-    records = [store.load(run.id) for run in runs if store.has(run.id)]
+    records = list(recorded(runs, store).values())
     for record in records:
         device = str(record.provenance["device_name"])
         seconds[device] = seconds.get(device, 0.0) + record.cost["train_seconds"]
     energies = [e for record in records if (e := record.cost.get("energy_kj")) is not None]
-    return Spent(len(runs), len(records), seconds, sum(energies), len(energies))
+    answered = sum(next(store.recorded(run), None) is not None for run in runs)
+    return Spent(len(runs), answered, seconds, sum(energies), len(energies))
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,17 @@ class Rate:
     macs_per_second: float
 
 
+def recorded(runs: Iterable[RunConfig], store: Store) -> dict[str, Record]:
+    """The records of runs, by id of the record; of a run in whatever arithmetic all there are."""
+    return {found.id: store.load(found.id) for run in runs for found in store.recorded(run)}
+
+
 def rates_of_records(runs: Sequence[RunConfig], store: Store) -> list[Rate]:
     """One per device and arithmetic: the work of the recorded ones among `runs`, over the time it took."""
     done: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for run in runs:
-        if store.has(run.id):
-            record = store.load(run.id)
-            key = str(record.provenance["device_name"]), record.cost.get("arithmetic", run.precision)
-            done.setdefault(key, []).append((_trained(record), record.cost["train_seconds"]))
+    for record in recorded(runs, store).values():
+        key = str(record.provenance["device_name"]), record.config.precision
+        done.setdefault(key, []).append((_trained(record), record.cost["train_seconds"]))
     return [
         Rate(f"{len(parts)} recorded runs", device, how, sum(m for m, _ in parts) / sum(s for _, s in parts))
         for (device, how), parts in done.items()

@@ -5,6 +5,10 @@
 Trains one row of a chapter (the full method, Table 3) once in fp32 and once in the quicker arithmetic with each seed:
 same first weights, same batches, same teacher, which is trained in fp32. What differs is the arithmetic alone, so the
 differences of a seed's two accuracies are what counts. An interrupted call goes on where it was.
+
+The two arithmetics are shown equal where the whole 90 % interval of the mean difference (Student's t on the paired
+differences) lies within half a point of zero, and no run diverged: two one-sided tests at 5 %. That is evidence about
+runs of this length on these images; `rkd.judge` pools no others on the strength of it.
 """
 
 import argparse
@@ -19,8 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from rkd import paths
-from rkd.bench.result import FORMAT, read_json
+from rkd.bench.result import FORMAT, files, read_json
 from rkd.errors import ConfigError, RecordError, RkdError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.execute import Executor, pick_device
@@ -30,9 +36,13 @@ from rkd.files import replacing
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import RunConfig, arithmetic
+from rkd.training.arithmetic import PRECISIONS
 
 KIND = "rkd gate"
 REFERENCE = "fp32"
+SECTION = "accuracy-gate"  # of the performance page, where the gates on record stand
+MARGIN = 0.5  # percentage points within which two arithmetics are called equal
+ALPHA = 0.05  # of each of the two one-sided tests
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,42 @@ class Gate:
         found = self.differences
         return statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the mean difference at 100 (1 - 2 ALPHA) %, by Student's t, in percentage points; NaN below two."""
+        found = self.differences
+        if len(found) < 2:
+            return math.nan, math.nan
+        half = float(stats.t.ppf(1 - ALPHA, len(found) - 1)) * self.standard_error
+        return self.mean - half, self.mean + half
+
+    @property
+    def equal(self) -> bool:
+        """Whether the two arithmetics are shown equal, in the setting of this gate: see the module."""
+        low, high = self.interval
+        return len(self.differences) == len(self.pairs) and low > -MARGIN and high < MARGIN
+
+    @property
+    def arithmetics(self) -> frozenset[str]:
+        """The two that are compared."""
+        return frozenset({REFERENCE, self.arithmetic})
+
+    @property
+    def setting(self) -> tuple[str, int, int]:
+        """What runs must share with these for the gate to be about them: data set, epochs, training images."""
+        h = self.header
+        return h["dataset"], h["epochs"], h["train_images"]
+
+    @property
+    def finding(self) -> str:
+        """ "bf16 against fp32: equal within 0.5 points (-0.26 to +0.48, 90 %) in 4 epochs on ..."."""
+        low, high = self.interval
+        found = "equal" if self.equal else "not shown equal"
+        where = f" ({low:+.2f} to {high:+.2f}, {100 * (1 - 2 * ALPHA):.0f} %)" if math.isfinite(low) else ""
+        name, epochs, images = self.setting
+        length = f"{epochs} epoch{'s' if epochs != 1 else ''} on {images:,} images of {name}"
+        return f"{self.arithmetic} against {REFERENCE}: {found} within {MARGIN:g} points{where} in {length}"
+
     def to_json(self) -> str:
         """Everything, with mean and standard error."""
         derived = {"mean": self.mean, "standard_error": self.standard_error}
@@ -122,6 +168,18 @@ def paired_runs(
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
 
 
+def committed(folder: Path | None = None) -> list[Gate]:
+    """The gates on record, by the name of their file.
+
+    Args:
+        folder: of measurements; None: results/bench.
+
+    Raises:
+        RecordError: a file is damaged.
+    """
+    return [Gate.load(path) for path in files(folder or paths.home() / "results" / "bench", KIND)]
+
+
 def compare(
     runs: Sequence[tuple[RunConfig, RunConfig]],
     records: Mapping[str, Record],
@@ -152,6 +210,7 @@ def report(gate: Gate) -> str:
     if gate.differences:
         error = "" if math.isnan(gate.standard_error) else f", standard error {gate.standard_error:.2f}"
         lines.append(f"mean difference {gate.mean:+.2f} points{error}, n = {len(gate.differences)}")
+    lines.append(gate.finding)
     return "\n".join(lines)
 
 
@@ -198,8 +257,10 @@ def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
     if options.data_root is not None:
         given["data_root"] = options.data_root
     settings = resolve(options.chapter, {**given, "device": options.device})
-    runs = paired_runs(settings, options.chapter, options.row, options.precision)
+    if options.precision not in PRECISIONS:
+        raise unknown("precision", options.precision, PRECISIONS)
     quick = arithmetic(options.precision, device).name
+    runs = paired_runs(settings, options.chapter, options.row, quick)
     if quick == REFERENCE:
         raise ConfigError(
             f"precision {options.precision!r} is {REFERENCE} on this device; there is nothing to compare"
@@ -218,7 +279,6 @@ def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
         "profile": Path(options.profile).stem,
         "chapter": options.chapter,
         "row": options.row,
-        "precision": options.precision,
         "teacher": None if first.teacher is None else first.teacher.name,
         "student": first.network,
         "dataset": Path(first.data.name).stem,

@@ -86,7 +86,8 @@ def _rows(table, answers, options: argparse.Namespace):
     lines, store = Lines({"profile": options.profile}), store_for(options.profile, options.results)
     rows = []
     for row, answer in zip(table.itertuples(), answers, strict=True):
-        runs = list(dict.fromkeys(run.id for selector in answer.lines for run in lines.line(selector).runs))
+        runs = {run.id: run for selector in answer.lines for run in lines.line(selector).runs}.values()
+        found = [next(store.recorded(run), None) for run in runs]
         rows.append(
             {
                 "id": row.id,
@@ -94,8 +95,8 @@ def _rows(table, answers, options: argparse.Namespace):
                 "value": row.value,
                 "kind": answer.kind,
                 "answer": " ".join(answer.lines) or answer.ours,
-                "recorded": f"{sum(store.has(run) for run in runs)}/{len(runs)}" if runs else "",
-                "runs": " ".join(runs),
+                "recorded": f"{len(runs) - found.count(None)}/{len(runs)}" if runs else "",
+                "runs": " ".join((there or asked).id for asked, there in zip(runs, found, strict=True)),
                 "how": answer.how,
                 "agrees": "" if answer.kind != "setting" else str(answer.agrees).lower(),
             }

@@ -88,7 +88,7 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
     done = transfer.export(
         store,
         options.out,
-        runs={config.id for config in planned} if options.chapters else None,
+        runs=_in_any_arithmetic(planned) if options.chapters else None,
         planned=planned,
         max_part=max_part,
         all_weights=options.all_weights,
@@ -104,6 +104,14 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
     print(f"from {store.records}")
     print(f"{len(done.parts)} parts in {options.out}; merge them elsewhere with: rkd import {options.out}")
     return 1 if done.left_out else 0
+
+
+def _in_any_arithmetic(planned) -> set[str]:
+    """Ids of the runs, and of the same in all other arithmetics: what is begun or recorded in these goes along."""
+    asked = [config.request for config in planned]
+    return {config.id for config in planned} | {
+        request.settled_id(*names) for request in asked for names in request.choices()
+    }
 
 
 PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights", "maps": "maps"}

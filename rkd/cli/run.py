@@ -81,7 +81,8 @@ def call(options: argparse.Namespace) -> int:
 def _call(options: argparse.Namespace, budget) -> int:
     import yaml
 
-    from rkd.experiments.execute import Executor
+    from rkd.experiments.execute import Executor, pick_device
+    from rkd.experiments.settle import settle
     from rkd.experiments.tensorboard import watch
     from rkd.experiments.workspace import data_root, store_of
     from rkd.training import Engine
@@ -97,11 +98,12 @@ def _call(options: argparse.Namespace, budget) -> int:
         settings, config, labels = answered
     else:
         settings, config, labels = (_row if options.row is not None else _network)(options, given)
+    store = store_of(settings)
+    config = settle(config, store, pick_device(settings.device))
     if options.dry_run:
         print(f"# run {config.id}")
         print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
-    store = store_of(settings)
     known = store.has(config.id)
     executor = Executor(
         store,

@@ -47,16 +47,16 @@ def call(options: argparse.Namespace) -> int:
 
 def _table(summaries) -> str:
     """The columns that fit on a screen."""
-    rows = [("configuration", "run", "n", "last", "sd", "best", "sd", "")]
+    rows = [("configuration", "run", "computed in", "n", "last", "sd", "best", "sd", "")]
     for s in summaries:
         run = s.student + (f" <- {s.teacher}, {s.method}" if s.method else "")
         numbers = (_number(v) for v in (s.last_mean, s.last_sd, s.best_mean, s.best_sd))
         diverged = f"{s.diverged} diverged " if s.diverged else ""
-        rows.append((s.configuration, run, str(s.n), *numbers, diverged + s.differs))
+        rows.append((s.configuration, run, s.arithmetic, str(s.n), *numbers, diverged + s.differs))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i in (0, 1, 7) else cell.rjust(width)
+            cell.ljust(width) if i in (0, 1, 2, 8) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

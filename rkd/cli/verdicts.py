@@ -70,7 +70,7 @@ def _listed(verdicts, options: argparse.Namespace) -> str:
         found = text.measured(v.last, v.claim.kind)
         lines.append(f"{v.verdict:{width}}  {v.claim.statement}{f'  [{found}]' if found else ''}")
         if options.why:
-            lines.append(f"{'':{width}}  {text.why(v.last)}")
+            lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(v.last), text.computed(v))))}")
     missing = text.runs_missing(verdicts)
     if missing:
         path = profile_path(options.profile)
@@ -90,7 +90,8 @@ def _csv(verdicts) -> str:
             "published": v.claim.printed, "margin": v.claim.margin, "family": v.claim.family,
             "verdict": v.verdict, "estimate": v.last.estimate, "low": v.last.interval[0], "high": v.last.interval[1],
             "level": v.last.level, "p": v.last.p, "p_holm": v.last.p_holm, "n": " ".join(map(str, v.last.n)),
-            "verdict_by_best_epoch": v.best.verdict, "optimism": v.optimism, "missing_runs": len(v.missing),
+            "verdict_by_best_epoch": v.best.verdict, "optimism": v.optimism, "arithmetics": v.arithmetics,
+            "left_out": v.left_out, "missing_runs": len(v.missing),
             "more_seeds": v.last.more_seeds, "why": v.last.sentence, "records": " ".join(v.records),
         }
         for v in verdicts

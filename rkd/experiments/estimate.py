@@ -18,9 +18,10 @@ from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
 from rkd.experiments.execute import gangs, required
 from rkd.experiments.gang import weights_file
+from rkd.experiments.settle import settle_all
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.records import Record, Store
-from rkd.training import RunConfig, arithmetic, checkpoint
+from rkd.training import RunConfig, checkpoint
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
 FORWARD_AND_BACKWARD = 3
@@ -134,8 +135,8 @@ def begun(store: Store, run: str) -> Begun | None:
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
-    """What a sweep over `runs` has to train: those not recorded, and recorded teachers of theirs whose weights are not
-    on this machine. Teachers first, each once."""
+    """What a sweep over settled `runs` has to train: those not recorded, and recorded teachers of theirs whose weights
+    are not on this machine. Teachers first, each once."""
     missing = [run for run in runs if not store.has(run.id)]
     needed = {(r.teacher.run.id, r.teacher.weights) for r in missing if r.teacher and r.teacher.run}
     lost = {run for run, which in needed if which != "random" and weights_file(store, run, which) is None}
@@ -283,7 +284,7 @@ def estimate(
     on a shared machine, whatever the others take.
 
     Args:
-        runs: wanted.
+        runs: wanted; settled first.
         store: of the records and checkpoints.
         device_name: as in a record's provenance.
         device: kind of that device, "cpu" or "cuda": decides which gangs are made, and what "auto" precision is.
@@ -297,7 +298,7 @@ def estimate(
     Raises:
         RecordError: a checkpoint is damaged.
     """
-    left = unfinished(runs, store)
+    left = unfinished(settle_all(runs, store, torch.device(device)), store)
     unknown = {run.id: None for run in left}
     if not left:
         return Estimate(0.0, 0)
@@ -312,7 +313,7 @@ def estimate(
         return Estimate(None, len(left), unknown, f"the data set is here: {error}")
     company = {run.id: len(group) for group in lockstep(left, gang, device) for run in group}
     need = {run.id: work(run, data[_set(run)]) for run in left}
-    used = {run.id: arithmetic(run.precision, torch.device(device)).name for run in left}
+    used = {run.id: run.precision for run in left}
     basis = f"the rates of runs recorded on {device_name}"
     samples = [_recorded(r, work(r.config, data[_set(r.config)])) for r in here if _set(r.config) in data]
     if not samples:
@@ -370,7 +371,7 @@ def _recorded(record: Record, need: Work) -> _Sample:
     return _Sample(
         record.config,
         cost["gang"],
-        cost.get("arithmetic", record.config.precision),  # early records do not tell; they knew no "auto"
+        record.config.precision,
         cost.get("compiled", False),
         done / cost["train_seconds"],
         str(record.provenance.get("ended", "")),

@@ -23,6 +23,7 @@ from rkd.experiments.gang import (
     weights_file,
 )
 from rkd.experiments.progress import Progress, default_progress
+from rkd.experiments.settle import settle
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
@@ -145,10 +146,10 @@ class Executor:
         on_missing: str = "train",
         snapshots: SnapshotTaker | None = None,
     ) -> dict[str, Record]:
-        """Records by run id, of all that are recorded in the end.
+        """Records by the id of the run that was asked for, of all that are recorded in the end.
 
         Args:
-            configs: the runs wanted.
+            configs: the runs wanted; those that leave the arithmetic open are settled first (see `settle`).
             on_missing: "train" them, "skip" them (absent from the result), or raise.
             snapshots: keep maps of these runs while they train; a run that is recorded without its maps is trained
                 again for them where missing runs are trained, and its record stays as it is.
@@ -158,7 +159,8 @@ class Executor:
             RecordError: a record or checkpoint is damaged.
             DataError: the data cannot be had.
         """
-        wanted = list({config.id: config for config in configs}.values())
+        asked = {config.id: settle(config, self.store, self.device) for config in configs}
+        wanted = list({config.id: config for config in asked.values()}.values())
         missing = [config for config in wanted if not self.store.has(config.id)]
         if missing and on_missing == "error":
             listed = ", ".join(config.id for config in missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -178,7 +180,8 @@ class Executor:
             if not self.stopped:
                 others = [config for config in missing if config.id not in teachers]
                 self._train_all(others, snapshots=snapshots)
-        return {config.id: self.store.load(config.id) for config in wanted if self.store.has(config.id)}
+        records = {run.id: self.store.load(run.id) for run in wanted if self.store.has(run.id)}
+        return {name: records[run.id] for name, run in asked.items() if run.id in records}
 
     def weights_file(self, run: str, which: str) -> Path | None:
         """Where the "last" or "best" weights of an ended run lie; None: not on this machine."""
@@ -186,6 +189,7 @@ class Executor:
 
     def network(self, config: RunConfig, which: str = "last") -> tuple[torch.nn.Module, ImageSet]:
         """An ended run's network with its "last" or "best" weights, on the device, and its data set."""
+        config = settle(config, self.store, self.device)
         images = load_images(config.data, self.data_root.resolve(), self.device)
         network = models.build(config.network, images.classes)
         path = self.weights_file(config.id, which)

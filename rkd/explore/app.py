@@ -186,7 +186,7 @@ class App:
     def _refresh(self) -> None:
         """Figures and diagram of the choices, or the sentence that says why there are none."""
         try:
-            plan = plan_of(self.choices, self._root)
+            plan = plan_of(self.choices, self._root, str(self.runner.device))
             figures = figures_of(plan, self._root)
             left = time_of(plan, self._working, self.runner.device, self._root)
         except RkdError as error:

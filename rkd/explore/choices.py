@@ -23,12 +23,13 @@ from rkd.experiments.estimate import (
     unfinished,
     work,
 )
+from rkd.experiments.execute import pick_device
 from rkd.experiments.recipes import Builder, recipe_names
 from rkd.experiments.workspace import data_root
 from rkd.records import Store
 from rkd.records.provenance import machine_state
 from rkd.review import ReviewKD, ReviewOptions, level_weights
-from rkd.training import RunConfig
+from rkd.training import RunConfig, arithmetic
 
 BATCH = 64  # images of a step: small, as the sets chosen here are
 
@@ -174,8 +175,8 @@ def _parts(what: str, text: str, example: str) -> list[str]:
     return parts
 
 
-def settings_of(choices: Choices, root: str = "data") -> parameters.Settings:
-    """The settings these choices stand for.
+def settings_of(choices: Choices, root: str = "data", device: str = "auto") -> parameters.Settings:
+    """The settings these choices stand for, in the device's own arithmetic.
 
     Raises:
         ConfigError: a choice that is not allowed.
@@ -195,7 +196,7 @@ def settings_of(choices: Choices, root: str = "data") -> parameters.Settings:
             "epochs": choices.epochs,
             "teacher_epochs": choices.teacher_epochs,
             "batch_size": BATCH,
-            "precision": "auto",
+            "precision": arithmetic("auto", pick_device(device)).name,
             "seeds": [choices.seed],
             "loss_weight": choices.loss_weight,
             "hcl_levels": parse_levels(choices.hcl_levels),
@@ -205,13 +206,13 @@ def settings_of(choices: Choices, root: str = "data") -> parameters.Settings:
     )
 
 
-def plan_of(choices: Choices, root: str = "data") -> Plan:
+def plan_of(choices: Choices, root: str = "data", device: str = "auto") -> Plan:
     """The runs of these choices, checked against one another, against the data set and against the maps.
 
     Raises:
         ConfigError, DataError: a value that is not allowed, or two that contradict each other, in one sentence.
     """
-    settings = settings_of(choices, root)
+    settings = settings_of(choices, root, device)
     builder = Builder(settings)
     plan = Plan(
         choices,

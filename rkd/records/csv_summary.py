@@ -21,6 +21,7 @@ class Summary:
         configuration: its name, the id of its run under seed 0, recorded or not.
         student, teacher, method: names of networks and method; empty where there is none.
         dataset, train_images, epochs, batch_size: of the runs; no number of images means all.
+        arithmetic: what the runs were computed in; those in another are another configuration.
         differs: values by which it differs from the other configurations of these networks and this method.
         seeds: of the runs, in the order in which they ended.
         n, diverged: finished runs, and runs that ended in NaN.
@@ -37,6 +38,7 @@ class Summary:
     train_images: int | None
     epochs: int
     batch_size: int
+    arithmetic: str
     differs: str
     seeds: tuple[int, ...]
     n: int
@@ -100,6 +102,7 @@ def _summary(config: RunConfig, records: list[Record], last: int | None, differs
         config.data.train_images,
         config.epochs,
         config.batch_size,
+        records[0].arithmetic,
         differs,
         tuple(r.config.seed for r in records),
         len(finished),

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ class Record:
     """What one run was and what came out of it.
 
     Attributes:
-        config: the complete run.
+        config: the complete run, without "auto".
         status: "finished", or "diverged" (a loss became NaN or infinite).
         curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
         result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
@@ -25,7 +27,11 @@ class Record:
             counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps), arithmetic,
             compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of threads, as
             text; rounding depends on it).
-        provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy.
+        provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy;
+            scored: in which arithmetic the curves' accuracies were measured, and those of the result.
+
+    Raises:
+        RecordError: a config that leaves its arithmetic open.
     """
 
     config: RunConfig
@@ -35,10 +41,23 @@ class Record:
     cost: dict[str, Any]
     provenance: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if any(self.config.open):
+            raise RecordError(f"run {self.config.id} leaves its arithmetic open; a record names it")
+
     @property
     def id(self) -> str:
         """The run's id."""
         return self.config.id
+
+    @property
+    def arithmetic(self) -> str:
+        """What it was computed in: "fp16", or "fp16 from a bf16 teacher" where its teacher was trained in another."""
+        teacher = self.config.teacher
+        own, theirs = self.config.precision, teacher.run.precision if teacher and teacher.run else None
+        if theirs in (None, own) or teacher.weights == "random":
+            return own
+        return f"{own} from a {theirs} teacher"
 
     def accuracy(self, which: str = "last") -> float:
         """Test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
@@ -71,7 +90,8 @@ class Record:
             name: the file's name, for messages.
 
         Raises:
-            RecordError: not a record, of an unknown format, or its id is not that of its config.
+            RecordError: not a record, of an unknown format, its id is not that of its config, or it leaves its
+                arithmetic open, as early ones do.
         """
         try:
             body = json.loads(text)
@@ -92,10 +112,21 @@ class Record:
             raise RecordError(
                 f"record {name} says id {body['id']} but its config has id {config.id}: it was edited"
             )
+        if any(config.open):
+            raise RecordError(
+                f'record {name} calls its arithmetic or its teacher\'s "auto", as early ones do; this puts its name '
+                "there: python -m rkd.records.migrate FOLDER --write"
+            )
         curves = {
             key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()
         }
         return cls(config, body["status"], curves, body["result"], body["cost"], body["provenance"])
+
+
+def arithmetics(records: Iterable[Record]) -> str:
+    """What the records were computed in, and how many in each: "fp16 (3), fp32 (2)"; empty without records."""
+    found = Counter(record.arithmetic for record in records)
+    return ", ".join(f"{name} ({count})" for name, count in found.most_common())
 
 
 def _significant(value: float) -> float | None:

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 from rkd.errors import RecordError
 from rkd.files import replacing
 from rkd.records.record import Record
+from rkd.training.arithmetic import SETTLED
+from rkd.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Store:
     def has(self, run: str) -> bool:
         """Whether the run is recorded."""
         return self.path(run).exists()
+
+    def recorded(self, run: RunConfig, first: str = SETTLED[0]) -> Iterator[RunConfig]:
+        """The recorded runs that a run stands for: itself, or, where it leaves the arithmetic or its teacher's open
+        ("auto"), all that differ from it in that alone. In the order of their own arithmetics, then of their
+        teachers': `first`, fp32, fp16, bf16."""
+        for names in run.choices(first):
+            if self.has(run.settled_id(*names)):
+                yield run.settled(*names)
 
     def load(self, run: str) -> Record:
         """The record of a run.

@@ -8,7 +8,7 @@ import numpy as np
 
 from rkd.experiments.chapters import Line
 from rkd.report.summary import Measured
-from rkd.report.tables import badge, numbers, table_of
+from rkd.report.tables import badge, differ, numbers, table_of
 
 LEVEL = 0.95
 
@@ -51,9 +51,10 @@ def difference_table(
         else:
             same = [run.id for run in other.runs] == [run.id for run in line.runs]
             b = base[line.key]
+            named = differ([b, m])
             cells = [
-                numbers(b, "last"),
-                '<span class="rkd-note">the same runs</span>' if same else numbers(m, "last"),
+                numbers(b, "last", named),
+                '<span class="rkd-note">the same runs</span>' if same else numbers(m, "last", named),
                 "" if same else _gap(difference(m, b)),
             ]
         label = f"{line.group}: {line.label}" if line.group else line.label

@@ -23,7 +23,7 @@ from rkd.report.comparison import Comparison, comparison
 from rkd.report.features import CLASSES, PERPLEXITY, Answers, answers, feature_figure, gap_figure
 from rkd.report.page import Page
 from rkd.report.summary import Measured
-from rkd.training import Engine
+from rkd.training import Engine, RunConfig
 
 CHAPTER = "methods"
 FAMILIES = ("outputs", "vectors", "relations", "maps", "layers")
@@ -108,11 +108,15 @@ class GalleryPage(Page):
     def costs(self) -> dict[str, MethodCost]:
         """Cost of each method by name; measured when first asked for."""
         if not self._costs:
-            runs = {line.key: line.runs[0] for line in self._of_methods()}
-            student = next(line.runs[0] for line in self.lines if line.role == "student")
+            # In the arithmetic of this machine, whatever that of the records.
+            runs = {line.key: self._timed(line) for line in self._of_methods()}
+            student = next(self._timed(line) for line in self.lines if line.role == "student")
             device = pick_device(self.settings.device)
             self._costs = method_costs(runs, student, device, self.rounds) if runs else {}
         return self._costs
+
+    def _timed(self, line: Line) -> RunConfig:
+        return replace(line.runs[0], precision=self.settings.precision)
 
     def overview(self) -> HTML:
         """All methods in a table: what they read, weigh, add, cost and reach."""

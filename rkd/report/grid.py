@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from rkd import claims
 from rkd.experiments.chapters import Line
+from rkd.records import arithmetics
 from rkd.report.figures import CARD, GRID, INK, MEASURED
 from rkd.report.summary import Measured
-from rkd.report.tables import table_of
+from rkd.report.tables import differ, table_of
 
 PUBLISHED = "#0072B2"
 Cells = Mapping[tuple[str, str], tuple[Line, Measured]]  # (method, pair) -> its line and what was measured
@@ -70,11 +71,12 @@ def grid_table(here: Side, recorded: Side, which: str, means: Mapping[str, str] 
         means: method -> mean over all pairs as a source prints it; adds a column, measured where every pair of
             `recorded` is.
     """
+    named = differ(m for side in (here, recorded) for _, m in side.cells.values())
     pairs = list(dict.fromkeys([*(p for p in here.pairs if p not in recorded.pairs), *recorded.pairs]))
     methods = list(dict.fromkeys([*recorded.methods, *here.methods]))
     rows = []
     for method in methods:
-        shown = {pair: _cell(here, recorded, method, pair, which) for pair in pairs}
+        shown = {pair: _cell(here, recorded, method, pair, which, named) for pair in pairs}
         columns = list(shown.values())
         if means is not None:
             columns.append(_mean_cell(here, recorded, method, which, means))
@@ -91,7 +93,7 @@ def grid_table(here: Side, recorded: Side, which: str, means: Mapping[str, str] 
     return table_of(heads, rows, "rkd-grid") + note
 
 
-def _cell(here: Side, recorded: Side, method: str, pair: str, which: str) -> str:
+def _cell(here: Side, recorded: Side, method: str, pair: str, which: str, named: bool) -> str:
     side = here if (method, pair) in here.cells else recorded
     if (method, pair) not in side.cells:
         return "<td></td>"
@@ -102,6 +104,7 @@ def _cell(here: Side, recorded: Side, method: str, pair: str, which: str) -> str
         spread = m.spread(which)
         sure = "one run" if math.isnan(spread) else f"sd {spread:.2f} over {len(m.last)} runs"
         number = f'<span class="rkd-number" title="{sure}">{m.mean(which):.2f}</span>{_signed(gain)}'
+        number += f' <span class="rkd-n">{html.escape(arithmetics(m.finished))}</span>' if named else ""
     else:
         number = f'<span class="rkd-number">{"diverged" if m.diverged else "–"}</span>'
     return f"<td>{number}{said}</td>"

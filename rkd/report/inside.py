@@ -12,9 +12,10 @@ from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.execute import Executor
+from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.settings import Settings
+from rkd.experiments.settle import settle_lines
 from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting
@@ -99,9 +100,10 @@ class InsidePage:
                 f"image is {self.image!r}; it must be a whole number from 0 to {taker.images - 1}"
             )
         self.given, self.taker = given, taker
-        self.settings, self.line = _full_line(given)
+        self.settings, line = _full_line(given)
         self.recipe = self.settings.recipe or get_chapter(OF_CHAPTER).recipe
         self.store = store_of(self.settings)
+        self.line = self._settled(line, self.store)
         self.shown: list[Shown] = []
         display(HTML(self._banner()))
 
@@ -214,10 +216,16 @@ class InsidePage:
         """The committed run of a profile; None without maps, or if it is this execution's."""
         values = {"profile": profile, **({"recipe": self.settings.recipe} if self.settings.recipe else {})}
         settings, line = _full_line(values)
-        run, store = line.runs[0].id, store_for(profile)
+        store = store_for(profile)
+        line = self._settled(line, store)
+        run = line.runs[0].id
         if run == here or not store.has(run) or not store.maps(run).exists():
             return None
         return self._shown(settings, line, store, "On file", store.load(run))
+
+    def _settled(self, line: Line, store: Store) -> Line:
+        (found,) = settle_lines([line], store, pick_device(self.settings.device))
+        return found
 
     def _shown(self, settings: Settings, line: Line, store: Store, how: str, record: Record | None) -> Shown:
         run = line.runs[0]

@@ -46,7 +46,7 @@ def students_table(page: Page) -> HTML:
                 f'<tr class="rkd-group"><th colspan="{len(heads)}" scope="rowgroup">{html.escape(group)}</th></tr>'
             )
         measured = page.measured[line.key]
-        records = _finished(measured)
+        records = measured.finished
         printed = ", ".join(f"{value:.2f}" for value in dict.fromkeys(p.value for p in line.published))
         cells = [printed or '<span class="rkd-note">not published</span>']
         for name in STUDENTS:
@@ -86,7 +86,7 @@ def _panels(lines: Sequence[Line], measured: Mapping[str, Measured]) -> Figure:
     figure = Figure(figsize=(9.2, 2.5 * rows + 0.5), facecolor=CARD, layout="constrained")
     axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax, line in zip(axes, lines, strict=False):
-        _panel(ax, line, _finished(measured[line.key]))
+        _panel(ax, line, measured[line.key].finished)
     for ax in axes[len(lines) :]:
         ax.set_axis_off()
     handles = {
@@ -130,7 +130,7 @@ def _panel(ax: Axes, line: Line, records: Sequence[Record]) -> None:
 def _said(lines: Sequence[Line], measured: Mapping[str, Measured]) -> str:
     parts = []
     for line in lines:
-        records = _finished(measured[line.key])
+        records = measured[line.key].finished
         if records:
             last = [np.mean([r.curves[f"weight_{name}"][-1] for r in records]) for name in STUDENTS]
             ends = ", ".join(f"{name} {value:.2f}" for name, value in zip(STUDENTS, last, strict=True))
@@ -144,13 +144,9 @@ def _modreduce_lines(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.runs[0].method == "modreduce" and line.key not in repeated]
 
 
-def _finished(measured: Measured) -> list[Record]:
-    return [record for record in measured.records if record.status == "finished"]
-
-
 def _cell(measured: Measured, values: Sequence[float]) -> str:
     if values:
-        return numbers(measure_values(values), "last")
+        return numbers(measure_values(values, measured.finished), "last")
     return badge("diverged", "diverged") if measured.diverged else badge("missing", "missing")
 
 

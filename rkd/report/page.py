@@ -13,12 +13,13 @@ from rkd import claims, paths
 from rkd.errors import RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.execute import Executor
+from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.recipes import load_recipe
+from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
-from rkd.records import Record
+from rkd.records import Record, Store
 from rkd.report import figures, tables
 from rkd.report.book import write_mark
 from rkd.report.book.execution import VARIATION
@@ -70,9 +71,9 @@ class Page:
         self.chapter = get_chapter(chapter)
         self.given = _beyond_profile(given)
         self.settings = parameters.resolve(chapter, given)
-        self.lines: list[Line] = self.chapter.lines(self.settings)
         self.recipe = self.settings.recipe or self.chapter.recipe
         self.store = store_of(self.settings)
+        self.lines: list[Line] = self._settled(self.chapter.lines(self.settings), self.store)
         self.measured: dict[str, Measured] = {}
         display(HTML(self._banner()))
         if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
@@ -221,13 +222,18 @@ class Page:
         return self._lines_of("paper")
 
     def _lines_of(self, profile: str) -> tuple[list[Line], dict[str, Measured]]:
-        lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of(profile)))
         store = store_for(profile)
+        lines = self.chapter.lines(parameters.resolve(self.chapter.name, self._values_of(profile)))
+        lines = self._settled(lines, store)
         recorded = {
             line.key: measure(line, {run.id: store.load(run.id) for run in line.runs if store.has(run.id)})
             for line in lines
         }
         return lines, recorded
+
+    def _settled(self, lines: list[Line], store: Store) -> list[Line]:
+        """With their runs as they are recorded, or would be trained here: everything below goes by their ids."""
+        return settle_lines(lines, store, pick_device(self.settings.device))
 
     def _is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
@@ -261,6 +267,7 @@ class Page:
         lines = self.chapter.lines(
             parameters.resolve(self.chapter.name, {"profile": self.settings.profile, **same_place})
         )
+        lines = self._settled(lines, self.store)
         base = {
             line.key: measure(
                 line, {run.id: self.store.load(run.id) for run in line.runs if self.store.has(run.id)}

@@ -14,8 +14,7 @@ from matplotlib.patches import Patch
 
 from rkd import models, paths
 from rkd.bench import Request, Result, Row, costs, measure
-from rkd.bench.gate import KIND as GATE
-from rkd.bench.gate import Gate
+from rkd.bench.gate import SECTION, Gate, committed
 from rkd.bench.measurement import BATCH_NORMS
 from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, KIND, files
 from rkd.bench.text import MODES, command, machine, title, versions
@@ -143,10 +142,9 @@ class PerformancePage:
 
     def gates(self) -> HTML:
         """Accuracies in fp32 and in the quicker arithmetic, seed by seed."""
-        found = [Gate.load(path) for path in files(self.folder, GATE)]
-        return HTML(
-            "".join(map(gate_table, found)) or _note("No paired accuracies are recorded in this copy.")
-        )
+        shown = "".join(map(gate_table, committed(self.folder)))
+        shown = shown or _note("No paired accuracies are recorded in this copy.")
+        return HTML(f'<div id="{SECTION}">{shown}</div>')
 
     def costs(self) -> HTML:
         """Sizes of the pairs of Tables 1 and 2, and the multiply-adds of a step."""
@@ -159,8 +157,8 @@ class PerformancePage:
 
     def done(self) -> HTML:
         """What repeats this measurement. The chapter's last act."""
-        used = [run.id for run in costs.once(costs.paper_runs()) if self.paper.has(run.id)]
-        write_mark(CHAPTER, used, self.paper.records)
+        used = costs.recorded(costs.once(costs.paper_runs()), self.paper)
+        write_mark(CHAPTER, list(used), self.paper.records)
         return HTML(f"<p>Again: <code>{html.escape(command(self._done().header))}</code></p>")
 
     def _done(self) -> Result:
@@ -329,7 +327,8 @@ def gate_table(gate: Gate) -> str:
         f"{models.display_name(h['student'])} ← {models.display_name(h['teacher'])}, row “{h['row']}” of "
         f"{h['chapter']}, {h['epochs']} epochs on {h['train_images']:,} images of {h['dataset']}, "
         f"{h['test_images']:,} test images; {h['device_name']}, torch {h['torch']}, {h['ended']}. "
-        "Both runs of a seed have the same teacher, first weights and batches."
+        "Both runs of a seed have the same teacher, first weights and batches. "
+        f"{gate.finding[:1].upper()}{gate.finding[1:]}. That is evidence about this setting, and about no other."
     )
     return _table(["seed", "fp32, %", f"{gate.arithmetic}, %", "difference, points"], rows) + _note(note)
 

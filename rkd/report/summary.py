@@ -26,6 +26,16 @@ class Measured:
     diverged: int
     records: tuple[Record, ...]
 
+    @property
+    def arithmetics(self) -> tuple[str, ...]:
+        """What the finished runs were computed in; a mean over several says so."""
+        return tuple(dict.fromkeys(record.arithmetic for record in self.finished))
+
+    @property
+    def finished(self) -> tuple[Record, ...]:
+        """The records that enter the mean."""
+        return tuple(record for record in self.records if record.status == "finished")
+
     def mean(self, which: str = "last") -> float:
         """Mean in percent; NaN when nothing was measured."""
         values = getattr(self, which)
@@ -50,9 +60,9 @@ def measure(line: Line, records: Mapping[str, Record]) -> Measured:
     )
 
 
-def measure_values(values: Sequence[float]) -> Measured:
-    """Accuracies in percent that come from elsewhere than records."""
-    return Measured(tuple(values), tuple(values), 0, 0, ())
+def measure_values(values: Sequence[float], records: Sequence[Record] = ()) -> Measured:
+    """Accuracies in percent that are not those of runs' own networks; `records`: whose they are, if of runs."""
+    return Measured(tuple(values), tuple(values), 0, 0, tuple(records))
 
 
 def same_runs(lines: Sequence[Line]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rkd.experiments.chapters import Line, Published
-from rkd.records import Record
+from rkd.records import Record, arithmetics
 from rkd.report.summary import Measured, same_runs
 
 _SOURCE_ORDER = {"ReviewKD paper": 0, "[Re] paper": 1, "[Re] README": 2}
@@ -36,6 +36,7 @@ def result_table(
         "best epoch",
         *recorded,
     ]
+    named = differ([*measured.values(), *(m for column in recorded.values() for m in column.values())])
     rows, group = [], None
     for line in lines:
         if line.group and line.group != group:
@@ -47,10 +48,10 @@ def result_table(
         label = html.escape(line.label) + (f'<div class="rkd-note">{html.escape(note)}</div>' if note else "")
         cells = [
             _published(line.published),
-            numbers(measured[line.key], "last"),
-            numbers(measured[line.key], "best"),
+            numbers(measured[line.key], "last", named),
+            numbers(measured[line.key], "best", named),
             *(
-                numbers(column[line.key], "last") if line.key in column else badge("none", "missing")
+                numbers(column[line.key], "last", named) if line.key in column else badge("none", "missing")
                 for column in recorded.values()
             ),
         ]
@@ -71,8 +72,14 @@ def _published(values: Iterable[Published]) -> str:
     return "".join(parts) or '<span class="rkd-note">not published</span>'
 
 
-def numbers(m: Measured, which: str) -> str:
-    """Mean, spread and n at the "last" or "best" epoch, with what is missing or diverged."""
+def differ(measured: Iterable[Measured]) -> bool:
+    """Whether not all runs were computed in one arithmetic: what is compared then names its own."""
+    return len({name for m in measured for name in m.arithmetics}) > 1
+
+
+def numbers(m: Measured, which: str, named: bool = False) -> str:
+    """Mean, spread and n at the "last" or "best" epoch, with what is missing or diverged. Says in which arithmetics the
+    runs were computed if these are several, or `named`."""
     values = getattr(m, which)
     parts = []
     if values:
@@ -82,6 +89,8 @@ def numbers(m: Measured, which: str) -> str:
             f'<span class="rkd-number">{m.mean(which):.2f}{spread_text}</span> '
             f'<span class="rkd-n">n = {len(values)}</span>'
         )
+        if named or differ([m]):
+            parts.append(f'<span class="rkd-n rkd-arithmetic">{html.escape(arithmetics(m.finished))}</span>')
     if m.diverged:
         parts.append(badge(f"{m.diverged} diverged", "diverged"))
     if m.missing:

@@ -12,6 +12,7 @@ from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line
 from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import Builder
+from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import data_root
 from rkd.methods import get_method
 from rkd.models import display_name
@@ -97,6 +98,7 @@ def trial(namespace: Mapping[str, Any], methods: Sequence[str]) -> Trial:
             settings.device,
             engine=Engine.named(settings.engine, settings.compile, settings.threads),
         )
+        lines = settle_lines(lines, executor.store, executor.device)
         records = executor.run([run for line in lines for run in line.runs])
     return Trial(lines, records)
 

@@ -48,6 +48,15 @@ def why(judgement: Judgement) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
+def computed(verdict: Verdict) -> str:
+    """In which arithmetics the runs of a verdict were computed, and what was left out, as a sentence; empty without
+    runs."""
+    if not verdict.arithmetics:
+        return ""
+    left = f"; left out, in another arithmetic: {verdict.left_out}" if verdict.left_out else ""
+    return f"Computed in {verdict.arithmetics}{left}."
+
+
 def facts(verdict: Verdict) -> list[tuple[str, str]]:
     """What stands behind a verdict, as (name, figures)."""
     claim, last, best = verdict.claim, verdict.last, verdict.best
@@ -62,6 +71,9 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
             holm = "" if last.p_holm is None else f", {_p(last.p_holm)} after Holm's correction"
             found.append(("p", _p(last.p) + holm))
         found.append(("runs", _runs(last.n)))
+        found.append(("computed in", verdict.arithmetics))
+    if verdict.left_out:
+        found.append(("left out, in another arithmetic", verdict.left_out))
     if claim.margin is not None:
         found.append(("margin", f"{claim.margin:g} points"))
     if claim.kind == "order":

@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 from IPython.display import HTML
 
 from rkd import paths
+from rkd.bench.gate import SECTION as GATES
+from rkd.bench.gate import committed
 from rkd.judge import KINDS, VERDICTS, Verdict, judge, load_claims
 from rkd.judge.decide import NOT_RUN
 from rkd.report.book import TOKEN
@@ -15,6 +17,7 @@ from rkd.report.verdict_text import (
     KIND_NAMES,
     chapter_label,
     chapter_order,
+    computed,
     counted,
     facts,
     judged,
@@ -142,7 +145,18 @@ def claims_table(verdicts: Sequence[Verdict]) -> HTML:
         '<table class="rkd-table rkd-claims-table" role="table">'
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{rows}</tbody></table>'
     )
-    return _shown(f'<div class="rkd-claims-view">{_filters(verdicts)}{table}</div>', script=True)
+    return _shown(f'<div class="rkd-claims-view">{_filters(verdicts)}{table}</div>{_gates()}', script=True)
+
+
+def _gates() -> str:
+    """What decides whether runs in several arithmetics enter one verdict."""
+    found = "".join(f"<li>{html.escape(gate.finding)}</li>" for gate in committed())
+    listed = f"<ul>{found}</ul>" if found else "<p>None is on record.</p>"
+    return (
+        '<div class="rkd-note"><p>Runs in several arithmetics enter one verdict only where a paired comparison of '
+        f'runs as long, on as many images of the same data, <a href="{_page("performance")}#{GATES}">shows these '
+        f"arithmetics equal</a>. On record:</p>{listed}</div>"
+    )
 
 
 def _row(verdict: Verdict) -> str:
@@ -188,8 +202,16 @@ def _why(verdict: Verdict) -> str:
     )
     return (
         f'<td role="cell" class="why"><details><summary>Why</summary><p>{html.escape(why(verdict.last))}</p>'
-        f"<dl>{names}</dl><p><code>{html.escape(verdict.claim.id)}</code></p></details></td>"
+        f"{_pooled(verdict)}<dl>{names}</dl><p><code>{html.escape(verdict.claim.id)}</code></p></details></td>"
     )
+
+
+def _pooled(verdict: Verdict) -> str:
+    """Where arithmetics differ, the link to what decides about them."""
+    if not (verdict.left_out or ", " in verdict.arithmetics):
+        return ""
+    link = f'<a href="{_page("performance")}#{GATES}">The accuracy gate</a>'
+    return f"<p>{html.escape(computed(verdict))} {link} says which arithmetics are judged together.</p>"
 
 
 def _sources(verdicts: Sequence[Verdict]) -> list[str]:

@@ -38,14 +38,16 @@ _NAMED = {
     "fp64": Arithmetic("fp64", torch.float64),
 }
 PRECISIONS = ("auto", *_NAMED)
+# What "auto" can be, in the order in which one is taken where nothing else decides.
+SETTLED = ("fp32", "fp16", "bf16")
 
 
 def arithmetic(precision: str, device: torch.device) -> Arithmetic:
     """What `precision` means on `device`.
 
-    "auto" is the fastest that has been shown to cost no accuracy (see the performance chapter): bf16 on CPUs that
-    compute in it, fp16 with a guarded loss scale on CUDA, whose gradients lie closer to fp32's than bf16's do, and
-    fp32 anywhere else. It is one name in a run's identity on every machine; the record says which it was.
+    "auto" is the device's fastest: bf16 on CPUs that compute in it, fp16 with a guarded loss scale on CUDA, whose
+    gradients lie closer to fp32's than bf16's do, and fp32 anywhere else. What it costs in accuracy is measured by
+    `rkd.bench.gate`. It is no part of a record's identity: `rkd.experiments.settle` puts a name in its place.
     """
     if precision != "auto":
         return _NAMED[precision]

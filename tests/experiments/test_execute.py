@@ -93,7 +93,7 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
     assert [line.role for line in lines][:2] == ["student", "distilled"]
     config = lines[1].runs[0]
     record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
-    assert record.provenance["teacher"]["sha256"] == config.teacher.sha256 and store.ids() == [config.id]
+    assert record.provenance["teacher"]["sha256"] == config.teacher.sha256 and store.ids() == [record.id]
     moved = dataclasses.replace(config.teacher, checkpoint="elsewhere.pth")
     assert dataclasses.replace(config, teacher=moved).id == config.id, "the hash names it, not the path"
 

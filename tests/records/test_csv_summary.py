@@ -41,6 +41,21 @@ def test_mean_and_sample_deviation_of_all_and_of_the_last_ones():
         summarise(four_runs(), last=0)
 
 
+def test_no_mean_is_over_two_arithmetics():
+    """The same run in another, or of a teacher in another, is a configuration of its own; each line names its own."""
+    request = tiny_review(teacher_weights="last").request
+    ways = [("fp32", "fp32"), ("fp16", "fp16"), ("fp16", "bf16")]
+    made = [
+        record(dataclasses.replace(request, seed=seed), 60.0 + seed, arithmetic=own, teachers=theirs)
+        for own, theirs in ways
+        for seed in range(2)
+    ]
+    found = summarise(made)
+    assert [s.n for s in found] == [2, 2, 2] and len({s.configuration for s in found}) == 3
+    assert {s.arithmetic for s in found} == {"fp32", "fp16", "fp16 from a bf16 teacher"}
+    assert "fp16 from a bf16 teacher" in as_csv(found)
+
+
 def test_configurations_are_apart_and_say_by_what():
     weights = [
         tiny_review(ReviewOptions(warmup_epochs=0, loss_weight=w), seed=s) for w in (1, 2) for s in (0, 1)

@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import tiny_plain
+from evidence import record
 
 from rkd.experiments.chapters import Line, Published
 from rkd.report.grid import gain_plot, gains_in_words, grid_table, printed_means, side_of
@@ -51,6 +53,20 @@ def cells(table):
         for row in text[1:]
         for head, cell in zip(text[0][1:], row[1:], strict=True)
     }
+
+
+def test_cells_in_several_arithmetics_name_theirs(sides):
+    _, paper = sides
+    made = {
+        name: measure_values([43.0], [record(tiny_plain(precision=name), 43.0)]) for name in ("fp16", "fp32")
+    }
+    first, second = lines()[:2]
+    mixed = side_of([first, second], {"a-s": made["fp16"], "a-kd": made["fp32"]})
+    found = cells(grid_table(mixed, paper, "last"))
+    assert found["KD", "A"] == ["43.00", "+0.00", "fp32", "(1)", "71.50"]
+    assert found["student alone", "A"] == ["43.00", "fp16", "(1)", "70.00"]
+    same = side_of([first, second], {"a-s": made["fp16"], "a-kd": made["fp16"]})
+    assert cells(grid_table(same, paper, "last"))["KD", "A"] == ["43.00", "+0.00", "71.50"]
 
 
 def test_measured_stands_above_published_with_its_gain(sides):

@@ -426,7 +426,7 @@ def test_page_with_nothing_to_show_says_so(execute, tmp_path, monkeypatch):
 def test_maps_on_file_are_shown_first_beside_a_smoke_run(execute, tmp_path, monkeypatch):
     committed, folder = store_for("mini"), Store(tmp_path / "mini", tmp_path / "work")
     _, line = inside._full_line({"profile": "mini"})
-    run = line.runs[0].id
+    run = next(committed.recorded(line.runs[0])).id
     folder.save(committed.load(run))
     folder.maps(run).parent.mkdir()
     np.savez(folder.maps(run), run=np.array(run), size=np.array(32), **arrays())

@@ -37,6 +37,7 @@ from rkd.report.interactive.explorer import (
     Explorer,
     Overview,
     Place,
+    _row,
     configurations,
 )
 from rkd.report.interactive.path import review_details, review_diagram_svg, review_paths
@@ -282,6 +283,16 @@ def test_runs_that_differ_in_their_seed_are_one_configuration():
     assert rows[1].pair == "ResNet-8 ← ResNet-14" and rows[1].method == "ReviewKD: RM + RLF + ABF + HCL"
     assert (len(rows[1].accuracies()), rows[1].diverged) == (1, 1)
     assert len({c.label for c in rows}) == 3
+
+
+def test_rows_that_leave_the_arithmetic_open_stand_on_records_in_any():
+    """Each arithmetic is a configuration of its own, and names it."""
+    rng = np.random.default_rng(3)
+    asked = tiny_review(precision="auto").request
+    records = [("mini", record(asked.settled(name, "fp32"), rng)) for name in ("fp16", "bf16")]
+    rows = configurations(records, {asked.id: [Place("table3", "Table 3, full", "reproduction")]})
+    assert [c.places[0].row for c in rows] == ["Table 3, full"] * 2
+    assert {row["precision"] for row in map(_row, rows)} == {"fp16", "bf16"}
 
 
 def test_interval_is_students():

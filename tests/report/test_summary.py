@@ -1,5 +1,6 @@
 """Means, spreads and tables of measured lines."""
 
+import dataclasses
 import math
 
 import pytest
@@ -45,6 +46,32 @@ def test_mean_and_sample_standard_deviation():
     mean = 214 / 3
     assert m.spread() == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in (70, 71, 73)) / 2))
     assert (m.missing, m.diverged) == (1, 0)
+
+
+def in_arithmetics(*names):
+    found = [dataclasses.replace(run, precision=name) for run, name in zip(RUNS, names, strict=False)]
+    return {run.id: record(now, 70.0, 71.0) for run, now in zip(RUNS, found, strict=False)}
+
+
+def test_a_mean_over_several_arithmetics_says_so():
+    m = measure(LINE, in_arithmetics("fp16", "fp32", "fp16", "fp16"))
+    assert m.arithmetics == ("fp16", "fp32")
+    assert "fp16 (3), fp32 (1)" in tables.numbers(m, "last")
+    one = measure(LINE, in_arithmetics("fp16", "fp16"))
+    assert "fp16" not in tables.numbers(one, "last"), "a table in one arithmetic need not repeat it"
+    lost = in_arithmetics("fp16", "fp16") | records(diverged=RUNS[2:3])
+    assert measure(LINE, lost).arithmetics == ("fp16",), "what enters no mean mixes nothing"
+
+
+def test_rows_and_columns_in_several_arithmetics_name_theirs():
+    other = dataclasses.replace(LINE, key="other", label="another")
+    sixteen, plain = (measure(LINE, in_arithmetics(name, name)) for name in ("fp16", "fp32"))
+    both = tables.result_table([LINE, other], {"full": sixteen, "other": plain}, {}, "here")
+    assert both.count("fp16 (2)") == both.count("fp32 (2)") == 2, "last and best epoch"
+    one = tables.result_table([LINE, other], {"full": sixteen, "other": sixteen}, {}, "here")
+    assert "fp16 (2)" not in one
+    beside = tables.result_table([LINE], {"full": sixteen}, {"recorded: paper": {"full": plain}}, "here")
+    assert "fp16 (2)" in beside and "fp32 (2)" in beside
 
 
 def test_nothing_measured_is_nan_and_missing():
@@ -115,6 +142,7 @@ def test_mini_records_get_a_column_of_their_own_where_there_are_some(tmp_path, m
     page.run()
     assert "recorded: paper profile" in page.table().data and "mini" not in page.table().data
     mini = page.chapter.lines(page_module.parameters.resolve("table3", {"profile": "mini"}))[-1].runs[0]
+    mini = mini.settled("fp32", "fp32")
     cost = {"train_seconds": 1.0, "gang": 1}
     result = {"last_accuracy": 24.5, "best_accuracy": 25.0, "best_epoch": 3, "epochs": 4}
     stores["mini"].save(Record(mini, "finished", {"test_accuracy": [24.5]}, result, cost, {}))

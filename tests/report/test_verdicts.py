@@ -208,7 +208,25 @@ def test_table_holds_every_claim(state, request, in_book):
     for row, v in zip(rows, verdicts, strict=True):
         assert row["data-verdict"] == v.verdict and row["data-chapter"].split() == list(v.claim.chapters)
     assert tree.text.count("Why") == len(rows) + 1 and not re.search(r"\bnan\b|\bNone\b|\binf\b", tree.text)
-    assert not [u for a in tree.all("a") for u in (a["href"],) if not re.fullmatch(r"\w+\.html(\?.*)?", u)]
+    assert not [
+        u for a in tree.all("a") for u in (a["href"],) if not re.fullmatch(r"\w+\.html(\?.*|#[\w-]+)?", u)
+    ]
+    assert "performance.html#accuracy-gate" in [a["href"] for a in tree.all("a")]
+    assert (
+        "bf16 against fp32: equal within 0.5 points" in tree.text and "4 epochs on 12,000 images" in tree.text
+    )
+
+
+def test_a_verdict_that_leaves_runs_out_links_the_gate(store, in_book):
+    name = "table3-full"
+    put(store, "table3/full", [71.8, 71.9, 72.0], arithmetic="fp16", teachers="fp16")
+    put(store, "table3/full", [71.8], first=3)
+    verdicts = judge(claims=[c for c in load_claims(check=False) if c.id == name], store=store)
+    row = claims_table(verdicts).data.partition('<td role="cell" class="why">')[2].partition("</td>")[0]
+    assert "Computed in fp16 (3); left out, in another arithmetic: fp32 (1)." in row
+    assert (
+        '<a href="performance.html#accuracy-gate">' in row and "<dt>computed in</dt><dd>fp16 (3)</dd>" in row
+    )
 
 
 def test_controls_are_labelled_and_hidden_without_script(none_run, in_book):

@@ -320,9 +320,10 @@ def test_compile_without_compiler_and_graph_without_gpu_are_refused(monkeypatch)
     assert not Engine().captures(torch.device("cpu")) and Engine().captures(torch.device("cuda"))
 
 
-def test_auto_is_one_name_in_the_identity():
+def test_auto_is_in_no_record_and_each_arithmetic_has_an_identity():
     config = RunConfig("resnet8", precision="auto")
-    assert config.to_dict()["precision"] == "auto" and config.id != RunConfig("resnet8").id
+    named = [config.settled(name, "").id for name in ("fp32", "fp16", "bf16")]
+    assert len({config.id, *named}) == 4 and named[0] == RunConfig("resnet8").id
     assert arithmetic("auto", torch.device("cuda")).name == "fp16"
     assert arithmetic("auto", torch.device("cpu")).name in ("bf16", "fp32")
     assert arithmetic("fp16", torch.device("cpu")).inputs == torch.float16
@@ -331,5 +332,7 @@ def test_auto_is_one_name_in_the_identity():
 def test_record_says_in_which_arithmetic(store, silent, tmp_path):
     config = tiny_plain(precision="auto", epochs=1)
     record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
-    assert record.cost["arithmetic"] == arithmetic("auto", torch.device("cpu")).name
+    used = arithmetic("auto", torch.device("cpu")).name
+    assert record.cost["arithmetic"] == record.config.precision == record.arithmetic == used
+    assert record.id != config.id
     assert record.cost["graph"] is False and record.cost["compiled"] is False

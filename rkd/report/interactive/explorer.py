@@ -139,7 +139,7 @@ def configurations(
 
     Args:
         records: (profile, record); a run that occurs twice counts once.
-        places: run id -> rows of chapters that stand on it.
+        places: id of a run, or of a run in whatever arithmetic -> rows of chapters that stand on it.
     """
     found: dict[tuple[str, str], dict[str, Record]] = {}
     for profile, record in records:
@@ -156,7 +156,8 @@ def configurations(
 def _configuration(
     key: str, profile: str, records: Sequence[Record], places: Mapping[str, Sequence[Place]]
 ) -> Configuration:
-    rows = tuple(dict.fromkeys(place for record in records for place in places.get(record.id, ())))
+    asked = (name for record in records for name in (record.id, record.config.request.id))
+    rows = tuple(dict.fromkeys(place for name in asked for place in places.get(name, ())))
     labels = records[0].provenance.get("labels", {})
     known = labels.get("recipe") or next((place.recipe for place in rows), "")
     return Configuration(key, tuple(records), profile, rows, known, labels.get("chapter", ""))
@@ -222,7 +223,6 @@ def _row(c: Configuration) -> dict[str, object]:
     values, best = c.accuracies(), c.accuracies("best")
     low, high = c.interval()
     config = c.config
-    used = sorted({str(r.cost.get("arithmetic", "")) for r in c.records} - {""})
     return {
         "pair": c.pair,
         "in the report": c.places[0].row if c.places else "",
@@ -238,7 +238,7 @@ def _row(c: Configuration) -> dict[str, object]:
         "recipe": c.recipe or "not noted",
         **_options(config),
         "teacher BN": config.teacher.batch_norm if config.teacher else "",
-        "precision": f"{config.precision} ({', '.join(used)})" if used else config.precision,
+        "precision": c.records[0].arithmetic,
         "epochs": config.epochs,
         "training images": config.data.train_images or "all",
         "data": config.data.name,

@@ -1,0 +1,138 @@
+"""Runs in whatever arithmetic: what they come to, and that records, teachers and pages are found by them."""
+
+import dataclasses
+from itertools import product
+
+import pytest
+import torch
+from conftest import Silent, tiny_plain, tiny_review
+from evidence import record
+
+from rkd.errors import RecordError
+from rkd.experiments import settle as module
+from rkd.experiments.execute import Executor
+from rkd.experiments.settle import settle, settle_all
+from rkd.records import Store
+from rkd.records.teachers import teacher_file
+from rkd.training import RunConfig, TeacherConfig, arithmetic
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+NAMES = ("fp32", "fp16", "bf16")
+OWN = arithmetic("auto", CPU).name  # of this machine
+OTHER = "bf16" if OWN == "fp32" else "fp32"
+
+
+def taught(weights="last", own="auto", teachers="auto", **values):
+    run = tiny_review(teacher_weights=weights, precision=own, epochs=1, **values)
+    teacher = dataclasses.replace(run.teacher.run, precision=teachers)
+    return dataclasses.replace(run, teacher=dataclasses.replace(run.teacher, run=teacher))
+
+
+def replaced(run, own, teachers):
+    """Field by field, as an independent way to what `settled` gives."""
+    values = run.to_dict()
+    values["precision"] = own if values["precision"] == "auto" else values["precision"]
+    if values["teacher"] and values["teacher"]["run"]["precision"] == "auto":
+        values["teacher"]["run"]["precision"] = teachers
+    return RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [tiny_plain(precision="auto"), tiny_plain(), taught(), taught(own="fp16"), taught(teachers="bf16")],
+    ids=["plain", "settled", "both", "teacher's", "own"],
+)
+def test_the_short_way_to_an_id_is_the_long_one(run):
+    for own, teachers in product(NAMES, NAMES):
+        long = replaced(run, own, teachers)
+        assert run.settled(own, teachers) == long and run.settled_id(own, teachers) == long.id
+        assert not any(long.open) and long.settled("fp64", "fp64") == long
+        assert long.request == taught() if run.teacher else long.request.precision == "auto"
+
+
+def test_a_request_keeps_its_name_and_is_no_record():
+    run = tiny_plain(precision="auto")
+    assert run.to_dict()["precision"] == "auto" and run.id not in {run.settled(n, "").id for n in NAMES}
+    with pytest.raises(RecordError, match=f"run {run.id} leaves its arithmetic open"):
+        dataclasses.replace(record(run, 1.0), config=run)
+
+
+def test_order(store, monkeypatch):
+    """The device's own, then fp32, fp16, bf16, then to be trained in the device's own."""
+    monkeypatch.setattr(module, "arithmetic", lambda name, device: arithmetic("bf16", device))
+    run = taught()
+    assert settle(run, store, CPU) == replaced(run, "bf16", "bf16")
+    for own, teachers in (
+        ("fp16", "fp16"),
+        ("fp32", "fp16"),
+        ("bf16", "fp16"),
+        ("bf16", "fp32"),
+        ("bf16", "bf16"),
+    ):
+        there = replaced(run, own, teachers)
+        store.save(record(there, 1.0))
+        assert settle(run, store, CPU) == there, (own, teachers)
+    found = [(c.precision, c.teacher.run.precision) for c in store.recorded(run)]
+    assert found == [("fp32", "fp16"), ("fp16", "fp16"), ("bf16", "fp32"), ("bf16", "fp16"), ("bf16", "bf16")]
+    named = taught(own="fp32", teachers="bf16")
+    assert settle(named, store, CPU) == named and list(store.recorded(named)) == []
+
+
+def test_on_cuda_it_is_fp16(store):
+    assert settle(tiny_plain(precision="auto"), store, GPU).precision == "fp16"
+
+
+def test_first_weights_are_the_same_in_every_arithmetic(store):
+    assert settle(taught("random"), store, GPU).teacher.run.precision == "fp32"
+    assert settle(taught("random"), store, GPU).precision == "fp16"
+
+
+def test_a_teacher_whose_weights_are_here_is_taken(store):
+    """Rather than one to be trained, and before one that is recorded without its weights."""
+    run = taught()
+    for name in ("fp32", "bf16"):
+        store.save(record(dataclasses.replace(run.teacher.run, precision=name), 1.0))
+    assert settle(run, store, GPU).teacher.run.precision == "fp16"
+    there = teacher_file(store, dataclasses.replace(run.teacher.run, precision="bf16").id, "last")
+    there.parent.mkdir(parents=True)
+    there.touch()
+    found = settle(run, store, GPU)
+    assert (found.precision, found.teacher.run.precision) == ("fp16", "bf16")
+
+
+def test_a_checkpoint_file_as_teacher(store):
+    file = TeacherConfig(checkpoint="x.pt", sha256="0" * 64, network="resnet14")
+    run = dataclasses.replace(tiny_review(precision="auto"), teacher=file)
+    assert run.open == (True, False) and settle(run, store, GPU) == dataclasses.replace(run, precision="fp16")
+
+
+def test_each_once(store):
+    run = tiny_plain(precision="auto")
+    assert settle_all([run, run, tiny_plain(precision="fp16")], store, GPU) == [tiny_plain(precision="fp16")]
+
+
+def test_the_executor_answers_by_what_was_asked(store, tmp_path):
+    """And records what it came to; the teacher that is here in another arithmetic is not trained again."""
+    run = taught()
+    teacher = dataclasses.replace(run.teacher.run, precision=OTHER)
+    executor = Executor(store, tmp_path, "cpu", progress=Silent())
+    executor.run([teacher])
+    asked = executor.run([run, run.teacher.run])
+    assert set(asked) == {run.id, run.teacher.run.id}
+    assert asked[run.teacher.run.id].id == teacher.id, "recorded in another arithmetic: that one"
+    made = asked[run.id]
+    assert made.config == replaced(run, OWN, OTHER) and made.arithmetic == f"{OWN} from a {OTHER} teacher"
+    assert made.provenance["teacher"]["run"] == teacher.id and made.cost["arithmetic"] == OWN
+    assert store.ids() == sorted([teacher.id, made.id]), "nothing under the name of the request"
+    assert {p.name for p in store.work.iterdir()} == set(store.ids())
+    again = executor.run([run], on_missing="error")
+    assert again == {run.id: made} and executor.evaluate(run) == pytest.approx(made.accuracy(), abs=0.5)
+
+
+def test_a_run_recorded_elsewhere_is_not_trained_here(tmp_path):
+    """Wherever the store comes from: one request, one answer."""
+    store = Store(tmp_path / "records", tmp_path / "work")
+    run = tiny_plain(precision="auto")
+    store.save(record(run, 50.0, arithmetic=OTHER))
+    found = Executor(store, tmp_path, "cpu", progress=Silent()).run([run])
+    assert found[run.id].accuracy() == 50 and len(store.ids()) == 1

@@ -1,0 +1,79 @@
+"""Pages, commands and costs find what is recorded in any arithmetic, and never train it again."""
+
+import dataclasses
+
+import pytest
+from evidence import PAPER, record
+
+from rkd.bench.costs import recorded, spent
+from rkd.cli import main
+from rkd.cli.export import _in_any_arithmetic
+from rkd.cli.plan import plan
+from rkd.experiments.chapters import get_chapter
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import resolve
+from rkd.records import Store
+from rkd.report.page import Page
+
+GIVEN = {"profile": "smoke", "train_images": 100, "test_images": 100, "seeds": [0], "on_missing": "error"}
+CHAPTER = "table5"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Every run of a chapter, recorded in fp16 but for one line in bf16."""
+    folder = tmp_path / "results"
+    store = Store(folder, folder / "work")
+    settings = resolve(CHAPTER, {**GIVEN, "results": str(folder)})
+    for place, line in enumerate(get_chapter(CHAPTER).lines(settings)):
+        for run in line.runs:
+            name = "bf16" if place == 1 else "fp16"
+            store.save(record(run, 40.0 + place, arithmetic=name, teachers="fp16"))
+    return folder
+
+
+def test_a_page_shows_records_of_any_arithmetic_and_names_them(results):
+    page = Page(CHAPTER, {**GIVEN, "results": str(results)})
+    said = page.run().data
+    assert "were recorded, 0 were trained now, 0 are missing" in said
+    assert all(m.mean() == 40.0 + place for place, m in enumerate(page.measured.values()))
+    table = page.table().data
+    assert "fp16 (1)" in table and "bf16 (1)" in table
+    for line in page.lines:
+        assert not any(any(run.open) for run in line.runs) and line.runs[0].id in page.provenance().data
+
+
+def test_status_and_sweep_count_them_as_recorded(results, capsys):
+    """On a machine without the device too."""
+    more = [
+        "--results",
+        str(results),
+        "--set",
+        "train_images=100",
+        "--set",
+        "test_images=100",
+        "--set",
+        "seeds=[0]",
+    ]
+    assert main(["status", "--chapters", CHAPTER, "--device", "cuda", *more]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(CHAPTER))
+    found = len({run.id for run in plan("smoke", [CHAPTER], {**GIVEN, "results": str(results)})[1][CHAPTER]})
+    assert int(row.split()[1]) == found and row.split()[2:5] == ["0", "0", "0"]
+
+
+def test_costs_count_each_record_and_each_run_once(store):
+    run = next(iter(Selectors("paper").runs(["table3/rm"]).values()))
+    for name in ("fp16", "bf16"):
+        store.save(record(run, 70.0, arithmetic=name))
+    assert sorted(r.config.precision for r in recorded([run], store).values()) == ["bf16", "fp16"]
+    found = spent([run], store)
+    assert (found.runs, found.recorded, found.seconds) == (1, 1, {"none": 2.0})
+
+
+def test_an_export_of_a_chapter_takes_every_arithmetic_along():
+    run = next(iter(PAPER.runs(["table3/rm"]).values()))
+    ids = _in_any_arithmetic([run.settled("fp16", "fp32")])
+    for own in ("fp32", "fp16", "bf16"):
+        for teachers in ("fp32", "fp16", "bf16"):
+            assert run.settled(own, teachers).id in ids
+    assert dataclasses.replace(run, seed=99).settled("fp16", "fp16").id not in ids
