@@ -16,6 +16,7 @@ from rkd.experiments.gang import Gang, Surroundings, load_images, load_run_weigh
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
+from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
 from rkd.training.probe import linear_probe
 
@@ -156,6 +157,7 @@ class Executor:
         if on_missing == "train" and snapshots is not None:
             missing = [config for config in wanted if not self._ended(config, snapshots=snapshots)]
         if missing and on_missing == "train":
+            code_state()  # a commit that cannot be read is told before anything is trained
             for config in missing:
                 datasets.check(config.data, self.data_root)
             teachers = {c.teacher.run.id: c.teacher.run for c in missing if self._needs_training(c.teacher)}
