@@ -1,6 +1,7 @@
 """From "chapter/line" to the runs of that line under a profile."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.chapters import Line, chapter_names, get_chapter
@@ -31,10 +32,12 @@ class Selectors:
 
     Args:
         profile: "paper", or any other profile's name or path.
+        given: parameters that win over the profile's, by name.
     """
 
-    def __init__(self, profile: str = "paper") -> None:
+    def __init__(self, profile: str = "paper", given: Mapping[str, Any] | None = None) -> None:
         self.profile = profile
+        self._given = {**(given or {}), "profile": profile}
         self._lines: dict[str, dict[str, Line]] = {}
         self._recipes: dict[str, str] = {}
         self._runs: dict[str, dict[str, RunConfig]] = {}
@@ -44,7 +47,7 @@ class Selectors:
         """The line a selector names; ConfigError if there is none."""
         chapter, key = split(selector)
         if chapter not in self._lines:
-            settings = resolve(chapter, {"profile": self.profile})
+            settings = resolve(chapter, self._given)
             self._lines[chapter] = {line.key: line for line in get_chapter(chapter).lines(settings)}
             self._recipes[chapter] = settings.recipe or get_chapter(chapter).recipe
         if key not in self._lines[chapter]:
