@@ -4,7 +4,8 @@ from typing import Any
 
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import Settings
 from rkd.training.config import RunConfig
 
 
@@ -19,9 +20,11 @@ def plan(
     """The runs of each chapter, and the settings of the first (where records and data lie)."""
     if not chapters:
         raise ConfigError("no chapter was named")
-    settings = {name: resolve(name, {**given, "profile": profile}) for name in chapters}
-    runs = {
-        name: [run for line in get_chapter(name).lines(settings[name]) for run in line.runs]
-        for name in chapters
-    }
-    return settings[chapters[0]], runs
+    return plan_of(Selectors(profile, given), chapters)
+
+
+def plan_of(selectors: Selectors, chapters: list[str]) -> tuple[Settings, dict[str, list[RunConfig]]]:
+    """The same, of lines that may have been built already."""
+    found = {name: selectors.chapter(name) for name in chapters}
+    runs = {name: [run for line in lines.values() for run in line.runs] for name, (_, lines) in found.items()}
+    return found[chapters[0]][0], runs

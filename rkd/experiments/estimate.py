@@ -5,7 +5,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from rkd.training import RunConfig, arithmetic, checkpoint
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
+# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order of
+# training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
+LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
 # A method may compare the images of a batch with one another.
 DRY_IMAGES = 8
 
@@ -183,7 +186,7 @@ def work(config: RunConfig, data: Sizes) -> Work:
     return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def method_macs(
     student: str, teacher: str, method: str, options: Any, classes: int = 100, pixels: int = 32
 ) -> int:
@@ -319,8 +322,8 @@ def estimate(
 
     Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
     among those most like the run (the same networks in a gang of the same size before the same networks before any).
-    Where no record tells, a step that was measured here does, else the runs begun, wherever they were begun. Loading data and saving come on top; so does,
-    on a shared machine, whatever the others take.
+    Where no record tells, a step that was measured here does, else the runs begun, wherever they were begun. Loading
+    data and saving come on top; so does, on a shared machine, whatever the others take.
 
     Args:
         runs: wanted.
@@ -381,10 +384,10 @@ def estimate(
     return Estimate(sum(each.values()), len(left), each, basis)
 
 
-def multiply_adds_left(
+def costs(
     left: Sequence[RunConfig], store: Store, *, device: str, gang: int, data_root: Path | str
 ) -> dict[str, float]:
-    """By run id, what is left to compute of runs: what they cost one another by comparison, where no rate is known.
+    """By run id, what runs cost by comparison, whatever the rate: multiply-adds left, small networks rounded up.
 
     Args:
         left: see `unfinished`.
@@ -396,9 +399,26 @@ def multiply_adds_left(
     """
     data = {_set(run): sizes(run.data, data_root) for run in left}
     company = _company(left, gang, device)
-    return {
-        run.id: work(run, data[_set(run)]).left(run, begun(store, run.id), company[run.id]) for run in left
-    }
+    found = {}
+    for run in left:
+        need = work(run, data[_set(run)])
+        need = replace(need, image=max(need.image, LEAST_IMAGE))
+        found[run.id] = need.left(run, begun(store, run.id), company[run.id])
+    return found
+
+
+def measured_sample(
+    config: RunConfig, gang: int, step_seconds: float, *, device: str, compiled: bool, data_root: Path | str
+) -> Sample:
+    """The rate of a run in a gang of so many whose steps, of a whole batch each, take so long together."""
+    need = work(config, sizes(config.data, data_root))
+    return Sample(
+        config,
+        gang,
+        arithmetic(config.precision, torch.device(device)).name,
+        compiled,
+        need.training(config.batch_size, gang) / (step_seconds / gang),
+    )
 
 
 def _company(left: Sequence[RunConfig], gang: int, device: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.chapters import Line, chapter_names, get_chapter
 from rkd.experiments.execute import required
-from rkd.experiments.settings import resolve
+from rkd.experiments.settings import Settings, resolve
 from rkd.training.config import RunConfig
 
 
@@ -38,26 +38,30 @@ class Selectors:
     def __init__(self, profile: str = "paper", given: Mapping[str, Any] | None = None) -> None:
         self.profile = profile
         self._given = {**(given or {}), "profile": profile}
-        self._lines: dict[str, dict[str, Line]] = {}
-        self._recipes: dict[str, str] = {}
+        self._chapters: dict[str, tuple[Settings, dict[str, Line]]] = {}
         self._runs: dict[str, dict[str, RunConfig]] = {}
         self._needed: dict[str, dict[str, RunConfig]] = {}
 
     def line(self, selector: str) -> Line:
         """The line a selector names; ConfigError if there is none."""
         chapter, key = split(selector)
-        if chapter not in self._lines:
-            settings = resolve(chapter, self._given)
-            self._lines[chapter] = {line.key: line for line in get_chapter(chapter).lines(settings)}
-            self._recipes[chapter] = settings.recipe or get_chapter(chapter).recipe
-        if key not in self._lines[chapter]:
-            raise unknown(f"line of {chapter}", key, self._lines[chapter])
-        return self._lines[chapter][key]
+        _, lines = self.chapter(chapter)
+        if key not in lines:
+            raise unknown(f"line of {chapter}", key, lines)
+        return lines[key]
+
+    def chapter(self, name: str) -> tuple[Settings, dict[str, Line]]:
+        """A chapter's settings, and its lines by key."""
+        if name not in self._chapters:
+            settings = resolve(name, self._given)
+            self._chapters[name] = settings, {line.key: line for line in get_chapter(name).lines(settings)}
+        return self._chapters[name]
 
     def recipe(self, selector: str) -> str:
         """The recipe of a line's runs."""
-        own = self.line(selector).recipe
-        return own or self._recipes[split(selector)[0]]
+        chapter, _ = split(selector)
+        settings, _ = self.chapter(chapter)
+        return self.line(selector).recipe or settings.recipe or get_chapter(chapter).recipe
 
     def runs(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
         """The runs of several lines by id, in their order."""

@@ -1,7 +1,7 @@
 """In which order to train: most decidable claims per second first."""
 
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rkd.errors import ConfigError
@@ -42,24 +42,54 @@ def ranked(lacking: Mapping[str, Collection[str]], seconds: Mapping[str, float])
         lacking: by claim, ids of the runs that it needs and that are still to be trained, at least one.
         seconds: cost of each run, above 0.
     """
-    left = {claim: frozenset(runs) for claim, runs in lacking.items()}
     place = {run: number for number, run in enumerate(seconds)}
+    blocks = [block for part in _apart(lacking) for block in _blocks(part, seconds)]
+    # Within a part densities only fall, so that sorting keeps its order.
+    blocks.sort(key=lambda block: -_density(block, frozenset().union(*block.values()), seconds))
     groups = []
-    while left:
-        block = _densest(left, seconds)
+    for block in blocks:
         while block:
             chosen = max(block.values(), key=lambda need: _density(block, need, seconds))
-            done = tuple(claim for claim in left if left[claim] <= chosen)
+            done = tuple(claim for claim, need in block.items() if need <= chosen)
             runs = tuple(sorted(chosen, key=place.__getitem__))
             groups.append(Group(runs, done, sum(seconds[run] for run in runs)))
-            left, block = (
-                {claim: need - chosen for claim, need in needs.items() if claim not in done}
-                for needs in (left, block)
-            )
+            block = _without(block, chosen)
     return groups
 
 
-def _density(needs: Mapping[str, frozenset[str]], runs: frozenset[str], seconds: Mapping[str, float]) -> float:
+def _apart(needs: Mapping[str, Collection[str]]) -> list[dict[str, frozenset[str]]]:
+    """The claims in parts that share no run."""
+    parts: list[tuple[set[str], dict[str, frozenset[str]]]] = []
+    for claim, need in needs.items():
+        runs, joined = set(need), {claim: frozenset(need)}
+        others = []
+        for part in parts:
+            if runs.isdisjoint(part[0]):
+                others.append(part)
+            else:
+                runs, joined = runs | part[0], part[1] | joined
+        parts = [*others, (runs, joined)]
+    return [joined for _, joined in parts]
+
+
+def _blocks(
+    needs: dict[str, frozenset[str]], seconds: Mapping[str, float]
+) -> Iterator[dict[str, frozenset[str]]]:
+    """The densest set of claims with what each needs, then the densest of those left, and so on."""
+    while needs:
+        block = _densest(needs, seconds)
+        yield block
+        needs = _without(needs, frozenset().union(*block.values()))
+
+
+def _without(needs: dict[str, frozenset[str]], trained: frozenset[str]) -> dict[str, frozenset[str]]:
+    """What claims need after these runs, those that need nothing more left out."""
+    return {claim: need - trained for claim, need in needs.items() if not need <= trained}
+
+
+def _density(
+    needs: Mapping[str, frozenset[str]], runs: frozenset[str], seconds: Mapping[str, float]
+) -> float:
     """Claims per second of training these runs."""
     return sum(need <= runs for need in needs.values()) / sum(seconds[run] for run in runs)
 

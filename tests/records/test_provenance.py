@@ -50,12 +50,16 @@ def test_a_checkout_wins_over_what_is_told(monkeypatch):
     provenance.code_state.cache_clear()
 
 
-@pytest.mark.parametrize("text", ["main", "F" * 40, "f" * 39, "f" * 40 + "+", "f" * 40 + "+12", "f" * 40 + "\n+"])
+@pytest.mark.parametrize(
+    "text", ["main", "F" * 40, "f" * 39, "f" * 40 + "+", "f" * 40 + "+12", "f" * 40 + "\n+"]
+)
 def test_a_malformed_commit_is_refused_before_anything_is_trained(text, copied, monkeypatch, store, silent):
     from conftest import tiny_plain
 
     monkeypatch.setenv("RKD_COMMIT", text)
     provenance.code_state.cache_clear()
-    with pytest.raises(ConfigError, match=r"^\$RKD_COMMIT is .*; it must be a commit of 40 hexadecimal digits"):
+    with pytest.raises(
+        ConfigError, match=r"^\$RKD_COMMIT is .*; it must be a commit of 40 hexadecimal digits"
+    ):
         Executor(store, copied, "cpu", progress=silent).run([tiny_plain()])
     assert not silent.titles and not store.ids()

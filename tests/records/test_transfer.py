@@ -839,11 +839,15 @@ def test_a_limit_of_files_takes_records_first_then_weights_then_checkpoints(here
     whole = transfer.export(here, tmp_path / "whole", planned=[STUDENT, BEGUN])
     sizes = {kind: sum(e.size for e in whole.files if e.kind == kind) for kind in ("record", "weights")}
     begun = next(e for e in whole.files if e.kind == "checkpoint")
-    for room, missing in ((sizes["record"], 3), (sum(sizes.values()), 1), (sum(sizes.values()) + begun.size, 0)):
+    for room, missing in (
+        (sizes["record"], 3),
+        (sum(sizes.values()), 1),
+        (sum(sizes.values()) + begun.size, 0),
+    ):
         done = transfer.export(here, parts, planned=[STUDENT, BEGUN], max_part=-(-room // 2), max_files=3)
         assert set(sizes_of(parts)) == {"manifest.json", *(part.name for part in done.parts)}
         assert len(sizes_of(parts)) <= 3 and max(p.size for p in done.parts) <= -(-room // 2)
-        assert len(done.no_room) == missing and not missing or begun.path in done.no_room
+        assert len(done.no_room) == missing and (not missing or begun.path in done.no_room)
         assert {e.path for e in whole.files} == {e.path for e in done.files} | set(done.no_room)
         empty = Store(tmp_path / str(missing) / "records", tmp_path / str(missing) / "work")
         assert {o.state for o in transfer.merge(empty, parts)} == {"added"}

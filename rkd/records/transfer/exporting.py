@@ -98,7 +98,9 @@ def export(
         raise RecordError(f"another process is exporting to {folder}") from error
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
-    return Exported(manifest.files, manifest.parts, left_out, tuple(collected.without_weights), tuple(no_room))
+    return Exported(
+        manifest.files, manifest.parts, left_out, tuple(collected.without_weights), tuple(no_room)
+    )
 
 
 @contextmanager
