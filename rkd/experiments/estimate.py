@@ -30,8 +30,8 @@ from rkd.training import RunConfig, arithmetic, checkpoint
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
-# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order of
-# training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
+# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
+# of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
 LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
 # A method may compare the images of a batch with one another.
 DRY_IMAGES = 8
