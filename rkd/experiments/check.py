@@ -22,7 +22,7 @@ from rkd.training.learner import Learner, build_network
 # below, even in networks as untrained as these. A wrong step is off by about 1.
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-2, "fp16": 0.2, "bf16": 0.5}
 # What would make a check long: stages of many epochs, many negatives; and a warm-up would leave a loss out.
-_SHORT = {"init_epochs": 1, "negatives": 40, "warmup_epochs": 0}
+_SHORT = {"init_epochs": 1, "negatives": 16, "warmup_epochs": 0}
 _IMAGES, _BATCH = 40, 24  # a whole batch and a short one
 _EPOCHS = 2  # the second repeats what the first has captured
 

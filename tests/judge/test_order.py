@@ -4,8 +4,11 @@ import itertools
 import random
 
 import pytest
+from evidence import PAPER, record
 
-from rkd.judge.order import _densest, ranked
+from rkd.experiments.estimate import costs, unfinished
+from rkd.judge import load_claims
+from rkd.judge.order import _densest, can_be_decided, lacking, ranked
 
 
 def subsets(items):
@@ -82,3 +85,59 @@ def test_a_shared_teacher_is_paid_once_and_what_it_opens_comes_first():
     assert set(order[1].claims) == {"a-value", "a-beats-b", "a-gain"}
     assert order[1].runs == ("t", "a"), "in the order of the costs, teachers first"
     assert ranked({}, seconds) == []
+
+
+# --- the declared claims ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def selectors():
+    return PAPER
+
+
+@pytest.fixture(scope="module")
+def claims():
+    """Those that Tables 1 and 3 answer."""
+    return [claim for claim in load_claims(check=False) if set(claim.chapters) <= {"table1", "table3"}]
+
+
+def planned(claims, selectors, store):
+    """The groups, each with the configs of its runs."""
+    needs = lacking(claims, selectors, store)
+    configs = {run: config for need in needs.values() for run, config in need.items()}
+    left = unfinished(configs.values(), store)
+    price = costs(left, store, device="cuda", gang=8, data_root="data")
+    order = ranked({claim: set(need) for claim, need in needs.items()}, price)
+    return [(group, [configs[run] for run in group.runs]) for group in order]
+
+
+@pytest.mark.slow
+def test_the_first_column_of_table_1_comes_first_and_what_is_recorded_is_not_planned_again(
+    claims, selectors, store
+):
+    (taught, learners), (alone, students), *later = planned(claims, selectors, store)
+    assert [c.network for c in learners] == ["resnet56"] + ["resnet20"] * 5, "the teacher, then five seeds"
+    assert {(c.method, c.teacher.name) for c in learners[1:]} == {("reviewkd", "resnet56")}
+    assert {c.seed for c in learners[1:]} == {c.seed for c in students} == set(range(5))
+    assert {(c.network, c.teacher) for c in students} == {("resnet20", None)}
+    column = {
+        c.id for c in claims if {s.rpartition("-")[0] for s in c.selectors} == {"table1/resnet20-resnet56"}
+    }
+    assert column == {*taught.claims, *alone.claims} and len(column) >= 11
+    for config in (*learners, *students):
+        store.save(record(config, 70.0))
+    folder = store.folder(learners[0].id)
+    folder.mkdir(parents=True)
+    (folder / "best.pt").touch()
+    assert planned(claims, selectors, store) == later
+
+
+@pytest.mark.slow
+def test_a_claim_is_left_out_once_too_many_of_its_runs_diverged(claims, selectors, store):
+    claim = next(claim for claim in claims if claim.id == "table1-resnet20-alone")
+    assert can_be_decided(claim, selectors)
+    runs = selectors.runs(claim.selectors)
+    assert set(lacking([claim], selectors, store)[claim.id]) == set(runs)
+    assert lacking([claim], selectors, store, runs=list(runs)[1:]) == {}, "not among the runs to be trained"
+    store.save(record(next(iter(runs.values())), 1.0, status="diverged"))
+    assert lacking([claim], selectors, store) == {}
