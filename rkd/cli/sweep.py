@@ -31,6 +31,7 @@ left or diverged, 2 wrong call."""
 
 
 ORDERS = ("chapters", "verdicts")
+FIRST_GROUPS = 8  # that a sweep shows before it trains
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,14 +105,13 @@ class _Sweep:
         self.runs = required(run for configs in self.chapters.values() for run in configs)
         self.way = Way(Engine(compile=self.settings.compile), options.gang)
         self.measured: list = []
-        self.needs = self._needs() if options.order == "verdicts" else {}
+        self.claims = self._claims() if options.order == "verdicts" else []
+        self.needs = self._needs()
 
-    def _needs(self):
-        """What each claim lacks; with --claims, `runs` shrinks to that of the claims named."""
+    def _claims(self):
+        """Those that are declared; with --claims, the ones it names."""
         from rkd.errors import unknown
-        from rkd.experiments.execute import required
         from rkd.judge import load_claims
-        from rkd.judge.order import lacking
 
         claims = load_claims(check=False)
         if self.options.claims is not None:
@@ -120,8 +120,15 @@ class _Sweep:
                 if not fnmatch.filter([claim.id for claim in claims], pattern):
                     raise unknown("claim", pattern, [claim.id for claim in claims])
             claims = [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)]
+        return claims
+
+    def _needs(self):
+        """What each claim lacks; with --claims, `runs` shrinks to that."""
+        from rkd.experiments.execute import required
+        from rkd.judge.order import lacking
+
         there = {run.id for run in self.runs}
-        needs = lacking(claims, self.selectors, self.store, there)
+        needs = lacking(self.claims, self.selectors, self.store, there)
         if self.options.claims is not None:
             self.runs = required(run for need in needs.values() for run in need.values())
         return needs
@@ -150,13 +157,12 @@ class _Sweep:
         from rkd.errors import RkdError
         from rkd.records.transfer import KeptExport
 
-        o = self.options
+        o, kept = self.options, None
+        if o.out is not None:
+            kept = KeptExport(self.store, o.out, self.runs, size(o.max_part or DEFAULT_PART), o.max_files)
         _, estimate = self._plan()
         if o.check and estimate.runs:
             self._check()
-        kept = None
-        if o.out is not None:
-            kept = KeptExport(self.store, o.out, self.runs, size(o.max_part or DEFAULT_PART), o.max_files)
 
         def stop(needed: float) -> bool:
             return budget.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
@@ -174,20 +180,17 @@ class _Sweep:
 
     def _train(self, estimate, stop) -> bool:
         """Whether it was stopped."""
-        if self.options.order == "chapters":
-            executor = self._executor(stop)
-            executor.run(self.runs)
-            return executor.stopped
-        if estimate.seconds is None:
-            estimate = self._measure(stop) or estimate
-        groups = self._groups()
-        self._show_groups(groups, estimate)
+        groups = [(self.runs, ())]
+        if self.options.order == "verdicts":
+            if estimate.seconds is None:
+                estimate = self._measure(stop) or estimate
+            groups = self._groups()
+            self._show_groups(groups, estimate, FIRST_GROUPS)
+        executor = self._executor(stop)
         for runs, _ in groups:
-            executor = self._executor(stop)
-            executor.run(runs)
-            if executor.stopped:
-                return True
-        return False
+            if not executor.stopped:
+                executor.run(runs)
+        return executor.stopped
 
     def _executor(self, stop):
         from rkd.experiments.execute import Executor
@@ -279,15 +282,14 @@ class _Sweep:
         print(f"a step of the first gang ({len(members)} in lock-step) takes {1000 * seconds:.3g} ms")
         return self._time_left()
 
-    def _show_groups(self, groups, estimate) -> None:
+    def _show_groups(self, groups, estimate, most: int | None = None) -> None:
         """Print the groups: rank, number of runs, claims decided, minutes, the latter two also in all so far."""
         from rkd.cli.status import describe
-        from rkd.judge import load_claims
         from rkd.judge.order import can_be_decided
 
         print("rank  runs  claims  in all  minutes   in all")
         decided, minutes = 0, 0.0
-        for rank, (runs, claims) in enumerate(groups, 1):
+        for rank, (runs, claims) in enumerate(groups[:most], 1):
             each = [estimate.each.get(run.id) for run in runs]
             took = math.nan if None in each else sum(each) / 60
             decided, minutes = decided + len(claims), minutes + took
@@ -295,7 +297,9 @@ class _Sweep:
             words = list(dict.fromkeys(describe(run).partition(", seed")[0] for run in runs))
             listed = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
             print(f"{rank:4}{len(runs):6}{len(claims):8}{decided:8}{time}  {listed}")
-        wanted = [claim for claim in load_claims(check=False) if claim.id in self.needs]
+        if most is not None and len(groups) > most:
+            print(f"and {len(groups) - most} more groups; --dry-run lists them")
+        wanted = [claim for claim in self.claims if claim.id in self.needs]
         undecided = sum(not can_be_decided(claim, self.selectors) for claim in wanted)
         if undecided:
             print(

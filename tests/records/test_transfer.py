@@ -20,7 +20,7 @@ from rkd.cli.export import size
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.execute import Executor
 from rkd.records import Record, Store, transfer
-from rkd.records.transfer import collecting, exporting, rules
+from rkd.records.transfer import collecting, exporting, keeping, rules
 from rkd.training import checkpoint
 
 STUDENT = tiny_review(teacher_weights="best", epochs=1)
@@ -859,3 +859,36 @@ def test_a_limit_of_files_takes_records_first_then_weights_then_checkpoints(here
 def test_a_limit_below_two_files_is_refused(here, tmp_path):
     with pytest.raises(ConfigError, match="max_files is 1; an export has at least 2"):
         transfer.export(here, tmp_path / "parts", max_files=1)
+
+
+def test_an_export_is_kept_up_to_date_while_runs_are_trained(full, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(keeping, "LEAST_SECONDS", 0.02)
+    store, folder = Store(tmp_path / "r", tmp_path / "w"), tmp_path / "carry"
+    planned = [TEACHER, STUDENT, BEGUN]
+
+    def put(path):
+        (tmp_path / path.replace("records", "r").replace("work", "w")).parent.mkdir(
+            parents=True, exist_ok=True
+        )
+        shutil.copy(local(full, path), tmp_path / "copy")
+        os.replace(tmp_path / "copy", local(store, path))
+        deadline = time.monotonic() + 60
+        while path not in (found := [e.path for e in kept.last.files] if kept.last else []):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+
+    with transfer.KeptExport(store, folder, planned, 10 * PART, 8) as kept:
+        assert kept.last is None
+        put(f"work/{BEGUN.id}/checkpoint.pt")
+        put(f"records/{TEACHER.id}.json")
+    assert transfer.merge(Store(tmp_path / "r2", tmp_path / "w2"), folder)
+    # The next call carries on what is in the folder, and not what was here before either began.
+    shutil.copy(full.path(STUDENT.id), store.records)
+    with transfer.KeptExport(store, folder, planned, 10 * PART, 8) as kept:
+        pass
+    assert {e.run for e in kept.last.files} == {BEGUN.id, TEACHER.id}
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").touch()
+    with pytest.raises(RecordError, match="holds something that is no part of an export"):
+        transfer.KeptExport(store, tmp_path / "own", planned, PART, None)

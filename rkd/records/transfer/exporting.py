@@ -74,10 +74,7 @@ def export(
         RecordError: the folder holds something else, or cannot be written; there is nothing to export; another process
             is exporting to the folder.
     """
-    if max_part < 1:
-        raise ConfigError(f"max_part is {max_part}; a part needs at least 1 byte")
-    if max_files is not None and max_files < 2:
-        raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
+    check(folder, max_part, max_files)
     chosen, left_out = runs_here(store)
     chosen = [run for run in chosen if runs is None or run in runs]
     if not chosen:
@@ -90,7 +87,6 @@ def export(
     # What comes back from some machines is counted in files: there parts are not written where they are to lie.
     desk = folder if max_files is None else store.work / _STAGING
     try:
-        _check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(desk):
             manifest = _write(folder, desk, files, max_part)
@@ -144,8 +140,19 @@ def _write(folder: Path, desk: Path, files: Iterable[tuple[str, str, bytes]], ma
     return manifest
 
 
-def _check_folder(folder: Path) -> None:
-    """RecordError if the folder of an export holds anything else."""
+def check(folder: Path, max_part: int, max_files: int | None) -> None:
+    """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
+    if max_part < 1:
+        raise ConfigError(f"max_part is {max_part}; a part needs at least 1 byte")
+    if max_files is not None and max_files < 2:
+        raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
+    try:
+        _check_contents(folder)
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def _check_contents(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rkd.errors import RecordError
 from rkd.records.store import Store
-from rkd.records.transfer.exporting import Exported, export
+from rkd.records.transfer.exporting import Exported, check, export
 from rkd.records.transfer.manifest import MANIFEST, Manifest
 from rkd.training import RunConfig
 
@@ -35,12 +35,14 @@ class KeptExport:
         last: the latest export; None before there is something to export.
 
     Raises:
-        RecordError: the export that is in the folder is damaged; when the block ends: the last export failed.
+        ConfigError: max_part or max_files is too small.
+        RecordError: the folder holds something else, or a damaged export; when the block ends: the last export failed.
     """
 
     def __init__(
         self, store: Store, folder: Path, planned: Sequence[RunConfig], max_part: int, max_files: int | None
     ) -> None:
+        check(folder, max_part, max_files)
         self._store, self._folder, self._planned = store, folder, planned
         self._limits = {"max_part": max_part, "max_files": max_files}
         there = Manifest.read(folder).files if (folder / MANIFEST).exists() else ()
