@@ -23,7 +23,7 @@ from rkd.training.learner import Learner, build_network
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-2, "fp16": 0.2, "bf16": 0.5}
 # What would make a check long: stages of many epochs, many negatives; and a warm-up would leave a loss out.
 _SHORT = {"init_epochs": 1, "negatives": 16, "warmup_epochs": 0}
-_IMAGES, _BATCH = 40, 24  # a whole batch and a short one
+_IMAGES, _BATCH = 20, 12  # a whole batch and a short one
 _EPOCHS = 2  # the second repeats what the first has captured
 
 
@@ -97,33 +97,35 @@ def check_device(
     numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
     rows: list[Checked] = []
     broken: dict[str, str] = {}
-    plain: dict[tuple[str, str], _Trained] = {}
+    wrong: dict[tuple[str, str], _Trained] = {}  # with what they come to alone and plainly
+
+    def told(row: Checked) -> Checked:
+        rows.append(row)
+        say(row)
+        return row
+
     for case in [(name, number) for name in names for number in numbers]:
         try:
-            plain[case] = _train(case, (0,), device, Engine(graph=False))
+            alone = _train(case, (0,), device, Engine(graph=False))
         except Exception as error:  # whatever a device or a library may raise: the others go on
             broken[case[0]] = _first_line(error)
-    left = [case for case in plain if case[0] not in broken]
-    for candidate in _ways(way, device):
-        way = candidate
-        if candidate.gang == 1 and not candidate.engine.captures(device):
-            break  # the plain way
-        tried = [_compare(case, plain[case], device, candidate) for case in left]
-        for row in tried:
-            say(row)
-        rows += tried
-        left = [case for case, row in zip(left, tried, strict=True) if row.fault]
-        if not left:
+        else:
+            if told(_compare(case, alone, device, way)).fault:
+                wrong[case] = alone
+    for plainer in _plainer(way, device) if wrong else ():
+        way = plainer
+        if way.gang == 1:
+            break  # that is the plain way
+        wrong = {c: alone for c, alone in wrong.items() if told(_compare(c, alone, device, way)).fault}
+        if not wrong:
             break
     return Findings(tuple(rows), way, broken)
 
 
-def _ways(first: Way, device: torch.device) -> Sequence[Way]:
-    """The first choice, then ever plainer ones."""
-    if not first.engine.captures(device):
-        return [first, Way(first.engine, 1)]
+def _plainer(first: Way, device: torch.device) -> Sequence[Way]:
+    """What to try after the first choice."""
     eager = dataclasses.replace(first.engine, graph=False)
-    return [first, Way(eager, first.gang), Way(eager, 1)]
+    return [*([Way(eager, first.gang)] if first.engine.captures(device) else []), Way(eager, 1)]
 
 
 @dataclass(frozen=True)

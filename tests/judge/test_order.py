@@ -129,7 +129,8 @@ def test_the_first_column_of_table_1_comes_first_and_what_is_recorded_is_not_pla
     folder = store.folder(learners[0].id)
     folder.mkdir(parents=True)
     (folder / "best.pt").touch()
-    assert planned(claims, selectors, store) == later
+    after = planned(claims, selectors, store)
+    assert [set(group.claims) for group, _ in after] == [set(group.claims) for group, _ in later]
 
 
 @pytest.mark.slow
