@@ -20,6 +20,7 @@ COMMANDS = {
     "book": "execute chapters and build the HTML book",
     "status": "list recorded, running and missing runs of a profile",
     "export": "write records, checkpoints and weights as numbered parts, to be merged elsewhere",
+    "pack": "write all that training needs on a machine without network, as pieces of a tar file",
     "import": "merge what export wrote into the results here",
     "evaluate": "measure a recorded run's weights, or a checkpoint file, again",
     "convert": "merge a reparameterised student into its deploy form, and measure both",
@@ -40,6 +41,7 @@ EPILOG = """examples:
   rkd status --profile paper
   rkd export --out parts --profile paper      carry finished and unfinished runs to another machine ...
   rkd import parts --profile paper            ... and merge them there
+  rkd pack --out pack --profile paper         all that a GPU machine without network needs to train
   rkd models wrn_40_2
   rkd check-method crd+kd                     can its steps be captured as a CUDA graph? asked without one
   rkd claims --table "Table 3"

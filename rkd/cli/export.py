@@ -13,10 +13,11 @@ EPILOG = """examples:
   rkd export --out ~/carry --profile paper
   rkd export --out parts --max-part 900kB --profile mini --chapters table3,table4
   rkd export --out parts --results own/results --all-weights
+  rkd export --out parts --profile paper --max-files 8    where no more come back: records first, then weights
   rkd export --teachers --profile paper
 
 The folder given to --out holds nothing but an export; one that is there is replaced. Exit status: 0 done, 1 some file
-here is damaged and was left out, 2 wrong call."""
+here was left out (damaged, or there was no room for it), 2 wrong call."""
 
 DEFAULT_PART = "15MB"
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -29,10 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teachers", action="store_true",
         help="write the finished teachers, in half precision, to the folder teachers/ beside the records",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-part", metavar="SIZE",
-        help=f"most bytes of one part: 900kB, 15MB, 1GiB (default {DEFAULT_PART})",
-    )  # fmt: skip
+    add_limits(parser)
     parser.add_argument(
         "--all-weights", action="store_true", help="weights of every run, not of teachers alone"
     )
@@ -43,11 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What an export is limited to."""
+    parser.add_argument(
+        "--max-part", metavar="SIZE",
+        help=f"most bytes of one part: 900kB, 15MB, 1GiB (default {DEFAULT_PART})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-files", type=int, metavar="N",
+        help="most files, manifest included; what does not fit is named (default: no limit)",
+    )  # fmt: skip
+
+
 def call(options: argparse.Namespace) -> int:
     if (options.out is None) != options.teachers:
         raise ConfigError("name either --out DIR, for the parts, or --teachers, not both and not neither")
     if options.teachers:
-        for name in ("max_part", "all_weights"):
+        for name in ("max_part", "max_files", "all_weights"):
             if getattr(options, name):
                 raise ConfigError(f"--{name.replace('_', '-')} goes with --out, not with --teachers")
         return _write_teachers(options)
@@ -92,18 +102,26 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
         planned=planned,
         max_part=max_part,
         all_weights=options.all_weights,
+        max_files=options.max_files,
     )
+    show(done)
+    if done.without_weights:
+        print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
+    print(f"from {store.records}")
+    print(f"{len(done.parts)} parts in {options.out}; merge them elsewhere with: rkd import {options.out}")
+    return 1 if done.left_out or done.no_room else 0
+
+
+def show(done) -> None:
+    """Print what an export holds, and what it does not."""
     print(f"{'':11}{'files':>8}{'bytes':>16}")
     for kind, name in PLURALS.items():
         sizes = [entry.size for entry in done.files if entry.kind == kind]
         print(f"{name:11}{len(sizes):>8}{sum(sizes):>16,}")
     for path, why in done.left_out.items():
         print(f"left out {path}: {why}")
-    if done.without_weights:
-        print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
-    print(f"from {store.records}")
-    print(f"{len(done.parts)} parts in {options.out}; merge them elsewhere with: rkd import {options.out}")
-    return 1 if done.left_out else 0
+    for path in done.no_room:
+        print(f"left out {path}: no room for it")
 
 
 def _in_any_arithmetic(planned) -> set[str]:

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-import torch
-
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.execute import pick_device
-from rkd.experiments.settings import Settings, resolve
-from rkd.experiments.settle import settle_all
-from rkd.experiments.workspace import store_of
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import Settings
 from rkd.training.config import RunConfig
 
 
@@ -25,20 +21,11 @@ def plan(
     the device of the settings, be it here or not. And the settings of the first (where records and data lie)."""
     if not chapters:
         raise ConfigError("no chapter was named")
-    settings = {name: resolve(name, {**given, "profile": profile}) for name in chapters}
-    first = settings[chapters[0]]
-    store, device = store_of(first), _device(first.device)
-    runs = {
-        name: settle_all(
-            (run for line in get_chapter(name).lines(settings[name]) for run in line.runs), store, device
-        )
-        for name in chapters
-    }
-    return first, runs
+    return plan_of(Selectors(profile, given, settled=True), chapters)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        return pick_device(name)
-    except ConfigError:  # what is recorded can be listed on a machine without it
-        return torch.device("cuda" if name.startswith("cuda") else "cpu")
+def plan_of(selectors: Selectors, chapters: list[str]) -> tuple[Settings, dict[str, list[RunConfig]]]:
+    """The same, of lines that may have been built already."""
+    found = {name: selectors.chapter(name) for name in chapters}
+    runs = {name: [run for line in lines.values() for run in line.runs] for name, (_, lines) in found.items()}
+    return found[chapters[0]][0], runs

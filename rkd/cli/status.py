@@ -55,8 +55,8 @@ def state_of(store, run) -> str:
     return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
 
 
-def time_left(runs, settings, store, gang: int = 8):
-    """The estimate for what is left of `runs` on the device the settings choose."""
+def time_left(runs, settings, store, gang: int = 8, measured=()):
+    """The estimate for what is left of `runs` on the device the settings choose, by records or measured samples."""
     from rkd.experiments.estimate import estimate
     from rkd.experiments.execute import pick_device
     from rkd.experiments.workspace import data_root
@@ -73,6 +73,7 @@ def time_left(runs, settings, store, gang: int = 8):
         gang=gang,
         compiled=settings.compile,
         data_root=data_root(settings),
+        measured=measured,
     )
 
 

@@ -42,6 +42,11 @@ class _Cifar(Reader):
     def is_there(self, config: "DataConfig", root: Path) -> bool:
         return not self._missing(root)
 
+    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
+        kind = self._kind()
+        names = [f"{kind.base_folder}/{file}" for file, _ in _files(kind)]
+        return {name: root / name for name in names}
+
     def _kind(self) -> type:
         from torchvision import datasets  # takes a second to import: not before CIFAR is wanted
 

@@ -59,6 +59,9 @@ class Npz(Reader):
     def is_there(self, config: "DataConfig", root: Path) -> bool:
         return any(place.is_file() for place in _places(config.name, root))
 
+    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
+        return {config.name: find(config.name, root)}
+
 
 def find(name: str, root: Path) -> Path:
     """Where an npz file lies: `name` from the working directory, else from the data folder."""

@@ -53,6 +53,10 @@ class Reader(ABC):
         """Whether `open` needs no download; by default it needs none."""
         return True
 
+    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
+        """The files it reads, by the path they have, or could have, below `root`; by default it reads none."""
+        return {}
+
 
 _READERS: dict[str, Reader] = {}
 NPZ = ".npz"  # the key of the reader of all names that end so

@@ -1,9 +1,11 @@
 """How long the runs that are left will take: their multiply-adds, over the rate that recorded runs reached here."""
 
 import functools
+import hashlib
+import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rkd import models
+import rkd
+from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
@@ -19,6 +22,7 @@ from rkd.experiments.budget import in_words
 from rkd.experiments.execute import gangs, required
 from rkd.experiments.gang import weights_file
 from rkd.experiments.settle import settle_all
+from rkd.files import replacing, sha256
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.records import Record, Store
 from rkd.training import RunConfig, checkpoint
@@ -27,6 +31,9 @@ from rkd.training import RunConfig, checkpoint
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
+# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
+# of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
+LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
 # A method may compare the images of a batch with one another.
 DRY_IMAGES = 8
 
@@ -180,13 +187,14 @@ def work(config: RunConfig, data: Sizes) -> Work:
     return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def method_macs(
     student: str, teacher: str, method: str, options: Any, classes: int = 100, pixels: int = 32
 ) -> int:
     """Multiply-adds of a method's own modules for one image, counted in a dry pass over a few zero images.
 
-    Every convolution and matrix product counts, also those called as functions.
+    Every convolution and matrix product counts, also those called as functions. Counts are kept in the build folder:
+    those of the paper profile take minutes.
 
     Args:
         student, teacher: names of networks.
@@ -195,6 +203,31 @@ def method_macs(
         classes: number of classes.
         pixels: height and width of an image.
     """
+    told = json.dumps([student, teacher, method, repr(options), classes, pixels, _methods_hash()])
+    name = hashlib.sha256(told.encode()).hexdigest()[:16]
+    kept = counts_file()
+    counts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if name not in counts:
+        counts[name] = _counted(student, teacher, method, options, classes, pixels)
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps(counts, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+    return counts[name]
+
+
+def counts_file() -> Path:
+    """Where `method_macs` keeps its counts."""
+    return paths.build() / "multiply_adds.json"
+
+
+@functools.cache
+def _methods_hash() -> str:
+    """Of the code that decides what a method computes."""
+    root = Path(rkd.__file__).parent
+    files = sorted(path for part in ("methods", "models", "review") for path in (root / part).rglob("*.py"))
+    return hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
+
+
+def _counted(student: str, teacher: str, method: str, options: Any, classes: int, pixels: int) -> int:
     ours, theirs = _network(student, classes), _network(teacher, classes)
     module = untrained_method(ours, theirs, student, method, options, classes, pixels).eval()
     labels = torch.arange(DRY_IMAGES) % classes
@@ -239,22 +272,31 @@ def _forward(network: str, classes: int, pixels: int) -> int:
     return models.macs(_network(network, classes), pixels)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _network(name: str, classes: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         return models.build(name, classes).eval()
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """The rate one run reached, in multiply-adds per second."""
+class Sample:
+    """The rate one run reached, in multiply-adds per second.
+
+    Attributes:
+        config: the run.
+        gang: runs it was trained with, itself included.
+        arithmetic: name of it.
+        compiled: whether its steps were compiled.
+        rate: its own share of the work over its share of the time.
+        ended: when, as records tell it; "" for a run that goes on.
+    """
 
     config: RunConfig
     gang: int
     arithmetic: str
     compiled: bool
     rate: float
-    ended: str
+    ended: str = ""
 
     def likeness(self, config: RunConfig, gang: int, compiled: bool) -> tuple[int, bool]:
         """How much a run is like this one: 3 the same networks in equal company, 2 the same networks, 1 both with a
@@ -275,13 +317,14 @@ def estimate(
     gang: int = 8,
     compiled: bool = False,
     data_root: Path | str = "data",
+    measured: Sequence[Sample] = (),
 ) -> Estimate:
     """How long it takes to train what is left of `runs`, their teachers included, in one process.
 
     Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
     among those most like the run (the same networks in a gang of the same size before the same networks before any).
-    Where no record tells, the runs begun do, wherever they were begun. Loading data and saving come on top; so does,
-    on a shared machine, whatever the others take.
+    Where no record tells, a step that was measured here does, else the runs begun, wherever they were begun. Loading
+    data and saving come on top; so does, on a shared machine, whatever the others take.
 
     Args:
         runs: wanted; settled first.
@@ -294,6 +337,7 @@ def estimate(
             records do not tell how many, so that here it counts as one, on both sides of the division.)
         compiled: whether steps will be compiled.
         data_root: folder of the data sets.
+        measured: rates of steps timed by this process.
 
     Raises:
         RecordError: a checkpoint is damaged.
@@ -305,21 +349,23 @@ def estimate(
     records, unreadable = _records(store)
     here = [r for r in records if _ran_here(r, device_name, threads)]
     positions = {run.id: begun(store, run.id) for run in left}
-    if not here and not any(positions.values()):
+    if not (here or measured or any(positions.values())):
         return Estimate(None, len(left), unknown, "the first run has been trained on this machine")
     try:
         data = {_set(run): sizes(run.data, data_root) for run in left}
     except DataError as error:
         return Estimate(None, len(left), unknown, f"the data set is here: {error}")
-    company = {run.id: len(group) for group in lockstep(left, gang, device) for run in group}
+    company = _company(left, gang, device)
     need = {run.id: work(run, data[_set(run)]) for run in left}
     used = {run.id: run.precision for run in left}
     basis = f"the rates of runs recorded on {device_name}"
     samples = [_recorded(r, work(r.config, data[_set(r.config)])) for r in here if _set(r.config) in data]
+    if not samples and measured:
+        basis, samples = "the step measured here", list(measured)
     if not samples:
         basis = "the rates of the runs begun"
         samples = [
-            _Sample(run, company[run.id], used[run.id], compiled, done / positions[run.id].seconds, "")
+            Sample(run, company[run.id], used[run.id], compiled, done / positions[run.id].seconds, "")
             for run in left
             if positions[run.id] and positions[run.id].seconds > 0
             for done in [need[run.id].done(positions[run.id], company[run.id])]
@@ -338,6 +384,48 @@ def estimate(
     if unreadable:
         basis += f"; {unreadable} unreadable records left aside"
     return Estimate(sum(each.values()), len(left), each, basis)
+
+
+def costs(
+    left: Sequence[RunConfig], store: Store, *, device: str, gang: int, data_root: Path | str
+) -> dict[str, float]:
+    """By run id, what runs cost by comparison, whatever the rate: multiply-adds left, small networks rounded up.
+
+    Args:
+        left: see `unfinished`.
+        store, device, gang, data_root: as of `estimate`.
+
+    Raises:
+        DataError: a data set is not here.
+        RecordError: a checkpoint is damaged.
+    """
+    data = {_set(run): sizes(run.data, data_root) for run in left}
+    company = _company(left, gang, device)
+    found = {}
+    for run in left:
+        need = work(run, data[_set(run)])
+        need = replace(need, image=max(need.image, LEAST_IMAGE))
+        found[run.id] = need.left(run, begun(store, run.id), company[run.id])
+    return found
+
+
+def measured_sample(
+    config: RunConfig, gang: int, step_seconds: float, *, device: str, compiled: bool, data_root: Path | str
+) -> Sample:
+    """The rate of a run in a gang of so many whose steps, of a whole batch each, take so long together."""
+    need = work(config, sizes(config.data, data_root))
+    return Sample(
+        config,
+        gang,
+        config.precision,
+        compiled,
+        need.training(config.batch_size, gang) / (step_seconds / gang),
+    )
+
+
+def _company(left: Sequence[RunConfig], gang: int, device: str) -> dict[str, int]:
+    """Size of the gang each run will be in."""
+    return {run.id: len(group) for group in lockstep(left, gang, device) for run in group}
 
 
 def _records(store: Store) -> tuple[list[Record], int]:
@@ -365,10 +453,10 @@ def _networks(config: RunConfig) -> tuple[str, str | None, str | None]:
     return config.network, config.teacher.name if config.teacher else None, config.method
 
 
-def _recorded(record: Record, need: Work) -> _Sample:
+def _recorded(record: Record, need: Work) -> Sample:
     cost = record.cost
     done = need.training(record.result["epochs"] * record.provenance["train_images"], cost["gang"])
-    return _Sample(
+    return Sample(
         record.config,
         cost["gang"],
         record.config.precision,
@@ -378,6 +466,6 @@ def _recorded(record: Record, need: Work) -> _Sample:
     )
 
 
-def _rate(samples: Sequence[_Sample]) -> float:
+def _rate(samples: Sequence[Sample]) -> float:
     latest = sorted(samples, key=lambda sample: sample.ended)[-LATEST:]
     return statistics.median(sample.rate for sample in latest)

@@ -26,6 +26,7 @@ from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.settle import settle
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
+from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
 from rkd.training.capture import out_of_memory
 from rkd.training.probe import linear_probe
@@ -171,6 +172,7 @@ class Executor:
         if on_missing == "train" and snapshots is not None:
             missing = [config for config in wanted if not self._ended(config, snapshots=snapshots)]
         if missing and on_missing == "train":
+            code_state()  # a commit that cannot be read is told before anything is trained
             for config in missing:
                 datasets.check(config.data, self.data_root)
             for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:

@@ -40,7 +40,7 @@ from rkd.training.loop import scored_networks
 from rkd.training.threads import Threads
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
-SAVE_WITHIN_EPOCH = 300.0  # seconds; epochs on a CPU are long
+SAVE_WITHIN_EPOCH = 30.0  # seconds at least; epochs may be long, and machines go away
 
 
 @functools.lru_cache(maxsize=2)
@@ -237,7 +237,7 @@ class Gang:
 
     def _batch_ended(self, epoch: int, done: int, total: int) -> None:
         self.around.progress.batch(epoch, done, total)
-        if time.monotonic() - self._saved > SAVE_WITHIN_EPOCH:
+        if time.monotonic() - self._saved > max(SAVE_WITHIN_EPOCH, self._save_seconds / SAVING_SHARE):
             self._save()
 
     def _epoch_ended(self, learner: Learner) -> None:

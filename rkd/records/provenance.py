@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,12 +13,22 @@ import torch
 import torchvision
 
 import rkd
+from rkd.errors import ConfigError
+
+COMMIT_FILE = ".commit"  # what `rkd pack` puts beside the package in place of .git
+COMMIT_VARIABLE = "RKD_COMMIT"
 
 
 @functools.cache
 def code_state() -> dict[str, object]:
-    """Commit of the checkout rkd runs from, whether it has local changes, and a hash of those to rkd/ itself.
-    Outside a checkout the commit is None."""
+    """Commit of the checkout rkd runs from, and a hash of local changes to rkd/, if there are any.
+
+    Where there is no checkout, what $RKD_COMMIT says, else the file .commit beside the package, which `rkd pack`
+    writes: see `read_commit`. Without either the commit is None.
+
+    Raises:
+        ConfigError: the variable or the file is malformed.
+    """
     root = Path(rkd.__file__).parent.parent
 
     def git(*arguments: str) -> str | None:
@@ -31,10 +42,33 @@ def code_state() -> dict[str, object]:
 
     commit = git("rev-parse", "HEAD")
     if commit is None or not (root / ".git").exists():
-        return {"rkd": rkd.__version__, "commit": None, "changed": None}
+        return {"rkd": rkd.__version__, **_told_commit(root)}
     difference = git("diff", "HEAD", "--", "rkd") or ""
     changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None
     return {"rkd": rkd.__version__, "commit": commit.strip(), "changed": changed}
+
+
+def _told_commit(root: Path) -> dict[str, str | None]:
+    if told := os.environ.get(COMMIT_VARIABLE):
+        return read_commit(told, f"${COMMIT_VARIABLE}")
+    if (root / COMMIT_FILE).exists():
+        return read_commit((root / COMMIT_FILE).read_text(encoding="utf-8").strip(), str(root / COMMIT_FILE))
+    return {"commit": None, "changed": None}
+
+
+def read_commit(text: str, where: str) -> dict[str, str | None]:
+    """Commit and hash of local changes from "COMMIT" or "COMMIT+CHANGED".
+
+    Raises:
+        ConfigError: of another form; the sentence names `where` it stands.
+    """
+    match = re.fullmatch(r"([0-9a-f]{40})(?:\+([0-9a-f]{12}))?", text)
+    if match is None:
+        raise ConfigError(
+            f"{where} is {text!r}; it must be a commit of 40 hexadecimal digits, "
+            "with + and the 12 of its local changes where there are some"
+        )
+    return {"commit": match[1], "changed": match[2]}
 
 
 def machine_state(device: torch.device) -> dict[str, object]:

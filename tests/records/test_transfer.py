@@ -20,7 +20,7 @@ from rkd.cli.export import size
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.execute import Executor
 from rkd.records import Record, Store, transfer
-from rkd.records.transfer import collecting, exporting, rules
+from rkd.records.transfer import collecting, exporting, keeping, rules
 from rkd.training import checkpoint
 
 STUDENT = tiny_review(teacher_weights="best", epochs=1)
@@ -825,3 +825,70 @@ def test_maps_of_a_run_under_way_follow_its_checkpoint(tmp_path):
     from rkd.experiments.snapshots import load_snapshots
 
     assert load_snapshots(here, run.id).epochs == (1, 2, 3)
+
+
+# --- where only so many files come back -------------------------------------------------------------------------------
+
+
+def sizes_of(folder):
+    return {path.name: path.stat().st_size for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_a_limit_of_files_takes_records_first_then_weights_then_checkpoints(here, tmp_path):
+    parts = tmp_path / "limited"
+    whole = transfer.export(here, tmp_path / "whole", planned=[STUDENT, BEGUN])
+    sizes = {kind: sum(e.size for e in whole.files if e.kind == kind) for kind in ("record", "weights")}
+    begun = next(e for e in whole.files if e.kind == "checkpoint")
+    for room, missing in (
+        (sizes["record"], 3),
+        (sum(sizes.values()), 1),
+        (sum(sizes.values()) + begun.size, 0),
+    ):
+        done = transfer.export(here, parts, planned=[STUDENT, BEGUN], max_part=-(-room // 2), max_files=3)
+        assert set(sizes_of(parts)) == {"manifest.json", *(part.name for part in done.parts)}
+        assert len(sizes_of(parts)) <= 3 and max(p.size for p in done.parts) <= -(-room // 2)
+        assert len(done.no_room) == missing and (not missing or begun.path in done.no_room)
+        assert {e.path for e in whole.files} == {e.path for e in done.files} | set(done.no_room)
+        empty = Store(tmp_path / str(missing) / "records", tmp_path / str(missing) / "work")
+        assert {o.state for o in transfer.merge(empty, parts)} == {"added"}
+    kinds = [e.kind for e in done.files]
+    assert kinds == sorted(kinds, key=["record", "weights", "checkpoint"].index)
+    assert not list(parts.glob(".*")), "no lock, no temporary file: they would count"
+
+
+def test_a_limit_below_two_files_is_refused(here, tmp_path):
+    with pytest.raises(ConfigError, match="max_files is 1; an export has at least 2"):
+        transfer.export(here, tmp_path / "parts", max_files=1)
+
+
+def test_an_export_is_kept_up_to_date_while_runs_are_trained(full, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(keeping, "LEAST_SECONDS", 0.02)
+    store, folder = Store(tmp_path / "r", tmp_path / "w"), tmp_path / "carry"
+    planned = [TEACHER, STUDENT, BEGUN]
+
+    def put(path):
+        (tmp_path / path.replace("records", "r").replace("work", "w")).parent.mkdir(
+            parents=True, exist_ok=True
+        )
+        shutil.copy(local(full, path), tmp_path / "copy")
+        os.replace(tmp_path / "copy", local(store, path))
+        deadline = time.monotonic() + 60
+        while path not in (found := [e.path for e in kept.last.files] if kept.last else []):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+
+    with transfer.KeptExport(store, folder, planned, 10 * PART, 8) as kept:
+        assert kept.last is None
+        put(f"work/{BEGUN.id}/checkpoint.pt")
+        put(f"records/{TEACHER.id}.json")
+    assert transfer.merge(Store(tmp_path / "r2", tmp_path / "w2"), folder)
+    # The next call carries on what is in the folder, and not what was here before either began.
+    shutil.copy(full.path(STUDENT.id), store.records)
+    with transfer.KeptExport(store, folder, planned, 10 * PART, 8) as kept:
+        pass
+    assert {e.run for e in kept.last.files} == {BEGUN.id, TEACHER.id}
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").touch()
+    with pytest.raises(RecordError, match="holds something that is no part of an export"):
+        transfer.KeptExport(store, tmp_path / "own", planned, PART, None)

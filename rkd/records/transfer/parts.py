@@ -26,6 +26,11 @@ class PartWriter:
     def add(self, run: str, path: str, data: bytes) -> Entry:
         """Append a file."""
         entry = Entry(path, places(run)[path], run, len(data), hashlib.sha256(data).hexdigest(), self._offset)
+        self.write(data)
+        return entry
+
+    def write(self, data: bytes) -> int:
+        """Append bytes, as any file takes them."""
         self._offset += len(data)
         rest = memoryview(data)
         while len(rest):
@@ -37,7 +42,7 @@ class PartWriter:
             rest = rest[len(taken) :]
             if self._written == self._size:
                 self._end_part()
-        return entry
+        return len(data)
 
     def close(self) -> tuple[Part, ...]:
         """End the last part; returns all."""

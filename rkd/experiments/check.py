@@ -1,0 +1,252 @@
+"""Whether a device computes what it should: every method a few steps, in the fast way and in the plain one."""
+
+import dataclasses
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rkd.data import DataConfig
+from rkd.experiments.gang import Gang, Surroundings
+from rkd.methods import get_method
+from rkd.records import Record, Store
+from rkd.training import Engine, RunConfig, SGDConfig, TeacherConfig, arithmetic, checkpoint
+from rkd.training.learner import Learner, build_network
+
+# Largest difference of two ways after the few steps, relative to all that the steps changed: rounding alone stays well
+# below, even in networks as untrained as these. A wrong step is off by about 1.
+TOLERANCE = {"fp64": 1e-6, "fp32": 1e-2, "fp16": 0.2, "bf16": 0.5}
+# What would make a check long: stages of many epochs, many negatives; and a warm-up would leave a loss out.
+_SHORT = {"init_epochs": 1, "negatives": 16, "warmup_epochs": 0}
+_IMAGES, _BATCH = 20, 12  # a whole batch and a short one
+_EPOCHS = 2  # the second repeats what the first has captured
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One method in one arithmetic.
+
+    Attributes:
+        method: its name; "" for no teacher.
+        arithmetic: name of it.
+        difference: of the weights, relative to what the steps changed; NaN where they could not be compared.
+        plain_ms, fast_ms: milliseconds per step of one run by itself, and of two seeds in lock-step the fast way.
+        fault: what is wrong; "" for nothing.
+    """
+
+    method: str
+    arithmetic: str
+    difference: float
+    plain_ms: float
+    fast_ms: float
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to train on a device: `engine`, and at most `gang` runs in lock-step."""
+
+    engine: Engine
+    gang: int
+
+    def words(self, device: torch.device) -> str:
+        steps = "one CUDA graph a step" if self.engine.captures(device) else "steps launched kernel by kernel"
+        return f"{steps}, at most {self.gang} run{'s' if self.gang > 1 else ''} in lock-step"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        rows: of the way first tried, then those of methods that had to be tried again.
+        way: the fastest in which every method that can be trained at all is right.
+        broken: methods that cannot be trained here, with the reason.
+    """
+
+    rows: tuple[Checked, ...]
+    way: Way
+    broken: dict[str, str]
+
+
+def check_device(
+    device: torch.device,
+    methods: Iterable[str | None],
+    precision: str,
+    way: Way,
+    say: Callable[[Checked], None],
+) -> Findings:
+    """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
+    the way it is meant to be done; in fp64 and in the runs' own arithmetic.
+
+    Where that differs, steps are no longer captured; where it differs still, runs are trained one at a time.
+
+    Args:
+        device: the one to be used.
+        methods: of the runs; sums are checked by their parts; None: no teacher.
+        precision: of the runs.
+        way: first choice.
+        say: told each row.
+    """
+    names = sorted({part for method in methods for part in (method or "").split("+")})
+    numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
+    rows: list[Checked] = []
+    broken: dict[str, str] = {}
+    wrong: dict[tuple[str, str], _Trained] = {}  # with what they come to alone and plainly
+
+    def told(row: Checked) -> Checked:
+        rows.append(row)
+        say(row)
+        return row
+
+    for case in [(name, number) for name in names for number in numbers]:
+        try:
+            alone = _train(case, (0,), device, Engine(graph=False))
+        except Exception as error:  # whatever a device or a library may raise: the others go on
+            broken[case[0]] = _first_line(error)
+        else:
+            if told(_compare(case, alone, device, way)).fault:
+                wrong[case] = alone
+    for plainer in _plainer(way, device) if wrong else ():
+        way = plainer
+        if way.gang == 1:
+            break  # that is the plain way
+        wrong = {c: alone for c, alone in wrong.items() if told(_compare(c, alone, device, way)).fault}
+        if not wrong:
+            break
+    return Findings(tuple(rows), way, broken)
+
+
+def _plainer(first: Way, device: torch.device) -> Sequence[Way]:
+    """What to try after the first choice."""
+    eager = dataclasses.replace(first.engine, graph=False)
+    return [*([Way(eager, first.gang)] if first.engine.captures(device) else []), Way(eager, 1)]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What came out of a training: flat weights of the first seed before and after, milliseconds per step, whether
+    the steps were captured."""
+
+    before: torch.Tensor
+    after: torch.Tensor
+    ms: float
+    captured: bool
+
+
+def _compare(case: tuple[str, str], plain: _Trained, device: torch.device, way: Way) -> Checked:
+    try:
+        fast = _train(case, (0, 1) if way.gang > 1 else (0,), device, way.engine)
+    except Exception as error:
+        return Checked(*case, math.nan, plain.ms, math.nan, _first_line(error))
+    # A run that diverges must do so both ways.
+    apart = torch.where(plain.after.isnan() & fast.after.isnan(), 0.0, fast.after - plain.after)
+    difference = (apart.norm() / (plain.after - plain.before).nan_to_num().norm()).item()
+    fault = ""
+    if not difference <= TOLERANCE[case[1]]:
+        fault = "another result"
+    elif way.engine.captures(device) and not fast.captured:
+        fault = "not captured"
+    return Checked(*case, difference, plain.ms, fast.ms, fault)
+
+
+def _train(case: tuple[str, str], seeds: Collection[int], device: torch.device, engine: Engine) -> _Trained:
+    """Some seeds of a method, in lock-step, as any gang is trained."""
+    configs = [_config(*case, seed) for seed in seeds]
+    clock = _Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "records", Path(folder) / "work")
+        for config in configs:
+            store.folder(config.id).mkdir(parents=True)
+        around = Surroundings(store, Path(folder), device, engine, clock, {}, lambda needed: False)
+        Gang(configs, around).train()
+        record: Record = store.load(configs[0].id)
+        last = checkpoint.load(store.folder(configs[0].id) / "last.pt")
+    before = build_network(configs[0], 100).state_dict()
+    names = [name for name, tensor in before.items() if tensor.is_floating_point()]
+    flat = [
+        torch.cat([state[name].double().flatten() for name in names]) for state in (before, last["student"])
+    ]
+    return _Trained(*flat, clock.ms(len(configs)), record.cost["graph"])
+
+
+def _config(method: str, precision: str, seed: int) -> RunConfig:
+    """A run of a few steps."""
+    data = DataConfig("embedded", "embedded", train_images=_IMAGES, test_images=20)
+    plain = RunConfig(
+        network="resnet8", data=data, epochs=_EPOCHS, batch_size=_BATCH, precision=precision, seed=seed,
+        optimiser=SGDConfig(lr=0.01, decay_epochs=(1,), decay_when="before"),
+    )  # fmt: skip
+    if not method:
+        return plain
+    options = get_method(method).options
+    short = {f.name: _SHORT[f.name] for f in dataclasses.fields(options) if f.name in _SHORT}
+    teacher = TeacherConfig(
+        run=dataclasses.replace(plain, network="resnet14", seed=0), weights="random", batch_norm="batch"
+    )
+    return dataclasses.replace(plain, method=method, options=options(**short), teacher=teacher)
+
+
+class _Clock:
+    """A progress that shows nothing and reads the time of the last epoch's steps."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {}
+
+    def begin(self, title: str, epochs: int, images: int) -> None:
+        pass
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        pass
+
+    def epoch(self, learner: Learner) -> None:
+        self._seconds.setdefault(learner.config.id, []).append(learner.seconds)
+
+    def end(self) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def ms(self, company: int) -> float:
+        """Milliseconds of one step of the gang, in the last epoch, where nothing is captured any more."""
+        seconds = next(iter(self._seconds.values()))
+        return 1000 * company * (seconds[-1] - seconds[-2]) / math.ceil(_IMAGES / _BATCH)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+class Pace:
+    """A `stop` that asks another one, and ends training itself once it has timed enough steps.
+
+    Args:
+        stop: asked as well.
+        steps: questions to wait for, the first half of them untimed: a GPU is then as far behind as it gets.
+        seconds: after which fewer will do, if there are some.
+    """
+
+    def __init__(self, stop: Callable[[float], bool], steps: int = 120, seconds: float = 15.0) -> None:
+        self._stop, self._steps, self._limit = stop, steps, seconds
+        self._asked: list[float] = []
+        self.enough = False
+
+    def __call__(self, needed: float) -> bool:
+        self._asked.append(time.perf_counter())
+        count, passed = len(self._asked), self._asked[-1] - self._asked[0]
+        self.enough = count > self._steps or (count > 8 and passed > self._limit)
+        return self._stop(needed) or self.enough
+
+    def step_seconds(self) -> float | None:
+        """Median time from one question to the next; None where too few were asked to tell."""
+        if len(self._asked) < 4:
+            return None
+        late = self._asked[len(self._asked) // 2 :]
+        gaps = sorted(b - a for a, b in itertools.pairwise(late))
+        return gaps[len(gaps) // 2]

@@ -1,0 +1,228 @@
+"""A pack, unpacked elsewhere, trains there with nothing but the package's own dependencies, is killed, and goes on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+from rkd.cli import main
+from rkd.cli.pack import CHECKSUMS
+from rkd.records import Store, transfer
+from rkd.records.provenance import code_state
+
+CHAPTER = "table5"
+# What a machine with a GPU may lack: all that pyproject.toml names beyond the dependencies of the package itself.
+EXTRAS = {
+    "IPython", "ipywidgets", "ipykernel", "itables", "jupyter_book", "matplotlib", "myst_nb", "nbclient", "nbformat",
+    "papermill", "plotly", "pytest", "scipy", "seaborn", "selenium", "sklearn", "sphinx", "statsmodels", "tensorboard",
+}  # fmt: skip
+# A checkpoint after every batch, so that kills meet runs at all stages.
+ALONE = f"""
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        found = name.partition(".")[0] in {sorted(EXTRAS)!r}
+        return None if found else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+from rkd.experiments import gang
+from rkd.records.transfer import keeping
+gang.SAVE_WITHIN_EPOCH, gang.SAVING_SHARE = 0.0, 1e9
+keeping.LOOK_SECONDS = keeping.LEAST_SECONDS = 0.05
+from rkd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+SMALL = ("-s", "teacher=resnet8", "-s", "student=resnet8", "-s", "train_images=100", "-s", "test_images=50")
+SMALL += (
+    "-s",
+    "batch_size=25",
+    "-s",
+    "epochs=2",
+    "-s",
+    "seeds=[0]",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed") / "pack"
+    arguments = [
+        "pack",
+        "--out",
+        str(folder),
+        "--profile",
+        "smoke",
+        "--chapters",
+        CHAPTER,
+        "--max-part",
+        "400kB",
+    ]
+    assert main(arguments) == 0
+    return folder
+
+
+def unpack(pack, place):
+    place.mkdir()
+    checked = subprocess.run(["sha256sum", "--quiet", "-c", CHECKSUMS], cwd=pack, check=False)
+    assert checked.returncode == 0
+    subprocess.run(f"cat {pack}/part-* | tar -x -C {place}", shell=True, check=True)
+    return place
+
+
+def sweep(place, *more):
+    """Start a sweep in an unpacked folder, with that alone on the path."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RKD_", "PYTHON"))}
+    environment |= {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+    call = [
+        "sweep",
+        "params/smoke.yaml",
+        "--chapters",
+        CHAPTER,
+        "--out",
+        "carry",
+        "--max-files",
+        "8",
+        *SMALL,
+        *more,
+    ]
+    with open(place / "output", "a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", ALONE, *call], cwd=place, env=environment, stdout=output, stderr=output
+        )
+
+
+def outcomes(store):
+    """Records without cost and provenance."""
+    bodies = {run: json.loads(store.path(run).read_text("utf-8")) for run in store.ids()}
+    return {
+        run: {k: v for k, v in body.items() if k not in ("cost", "provenance")}
+        for run, body in bodies.items()
+    }
+
+
+def store_in(place):
+    return Store(place / "_build" / "smoke" / "records", place / "_build" / "smoke" / "work")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pack, tmp_path_factory):
+    """What a sweep that nothing disturbs leaves, checked, measured and exported."""
+    place = unpack(pack, tmp_path_factory.mktemp("undisturbed") / "there")
+    assert sweep(place, "--order", "verdicts", "--check").wait(900) == 0, (place / "output").read_text()
+    return place
+
+
+def test_extras_are_all_that_may_be_missing():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    core = {name.partition(">")[0].lower() for name in project["dependencies"]}
+    assert not core & {name.lower() for name in EXTRAS}
+
+
+def test_the_same_content_gives_the_same_bytes_and_damage_is_named(pack, tmp_path, capsys):
+    again = tmp_path / "again"
+    arguments = [
+        "pack",
+        "--out",
+        str(again),
+        "--profile",
+        "smoke",
+        "--chapters",
+        CHAPTER,
+        "--max-part",
+        "400kB",
+    ]
+    assert main(arguments) == 0 and main(arguments) == 0, "a pack may replace one"
+    files = {path.name: path.read_bytes() for path in pack.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in again.iterdir()} and len(files) > 3
+    assert all(len(data) <= 400_000 for data in files.values())
+    victim = sorted(again.glob("part-*"))[1]
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    checked = subprocess.run(
+        ["sha256sum", "--quiet", "-c", CHECKSUMS], cwd=again, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 1 and f"{victim.name}: FAILED" in checked.stdout
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("mine")
+    assert main([*arguments[:2], str(tmp_path / "own"), *arguments[3:]]) == 2
+    assert "holds something that is no part of a pack (thesis.txt)" in capsys.readouterr().err
+
+
+def test_an_unpacked_copy_trains_and_its_export_comes_home(undisturbed, tmp_path):
+    text, store = (undisturbed / "output").read_text(), store_in(undisturbed)
+    assert "no teacher    fp64" in text and "reviewkd      fp64" in text and "nothing to capture here" in text
+    assert "4 runs are recorded" in text and len(store.ids()) == 4
+    made = [store.load(run).provenance for run in store.ids()]
+    code = code_state()
+    assert {(p["commit"], p["changed"]) for p in made} == {(code["commit"], code["changed"])}
+    carry = undisturbed / "carry"
+    assert len(list(carry.iterdir())) <= 8
+    home = Store(tmp_path / "records", tmp_path / "work")
+    assert {outcome.state for outcome in transfer.merge(home, carry)} == {"added"}
+    assert outcomes(home) == outcomes(store)
+    (teacher,) = [run for run in store.ids() if store.load(run).config.teacher is None]
+    assert (home.folder(teacher) / "best.pt").exists(), "students will be trained here"
+
+
+def killed_and_resumed(pack, place, kills, seed):
+    """Kill a sweep so many times at random moments, and let it end; all that was recorded is exported at any time."""
+    draw, told = random.Random(seed), []
+    unpack(pack, place)
+    store, carry = store_in(place), place / "carry"
+    for _ in range(kills):
+        process, seen = sweep(place), times(store)
+        while times(store) == seen and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        ended = process.wait(60)
+        told.append((ended, len(store.ids())))
+        if (carry / "manifest.json").exists():
+            there = Store(place / f"got{len(told)}" / "r", place / f"got{len(told)}" / "w")
+            assert {outcome.state for outcome in transfer.merge(there, carry)} == {"added"}, (
+                "old or new, but whole"
+            )
+    assert sweep(place).wait(900) == 0, (place / "output").read_text()
+    return store, told
+
+
+def times(store):
+    return (
+        [path.stat().st_mtime_ns for path in sorted(store.work.glob("*/checkpoint.pt"))]
+        if store.work.exists()
+        else []
+    )
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_leaves_the_records_of_an_undisturbed_one(pack, undisturbed, tmp_path):
+    store, told = killed_and_resumed(pack, tmp_path / "killed", kills=2, seed=1)
+    assert any(status == -signal.SIGKILL for status, _ in told)
+    assert outcomes(store) == outcomes(store_in(undisturbed))
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--claims", "table1-*"], "--claims goes with --order verdicts"),
+        (["--max-files", "8"], "--max-files goes with --out DIR"),
+        (["--order", "verdicts", "--claims", "table9-*"], "unknown claim 'table9-*'"),
+    ],
+)
+def test_wrong_calls_get_one_sentence(more, sentence, capsys):
+    assert main(["sweep", "params/smoke.yaml", "--chapters", CHAPTER, "--dry-run", *more]) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""The check of a device: what it compares, what it notices, and what it then does without."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from rkd.experiments import check as check_module
+from rkd.experiments import gang
+from rkd.experiments.check import Pace, Way, check_device
+from rkd.training import Engine, Learner
+
+CPU = torch.device("cpu")
+_SPEC = importlib.util.spec_from_file_location(
+    "engine_tests", Path(__file__).parents[1] / "training" / "test_engine.py"
+)
+engine_tests = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(engine_tests)
+traced = engine_tests.traced
+
+
+@pytest.fixture
+def capturing(monkeypatch):
+    """A CPU that captures steps: recordings of their operations stand in for CUDA graphs."""
+    monkeypatch.setattr(Engine, "check", lambda self, device: None)
+    monkeypatch.setattr(gang, "cuda_graph", traced)
+    return Way(Engine(graph=True), 8)
+
+
+def check(methods, way, precision="fp32"):
+    told = []
+    found = check_device(CPU, methods, precision, way, told.append)
+    assert list(found.rows) == told
+    return found
+
+
+def faults(found):
+    return {(row.method, row.arithmetic): row.fault for row in found.rows}
+
+
+def test_two_seeds_in_captured_lock_step_equal_one_alone(capturing):
+    found = check([None, "kd+sp"], capturing)
+    assert found.way == capturing and not found.broken
+    names = {(name, number) for name in ("", "kd", "sp") for number in ("fp64", "fp32")}
+    assert faults(found) == dict.fromkeys(names, ""), "sums are checked by their parts"
+    assert all(row.difference <= 1e-6 for row in found.rows if row.arithmetic == "fp64")
+    assert all(row.plain_ms > 0 and row.fast_ms > 0 for row in found.rows)
+
+
+def test_without_capture_the_company_alone_is_checked():
+    way = Way(Engine(), 8)
+    found = check([None], way)
+    assert found.way == way and faults(found) == {("", "fp64"): "", ("", "fp32"): ""}
+
+
+def test_a_capture_that_forgets_a_tensor_is_noticed_and_done_without(capturing, monkeypatch):
+    """As if trial steps before the capture left their traces."""
+
+    def forgetful(body, changed):
+        body()
+        return body
+
+    monkeypatch.setattr(gang, "cuda_graph", forgetful)
+    found = check([None], capturing)
+    assert [row.fault for row in found.rows] == ["another result"] * 2 + [""] * 2
+    assert found.way == Way(Engine(graph=False), 8)
+
+
+def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch):
+    def failing(body, changed):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gang, "cuda_graph", failing)
+    found = check([None], capturing)
+    assert [row.fault for row in found.rows] == ["not captured"] * 2 + [""] * 2
+    assert found.way == Way(Engine(graph=False), 8)
+
+
+def test_company_that_changes_a_result_is_done_without(monkeypatch):
+    """As if the second run of a gang wrote into the first."""
+    step, first = Learner.step, []
+
+    def leaking(self, *batch):
+        step(self, *batch)
+        if self.config.seed == 0:
+            first[:] = [self]
+        elif first:
+            with torch.no_grad():
+                first[0].parameters[0].add_(0.1)
+
+    monkeypatch.setattr(Learner, "step", leaking)
+    found = check([None], Way(Engine(), 8))
+    assert {row.fault for row in found.rows} == {"another result"}
+    assert found.way == Way(Engine(graph=False), 1)
+
+
+def test_a_method_that_cannot_be_trained_is_named_and_the_others_go_on(monkeypatch):
+    plain = check_module._config
+
+    def broken(method, precision, seed):
+        config = plain(method, precision, seed)
+        return dataclasses.replace(config, network="resnet8" if not method else "no_such_network")
+
+    monkeypatch.setattr(check_module, "_config", broken)
+    found = check([None, "kd"], Way(Engine(), 8))
+    assert list(found.broken) == ["kd"] and "no_such_network" in found.broken["kd"]
+    assert {row.method for row in found.rows} == {""}
+
+
+def test_pace_ends_training_after_enough_steps_and_tells_the_median(monkeypatch):
+    now = iter([0.0, 5.0, 5.1, 5.2, 5.3, 5.4, 9.0, 9.1, 9.2, 9.3, 9.4])
+    monkeypatch.setattr(check_module.time, "perf_counter", lambda: next(now))
+    pace = Pace(lambda needed: False, steps=10)
+    assert pace.step_seconds() is None
+    assert [pace(0.0) for _ in range(11)] == [False] * 10 + [True] and pace.enough
+    assert pace.step_seconds() == pytest.approx(0.1)
+    assert Pace(lambda needed: True)(0.0), "the other one is asked too"
