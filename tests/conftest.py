@@ -15,10 +15,12 @@ import pytest
 import torch
 from browser import chromium
 from filelock import FileLock
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import DataConfig, FrozenTeacher, Learner, RunConfig, SGDConfig, TeacherConfig, arithmetic
+from rkd.training.capture import captured
 from rkd.training.learner import build_method, build_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +68,25 @@ def make(config, compile=False):
         teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
     student = student.to(numbers.master, memory_format=torch.channels_last)
     return Learner(config, student, method, compile), teacher
+
+
+def traced(body):
+    """A stand-in for a CUDA graph: every operation of one step, recorded with the very tensors it used. What the step
+    reads from the host is frozen into the recording; a read back from a tensor to the host is an error."""
+
+    def recorded():
+        body()
+        return ()
+
+    graph = make_fx(recorded)()
+    operations = {str(node.target) for node in graph.graph.nodes}
+    assert not [name for name in operations if "local_scalar" in name or name == "aten.nonzero.default"]
+    return torch.no_grad()(graph)  # the backward pass is in the recording
+
+
+def stand_in(body, changed, moving):
+    """A capture with all its trial steps."""
+    return captured(body, changed, moving, traced)
 
 
 @pytest.fixture

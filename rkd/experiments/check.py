@@ -98,6 +98,7 @@ def check_device(
     rows: list[Checked] = []
     broken: dict[str, str] = {}
     wrong: dict[tuple[str, str], _Trained] = {}  # with what they come to alone and plainly
+    captures = way.engine.captures(device)  # asked now: one capture that fails ends them all
 
     def told(row: Checked) -> Checked:
         rows.append(row)
@@ -110,22 +111,22 @@ def check_device(
         except Exception as error:  # whatever a device or a library may raise: the others go on
             broken[case[0]] = _first_line(error)
         else:
-            if told(_compare(case, alone, device, way)).fault:
+            if told(_compare(case, alone, device, way, captures)).fault:
                 wrong[case] = alone
-    for plainer in _plainer(way, device) if wrong else ():
+    for plainer in _plainer(way, captures) if wrong else ():
         way = plainer
         if way.gang == 1:
             break  # that is the plain way
-        wrong = {c: alone for c, alone in wrong.items() if told(_compare(c, alone, device, way)).fault}
+        wrong = {c: alone for c, alone in wrong.items() if told(_compare(c, alone, device, way, False)).fault}
         if not wrong:
             break
     return Findings(tuple(rows), way, broken)
 
 
-def _plainer(first: Way, device: torch.device) -> Sequence[Way]:
+def _plainer(first: Way, captures: bool) -> Sequence[Way]:
     """What to try after the first choice."""
     eager = dataclasses.replace(first.engine, graph=False)
-    return [*([Way(eager, first.gang)] if first.engine.captures(device) else []), Way(eager, 1)]
+    return [*([Way(eager, first.gang)] if captures else []), Way(eager, 1)]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ class _Trained:
     captured: bool
 
 
-def _compare(case: tuple[str, str], plain: _Trained, device: torch.device, way: Way) -> Checked:
+def _compare(
+    case: tuple[str, str], plain: _Trained, device: torch.device, way: Way, captures: bool
+) -> Checked:
     try:
         fast = _train(case, (0, 1) if way.gang > 1 else (0,), device, way.engine)
     except Exception as error:
@@ -150,7 +153,7 @@ def _compare(case: tuple[str, str], plain: _Trained, device: torch.device, way: 
     fault = ""
     if not difference <= TOLERANCE[case[1]]:
         fault = "another result"
-    elif way.engine.captures(device) and not fast.captured:
+    elif captures and not fast.captured:
         fault = "not captured"
     return Checked(*case, difference, plain.ms, fast.ms, fault)
 

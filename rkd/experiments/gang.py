@@ -131,7 +131,7 @@ class Surroundings:
     progress: Progress
     labels: dict[str, str]
     stop: Callable[[float], bool]
-    threads: Threads
+    threads: Threads | None = None
     snapshots: SnapshotTaker | None = None
 
 

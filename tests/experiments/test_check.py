@@ -1,32 +1,25 @@
 """The check of a device: what it compares, what it notices, and what it then does without."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import stand_in
 
 from rkd.experiments import check as check_module
-from rkd.experiments import gang
 from rkd.experiments.check import Pace, Way, check_device
-from rkd.training import Engine, Learner
+from rkd.training import Engine, Learner, capture
 
 CPU = torch.device("cpu")
-_SPEC = importlib.util.spec_from_file_location(
-    "engine_tests", Path(__file__).parents[1] / "training" / "test_engine.py"
-)
-engine_tests = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(engine_tests)
-traced = engine_tests.traced
 
 
 @pytest.fixture
 def capturing(monkeypatch):
     """A CPU that captures steps: recordings of their operations stand in for CUDA graphs."""
     monkeypatch.setattr(Engine, "check", lambda self, device: None)
-    monkeypatch.setattr(gang, "cuda_graph", traced)
-    return Way(Engine(graph=True), 8)
+    monkeypatch.setattr(Engine, "captures", lambda self, device: self.graph is not False)
+    monkeypatch.setattr(capture, "cuda_graph", stand_in)
+    return Way(Engine(), 8)
 
 
 def check(methods, way, precision="fp32"):
@@ -58,23 +51,23 @@ def test_without_capture_the_company_alone_is_checked():
 def test_a_capture_that_forgets_a_tensor_is_noticed_and_done_without(capturing, monkeypatch):
     """As if trial steps before the capture left their traces."""
 
-    def forgetful(body, changed):
+    def forgetful(body, changed, moving):
         position = changed[0].clone()
         body()
         changed[0].copy_(position)
         return body
 
-    monkeypatch.setattr(gang, "cuda_graph", forgetful)
+    monkeypatch.setattr(capture, "cuda_graph", forgetful)
     found = check([None], capturing)
     assert [row.fault for row in found.rows] == ["another result"] * 2 + [""] * 2
     assert found.way == Way(Engine(graph=False), 8)
 
 
 def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch):
-    def failing(body, changed):
-        raise RuntimeError("operation not permitted when stream is capturing")
+    def failing(body, changed, moving):
+        raise capture.CaptureError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(gang, "cuda_graph", failing)
+    monkeypatch.setattr(capture, "cuda_graph", failing)
     found = check([None], capturing)
     assert [row.fault for row in found.rows] == ["not captured"] * 2 + [""] * 2
     assert found.way == Way(Engine(graph=False), 8)
@@ -112,7 +105,7 @@ def test_a_method_that_cannot_be_trained_is_named_and_the_others_go_on(monkeypat
 
 
 def test_pace_ends_training_after_enough_steps_and_tells_the_median(monkeypatch):
-    now = iter([0.0, 5.0, 5.1, 5.2, 5.3, 5.4, 9.0, 9.1, 9.2, 9.3, 9.4])
+    now = iter([0.0, 5.0, 5.1, 5.2, 5.3, 5.4, 9.0, 9.1, 9.2, 9.3, 9.4, 9.5])
     monkeypatch.setattr(check_module.time, "perf_counter", lambda: next(now))
     pace = Pace(lambda needed: False, steps=10)
     assert pace.step_seconds() is None

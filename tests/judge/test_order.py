@@ -4,10 +4,10 @@ import itertools
 import random
 
 import pytest
-from evidence import PAPER, record
+from evidence import record
 
 from rkd.experiments.estimate import costs, unfinished
-from rkd.judge import load_claims
+from rkd.judge import Selectors, load_claims
 from rkd.judge.order import _densest, can_be_decided, lacking, ranked
 
 
@@ -92,7 +92,8 @@ def test_a_shared_teacher_is_paid_once_and_what_it_opens_comes_first():
 
 @pytest.fixture(scope="module")
 def selectors():
-    return PAPER
+    """Runs as they would be trained here, which is what a sweep plans."""
+    return Selectors("paper", settled=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import make, tiny_data, tiny_plain, tiny_review
-from torch.fx.experimental.proxy_tensor import make_fx
+from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
 
 from rkd import data
 from rkd.bench.conventional import PlainReviewKD, plain_hcl
@@ -16,7 +15,6 @@ from rkd.experiments.execute import Executor, gangs
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import Engine, Learner, RunConfig, arithmetic, checkpoint, train
-from rkd.training.capture import captured
 from rkd.training.learner import build_network
 
 FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
@@ -80,25 +78,6 @@ def test_one_step_equals_the_plain_float64_step(precision, batch_norm):
     learner.stepped(24)
     learner.end_epoch()
     assert learner.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
-
-
-def traced(body):
-    """A stand-in for a CUDA graph: every operation of one step, recorded with the very tensors it used. What the step
-    reads from the host is frozen into the recording; a read back from a tensor to the host is an error."""
-
-    def recorded():
-        body()
-        return ()
-
-    graph = make_fx(recorded)()
-    operations = {str(node.target) for node in graph.graph.nodes}
-    assert not [name for name in operations if "local_scalar" in name or name == "aten.nonzero.default"]
-    return torch.no_grad()(graph)  # the backward pass is in the recording
-
-
-def stand_in(body, changed, moving):
-    """A capture with all its trial steps."""
-    return captured(body, changed, moving, traced)
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp16"])
