@@ -18,19 +18,25 @@ class WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         ctx.save_for_backward(x, y, z)
-        return (x * z[:, :1]).addcmul_(y, z[:, 1:])
+        product = x * z[:, :1]
+        return torch.addcmul(product, y, z[:, 1:], out=_reused(product))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, y, z = ctx.saved_tensors
         product = g * x
-        # A compiler finds memory itself, and does not take `out` in a graph where it is laid out channels-last.
-        reused = None if torch.compiler.is_compiling() else product
         dz = [product.sum(1, keepdim=True)]
-        dz.append(torch.mul(g, y, out=reused).sum(1, keepdim=True))
-        dx = torch.mul(g, z[:, :1], out=reused)
+        dz.append(torch.mul(g, y, out=_reused(product)).sum(1, keepdim=True))
+        dx = torch.mul(g, z[:, :1], out=_reused(product))
         return dx, g * z[:, 1:], torch.cat(dz, dim=1)
+
+
+def _reused(product: Tensor) -> Tensor | None:
+    """Where the next result goes: over `product`; into memory of its own where a compiler, which plans memory itself,
+    traces. torch 2.11 leaves its graph at an `out` laid out channels-last, and a `forward` that works in place gets
+    wrong gradients from it."""
+    return None if torch.compiler.is_compiling() else product
 
 
 class PyramidMSE(torch.autograd.Function):

@@ -65,3 +65,18 @@ def test_attention_without_concatenation(size, residual_size):
         torch.autograd.grad(ours, wanted, g), torch.autograd.grad(literal, wanted, g), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_compiled_derivatives_are_the_written_ones(memory):
+    """As one graph, from maps that are results themselves: a compiler must take over forward and backward both."""
+
+    def loss(x, y, z):
+        fused = WeightedSum.apply(2 * x, 2 * y, z.sigmoid())
+        return PyramidMSE.apply(fused, y.detach(), [8, 4, 1], [1.0, 0.5, 0.25])
+
+    wanted = [drawn(2, c, 8, 8, seed=c).float().to(memory_format=memory).requires_grad_() for c in (4, 4, 2)]
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(*wanted), loss(*wanted))
+    ours, theirs = (torch.autograd.grad(f(*wanted), wanted) for f in (compiled, loss))
+    torch.testing.assert_close(ours, theirs)
