@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch.utils.flop_counter import FlopCounterMode
 
 import rkd
@@ -205,13 +206,19 @@ def method_macs(
     """
     told = json.dumps([student, teacher, method, repr(options), classes, pixels, _methods_hash()])
     name = hashlib.sha256(told.encode()).hexdigest()[:16]
-    kept = counts_file()
-    counts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    counts = _kept_counts()
     if name not in counts:
-        counts[name] = _counted(student, teacher, method, options, classes, pixels)
-        with replacing(kept) as temporary:
+        found = _counted(student, teacher, method, options, classes, pixels)
+        counts_file().parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(counts_file().with_suffix(".lock")), replacing(counts_file()) as temporary:
+            counts = {**_kept_counts(), name: found}  # other processes count too
             temporary.write_text(json.dumps(counts, indent=0, sort_keys=True) + "\n", encoding="utf-8")
     return counts[name]
+
+
+def _kept_counts() -> dict[str, int]:
+    kept = counts_file()
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
 
 
 def counts_file() -> Path:

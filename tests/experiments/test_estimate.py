@@ -1,6 +1,8 @@
 """How long the rest takes: multiply-adds counted by hand, rates of made-up records, positions of unfinished runs."""
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -306,3 +308,43 @@ def test_gangs_in_the_order_of_the_executor():
         ["resnet20"],
         ["resnet8"],
     ]
+
+
+def test_counts_are_kept_for_later_processes_and_added_to_by_several(tmp_path, monkeypatch):
+    """Two threads count at once; what was kept is not counted again."""
+    monkeypatch.setattr(module.paths, "build", lambda: tmp_path)
+    module.method_macs.cache_clear()
+    counted = []
+
+    def count(student, *rest):
+        counted.append(student)
+        time.sleep(0.05)  # both are under way
+        return len(student)
+
+    monkeypatch.setattr(module, "_counted", count)
+    names = ["a" * n for n in range(1, 9)]
+    for _ in range(2):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda name: module.method_macs(name, "t", "kd", None), names))
+        assert found == list(range(1, 9))
+        module.method_macs.cache_clear()
+    assert sorted(counted) == names
+
+
+def test_a_measured_step_tells_the_rate_where_no_record_does(store):
+    """A step of two runs in lock-step took half a second: a quarter each for a batch of 64."""
+    run = tiny_plain(seed=3, precision="fp32")
+    sample = module.measured_sample(run, 2, 0.5, device="cpu", compiled=False, data_root="nowhere")
+    image = 3 * resnet_macs(8)
+    assert sample.rate == pytest.approx(64 * image / 0.25)
+    found = estimate([run], store, "machine A", measured=[sample])
+    left = run.epochs * (100 * image + 100 * resnet_macs(8))
+    assert found.seconds == pytest.approx(left / sample.rate) and found.basis == "the step measured here"
+
+
+def test_costs_are_multiply_adds_left_and_no_less_than_those_of_resnet20(store):
+    small, large = tiny_plain(network="resnet8"), tiny_plain(network="resnet56")
+    found = module.costs([small, large], store, device="cpu", gang=8, data_root="nowhere")
+    evaluation = 100 * resnet_macs(8)
+    assert found[small.id] == small.epochs * (100 * 3 * 41_000_000 + evaluation)
+    assert found[large.id] == large.epochs * 100 * 4 * resnet_macs(56)
