@@ -143,7 +143,9 @@ def test_trial_steps_leave_no_trace(case):
     resumed.load_state(learner.state())
     assert resumed.position == 24
     assert train([resumed], images, teacher, capture=capture)
-    assert len(tried) == 2 + 2 * len(config.stages) + (0 if config.stages else 1)
+    assert len(tried) == 3 + 2 * len(config.stages), (
+        "of each stage whole batches and a short one; and scoring"
+    )
     for name, value in state_of(plain).items():
         assert torch.equal(state_of(resumed)[name], value), name
     assert resumed.curves == plain.curves
