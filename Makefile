@@ -11,7 +11,7 @@ OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' 
 .PHONY: book test test-oldest lint pdf chromium clean help
 
 help:
-	@echo "make book [PROFILE=smoke|mini|paper]   execute every chapter, build _build/html"
+	@echo "make book [PROFILE=smoke|mini|short|paper]   execute every chapter, build _build/html"
 	@echo "make test                              install what the tests need, run the whole suite"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"

@@ -7,7 +7,7 @@ from typing import Any
 def add_profile(parser: argparse.ArgumentParser, default: str = "smoke") -> None:
     parser.add_argument(
         "--profile", default=default, metavar="NAME",
-        help=f"smoke, mini, paper, or the path of a YAML file like those in params/ (default {default})",
+        help=f"smoke, mini, short, paper, or the path of a YAML file like those in params/ (default {default})",
     )  # fmt: skip
 
 

@@ -111,10 +111,11 @@ def _data(runs, settings) -> dict[str, Path | bytes]:
 
 def _teachers(runs, store) -> dict[str, Path | bytes]:
     """Teacher files that the profile names, and committed teachers of the runs."""
+    from rkd.experiments.gang import check_teacher_file
     from rkd.records.teachers import teacher_file
 
     teachers = [run.teacher for run in runs if run.teacher is not None]
-    named = [Path(t.checkpoint) for t in teachers if t.run is None]
+    named = list(dict.fromkeys(check_teacher_file(t) for t in teachers if t.run is None))
     committed = [
         teacher_file(store, t.run.id, t.weights) for t in teachers if t.run and t.weights != "random"
     ]
