@@ -2,4 +2,5 @@ import sys
 
 from rkd.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a process started from here imports this module again
+    sys.exit(main())

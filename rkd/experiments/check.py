@@ -3,9 +3,12 @@
 import dataclasses
 import itertools
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Executor as Worker
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +59,8 @@ class Way:
 
     def words(self, device: torch.device) -> str:
         steps = "one CUDA graph a step" if self.engine.captures(device) else "steps launched kernel by kernel"
+        if self.engine.captures(device) and self.engine.eager:
+            steps += f" (kernel by kernel: {', '.join(name or 'no teacher' for name in sorted(self.engine.eager))})"
         return f"{steps}, at most {self.gang} run{'s' if self.gang > 1 else ''} in lock-step"
 
 
@@ -64,7 +69,7 @@ class Findings:
     """What a check found.
 
     Attributes:
-        rows: of the way first tried, then those of methods that had to be tried again.
+        rows: of the way first tried and, for methods that it does not suit, of the same without capture.
         way: the fastest in which every method that can be trained at all is right.
         broken: methods that cannot be trained here, with the reason.
     """
@@ -74,17 +79,43 @@ class Findings:
     broken: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Examined:
+    """What a check found of one method.
+
+    Attributes:
+        rows: as of `Findings`.
+        broken: why it cannot be trained; "" where it can.
+        captured: whether capturing its steps, where that was tried, gives what plain steps give.
+        in_company: whether two runs in lock-step do.
+        failed: a capture failed, and the process should do no more.
+    """
+
+    rows: tuple[Checked, ...] = ()
+    broken: str = ""
+    captured: bool = True
+    in_company: bool = True
+    failed: bool = False
+
+
+def child() -> Worker:
+    """A process of its own: what a failed capture or a dead context leaves behind ends with it."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
 def check_device(
     device: torch.device,
     methods: Iterable[str | None],
     precision: str,
     way: Way,
     say: Callable[[Checked], None],
+    worker: Callable[[], Worker] = child,
 ) -> Findings:
     """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
     the way it is meant to be done; in fp64 and in the runs' own arithmetic.
 
-    Where that differs, steps are no longer captured; where it differs still, runs are trained one at a time.
+    A method whose captured steps differ, or cannot be captured, is trained without capture; where two in lock-step
+    differ still, all runs are trained one at a time.
 
     Args:
         device: the one to be used.
@@ -92,41 +123,51 @@ def check_device(
         precision: of the runs.
         way: first choice.
         say: told each row.
+        worker: makes what a method is examined in; it is made anew after a failed capture, and when it dies.
     """
     names = sorted({part for method in methods for part in (method or "").split("+")})
     numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
+    found: dict[str, _Examined] = {}
+    place: Worker | None = None
+    for name in names:
+        place = place or worker()
+        try:
+            found[name] = place.submit(_examine, name, numbers, device, way).result()
+        except Exception as error:  # it died: a broken context takes its process along
+            found[name] = _Examined(broken=_first_line(error), failed=True)
+        for row in found[name].rows:
+            say(row)
+        if found[name].failed:
+            place.shutdown()
+            place = None
+    if place is not None:
+        place.shutdown()
+    eager = frozenset(name for name, one in found.items() if not one.captured)
+    company = all(one.in_company for one in found.values())
+    return Findings(
+        tuple(row for one in found.values() for row in one.rows),
+        Way(dataclasses.replace(way.engine, eager=eager), way.gang if company else 1),
+        {name: one.broken for name, one in found.items() if one.broken},
+    )
+
+
+def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> _Examined:
+    captures = way.engine.captures(device)
+    plain = Way(dataclasses.replace(way.engine, graph=False), way.gang)
     rows: list[Checked] = []
-    broken: dict[str, str] = {}
-    wrong: dict[tuple[str, str], _Trained] = {}  # with what they come to alone and plainly
-    captures = way.engine.captures(device)  # asked now: one capture that fails ends them all
-
-    def told(row: Checked) -> Checked:
-        rows.append(row)
-        say(row)
-        return row
-
-    for case in [(name, number) for name in names for number in numbers]:
+    captured = in_company = True
+    for number in numbers:
+        case = name, number
         try:
             alone = _train(case, (0,), device, Engine(graph=False))
         except Exception as error:  # whatever a device or a library may raise: the others go on
-            broken[case[0]] = _first_line(error)
-        else:
-            if told(_compare(case, alone, device, way, captures)).fault:
-                wrong[case] = alone
-    for plainer in _plainer(way, captures) if wrong else ():
-        way = plainer
-        if way.gang == 1:
-            break  # that is the plain way
-        wrong = {c: alone for c, alone in wrong.items() if told(_compare(c, alone, device, way, False)).fault}
-        if not wrong:
-            break
-    return Findings(tuple(rows), way, broken)
-
-
-def _plainer(first: Way, captures: bool) -> Sequence[Way]:
-    """What to try after the first choice."""
-    eager = dataclasses.replace(first.engine, graph=False)
-    return [*([Way(eager, first.gang)] if captures else []), Way(eager, 1)]
+            return _Examined(tuple(rows), _first_line(error), captured, in_company, failed=captures)
+        rows.append(_compare(case, alone, device, way, captures))
+        if rows[-1].fault and captures:
+            captured = False
+            rows.append(_compare(case, alone, device, plain, False))
+        in_company = in_company and not rows[-1].fault
+    return _Examined(tuple(rows), "", captured, in_company, failed=captures and not captured)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Gang:
                 self.learners[0].arithmetic,
                 around.engine.compile,
             )
-        self._captured = around.engine.captures(around.device)
+        self._captured = around.engine.captures(around.device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
         self._energy = EnergyShares(around.device)
 

@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,11 +24,13 @@ class Engine:
             students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
             step: seconds on a CPU, half a minute to two minutes on CUDA.
         graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
+        eager: methods whose steps are not captured all the same (see `experiments.check`).
         threads: that compute on a CPU; "auto" measures which number is quickest, see `training.threads`.
     """
 
     compile: bool = False
     graph: bool | None = None
+    eager: frozenset[str] = frozenset()
     threads: int | str = "auto"
 
     @classmethod
@@ -46,7 +48,7 @@ class Engine:
         name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
         if name not in ENGINES:
             raise unknown("engine", name, ENGINES)
-        return cls(compile, ENGINES[name], threads)
+        return cls(compile, ENGINES[name], threads=threads)
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
@@ -61,9 +63,13 @@ class Engine:
         if self.graph and device.type != "cuda":
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
 
-    def captures(self, device: torch.device) -> bool:
-        """Whether steps are captured on `device`; never again in a process in which that has failed."""
-        return device.type == "cuda" and self.graph is not False and capture.failure() is None
+    def captures(self, device: torch.device, methods: Iterable[str | None] = ()) -> bool:
+        """Whether steps, of runs by these methods, are captured on `device`; never again in a process in which that has
+        failed."""
+        held_back = self.eager & {part for method in methods for part in (method or "").split("+")}
+        return (
+            device.type == "cuda" and self.graph is not False and not held_back and capture.failure() is None
+        )
 
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a gang takes beyond a step, for those short of time."""

@@ -1,6 +1,9 @@
 """The check of a device: what it compares, what it notices, and what it then does without."""
 
 import dataclasses
+from concurrent.futures import Executor as Worker
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -17,14 +20,34 @@ CPU = torch.device("cpu")
 def capturing(monkeypatch):
     """A CPU that captures steps: recordings of their operations stand in for CUDA graphs."""
     monkeypatch.setattr(Engine, "check", lambda self, device: None)
-    monkeypatch.setattr(Engine, "captures", lambda self, device: self.graph is not False)
+    monkeypatch.setattr(
+        Engine,
+        "captures",
+        lambda self, device, methods=(): (
+            self.graph is not False and not self.eager & {m or "" for m in methods}
+        ),
+    )
     monkeypatch.setattr(capture, "cuda_graph", stand_in)
     return Way(Engine(), 8)
 
 
-def check(methods, way, precision="fp32"):
+class Here(Worker):
+    """Does everything in this process, where stand-ins are known; counts how often it was made."""
+
+    made = 0
+
+    def __init__(self):
+        Here.made += 1
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def check(methods, way, precision="fp32", worker=Here):
     told = []
-    found = check_device(CPU, methods, precision, way, told.append)
+    found = check_device(CPU, methods, precision, way, told.append, worker)
     assert list(found.rows) == told
     return found
 
@@ -60,8 +83,8 @@ def test_a_capture_that_forgets_a_tensor_is_noticed_and_done_without(capturing, 
 
     monkeypatch.setattr(capture, "cuda_graph", forgetful)
     found = check([None], capturing)
-    assert [row.fault for row in found.rows] == ["another result"] * 2 + [""] * 2
-    assert found.way == Way(Engine(graph=False), 8)
+    assert [row.fault for row in found.rows] == ["another result", ""] * 2
+    assert found.way == Way(Engine(eager=frozenset({""})), 8)
 
 
 def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch):
@@ -69,9 +92,30 @@ def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch
         raise capture.CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(capture, "cuda_graph", failing)
-    found = check([None], capturing)
-    assert [row.fault for row in found.rows] == ["not captured"] * 2 + [""] * 2
-    assert found.way == Way(Engine(graph=False), 8)
+    Here.made = 0
+    found = check([None, "kd"], capturing)
+    assert [row.fault for row in found.rows] == ["not captured", ""] * 4
+    assert found.way == Way(Engine(eager=frozenset({"", "kd"})), 8)
+    assert Here.made == 2, "a process in which a capture has failed does no more"
+
+
+def test_a_process_that_dies_takes_one_method_along(capturing):
+    class Dying(Here):
+        def submit(self, function, name, *rest):
+            if name == "kd":
+                raise BrokenProcessPool("terminated abruptly")
+            return super().submit(function, name, *rest)
+
+    Here.made = 0
+    found = check([None, "kd", "sp"], Way(Engine(graph=False), 8), worker=Dying)
+    assert list(found.broken) == ["kd"] and "terminated" in found.broken["kd"] and Here.made == 2
+    assert {row.method for row in found.rows} == {"", "sp"}
+
+
+@pytest.mark.slow
+def test_the_check_runs_in_a_process_of_its_own():
+    found = check([None], Way(Engine(), 8), worker=check_module.child)
+    assert faults(found) == {("", "fp64"): "", ("", "fp32"): ""} and not found.broken
 
 
 def test_company_that_changes_a_result_is_done_without(monkeypatch):
@@ -89,7 +133,7 @@ def test_company_that_changes_a_result_is_done_without(monkeypatch):
     monkeypatch.setattr(Learner, "step", leaking)
     found = check([None], Way(Engine(), 8))
     assert {row.fault for row in found.rows} == {"another result"}
-    assert found.way == Way(Engine(graph=False), 1)
+    assert found.way == Way(Engine(), 1)
 
 
 def test_a_method_that_cannot_be_trained_is_named_and_the_others_go_on(monkeypatch):

@@ -289,6 +289,8 @@ def test_engines_by_name(monkeypatch):
     monkeypatch.delenv("RKD_ENGINE", raising=False)
     cuda = torch.device("cuda")
     assert Engine.named(None).captures(cuda) and Engine.named("graph").captures(cuda)
+    held_back = Engine(eager=frozenset({"kd"}))
+    assert held_back.captures(cuda, ["crd", None]) and not held_back.captures(cuda, ["crd+kd"])
     assert not Engine.named("eager").captures(cuda) and not Engine.named("auto").captures(torch.device("cpu"))
     monkeypatch.setenv("RKD_ENGINE", "eager")
     assert not Engine.named(None).captures(cuda) and Engine.named("graph").captures(cuda)
