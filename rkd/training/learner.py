@@ -90,8 +90,8 @@ def method_losses(
 def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
     """`student_taps` or `method_losses` as one graph, which every learner of one make shares: networks and methods are
     arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
-    make, and so is the batch's size."""
-    return torch.compile(part, fullgraph=True, dynamic=False)
+    make, and so is the batch's size. A method of one's own that cannot be one graph runs in pieces."""
+    return torch.compile(part, dynamic=False)
 
 
 PARTS = (student_taps, method_losses)  # of the losses of one batch, one after the other

@@ -34,7 +34,7 @@ def graphs():
 
     def counted(part, **options):
         counters[part.__name__] = CompileCounterWithBackend("aot_eager")
-        return compile(part, backend=counters[part.__name__], **options)
+        return compile(part, backend=counters[part.__name__], fullgraph=True, **options)
 
     with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=256):
         patch.setattr(torch, "compile", counted)
