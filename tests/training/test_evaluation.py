@@ -1,0 +1,173 @@
+"""Scoring: of several networks at once, in the run's arithmetic after every epoch and in full for the record."""
+
+import pytest
+import torch
+from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
+
+from rkd import data, models
+from rkd.experiments.execute import Executor
+from rkd.methods.negatives import Contrasts
+from rkd.training import accuracy, arithmetic, checkpoint, train
+from rkd.training import evaluation as evaluation_module
+from rkd.training.evaluation import Scores
+from rkd.training.learner import FP16_LOSS_SCALE
+from rkd.training.probe import linear_probe
+
+CPU = torch.device("cpu")
+
+
+def pair():
+    torch.manual_seed(0)
+    return [models.build("resnet8"), models.build("resnet14").eval()]
+
+
+@pytest.mark.parametrize("capture", [None, stand_in])
+def test_scores_are_accuracies(capture, monkeypatch):
+    """Several networks, held-out images, a last batch that is short; each network left in its mode."""
+    monkeypatch.setattr(evaluation_module, "usual_batch", lambda device: 48)
+    images = data.load(tiny_data(train_images=100, test_images=110, holdout=20))
+    networks = pair()
+    scores = Scores(networks, images, arithmetic("fp32", CPU), capture)
+    for _ in range(2):
+        found = scores()
+        for network, parts in zip(networks, found, strict=True):
+            for part, value in parts.items():
+                x, y = getattr(images, f"{part}_x"), getattr(images, f"{part}_y")
+                assert value == accuracy(network, x, y, images.mean, images.std)
+        assert [list(parts) for parts in found] == [["holdout", "test"]] * 2
+        assert [network.training for network in networks] == [True, False]
+        with torch.no_grad():
+            networks[0].fc.weight.neg_()  # a captured score must see new weights
+
+
+def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, silent, tmp_path):
+    config = tiny_review(precision="bf16", data=tiny_data(train_images=100, test_images=300))
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert record.provenance["scored"] == {"curves": "bf16", "result": "fp32"}
+    images = data.load(config.data)
+    for which in ("last", "best"):
+        network = models.build(config.network)
+        network.load_state_dict(checkpoint.load(store.folder(config.id) / f"{which}.pt")["student"])
+        network = network.to(memory_format=torch.channels_last)
+        full = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+        assert record.accuracy(which) == pytest.approx(full, rel=1e-5)
+        epoch = {"last": -1, "best": record.result["best_epoch"]}[which]
+        (low,) = Scores([network], images, arithmetic("bf16", CPU))()
+        assert record.curves["test_accuracy"][epoch] == pytest.approx(low["test"], rel=1e-5)
+    plain = tiny_plain(epochs=1)
+    record = Executor(store, tmp_path, "cpu", progress=silent).run([plain])[plain.id]
+    assert record.accuracy("last") == record.curves["test_accuracy"][-1]
+    assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
+
+
+def test_scores_and_probes_never_compute_in_tf32():
+    seen = []
+
+    class Asking(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = models.build("resnet8")
+
+        def forward(self, x):
+            return self.taps(x).logits
+
+        def taps(self, x):
+            flags = torch.backends.cudnn
+            seen.append((flags.allow_tf32, flags.deterministic, flags.benchmark))
+            return self.inner.taps(x)
+
+    images = data.load(tiny_data(train_images=110, test_images=50))
+    before = torch.backends.cudnn.allow_tf32
+    accuracy(Asking(), images.test_x, images.test_y, images.mean, images.std)
+    linear_probe(Asking(), images)
+    assert len(seen) == 3 and set(seen) == {(False, True, False)}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def overflowing(steps):
+    """A learner in fp16 whose losses overflow in these steps of the run, and the images."""
+    config = tiny_plain(precision="fp16", epochs=1, data=tiny_data(train_images=100), batch_size=20)
+    learner, _ = make(config)
+    original, made = learner.losses, []
+
+    def losses(x, *more):
+        made.append(len(made))
+        found, logits = original(x, *more)
+        factor = float("inf") if made[-1] in steps else 1.0
+        return {name: value * factor for name, value in found.items()}, logits
+
+    learner.losses = losses
+    return learner, data.load(config.data)
+
+
+def test_a_step_that_overflows_is_no_part_of_the_epoch():
+    learner, images = overflowing({1, 3})
+    train([learner], images, None)
+    assert not learner.diverged and learner.curves["left_out_steps"] == [2]
+    assert 0 < learner.curves["loss_ce"][0] < 100 and learner.scaler.get_scale() == FP16_LOSS_SCALE / 4
+
+
+def test_an_epoch_of_overflows_has_diverged():
+    for steps, diverged in (({0, 1, 2}, True), (set(range(5)), True), ({0, 4}, False)):
+        learner, images = overflowing(steps)
+        train([learner], images, None)
+        assert learner.diverged == diverged, steps
+
+
+def test_the_loss_scale_recovers_and_goes_no_further(monkeypatch):
+    learner, images = overflowing({0})
+    learner.scaler.set_growth_interval(2)
+    train([learner], images, None)
+    assert learner.scaler.get_scale() == FP16_LOSS_SCALE
+
+
+def test_fp32_leaves_nothing_out():
+    config = tiny_plain(epochs=1)
+    learner, _ = make(config)
+    train([learner], data.load(config.data), None)
+    assert "left_out_steps" not in learner.curves
+
+
+def test_an_unfinished_run_of_an_earlier_version_goes_on():
+    config = tiny_plain(epochs=1, data=tiny_data(train_images=40), batch_size=24)
+    images = data.load(config.data)
+    whole, _ = make(config)
+    train([whole], images, None)
+    part, _ = make(config)
+    train([part], images, None, stop=lambda needed: part.position > 0)
+    state = part.state()
+    state["meters"] = state["meters"][:-2]  # steps left out were not counted
+    resumed, _ = make(config)
+    resumed.load_state(state)
+    train([resumed], images, None)
+    assert resumed.curves == whole.curves
+
+
+def test_what_an_epoch_begins_with_counts_in_its_time(monkeypatch):
+    """CRD draws its negatives between epochs; a clock that stands still but for that shows where the time goes."""
+    now = [0.0]
+    monkeypatch.setattr("rkd.training.loop.time.perf_counter", lambda: now[0])
+    config = tiny_plain(epochs=2)
+    learner, _ = make(config)
+    begin = learner.begin_epoch
+
+    def slowly():
+        now[0] += 5.0
+        begin()
+
+    learner.begin_epoch = slowly
+    train([learner], data.load(config.data), None)
+    assert learner.seconds == 10.0
+
+
+def test_negatives_drawn_ahead_are_the_same(monkeypatch):
+    labels = torch.arange(60) % 6
+    usual, ahead = (Contrasts(labels, 20, seed=3, positive="relax") for _ in range(2))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    ahead._on_gpu = lambda: True
+    for epoch in (0, 1, 2, 5, 6):  # also one that was not to be expected
+        usual.draw(epoch)
+        ahead.draw(epoch)
+        assert ahead._ahead[0] == epoch + 1
+        for name in ("starts", "table", "mates"):
+            assert torch.equal(getattr(usual, name), getattr(ahead, name)), (epoch, name)
