@@ -66,6 +66,12 @@ def state_of(learner):
     }
 
 
+# ModReduce trains three students at once; every method is trained once in any case, by the first test.
+MARKED = [
+    pytest.param(case, marks=[pytest.mark.slow] if case.startswith("modreduce") else []) for case in CASES
+]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_training_changes_every_parameter_it_owns(case):
     """Over the stages and an epoch of the main training, each trainable parameter of student and method moves; and
@@ -94,7 +100,7 @@ def test_training_changes_every_parameter_it_owns(case):
         assert len(learner.curves[f"{stage.name}_loss_{stage.losses[0]}"]) == stage.epochs
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
     """Stopped after every other step, within epochs and between them, and continued by fresh objects."""
     config = config_of(case, data=tiny_data(train_images=48, test_images=10), batch_size=32, precision="fp64")
@@ -118,7 +124,7 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
     assert part.curves == whole.curves
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_trial_steps_leave_no_trace(case):
     """Captured steps, each after three trial steps, equal plain ones to the bit: over the stages, whole batches, a
     short one, and a run that is resumed at it."""
@@ -151,7 +157,7 @@ def test_trial_steps_leave_no_trace(case):
     assert resumed.curves == plain.curves
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_gang_equals_solo_in_float64(case):
     few = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24, "precision": "fp64"}
     config = config_of(case, epochs=1, **few)
@@ -165,7 +171,7 @@ def test_gang_equals_solo_in_float64(case):
     assert together[0].curves.keys() == alone.curves.keys()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_steps_in_bf16_stay_near_those_in_fp32(case):
     values = {"epochs": 1, "data": tiny_data(train_images=64, test_images=10)}
     found = {}
@@ -178,7 +184,7 @@ def test_steps_in_bf16_stay_near_those_in_fp32(case):
         assert found["bf16"][name] == pytest.approx(value, rel=0.1, abs=0.02), name
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MARKED)
 def test_a_record_says_it_all(case, tmp_path, silent):
     config = config_of(case, epochs=1, data=tiny_data(train_images=64, test_images=20))
     store = Store(tmp_path / "records", tmp_path / "work")

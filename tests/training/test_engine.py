@@ -103,6 +103,7 @@ def test_a_recorded_step_serves_every_step(precision):
     assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=tight)
 
 
+@pytest.mark.slow
 def test_gang_across_seeds_equals_solo_in_float64():
     """Each seed keeps its own data order, its own augmentation and its own teacher pass."""
     configs = [
