@@ -80,14 +80,17 @@ def _rows(table, answers, options: argparse.Namespace):
     """One row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
+    from rkd.experiments.execute import pick_device
     from rkd.experiments.resolve import Lines
+    from rkd.experiments.settle import settle_all
     from rkd.experiments.workspace import store_for
 
     lines, store = Lines({"profile": options.profile}), store_for(options.profile, options.results)
+    device = pick_device()
     rows = []
     for row, answer in zip(table.itertuples(), answers, strict=True):
-        runs = {run.id: run for selector in answer.lines for run in lines.line(selector).runs}.values()
-        found = [next(store.recorded(run), None) for run in runs]
+        asked = (run for selector in answer.lines for run in lines.line(selector).runs)
+        runs = [run.id for run in settle_all(asked, store, device)]
         rows.append(
             {
                 "id": row.id,
@@ -95,8 +98,8 @@ def _rows(table, answers, options: argparse.Namespace):
                 "value": row.value,
                 "kind": answer.kind,
                 "answer": " ".join(answer.lines) or answer.ours,
-                "recorded": f"{len(runs) - found.count(None)}/{len(runs)}" if runs else "",
-                "runs": " ".join((there or asked).id for asked, there in zip(runs, found, strict=True)),
+                "recorded": f"{sum(store.has(run) for run in runs)}/{len(runs)}" if runs else "",
+                "runs": " ".join(runs),
                 "how": answer.how,
                 "agrees": "" if answer.kind != "setting" else str(answer.agrees).lower(),
             }
