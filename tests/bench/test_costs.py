@@ -57,7 +57,7 @@ def test_spent_sums_by_device(store):
 
 
 def test_rates_are_work_over_time(store):
-    runs = [tiny_plain(), tiny_review(), tiny_plain(seed=1)]
+    runs = [tiny_plain(precision="fp16"), tiny_review(precision="fp16"), tiny_plain(seed=1)]
     data = sizes(runs[0].data, "data")
     plain, review = (work(run, data) for run in runs[:2])
     save(store, runs[0], 4.0)
