@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from rkd.cli import main
 from rkd.cli.pack import CHECKSUMS
+from rkd.experiments import workspace
 from rkd.records import Store, transfer
 from rkd.records.provenance import code_state
 
@@ -56,6 +57,15 @@ SMALL += (
     "--precision",
     "fp32",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_recorded():
+    """Packs are made of a project in which nothing is recorded, whatever other tests train meanwhile."""
+    folder = ROOT / "_build" / "of-no-run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace, "store_for", lambda *profile: Store(folder / "records", folder / "work"))
+        yield
 
 
 @pytest.fixture(scope="module")
