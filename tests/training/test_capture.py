@@ -219,7 +219,7 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
         raise capture.CaptureError("RuntimeError: no; caused by ValueError: because")
 
     monkeypatch.setattr(capture, "cuda_graph", failing)
-    monkeypatch.setattr(Engine, "captures", lambda self, device: True)
+    monkeypatch.setattr(Engine, "captures", lambda self, device, methods=(): True)
     other = type(store)(tmp_path / "r", tmp_path / "w")
     record = Executor(other, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     assert len(tried) == 1 and record.cost["graph"] is False
