@@ -176,7 +176,7 @@ def failures(tmp_path_factory):
     notebook(bench.book / "damaged.ipynb", bench.finish("damaged", "broken"))
     toc(bench.book, "slow", "good", "raising", "killed", "unmarked", "recordless", "damaged")
     parameters = {"greeting": "0.70", "sizes": ["h", 2]}
-    result = bench.build(timeout_s=12, jobs=3, parameters=parameters)
+    result = bench.build(timeout_s=50, jobs=3, parameters=parameters)
     return bench, result
 
 
@@ -199,7 +199,7 @@ def test_good_chapter_is_staged_with_folded_parameters_and_typed_values(failures
     [
         ("raising", "ValueError: the teacher is missing"),
         ("killed", "kernel died"),
-        ("slow", "longer than its limit of 12 s"),
+        ("slow", "longer than its limit of 50 s"),
         ("unmarked", "without its finish mark"),
         ("recordless", "record r2"),
         ("damaged", "not JSON"),
