@@ -4,8 +4,8 @@ from importlib import resources
 
 import pandas as pd
 
-from rkd import claims
-from rkd.experiments.chapters.base import same_network
+from rkd import published
+from rkd.experiments.chapters import same_network
 from rkd.models import display_name
 
 QUOTED = "quoted from prior work"
@@ -16,7 +16,7 @@ KEYS = ["teacher", "student", "method"]
 def teachers() -> pd.DataFrame:
     """Each teacher's accuracy in percent: as the [Re] paper retrained it, and as READMEs that use the CRD checkpoints,
     with which the quoted baselines were measured, print it."""
-    printed = claims.load(method="teacher", metric="top1_acc_percent")
+    printed = published.load(method="teacher", metric="top1_acc_percent")
     rows = []
     for name in TEACHERS:
         same = printed[printed["teacher"].map(lambda who, name=name: same_network(who, name))]
@@ -59,7 +59,7 @@ def margins() -> pd.DataFrame:
     quoted = _quoted()
     mended = quoted.merge(crd_readme(), on=KEYS, how="left")
     quoted["mended"] = mended["value"].fillna(mended["number"])
-    ours = claims.load(
+    ours = published.load(
         source="re_paper", method="ReviewKD", variant="reproduction", metric="top1_acc_percent"
     )
     rows = []
@@ -78,5 +78,5 @@ def margins() -> pd.DataFrame:
 
 
 def _quoted() -> pd.DataFrame:
-    table = claims.load(source="re_paper", variant=QUOTED, metric="top1_acc_percent")
+    table = published.load(source="re_paper", variant=QUOTED, metric="top1_acc_percent")
     return table[[*KEYS, "number"]].reset_index(drop=True)

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from rkd import models
-from rkd.experiments.chapters.table1 import PAIRS as SAME_STYLE
-from rkd.experiments.chapters.table2 import PAIRS as DIFFERENT_STYLE
+from rkd.experiments.chapters import get_chapter
 from rkd.models import display_name, tap_shapes
 from rkd.review import ABF, ReviewOptions
 from rkd.review.connectors import ResidualFramework, mid_channels
@@ -86,7 +85,7 @@ def mid_widths() -> pd.DataFrame:
     """Width of the fused maps and parameters of the fusion blocks, per pair of Tables 1 and 2, under both rules:
     min(512, channels of the student's pooled vector), and 64 throughout."""
     rows = []
-    for teacher, student in (*SAME_STYLE, *DIFFERENT_STYLE):
+    for teacher, student in (*get_chapter("table1").pairs, *get_chapter("table2").pairs):
         levels = _levels(student, teacher)
         rule, fixed = ReviewOptions(), ReviewOptions(mid_channels=64)
         rows.append(

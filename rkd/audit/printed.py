@@ -2,11 +2,9 @@
 
 import pandas as pd
 
-from rkd import claims
+from rkd import published
 from rkd.errors import ConfigError
-from rkd.experiments.chapters.base import same_network
-from rkd.experiments.chapters.table1 import PAIRS as SAME_STYLE
-from rkd.experiments.chapters.table2 import PAIRS as DIFFERENT_STYLE
+from rkd.experiments.chapters import get_chapter, same_network
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import resolve
 from rkd.models import canonical, display_name
@@ -34,9 +32,9 @@ SAID_DROP = (0.6, 0.1)  # points lost with L2 in place of HCL, section 4.2.2 of 
 def paper_and_readme() -> pd.DataFrame:
     """Every accuracy that both the [Re] paper and its README print, in percent, and their difference in points."""
     keys = ["teacher", "student", "method", "variant", "metric"]
-    paper = claims.load(source="re_paper", metric="top1_acc_percent")
+    paper = published.load(source="re_paper", metric="top1_acc_percent")
     paper = paper[paper["table"].isin(("Table 1", "Table 2", "Table 3")) & (paper["method"] == "ReviewKD")]
-    readme = claims.load(source="re_readme", metric="top1_acc_percent")
+    readme = published.load(source="re_readme", metric="top1_acc_percent")
     both = paper.merge(readme, on=keys, suffixes=("_paper", "_readme"), validate="one_to_one")
     return pd.DataFrame(
         {
@@ -52,8 +50,8 @@ def paper_and_readme() -> pd.DataFrame:
 def loss_weights() -> pd.DataFrame:
     """The review loss's weight per pair: as Tables 1 and 2 print it, and as each recipe trains it."""
     rows = []
-    printed = claims.load(source="re_paper", metric="review_loss_weight")
-    for teacher, student in (*SAME_STYLE, *DIFFERENT_STYLE):
+    printed = published.load(source="re_paper", metric="review_loss_weight")
+    for teacher, student in (*get_chapter("table1").pairs, *get_chapter("table2").pairs):
         row = {"pair": f"{display_name(student)} ← {display_name(teacher)}"}
         for claim in printed.itertuples():
             if same_network(claim.teacher, teacher) and same_network(claim.student, student):
@@ -67,7 +65,9 @@ def loss_weights() -> pd.DataFrame:
 
 def table3() -> pd.DataFrame:
     """Table 3: accuracy of each row in percent, and its distance from the undistilled student in points."""
-    alone = claims.number(source="re_paper", table="Table 1", student="ResNet20", method="student baseline")
+    alone = published.number(
+        source="re_paper", table="Table 1", student="ResNet20", method="student baseline"
+    )
     rows = [
         {"row": name, "accuracy": value, "above the student alone": round(value - alone, 2)}
         for name, value in _table3().items()
@@ -87,14 +87,14 @@ def steps() -> pd.DataFrame:
 
 def _table3() -> dict[str, float]:
     return {
-        name: claims.number(source="re_paper", table="Table 3", variant=variant)
+        name: published.number(source="re_paper", table="Table 3", variant=variant)
         for name, variant in ROWS.items()
     }
 
 
 def gaps() -> pd.DataFrame:
     """ReviewKD's accuracy in the ReviewKD paper and in the [Re] paper, in percent, and their difference in points."""
-    table = claims.load(source="re_paper", method="ReviewKD", metric="top1_acc_percent")
+    table = published.load(source="re_paper", method="ReviewKD", metric="top1_acc_percent")
     table = table[table["table"].isin(("Table 1", "Table 2"))]
     wide = table.pivot(index=["student", "teacher"], columns="variant", values="number").reset_index()
     return pd.DataFrame(
@@ -117,14 +117,14 @@ COSTS = {  # what the claims table calls them -> (where, of what)
 
 def costs() -> pd.DataFrame:
     """What the [Re] paper says one run costs, in hours on one GPU, and where."""
-    said = claims.load(source="re_paper", method="cost")
+    said = published.load(source="re_paper", method="cost")
     rows = [(*COSTS[row.metric, row.value], row.value.replace("-", " to ")) for row in said.itertuples()]
     return pd.DataFrame(rows, columns=["where", "of what", "hours"])
 
 
 def rows_about(network: str) -> int:
     """How many published accuracies of the [Re] paper are of a student or teacher of that name."""
-    table = claims.load(source="re_paper", metric="top1_acc_percent")
+    table = published.load(source="re_paper", metric="top1_acc_percent")
     named = [
         same_network(row.teacher, network) or same_network(row.student, network) for row in table.itertuples()
     ]

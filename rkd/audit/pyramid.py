@@ -9,21 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rkd import models
-from rkd.experiments.chapters.table4 import COLUMNS as TABLE_4
-from rkd.experiments.chapters.table5 import COLUMNS as TABLE_5
-from rkd.experiments.chapters.table5 import LEVELS
+from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import load_recipe
 from rkd.methods import Batch
 from rkd.review import ReviewKD, ReviewOptions, hcl, level_size, level_weights
 from rkd.training import DataConfig, FrozenTeacher, Learner, RunConfig, TeacherConfig
 
-# Of Tables 4 and 5: every set of sizes and weights once.
-SETS = tuple(
-    dict.fromkeys(
-        [(levels, weights) for _, levels, weights, *_ in TABLE_4]
-        + [(LEVELS, weights) for _, weights, *_ in TABLE_5]
-    )
-)
+
+def level_sets() -> list[tuple[tuple[int | str, ...], tuple[float, ...]]]:
+    """Of Tables 4 and 5: every set of sizes and weights once."""
+    rows = [row for name in ("table4", "table5") for row in get_chapter(name).rows.values()]
+    found = ((tuple(row["hcl_levels"]), tuple(row["hcl_weights"])) for row in rows if "hcl_levels" in row)
+    return list(dict.fromkeys(found))
 
 
 def committed_hcl(
@@ -76,7 +73,7 @@ def pooled_weights(seed: int = 0) -> pd.DataFrame:
     """
     authors = ReviewOptions(**_recipe("authors"))
     rows = []
-    for levels, weights in SETS:
+    for levels, weights in level_sets():
         outcome, mse = run_committed(1, levels, weights, seed)
         used, normaliser = level_weights(1, replace(authors, hcl_levels=levels, hcl_weights=weights))
         rows.append(
@@ -94,7 +91,7 @@ def failures(seed: int = 0) -> pd.DataFrame:
     """The sets of sizes at which the committed rule gives no number, what it asks of the 1x1 map, what happens, and
     what this package does with the same set there."""
     rows = []
-    for levels, weights in SETS:
+    for levels, weights in level_sets():
         outcome, _ = run_committed(1, levels, weights, seed)
         if outcome.loss == outcome.loss:
             continue

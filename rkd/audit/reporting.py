@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rkd import claims, paths
+from rkd import paths, published
 from rkd.audit.training import TRAIN_IMAGES
 from rkd.records import Store, arithmetics
 
@@ -114,7 +114,7 @@ def published_differences() -> pd.DataFrame:
     """Largest and smallest distance between two rows of each ablation table, in points."""
     rows = []
     for table in ("Table 4", "Table 5", "Table 6"):
-        values = claims.load(source="re_paper", table=table, metric="top1_acc_percent")["number"].tolist()
+        values = published.load(source="re_paper", table=table, metric="top1_acc_percent")["number"].tolist()
         distances = [abs(a - b) for i, a in enumerate(values) for b in values[:i]]
         rows.append(
             {

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rkd import claims
+from rkd import published
 from rkd.data import preset
-from rkd.experiments.chapters.table1 import PAIRS as SAME_STYLE
-from rkd.experiments.chapters.table2 import PAIRS as DIFFERENT_STYLE
+from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import resolve
 from rkd.models import display_name
@@ -45,7 +44,9 @@ def epochs_per_rate() -> pd.DataFrame:
 
 def learning_rates() -> pd.DataFrame:
     """The first learning rate of every student of Tables 1 and 2 under each recipe."""
-    students = dict.fromkeys(student for _, student in (*SAME_STYLE, *DIFFERENT_STYLE))
+    students = dict.fromkeys(
+        student for _, student in (*get_chapter("table1").pairs, *get_chapter("table2").pairs)
+    )
     builders = {name: Builder(resolve("table1", {"profile": "paper", "recipe": name})) for name in RECIPES}
     return pd.DataFrame(
         {
@@ -94,7 +95,7 @@ class Committed:
 def committed_settings() -> pd.DataFrame:
     """The setting the [Re] text reports beside the one its code was committed with, and the updates either makes."""
     said = {
-        name: claims.number(source="re_paper", table="text 3.2", metric=name)
+        name: published.number(source="re_paper", table="text 3.2", metric=name)
         for name in ("batch_size", "epochs", "initial_lr", "weight_decay")
     }
     left, right = Committed(), said
@@ -122,7 +123,7 @@ def updates(epochs: int, batch_size: int, images: int = TRAIN_IMAGES) -> int:
 
 def training_images() -> pd.DataFrame:
     """Training images as printed and as they are, with the steps an epoch would have."""
-    printed = int(claims.number(source="re_paper", metric="train_samples"))
+    printed = int(published.number(source="re_paper", metric="train_samples"))
     return pd.DataFrame(
         {"": who, "training images": n, "steps per epoch": updates(1, 128, n)}
         for who, n in (("[Re] section 3.2", printed), ("CIFAR-100", TRAIN_IMAGES))

@@ -26,17 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from rkd import claims
+    from rkd import published
     from rkd.errors import unknown
 
     equal = {c: getattr(options, c) for c in COLUMNS if getattr(options, c) is not None}
     for column, value in equal.items():
-        known = claims.load()[column].unique()
+        known = published.load()[column].unique()
         if column == "id":
-            claims.get(value)
+            published.get(value)
         elif value not in known:
             raise unknown(column, value, known)
-    table = claims.load(**equal)
+    table = published.load(**equal)
     if options.resolve:
         return _resolve(table, options, each=bool(equal))
     if options.csv:
@@ -49,13 +49,13 @@ def call(options: argparse.Namespace) -> int:
 
 def _resolve(table, options: argparse.Namespace, each: bool) -> int:
     """Answers of the rows of `table`: counted by source, or each of them."""
-    from rkd.experiments.resolve import KINDS, resolve_all
+    from rkd.experiments.answers import KINDS, answers
     from rkd.experiments.settings import profile_path
 
     profile_path(options.profile)
-    answers = resolve_all(table)
+    found = answers(table)
     if options.csv or each:
-        rows = _rows(table, answers, options)
+        rows = _rows(table, found, options)
         if options.csv:
             print(rows.to_csv(index=False), end="")
             return 0
@@ -64,10 +64,10 @@ def _resolve(table, options: argparse.Namespace, each: bool) -> int:
     print(f"{'source':24}" + "".join(f"{kind:>11}" for kind in kinds) + f"{'all':>8}{'unanswered':>12}")
     of_source = dict(zip(table["id"], table["source"], strict=True))
     for source in dict.fromkeys(table["source"]):
-        found = [answer.kind for answer in answers if of_source[answer.claim] == source]
+        kinds_here = [answer.kind for answer in found if of_source[answer.figure] == source]
         total = int((table["source"] == source).sum())
-        print(_counted(source, found, total, kinds))
-    print(_counted("all", [answer.kind for answer in answers], len(table), kinds))
+        print(_counted(source, kinds_here, total, kinds))
+    print(_counted("all", [answer.kind for answer in found], len(table), kinds))
     return 0
 
 
@@ -80,8 +80,8 @@ def _rows(table, answers, options: argparse.Namespace):
     """One row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
+    from rkd.experiments.answers import Lines
     from rkd.experiments.execute import pick_device
-    from rkd.experiments.resolve import Lines
     from rkd.experiments.settle import settle_all
     from rkd.experiments.workspace import store_for
 

@@ -175,26 +175,26 @@ def _row(options: argparse.Namespace, given: dict):
 
 def _claim(options: argparse.Namespace, given: dict):
     """Settings, config and labels of the run that answers a claim; None, and a word about it, where none does."""
-    from rkd import claims
-    from rkd.experiments.resolve import Lines, resolve
+    from rkd import published
+    from rkd.experiments.answers import Lines, answer_of
     from rkd.experiments.selectors import split
     from rkd.experiments.settings import resolve as resolve_settings
 
     _names_all(options, "--claim")
-    found = resolve(options.claim)
+    found = answer_of(options.claim)
     if found.kind == "run":
         (selector,) = found.lines
         given = {**given, "seeds": [options.seed]}
         config = Lines(given).line(selector).runs[0]
         settings = resolve_settings(split(selector)[0], given)
         return settings, config, {"claim": options.claim, "row": selector}
-    printed = claims.get(options.claim)["value"]
+    printed = published.get(options.claim)["value"]
     print(f"{options.claim} (printed: {printed or 'nothing'}) needs no run of its own.")
     if found.kind == "derived":
         print(f"It is derived: {found.how}. Run what it derives from:")
-        for claim in found.claims:
-            print(f"  rkd run --claim {claim}")
-        if not found.claims:
+        for part in found.parts:
+            print(f"  rkd run --claim {part}")
+        if not found.parts:
             for selector in found.lines:
                 print(f"  rkd run --row {selector}")
     elif found.kind == "setting":

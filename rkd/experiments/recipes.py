@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class Builder:
         method: str = "reviewkd",
         options: Mapping[str, Any] | None = None,
         ce_weight: float | None = None,
-        own: bool = False,
+        fixed: Collection[str] = (),
         teacher_values: Mapping[str, Any] | None = None,
     ) -> RunConfig:
         """A student distilled by a method.
@@ -120,9 +120,9 @@ class Builder:
             seed: of the student.
             method: a registered method, or a sum such as "at+kd".
             options: the method's options of this row (of a sum: by method); what the settings give explicitly wins over
-                them...
+                them.
             ce_weight: of this row; None: the settings', else the recipe's for this method.
-            own: ...unless this is set: then the row's options win (a chapter that sweeps them).
+            fixed: options of the row that win all the same (a chapter that sweeps them).
             teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
         """
         if ce_weight is None:
@@ -137,7 +137,7 @@ class Builder:
             **common,
             ce_weight=ce_weight,
             method=method,
-            options=self._options(method, teacher, student, dict(options or {}), own),
+            options=self._options(method, teacher, student, dict(options or {}), fixed),
             teacher=self._teacher_of(
                 teacher, {**self.recipe["teacher"], **given_teacher, **(teacher_values or {})}
             ),
@@ -147,10 +147,12 @@ class Builder:
         """A student distilled by ReviewKD; further arguments as of `distilled` after the method."""
         return self.distilled(teacher, student, seed, "reviewkd", *args, **named)
 
-    def _options(self, method: str, teacher: str, student: str, row: dict[str, Any], own: bool) -> Options:
+    def _options(
+        self, method: str, teacher: str, student: str, row: dict[str, Any], fixed: Collection[str]
+    ) -> Options:
         given = self.given(method)
         if "+" not in method:
-            values = self._method_values(method, teacher, student, row, given, own)
+            values = self._method_values(method, teacher, student, row, given, fixed)
             return build_dataclass(get_method(method).options, values)
         names = method.split("+")
         for values in (row, given):
@@ -163,7 +165,7 @@ class Builder:
         parts = []
         for name in names:
             in_sums = self.recipe.get("sums", {}).get(name, {}) | row.get(name, {})
-            values = self._method_values(name, teacher, student, in_sums, given.get(name, {}), own)
+            values = self._method_values(name, teacher, student, in_sums, given.get(name, {}), fixed)
             parts.append({"method": name, "options": build_dataclass(get_method(name).options, values)})
         return SumOptions(parts=tuple(parts))
 
@@ -189,7 +191,7 @@ class Builder:
         student: str,
         row: Mapping[str, Any],
         given: Mapping[str, Any],
-        own: bool,
+        fixed: Collection[str],
     ) -> dict[str, Any]:
         """Options of one method: of the recipe, the pair, the row, and given; epochs are scaled, unless given."""
         if method == "reviewkd":
@@ -202,7 +204,7 @@ class Builder:
         if method != "reviewkd":
             for values in (standing, row):
                 values |= {n: self._at_least_one(values[n]) for n in defaults.in_epochs() if n in values}
-        return {**standing, **({**given, **row} if own else {**row, **given})}
+        return {**standing, **row, **given, **{name: row[name] for name in fixed if name in row}}
 
     def _of_method(self, method: str) -> dict[str, Any]:
         """The recipe's values for a method: options, and what is in `_OF_RUNS`."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rkd.bench.gate import Gate, committed
-from rkd.experiments.chapters.modreduce import student_accuracies
 from rkd.experiments.selectors import Selectors, split
 from rkd.experiments.workspace import store_for
 from rkd.judge import rules
@@ -21,6 +20,7 @@ from rkd.judge.declared import BEST, KINDS, Claim, load_claims
 from rkd.judge.pooling import ORDER, Forms, finished, pool, taken
 from rkd.judge.rules import Judgement
 from rkd.judge.setting import PublishedSetting, published_setting
+from rkd.methods.modreduce import student_accuracies
 from rkd.records import Record, Store, arithmetics
 from rkd.training.config import RunConfig
 

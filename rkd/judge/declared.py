@@ -17,11 +17,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from rkd import claims as published_claims
-from rkd import paths
+from rkd import paths, published
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.answers import answer
-from rkd.experiments.chapters.base import SHORT_SOURCE
+from rkd.experiments.chapters import SHORT_SOURCE
 from rkd.experiments.selectors import Selectors, split
 from rkd.methods.modreduce import STUDENTS
 from rkd.models import canonical, display_name
@@ -94,7 +93,7 @@ class Claim:
         kind: a key of KINDS.
         chapter: where it is shown first; `chapters` are all that hold runs of it.
         family: claims corrected together for their number; "" for none.
-        source, table, row: where the figure stands: key of rkd.claims.SOURCES, its table, and the row in words.
+        source, table, row: where the figure stands: key of rkd.published.SOURCES, its table, and the row in words.
         statement: what is claimed, in our words.
         who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", a README of
             another system, or "this report" where the question is its own.
@@ -111,7 +110,7 @@ class Claim:
         best: indices of the groups among which the best one is claimed to be.
         chance: level in percent.
         notes: what the table of claims remarks on the rows.
-        references: indices of the rows in `rkd.claims.load()`.
+        references: indices of the rows in `rkd.published.load()`.
         also_by: further sources that print the same figure of the same runs.
         reports: one of REPORTS, which the source's figures are of; "" where that is not noted.
         which_student: of runs that train several: one of rkd.methods.modreduce.STUDENTS, or BEST of them; "": the
@@ -306,8 +305,8 @@ def _rows_one_by_one(
     once = entry.get("once", [])
     once = [once] if isinstance(once, str) else once
     for column in once:
-        if column not in published_claims.COLUMNS:
-            raise unknown("column in `once`:", column, published_claims.COLUMNS)
+        if column not in published.COLUMNS:
+            raise unknown("column in `once`:", column, published.COLUMNS)
     same: dict[Any, list[int]] = {}
     for index, row in rows.iterrows():
         cell = (*(_registered(column, row[column]) for column in once), row["number"]) if once else index
@@ -470,7 +469,7 @@ def _lines_of(rows: pd.DataFrame) -> list[str]:
 
 
 def _rows(equal: Any) -> pd.DataFrame:
-    """Rows of `rkd.claims.load()` whose columns equal a text, or one of a list of texts; "bold*" is any text that
+    """Rows of `rkd.published.load()` whose columns equal a text, or one of a list of texts; "bold*" is any text that
     begins so."""
     if not isinstance(equal, Mapping) or not equal:
         raise ConfigError(
@@ -478,8 +477,8 @@ def _rows(equal: Any) -> pd.DataFrame:
         )
     wanted_texts = []
     for column, wanted in equal.items():
-        if column not in published_claims.COLUMNS:
-            raise unknown("column", column, published_claims.COLUMNS)
+        if column not in published.COLUMNS:
+            raise unknown("column", column, published.COLUMNS)
         texts = tuple(str(w) for w in (wanted if isinstance(wanted, list) else [wanted]))
         wanted_texts.append((column, texts))
     table = _matching(tuple(wanted_texts))
@@ -492,7 +491,7 @@ def _rows(equal: Any) -> pd.DataFrame:
 @functools.cache
 def _matching(equal: tuple[tuple[str, tuple[str, ...]], ...]) -> pd.DataFrame:
     """Rows by column and texts; never changed by those who ask."""
-    table = published_claims.load()
+    table = published.load()
     for column, texts in equal:
         fits = table[column].isin(texts)
         for text in texts:

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from rkd import claims
+from rkd import published
 from rkd.errors import ConfigError, unknown
 from rkd.judge import checks, decide, resampling
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, SMALLER, VERDICTS
@@ -49,7 +49,7 @@ class Setting:
     published_gain: float = 2.0
     bound: float = 0.8
     rows: int = 8
-    shape: tuple[float, ...] = tuple(claims.load(source="re_paper", table="Table 4")["number"])
+    shape: tuple[float, ...] = tuple(published.load(source="re_paper", table="Table 4")["number"])
     contrast: tuple[float, ...] = (-1.0, 0.0, 0.0, 1 / 3, 2 / 3)
     trend_margin: float = 0.2
     family: int = 8

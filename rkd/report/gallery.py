@@ -13,7 +13,7 @@ from IPython.display import HTML, display
 from rkd.bench.methods import MethodCost, method_costs
 from rkd.errors import ConfigError, unknown
 from rkd.experiments import settings as parameters
-from rkd.experiments.chapters import Line
+from rkd.experiments.chapters import Chapter, Line, chapter_in
 from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.workspace import data_root
 from rkd.methods import Options, get_method, method_names
@@ -92,13 +92,13 @@ def open_gallery(namespace: Mapping[str, Any]) -> "GalleryPage":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    return GalleryPage(CHAPTER, parameters.given_in(namespace))
+    return GalleryPage(chapter_in(CHAPTER, namespace), parameters.given_in(namespace))
 
 
 class GalleryPage(Page):
     """The executed chapter. Call `run` first."""
 
-    def __init__(self, chapter: str, given: Mapping[str, Any]) -> None:
+    def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
         super().__init__(chapter, given)
         self.cards = load_cards()
         self.rounds = FEW_ROUNDS if Path(self.settings.profile).stem == "smoke" else ROUNDS

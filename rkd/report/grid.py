@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rkd import claims
+from rkd import published
 from rkd.experiments.chapters import Line
 from rkd.records import arithmetics
 from rkd.report.figures import CARD, GRID, INK, MEASURED
@@ -54,7 +54,7 @@ def side_of(lines: Sequence[Line], measured: Mapping[str, Measured]) -> Side:
 def printed_means() -> dict[str, str]:
     """Row -> mean of the four columns and gain, as KnowledgeDistillation's README prints them."""
     found: dict[str, str] = {}
-    for row in claims.load(source="knowledge_distillation", dataset="avg").itertuples():
+    for row in published.load(source="knowledge_distillation", dataset="avg").itertuples():
         method = "student alone" if row.method == "baseline" else row.method
         found[method] = row.value if row.metric == "top1_acc_percent" else f"{found[method]} ({row.value})"
     return found

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rkd.experiments.chapters import Line
-from rkd.experiments.chapters.modreduce import is_aggregation, student_accuracies
-from rkd.methods.modreduce import STUDENTS
+from rkd.methods.modreduce import AGGREGATIONS, STUDENTS, student_accuracies
 from rkd.records import Record
 from rkd.report.diagrams import Drawing, show
 from rkd.report.figures import CARD, GRID, INK
@@ -72,7 +71,7 @@ def students_table(page: Page) -> HTML:
 def weights_figure(page: Page) -> Drawing:
     """Shares of the three students in the group over time, one panel per aggregation, and the share of online
     learning; thin lines are seeds, thick ones their mean."""
-    lines = [line for line in page.lines if is_aggregation(line)]
+    lines = [line for line in page.lines if line.key.rpartition("-modreduce-")[2] in AGGREGATIONS]
     return show(
         _panels(lines, page.measured),
         f"Shares of the students in the group over the epochs. {_said(lines, page.measured)}",

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, display
 
-from rkd import claims, paths
+from rkd import paths, published
 from rkd.errors import RkdError
 from rkd.experiments import settings as parameters
-from rkd.experiments.chapters import Line, get_chapter
+from rkd.experiments.chapters import Chapter, Line, chapter_in
 from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.settle import settle_lines
@@ -56,35 +56,30 @@ def open_page(chapter: str, namespace: Mapping[str, Any]) -> "Page":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
-    return Page(chapter, parameters.given_in(namespace))
+    return Page(chapter_in(chapter, namespace), parameters.given_in(namespace))
 
 
 class Page:
     """One executed chapter.
 
     Args:
-        chapter: name.
+        chapter: what its notebook declares.
         given: explicit parameters.
     """
 
-    def __init__(self, chapter: str, given: Mapping[str, Any]) -> None:
-        self.chapter = get_chapter(chapter)
+    def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
+        self.chapter = chapter
         self.given = _beyond_profile(given)
-        self.settings = parameters.resolve(chapter, given)
+        self.settings = parameters.resolve(chapter.name, given)
         self.recipe = self.settings.recipe or self.chapter.recipe
         self.store = store_of(self.settings)
         self.lines: list[Line] = self._settled(self.chapter.lines(self.settings), self.store)
         self.measured: dict[str, Measured] = {}
         display(HTML(self._banner()))
         if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
-            verdicts = chapter_box(chapter)
+            verdicts = chapter_box(chapter.name)
             if verdicts.data:
                 display(verdicts)
-        display(
-            Markdown(
-                f"**What is claimed.** {self.chapter.claim}\n\n**What to look at.** {self.chapter.reading}"
-            )
-        )
 
     def run(self) -> HTML:
         """Load what is recorded, train what is missing (see `on_missing`)."""
@@ -164,7 +159,9 @@ class Page:
     def quoted_baselines(self) -> HTML:
         """Accuracies of other methods that the [Re] paper quotes beside its own."""
         return HTML(
-            tables.baseline_table(claims.load(source="re_paper", table=self.chapter.title.partition(":")[0]))
+            tables.baseline_table(
+                published.load(source="re_paper", table=self.chapter.title.partition(":")[0])
+            )
         )
 
     def probe(self) -> HTML:

@@ -714,7 +714,7 @@ def test_description_is_the_opening_without_markdown():
 
 
 def test_titles_of_the_book_are_unique():
-    from rkd.report.book.notebooks import read_notebook, title_of, toc_files
+    from rkd.experiments.notebooks import read_notebook, title_of, toc_files
 
     files = toc_files(Path(__file__).resolve().parents[2] / "book")
     titles = []

@@ -273,6 +273,8 @@ def test_what_a_row_leaves_open_can_be_given_even_where_rows_win():
     builder = Builder(
         resolve("run", {"recipe": "modreduce", "epochs": 24, "options": {"modreduce": {"growth_epochs": 5}}})
     )
-    run = builder.distilled("resnet14", "resnet8", 0, "modreduce", {"aggregation": "fc"}, own=True)
+    run = builder.distilled(
+        "resnet14", "resnet8", 0, "modreduce", {"aggregation": "fc"}, fixed=("aggregation",)
+    )
     assert (run.options.growth_epochs, run.options.aggregation, run.ce_weight) == (5, "fc", 0.0)
     assert run.drop_last and not builder.distilled("resnet14", "resnet8", 0, "crd+kd").drop_last

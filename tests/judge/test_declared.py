@@ -8,8 +8,7 @@ import pytest
 import yaml
 from evidence import PAPER
 
-from rkd import claims as figures
-from rkd import paths
+from rkd import paths, published
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors, split
 from rkd.judge import KINDS, load_claims
@@ -23,7 +22,7 @@ def referenced(claims=CLAIMS):
 
 
 def rows(**equal):
-    table = figures.load()
+    table = published.load()
     for column, wanted in equal.items():
         table = table[table[column].isin([wanted] if isinstance(wanted, str) else wanted)]
     return table
@@ -80,15 +79,15 @@ def test_each_pair_beats_its_student_and_gains_what_the_paper_says():
             assert a.removesuffix("-reviewkd") == b.removesuffix("-student")
     gain = BY_ID["table1-resnet20-resnet56-gain"]
     pair = {"source": "re_paper", "table": "Table 1", "student": "ResNet20"}
-    alone = figures.number(method="student baseline", **pair)
+    alone = published.number(method="student baseline", **pair)
     assert gain.published == pytest.approx(
-        figures.number(method="ReviewKD", variant="paper", metric="top1_acc_percent", **pair) - alone
+        published.number(method="ReviewKD", variant="paper", metric="top1_acc_percent", **pair) - alone
     )
 
 
 def test_steps_of_table_3_and_costs_of_table_6():
     value = {
-        v: figures.number(source="re_paper", table="Table 3", variant=v)
+        v: published.number(source="re_paper", table="Table 3", variant=v)
         for v in rows(table="Table 3")["variant"]
     }
     steps = {
@@ -166,7 +165,7 @@ def test_orders_where_the_sources_say_so():
         assert len(members) == len(bold) == (8 if source == "kdrefine" else 10)
         assert all(c.kind == "order" and c.published[0] > c.published[1] for c in members)
         for claim, index in zip(members, bold.index, strict=True):
-            of = figures.load().loc[list(claim.references)]
+            of = published.load().loc[list(claim.references)]
             assert claim.references[0] == index and list(of["method"]) == [method, rival]
 
 

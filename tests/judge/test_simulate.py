@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[book])")
 
-from rkd import claims
+from rkd import published
 from rkd.errors import ConfigError
 from rkd.judge import decide, rules, simulate
 from rkd.judge.estimate import Estimate, estimate
@@ -153,7 +153,7 @@ def test_characteristics_are_shares():
 
 def test_setting_is_the_published_one():
     setting = simulate.Setting()
-    table = claims.load(source="re_paper", table="Table 4")
+    table = published.load(source="re_paper", table="Table 4")
     assert setting.shape == tuple(table["number"]) == (71.62, 71.62, 71.79, 71.77, 71.91)
     assert setting.published_contrast == pytest.approx((71.77 + 2 * 71.91) / 3 - 71.62)
     assert setting.at_threshold == pytest.approx(0.6744898 * 0.25 * 2**0.5)

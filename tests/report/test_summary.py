@@ -138,7 +138,7 @@ def test_mini_records_get_a_column_of_their_own_where_there_are_some(tmp_path, m
     stores = {name: Store(tmp_path / name, tmp_path / "work") for name in ("paper", "mini", "smoke")}
     monkeypatch.setattr(page_module, "store_for", lambda profile: stores[profile])
     monkeypatch.setattr(page_module, "store_of", lambda settings: stores["smoke"])
-    page = page_module.Page("table3", {"profile": "smoke", "on_missing": "skip"})
+    page = page_module.Page(page_module.chapter_in("table3", {}), {"profile": "smoke", "on_missing": "skip"})
     page.run()
     assert "recorded: paper profile" in page.table().data and "mini" not in page.table().data
     mini = page.chapter.lines(page_module.parameters.resolve("table3", {"profile": "mini"}))[-1].runs[0]

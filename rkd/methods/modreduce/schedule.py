@@ -4,6 +4,8 @@ import math
 
 from rkd.methods.modreduce.options import ModReduceOptions
 
+CUTOFF = 220  # of 240 epochs
+
 
 def is_online(epoch: int, options: ModReduceOptions) -> bool:
     """Whether students learn from each other in the 0-based `epoch`."""
@@ -33,3 +35,15 @@ def consistency(epoch: int, options: ModReduceOptions) -> float:
 def mean_decay(epoch: int, options: ModReduceOptions) -> float:
     """PCL: decay of the running means at the end of the 0-based `epoch`: their own plain mean at first."""
     return min(1 - 1 / (epoch + 1), options.mean_decay)
+
+
+def cutoff_of(epochs: int, whole: int) -> int:
+    """The released scripts' asynchronous runs: students teach each other after epoch 220 of 240. In runs too short to
+    leave one epoch after it, the latest that does. Counted in epochs of the whole schedule, like all such options."""
+    return CUTOFF if round(CUTOFF * epochs / whole) < epochs else (epochs - 1) * whole // epochs
+
+
+def growth_steps_of(epochs: int, whole: int) -> int:
+    """How often the online share grows: 24 times in 240 epochs, every 10; in shorter runs as often as their scaled
+    interval fits, so that it ends at the same share, by the released code's own rule."""
+    return max(1, epochs // max(1, round(ModReduceOptions.growth_epochs * epochs / whole)))

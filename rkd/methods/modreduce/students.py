@@ -1,6 +1,8 @@
 """The two students that ModReduce owns, and how any of the three is distilled."""
 
 import dataclasses
+import math
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from rkd.methods.base import Batch, Context, Method
 from rkd.methods.lookup import get_method
 from rkd.methods.numeric import wide
 from rkd.models.taps import Taps
+
+if TYPE_CHECKING:
+    from rkd.records import Record
 
 STUDENTS = ("response", "relational", "feature")
 FLOOR = 1e-7  # added to the probabilities that are to be matched
@@ -79,3 +84,11 @@ class Learning(nn.Module):
         if ratio == 1:
             return own
         return {"network.": ratio * lr, **own} if own else {"": ratio * lr}
+
+
+def student_accuracies(record: "Record", which: str = "last") -> dict[str, float]:
+    """Test accuracies in percent of a run's three students at the "last" epoch, or at the "best" one of each on the
+    test set; NaN for a diverged run. The run's own network is the response student."""
+    further = {name: record.result[f"{which}_accuracy_{name}"] for name in STUDENTS[1:]}
+    alive = record.status == "finished"
+    return {STUDENTS[0]: record.accuracy(which)} | {n: v if alive else math.nan for n, v in further.items()}

@@ -1,11 +1,11 @@
 """The book: chapters executed in processes of their own, judged, staged and built into one offline site."""
 
+from rkd.experiments.notebooks import declared_parameters, notebook_names
 from rkd.report.book.building import adopt_notebook, build_book, drop_variation
 from rkd.report.book.cleaning import clean, merge_streams
 from rkd.report.book.execution import START_APART_S, VARIATION
 from rkd.report.book.files import Folders
 from rkd.report.book.marks import MARKS, TOKEN, fault_of_mark, write_mark
-from rkd.report.book.notebooks import chapter_names, declared_parameters
 from rkd.report.book.prose import LOG_TAIL, failed_page, not_executed_page, provenance, spelt
 from rkd.report.book.result import BookResult, Page
 from rkd.report.book.staging import stage
@@ -22,7 +22,6 @@ __all__ = [
     "Page",
     "adopt_notebook",
     "build_book",
-    "chapter_names",
     "clean",
     "declared_parameters",
     "drop_variation",
@@ -31,6 +30,7 @@ __all__ = [
     "list_variations",
     "merge_streams",
     "not_executed_page",
+    "notebook_names",
     "provenance",
     "spelt",
     "stage",

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rkd.errors import ConfigError
-from rkd.report.book.files import Folders, write_if_changed
-from rkd.report.book.notebooks import (
+from rkd.experiments.notebooks import (
     assigned_values,
-    chapter_names,
     declared_parameters,
+    notebook_names,
     read_notebook,
     tagged,
     title_of,
 )
+from rkd.report.book.files import Folders, write_if_changed
 from rkd.report.book.prose import INCIDENTAL
 from rkd.report.book.result import Page, file_state
 
@@ -78,7 +78,7 @@ def chapter_of(notebook: dict, path: Path, book_dir: Path) -> str:
     Raises:
         ConfigError: none of this book's.
     """
-    chapters = chapter_names(book_dir)
+    chapters = notebook_names(book_dir)
     for cell in notebook["cells"]:
         opened = _OPENED.search(cell["source"]) if cell["cell_type"] == "code" else None
         if opened and opened[1] in chapters:

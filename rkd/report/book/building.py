@@ -8,11 +8,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.notebooks import is_last, notebook_names, read_notebook
 from rkd.report.book.adoption import adopt
 from rkd.report.book.execution import Run, execute
 from rkd.report.book.files import Folders
 from rkd.report.book.html import build_html
-from rkd.report.book.notebooks import chapter_names, is_last, read_notebook
 from rkd.report.book.result import BookResult, Page, kept, summarise
 from rkd.report.book.staging import stage
 from rkd.report.book.variations import (
@@ -70,7 +70,7 @@ def build_book(
             or without a parameter its chapters declare, or another build at work in `build_dir`.
     """
     folders = _folders(profile, book_dir, config, build_dir)
-    names = chapter_names(folders.book)
+    names = notebook_names(folders.book)
     for name in only:
         if name not in names:
             raise unknown("chapter", name, names)
@@ -187,7 +187,7 @@ def _finish(
     folders: Folders, executed: Mapping[str, Page], variation: str, html: bool, echo: Echo
 ) -> BookResult:
     """Pages of the whole book, staged and built; `executed` by chapter, all of one variation or of none."""
-    names = chapter_names(folders.book)
+    names = notebook_names(folders.book)
     of_base = {} if variation else executed
     base = [of_base.get(name) or kept(name, folders) for name in names]
     extra = [

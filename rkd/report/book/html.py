@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rkd.experiments.notebooks import read_notebook, title_of
 from rkd.report.book.files import Folders, plain, write_if_changed
-from rkd.report.book.notebooks import read_notebook, title_of
 from rkd.report.book.result import Page
 
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE): ")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_files
 from rkd.report.book import metadata
 from rkd.report.book.cleaning import clean
 from rkd.report.book.files import Folders, write_if_changed
-from rkd.report.book.notebooks import read_notebook, read_toc, title_of, toc_files
 from rkd.report.book.prose import (
     failed_page,
     not_executed_page,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.notebooks import declared_parameters, notebook_names, read_notebook
 from rkd.report.book.files import Folders
-from rkd.report.book.notebooks import chapter_names, declared_parameters, read_notebook
 from rkd.report.book.prose import INCIDENTAL
 from rkd.report.book.result import Page, kept
 
@@ -46,7 +46,7 @@ def check_name(name: str, book_dir: Path) -> None:
             f"variation name {name!r}: allowed are up to {LONGEST_NAME} of a-z, 0-9, '.' and '-', a letter or digit "
             "first, no file ending last, for example lambda-0.9"
         )
-    chapters = chapter_names(book_dir)
+    chapters = notebook_names(book_dir)
     for chapter in chapters:
         if f"{chapter}--{name}" in chapters:
             raise ConfigError(f"variation name {name!r} is taken: {chapter}--{name} is a chapter of the book")
@@ -64,7 +64,7 @@ def varied_chapters(parameters: Mapping[str, object], only: Sequence[str], book_
         raise ConfigError("a variation belongs to one profile; name it with --profile, not as a parameter")
     if not wanted:
         raise ConfigError("a variation needs a parameter that differs, for example -p loss_weight 0.9")
-    chapters = chapter_names(book_dir)
+    chapters = notebook_names(book_dir)
     declared = {name: declared_parameters(read_notebook(book_dir / f"{name}.ipynb")) for name in chapters}
     for name in only:
         if name not in chapters:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from rkd import models
-from rkd.experiments.chapters.table1 import PAIRS as SAME_STYLE
-from rkd.experiments.chapters.table2 import PAIRS as OTHER_STYLE
+from rkd.experiments.chapters import get_chapter
 from rkd.models import canonical, display_name
 from rkd.report import diagrams
 from rkd.report.interactive.assets import attached
@@ -76,7 +75,7 @@ def review_paths(
         ConfigError: an unknown network.
     """
     options = options or ReviewOptions()
-    wanted = [(teacher, student), *SAME_STYLE, *OTHER_STYLE]
+    wanted = [(teacher, student), *get_chapter("table1").pairs, *get_chapter("table2").pairs]
     pairs = {}
     for t, s in dict.fromkeys((canonical(t), canonical(s)) for t, s in wanted):
         review = ReviewKD(models.build(s), models.build(t), options, image_size)

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from rkd import claims
+from rkd import published
 from rkd.errors import ConfigError
 
 
 def test_ids_are_unique_slugs_of_every_row():
-    ids = claims.load()["id"]
+    ids = published.load()["id"]
     assert len(ids) == 471 and ids.is_unique
     assert all(re.fullmatch(r"[a-z0-9_.+]+(-[a-z0-9_.+]+)+", i) for i in ids)
     assert max(map(len, ids)) <= 100
@@ -22,7 +22,7 @@ def test_an_id_says_source_data_set_and_metric_of_its_row():
         "CIFAR-10/100": "cifar10+100",
         "avg": "average",
     }
-    for row in claims.load().itertuples():
+    for row in published.load().itertuples():
         words = row.id.split("-")
         assert words[0] == row.source and data_sets[row.dataset] in words
         metric = row.metric.removesuffix("_percent")
@@ -45,9 +45,9 @@ def test_an_id_says_source_data_set_and_metric_of_its_row():
     ],
 )
 def test_ids_stay(claim, value):
-    assert claims.get(claim)["value"] == value
+    assert published.get(claim)["value"] == value
 
 
 def test_unknown_id_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'kdrefine-benchmark-resnet56-resnet20-kd-cifar100'"):
-        claims.get("kdrefine-benchmark-resnet56-resnet20-kdd-cifar100")
+        published.get("kdrefine-benchmark-resnet56-resnet20-kdd-cifar100")

@@ -1,4 +1,5 @@
-"""Every published figure the book is about, as one table: what the sources say, disagreements side by side."""
+"""Every published figure the book is about, as one table: what the sources say, disagreements side by side, and what
+answers each figure here."""
 
 import difflib
 import functools
@@ -17,6 +18,7 @@ SOURCES = {
 }
 COLUMNS = (
     "id", "source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note",
+    "answer", "lines", "also", "parts", "setting", "how",
 )  # fmt: skip
 
 
@@ -29,17 +31,21 @@ def _table() -> pd.DataFrame:
     repeated = table["id"][table["id"].duplicated()].tolist()
     if repeated:
         raise ConfigError(f"published.csv has the id {repeated[0]!r} twice")
-    table["number"] = pd.to_numeric(table["value"].str.lstrip("+"), errors="coerce")
+    table["number"] = pd.to_numeric(table["value"].str.lstrip("+~"), errors="coerce")
     return table
 
 
 def load(**equal: str) -> pd.DataFrame:
-    """The table of claims, optionally only the rows whose columns equal the given values.
+    """The table of published figures, optionally only the rows whose columns equal the given values.
 
     Columns: id (unique and stable: source, table, teacher, student, method, the variant where a table has several of
     one method, data set, and the metric where it is not accuracy, joined by "-"), source (a key of SOURCES), table,
     teacher, student, method, variant, dataset, metric, value (as printed, empty where the source says "not
-    reported"), note, and number (the value as a float, NaN where it is not one number, such as "5-6").
+    reported"), note, and number (the value as a float, NaN where it is not one number, such as "5-6"; "~1.5" is 1.5).
+    What answers the figure: answer (a key of `rkd.experiments.answers.KINDS`), lines ("chapter/line" whose runs do,
+    separated by blanks), also (further lines beside which it is shown), parts (ids of the figures it is derived
+    from), setting (where its value stands here) and how (the derivation, a remark on the setting, or why
+    nothing answers it).
 
     Raises:
         ConfigError: a column that does not exist.
@@ -64,6 +70,21 @@ def _rows(equal: frozenset[tuple[str, str]]) -> pd.DataFrame:
     return table[fits].reset_index(drop=True)
 
 
+def of_line(selector: str) -> pd.DataFrame:
+    """The figures of one line "chapter/line": those its runs answer, and those shown beside it."""
+    return _table().iloc[list(_places().get(selector, ()))]
+
+
+@functools.cache
+def _places() -> dict[str, tuple[int, ...]]:
+    """Line -> positions of its rows."""
+    found: dict[str, list[int]] = {}
+    for position, row in enumerate(_table().itertuples()):
+        for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
+            found.setdefault(selector, []).append(position)
+    return {selector: tuple(places) for selector, places in found.items()}
+
+
 def number(**equal: str) -> float:
     """The one number that matches, in the metric's unit (accuracies in percent).
 
@@ -76,16 +97,18 @@ def number(**equal: str) -> float:
     return float(values[0])
 
 
-def get(claim: str) -> pd.Series:
+def get(figure: str) -> pd.Series:
     """The row with this id.
 
     Raises:
         ConfigError: no such id; names the nearest one.
     """
     table = _table()
-    found = table[table["id"] == claim]
+    found = table[table["id"] == figure]
     if found.empty:
-        near = difflib.get_close_matches(claim, table["id"], n=1)
+        near = difflib.get_close_matches(figure, table["id"], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown claim {claim!r}; {hint}`rkd claims` prints all {len(table)} ids")
+        raise ConfigError(
+            f"unknown published figure {figure!r}; {hint}`rkd claims` prints all {len(table)} ids"
+        )
     return found.iloc[0].copy()

@@ -45,7 +45,7 @@ def toc_files(book_dir: Path) -> list[Path]:
     return files
 
 
-def chapter_names(book_dir: Path) -> list[str]:
+def notebook_names(book_dir: Path) -> list[str]:
     """Names of the notebooks in `_toc.yml`, in reading order; raises as `toc_files`."""
     return [path.stem for path in toc_files(book_dir) if path.suffix == ".ipynb"]
 

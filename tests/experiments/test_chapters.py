@@ -1,0 +1,79 @@
+"""What a notebook declares: read without executing it, and checked."""
+
+import json
+
+import pytest
+
+from rkd import paths
+from rkd.errors import ConfigError
+from rkd.experiments import chapters
+from rkd.experiments.chapters import Chapter, chapter_in, get_chapter
+from rkd.experiments.settings import resolve
+
+SMOKE = resolve("table3", {"profile": "smoke", "seeds": [0]})
+
+
+def declared(**values):
+    return Chapter.declared("mine", "Mine", {"METHOD": "reviewkd", **values})
+
+
+def test_a_changed_row_changes_its_runs_alone():
+    rows = get_chapter("table3").rows
+    changed = chapter_in(
+        "table3", {"ROWS": {**rows, "full": {**rows["full"], "attention": False}}, "METHOD": "reviewkd"}
+    )
+    ours = {line.key: line.runs for line in changed.lines(SMOKE)}
+    plain = {
+        line.key: line.runs
+        for line in chapter_in("table3", {"METHOD": "reviewkd", "ROWS": rows}).lines(SMOKE)
+    }
+    assert [key for key in plain if ours[key] != plain[key]] == ["full"]
+    assert ours["full"] == ours["rm_rlf_hcl"], "without attention it is that row"
+
+
+def test_a_row_may_be_added_and_says_which_names_it_may_have():
+    line = declared(ROWS={"max": {"hcl_pooling": "max", "note": "{student}: {hcl_pooling}"}}).lines(SMOKE)[0]
+    assert line.runs[0].options.hcl_pooling == "max" and line.note == "ResNet-8: max"
+    with pytest.raises(
+        ConfigError, match="unknown name in row 'x' of mine: 'atention' .did you mean 'attention'"
+    ):
+        declared(ROWS={"x": {"atention": False}}).lines(SMOKE)
+    with pytest.raises(ConfigError, match="ROWS of mine is 3; it must map keys to rows"):
+        declared(ROWS=3)
+    with pytest.raises(ConfigError, match=r"'\{weight\}' cannot be filled in"):
+        declared(ROWS={"x": {"note": "{weight}"}}).lines(SMOKE)
+
+
+def test_fixed_options_are_the_rows_own_and_no_others():
+    given = resolve("table3", {"profile": "smoke", "seeds": [0], "loss_weight": 3, "attention": False})
+    rows = {"x": {"loss_weight": 2, "attention": True}}
+    (run,) = declared(ROWS=rows, FIXED=["loss_weight"]).lines(given)[0].runs
+    assert (run.options.loss_weight, run.options.attention) == (2.0, False)
+    (run,) = declared(ROWS=rows).lines(given)[0].runs
+    assert (run.options.loss_weight, run.options.attention) == (3.0, False)
+
+
+def test_cells_that_are_no_literals_are_not_executed(tmp_path, monkeypatch):
+    touched = tmp_path / "touched"
+    source = f"ROWS = {{'x': {{'note': str(open({str(touched)!r}, 'w'))}}}}"
+    cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
+    (tmp_path / "book").mkdir()
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "book" / "bad.ipynb").write_text(json.dumps(notebook))
+    monkeypatch.setattr(paths, "home", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="the cell tagged rows must assign literals alone"):
+        get_chapter("bad")
+    assert not touched.exists()
+
+
+def test_a_notebook_is_read_again_once_it_has_changed(tmp_path):
+    path = tmp_path / "x.ipynb"
+    for key in ("first", "second"):
+        cell = {
+            "cell_type": "code",
+            "metadata": {"tags": ["rows"]},
+            "source": f"ROWS = ['{key}']",
+            "outputs": [],
+        }
+        path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+        assert list(chapters._read(path).rows) == [key]
