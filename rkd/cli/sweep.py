@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--claims", metavar="A,B",
-        help="with --order verdicts, only the runs of these claims: ids of params/claims.yaml, * for any letters",
+        help="with --order verdicts, only the runs of these claims: ids of params/claims.csv, * for any letters",
     )  # fmt: skip
     parser.add_argument(
         "--check", action="store_true",

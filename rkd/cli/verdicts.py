@@ -1,4 +1,4 @@
-"""Judge the declared claims (params/claims.yaml) by the recorded runs of the published setting: how many claims of each
+"""Judge the declared claims (params/claims.csv) by the recorded runs of the published setting: how many claims of each
 kind have which verdict, and the list. Nothing is trained."""
 
 import argparse

@@ -67,7 +67,7 @@ def judge(
 
     Args:
         profile: whose runs and records are looked at: "paper", or the path of a profile with, say, more seeds.
-        claims: what is judged; None: params/claims.yaml.
+        claims: what is judged; None: params/claims.csv.
         store: of records; None: the profile's own.
         gates: that decide which arithmetics are judged together; None: those on record.
 

@@ -1,29 +1,24 @@
-"""The claims under judgement, as params/claims.yaml declares them.
+"""The claims under judgement, as params/claims.csv declares them: one row each (params/claims.md says how it reads).
 
-Published figures are read from the table of claims: an entry of the file names rows of it, and many entries stand
-for one claim per row. Everything is checked on loading, so that a claim about a row that does not exist, or about
-runs no chapter makes, is one sentence here and not a missing line in the book.
+Published figures are read from the table of published figures: a claim names their ids. Everything is checked on
+loading, so that a claim about a figure that does not exist, or about runs no chapter makes, is one sentence here and
+not a missing line in the book.
 """
 
 import functools
 import math
 import re
-import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from rkd import paths, published
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.answers import answer
 from rkd.experiments.chapters import SHORT_SOURCE
 from rkd.experiments.selectors import Selectors, split
 from rkd.methods.modreduce import STUDENTS
-from rkd.models import canonical, display_name
 
 
 @dataclass(frozen=True)
@@ -33,54 +28,52 @@ class Kind:
     Attributes:
         words: for a reader, a noun phrase.
         question: what is asked of the runs.
-        needs: keys an entry of this kind must have beyond those of all kinds.
-        takes: keys it may have.
-        sides: names of the groups of runs; those with a question mark may be left out.
+        needs: columns a claim of this kind must fill in beyond those of all kinds.
+        takes: columns it may fill in.
+        sides: columns of the groups of runs; those with a question mark may be left out.
     """
 
     words: str
     question: str
-    needs: frozenset[str] = frozenset()
-    takes: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     sides: tuple[str, ...] = ("a",)
 
 
 KINDS = {
     "value": Kind(
         "accuracies", "does the mean over seeds lie within the margin of the published accuracy?",
-        needs=frozenset({"margin", "published_n"}), takes=frozenset({"also"}),
+        needs=("margin", "published_n"), takes=("also",),
     ),
     "order": Kind(
         "comparisons", "does a run of one side beat a run of the other?",
-        needs=frozenset({"family"}), takes=frozenset({"minus"}), sides=("a", "b?"),
+        needs=("family",), takes=("minus",), sides=("a", "b?"),
     ),
     "effect": Kind(
         "gains", "is the difference of two means the published one, within the margin?",
-        needs=frozenset({"margin", "family"}), takes=frozenset({"minus", "also"}), sides=("a", "b"),
+        needs=("margin", "family"), takes=("minus", "also"), sides=("a", "b"),
     ),
     "trend": Kind(
         "trends", "does a contrast that was declared beforehand point the claimed way?",
-        needs=frozenset({"margin", "family", "contrast"}), takes=frozenset({"best"}), sides=("groups",),
+        needs=("margin", "family", "contrast"), takes=("best",), sides=("groups",),
     ),
     "bound": Kind(
         "a bound", "does every one of several means lie within a bound of its published value?",
-        needs=frozenset({"margin", "over"}), sides=("groups",),
+        needs=("margin", "over"), sides=("groups",),
     ),
     "chance": Kind(
-        "chance level", "does the mean lie within the margin of chance?", needs=frozenset({"margin", "chance"})
+        "chance level", "does the mean lie within the margin of chance?", needs=("margin", "chance")
     ),
 }  # fmt: skip
-_COMMON_NEEDS = frozenset({"id", "about", "kind", "statement", "runs"})
-_COMMON_TAKES = frozenset(
-    {
-        "row", "each", "keys", "words", "once", "published", "asked_by", "chapter", "alpha", "min_seeds", "reports",
-        "which_student",
-    }
+_NEEDS = ("id", "kind", "about", "statement", "figures", "alpha", "min_seeds")
+_TAKES = ("published", "reports", "which_student", "asked_by")
+COLUMNS = (
+    "id", "kind", "about", "statement", "figures", "minus", "also", "over", "published", "published_n", "margin",
+    "alpha", "min_seeds", "family", "a", "b", "groups", "contrast", "best", "chance", "reports", "which_student",
+    "asked_by",
 )  # fmt: skip
-_TEXTS = ("id", "about", "kind", "statement", "family", "asked_by", "chapter")
 REPORTS = ("the last epoch", "the best epoch on the test set")
 BEST = "best"  # of the students that one run trains
-_ANSWERS = ("{line}", "{minus}")  # in `runs`: the lines that answer a row, by rkd.experiments.answers
 
 
 @dataclass(frozen=True)
@@ -167,47 +160,46 @@ def load_claims(
     """All declared claims, in the order of the file.
 
     Args:
-        path: of the declaration; None: params/claims.yaml.
+        path: of the declaration; None: params/claims.csv.
         selectors: lines the claims' runs must be among; None: those of the paper profile.
         check: whether every line is looked up now, for which all chapters are built; else only once it is judged.
 
     Raises:
-        ConfigError: one sentence that names the file, the entry and what is wrong with it.
+        ConfigError: one sentence that names the file, the claim and what is wrong with it.
     """
-    path = paths.params() / "claims.yaml" if path is None else path
-    declared = _read(path)
+    path = paths.params() / "claims.csv" if path is None else path
     selectors = (Selectors() if selectors is None else selectors) if check else None
     found: dict[str, Claim] = {}
-    for number, entry in enumerate(declared["claims"], 1):
-        name = entry.get("id", f"number {number}") if isinstance(entry, Mapping) else f"number {number}"
+    for number, row in enumerate(_read(path), 1):
         try:
-            for claim in _expand(entry, declared["defaults"], selectors):
-                if claim.id in found:
-                    raise ConfigError(f"id {claim.id!r} is taken by an earlier claim")
-                found[claim.id] = claim
+            claim = _claim(row)
+            if claim.id in found:
+                raise ConfigError(f"id {claim.id!r} is taken by an earlier claim")
+            for selector in claim.selectors:
+                split(selector) if selectors is None else selectors.line(selector)
         except ConfigError as error:
-            raise ConfigError(f"{path.name}, entry {name!r}: {error}") from error
+            raise ConfigError(
+                f"{path.name}, claim {row.get('id') or f'number {number}'!r}: {error}"
+            ) from error
+        found[claim.id] = claim
     _check_families(path, found.values())
     return tuple(found.values())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> list[dict[str, str]]:
     try:
-        declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(declared, dict) or not isinstance(declared.get("claims"), list):
-        raise ConfigError(f"{path.name} must hold `defaults`, a mapping, and `claims`, a list")
-    for key in declared:
-        if key not in ("defaults", "claims"):
-            raise unknown(f"key in {path.name}:", key, ("defaults", "claims"))
-    defaults = declared.get("defaults") or {}
-    for key in defaults:
-        if key not in ("alpha", "min_seeds"):
-            raise unknown(f"default in {path.name}:", key, ("alpha", "min_seeds"))
-    return {"defaults": defaults, "claims": declared["claims"]}
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no table of claims: {' '.join(str(error).split())}") from error
+    for column in table.columns:
+        if column not in COLUMNS:
+            raise unknown(f"column in {path.name}:", column, COLUMNS)
+    for column in _NEEDS:
+        if column not in table.columns:
+            raise ConfigError(f"{path.name} lacks the column {column!r}")
+    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in table.to_dict("records")]
 
 
 def _check_families(path: Path, claims: Iterable[Claim]) -> None:
@@ -225,313 +217,111 @@ def _check_families(path: Path, claims: Iterable[Claim]) -> None:
                 )
 
 
-# --- entries to claims ----------------------------------------------------------------------------------------------
+# --- a row to a claim -----------------------------------------------------------------------------------------------
 
 
-def _expand(entry: Any, defaults: Mapping[str, Any], selectors: Selectors | None) -> Iterator[Claim]:
-    """One claim per row, per set of names, or just one."""
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"it is {entry!r}; it must be a mapping")
-    entry = {**defaults, **entry}
-    _check_keys(entry)
-    for row, names in _instances(entry):
-        yield _claim(entry, row, names, selectors)
-
-
-def _check_keys(entry: Mapping[str, Any]) -> None:
-    for key in ("id", "kind"):
-        if key not in entry:
-            raise ConfigError(f"field {key!r} is missing")
-    if entry["kind"] not in KINDS:
-        raise unknown("kind", entry["kind"], KINDS)
-    kind = KINDS[entry["kind"]]
-    needs = _COMMON_NEEDS | kind.needs | {"alpha", "min_seeds"}
-    for key in sorted(needs - set(entry)):
-        raise ConfigError(f"field {key!r} is missing")
-    allowed = needs | _COMMON_TAKES | kind.takes
-    for key in entry:
-        if key not in allowed:
-            raise unknown(f"field of a claim of kind {entry['kind']}:", key, allowed)
-    for key, allowed in (("reports", REPORTS), ("which_student", (BEST, *STUDENTS))):
-        if key in entry and entry[key] not in allowed:
-            raise unknown(key, entry[key], allowed)
-    for key in _TEXTS:
-        if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
-            raise ConfigError(f"{key} is {entry[key]!r}; it must be text")
-    rows_of_each = isinstance(entry.get("each"), Mapping)
-    if ("row" in entry) == rows_of_each:
-        raise ConfigError(
-            "it must name its rows of the table of claims either by `row` or by a mapping in `each`"
-        )
-    for key in ("keys", "words", "once"):
-        if key in entry and not rows_of_each:
-            raise ConfigError(f"`{key}` goes with a mapping in `each`")
-
-
-def _instances(entry: Mapping[str, Any]) -> Iterator[tuple[pd.DataFrame, dict[str, str]]]:
-    """The rows each claim of an entry is about, and the names its texts may use."""
-    each = entry.get("each")
-    if isinstance(each, list):
-        for values in each:
-            if not isinstance(values, Mapping) or not values:
-                raise ConfigError(
-                    f"`each` holds {values!r}; in a list each must be a mapping of names to texts"
-                )
-            names = {str(name): str(value) for name, value in values.items()}
-            rows = _rows(_filled(entry["row"], names))
-            yield rows, {**_names_of(rows), **names}
-    elif each is None:
-        rows = _rows(entry["row"])
-        yield rows, _names_of(rows)
-    elif isinstance(each, Mapping):
-        yield from _rows_one_by_one(entry, _rows(each))
-    else:
-        raise ConfigError(f"`each` is {each!r}; it must be a mapping of columns, or a list of mappings")
-
-
-def _rows_one_by_one(
-    entry: Mapping[str, Any], rows: pd.DataFrame
-) -> Iterator[tuple[pd.DataFrame, dict[str, str]]]:
-    keys = _mapping("keys", entry.get("keys", {}))
-    if keys:
-        variants = list(rows["variant"])
-        for variant, key in keys.items():
-            if variant not in variants:
-                raise unknown("variant in `keys`:", variant, variants)
-            if not isinstance(key, str):
-                raise ConfigError(f"the key of variant {variant!r} is {key!r}; write it in quotation marks")
-        rows = rows[rows["variant"].isin(keys)]
-    words = _mapping("words", entry.get("words", {}))
-    once = entry.get("once", [])
-    once = [once] if isinstance(once, str) else once
-    for column in once:
-        if column not in published.COLUMNS:
-            raise unknown("column in `once`:", column, published.COLUMNS)
-    same: dict[Any, list[int]] = {}
-    for index, row in rows.iterrows():
-        cell = (*(_registered(column, row[column]) for column in once), row["number"]) if once else index
-        same.setdefault(cell, []).append(index)
-    for indices in same.values():
-        group = rows.loc[indices]
-        names = _names_of(group)
-        names |= {"key": keys[names["variant"]]} if keys else {}
-        yield group, names | {"words": words.get(names["variant"], names["variant"])}
-
-
-def _claim(
-    entry: Mapping[str, Any], rows: pd.DataFrame, names: dict[str, str], selectors: Selectors | None
-) -> Claim:
-    kind = entry["kind"]
-    minus = _further(rows, _filled(entry["minus"], names)) if "minus" in entry else None
-    published, printed, over = _published(entry, rows, minus)
-    if kind == "effect":
-        names = {**names, "gain": f"{published:.2f}"}
-    runs = _runs(entry, names, over, {"{line}": rows, "{minus}": minus}, selectors)
-    home = split(next(iter(runs.values()))[0])[0]
-    names = {**names, "home": home}
-    also = [_further(rows, _filled(other, names)) for other in entry.get("also", ())]
-    for other in also:
-        if other["number"].iloc[0] != published:
-            raise ConfigError(f"`also` names a row that prints {other['value'].iloc[0]}, not {printed}")
+def _claim(row: Mapping[str, str]) -> Claim:
+    _check_columns(row)
+    rows, minus, also, over = (_figures(row[column]) for column in ("figures", "minus", "also", "over"))
+    runs = {side: tuple(row[side].split()) for side in ("a", "b", "groups") if row[side]}
+    value, printed = _published(row, rows, minus, over)
+    for figure in also.itertuples():
+        if figure.number != value:
+            raise ConfigError(f"`also` names a figure that prints {figure.value}, not {printed}")
     first = rows.iloc[0]
-    groups = len(runs["groups"]) if "groups" in runs else 0
-    everything = [rows, *([minus] if minus is not None else []), *also, *([over] if over is not None else [])]
-    chapter = _fill(entry["chapter"], names) if "chapter" in entry else home
-    split(f"{chapter}/-")
+    everything = pd.concat([rows, minus, also, over])
+    same_source = pd.concat([rows, also])
+    groups = runs.get("groups", ())
     return Claim(
-        id=_identifier(_fill(entry["id"], names)),
-        about=_fill(entry["about"], names),
-        kind=kind,
-        chapter=chapter,
-        family=_fill(entry.get("family", ""), names),
+        id=_identifier(row["id"]),
+        about=row["about"],
+        kind=row["kind"],
+        chapter=split(next(iter(runs.values()))[0])[0],
+        family=row["family"],
         source=first["source"],
-        table=", ".join(
-            dict.fromkeys(
-                r["table"]
-                for part in (rows, *also)
-                for _, r in part.iterrows()
-                if r["source"] == first["source"]
-            )
-        ),
+        table=", ".join(dict.fromkeys(same_source["table"][same_source["source"] == first["source"]])),
         row=_row_in_words(rows, minus),
-        statement=_fill(entry["statement"], names),
-        who=entry["asked_by"] if "asked_by" in entry else _who(first),
-        published=published,
+        statement=row["statement"],
+        who=row["asked_by"] or _who(first),
+        published=value,
         printed=printed,
-        published_n=_count(entry["published_n"]) if "published_n" in entry else None,
-        margin=_positive("margin", entry["margin"]) if "margin" in entry else None,
-        alpha=_alpha(entry["alpha"]),
-        min_seeds=_min_seeds(entry["min_seeds"]),
+        published_n=None
+        if row["published_n"] in ("", "unknown")
+        else _whole("published_n", row["published_n"], 1),
+        margin=_positive("margin", row["margin"]) if row["margin"] else None,
+        alpha=_alpha(row["alpha"]),
+        min_seeds=_whole("min_seeds", row["min_seeds"], 2),
         runs=runs,
-        contrast=_contrast(entry["contrast"], groups) if "contrast" in entry else (),
-        best=_best(entry["best"], runs["groups"]) if "best" in entry else (),
-        chance=_positive("chance", entry["chance"]) if "chance" in entry else None,
-        notes=tuple(dict.fromkeys(note for part in everything for note in part["note"] if note)),
-        references=tuple(dict.fromkeys(int(index) for part in everything for index in part.index)),
-        also_by=tuple(
-            dict.fromkeys(_who(row) for _, row in rows.iterrows() if row["source"] != first["source"])
-        ),
-        reports=entry.get("reports", ""),
-        which_student=entry.get("which_student", ""),
+        contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
+        best=_best(row["best"], groups),
+        chance=_positive("chance", row["chance"]) if row["chance"] else None,
+        notes=tuple(dict.fromkeys(note for note in everything["note"] if note)),
+        references=tuple(dict.fromkeys(map(int, everything.index))),
+        also_by=tuple(dict.fromkeys(_who(r) for _, r in rows.iterrows() if r["source"] != first["source"])),
+        reports=row["reports"],
+        which_student=row["which_student"],
     )
 
 
-def _published(
-    entry: Mapping[str, Any], rows: pd.DataFrame, minus: pd.DataFrame | None
-) -> tuple[float | tuple[float, ...] | None, str, pd.DataFrame | None]:
-    """The published figure, as it is shown, and the rows of `over`."""
-    kind, numbers = entry["kind"], rows["number"]
-    over = _rows(entry["over"]) if "over" in entry else None
-    if "published" in entry:
-        if minus is not None or not numbers.isna().all():
-            raise ConfigError(
-                f"`published` is given, but the table of claims has the figure: {rows['value'].iloc[0]}"
-            )
-        given = _positive("published", entry["published"])
-        return given, rows["value"].iloc[0], over
-    if kind == "bound":
-        values = tuple(float(v) for v in over["number"])
-        return values, f"{len(values)} accuracies within {entry['margin']}", over
-    if kind == "trend":
-        known = not numbers.isna().any()
-        return (tuple(map(float, numbers)) if known else None), ", ".join(rows["value"]), over
-    if numbers.isna().any():
-        raise ConfigError(f"its row prints {rows['value'].iloc[0]!r}, no single number; give `published`")
-    if len(set(numbers)) != 1:
-        raise ConfigError(f"its row matches {len(rows)} rows with different figures; name more columns")
-    number, value = float(numbers.iloc[0]), rows["value"].iloc[0]
-    two_sided = "b" in entry["runs"]
-    if minus is not None:
-        other = float(minus["number"].iloc[0])
-        both = f"{value} against {minus['value'].iloc[0]}"
-        if kind == "effect":
-            return round(number - other, 6), f"{number - other:+.2f} ({both})", over
-        if not two_sided:
-            raise ConfigError("`minus` needs runs on side b")
-        return (number, other), both, over
-    if kind == "effect":
-        raise ConfigError(
-            "field 'minus' is missing: a gain is a difference of two rows, or given as `published`"
-        )
-    if kind == "order" and two_sided:
-        return None, "", over
-    return number, value, over
+def _check_columns(row: Mapping[str, str]) -> None:
+    if row["kind"] not in KINDS:
+        raise unknown("kind", row["kind"], KINDS)
+    kind = KINDS[row["kind"]]
+    sides = [side.rstrip("?") for side in kind.sides]
+    needs = {*_NEEDS, *kind.needs, *(side for side in kind.sides if not side.endswith("?"))}
+    for column in COLUMNS:
+        if column in needs and not row[column].strip():
+            raise ConfigError(f"column {column!r} is empty; a claim of kind {row['kind']} needs it")
+        if row[column] and column not in {*needs, *_TAKES, *kind.takes, *sides}:
+            raise ConfigError(f"column {column!r} is {row[column]!r}; a claim of kind {row['kind']} has none")
+    for column, allowed in (("reports", ("", *REPORTS)), ("which_student", ("", BEST, *STUDENTS))):
+        if row[column] not in allowed:
+            raise unknown(column, row[column], allowed[1:])
 
 
-def _runs(
-    entry: Mapping[str, Any],
-    names: Mapping[str, str],
-    over: pd.DataFrame | None,
-    answered: Mapping[str, pd.DataFrame | None],
-    selectors: Selectors | None,
-) -> dict[str, tuple[str, ...]]:
-    runs, kind = entry["runs"], entry["kind"]
-    sides = KINDS[kind].sides
-    if not isinstance(runs, Mapping):
-        raise ConfigError(
-            f"runs is {runs!r}; it must map {' and '.join(s.rstrip('?') for s in sides)} to chapter/line"
-        )
-    for side in sides:
-        if not side.endswith("?") and side not in runs:
-            raise ConfigError(f"runs lacks side {side!r}")
-    made = {}
-    for side, value in runs.items():
-        if side not in {s.rstrip("?") for s in sides}:
-            raise unknown("side of runs", side, [s.rstrip("?") for s in sides])
-        if over is not None:  # one template, filled from each row
-            filled = [_fill(value, _names_of(over.loc[[index]])) for index in over.index]
-        else:
-            filled = []
-            for text in value if isinstance(value, list) else [value]:
-                lines = text in _ANSWERS and answered[text] is not None
-                filled += _lines_of(answered[text]) if lines else [_fill(text, names)]
-        for selector in filled:
-            if selectors is None:
-                split(selector)
-            else:
-                selectors.line(selector)
-        made[side] = tuple(dict.fromkeys(filled))
-    return made
-
-
-# --- rows of the table of claims ------------------------------------------------------------------------------------
-
-
-def _lines_of(rows: pd.DataFrame) -> list[str]:
-    """The lines that answer these rows; ConfigError for a row that none answers."""
-    lines: dict[str, None] = {}
-    for row in rows.itertuples():
-        found = answer(row).lines
-        if not found:
-            raise ConfigError(f"no line of a chapter answers {row.id!r}")
-        lines |= dict.fromkeys(found)
-    return list(lines)
-
-
-def _rows(equal: Any) -> pd.DataFrame:
-    """Rows of `rkd.published.load()` whose columns equal a text, or one of a list of texts; "bold*" is any text that
-    begins so."""
-    if not isinstance(equal, Mapping) or not equal:
-        raise ConfigError(
-            f"a row is {equal!r}; it must be a mapping of columns to texts, for example table: Table 3"
-        )
-    wanted_texts = []
-    for column, wanted in equal.items():
-        if column not in published.COLUMNS:
-            raise unknown("column", column, published.COLUMNS)
-        texts = tuple(str(w) for w in (wanted if isinstance(wanted, list) else [wanted]))
-        wanted_texts.append((column, texts))
-    table = _matching(tuple(wanted_texts))
-    if table.empty:
-        described = ", ".join(f"{column} {wanted!r}" for column, wanted in equal.items())
-        raise ConfigError(f"no row of the table of claims has {described}")
-    return table
+def _figures(ids: str) -> pd.DataFrame:
+    """Rows of the table of published figures by id, under their positions there."""
+    table = published.load()
+    for figure in ids.split():
+        published.get(figure)
+    return table.loc[[_positions()[figure] for figure in ids.split()]]
 
 
 @functools.cache
-def _matching(equal: tuple[tuple[str, tuple[str, ...]], ...]) -> pd.DataFrame:
-    """Rows by column and texts; never changed by those who ask."""
-    table = published.load()
-    for column, texts in equal:
-        fits = table[column].isin(texts)
-        for text in texts:
-            if text.endswith("*"):
-                fits |= table[column].str.startswith(text[:-1])
-        table = table[fits]
-    return table
+def _positions() -> dict[str, int]:
+    return {figure: position for position, figure in enumerate(published.load()["id"])}
 
 
-def _registered(column: str, text: str) -> str:
-    """A network's registered name, for sources differ in their spelling; any other text, or no network, as it is."""
-    if column not in ("teacher", "student"):
-        return text
-    try:
-        return canonical(text)
-    except ConfigError:  # "all", "-"
-        return text
-
-
-def _further(rows: pd.DataFrame, equal: Mapping[str, Any]) -> pd.DataFrame:
-    """The one other row of the same pair: what `equal` leaves out, but for the variant, is as in `rows`."""
-    kept = ("source", "table", "teacher", "student", "method", "dataset", "metric")
-    found = _rows({**{column: rows.iloc[0][column] for column in kept}, **equal})
-    if len(found) != 1:
-        raise ConfigError(f"{dict(equal)} matches {len(found)} rows; name more columns")
-    return found
-
-
-def _names_of(rows: pd.DataFrame) -> dict[str, str]:
-    """What templates may say of a row: columns as printed, and forms of them that fit into an id or a selector."""
-    row = rows.iloc[0]
-    names = {"value": row["value"], "variant": row["variant"], "Method": row["method"], "table": row["table"]}
-    names |= {"method": _slug(row["method"]), "chapter": _slug(row["table"])}
-    names |= {"dataset": _slug(row["dataset"]), "Dataset": row["dataset"]}
-    for column in ("teacher", "student"):
-        try:
-            names |= {column: canonical(row[column]), column.title(): display_name(row[column])}
-        except ConfigError:  # "all", "-": no network
-            names |= {column: row[column], column.title(): row[column]}
-    return names
+def _published(
+    row: Mapping[str, str], rows: pd.DataFrame, minus: pd.DataFrame, over: pd.DataFrame
+) -> tuple[float | tuple[float, ...] | None, str]:
+    """The published figure, and as it is shown."""
+    kind, numbers, values = row["kind"], rows["number"], list(rows["value"])
+    if row["published"]:
+        if len(minus) or not numbers.isna().all():
+            raise ConfigError(f"`published` is given, but the table of published figures has it: {values[0]}")
+        return _positive("published", row["published"]), values[0]
+    if kind == "bound":
+        return tuple(map(float, over["number"])), f"{len(over)} accuracies within {float(row['margin']):g}"
+    if kind == "trend":
+        return (None if numbers.isna().any() else tuple(map(float, numbers))), ", ".join(values)
+    if numbers.isna().any():
+        raise ConfigError(f"its figure is printed as {values[0]!r}, no single number; give `published`")
+    if len(set(numbers)) != 1:
+        raise ConfigError(f"it names {len(rows)} figures that differ: {', '.join(values)}")
+    number = float(numbers.iloc[0])
+    if len(minus):
+        other, both = float(minus["number"].iloc[0]), f"{values[0]} against {minus['value'].iloc[0]}"
+        if kind == "effect":
+            return round(number - other, 6), f"{number - other:+.2f} ({both})"
+        if not row["b"]:
+            raise ConfigError("`minus` needs runs on side b")
+        return (number, other), both
+    if kind == "effect":
+        raise ConfigError(
+            "column 'minus' is empty: a gain is a difference of two figures, or given as `published`"
+        )
+    return (None, "") if kind == "order" and row["b"] else (number, values[0])
 
 
 def _who(row: pd.Series) -> str:
@@ -539,7 +329,7 @@ def _who(row: pd.Series) -> str:
     return "ReviewKD paper" if row["variant"] == "paper" else SHORT_SOURCE[row["source"]]
 
 
-def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame | None) -> str:
+def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame) -> str:
     first = rows.iloc[0]
     pair = f"{first['student']} ← {first['teacher']}" if first["teacher"] not in ("-", "all pairs") else ""
     if len(rows) > 1 and rows["variant"].nunique() > 1 and rows["number"].nunique() != 1:
@@ -547,7 +337,7 @@ def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame | None) -> str:
     else:
         what = ", ".join(dict.fromkeys(text for text in (first["method"], first["variant"]) if text))
     words = f"{pair}: {what}" if pair else what
-    if minus is not None:
+    if len(minus):
         other = minus.iloc[0]
         words += f" − {other['variant'] if other['method'] == first['method'] else other['method']}"
     return words
@@ -556,85 +346,52 @@ def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame | None) -> str:
 # --- texts and numbers ----------------------------------------------------------------------------------------------
 
 
-def _fill(text: Any, names: Mapping[str, str]) -> str:
-    """A template filled; ConfigError for a name it does not know."""
-    if not isinstance(text, str):
-        raise ConfigError(f"{text!r} must be text")
-    try:
-        wanted = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
-    except ValueError as error:
-        raise ConfigError(f"{text!r} has a brace without its partner") from error
-    for name in wanted:
-        if name not in names:
-            raise unknown(f"name in {text!r}:", name, names)
-    return text.format_map(names)
-
-
-def _filled(equal: Any, names: Mapping[str, str]) -> Any:
-    """A mapping of columns with its texts filled."""
-    if not isinstance(equal, Mapping):
-        return equal
-    return {column: _fill(text, names) if isinstance(text, str) else text for column, text in equal.items()}
-
-
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}; it must be a mapping")
-    return value
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
 def _identifier(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
         raise ConfigError(f"id {text!r} must consist of lower-case letters, digits, '-', '_' and '.'")
     return text
 
 
-def _positive(name: str, value: Any) -> float:
-    right = isinstance(value, int | float) and not isinstance(value, bool)
-    if not right or not math.isfinite(value) or value <= 0:
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number > 0")
-    return float(value)
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{name} is {text!r}; it must be a finite number")
+    return number
 
 
-def _alpha(value: Any) -> float:
-    if not isinstance(value, float) or not 0 < value < 0.5:
-        raise ConfigError(f"alpha is {value!r}; it must be a number between 0 and 0.5")
-    return value
+def _positive(name: str, text: str) -> float:
+    if (number := _number(name, text)) <= 0:
+        raise ConfigError(f"{name} is {text!r}; it must be a finite number > 0")
+    return number
 
 
-def _min_seeds(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 2:
-        raise ConfigError(f"min_seeds is {value!r}; it must be a whole number >= 2")
-    return value
+def _alpha(text: str) -> float:
+    if not 0 < (number := _number("alpha", text)) < 0.5:
+        raise ConfigError(f"alpha is {text!r}; it must be a number between 0 and 0.5")
+    return number
 
 
-def _count(value: Any) -> int | None:
-    if value == "unknown":
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"published_n is {value!r}; it must be a whole number >= 1, or unknown")
-    return value
+def _whole(name: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{name} is {text!r}; it must be a whole number >= {least}")
+    return int(text)
 
 
-def _contrast(values: Any, groups: int) -> tuple[float, ...]:
-    if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-        raise ConfigError(f"contrast is {values!r}; it must be a list of numbers")
+def _contrast(text: str, groups: int) -> tuple[float, ...]:
+    values = [_number("contrast", value) for value in text.split()]
     if len(values) != groups:
         raise ConfigError(f"contrast has {len(values)} coefficients for {groups} groups of runs")
     above = sum(v for v in values if v > 0)
     if above <= 0 or not math.isclose(sum(values), 0.0, abs_tol=1e-9):
-        raise ConfigError(f"contrast is {values}; its coefficients must sum to 0 and not all be 0")
+        raise ConfigError(f"contrast is {text!r}; its coefficients must sum to 0 and not all be 0")
     return tuple(v / above for v in values)
 
 
-def _best(values: Any, groups: Sequence[str]) -> tuple[int, ...]:
-    if not isinstance(values, list) or not values:
-        raise ConfigError(f"best is {values!r}; it must be a list of chapter/line")
-    for value in values:
+def _best(text: str, groups: Sequence[str]) -> tuple[int, ...]:
+    for value in text.split():
         if value not in groups:
             raise unknown("line in `best`:", value, groups)
-    return tuple(groups.index(value) for value in values)
+    return tuple(groups.index(value) for value in text.split())

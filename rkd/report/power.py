@@ -22,7 +22,7 @@ from rkd.report.tables import table_of
 from rkd.report.verdicts import badge
 
 OWN = ("margin", "alpha", "sd", "repeats")
-MIN_SEEDS = 5  # as declared in params/claims.yaml
+MIN_SEEDS = 5  # as declared in params/claims.csv
 PUBLISHED = 71.79  # of the examples; any number would do
 # Okabe-Ito, and a grey for what is left open. Neighbours in a stack differ in lightness as well.
 COLOURS = {

@@ -35,7 +35,7 @@ def test_a_row_may_be_added_and_says_which_names_it_may_have():
     line = declared(ROWS={"max": {"hcl_pooling": "max", "note": "{student}: {hcl_pooling}"}}).lines(SMOKE)[0]
     assert line.runs[0].options.hcl_pooling == "max" and line.note == "ResNet-8: max"
     with pytest.raises(
-        ConfigError, match="unknown name in row 'x' of mine: 'atention' .did you mean 'attention'"
+        ConfigError, match=r"unknown name in row 'x' of mine: 'atention' .did you mean 'attention'"
     ):
         declared(ROWS={"x": {"atention": False}}).lines(SMOKE)
     with pytest.raises(ConfigError, match="ROWS of mine is 3; it must map keys to rows"):

@@ -4,8 +4,8 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
-import yaml
 from evidence import PAPER
 
 from rkd import paths, published
@@ -234,11 +234,13 @@ def test_fields_fit_their_kinds():
 
 
 def test_no_published_accuracy_is_typed():
-    text = (paths.params() / "claims.yaml").read_text()
-    declared = "\n".join(
-        line.partition(" #")[0] for line in text.splitlines() if not line.lstrip().startswith("#")
-    )
-    assert not re.search(r"\b\d\d\.\d\d\b", declared)
+    """A claim names its figure; its id and statement alone may say it too, and then say what the table prints."""
+    table = pd.read_csv(paths.params() / "claims.csv", dtype=str, keep_default_na=False)
+    numbers = re.compile(r"\b\d\d\.\d\d\b")
+    assert not table.drop(columns=["id", "statement"]).map(lambda text: bool(numbers.search(text))).any(axis=None)
+    for claim in CLAIMS:
+        printed = {published.load()["value"][index] for index in claim.references}
+        assert set(numbers.findall(f"{claim.id} {claim.statement}")) <= printed, claim.id
 
 
 def test_contrasts_are_differences_of_weighted_means():
@@ -258,7 +260,7 @@ def test_contrasts_are_differences_of_weighted_means():
     ("name", "contrast"), [("table4-larger-sizes", [-3, 0, 0, 1, 2]), ("table5-larger-weights", [-1, 0, 1])]
 )
 def test_contrasts_of_tables_4_and_5_follow_the_mean_size_compared(name, contrast):
-    """The yardstick of params/claims.yaml, computed from the options of the runs."""
+    """The yardstick of params/claims.md, computed from the options of the runs."""
     claim = BY_ID[name]
     scores = []
     for selector in claim.runs["groups"]:
@@ -268,7 +270,7 @@ def test_contrasts_of_tables_4_and_5_follow_the_mean_size_compared(name, contras
     centred = np.array(scores) - np.mean(scores)
     assert np.allclose(contrast, centred * (contrast[0] / centred[0]), atol=0.3), "rounded to whole numbers"
     assert np.argmax(scores) in claim.best
-    text = (paths.params() / "claims.yaml").read_text()
+    text = (paths.params() / "claims.md").read_text()
     for score in scores:
         assert f" {score:.2f}" in text, "as the comment says"
     said = np.dot(claim.contrast, claim.published)
@@ -291,33 +293,24 @@ def test_shared_cells_are_judged_once():
 
 # --- malformed ------------------------------------------------------------------------------------------------------
 
+RM, RLF = (f"re_paper-table3-resnet56-resnet20-reviewkd-{row}-cifar100" for row in ("rm", "rm+rlf"))
 VALUE = {
-    "id": "x", "about": "x", "kind": "value", "row": {"source": "re_paper", "table": "Table 3", "variant": "RM"},
-    "statement": "x", "runs": {"a": "table3/rm"}, "margin": 0.5, "published_n": 3,
+    "id": "x", "kind": "value", "about": "x", "statement": "x", "figures": RM, "margin": "0.5", "published_n": "3",
+    "alpha": "0.05", "min_seeds": "5", "a": "table3/rm",
 }  # fmt: skip
-EACH = {k: v for k, v in VALUE.items() if k != "row"} | {"each": {"table": "Table 3"}}
-ORDER = {
-    "id": "x", "about": "x", "kind": "order", "row": VALUE["row"], "minus": {"variant": "RM+RLF"}, "statement": "x",
-    "runs": {"a": "table3/rm", "b": "table3/rm_rlf"}, "family": "f",
+ORDER = {k: v for k, v in VALUE.items() if k not in ("margin", "published_n")} | {
+    "kind": "order", "minus": RLF, "b": "table3/rm_rlf", "family": "f",
 }  # fmt: skip
-EFFECT = {**ORDER, "kind": "effect", "margin": 0.5}
-TREND = {
-    "id": "x", "about": "x", "kind": "trend", "row": {"source": "re_paper", "table": "Table 5"}, "statement": "x",
-    "runs": {"groups": ["table5/small_first", "table5/equal", "table5/large_first"]}, "margin": 0.2, "family": "f",
-    "contrast": [-1, 0, 1],
+EFFECT = {**ORDER, "kind": "effect", "margin": "0.5"}
+TREND = {k: v for k, v in EFFECT.items() if k not in ("a", "b", "minus")} | {
+    "kind": "trend", "groups": "table5/small_first table5/equal table5/large_first", "contrast": "-1 0 1",
 }  # fmt: skip
 
 
-def load(tmp_path, *entries, **top):
-    path = tmp_path / "claims.yaml"
-    path.write_text(
-        yaml.safe_dump({"defaults": {"alpha": 0.05, "min_seeds": 5}, "claims": list(entries), **top})
-    )
+def load(tmp_path, *entries):
+    path = tmp_path / "claims.csv"
+    pd.DataFrame(entries).to_csv(path, index=False)
     return load_claims(path, PAPER)
-
-
-def without(entry, key):
-    return {k: v for k, v in entry.items() if k != key}
 
 
 def test_the_entries_below_are_sound_before_they_are_spoiled(tmp_path):
@@ -329,71 +322,44 @@ def test_the_entries_below_are_sound_before_they_are_spoiled(tmp_path):
     ("entry", "sentence"),
     [
         ({**VALUE, "kind": "valu"}, "unknown kind 'valu' (did you mean 'value'?)"),
-        (without(VALUE, "kind"), "field 'kind' is missing"),
-        (without(VALUE, "id"), "entry 'number 1': field 'id' is missing"),
-        (without(VALUE, "margin"), "field 'margin' is missing"),
-        (without(VALUE, "published_n"), "field 'published_n' is missing"),
-        (without(VALUE, "runs"), "field 'runs' is missing"),
-        (without(ORDER, "family"), "field 'family' is missing"),
-        (without(EFFECT, "minus"), "field 'minus' is missing"),
-        (without(VALUE, "row"), "either by `row` or by a mapping in `each`"),
-        ({**VALUE, "each": {"table": "Table 3"}}, "either by `row` or by a mapping in `each`"),
-        ({**VALUE, "margn": 1}, "unknown field of a claim of kind value: 'margn' (did you mean 'margin'?)"),
-        ({**VALUE, "family": "f"}, "unknown field of a claim of kind value: 'family'"),
-        ({**VALUE, "margin": 0}, "margin is 0; it must be a finite number > 0"),
-        ({**VALUE, "margin": -0.5}, "margin is -0.5; it must be a finite number > 0"),
-        ({**VALUE, "margin": float("nan")}, "margin is nan; it must be a finite number > 0"),
-        ({**VALUE, "published_n": 0}, "published_n is 0; it must be a whole number >= 1, or unknown"),
-        ({**VALUE, "alpha": 0.5}, "alpha is 0.5; it must be a number between 0 and 0.5"),
-        ({**VALUE, "min_seeds": 1}, "min_seeds is 1; it must be a whole number >= 2"),
-        ({**VALUE, "statement": ["x"]}, "statement is ['x']; it must be text"),
-        ({**VALUE, "statement": "{studnt}"}, "unknown name in '{studnt}': 'studnt' (did you mean 'student'?)"),
-        ({**VALUE, "statement": "{value"}, "a brace without its partner"),
+        ({**VALUE, "id": ""}, "claim 'number 1': column 'id' is empty"),
+        ({**VALUE, "margin": ""}, "column 'margin' is empty; a claim of kind value needs it"),
+        ({**VALUE, "published_n": ""}, "column 'published_n' is empty"),
+        ({**VALUE, "a": ""}, "column 'a' is empty"),
+        ({**ORDER, "family": ""}, "column 'family' is empty"),
+        ({**EFFECT, "minus": ""}, "column 'minus' is empty: a gain is a difference of two figures"),
+        ({**VALUE, "family": "f"}, "column 'family' is 'f'; a claim of kind value has none"),
+        ({**VALUE, "b": "table3/rm"}, "column 'b' is 'table3/rm'; a claim of kind value has none"),
+        ({**VALUE, "margin": "0"}, "margin is '0'; it must be a finite number > 0"),
+        ({**VALUE, "margin": "inf"}, "margin is 'inf'; it must be a finite number"),
+        ({**VALUE, "margin": "wide"}, "margin is 'wide'; it must be a finite number"),
+        ({**VALUE, "published_n": "0"}, "published_n is '0'; it must be a whole number >= 1"),
+        ({**VALUE, "alpha": "0.5"}, "alpha is '0.5'; it must be a number between 0 and 0.5"),
+        ({**VALUE, "min_seeds": "1"}, "min_seeds is '1'; it must be a whole number >= 2"),
         ({**VALUE, "id": "Table 3"}, "id 'Table 3' must consist of lower-case letters"),
-        ({**VALUE, "row": {"table": "Table 33"}}, "no row of the table of claims has table 'Table 33'"),
-        ({**VALUE, "row": {"tabel": "Table 3"}}, "unknown column 'tabel' (did you mean 'table'?)"),
-        ({**VALUE, "row": {"table": "Table 3"}}, "with different figures; name more columns"),
-        ({**VALUE, "row": "RM"}, "a row is 'RM'; it must be a mapping"),
-        ({**VALUE, "row": {"table": "text 4.2.2", "metric": "acc_drop_percent"}}, "give `published`"),
-        ({**VALUE, "published": 69.58}, "the table of claims has the figure: 69.58"),
-        ({**VALUE, "also": [{"variant": "RM+RLF"}]}, "`also` names a row that prints 69.92, not 69.58"),
-        ({**VALUE, "runs": {"a": "table3/rlf"}}, "unknown line of table3 'rlf'"),
-        ({**VALUE, "runs": {"a": "table33/rm"}}, "unknown chapter 'table33' (did you mean 'table3'?)"),
-        ({**VALUE, "runs": {"a": "rm"}}, "selector 'rm' is not of the form chapter/line"),
-        ({**VALUE, "runs": {"b": "table3/rm"}}, "runs lacks side 'a'"),
-        ({**VALUE, "runs": {"a": "table3/rm", "b": "table3/rm"}}, "unknown side of runs 'b'"),
-        ({**VALUE, "runs": "table3/rm"}, "runs is 'table3/rm'; it must map a to chapter/line"),
-        ({**VALUE, "chapter": "tabel3"}, "unknown chapter 'tabel3'"),
-        ({**VALUE, "once": "student"}, "`once` goes with a mapping in `each`"),
-        ({**EACH, "keys": {"RLM": "rm"}}, "unknown variant in `keys`: 'RLM'"),
-        ({**EACH, "keys": {"RM": 41}}, "write it in quotation marks"),
-        ({**EACH, "keys": "rm"}, "keys is 'rm'; it must be a mapping"),
-        ({**EACH, "once": "x"}, "unknown column in `once`: 'x'"),
-        ({**VALUE, "runs": {"a": "{minus}"}}, "unknown name in '{minus}': 'minus'"),
+        ({**VALUE, "figures": "re_paper-table33"}, "unknown published figure 're_paper-table33'"),
+        ({**VALUE, "figures": f"{RM} {RLF}"}, "it names 2 figures that differ: 69.58, 69.92"),
+        ({**VALUE, "figures": "re_paper-text3.3-cost-cifar100-gpu_hours_shufflenets"}, "give `published`"),
+        ({**VALUE, "published": "69.58"}, "the table of published figures has it: 69.58"),
+        ({**VALUE, "also": RLF}, "`also` names a figure that prints 69.92, not 69.58"),
+        ({**VALUE, "a": "table3/rlf"}, "unknown line of table3 'rlf'"),
+        ({**VALUE, "a": "table33/rm"}, "unknown chapter 'table33' (did you mean 'table3'?)"),
+        ({**VALUE, "a": "rm"}, "selector 'rm' is not of the form chapter/line"),
         ({**VALUE, "reports": "best epoch"}, "unknown reports 'best epoch'"),
         ({**VALUE, "which_student": "bset"}, "unknown which_student 'bset' (did you mean 'best'?)"),
-        ({**VALUE, "row": {"table": "Table 9*"}}, "no row of the table of claims has table 'Table 9*'"),
-        (
-            {**VALUE, "row": {"metric": "gpu_hours_resnet*"}, "runs": {"a": "{line}"}},
-            "no line of a chapter answers 're_paper-text3.3-cost-",
-        ),
-        ({**EACH, "each": "Table 3"}, "either by `row` or by a mapping in `each`"),
-        ({**VALUE, "each": ["rm"]}, "in a list each must be a mapping of names to texts"),
-        ({**without(ORDER, "minus"), "minus": {"variant": "RLM"}}, "no row of the table of claims has"),
-        ({**ORDER, "runs": {"a": "table3/rm"}}, "`minus` needs runs on side b"),
-        ({**TREND, "contrast": [-1, 1]}, "contrast has 2 coefficients for 3 groups of runs"),
-        ({**TREND, "contrast": [-1, 0, 2]}, "its coefficients must sum to 0"),
-        ({**TREND, "contrast": [0, 0, 0]}, "its coefficients must sum to 0 and not all be 0"),
-        ({**TREND, "contrast": "up"}, "contrast is 'up'; it must be a list of numbers"),
-        ({**TREND, "best": ["table5/eqal"]}, "unknown line in `best`: 'table5/eqal' (did you mean 'table5/equal'?)"),
-        ("x", "it is 'x'; it must be a mapping"),
+        ({**ORDER, "b": ""}, "`minus` needs runs on side b"),
+        ({**TREND, "contrast": "-1 1"}, "contrast has 2 coefficients for 3 groups of runs"),
+        ({**TREND, "contrast": "-1 0 2"}, "its coefficients must sum to 0"),
+        ({**TREND, "contrast": "0 0 0"}, "its coefficients must sum to 0 and not all be 0"),
+        ({**TREND, "contrast": "up"}, "contrast is 'up'; it must be a finite number"),
+        ({**TREND, "best": "table5/eqal"}, "unknown line in `best`: 'table5/eqal' (did you mean 'table5/equal'?)"),
     ],
 )  # fmt: skip
-def test_malformed_entries_get_one_sentence(entry, sentence, tmp_path):
+def test_malformed_claims_get_one_sentence(entry, sentence, tmp_path):
     with pytest.raises(ConfigError) as stop:
         load(tmp_path, entry)
     message = str(stop.value)
-    assert sentence in message and message.startswith("claims.yaml, entry ") and "\n" not in message
+    assert sentence in message and message.startswith("claims.csv, claim ") and "\n" not in message
 
 
 def test_ids_are_unique_and_families_of_one_kind(tmp_path):
@@ -402,26 +368,25 @@ def test_ids_are_unique_and_families_of_one_kind(tmp_path):
     with pytest.raises(ConfigError, match="family 'f' holds 'x' with kind order and 'y' with kind effect"):
         load(tmp_path, ORDER, {**EFFECT, "id": "y"})
     with pytest.raises(ConfigError, match=r"with alpha 0\.05 and 'y' with alpha 0\.01; a family has one"):
-        load(tmp_path, ORDER, {**ORDER, "id": "y", "alpha": 0.01})
+        load(tmp_path, ORDER, {**ORDER, "id": "y", "alpha": "0.01"})
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("claims: [", "is not valid YAML"),
-        ("[]", "must hold `defaults`, a mapping, and `claims`, a list"),
-        ("{claims: [], default: {}}", "unknown key in c.yaml: 'default' (did you mean 'defaults'?)"),
-        ("{claims: [], defaults: {alfa: 1}}", "unknown default in c.yaml: 'alfa' (did you mean 'alpha'?)"),
+        ("", "is no table of claims"),
+        ("id,kind,abuot\n", "unknown column in c.csv: 'abuot' (did you mean 'about'?)"),
+        ("id,kind\n", "c.csv lacks the column 'about'"),
     ],
 )
 def test_files_that_are_no_declaration(text, sentence, tmp_path):
-    path = tmp_path / "c.yaml"
+    path = tmp_path / "c.csv"
     path.write_text(text)
     with pytest.raises(ConfigError) as stop:
         load_claims(path, PAPER)
     assert sentence in str(stop.value) and "\n" not in str(stop.value)
     with pytest.raises(ConfigError, match="does not exist"):
-        load_claims(tmp_path / "absent.yaml", PAPER)
+        load_claims(tmp_path / "absent.csv", PAPER)
 
 
 def test_selectors():

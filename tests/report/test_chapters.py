@@ -41,7 +41,13 @@ def outputs(path):
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("chapter", chapter_names())
+# One of each kind here; a build of the book executes them all.
+KINDS = {"table4", "figure6", "recipes", "kdrefine", "modreduce"}
+
+
+@pytest.mark.parametrize(
+    "chapter", [pytest.param(c, marks=[] if c in KINDS else pytest.mark.slow) for c in chapter_names()]
+)
 def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
     first = papermill(chapter, tmp_path / "1.ipynb", tmp_path / "r")
     assert first.returncode == 0, first.stderr[-2000:]
