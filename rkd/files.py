@@ -22,6 +22,14 @@ def replacing(path: Path) -> Iterator[Path]:
     os.replace(temporary, path)
 
 
+def place(path: Path, data: bytes) -> None:
+    """Put a file in place atomically, and on the disk."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits; OSError if it cannot be read."""
     with open(path, "rb") as file:

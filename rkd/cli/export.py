@@ -1,8 +1,9 @@
-"""Write a profile's results as a folder of numbered parts with checksums, to be merged elsewhere by `rkd import`:
-finished records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on meanwhile.
-With --teachers instead, write the teachers in half precision beside the records, small enough to be committed."""
+"""Write a profile's results as one tar file in parts with checksums, to be merged elsewhere by `rkd import`: finished
+records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on meanwhile. With
+--teachers instead, write the teachers in half precision beside the records, small enough to be committed."""
 
 import argparse
+import functools
 import re
 from pathlib import Path
 
@@ -56,12 +57,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def call(options: argparse.Namespace) -> int:
     if (options.out is None) != options.teachers:
         raise ConfigError("name either --out DIR, for the parts, or --teachers, not both and not neither")
-    if options.teachers:
-        for name in ("max_part", "max_files", "all_weights"):
-            if getattr(options, name):
-                raise ConfigError(f"--{name.replace('_', '-')} goes with --out, not with --teachers")
-        return _write_teachers(options)
-    return _write_parts(options, size(options.max_part or DEFAULT_PART))
+    if not options.teachers:
+        return _write_parts(options, size(options.max_part or DEFAULT_PART))
+    for name in ("max_part", "max_files", "all_weights"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')} goes with --out, not with --teachers")
+    return _write_teachers(options)
 
 
 def size(text: str) -> int:
@@ -95,24 +96,24 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
     from rkd.records import transfer
 
     store, _, planned = _planned(options)
+    # In any arithmetic: what is begun or recorded in others than the planned ones goes along.
+    asked = {config.id for config in planned}
+    asked |= {r.settled_id(*names) for r in (config.request for config in planned) for names in r.choices()}
     done = transfer.export(
         store,
         options.out,
-        runs=_in_any_arithmetic(planned) if options.chapters else None,
+        runs=asked if options.chapters else None,
         planned=planned,
         max_part=max_part,
         all_weights=options.all_weights,
         max_files=options.max_files,
     )
-    show(done)
-    if done.without_weights:
-        print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
+    show(done, options.out)
     print(f"from {store.records}")
-    print(f"{len(done.parts)} parts in {options.out}; merge them elsewhere with: rkd import {options.out}")
     return 1 if done.left_out or done.no_room else 0
 
 
-def show(done) -> None:
+def show(done, folder: Path) -> None:
     """Print what an export holds, and what it does not."""
     print(f"{'':11}{'files':>8}{'bytes':>16}")
     for kind, name in PLURALS.items():
@@ -122,14 +123,9 @@ def show(done) -> None:
         print(f"left out {path}: {why}")
     for path in done.no_room:
         print(f"left out {path}: no room for it")
-
-
-def _in_any_arithmetic(planned) -> set[str]:
-    """Ids of the runs, and of the same in all other arithmetics: what is begun or recorded in these goes along."""
-    asked = [config.request for config in planned]
-    return {config.id for config in planned} | {
-        request.settled_id(*names) for request in asked for names in request.choices()
-    }
+    if done.without_weights:
+        print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
+    print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: rkd import {folder}")
 
 
 PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights", "maps": "maps"}
@@ -144,17 +140,19 @@ def _write_teachers(options: argparse.Namespace) -> int:
 
     store, settings, planned = _planned(options)
     device, root = pick_device(settings.device), data_root(settings)
-    images = None
+    load = functools.lru_cache(maxsize=1)(lambda config: data.load(config, root).to(device))
+    runs = [*planned, *(() if options.chapters else (record.config for record in store))]
+    teachers = [run.teacher for run in runs if run.teacher and run.teacher.run]
+    wanted = dict.fromkeys((t.run, t.weights) for t in teachers if t.weights != "random")
     refused = 0
-    wanted = _wanted(store, planned, everything=not options.chapters)
     for config, which in wanted:
         try:
-            if not (store.has(config.id) and (store.folder(config.id) / f"{which}.pt").exists()):
-                said = f"no {which} weights here" if store.has(config.id) else "not recorded"
+            if not store.has(config.id):
+                said = "not recorded"
+            elif not (store.folder(config.id) / f"{which}.pt").exists():
+                said = f"no {which} weights here"
             else:
-                if images is None or images[0] != config.data:
-                    images = config.data, data.load(config.data, root).to(device)
-                said = _write_teacher(store, config, which, images[1])
+                said = _write_teacher(store, config, which, load(config.data))
         except RecordError as error:
             refused += 1
             said = f"refused: {error}"
@@ -162,16 +160,6 @@ def _write_teachers(options: argparse.Namespace) -> int:
     if not wanted:
         print("no run here learns from another")
     return 1 if refused else 0
-
-
-def _wanted(store, planned, everything: bool) -> list:
-    """(config of a teacher, which of its weights), each once, of the planned runs and of those recorded here."""
-    runs = [*planned, *((record.config for record in store) if everything else ())]
-    teachers = [run.teacher for run in runs]
-    found = {
-        (t.run.id, t.weights): (t.run, t.weights) for t in teachers if t and t.run and t.weights != "random"
-    }
-    return list(found.values())
 
 
 def _write_teacher(store, config, which: str, images) -> str:

@@ -3,15 +3,12 @@ and its params, the data sets of the profile, what is recorded and begun, the we
 gives the same bytes."""
 
 import argparse
-import io
-import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rkd.cli.common import add_profile
 from rkd.cli.export import size
-from rkd.errors import ConfigError, DataError, RecordError
+from rkd.errors import ConfigError, DataError
 
 EPILOG = """examples:
   rkd pack --out pack --profile paper
@@ -27,7 +24,6 @@ What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some fil
 DEFAULT_PART = "60MB"
 CHECKSUMS = "SHA256SUMS"
 _SOURCE = ("rkd", "params", "pyproject.toml", "README.md", "LICENSE")
-_PART = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.bin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,55 +42,95 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(options: argparse.Namespace) -> int:
     from rkd.cli.plan import chosen_chapters, plan
     from rkd.experiments.execute import required
-    from rkd.experiments.workspace import store_of
-    from rkd.records.provenance import code_state
+    from rkd.experiments.workspace import data_root, store_of
+    from rkd.files import place
+    from rkd.records.transfer.archive import PART_NAME, TarWriter
+    from rkd.records.transfer.exporting import Exported, check_folder
 
-    limit = size(options.max_part)
+    limit, folder, results = size(options.max_part), options.out, Exported()
     given = {} if options.data_root is None else {"data_root": options.data_root}
     settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given)
     runs = required(run for configs in chapters.values() for run in configs)
-    _check_folder(options.out)
-    left_out: dict[str, str] = {}
-    members: dict[str, Path | bytes] = {
-        **_source(options.profile),
-        **_data(runs, settings),
-        **_teachers(runs, store_of(settings)),
-        **_results(runs, store_of(settings), left_out),
-        **_counts(runs, settings, store_of(settings)),
-        **_commit(),
-    }
-    names = _write(options.out, members, limit)
-    for path, why in left_out.items():
+    check_folder(folder, "a pack", CHECKSUMS)
+    root, store = data_root(settings), store_of(settings)
+    named = [*_project(options.profile), *_planning(runs, root, store), *_trained(runs, store, results)]
+    members = {_inside(path): content for path, content in named} | _data(runs, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in list(folder.iterdir()):  # all pieces in the folder are unpacked together
+        if path.name == CHECKSUMS or PART_NAME.fullmatch(path.name):
+            path.unlink()
+    writer = TarWriter(folder, limit)
+    for name in sorted(members):
+        content = members[name]
+        writer.add(name, content.read_bytes() if isinstance(content, Path) else content)
+    writer.close()
+    place(folder / CHECKSUMS, "".join(f"{part.sha256}  {part.name}\n" for part in writer.parts).encode())
+    for path, why in results.left_out.items():
         print(f"left out {path}: {why}")
-    if code_state()["commit"] is None:
-        print("no commit is known here; records made there will name none")
-    total = sum((options.out / name).stat().st_size for name in names)
-    print(f"{len(members)} files, {total:,} bytes in {len(names)} pieces in {options.out}; unpack them with")
-    print(f"  mkdir work && cat {options.out}/part-* | tar -x -C work")
-    return 1 if left_out else 0
+    print(
+        f"{len(members)} files, {writer.tell():,} bytes in {len(writer.parts)} pieces in {folder}; unpack them with"
+    )
+    print(f"  mkdir work && cat {folder}/part-* | tar -x -C work")
+    return 1 if results.left_out else 0
 
 
-# --- what goes in: paths in the unpacked folder, which is the project's top there -------------------------------------
+# What goes in: files here, and their content if it is not that of the file now.
+Files = Iterator[tuple[Path, Path | bytes]]
 
 
-def _source(profile: str) -> dict[str, Path | bytes]:
-    """The package, the params, and what describes the project."""
+def _project(profile: str) -> Files:
+    """The package, the params, what describes the project, and the commit."""
     from rkd import paths
     from rkd.experiments.settings import profile_path
+    from rkd.records.provenance import COMMIT_FILE, code_state
 
-    home = paths.home()
-    found = [path for name in _SOURCE for path in [home / name, *(home / name).rglob("*")]]
-    files = [path for path in found if path.is_file() and "__pycache__" not in path.parts]
-    return {_inside(path): path for path in [*files, profile_path(profile)]}
+    for path in [profile_path(profile), *(paths.home() / name for name in _SOURCE)]:
+        for file in [path, *path.rglob("*")]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield file, file
+    code = code_state()
+    if code["commit"] is None:
+        print("no commit is known here; records made there will name none")
+    else:
+        yield (
+            paths.home() / COMMIT_FILE,
+            ("+".join(filter(None, (code["commit"], code["changed"]))) + "\n").encode(),
+        )
 
 
-def _data(runs, settings) -> dict[str, Path | bytes]:
-    """The files of the data sets, in the folder data/."""
+def _planning(runs, root: Path, store) -> Files:
+    """The counts of multiply-adds, which take minutes where they are not kept."""
+    from rkd.experiments.estimate import costs, counts_file, unfinished
+
+    costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=root)
+    if counts_file().exists():
+        yield counts_file(), counts_file()
+
+
+def _trained(runs, store, results) -> Files:
+    """Teacher files that the profile names, committed teachers of the runs, and what an export would take."""
+    from rkd.experiments.gang import check_teacher_file
+    from rkd.records.teachers import teacher_file
+    from rkd.records.transfer.content import local
+    from rkd.records.transfer.exporting import collect
+
+    for teacher in {run.teacher: None for run in runs if run.teacher is not None}:
+        if teacher.run is None:
+            yield (path := check_teacher_file(teacher)), path
+        elif (
+            teacher.weights != "random"
+            and (path := teacher_file(store, teacher.run.id, teacher.weights)).exists()
+        ):
+            yield path, path
+    for _, _, path, data in collect(store, {run.id for run in runs}, runs, all_weights=False, done=results):
+        yield local(store, path), data
+
+
+def _data(runs, root: Path) -> dict[str, Path]:
+    """The files of the data sets, in the folder data/ there, wherever they lie here."""
     from rkd.data.sources import reader_of
-    from rkd.experiments.workspace import data_root
 
-    root = data_root(settings)
-    found: dict[str, Path | bytes] = {}
+    found = {}
     for config in {(run.data.name, run.data.sha256): run.data for run in runs}.values():
         if not reader_of(config.name).is_there(config, root):
             raise DataError(
@@ -109,49 +145,6 @@ def _data(runs, settings) -> dict[str, Path | bytes]:
     return found
 
 
-def _teachers(runs, store) -> dict[str, Path | bytes]:
-    """Teacher files that the profile names, and committed teachers of the runs."""
-    from rkd.experiments.gang import check_teacher_file
-    from rkd.records.teachers import teacher_file
-
-    teachers = [run.teacher for run in runs if run.teacher is not None]
-    named = list(dict.fromkeys(check_teacher_file(t) for t in teachers if t.run is None))
-    committed = [
-        teacher_file(store, t.run.id, t.weights) for t in teachers if t.run and t.weights != "random"
-    ]
-    return {_inside(path): path for path in [*named, *(path for path in committed if path.exists())]}
-
-
-def _results(runs, store, left_out: dict[str, str]) -> dict[str, Path | bytes]:
-    """Records, checkpoints of unfinished runs and weights of teachers, as an export would take them."""
-    from rkd.records.transfer.collecting import Collected, runs_here
-    from rkd.records.transfer.layout import local
-
-    wanted = {run.id for run in runs}
-    here, foreign = runs_here(store)
-    left_out |= foreign
-    files = Collected(store, [run for run in here if run in wanted], runs, False, left_out)
-    return {_inside(local(store, path)): data for _, path, data in files}
-
-
-def _counts(runs, settings, store) -> dict[str, Path | bytes]:
-    """The counts of multiply-adds that planning needs, which take minutes where they are not kept."""
-    from rkd.experiments.estimate import costs, counts_file, unfinished
-    from rkd.experiments.workspace import data_root
-
-    costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=data_root(settings))
-    return {_inside(path): path for path in [counts_file()] if path.exists()}
-
-
-def _commit() -> dict[str, Path | bytes]:
-    from rkd.records.provenance import COMMIT_FILE, code_state
-
-    code = code_state()
-    if code["commit"] is None:
-        return {}
-    return {COMMIT_FILE: ("+".join(filter(None, (code["commit"], code["changed"]))) + "\n").encode()}
-
-
 def _inside(path: Path) -> str:
     """A file's path from the project's top, with forward slashes; ConfigError if it lies elsewhere."""
     from rkd import paths
@@ -162,47 +155,3 @@ def _inside(path: Path) -> str:
             f"{path} lies outside the project, {home}; move it inside, so that it has a place in a pack"
         )
     return path.relative_to(home).as_posix()
-
-
-# --- the pieces -------------------------------------------------------------------------------------------------------
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise RecordError(f"{folder} is not a folder; name one for the pack, or a new one")
-    others = sorted(p.name for p in _contents(folder) if p.name != CHECKSUMS and not _PART.fullmatch(p.name))
-    if others:
-        raise RecordError(
-            f"{folder} holds something that is no part of a pack ({others[0]}); name an empty folder"
-        )
-
-
-def _contents(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
-
-
-def _write(folder: Path, members: dict[str, Path | bytes], limit: int) -> list[str]:
-    """One tar file in pieces, and their checksums; returns the names of the pieces. A pack that was there goes first:
-    all pieces in the folder are unpacked together."""
-    from rkd.records.transfer.layout import place
-    from rkd.records.transfer.parts import PartWriter
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in list(_contents(folder)):
-        path.unlink()
-    writer = PartWriter(folder, limit)
-    # A plain stream of zero times and owners: nothing but names, modes and content.
-    with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for name in sorted(members):
-            content = members[name]
-            info = tarfile.TarInfo(name)
-            info.size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            if isinstance(content, bytes):
-                tar.addfile(info, io.BytesIO(content))
-            else:
-                with open(content, "rb") as file:
-                    tar.addfile(info, file)
-    parts = writer.close()
-    text = "".join(f"{part.sha256}  {part.name}\n" for part in parts)
-    place(folder / CHECKSUMS, text.encode())
-    return [part.name for part in parts]

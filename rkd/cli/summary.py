@@ -2,6 +2,7 @@
 the test accuracy at the last and at the best epoch."""
 
 import argparse
+import math
 from pathlib import Path
 
 from rkd.cli.common import add_profile
@@ -31,24 +32,23 @@ def call(options: argparse.Namespace) -> int:
 
     load_profile(options.profile)  # an unknown one is told of
     store = store_for(options.profile, options.results)
-    summaries = summarise(store, options.last)
-    if not summaries:
+    summary = summarise(store, options.last)
+    if summary.empty:
         print(f"no runs are recorded in {store.records}")
         return 1
-    print(_table(summaries))
-    print(
-        f"{sum(s.n + s.diverged for s in summaries)} runs of {len(summaries)} configurations in {store.records}"
-    )
+    print(_table(summary))
+    runs = summary["n"].sum() + summary["diverged"].sum()
+    print(f"{runs} runs of {len(summary)} configurations in {store.records}")
     if options.csv:
         with replacing(options.csv) as temporary:
-            Path(temporary).write_text(as_csv(summaries), encoding="utf-8")
+            temporary.write_text(as_csv(summary), encoding="utf-8")
     return 0
 
 
-def _table(summaries) -> str:
+def _table(summary) -> str:
     """The columns that fit on a screen."""
     rows = [("configuration", "run", "computed in", "n", "last", "sd", "best", "sd", "")]
-    for s in summaries:
+    for s in summary.itertuples():
         run = s.student + (f" <- {s.teacher}, {s.method}" if s.method else "")
         numbers = (_number(v) for v in (s.last_mean, s.last_sd, s.best_mean, s.best_sd))
         diverged = f"{s.diverged} diverged " if s.diverged else ""
@@ -63,5 +63,5 @@ def _table(summaries) -> str:
     )
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"

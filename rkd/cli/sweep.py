@@ -175,8 +175,7 @@ class _Sweep:
             self._report(None)
             raise
         if kept and kept.last:
-            show(kept.last)
-            print(f"{len(kept.last.parts)} parts in {o.out}; merge them elsewhere with: rkd import {o.out}")
+            show(kept.last, o.out)
         return self._report(budget.reason if stopped else None)
 
     def _train(self, estimate, stop, left) -> bool:

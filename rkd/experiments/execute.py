@@ -231,7 +231,7 @@ class Executor:
                     self.stopped = True
                     return
                 with ExitStack() as held:
-                    ours = [c for c in members if held.enter_context(self.store.lock(c.id, wait=False))]
+                    ours = [c for c in members if held.enter_context(self.store.lock(c.id))]
                     ours = [c for c in ours if not self._ended(c, weights, snapshots)]
                     if ours:
                         trained = True

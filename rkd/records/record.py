@@ -114,8 +114,8 @@ class Record:
             )
         if any(config.open):
             raise RecordError(
-                f'record {name} calls its arithmetic or its teacher\'s "auto", as early ones do; this puts its name '
-                "there: python -m rkd.records.migrate FOLDER --write"
+                f'record {name} calls its arithmetic or its teacher\'s "auto", as early ones do; `rkd import` of the '
+                "export it came with names it"
             )
         curves = {
             key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()

@@ -1,6 +1,5 @@
 """The folder of records of one profile, and the working files beside it."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rkd.errors import RecordError
-from rkd.files import replacing
+from rkd.files import place
 from rkd.records.record import Record
 from rkd.training.arithmetic import SETTLED
 from rkd.training.config import RunConfig
@@ -73,10 +72,7 @@ class Store:
 
     def save(self, record: Record) -> Path:
         """Write a record atomically: readers see the old file or the new, never half of one."""
-        with replacing(self.path(record.id)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write(record.to_json())
-            file.flush()
-            os.fsync(file.fileno())
+        place(self.path(record.id), record.to_json().encode())
         return self.path(record.id)
 
     def ids(self) -> list[str]:
@@ -87,12 +83,12 @@ class Store:
         return (self.load(run) for run in self.ids())
 
     @contextmanager
-    def lock(self, run: str, wait: bool) -> Iterator[bool]:
-        """Hold the run for this process; yields False when another process has it and `wait` is off. The lock goes
-        with the process, however it ends."""
+    def lock(self, run: str, wait: float = 0.0) -> Iterator[bool]:
+        """Hold the run for this process; yields False when another process has it for longer than `wait` seconds. The
+        lock goes with the process, however it ends."""
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=-1 if wait else 0)
+        lock = FileLock(folder / "lock", timeout=wait)
         try:
             lock.acquire()
         except Timeout:
@@ -107,5 +103,5 @@ class Store:
         """Whether a process holds the run now."""
         if not (self.folder(run) / "lock").exists():
             return False
-        with self.lock(run, wait=False) as ours:
+        with self.lock(run) as ours:
             return not ours

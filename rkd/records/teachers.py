@@ -3,29 +3,21 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from rkd.errors import ConfigError, RecordError, unknown
-from rkd.files import replacing
+from rkd.files import place
 from rkd.records.store import Store
 
 FORMAT = "rkd teacher 1"
 WHICH = ("best", "last")
-HEADER = (
-    "run",
-    "network",
-    "weights",
-    "accuracy",
-    "accuracy_fp16",
-    "data",
-    "normalisation",
-)
+HEADER = ("run", "network", "weights", "accuracy", "accuracy_fp16", "data", "normalisation")
 
 
 def teacher_file(store: Store, run: str, which: str) -> Path:
@@ -75,8 +67,7 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
         ConfigError: the header lacks something.
         RecordError: a tensor float16 cannot hold; nothing is written.
     """
-    missing = [name for name in HEADER if name not in header]
-    if missing:
+    if missing := [name for name in HEADER if name not in header]:
         raise ConfigError(f"the header of teacher {path} lacks {', '.join(missing)}")
     text = {str(name): str(value) for name, value in header.items()} | {"format": FORMAT}
     try:
@@ -84,11 +75,7 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
     except RecordError as error:
         raise RecordError(f"teacher {path.name} cannot be kept in half precision: {error}") from error
     text["sha256"] = _digest(text, kept)
-    data = _sorted_header(_safetensors().save(kept, text))
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    place(path, _sorted_header(safetensors.torch.save(kept, text)))
 
 
 def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -101,23 +88,21 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         RecordError: the file cannot be read, is damaged (its checksum covers header and tensors), or is no committed
             teacher.
     """
-    library = _safetensors()
     try:
         data = path.read_bytes()
     except OSError as error:
         raise RecordError(f"teacher {path} cannot be read: {error.strerror or error}") from error
     # The library checks lengths and types; what it raises for a damaged file differs from version to version.
     try:
-        kept = library.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        kept = safetensors.torch.load(data)
+        header = _header(data)[0].get("__metadata__") or {}
     except Exception as error:
         raise RecordError(f"teacher {path} is damaged, or is no safetensors file ({error})") from error
     if header.get("format") != FORMAT:
         raise RecordError(
             f"{path} is no committed teacher: its header has format {header.get('format')!r}, not {FORMAT!r}"
         )
-    missing = [name for name in (*HEADER, "sha256") if name not in header]
-    if missing:
+    if missing := [name for name in (*HEADER, "sha256") if name not in header]:
         raise RecordError(f"teacher {path} is damaged: its header lacks {', '.join(missing)}")
     said = header.pop("sha256")
     if _digest(header, kept) != said:
@@ -135,23 +120,17 @@ def _digest(header: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file, and what follows: 8 bytes of length, JSON, tensors."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
+
+
 def _sorted_header(data: bytes) -> bytes:
     """The same file with sorted metadata: the library writes them in an order that changes from call to call, and a
     committed file should not."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
+    header, tensors = _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned to 8 bytes
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
-
-
-def _safetensors() -> ModuleType:
-    """Imported where it is needed: all else works without it."""
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "committed teachers need the package safetensors; install it: pip install safetensors"
-        ) from error
-    return safetensors.torch
+    return len(text).to_bytes(8, "little") + text + tensors

@@ -238,7 +238,7 @@ def test_a_diverged_teacher_ends_a_sweep_and_what_is_left_is_told(profile, tmp_p
 def test_what_another_process_trains_is_shown_as_such(profile, tmp_path, capsys):
     assert main(arguments(profile, tmp_path, "--dry-run")) == 0
     run = capsys.readouterr().out.splitlines()[2].split()[0]
-    with Store(tmp_path, tmp_path / "work").lock(run, wait=False) as ours:
+    with Store(tmp_path, tmp_path / "work").lock(run) as ours:
         assert ours and main(arguments(profile, tmp_path, "--dry-run")) == 0
     out = capsys.readouterr().out
     assert "4 to train (1 being trained by another process, 3 missing)" in out

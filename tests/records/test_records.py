@@ -1,7 +1,6 @@
 """Records: round trip, atomic writing, damaged and foreign files, locks."""
 
 import json
-import multiprocessing
 
 import pytest
 from conftest import tiny_plain, tiny_review
@@ -133,30 +132,8 @@ def test_damaged_checkpoint_is_named(store, silent, tmp_path):
         Executor(store, tmp_path, "cpu", progress=silent).run([config])
 
 
-def _train(folder, config, queue):
-    from conftest import Silent
-
-    progress = Silent()
-    Executor(Store(folder / "records", folder / "work"), folder, "cpu", progress=progress).run([config])
-    queue.put(len(progress.titles))
-
-
-def test_two_processes_train_each_run_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    config = tiny_review(teacher_weights="last")
-    processes = [context.Process(target=_train, args=(tmp_path, config, queue)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    trained = [queue.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join()
-    assert sum(trained) == 2, "one teacher, one student, between both"
-    assert len(list((tmp_path / "records").glob("*.json"))) == 2
-
-
 def test_locked_run_shows_as_running(store):
-    with store.lock("0123456789ab", wait=False) as ours:
+    with store.lock("0123456789ab") as ours:
         assert ours and store.running("0123456789ab")
     assert not store.running("0123456789ab") and not store.running("ffffffffffff")
 

@@ -1,7 +1,9 @@
-"""Reading records, checkpoints and weights that may be damaged or of another run."""
+"""The files of a run that travel: where they lie, and reading them where they may be damaged or of another run."""
 
 import io
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,70 +11,81 @@ from torch import Tensor
 
 from rkd.errors import RecordError
 from rkd.records.record import Record
+from rkd.records.store import Store
 from rkd.training import checkpoint
+
+KINDS = ("record", "weights", "checkpoint", "maps")  # what cost most to compute first
+
+
+def places(run: str) -> dict[str, str]:
+    """The files of a run that can be exported: path in the export -> kind. None for what is no id of a run."""
+    if not re.fullmatch("[0-9a-f]{12}", run):
+        return {}
+    return {
+        f"records/{run}.json": "record",
+        f"work/{run}/last.pt": "weights",
+        f"work/{run}/best.pt": "weights",
+        f"work/{run}/checkpoint.pt": "checkpoint",
+        f"work/{run}/maps.npz": "maps",
+        f"maps/{run}.npz": "maps",
+    }
+
+
+def local(store: Store, path: str) -> Path:
+    """Where a file of an export lies in a store."""
+    top, _, rest = path.partition("/")
+    return {"records": store.records, "work": store.work, "maps": store.records / "maps"}[top] / rest
 
 
 def read(kind: str, run: str, data: bytes) -> Any:
-    """The content of a file: a Record, or the dict of a checkpoint, of weights or of maps.
+    """The content of a file: a Record, or the dict of a checkpoint, of weights or of maps. Nothing is executed.
 
     Raises:
         RecordError: it cannot be read, or belongs to another run. The message does not name the file.
     """
-    content = _READERS[kind](run, data)
-    found = content.id if kind == "record" else content["run"]
+    try:
+        found, content = _READERS[kind](data)
+    except Exception as error:  # a file from elsewhere can be wrong anywhere, with any type of error
+        cause = error.__cause__ or error
+        said = str(cause).partition("\n")[0]
+        raise RecordError(f"it is damaged, or no {kind} of a run ({type(cause).__name__}: {said})") from error
     if found != run:
         raise RecordError(f"it belongs to run {found}, not {run}")
     return content
 
 
-# A file from elsewhere can be wrong anywhere in its structure, with any type of error.
-
-
-def _read_record(run: str, data: bytes) -> Record:
-    try:
-        record = Record.from_json(data.decode(), run)
-        record.to_json()
-    except RecordError:
-        raise
-    except Exception as error:
-        raise RecordError(f"record {run} is damaged ({type(error).__name__}: {error})") from error
+def _record(data: bytes) -> tuple[str, Record]:
+    record = Record.from_json(data.decode(), "here")
+    record.to_json()  # its values are numbers
     if record.status not in ("finished", "diverged"):
-        raise RecordError(f"record {run} has the unknown status {record.status!r}")
-    return record
+        raise ValueError(f"the unknown status {record.status!r}")
+    return record.id, record
 
 
-def _read_state(run: str, data: bytes) -> dict[str, Any]:
-    try:
-        state = checkpoint.load(io.BytesIO(data))
-        if not isinstance(state["run"], str):
-            raise TypeError("run is no text")
-        if not all(isinstance(tensor, Tensor) for tensor in state["student"].values()):
-            raise TypeError("student holds more than tensors")
-        if not all(isinstance(count, int) and count >= 0 for count in progress(state)):
-            raise TypeError("epoch and position are no counts")
-    except Exception as error:
-        cause = error.__cause__ or error
-        first = (str(cause).splitlines() or [""])[0]
-        raise RecordError(f"it is damaged, or no file of a run ({type(cause).__name__}: {first})") from error
-    return state
+def _state(data: bytes) -> tuple[str, dict[str, Any]]:
+    state = checkpoint.load(io.BytesIO(data))
+    if not all(isinstance(tensor, Tensor) for tensor in state["student"].values()):
+        raise TypeError("student holds more than tensors")
+    if not all(isinstance(count, int) and count >= 0 for count in progress(state)):
+        raise TypeError("epoch and position are no counts")
+    return state["run"], state
 
 
-def _read_maps(run: str, data: bytes) -> dict[str, Any]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return dict(file) | {"run": str(file["run"])}
-    except Exception as error:
-        raise RecordError(f"it is damaged, or holds no maps ({type(error).__name__}: {error})") from error
+def _maps(data: bytes) -> tuple[str, dict[str, Any]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return str(file["run"]), dict(file)
 
 
-_READERS: dict[str, Callable[[str, bytes], Any]] = {
-    "record": _read_record,
-    "checkpoint": _read_state,
-    "weights": _read_state,
-    "maps": _read_maps,
+_READERS: dict[str, Callable[[bytes], tuple[str, Any]]] = {
+    "record": _record,
+    "weights": _state,
+    "checkpoint": _state,
+    "maps": _maps,
 }
 
 
-def progress(state: dict[str, Any]) -> tuple[int, int]:
-    """How far a checkpoint is: epochs finished, images done of the next."""
-    return state["epoch"], state.get("position", 0)
+def progress(content: dict[str, Any]) -> tuple[int, int]:
+    """How far a checkpoint or maps are: epochs, and images done of the next."""
+    if "epochs" in content:
+        return len(content["epochs"]), 0
+    return content["epoch"], content.get("position", 0)

@@ -1,43 +1,95 @@
-"""Writing an export: the parts, then the manifest, so that a folder with a manifest is a whole export."""
+"""Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
+manifest is a whole export."""
 
+import filecmp
+import hashlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-import rkd
 from rkd.errors import ConfigError, RecordError
+from rkd.files import place
 from rkd.records.store import Store
-from rkd.records.transfer.collecting import Collected, runs_here
-from rkd.records.transfer.layout import place, places
-from rkd.records.transfer.manifest import MANIFEST, PART_NAME, Entry, Manifest, Part
-from rkd.records.transfer.parts import TEMPORARY, PartWriter
+from rkd.records.transfer.archive import MANIFEST, PART_NAME, Entry, Manifest, Part, TarWriter, tar_size
+from rkd.records.transfer.content import KINDS, local, places, read
 from rkd.training import RunConfig
 
-_LOCK = ".lock"
-_STAGING = ".export"  # in the folder of working files
-_FIRST = ("record", "weights", "checkpoint", "maps")  # where not all fits: what cost most to compute first
+File = tuple[str, str, str, bytes]  # kind, run, path in the export, content
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exported:
     """What an export wrote.
 
     Attributes:
         files, parts: as in its manifest.
         left_out: why, by path, of each file here that could not be exported: damaged, or foreign.
-        no_room: paths of sound files that did not fit into `max_files`.
         without_weights: ids of finished teachers whose weights are not on this machine.
+        no_room: paths of sound files that did not fit into `max_files`.
     """
 
-    files: tuple[Entry, ...]
-    parts: tuple[Part, ...]
-    left_out: dict[str, str]
-    without_weights: tuple[str, ...]
-    no_room: tuple[str, ...] = ()
+    files: tuple[Entry, ...] = ()
+    parts: tuple[Part, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    without_weights: list[str] = field(default_factory=list)
+    no_room: list[str] = field(default_factory=list)
+
+
+def collect(
+    store: Store,
+    runs: Collection[str] | None,
+    planned: Iterable[RunConfig],
+    all_weights: bool,
+    done: Exported,
+) -> Iterator[File]:
+    """All files to export, each read once: those of a store are replaced, never rewritten. Arguments as of `export`;
+    what is not to be had goes into `done`."""
+    asked = {config.id: config for config in planned}
+    records: dict[str, RunConfig] = {}
+    finished: set[str] = set()
+    unknown: list[str] = []  # unfinished runs that learn from some run, and do not say from which
+
+    def sound(run: str, *paths: str) -> list[File]:
+        found = []
+        for path in paths:
+            kind = places(run).get(path, "record")
+            try:
+                data = local(store, path).read_bytes()
+                content = read(kind, run, data)
+            except FileNotFoundError:
+                continue
+            except RecordError as error:
+                done.left_out[path] = str(error)
+                continue
+            found.append((kind, run, path, data))
+            if kind == "record":
+                records[run] = content.config
+                finished.update([run] * (content.status == "finished"))
+            if kind == "checkpoint" and content.get("method") and run not in asked:
+                unknown.append(run)
+        return found
+
+    begun = (
+        {path.name for path in store.work.iterdir() if places(path.name)} if store.work.is_dir() else set()
+    )
+    for run in sorted({*store.ids(), *begun}):
+        if runs is None or run in runs:
+            record, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
+            # Twice: a run that was in training at the first look may have ended.
+            yield from sound(run, record) or sound(run, state) or sound(run, record)
+            yield from sound(run, f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
+    named = [config.teacher for config in (*asked.values(), *records.values())]
+    teachers = {t.run.id for t in named if t and t.run and t.weights != "random"}
+    for run, config in records.items():
+        teaches = run in finished and (run in teachers or (unknown and config.teacher is None))
+        if teaches or all_weights:
+            found = sound(run, f"work/{run}/last.pt", f"work/{run}/best.pt")
+            yield from found
+            if teaches and not found:
+                done.without_weights.append(run)
 
 
 def export(
@@ -50,14 +102,14 @@ def export(
     all_weights: bool = False,
     max_files: int | None = None,
 ) -> Exported:
-    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as one folder of parts.
+    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as a tar file in parts.
 
-    The store may be in use: each file is read once, whole, and only files that can be read back are written. An export
-    that was in the folder is replaced: its parts go once the new manifest stands, so that at any moment the folder
-    holds one whole export. An unchanged store gives the same bytes.
+    The store may be in use: only files that can be read back are written. An export that was in the folder is replaced:
+    its parts go once the new manifest stands, so that at any moment the folder holds one whole export. An unchanged
+    store gives the same bytes. Of two exports of one store at once the second waits.
 
     Args:
-        store: where from.
+        store: where from; the parts are written beside its working files and moved when they are complete.
         folder: made if it is not there; holds nothing but an export, or nothing.
         runs: ids; None: all there are.
         planned: runs that may be unfinished, since a checkpoint does not say from which run it learns: weights go
@@ -65,79 +117,62 @@ def export(
             run without a teacher of its own counts as one.
         max_part: most bytes of one part; a file may lie in several.
         all_weights: weights of all recorded runs, not of finished teachers alone.
-        max_files: most files in the folder, manifest included. Records go first then, weights of teachers next, then
-            checkpoints, then maps, each as long as it fits; and the parts are written beside the working files and
-            moved, so that the folder holds more files only for the moment in which an export replaces another.
+        max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
+            Records go first then, weights of teachers next, then checkpoints, then maps, each as long as it fits.
 
     Raises:
         ConfigError: max_part is below 1, or max_files below 2.
-        RecordError: the folder holds something else, or cannot be written; there is nothing to export; another process
-            is exporting to the folder.
+        RecordError: the folder holds something else, or cannot be written; there is nothing to export.
     """
     check(folder, max_part, max_files)
-    chosen, left_out = runs_here(store)
-    chosen = [run for run in chosen if runs is None or run in runs]
-    if not chosen:
-        raise RecordError(f"nothing to export: no record in {store.records}, no checkpoint in {store.work}")
-    collected = Collected(store, chosen, planned, all_weights, left_out)
-    files: Iterable[tuple[str, str, bytes]] = collected
-    no_room: list[str] = []
+    done, desk, entries = Exported(), store.work / ".export", []
+    files: Iterable[File] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
-        files = _fitting(collected, (max_files - 1) * max_part, no_room)
-    # What comes back from some machines is counted in files: there parts are not written where they are to lie.
-    desk = folder if max_files is None else store.work / _STAGING
+        files = _fitting(files, (max_files - 1) * max_part, done.no_room)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(desk):
-            manifest = _write(folder, desk, files, max_part)
-    except Timeout as error:
-        raise RecordError(f"another process is exporting to {folder}") from error
+        store.work.mkdir(parents=True, exist_ok=True)
+        with FileLock(store.work / ".export.lock"):
+            desk.mkdir(exist_ok=True)
+            writer = TarWriter(desk, max_part)
+            for kind, run, path, data in files:
+                digest = hashlib.sha256(data).hexdigest()
+                entries.append(Entry(path, kind, run, len(data), digest, writer.add(path, data)))
+            if not entries:
+                raise RecordError(
+                    f"nothing to export: no sound record in {store.records}, no checkpoint in {store.work}"
+                )
+            writer.close()
+            done.files, done.parts = tuple(entries), tuple(writer.parts)
+            _replace(folder, desk, Manifest(done.files, done.parts))
+            shutil.rmtree(desk)
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
-    return Exported(
-        manifest.files, manifest.parts, left_out, tuple(collected.without_weights), tuple(no_room)
-    )
+    return done
 
 
-@contextmanager
-def _alone(desk: Path) -> Iterator[None]:
-    """Hold the folder where parts are written; Timeout if another process does."""
-    desk.mkdir(parents=True, exist_ok=True)
-    with FileLock(desk / _LOCK, timeout=0):
-        yield
-
-
-def _fitting(
-    files: Iterable[tuple[str, str, bytes]], room: int, no_room: list[str]
-) -> Iterator[tuple[str, str, bytes]]:
-    """Those that fit into so many bytes, in the order of _FIRST; the paths of the others go into `no_room`."""
-    for run, path, data in sorted(files, key=lambda file: _FIRST.index(places(file[0])[file[1]])):
-        if len(data) <= room:
-            room -= len(data)
-            yield run, path, data
+def _fitting(files: Iterable[File], room: int, no_room: list[str]) -> Iterator[File]:
+    """Those that fit into a tar file of so many bytes, in the order of KINDS; paths of the others go into `no_room`."""
+    sizes: list[int] = []
+    for file in sorted(files, key=lambda file: KINDS.index(file[0])):
+        if tar_size([*sizes, len(file[3])]) > room:
+            no_room.append(file[2])
         else:
-            no_room.append(path)
+            sizes.append(len(file[3]))
+            yield file
 
 
-def _write(folder: Path, desk: Path, files: Iterable[tuple[str, str, bytes]], max_part: int) -> Manifest:
-    """Parts, then the manifest; then parts of the export before go."""
-    writer = PartWriter(desk, max_part)
-    try:
-        entries = tuple(writer.add(*file) for file in files)
-        if not entries:
-            raise RecordError("nothing to export: no record or checkpoint can be read")
-        manifest = Manifest(rkd.__version__, entries, writer.close())
-    finally:
-        (desk / TEMPORARY).unlink(missing_ok=True)
-    if desk != folder:
-        for part in manifest.parts:
-            shutil.move(desk / part.name, folder / part.name)
+def _replace(folder: Path, desk: Path, manifest: Manifest) -> None:
+    """Move the parts to the folder, then the manifest; then parts of the export before go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {part.name for part in manifest.parts}
+    for name in names:
+        there = folder / name  # as part of the whole export that is being replaced
+        if not there.exists() or not filecmp.cmp(desk / name, there, shallow=False):
+            shutil.move(desk / name, there)
     place(folder / MANIFEST, manifest.to_json().encode())
-    kept = {part.name for part in manifest.parts}
     for path in folder.iterdir():
-        if PART_NAME.fullmatch(path.name) and path.name not in kept:
+        if PART_NAME.fullmatch(path.name) and path.name not in names:
             path.unlink()
-    return manifest
 
 
 def check(folder: Path, max_part: int, max_files: int | None) -> None:
@@ -146,25 +181,22 @@ def check(folder: Path, max_part: int, max_files: int | None) -> None:
         raise ConfigError(f"max_part is {max_part}; a part needs at least 1 byte")
     if max_files is not None and max_files < 2:
         raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
-    try:
-        _check_contents(folder)
-    except OSError as error:
-        raise RecordError(f"{folder} cannot be read: {error.strerror or error}") from error
+    check_folder(folder, "an export", MANIFEST)
+    if (folder / MANIFEST).exists():
+        Manifest.read(folder)
 
 
-def _check_contents(folder: Path) -> None:
+def check_folder(folder: Path, what: str, listing: str) -> None:
+    """RecordError if a folder, where there is one, holds anything but parts, what lists them, and what a killed process
+    left of these."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise RecordError(f"{folder} is not a folder; name one for the export, or a new one")
-    ours = {MANIFEST, f".{MANIFEST}.tmp", _LOCK, TEMPORARY}
-    others = sorted(
-        p.name for p in folder.iterdir() if p.name not in ours and not PART_NAME.fullmatch(p.name)
-    )
-    if others:
+        raise RecordError(f"{folder} is not a folder; name one for {what}, or a new one")
+    bare = {path.name: path.name.removeprefix(".").removesuffix(".tmp") for path in folder.iterdir()}
+    ours = {name for name in bare if PART_NAME.fullmatch(bare[name]) or bare[name] in (listing, "lock")}
+    if others := sorted(bare.keys() - ours):
         listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise RecordError(
-            f"{folder} holds something that is no part of an export ({listed}); name an empty folder"
+            f"{folder} holds something that is no part of {what} ({listed}); name an empty folder"
         )
-    if (folder / MANIFEST).exists():
-        Manifest.read(folder)

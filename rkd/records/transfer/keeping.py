@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rkd.errors import RecordError
 from rkd.records.store import Store
+from rkd.records.transfer.archive import MANIFEST, Manifest
 from rkd.records.transfer.exporting import Exported, check, export
-from rkd.records.transfer.manifest import MANIFEST, Manifest
 from rkd.training import RunConfig
 
 LOOK_SECONDS = 1.0  # between looks whether something new was saved
@@ -77,14 +77,12 @@ class KeptExport:
                 wait = LEAST_SECONDS
 
     def _write(self) -> None:
-        if not any(self._store.has(run) or self._begun(run) for run in self._runs):
+        checkpoints = [self._store.folder(run) / "checkpoint.pt" for run in self._runs]
+        if not any(map(self._store.has, self._runs)) and not any(path.exists() for path in checkpoints):
             return
         seen, started = self._changes(), time.monotonic()
         self.last = export(self._store, self._folder, runs=self._runs, planned=self._planned, **self._limits)
         self._seen, self.seconds = seen, max(self.seconds, time.monotonic() - started)
-
-    def _begun(self, run: str) -> bool:
-        return (self._store.folder(run) / "checkpoint.pt").exists()
 
     def _changes(self) -> list[int]:
         """Times at which files came into the folders of records and of runs, for each is put in place by renaming."""

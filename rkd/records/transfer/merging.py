@@ -1,22 +1,22 @@
-"""Merging an export into a store, run by run."""
+"""Merging an export into a store, run by run: what is added, what is here already, what is refused."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from filelock import FileLock
+from torch import Tensor
 
 from rkd.errors import RecordError
+from rkd.files import place
+from rkd.records.record import Record
 from rkd.records.store import Store
-from rkd.records.transfer.layout import KINDS, local
-from rkd.records.transfer.manifest import Entry, Manifest
-from rkd.records.transfer.parts import PartReader
-from rkd.records.transfer.rules import MERGES
-
-# How long a run's lock is tried for: others hold it for an instant to see whether the run is being trained.
-_TRIES, _PAUSE = 4, 0.05
+from rkd.records.transfer.archive import Entry, Manifest, PartReader
+from rkd.records.transfer.content import KINDS, local, progress, read
+from rkd.records.transfer.early import renamed, settle_early
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     A file is refused, and the one here stays, when it lies in a part that is missing or damaged, cannot be read, is of
     another run than it claims, belongs to a run that is being trained here now, or contradicts the file here (a record
     of the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints of a
-    run the one further on stays; where the run is recorded, checkpoints are ignored, and the record of a run removes
-    its checkpoint here. Each file is put in place atomically, under its run's lock. A second call changes nothing.
+    run, and of two files of its maps, the one further on stays; where the run is recorded, checkpoints are ignored, and
+    the record of a run removes its checkpoint here. Early records are renamed (see `early`). Each file is put in place
+    atomically, under its run's lock. A second call changes nothing.
 
     Args:
         store: where to.
@@ -52,54 +53,108 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     manifest = Manifest.read(folder)
     parts = PartReader(folder, manifest.parts)
     by_run: dict[str, list[Entry]] = {}
-    for entry in manifest.files:
+    for entry in sorted(manifest.files, key=lambda entry: KINDS.index(entry.kind)):
         by_run.setdefault(entry.run, []).append(entry)
+    early = settle_early(manifest.files, parts, store)
     outcomes: dict[str, Outcome] = {}
     try:
         store.work.mkdir(parents=True, exist_ok=True)
         # Of two imports at once the second waits: it would else take the first for a training process.
         with FileLock(store.work / ".import.lock"):
             for run, entries in by_run.items():
-                outcomes |= {outcome.path: outcome for outcome in _merge_run(store, run, entries, parts)}
+                # Others hold a run for an instant to see whether it is being trained.
+                to = early.get(run)
+                with store.lock(to.id if to else run, wait=0.2) as ours:
+                    outcomes |= {done.path: done for done in _merge_run(store, entries, parts, to, ours)}
     except OSError as error:
         raise RecordError(f"the import into {store.records} failed: {error}") from error
     return [outcomes[entry.path] for entry in manifest.files]
 
 
-def _merge_run(store: Store, run: str, entries: list[Entry], parts: PartReader) -> Iterator[Outcome]:
-    """What becomes of the files of one run."""
-    contents: dict[Entry, bytes] = {}
-    for entry in sorted(entries, key=lambda entry: KINDS.index(entry.kind)):
+def _merge_run(
+    store: Store, entries: list[Entry], parts: PartReader, early: Record | None, ours: bool
+) -> Iterator[Outcome]:
+    """Merge the files of one run, its record first."""
+    contradicted = False
+    for entry in entries:
+        run = entry.run
         try:
-            contents[entry] = parts.read(entry)
+            data = parts.read(entry)
+            if not ours:
+                raise RecordError(f"run {run} is being trained here now; import again when it has ended")
+            if contradicted:
+                raise RecordError(f"the record of run {run} that came with it was refused")
+            contradicted = entry.kind == "record"
+            added = _merge_file(store, *((entry, data) if early is None else renamed(entry, data, early)))
+            contradicted = False
         except RecordError as error:
             yield Outcome(entry.path, entry.kind, "refused", str(error))
-    if not contents:
-        return
-    with _held(store, run) as ours:
-        contradicted = False
-        for entry, data in contents.items():
-            path = local(store, entry.path)
-            try:
-                if not ours:
-                    raise RecordError(f"run {run} is being trained here now; import again when it has ended")
-                if contradicted:
-                    raise RecordError(f"the record of run {run} that came with it was refused")
-                added = MERGES[entry.kind](store, run, path, data)
-            except RecordError as error:
-                contradicted |= entry.kind == "record"
-                yield Outcome(entry.path, entry.kind, "refused", str(error))
-            else:
-                yield Outcome(entry.path, entry.kind, "added" if added else "here")
+        else:
+            yield Outcome(entry.path, entry.kind, "added" if added else "here")
 
 
-@contextmanager
-def _held(store: Store, run: str) -> Iterator[bool]:
-    """Hold the run; False when another process keeps it for longer than a look takes."""
-    for _ in range(_TRIES):
-        with store.lock(run, wait=False) as ours:
-            if ours:
-                yield True
-                return
-        time.sleep(_PAUSE)
-    yield False
+def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
+    """Put a file in place if it is missing here, or further on; RecordError if it contradicts the one here."""
+    run, kind, path = entry.run, entry.kind, local(store, entry.path)
+    here = path.read_bytes() if path.exists() else None
+    unfinished = kind == "checkpoint" or (kind == "maps" and path.is_relative_to(store.folder(run)))
+    if here == data or (unfinished and store.has(run)):
+        return False
+    theirs = read(kind, run, data)
+    if here is not None:
+        try:
+            mine = read(kind, run, here)
+        except RecordError as error:
+            raise RecordError(
+                f"the file here cannot be compared: {error}; delete {path} and import again"
+            ) from error
+        if not _FURTHER[kind](mine, theirs):
+            return False
+    place(path, data)
+    if kind == "record":
+        (store.folder(run) / "checkpoint.pt").unlink(missing_ok=True)
+    return True
+
+
+def _agree_on_outcome(mine: Record, theirs: Record) -> bool:
+    one, other = _outcome(mine), _outcome(theirs)
+    if differing := [name for name in one if one[name] != other[name]]:
+        raise RecordError(f"conflict: the record here has another {' and '.join(differing)}; it stays")
+    return False
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    """What two records of one run must agree in. As JSON values, in which an infinite loss equals itself."""
+    body = json.loads(record.to_json())
+    if body["config"]["teacher"]:
+        # The hash names a teacher's file; where it lies differs from machine to machine.
+        body["config"]["teacher"]["checkpoint"] = None
+    return {name: body[name] for name in ("config", "status", "curves", "result")}
+
+
+def _agree_on_tensors(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Bit for bit, NaN included."""
+    one, other = mine["student"], theirs["student"]
+    if one.keys() != other.keys() or not all(_same(one[name], other[name]) for name in one):
+        raise RecordError("conflict: the file here has other tensors; it stays")
+    return False
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    def raw(tensor: Tensor) -> Tensor:
+        return tensor.detach().reshape(-1).contiguous().view(torch.uint8)
+
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
+
+
+def _further(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    return progress(theirs) > progress(mine)
+
+
+# Whether theirs takes the place of mine; RecordError where they contradict each other.
+_FURTHER: dict[str, Callable[[Any, Any], bool]] = {
+    "record": _agree_on_outcome,
+    "weights": _agree_on_tensors,
+    "checkpoint": _further,
+    "maps": _further,
+}

@@ -1,0 +1,185 @@
+"""An export on disk: one tar file in parts, so that it passes where large files do not, and a manifest that says where
+in the parts laid end to end each file begins. Reading goes by the manifest and its checksums alone."""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import rkd
+from rkd.errors import RecordError
+from rkd.files import place, sha256
+from rkd.records.transfer.content import places
+
+MANIFEST = "manifest.json"
+PART_NAME = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.bin")
+_WHAT, _FORMAT = "rkd export", 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of an export.
+
+    Attributes:
+        path, kind, run: one of the `places` of that run.
+        size: in bytes.
+        sha256: of its content, hexadecimal.
+        offset: of its first byte in the parts laid end to end.
+    """
+
+    path: str
+    kind: str
+    run: str
+    size: int
+    sha256: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: name within the folder, size in bytes, SHA-256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an export holds, in the order in which it lies there."""
+
+    files: tuple[Entry, ...]
+    parts: tuple[Part, ...]
+
+    def to_json(self) -> str:
+        """Its text; the same content gives the same text."""
+        body = {"kind": _WHAT, "format": _FORMAT, "rkd": rkd.__version__, **asdict(self)}
+        return json.dumps(body, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest of an export.
+
+        Raises:
+            RecordError: there is none; it is damaged or of another format; or it names a part outside the folder, or a
+                file that has no place in a store (absolute, with "..", of an unknown kind).
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
+        try:
+            body = json.loads(path.read_text(encoding="utf-8"))
+            if (what := (body["kind"], body["format"])) != (_WHAT, _FORMAT):
+                raise ValueError(
+                    f"it is a {what[0]!r} of format {what[1]!r}, not {_WHAT!r} of format {_FORMAT}"
+                )
+            found = cls(tuple(Entry(**v) for v in body["files"]), tuple(Part(**v) for v in body["parts"]))
+            for part in found.parts:
+                if not PART_NAME.fullmatch(part.name):
+                    raise ValueError(f"{part.name!r} is no name of a part")
+            for entry in found.files:
+                if (entry.path, entry.kind) not in places(entry.run).items():
+                    raise ValueError(
+                        f"{entry.path!r} ({entry.kind} of run {entry.run}) is no place in a store"
+                    )
+            counts = [part.size for part in found.parts]
+            counts += [n for entry in found.files for n in (entry.size, entry.offset)]
+            if not all(type(n) is int and n >= 0 for n in counts):
+                raise ValueError("a size or offset is no count of bytes")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
+        return found
+
+
+def tar_size(sizes: Sequence[int]) -> int:
+    """Bytes of a tar file with members of these sizes and names of at most 100 letters: each takes a block, and whole
+    blocks; two end it, and are filled up."""
+    blocks = sum(1 - -size // tarfile.BLOCKSIZE for size in sizes) + 2
+    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+class TarWriter:
+    """Writes a tar file in parts of at most so many bytes; laid end to end they are the tar file. The same members give
+    the same bytes. A part's name holds its hash, so that it never takes the place of another.
+
+    Attributes:
+        parts: that have been written; all, once the writer is closed.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.parts: list[Part] = []
+        self._folder, self._most = folder, most
+        self._held = bytearray()
+        self._tar = tarfile.TarFile(fileobj=self, mode="w", format=tarfile.PAX_FORMAT)
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member, without time or owner; returns where its content begins."""
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+        return self.tell() - len(data) - -len(data) % tarfile.BLOCKSIZE
+
+    def close(self) -> None:
+        """End the tar file."""
+        self._tar.close()
+        if self._held:
+            self._end_part()
+
+    def tell(self) -> int:
+        """Bytes of the tar file so far."""
+        return sum(part.size for part in self.parts) + len(self._held)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes of the tar file."""
+        self._held += data
+        while len(self._held) >= self._most:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        data = bytes(self._held[: self._most])
+        del self._held[: self._most]
+        digest = hashlib.sha256(data).hexdigest()
+        part = Part(f"part-{len(self.parts) + 1:04d}-{digest[:12]}.bin", len(data), digest)
+        place(self._folder / part.name, data)
+        self.parts.append(part)
+
+
+class PartReader:
+    """Files out of parts. Each part is verified once."""
+
+    def __init__(self, folder: Path, parts: tuple[Part, ...]) -> None:
+        self._spans: list[tuple[int, int, Path, str]] = []  # first byte, end, file, what is wrong with it
+        start = 0
+        for part in parts:
+            path, end = folder / part.name, start + part.size
+            self._spans.append((start, end, path, _fault(path, part)))
+            start = end
+
+    def read(self, entry: Entry) -> bytes:
+        """A file's content; RecordError names the part that is wrong."""
+        stop = entry.offset + entry.size
+        touched = [span for span in self._spans if span[0] < stop and entry.offset < span[1]]
+        if faults := [f"{path.name} {fault}" for _, _, path, fault in touched if fault]:
+            raise RecordError("; ".join(faults))
+        data = b""
+        for start, end, path, _ in touched:
+            with open(path, "rb") as file:
+                file.seek(max(entry.offset - start, 0))
+                data += file.read(min(stop, end) - max(entry.offset, start))
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise RecordError("the parts are sound but hold other content than the manifest says")
+        return data
+
+
+def _fault(path: Path, part: Part) -> str:
+    """What is wrong with a part; empty if nothing is."""
+    try:
+        if (size := path.stat().st_size) != part.size:
+            return f"has {size} bytes instead of {part.size}"
+        return "" if sha256(path) == part.sha256 else "is damaged (its SHA-256 differs)"
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
