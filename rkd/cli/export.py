@@ -32,12 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the finished teachers, in half precision, to the folder teachers/ beside the records",
     )  # fmt: skip
     add_limits(parser)
-    parser.add_argument(
-        "--all-weights", action="store_true", help="weights of every run, not of teachers alone"
-    )
-    parser.add_argument(
-        "--chapters", metavar="A,B", help="chapters whose runs to take (default: all there are)"
-    )
+    add = parser.add_argument
+    add("--all-weights", action="store_true", help="weights of every run, not of teachers alone")
+    add("--chapters", metavar="A,B", help="chapters whose runs to take (default: all there are)")
     add_profile(parser)
     add_settings(parser)
 
@@ -99,15 +96,9 @@ def _write_parts(options: argparse.Namespace, max_part: int) -> int:
     # In any arithmetic: what is begun or recorded in others than the planned ones goes along.
     asked = {config.id for config in planned}
     asked |= {r.settled_id(*names) for r in (config.request for config in planned) for names in r.choices()}
-    done = transfer.export(
-        store,
-        options.out,
-        runs=asked if options.chapters else None,
-        planned=planned,
-        max_part=max_part,
-        all_weights=options.all_weights,
-        max_files=options.max_files,
-    )
+    runs = asked if options.chapters else None
+    limits = {"max_part": max_part, "max_files": options.max_files, "all_weights": options.all_weights}
+    done = transfer.export(store, options.out, runs=runs, planned=planned, **limits)
     show(done, options.out)
     print(f"from {store.records}")
     return 1 if done.left_out or done.no_room else 0
@@ -169,11 +160,9 @@ def _write_teacher(store, config, which: str, images) -> str:
         RecordError: it did not finish, its weights cannot be read or rounded, the data set here is not the one it was
             trained on, or other weights of it are committed already.
     """
-    import torch
-
     from rkd import models
     from rkd.errors import RecordError
-    from rkd.records.teachers import half, load_teacher, save_teacher, teacher_file
+    from rkd.records.teachers import digest, half, load_teacher, save_teacher, teacher_file
     from rkd.training import accuracy, checkpoint
 
     record = store.load(config.id)
@@ -187,29 +176,17 @@ def _write_teacher(store, config, which: str, images) -> str:
     rounded = {name: t.float() if t.is_floating_point() else t for name, t in half(state["student"]).items()}
     path = teacher_file(store, config.id, which)
     if path.exists():
-        there, _ = load_teacher(path)
-        if there.keys() == rounded.keys() and all(
-            torch.equal(there[name], rounded[name]) for name in rounded
-        ):
+        if digest(load_teacher(path)[0]) == digest(rounded):
             return f"was there ({path})"
         raise RecordError(f"{path} holds other weights of it, and stays; delete it to replace them")
     network = models.build(config.network, images.classes).to(images.test_x.device)
     network.load_state_dict(rounded)
     found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
-    save_teacher(
-        path,
-        rounded,
-        {
-            "run": config.id,
-            "network": config.network,
-            "weights": which,
-            "epoch": state["epoch"],
-            "classes": images.classes,
-            "accuracy": record.accuracy(which),
-            "accuracy_fp16": float(f"{found:.6g}"),  # as many digits as a record has
-            "data": config.data.name,
-            "data_sha256": images.checksum,
-            "normalisation": config.data.normalisation,
-        },
-    )
+    header = {
+        "run": config.id, "network": config.network, "weights": which, "epoch": state["epoch"],
+        "classes": images.classes, "accuracy": record.accuracy(which),
+        "accuracy_fp16": float(f"{found:.6g}"),  # as many digits as a record has
+        "data": config.data.name, "data_sha256": images.checksum, "normalisation": config.data.normalisation,
+    }  # fmt: skip
+    save_teacher(path, rounded, header)
     return f"{record.accuracy(which):.2f} % as trained, {found:.2f} % rounded ({path})"

@@ -53,7 +53,7 @@ def call(options: argparse.Namespace) -> int:
     runs = required(run for configs in chapters.values() for run in configs)
     check_folder(folder, "a pack", CHECKSUMS)
     root, store = data_root(settings), store_of(settings)
-    named = [*_project(options.profile), *_planning(runs, root, store), *_trained(runs, store, results)]
+    named = _files(options.profile, runs, root, store, results)
     members = {_inside(path): content for path, content in named} | _data(runs, root)
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):  # all pieces in the folder are unpacked together
@@ -67,61 +67,38 @@ def call(options: argparse.Namespace) -> int:
     place(folder / CHECKSUMS, "".join(f"{part.sha256}  {part.name}\n" for part in writer.parts).encode())
     for path, why in results.left_out.items():
         print(f"left out {path}: {why}")
-    print(
-        f"{len(members)} files, {writer.tell():,} bytes in {len(writer.parts)} pieces in {folder}; unpack them with"
-    )
-    print(f"  mkdir work && cat {folder}/part-* | tar -x -C work")
+    print(f"{len(members)} files, {writer.tell():,} bytes in {len(writer.parts)} pieces in {folder}")
+    print(f"unpack them with: mkdir work && cat {folder}/part-* | tar -x -C work")
     return 1 if results.left_out else 0
 
 
-# What goes in: files here, and their content if it is not that of the file now.
-Files = Iterator[tuple[Path, Path | bytes]]
-
-
-def _project(profile: str) -> Files:
-    """The package, the params, what describes the project, and the commit."""
+def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
+    """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
     from rkd import paths
+    from rkd.experiments.estimate import costs, counts_file, unfinished
+    from rkd.experiments.gang import check_teacher_file
     from rkd.experiments.settings import profile_path
     from rkd.records.provenance import COMMIT_FILE, code_state
-
-    for path in [profile_path(profile), *(paths.home() / name for name in _SOURCE)]:
-        for file in [path, *path.rglob("*")]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield file, file
-    code = code_state()
-    if code["commit"] is None:
-        print("no commit is known here; records made there will name none")
-    else:
-        yield (
-            paths.home() / COMMIT_FILE,
-            ("+".join(filter(None, (code["commit"], code["changed"]))) + "\n").encode(),
-        )
-
-
-def _planning(runs, root: Path, store) -> Files:
-    """The counts of multiply-adds, which take minutes where they are not kept."""
-    from rkd.experiments.estimate import costs, counts_file, unfinished
-
-    costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=root)
-    if counts_file().exists():
-        yield counts_file(), counts_file()
-
-
-def _trained(runs, store, results) -> Files:
-    """Teacher files that the profile names, committed teachers of the runs, and what an export would take."""
-    from rkd.experiments.gang import check_teacher_file
     from rkd.records.teachers import teacher_file
     from rkd.records.transfer.content import local
     from rkd.records.transfer.exporting import collect
 
+    # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
+    costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=root)
+    found = [counts_file(), profile_path(profile)]
+    found += [file for name in _SOURCE for file in (paths.home() / name, *(paths.home() / name).rglob("*"))]
     for teacher in {run.teacher: None for run in runs if run.teacher is not None}:
         if teacher.run is None:
-            yield (path := check_teacher_file(teacher)), path
-        elif (
-            teacher.weights != "random"
-            and (path := teacher_file(store, teacher.run.id, teacher.weights)).exists()
-        ):
-            yield path, path
+            found.append(check_teacher_file(teacher))
+        elif teacher.weights != "random":
+            found.append(teacher_file(store, teacher.run.id, teacher.weights))
+    yield from ((path, path) for path in found if path.is_file() and "__pycache__" not in path.parts)
+    code = code_state()
+    if code["commit"] is None:
+        print("no commit is known here; records made there will name none")
+    else:
+        told = "+".join(filter(None, (code["commit"], code["changed"])))
+        yield paths.home() / COMMIT_FILE, f"{told}\n".encode()
     for _, _, path, data in collect(store, {run.id for run in runs}, runs, all_weights=False, done=results):
         yield local(store, path), data
 

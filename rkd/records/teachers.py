@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -74,7 +75,7 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
         kept = half(weights)
     except RecordError as error:
         raise RecordError(f"teacher {path.name} cannot be kept in half precision: {error}") from error
-    text["sha256"] = _digest(text, kept)
+    text["sha256"] = digest(kept, text)
     place(path, _sorted_header(safetensors.torch.save(kept, text)))
 
 
@@ -105,19 +106,19 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if missing := [name for name in (*HEADER, "sha256") if name not in header]:
         raise RecordError(f"teacher {path} is damaged: its header lacks {', '.join(missing)}")
     said = header.pop("sha256")
-    if _digest(header, kept) != said:
+    if digest(kept, header) != said:
         raise RecordError(f"teacher {path} is damaged: its content does not match its checksum")
     del header["format"]
     return {name: t.float() if t.is_floating_point() else t for name, t in kept.items()}, header
 
 
-def _digest(header: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of header and tensors: safetensors itself would not notice a flipped bit."""
-    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+def digest(weights: Mapping[str, Tensor], header: Mapping[str, str] = MappingProxyType({})) -> str:
+    """SHA-256 of a header and tensors bit by bit: safetensors itself would not notice a flipped one."""
+    found = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], bytes]:

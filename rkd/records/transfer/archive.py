@@ -6,7 +6,6 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,33 +72,24 @@ class Manifest:
             raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
         try:
             body = json.loads(path.read_text(encoding="utf-8"))
-            if (what := (body["kind"], body["format"])) != (_WHAT, _FORMAT):
-                raise ValueError(
-                    f"it is a {what[0]!r} of format {what[1]!r}, not {_WHAT!r} of format {_FORMAT}"
-                )
-            found = cls(tuple(Entry(**v) for v in body["files"]), tuple(Part(**v) for v in body["parts"]))
+            if (said := (body["kind"], body["format"])) != (_WHAT, _FORMAT):
+                raise ValueError(f"it is {said[0]!r} of format {said[1]!r}, not {_WHAT!r} of {_FORMAT}")
+            files, parts = (Entry(**v) for v in body["files"]), (Part(**v) for v in body["parts"])
+            found = cls(tuple(files), tuple(parts))
             for part in found.parts:
                 if not PART_NAME.fullmatch(part.name):
                     raise ValueError(f"{part.name!r} is no name of a part")
-            for entry in found.files:
-                if (entry.path, entry.kind) not in places(entry.run).items():
-                    raise ValueError(
-                        f"{entry.path!r} ({entry.kind} of run {entry.run}) is no place in a store"
-                    )
-            counts = [part.size for part in found.parts]
-            counts += [n for entry in found.files for n in (entry.size, entry.offset)]
+            for e in found.files:
+                if (e.path, e.kind) not in places(e.run).items():
+                    raise ValueError(f"{e.path!r} ({e.kind} of run {e.run}) is no place in a store")
+            counts = [part.size for part in found.parts] + [
+                n for e in found.files for n in (e.size, e.offset)
+            ]
             if not all(type(n) is int and n >= 0 for n in counts):
                 raise ValueError("a size or offset is no count of bytes")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
         return found
-
-
-def tar_size(sizes: Sequence[int]) -> int:
-    """Bytes of a tar file with members of these sizes and names of at most 100 letters: each takes a block, and whole
-    blocks; two end it, and are filled up."""
-    blocks = sum(1 - -size // tarfile.BLOCKSIZE for size in sizes) + 2
-    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 class TarWriter:
@@ -122,6 +112,12 @@ class TarWriter:
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
         return self.tell() - len(data) - -len(data) % tarfile.BLOCKSIZE
+
+    def size_with(self, size: int) -> int:
+        """Bytes of the whole tar file if a member of so many, with a name of at most 100 letters, were the last one: it
+        takes a block, and whole blocks; two more end the file, and are filled up."""
+        ended = self.tell() + (3 - -size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        return ended + -ended % tarfile.RECORDSIZE
 
     def close(self) -> None:
         """End the tar file."""

@@ -13,7 +13,7 @@ from filelock import FileLock
 from rkd.errors import ConfigError, RecordError
 from rkd.files import place
 from rkd.records.store import Store
-from rkd.records.transfer.archive import MANIFEST, PART_NAME, Entry, Manifest, Part, TarWriter, tar_size
+from rkd.records.transfer.archive import MANIFEST, PART_NAME, Entry, Manifest, Part, TarWriter
 from rkd.records.transfer.content import KINDS, local, places, read
 from rkd.training import RunConfig
 
@@ -128,13 +128,16 @@ def export(
     done, desk, entries = Exported(), store.work / ".export", []
     files: Iterable[File] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
-        files = _fitting(files, (max_files - 1) * max_part, done.no_room)
+        files = sorted(files, key=lambda file: KINDS.index(file[0]))
     try:
         store.work.mkdir(parents=True, exist_ok=True)
         with FileLock(store.work / ".export.lock"):
             desk.mkdir(exist_ok=True)
             writer = TarWriter(desk, max_part)
             for kind, run, path, data in files:
+                if max_files is not None and writer.size_with(len(data)) > (max_files - 1) * max_part:
+                    done.no_room.append(path)
+                    continue
                 digest = hashlib.sha256(data).hexdigest()
                 entries.append(Entry(path, kind, run, len(data), digest, writer.add(path, data)))
             if not entries:
@@ -148,17 +151,6 @@ def export(
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
     return done
-
-
-def _fitting(files: Iterable[File], room: int, no_room: list[str]) -> Iterator[File]:
-    """Those that fit into a tar file of so many bytes, in the order of KINDS; paths of the others go into `no_room`."""
-    sizes: list[int] = []
-    for file in sorted(files, key=lambda file: KINDS.index(file[0])):
-        if tar_size([*sizes, len(file[3])]) > room:
-            no_room.append(file[2])
-        else:
-            sizes.append(len(file[3]))
-            yield file
 
 
 def _replace(folder: Path, desk: Path, manifest: Manifest) -> None:

@@ -19,18 +19,10 @@ SHARE = 0.2  # of the time may go into them: they read all they write
 
 class KeptExport:
     """Writes what is new in a store to a folder, by a thread of its own, whenever a run was recorded or a checkpoint
-    saved. As a context manager it begins with the block; once the block has ended, `last` is of all there is.
+    saved: of the planned runs those that are not recorded when this object is made, and the runs of an export that lies
+    in the folder already. As a context manager it begins with the block; after the block, `last` is of all there is.
 
-    What is new: the planned runs that are not recorded when this object is made, and those that an export in the folder
-    holds already.
-
-    Args:
-        store: that of the runs.
-        folder: as of `export`.
-        planned: the runs.
-        max_part, max_files: as of `export`.
-
-    Attributes:
+    Arguments are as of `export`. Attributes:
         seconds: that the slowest export took so far.
         last: the latest export; None before there is something to export.
 
@@ -45,9 +37,9 @@ class KeptExport:
         check(folder, max_part, max_files)
         self._store, self._folder, self._planned = store, folder, planned
         self._limits = {"max_part": max_part, "max_files": max_files}
-        there = Manifest.read(folder).files if (folder / MANIFEST).exists() else ()
         self._runs = {config.id for config in planned if not store.has(config.id)}
-        self._runs |= {entry.run for entry in there}
+        if (folder / MANIFEST).exists():
+            self._runs |= {entry.run for entry in Manifest.read(folder).files}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="export", daemon=True)
         self._seen: list[int] = []

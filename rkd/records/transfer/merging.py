@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
-from torch import Tensor
 
 from rkd.errors import RecordError
 from rkd.files import place
 from rkd.records.record import Record
 from rkd.records.store import Store
+from rkd.records.teachers import digest
 from rkd.records.transfer.archive import Entry, Manifest, PartReader
 from rkd.records.transfer.content import KINDS, local, progress, read
 from rkd.records.transfer.early import renamed, settle_early
@@ -39,12 +38,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     the record of a run removes its checkpoint here. Early records are renamed (see `early`). Each file is put in place
     atomically, under its run's lock. A second call changes nothing.
 
-    Args:
-        store: where to.
-        folder: what `export` wrote.
-
-    Returns:
-        One outcome per file of the export, in its order.
+    Returns one outcome per file of the export, in its order.
 
     Raises:
         RecordError: no export, or one whose manifest is damaged, of another format, or names a place outside a store;
@@ -133,28 +127,15 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 
 def _agree_on_tensors(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Bit for bit, NaN included."""
-    one, other = mine["student"], theirs["student"]
-    if one.keys() != other.keys() or not all(_same(one[name], other[name]) for name in one):
+    if digest(mine["student"]) != digest(theirs["student"]):
         raise RecordError("conflict: the file here has other tensors; it stays")
     return False
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    def raw(tensor: Tensor) -> Tensor:
-        return tensor.detach().reshape(-1).contiguous().view(torch.uint8)
-
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
-
-
-def _further(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    return progress(theirs) > progress(mine)
 
 
 # Whether theirs takes the place of mine; RecordError where they contradict each other.
 _FURTHER: dict[str, Callable[[Any, Any], bool]] = {
     "record": _agree_on_outcome,
     "weights": _agree_on_tensors,
-    "checkpoint": _further,
-    "maps": _further,
+    "checkpoint": lambda mine, theirs: progress(theirs) > progress(mine),
+    "maps": lambda mine, theirs: progress(theirs) > progress(mine),
 }
