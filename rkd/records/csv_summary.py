@@ -8,7 +8,6 @@ import pandas as pd
 
 from rkd.errors import ConfigError
 from rkd.records.record import Record
-from rkd.training.config import RunConfig
 
 _KIND = ["student", "teacher", "method"]
 
@@ -34,33 +33,23 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
     """
     if last is not None and last < 1:
         raise ConfigError(f"last is {last}; it must be >= 1")
-    configs: dict[str, RunConfig] = {}
-    rows = []
-    for record in records:
-        config = dataclasses.replace(record.config, seed=0)
-        configs[config.id] = config
-        ended = str(record.provenance.get("ended", ""))
-        finished = record.status == "finished"
-        accuracies = record.accuracy("last"), record.accuracy("best")
-        rows.append((config.id, ended, record.config.seed, finished, *accuracies, record.arithmetic))
-    if not rows:
-        return pd.DataFrame()
-    runs = pd.DataFrame(rows, columns=["configuration", "ended", "seed", "n", "last", "best", "arithmetic"])
+    runs = pd.DataFrame([_described(record) for record in records])
+    if runs.empty:
+        return runs
     runs = runs.sort_values(["ended", "seed"], kind="stable")
-    runs = runs if last is None else runs.groupby("configuration").tail(last)
-    groups = runs.groupby("configuration")
-    found = pd.DataFrame(map(_described, configs.values()), index=list(configs))
+    groups = (runs if last is None else runs.groupby("configuration").tail(last)).groupby("configuration")
+    found = groups[
+        [*_KIND, "dataset", "train_images", "epochs", "batch_size", "arithmetic", "differs"]
+    ].first()
     found["train_images"] = found["train_images"].astype("Int64")
-    found["arithmetic"] = groups["arithmetic"].first()
-    found["differs"] = found.groupby(_KIND)["flat"].transform(_differences)
+    found["differs"] = found.groupby(_KIND)["differs"].transform(_differences)
     found["seeds"] = groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))
-    found["n"] = groups["n"].sum()
+    found["n"] = groups["finished"].sum()
     found["diverged"] = groups.size() - found["n"]
     for which in ("last", "best"):
         found[f"{which}_mean"], found[f"{which}_sd"] = groups[which].mean(), groups[which].std()
     found["ended"] = groups["ended"].last()
-    found = found.drop(columns="flat").rename_axis("configuration").reset_index()
-    return found.sort_values([*_KIND, "configuration"], ignore_index=True)
+    return found.reset_index().sort_values([*_KIND, "configuration"], ignore_index=True)
 
 
 def as_csv(summary: pd.DataFrame) -> str:
@@ -68,8 +57,10 @@ def as_csv(summary: pd.DataFrame) -> str:
     return summary.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
-def _described(config: RunConfig) -> dict[str, Any]:
+def _described(record: Record) -> dict[str, Any]:
+    config = dataclasses.replace(record.config, seed=0)
     return {
+        "configuration": config.id,
         "student": config.network,
         "teacher": config.teacher.name if config.teacher else "",
         "method": config.method or "",
@@ -77,7 +68,13 @@ def _described(config: RunConfig) -> dict[str, Any]:
         "train_images": config.data.train_images,
         "epochs": config.epochs,
         "batch_size": config.batch_size,
-        "flat": dict(_flat(config.to_dict())),
+        "arithmetic": record.arithmetic,
+        "differs": dict(_flat(config.to_dict())),
+        "seed": record.config.seed,
+        "finished": record.status == "finished",
+        "last": record.accuracy("last"),
+        "best": record.accuracy("best"),
+        "ended": str(record.provenance.get("ended", "")),
     }
 
 

@@ -1,7 +1,7 @@
 """The folder of records of one profile, and the working files beside it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,16 +88,13 @@ class Store:
         lock goes with the process, however it ends."""
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=wait)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with ExitStack() as held:
+            try:
+                held.enter_context(FileLock(folder / "lock", timeout=wait))
+                ours = True
+            except Timeout:
+                ours = False
+            yield ours
 
     def running(self, run: str) -> bool:
         """Whether a process holds the run now."""

@@ -147,7 +147,7 @@ def export(
             writer.close()
             done.files, done.parts = tuple(entries), tuple(writer.parts)
             _replace(folder, desk, Manifest(done.files, done.parts))
-            shutil.rmtree(desk)
+            shutil.rmtree(desk, ignore_errors=True)
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
     return done
