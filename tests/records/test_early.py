@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_plain, tiny_review
 from evidence import record
-from test_transfer import craft, maps, refusals, saved, snapshot, states
+from test_transfer import craft, maps, merged, refusals, saved, snapshot, states
 
 from rkd.errors import RecordError
 from rkd.experiments.gang import weights_file
@@ -55,7 +55,7 @@ def test_everything_goes_along_and_twice_is_once(store, tmp_path):
     assert transfer.export(store, tmp_path / "out").left_out == {}
     # A student that comes later finds its teacher here.
     other = tiny_review(teacher_weights="best", seed=1).request
-    assert refusals(transfer.merge(store, craft(tmp_path / "later", early(other, "fp32")))) == {}
+    assert refusals(merged(store, early(other, "fp32"))) == {}
     assert list(store.recorded(other)) == [other.settled("fp32", "fp16")]
 
 
@@ -67,8 +67,8 @@ def test_everything_goes_along_and_twice_is_once(store, tmp_path):
         early(tiny_plain(precision="auto"), "bf16", arithmetic="fp8"),
     ],
 )
-def test_what_cannot_be_named_is_refused(files, store, tmp_path):
-    said = refusals(transfer.merge(store, craft(tmp_path / "early", files)))
+def test_what_cannot_be_named_is_refused(files, store):
+    said = refusals(merged(store, files))
     assert all('"auto", as early ones do' in why for why in said.values()) and len(said) == 1
     assert store.ids() == []
 

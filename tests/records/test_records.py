@@ -54,7 +54,7 @@ def test_content_and_round_trip(made):
     assert set(record.curves) == {"lr", "train_accuracy", "test_accuracy", "loss_ce", "loss_review"}
     assert all(len(v) == config.epochs for v in record.curves.values())
     assert record.curves["lr"] == [0.05, 0.005]
-    for key in (
+    for key in [
         "torch",
         "python",
         "device_name",
@@ -64,7 +64,7 @@ def test_content_and_round_trip(made):
         "ended",
         "commit",
         "labels",
-    ):
+    ]:
         assert key in record.provenance
     for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
         assert record.cost[key] > 0

@@ -1,6 +1,5 @@
 """Export and import: round trips, damage, conflicts, checkpoints, runs in use, folders in use."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -10,22 +9,23 @@ import os
 import pickle
 import shutil
 import tarfile
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Silent, tiny_review
+from conftest import tiny_review
 from evidence import record
 
 from rkd.cli import main
 from rkd.cli.export import size
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.execute import Executor
 from rkd.records import Store, transfer
 from rkd.records.transfer import archive, exporting, keeping, merging
-from rkd.records.transfer.content import local
+from rkd.records.transfer.content import local, places
 from rkd.training import TeacherConfig, checkpoint
 
 STUDENT = tiny_review(teacher_weights="best", epochs=1)
@@ -93,27 +93,22 @@ def parts(here, tmp_path):
 def craft(folder, files, tail=b"", most=10**9):
     """An export of given contents by path, as early versions wrote it: the files laid end to end."""
     folder.mkdir()
-    blob = b"".join(files.values()) + tail
-    offsets = itertools.accumulate((len(data) for data in files.values()), initial=0)
-    kinds = {"checkpoint.pt": "checkpoint", "last.pt": "weights", "best.pt": "weights", "npz": "maps"}
-    entries = [
-        {
-            "path": path,
-            "kind": next((kind for end, kind in kinds.items() if path.endswith(end)), "record"),
-            "run": path.split("/")[1].partition(".")[0],
-            "size": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "offset": offset,
-        }
-        for (path, data), offset in zip(files.items(), offsets, strict=False)
-    ]
-    listed = []
+
+    def listed(data, **more):
+        return {**more, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    blob, entries, parts = b"", [], []
+    for path, data in files.items():
+        run = path.split("/")[1].partition(".")[0]
+        entries.append(listed(data, path=path, kind=places(run)[path], run=run, offset=len(blob)))
+        blob += data
+    blob += tail
     for start in range(0, len(blob), most):
-        digest = hashlib.sha256(blob[start : start + most]).hexdigest()
-        name = f"part-{len(listed) + 1:04d}-{digest[:12]}.bin"
-        (folder / name).write_bytes(blob[start : start + most])
-        listed.append({"name": name, "size": len(blob[start : start + most]), "sha256": digest})
-    body = {"kind": "rkd export", "format": 1, "rkd": "0", "files": entries, "parts": listed}
+        data = blob[start : start + most]
+        name = f"part-{len(parts) + 1:04d}-{hashlib.sha256(data).hexdigest()[:12]}.bin"
+        (folder / name).write_bytes(data)
+        parts.append(listed(data, name=name))
+    body = {"kind": "rkd export", "format": 1, "rkd": "0", "files": entries, "parts": parts}
     (folder / "manifest.json").write_text(json.dumps(body))
     return folder
 
@@ -122,6 +117,12 @@ def edited(parts, edit):
     body = json.loads((parts / "manifest.json").read_text())
     edit(body)
     (parts / "manifest.json").write_text(json.dumps(body))
+
+
+def merged(store, files):
+    """What becomes of files by path when they are merged."""
+    with tempfile.TemporaryDirectory() as folder:
+        return transfer.merge(store, craft(Path(folder) / "crafted", files))
 
 
 def states(outcomes):
@@ -174,46 +175,6 @@ def test_an_export_of_an_early_version_is_merged(store, tmp_path):
     outcomes = transfer.merge(store, craft(tmp_path / "early", FILES, most=PART))
     assert states(outcomes) == dict.fromkeys(FILES, "added")
     assert {path: local(store, path).read_bytes() for path in FILES} == FILES
-
-
-class Interrupting(Silent):
-    """Keeps the state of the first epoch's end and stops there, whatever the executor's own rhythm of saving is."""
-
-    def __init__(self, store):
-        super().__init__()
-        self.store = store
-
-    def epoch(self, learner):
-        checkpoint.save(learner.state(), self.store.folder(learner.config.id) / "checkpoint.pt")
-        raise KeyboardInterrupt
-
-
-def test_a_run_goes_on_elsewhere_as_if_undisturbed(store, silent, tmp_path):
-    """With its maps."""
-    from rkd.experiments.snapshots import SnapshotTaker, load_snapshots
-
-    run, there = tiny_review(), store_in(tmp_path / "there")
-
-    def train(store, progress):
-        with contextlib.suppress(KeyboardInterrupt):
-            Executor(store, tmp_path, "cpu", progress=progress).run([run], snapshots=SnapshotTaker(images=1))
-
-    def outcome(store):
-        body = json.loads(store.path(run.id).read_text())
-        return json.dumps({name: body[name] for name in ("config", "status", "curves", "result")})
-
-    train(there, Interrupting(there))
-    transfer.export(there, tmp_path / "parts")
-    assert {path.rpartition("/")[2] for path in states(transfer.merge(store, tmp_path / "parts"))} == {
-        "checkpoint.pt",
-        "maps.npz",
-    }
-    train(store, silent)
-    assert silent.epochs == [(run.id, 2)], "the second epoch alone"
-    assert load_snapshots(store, run.id).epochs == (1, 2)
-    undisturbed = store_in(tmp_path / "undisturbed")
-    train(undisturbed, Silent())
-    assert outcome(store) == outcome(undisturbed)
 
 
 def test_unchanged_store_gives_the_same_bytes(here, parts, tmp_path):
@@ -374,7 +335,7 @@ class Evil:
         ("checkpoint.pt", saved(BEGUN.id, student=None), "no checkpoint of a run"),
         ("checkpoint.pt", saved(BEGUN.id, epoch="one"), "no counts"),
         ("checkpoint.pt", b"PK\x03\x04 not a checkpoint", "damaged"),
-        ("checkpoint.pt", pickle.dumps(Evil()), "damaged"),
+        ("checkpoint.pt", pickle.dumps(Evil(), protocol=2), "damaged"),
         ("checkpoint.pt", saved(BEGUN.id, epoch=Evil()), "damaged"),
         ("last.pt", saved(BEGUN.id, student={"a": 1}), "more than tensors"),
         ("maps.npz", b"no maps", "no maps of a run"),
@@ -382,8 +343,8 @@ class Evil:
 )
 def test_files_are_read_before_they_are_put_in_place(name, data, why, store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    outcomes = transfer.merge(store, craft(tmp_path / "crafted", {f"work/{BEGUN.id}/{name}": data}))
-    assert [why in text for text in refusals(outcomes).values()] == [True]
+    said = refusals(merged(store, {f"work/{BEGUN.id}/{name}": data}))
+    assert [why in text for text in said.values()] == [True]
     assert not snapshot(store) and not (tmp_path / "evil").exists()
 
 
@@ -414,7 +375,7 @@ def test_damaged_files_here_are_left_out_by_name(here, tmp_path):
         ({"cost": {"train_seconds": 9.0}, "provenance": {"torch": "9"}}, None),
     ],
 )
-def test_record_with_another_outcome_is_a_conflict(values, what, here, tmp_path):
+def test_record_with_another_outcome_is_a_conflict(values, what, here):
     path, weights, other = (
         f"records/{TEACHER.id}.json",
         f"work/{TEACHER.id}/last.pt",
@@ -423,7 +384,7 @@ def test_record_with_another_outcome_is_a_conflict(values, what, here, tmp_path)
     local(here, weights).unlink()
     before = snapshot(here)
     files = {path: text(TEACHER, **values), weights: FILES[weights], other: FILES[other]}
-    outcomes = transfer.merge(here, craft(tmp_path / "crafted", files))
+    outcomes = merged(here, files)
     if what is None:
         assert list(states(outcomes).values()) == ["here", "added", "here"]
         return
@@ -433,7 +394,7 @@ def test_record_with_another_outcome_is_a_conflict(values, what, here, tmp_path)
     assert snapshot(here) == before
 
 
-def test_infinite_losses_equal_themselves_and_places_of_teachers_do_not_matter(store, tmp_path):
+def test_infinite_losses_equal_themselves_and_places_of_teachers_do_not_matter(store):
     def files(place, **values):
         config = tiny_review(
             teacher=TeacherConfig(checkpoint=f"{place}/t.pth", sha256="0" * 64, network="resnet14")
@@ -442,21 +403,21 @@ def test_infinite_losses_equal_themselves_and_places_of_teachers_do_not_matter(s
         return {f"records/{config.id}.json": made}
 
     put(store, files("a"))
-    outcomes = transfer.merge(store, craft(tmp_path / "crafted", files("b", cost={"train_seconds": 1.0})))
+    outcomes = merged(store, files("b", cost={"train_seconds": 1.0}))
     assert set(states(outcomes).values()) == {"here"}
 
 
 @pytest.mark.parametrize(("scale", "state"), [(3.0, "refused"), (float("nan"), "refused"), (2.0, "here")])
-def test_weights_are_compared_as_tensors(scale, state, here, tmp_path):
+def test_weights_are_compared_as_tensors(scale, state, here):
     path = f"work/{TEACHER.id}/best.pt"
     data = saved(TEACHER.id, scale, note="other bytes")
     before = snapshot(here)
-    outcomes = transfer.merge(here, craft(tmp_path / "crafted", {path: data}))
+    outcomes = merged(here, {path: data})
     assert states(outcomes) == {path: state} and snapshot(here) == before
     assert all("conflict" in why for why in refusals(outcomes).values())
     put(here, {path: saved(TEACHER.id, float("nan"))})
-    nan = craft(tmp_path / "nan", {path: saved(TEACHER.id, float("nan"), note="")})
-    assert states(transfer.merge(here, nan)) == {path: "here"}, "bit for bit"
+    nan = saved(TEACHER.id, float("nan"), note="")
+    assert states(merged(here, {path: nan})) == {path: "here"}, "bit for bit"
 
 
 @pytest.mark.parametrize(
@@ -469,32 +430,30 @@ def test_weights_are_compared_as_tensors(scale, state, here, tmp_path):
         ({"epoch": 1}, {"epoch": 1, "position": 0, "note": ""}, "here"),
     ],
 )
-def test_state_further_on_stays(mine, theirs, state, store, tmp_path):
+def test_state_further_on_stays(mine, theirs, state, store):
     path = f"work/{BEGUN.id}/checkpoint.pt"
     before, data = saved(BEGUN.id, **mine), saved(BEGUN.id, **theirs)
-    outcomes = transfer.merge(put(store, {path: before}), craft(tmp_path / "crafted", {path: data}))
-    assert states(outcomes) == {path: state}
+    assert states(merged(put(store, {path: before}), {path: data})) == {path: state}
     assert local(store, path).read_bytes() == (data if state == "added" else before)
 
 
-def test_maps_with_more_epochs_stay(store, tmp_path):
+def test_maps_with_more_epochs_stay(store):
     path = f"work/{BEGUN.id}/maps.npz"
     put(store, {path: maps(BEGUN.id, (1, 2))})
-    for number, (epochs, state) in enumerate([((3,), "here"), ((1, 2, 3), "added"), ((1, 2, 4), "here")]):
-        folder = craft(tmp_path / str(number), {path: maps(BEGUN.id, epochs)})
-        assert states(transfer.merge(store, folder)) == {path: state}
+    for epochs, state in (((3,), "here"), ((1, 2, 3), "added"), ((1, 2, 4), "here")):
+        assert states(merged(store, {path: maps(BEGUN.id, epochs)})) == {path: state}
     assert local(store, path).read_bytes() == maps(BEGUN.id, (1, 2, 3))
 
 
-def test_record_and_checkpoint_of_one_run_do_not_stand_beside_each_other(here, store, tmp_path):
+def test_record_and_checkpoint_of_one_run_do_not_stand_beside_each_other(here, store):
     """Where the run is recorded its checkpoint is ignored; a record that comes removes the checkpoint here."""
     files = {f"work/{STUDENT.id}/checkpoint.pt": saved(STUDENT.id)}
     before = snapshot(here)
-    assert set(states(transfer.merge(here, craft(tmp_path / "b", files))).values()) == {"here"}
+    assert set(states(merged(here, files)).values()) == {"here"}
     assert snapshot(here) == before
     path = put(store, files).folder(STUDENT.id) / "checkpoint.pt"
     files |= {f"records/{STUDENT.id}.json": FILES[f"records/{STUDENT.id}.json"]}
-    assert list(states(transfer.merge(store, craft(tmp_path / "c", files))).values()) == ["here", "added"]
+    assert list(states(merged(store, files)).values()) == ["here", "added"]
     assert store.ids() == [STUDENT.id] and not path.exists()
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from rkd.errors import ConfigError, RecordError
 from rkd.files import place
+from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.transfer.archive import MANIFEST, PART_NAME, Entry, Manifest, Part, TarWriter
 from rkd.records.transfer.content import KINDS, local, places, read
@@ -48,8 +49,7 @@ def collect(
     """All files to export, each read once: those of a store are replaced, never rewritten. Arguments as of `export`;
     what is not to be had goes into `done`."""
     asked = {config.id: config for config in planned}
-    records: dict[str, RunConfig] = {}
-    finished: set[str] = set()
+    records: dict[str, Record] = {}
     unknown: list[str] = []  # unfinished runs that learn from some run, and do not say from which
 
     def sound(run: str, *paths: str) -> list[File]:
@@ -66,25 +66,24 @@ def collect(
                 continue
             found.append((kind, run, path, data))
             if kind == "record":
-                records[run] = content.config
-                finished.update([run] * (content.status == "finished"))
+                records[run] = content
             if kind == "checkpoint" and content.get("method") and run not in asked:
                 unknown.append(run)
         return found
 
-    begun = (
-        {path.name for path in store.work.iterdir() if places(path.name)} if store.work.is_dir() else set()
-    )
+    begun = [path.name for path in store.work.iterdir() if places(path.name)] if store.work.is_dir() else []
     for run in sorted({*store.ids(), *begun}):
         if runs is None or run in runs:
-            record, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
+            ended, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
             # Twice: a run that was in training at the first look may have ended.
-            yield from sound(run, record) or sound(run, state) or sound(run, record)
+            yield from sound(run, ended) or sound(run, state) or sound(run, ended)
             yield from sound(run, f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
-    named = [config.teacher for config in (*asked.values(), *records.values())]
-    teachers = {t.run.id for t in named if t and t.run and t.weights != "random"}
-    for run, config in records.items():
-        teaches = run in finished and (run in teachers or (unknown and config.teacher is None))
+    configs = [*asked.values(), *(record.config for record in records.values())]
+    named = [config.teacher for config in configs if config.teacher and config.teacher.run]
+    teachers = {teacher.run.id for teacher in named if teacher.weights != "random"}
+    for run, record in records.items():
+        teaches = run in teachers or (unknown and record.config.teacher is None)
+        teaches = teaches and record.status == "finished"
         if teaches or all_weights:
             found = sound(run, f"work/{run}/last.pt", f"work/{run}/best.pt")
             yield from found
