@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -112,9 +111,9 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: t.float() if t.is_floating_point() else t for name, t in kept.items()}, header
 
 
-def digest(weights: Mapping[str, Tensor], header: Mapping[str, str] = MappingProxyType({})) -> str:
+def digest(weights: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
     """SHA-256 of a header and tensors bit by bit: safetensors itself would not notice a flipped one."""
-    found = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps(dict(header or {}), sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -337,8 +337,11 @@ class Evil:
         ("checkpoint.pt", b"PK\x03\x04 not a checkpoint", "damaged"),
         ("checkpoint.pt", pickle.dumps(Evil(), protocol=2), "damaged"),
         ("checkpoint.pt", saved(BEGUN.id, epoch=Evil()), "damaged"),
-        ("last.pt", saved(BEGUN.id, student={"a": 1}), "more than tensors"),
+        ("last.pt", saved(BEGUN.id, student={"a": 1}), "more than named tensors"),
+        ("last.pt", saved(BEGUN.id, student={1: torch.zeros(1)}), "more than named tensors"),
+        ("last.pt", saved(BEGUN.id, student={"a": torch.zeros(1).to_sparse()}), "more than named tensors"),
         ("maps.npz", b"no maps", "no maps of a run"),
+        ("maps.npz", maps(BEGUN.id, 3), "no maps of a run"),
     ],
 )
 def test_files_are_read_before_they_are_put_in_place(name, data, why, store, tmp_path, monkeypatch):

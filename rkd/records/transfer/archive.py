@@ -74,22 +74,20 @@ class Manifest:
             body = json.loads(path.read_text(encoding="utf-8"))
             if (said := (body["kind"], body["format"])) != (_WHAT, _FORMAT):
                 raise ValueError(f"it is {said[0]!r} of format {said[1]!r}, not {_WHAT!r} of {_FORMAT}")
-            files, parts = (Entry(**v) for v in body["files"]), (Part(**v) for v in body["parts"])
-            found = cls(tuple(files), tuple(parts))
-            for part in found.parts:
+            files = tuple(Entry(**values) for values in body["files"])
+            parts = tuple(Part(**values) for values in body["parts"])
+            for part in parts:
                 if not PART_NAME.fullmatch(part.name):
                     raise ValueError(f"{part.name!r} is no name of a part")
-            for e in found.files:
+            for e in files:
                 if (e.path, e.kind) not in places(e.run).items():
                     raise ValueError(f"{e.path!r} ({e.kind} of run {e.run}) is no place in a store")
-            counts = [part.size for part in found.parts] + [
-                n for e in found.files for n in (e.size, e.offset)
-            ]
+            counts = [*(part.size for part in parts), *(n for e in files for n in (e.size, e.offset))]
             if not all(type(n) is int and n >= 0 for n in counts):
                 raise ValueError("a size or offset is no count of bytes")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
-        return found
+        return cls(files, parts)
 
 
 class TarWriter:

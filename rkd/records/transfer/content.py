@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, strided
 
 from rkd.errors import RecordError
 from rkd.records.record import Record
@@ -64,8 +64,9 @@ def _record(data: bytes) -> tuple[str, Record]:
 
 def _state(data: bytes) -> tuple[str, dict[str, Any]]:
     state = checkpoint.load(io.BytesIO(data))
-    if not all(isinstance(tensor, Tensor) for tensor in state["student"].values()):
-        raise TypeError("student holds more than tensors")
+    named = state["student"].items()
+    if not all(isinstance(name, str) and isinstance(t, Tensor) and t.layout == strided for name, t in named):
+        raise TypeError("student holds more than named tensors")
     if not all(isinstance(count, int) and count >= 0 for count in progress(state)):
         raise TypeError("epoch and position are no counts")
     return state["run"], state
@@ -73,7 +74,9 @@ def _state(data: bytes) -> tuple[str, dict[str, Any]]:
 
 def _maps(data: bytes) -> tuple[str, dict[str, Any]]:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return str(file["run"]), dict(file)
+        content = dict(file)
+    progress(content)
+    return str(content["run"]), content
 
 
 _READERS: dict[str, Callable[[bytes], tuple[str, Any]]] = {
@@ -86,6 +89,6 @@ _READERS: dict[str, Callable[[bytes], tuple[str, Any]]] = {
 
 def progress(content: dict[str, Any]) -> tuple[int, int]:
     """How far a checkpoint or maps are: epochs, and images done of the next."""
-    if "epochs" in content:
-        return len(content["epochs"]), 0
-    return content["epoch"], content.get("position", 0)
+    if "student" in content:
+        return content["epoch"], content.get("position", 0)
+    return len(content["epochs"]), 0
