@@ -570,6 +570,7 @@ def test_export_replaces_an_export_and_removes_surplus_parts(here, tmp_path, sto
     many = transfer.export(here, out, max_part=PART)
     (out / many.parts[0].name).write_bytes(b"damaged")
     assert transfer.export(here, out, max_part=PART).parts == many.parts
+    assert (out / many.parts[0].name).stat().st_size == PART
     few = transfer.export(here, out, max_part=2 * PART)
     assert len(many.parts) > len(few.parts) and not {*many.parts} & {*few.parts}
     assert {p.name for p in out.glob("*.bin")} == {part.name for part in few.parts}
