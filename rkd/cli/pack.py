@@ -23,7 +23,14 @@ What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some fil
 
 DEFAULT_PART = "60MB"
 CHECKSUMS = "SHA256SUMS"
-_SOURCE = ("rkd", "params", "pyproject.toml", "README.md", "LICENSE")
+_SOURCE = (
+    "rkd/**/*",
+    "params/**/*",
+    "book/*.*",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)  # notebooks declare runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +93,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
     costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=root)
     found = [counts_file(), profile_path(profile)]
-    found += [file for name in _SOURCE for file in (paths.home() / name, *(paths.home() / name).rglob("*"))]
+    found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
     for teacher in {run.teacher: None for run in runs if run.teacher is not None}:
         if teacher.run is None:
             found.append(check_teacher_file(teacher))

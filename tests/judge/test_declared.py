@@ -237,7 +237,11 @@ def test_no_published_accuracy_is_typed():
     """A claim names its figure; its id and statement alone may say it too, and then say what the table prints."""
     table = pd.read_csv(paths.params() / "claims.csv", dtype=str, keep_default_na=False)
     numbers = re.compile(r"\b\d\d\.\d\d\b")
-    assert not table.drop(columns=["id", "statement"]).map(lambda text: bool(numbers.search(text))).any(axis=None)
+    assert (
+        not table.drop(columns=["id", "statement"])
+        .map(lambda text: bool(numbers.search(text)))
+        .any(axis=None)
+    )
     for claim in CLAIMS:
         printed = {published.load()["value"][index] for index in claim.references}
         assert set(numbers.findall(f"{claim.id} {claim.statement}")) <= printed, claim.id
