@@ -8,11 +8,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Floors of pyproject.toml as the versions they name, and what runs tests as it is pinned there.
 OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' -e 's/^ *\("pytest[a-z-]*==[0-9.]*"\).*/\1/p' pyproject.toml)
 
-.PHONY: book test test-oldest lint pdf chromium clean help
+.PHONY: book test test-all test-oldest lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|short|paper]   execute every chapter, build _build/html"
-	@echo "make test                              install what the tests need, run the whole suite"
+	@echo "make test                              install what the tests need, run all but the slow ones"
+	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
@@ -22,6 +23,9 @@ book: .venv/book
 	$(BIN)/python -m rkd book --profile $(PROFILE)
 
 test: .venv/test chromium lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+test-all: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 test-oldest: .venv-oldest/test
