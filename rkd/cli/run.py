@@ -188,7 +188,7 @@ def _claim(options: argparse.Namespace, given: dict):
         config = Lines(given).line(selector).runs[0]
         settings = resolve_settings(split(selector)[0], given)
         return settings, config, {"claim": options.claim, "row": selector}
-    printed = published.get(options.claim)["value"]
+    printed = published.get(options.claim).value
     print(f"{options.claim} (printed: {printed or 'nothing'}) needs no run of its own.")
     if found.kind == "derived":
         print(f"It is derived: {found.how}. Run what it derives from:")

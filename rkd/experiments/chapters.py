@@ -19,13 +19,12 @@ of them. What may be assigned:
 
 import dataclasses
 import functools
+import math
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from rkd import paths, published
 from rkd.errors import ConfigError, unknown
@@ -162,12 +161,13 @@ class Chapter:
     def _lines(self, s: Settings) -> Iterator[Line]:
         for dataset in self.sets(s):
             on = dataclasses.replace(s, dataset=dataset)
+            builders: dict[str, Builder] = {}
             for recipe in ((s.recipe,) if s.recipe else self.recipes) if self.recipes else ("",):
                 pairs = self._pairs(s)
                 for pair in pairs:
                     for key, row in self._rows(s).items():
                         if _applies(key, row, s, pair, pairs):
-                            yield self._line(_Place(on, dataset, recipe, pair), key, row)
+                            yield self._line(_Place(on, dataset, recipe, pair, builders), key, row)
 
     def sets(self, s: Settings) -> tuple[str, ...]:
         """The data sets: the settings' `datasets`, else the chapter's, unless `dataset` names another than its
@@ -207,7 +207,7 @@ class Chapter:
         s, (teacher, student) = place.settings, place.pair
         role = _role(key, row)
         recipe = place.recipe or (s.recipe or row.get("recipe", ""))
-        builder = Builder(dataclasses.replace(s, recipe=recipe or s.recipe), self.recipe)
+        builder = place.builder(recipe, self.recipe)
         shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
         shown |= {"recipe": builder.recipe_name, "description": builder.recipe["description"]}
         if role:
@@ -304,7 +304,7 @@ class Chapter:
     def _left_empty(self, key: str) -> bool:
         """Whether the source's table has this cell and prints nothing in it."""
         rows = published.of_line(f"{self.name}/{key}")
-        return len(rows) > 0 and bool((rows["value"] == "").all())
+        return bool(rows) and not any(row.value for row in rows)
 
 
 @dataclass(frozen=True)
@@ -315,6 +315,14 @@ class _Place:
     dataset: str
     recipe: str
     pair: tuple[str, str]
+    builders: dict[str, Builder]
+
+    def builder(self, recipe: str, default: str) -> Builder:
+        """That of a recipe; "": the settings', else the default. Kept, since reading a recipe takes its time."""
+        if recipe not in self.builders:
+            own = dataclasses.replace(self.settings, recipe=recipe or self.settings.recipe)
+            self.builders[recipe] = Builder(own, default)
+        return self.builders[recipe]
 
 
 def _role(key: str, row: Mapping[str, Any]) -> str:
@@ -413,9 +421,12 @@ def _parsed(path: Path, changed: int) -> Chapter | None:
 def published_network(name: str, role: str, dataset: str = "CIFAR-100") -> tuple[Published, ...]:
     """What all sources say of one undistilled network ("teacher" or "student") on CIFAR-100."""
     method = {"teacher": "teacher", "student": "student baseline"}[role]
-    rows = published.load(metric="top1_acc_percent", method=method, dataset=dataset)
-    same = rows[role].map(lambda printed: same_network(printed, name)).astype(bool)
-    return _as_published(rows[same])
+    return _as_published(
+        row
+        for row in published.rows().values()
+        if (row.metric, row.method, row.dataset) == ("top1_acc_percent", method, dataset)
+        and same_network(getattr(row, role), name)
+    )
 
 
 @functools.cache
@@ -427,15 +438,15 @@ def same_network(printed: str, name: str) -> bool:
         return False
 
 
-def _as_published(rows: pd.DataFrame) -> tuple[Published, ...]:
+def _as_published(rows: Iterable[Any]) -> tuple[Published, ...]:
+    """In the order of `SHORT_SOURCE`."""
     found = []
-    sources = list(SHORT_SOURCE)
-    rows = rows.sort_values("source", key=lambda names: names.map(sources.index), kind="stable")
-    for row in rows[rows["number"].notna()].itertuples():
+    for row in sorted(rows, key=lambda row: list(SHORT_SOURCE).index(row.source)):
         of_paper = row.method == "ReviewKD" and row.variant == "paper"
-        found.append(
-            Published("ReviewKD paper" if of_paper else SHORT_SOURCE[row.source], row.number, row.note)
-        )
+        if not math.isnan(row.number):
+            found.append(
+                Published("ReviewKD paper" if of_paper else SHORT_SOURCE[row.source], row.number, row.note)
+            )
     return distinct(found)
 
 

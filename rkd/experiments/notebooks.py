@@ -1,6 +1,7 @@
 """What can be read off the book's own files: their order, titles, parameters and place in the queue."""
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,12 @@ def read_toc(book_dir: Path) -> dict:
     toc = book_dir / "_toc.yml"
     if not toc.is_file():
         raise ConfigError(f"{book_dir} has no _toc.yml; it is not the folder of a book")
+    return _parsed(toc, toc.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(toc: Path, changed: int) -> dict:
+    """Content of a file, read again once it has changed: chapters are looked up by the thousand. Not to be altered."""
     return yaml.safe_load(toc.read_text(encoding="utf8"))
 
 

@@ -5,12 +5,12 @@ loading, so that a claim about a figure that does not exist, or about runs no ch
 not a missing line in the book.
 """
 
-import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -222,27 +222,27 @@ def _check_families(path: Path, claims: Iterable[Claim]) -> None:
 
 def _claim(row: Mapping[str, str]) -> Claim:
     _check_columns(row)
-    rows, minus, also, over = (_figures(row[column]) for column in ("figures", "minus", "also", "over"))
+    rows, minus, also, over = (
+        [published.get(figure) for figure in row[column].split()]
+        for column in ("figures", "minus", "also", "over")
+    )
     runs = {side: tuple(row[side].split()) for side in ("a", "b", "groups") if row[side]}
     value, printed = _published(row, rows, minus, over)
-    for figure in also.itertuples():
+    for figure in also:
         if figure.number != value:
             raise ConfigError(f"`also` names a figure that prints {figure.value}, not {printed}")
-    first = rows.iloc[0]
-    everything = pd.concat([rows, minus, also, over])
-    same_source = pd.concat([rows, also])
-    groups = runs.get("groups", ())
+    source, everything, groups = rows[0].source, [*rows, *minus, *also, *over], runs.get("groups", ())
     return Claim(
         id=_identifier(row["id"]),
         about=row["about"],
         kind=row["kind"],
         chapter=split(next(iter(runs.values()))[0])[0],
         family=row["family"],
-        source=first["source"],
-        table=", ".join(dict.fromkeys(same_source["table"][same_source["source"] == first["source"]])),
+        source=source,
+        table=", ".join(dict.fromkeys(r.table for r in [*rows, *also] if r.source == source)),
         row=_row_in_words(rows, minus),
         statement=row["statement"],
-        who=row["asked_by"] or _who(first),
+        who=row["asked_by"] or _who(rows[0]),
         published=value,
         printed=printed,
         published_n=None
@@ -255,9 +255,9 @@ def _claim(row: Mapping[str, str]) -> Claim:
         contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
         best=_best(row["best"], groups),
         chance=_positive("chance", row["chance"]) if row["chance"] else None,
-        notes=tuple(dict.fromkeys(note for note in everything["note"] if note)),
-        references=tuple(dict.fromkeys(map(int, everything.index))),
-        also_by=tuple(dict.fromkeys(_who(r) for _, r in rows.iterrows() if r["source"] != first["source"])),
+        notes=tuple(dict.fromkeys(r.note for r in everything if r.note)),
+        references=tuple(dict.fromkeys(r.Index for r in everything)),
+        also_by=tuple(dict.fromkeys(_who(r) for r in rows if r.source != source)),
         reports=row["reports"],
         which_student=row["which_student"],
     )
@@ -279,67 +279,55 @@ def _check_columns(row: Mapping[str, str]) -> None:
             raise unknown(column, row[column], allowed[1:])
 
 
-def _figures(ids: str) -> pd.DataFrame:
-    """Rows of the table of published figures by id, under their positions there."""
-    table = published.load()
-    for figure in ids.split():
-        published.get(figure)
-    return table.loc[[_positions()[figure] for figure in ids.split()]]
-
-
-@functools.cache
-def _positions() -> dict[str, int]:
-    return {figure: position for position, figure in enumerate(published.load()["id"])}
-
-
 def _published(
-    row: Mapping[str, str], rows: pd.DataFrame, minus: pd.DataFrame, over: pd.DataFrame
+    row: Mapping[str, str], rows: Sequence[Any], minus: Sequence[Any], over: Sequence[Any]
 ) -> tuple[float | tuple[float, ...] | None, str]:
     """The published figure, and as it is shown."""
-    kind, numbers, values = row["kind"], rows["number"], list(rows["value"])
+    kind, first = row["kind"], rows[0]
+    known = not any(math.isnan(r.number) for r in rows)
     if row["published"]:
-        if len(minus) or not numbers.isna().all():
-            raise ConfigError(f"`published` is given, but the table of published figures has it: {values[0]}")
-        return _positive("published", row["published"]), values[0]
+        if minus or known:
+            raise ConfigError(
+                f"`published` is given, but the table of published figures has it: {first.value}"
+            )
+        return _positive("published", row["published"]), first.value
     if kind == "bound":
-        return tuple(map(float, over["number"])), f"{len(over)} accuracies within {float(row['margin']):g}"
+        return tuple(r.number for r in over), f"{len(over)} accuracies within {float(row['margin']):g}"
     if kind == "trend":
-        return (None if numbers.isna().any() else tuple(map(float, numbers))), ", ".join(values)
-    if numbers.isna().any():
-        raise ConfigError(f"its figure is printed as {values[0]!r}, no single number; give `published`")
-    if len(set(numbers)) != 1:
-        raise ConfigError(f"it names {len(rows)} figures that differ: {', '.join(values)}")
-    number = float(numbers.iloc[0])
-    if len(minus):
-        other, both = float(minus["number"].iloc[0]), f"{values[0]} against {minus['value'].iloc[0]}"
+        return (tuple(r.number for r in rows) if known else None), ", ".join(r.value for r in rows)
+    if not known:
+        raise ConfigError(f"its figure is printed as {first.value!r}, no single number; give `published`")
+    if len({r.number for r in rows}) != 1:
+        raise ConfigError(f"it names {len(rows)} figures that differ: {', '.join(r.value for r in rows)}")
+    if minus:
+        other, both = minus[0].number, f"{first.value} against {minus[0].value}"
         if kind == "effect":
-            return round(number - other, 6), f"{number - other:+.2f} ({both})"
+            return round(first.number - other, 6), f"{first.number - other:+.2f} ({both})"
         if not row["b"]:
             raise ConfigError("`minus` needs runs on side b")
-        return (number, other), both
+        return (first.number, other), both
     if kind == "effect":
         raise ConfigError(
             "column 'minus' is empty: a gain is a difference of two figures, or given as `published`"
         )
-    return (None, "") if kind == "order" and row["b"] else (number, values[0])
+    return (None, "") if kind == "order" and row["b"] else (first.number, first.value)
 
 
-def _who(row: pd.Series) -> str:
+def _who(row: Any) -> str:
     """Whose figure a row is: the [Re] sources print the paper's beside their own."""
-    return "ReviewKD paper" if row["variant"] == "paper" else SHORT_SOURCE[row["source"]]
+    return "ReviewKD paper" if row.variant == "paper" else SHORT_SOURCE[row.source]
 
 
-def _row_in_words(rows: pd.DataFrame, minus: pd.DataFrame) -> str:
-    first = rows.iloc[0]
-    pair = f"{first['student']} ← {first['teacher']}" if first["teacher"] not in ("-", "all pairs") else ""
-    if len(rows) > 1 and rows["variant"].nunique() > 1 and rows["number"].nunique() != 1:
+def _row_in_words(rows: Sequence[Any], minus: Sequence[Any]) -> str:
+    first = rows[0]
+    pair = f"{first.student} ← {first.teacher}" if first.teacher not in ("-", "all pairs") else ""
+    if len({r.variant for r in rows}) > 1 and len({r.number for r in rows if not math.isnan(r.number)}) != 1:
         what = f"{len(rows)} rows"
     else:
-        what = ", ".join(dict.fromkeys(text for text in (first["method"], first["variant"]) if text))
+        what = ", ".join(dict.fromkeys(text for text in (first.method, first.variant) if text))
     words = f"{pair}: {what}" if pair else what
-    if len(minus):
-        other = minus.iloc[0]
-        words += f" − {other['variant'] if other['method'] == first['method'] else other['method']}"
+    if minus:
+        words += f" − {minus[0].variant if minus[0].method == first.method else minus[0].method}"
     return words
 
 

@@ -4,6 +4,7 @@ answers each figure here."""
 import difflib
 import functools
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
@@ -70,19 +71,24 @@ def _rows(equal: frozenset[tuple[str, str]]) -> pd.DataFrame:
     return table[fits].reset_index(drop=True)
 
 
-def of_line(selector: str) -> pd.DataFrame:
-    """The figures of one line "chapter/line": those its runs answer, and those shown beside it."""
-    return _table().iloc[list(_places().get(selector, ()))]
+@functools.cache
+def rows() -> dict[str, Any]:
+    """Every figure by its id, as a named tuple of `load`'s columns, in the order of the table; `Index` is its place."""
+    return {row.id: row for row in _table().itertuples()}
+
+
+def of_line(selector: str) -> tuple[Any, ...]:
+    """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
+    return _of_lines().get(selector, ())
 
 
 @functools.cache
-def _places() -> dict[str, tuple[int, ...]]:
-    """Line -> positions of its rows."""
-    found: dict[str, list[int]] = {}
-    for position, row in enumerate(_table().itertuples()):
+def _of_lines() -> dict[str, tuple[Any, ...]]:
+    found: dict[str, list[Any]] = {}
+    for row in rows().values():
         for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
-            found.setdefault(selector, []).append(position)
-    return {selector: tuple(places) for selector, places in found.items()}
+            found.setdefault(selector, []).append(row)
+    return {selector: tuple(of_line) for selector, of_line in found.items()}
 
 
 def number(**equal: str) -> float:
@@ -97,18 +103,16 @@ def number(**equal: str) -> float:
     return float(values[0])
 
 
-def get(figure: str) -> pd.Series:
-    """The row with this id.
+def get(figure: str) -> Any:
+    """The row with this id, as of `rows`.
 
     Raises:
         ConfigError: no such id; names the nearest one.
     """
-    table = _table()
-    found = table[table["id"] == figure]
-    if found.empty:
-        near = difflib.get_close_matches(figure, table["id"], n=1)
+    if figure not in rows():
+        near = difflib.get_close_matches(figure, rows(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown published figure {figure!r}; {hint}`rkd claims` prints all {len(table)} ids"
+            f"unknown published figure {figure!r}; {hint}`rkd claims` prints all {len(rows())} ids"
         )
-    return found.iloc[0].copy()
+    return rows()[figure]

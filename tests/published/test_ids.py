@@ -45,7 +45,7 @@ def test_an_id_says_source_data_set_and_metric_of_its_row():
     ],
 )
 def test_ids_stay(claim, value):
-    assert published.get(claim)["value"] == value
+    assert published.get(claim).value == value
 
 
 def test_unknown_id_is_named_with_the_nearest():
