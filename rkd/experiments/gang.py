@@ -23,7 +23,6 @@ from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import (
-    FrozenTeacher,
     Learner,
     RunConfig,
     TeacherConfig,
@@ -37,6 +36,7 @@ from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
 from rkd.training.learner import build_method, build_network
 from rkd.training.loop import scored_networks
+from rkd.training.teacher import frozen_teacher
 from rkd.training.threads import Threads
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
@@ -157,11 +157,13 @@ class Gang:
         self.learners = [self._learner(config, frozen) for config in configs]
         self.teacher = None
         if frozen is not None:
-            self.teacher = FrozenTeacher(
+            self.teacher = frozen_teacher(
                 place(frozen, first, around.device),
                 first.teacher.batch_norm,
                 self.learners[0].arithmetic,
                 around.engine.compile,
+                (first.batch_size, 3, *self.images.train_x.shape[1:3]),
+                around.progress.say,
             )
         self._captured = around.engine.captures(around.device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
@@ -333,6 +335,7 @@ class Gang:
                 "compiled": around.engine.compile,
                 "graph": self._captured,
                 "threads": learner.threads,
+                "teacher_form": None if self.teacher is None else self.teacher.form,
             },
             provenance={
                 **code_state(),
