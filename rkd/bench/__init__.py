@@ -1,7 +1,7 @@
 """Measurements of speed: our step against the conventional one, and both against what the machine could do."""
 
 from rkd.bench.measurement import Request, measure
-from rkd.bench.result import Floors, Ratio, Result, Row, floors, ratio
-from rkd.bench.text import report
+from rkd.bench.result import Result, Row
+from rkd.bench.tables import report
 
-__all__ = ["Floors", "Ratio", "Request", "Result", "Row", "floors", "measure", "ratio", "report"]
+__all__ = ["Request", "Result", "Row", "measure", "report"]

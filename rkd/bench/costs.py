@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from rkd import models
-from rkd.bench.result import Result, Row
-from rkd.bench.variants import Workload
+from rkd.bench.result import Result
+from rkd.bench.steps import Workload
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, untrained_method, work
 from rkd.experiments.execute import required
@@ -22,62 +22,53 @@ REVIEW_RECIPES = ("authors", "reproduction", "text")
 
 @dataclass(frozen=True)
 class PairCost:
-    """Sizes of a pair; multiply-adds (MACs) are of one image's forward pass.
+    """Sizes of a pair.
 
     Attributes:
         teacher, student: names of networks.
-        student_parameters, teacher_parameters, extra_parameters: numbers of them; `extra` are ReviewKD's own modules,
-            which only training needs.
-        student_macs, teacher_macs, extra_macs: likewise.
+        parameters: numbers of them, of "student", "teacher" and "extra": ReviewKD's own modules, which only training
+            needs.
+        macs: likewise multiply-adds (MACs) of one image's forward pass.
         batch_size: images of a step.
     """
 
     teacher: str
     student: str
-    student_parameters: int
-    teacher_parameters: int
-    extra_parameters: int
-    student_macs: int
-    teacher_macs: int
-    extra_macs: int
+    parameters: dict[str, int]
+    macs: dict[str, int]
     batch_size: int
 
     @property
     def step_macs(self) -> int:
         """Of one training step: forward and backward of student and extra modules, forward of the teacher."""
-        learning = FORWARD_AND_BACKWARD * (self.student_macs + self.extra_macs)
-        return self.batch_size * (learning + self.teacher_macs)
+        learning = FORWARD_AND_BACKWARD * (self.macs["student"] + self.macs["extra"])
+        return self.batch_size * (learning + self.macs["teacher"])
 
 
 def pair_costs(chapters: Sequence[str] = PAIR_CHAPTERS) -> list[PairCost]:
     """Of the pairs of chapters, as the paper profile trains them; each once."""
-    found = {}
-    for chapter in chapters:
-        for line in get_chapter(chapter).lines(resolve(chapter, {"profile": PROFILE})):
-            if line.role == "distilled":
-                run = line.runs[0]
-                found.setdefault((run.teacher.name, run.network), run)
-    return [pair_cost(run) for run in found.values()]
+    lines = (
+        line
+        for chapter in chapters
+        for line in get_chapter(chapter).lines(resolve(chapter, {"profile": PROFILE}))
+    )
+    runs = [line.runs[0] for line in lines if line.role == "distilled"]
+    return [
+        pair_cost(run) for run in {(run.teacher.name, run.network): run for run in reversed(runs)}.values()
+    ][::-1]
 
 
 def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> PairCost:
     """Of a distilled run's pair."""
+    names, method = (run.network, run.teacher.name), (run.method, run.options)
     with torch.random.fork_rng(devices=[]):
-        student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
-        method = untrained_method(
-            student, teacher, run.network, run.method, run.options, classes, pixels, run.batch_size
-        )
-    return PairCost(
-        run.teacher.name,
-        run.network,
-        models.parameter_count(student),
-        models.parameter_count(teacher),
-        models.parameter_count(method),
-        models.macs(student, pixels),
-        models.macs(teacher, pixels),
-        method_macs(run.network, run.teacher.name, run.method, run.options, classes, pixels),
-        run.batch_size,
-    )
+        student, teacher = (models.build(name, classes) for name in names)
+        extra = untrained_method(student, teacher, run.network, *method, classes, pixels, run.batch_size)
+    parts = {"student": student, "teacher": teacher, "extra": extra}
+    macs = {name: models.macs(parts[name], pixels) for name in ("student", "teacher")}
+    macs["extra"] = method_macs(*names, *method, classes, pixels)
+    parameters = {name: models.parameter_count(part) for name, part in parts.items()}
+    return PairCost(run.teacher.name, run.network, parameters, macs, run.batch_size)
 
 
 def report_chapters() -> list[str]:
@@ -156,18 +147,14 @@ def rates_of_records(runs: Sequence[RunConfig], store: Store) -> list[Rate]:
     """One per device and arithmetic: the work of the recorded ones among `runs`, over the time it took."""
     done: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for record in recorded(runs, store).values():
+        images = record.result["epochs"] * record.provenance["train_images"]
+        macs = work(record.config, sizes(record.config.data, "data")).training(images, record.cost["gang"])
         key = str(record.provenance["device_name"]), record.config.precision
-        done.setdefault(key, []).append((_trained(record), record.cost["train_seconds"]))
+        done.setdefault(key, []).append((macs, record.cost["train_seconds"]))
     return [
         Rate(f"{len(parts)} recorded runs", device, how, sum(m for m, _ in parts) / sum(s for _, s in parts))
         for (device, how), parts in done.items()
     ]
-
-
-def _trained(record: Record) -> float:
-    """Multiply-adds of a run's training, without evaluations, as its time is."""
-    images = record.result["epochs"] * record.provenance["train_images"]
-    return work(record.config, sizes(record.config.data, "data")).training(images, record.cost["gang"])
 
 
 def rate_of_result(source: str, result: Result) -> Rate | None:
@@ -178,17 +165,13 @@ def rate_of_result(source: str, result: Result) -> Rate | None:
     if not ours:
         return None
     row = min(ours, key=lambda row: row.median_ms)
-    h = result.header
+    h, v = result.header, row.variant
+    config = Workload(h["teacher"], h["student"], row.images, torch.device("cpu")).config(
+        "fp32", v.batch_norm
+    )
+    macs = row.images * work(config, sizes(config.data, "data")).training(1, v.gang)
     how = f"{row.name}; {models.display_name(h['student'])} ← {models.display_name(h['teacher'])}"
-    return Rate(source, h["device_name"], how, _macs_per_second(result, row))
-
-
-def _macs_per_second(result: Result, row: Row) -> float:
-    h = result.header
-    device = torch.device("cpu")  # only sizes are asked for
-    config = Workload(h["teacher"], h["student"], row.images, device).config("fp32", row.variant.batch_norm)
-    need = work(config, sizes(config.data, "data"))
-    return row.images * need.training(1, row.variant.gang) / (row.median_ms / 1000)
+    return Rate(source, h["device_name"], how, 1000 * macs / row.median_ms)
 
 
 def total_macs(runs: Iterable[RunConfig]) -> float:

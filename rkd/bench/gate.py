@@ -12,13 +12,11 @@ runs of this length on these images; `rkd.judge` pools no others on the strength
 """
 
 import argparse
-import datetime
-import json
 import math
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,16 @@ from typing import Any
 from scipy import stats
 
 from rkd import paths
-from rkd.bench.result import FORMAT, files, read_json
+from rkd.bench.measurement import header_of, load, now
+from rkd.bench.result import files, read_json, write_json
+from rkd.bench.tables import Table, aligned
 from rkd.errors import ConfigError, RecordError, RkdError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.settings import Settings, assignments, resolve
 from rkd.experiments.workspace import data_root
-from rkd.files import replacing
+from rkd.models import display_name
 from rkd.records import Record, Store
-from rkd.records.provenance import code_state, machine_state
 from rkd.training import RunConfig, arithmetic
 from rkd.training.arithmetic import PRECISIONS
 
@@ -43,6 +42,17 @@ REFERENCE = "fp32"
 SECTION = "accuracy-gate"  # of the performance page, where the gates on record stand
 MARGIN = 0.5  # percentage points within which two arithmetics are called equal
 ALPHA = 0.05  # of each of the two one-sided tests
+OPTIONS = (
+    ("data-root", None, "folder of the CIFAR files; the profile's where not given"),
+    ("seeds", "0,1,2", "A,B"),
+    ("precision", "auto", "the quicker one"),
+    ("profile", "mini", "name or path of a profile"),
+    ("chapter", "table3", "whose row is trained"),
+    ("row", "full", "of the chapter's table"),
+    ("device", "auto", "auto, cpu, cuda or cuda:N"),
+    ("work", None, "folder of the runs; _build/gate where not given"),
+    ("out", None, "file to write; results/bench/gate-DEVICE.json where not given"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,12 @@ class Pair:
     @property
     def difference(self) -> float | None:
         """Percentage points that the quicker arithmetic gains; None where a run diverged."""
-        if self.reference is None or self.quick is None:
-            return None
-        return self.quick - self.reference
+        return None if None in (self.reference, self.quick) else self.quick - self.reference
+
+    def cells(self) -> list[str]:
+        """As tables show it: seed, both accuracies, difference."""
+        shown = ["diverged" if v is None else f"{v:.2f}" for v in (self.reference, self.quick)]
+        return [str(self.seed), *shown, "" if self.difference is None else f"{self.difference:+.2f}"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +107,7 @@ class Gate:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the mean difference at 100 (1 - 2 ALPHA) %, by Student's t, in percentage points; NaN below two."""
-        found = self.differences
-        if len(found) < 2:
-            return math.nan, math.nan
-        half = float(stats.t.ppf(1 - ALPHA, len(found) - 1)) * self.standard_error
+        half = float(stats.t.ppf(1 - ALPHA, max(1, len(self.differences) - 1))) * self.standard_error
         return self.mean - half, self.mean + half
 
     @property
@@ -114,8 +124,7 @@ class Gate:
     @property
     def setting(self) -> tuple[str, int, int]:
         """What runs must share with these for the gate to be about them: data set, epochs, training images."""
-        h = self.header
-        return h["dataset"], h["epochs"], h["train_images"]
+        return self.header["dataset"], self.header["epochs"], self.header["train_images"]
 
     @property
     def finding(self) -> str:
@@ -127,22 +136,14 @@ class Gate:
         length = f"{epochs} epoch{'s' if epochs != 1 else ''} on {images:,} images of {name}"
         return f"{self.arithmetic} against {REFERENCE}: {found} within {MARGIN:g} points{where} in {length}"
 
-    def to_json(self) -> str:
+    def save(self, path: Path) -> None:
         """Everything, with mean and standard error."""
         derived = {"mean": self.mean, "standard_error": self.standard_error}
-        body = {
-            "format": FORMAT,
-            "kind": KIND,
-            "header": self.header,
-            "arithmetic": self.arithmetic,
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "derived": {k: None if math.isnan(v) else v for k, v in derived.items()},
-        }
-        return json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        write_json(path, KIND, {**asdict(self), "derived": derived})
 
     @classmethod
     def load(cls, path: Path) -> "Gate":
-        """What `to_json` gave.
+        """What `save` wrote.
 
         Raises:
             RecordError: no such file, or not one of these.
@@ -152,6 +153,18 @@ class Gate:
             return cls(body["header"], body["arithmetic"], tuple(Pair(**pair) for pair in body["pairs"]))
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is damaged: {type(error).__name__} {error}") from error
+
+
+def committed(folder: Path | None = None) -> list[Gate]:
+    """The gates on record, by the name of their file.
+
+    Args:
+        folder: of measurements; None: results/bench.
+
+    Raises:
+        RecordError: a file is damaged.
+    """
+    return [Gate.load(path) for path in files(folder or paths.home() / "results" / "bench", KIND)]
 
 
 def paired_runs(
@@ -168,91 +181,54 @@ def paired_runs(
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
 
 
-def committed(folder: Path | None = None) -> list[Gate]:
-    """The gates on record, by the name of their file.
-
-    Args:
-        folder: of measurements; None: results/bench.
-
-    Raises:
-        RecordError: a file is damaged.
-    """
-    return [Gate.load(path) for path in files(folder or paths.home() / "results" / "bench", KIND)]
+def last_accuracy(record: Record) -> float | None:
+    """In percent, at the last epoch; None where the run diverged."""
+    return record.accuracy("last") if record.status == "finished" else None
 
 
-def compare(
-    runs: Sequence[tuple[RunConfig, RunConfig]],
-    records: Mapping[str, Record],
-    header: dict[str, Any],
-    name: str,
-) -> Gate:
-    """The gate of runs that have ended; `name` is the quicker arithmetic's."""
-
-    def accuracy(run: RunConfig) -> float | None:
-        record = records[run.id]
-        return record.accuracy("last") if record.status == "finished" else None
-
-    return Gate(header, name, tuple(Pair(a.seed, accuracy(a), accuracy(b)) for a, b in runs))
-
-
-def report(gate: Gate) -> str:
-    """As plain text."""
-    h = gate.header
-    lines = [
-        f"{h['row']} of {h['chapter']}, profile {h['profile']}: {h['student']} <- {h['teacher']}, {h['epochs']} epochs "
-        f"on {h['train_images']:,} images of {h['dataset']}; {h['device_name']}",
-        f"{'seed':>6}{'fp32 %':>10}{gate.arithmetic + ' %':>10}{'difference':>12}",
-    ]
-    for p in gate.pairs:
-        shown = ["diverged" if v is None else f"{v:.2f}" for v in (p.reference, p.quick)]
-        difference = "" if p.difference is None else f"{p.difference:+.2f}"
-        lines.append(f"{p.seed:>6}{shown[0]:>10}{shown[1]:>10}{difference:>12}")
+def table(gate: Gate) -> Table:
+    """Accuracies seed by seed, and what they show."""
+    h, rows = gate.header, [p.cells() for p in gate.pairs]
     if gate.differences:
-        error = "" if math.isnan(gate.standard_error) else f", standard error {gate.standard_error:.2f}"
-        lines.append(f"mean difference {gate.mean:+.2f} points{error}, n = {len(gate.differences)}")
-    lines.append(gate.finding)
-    return "\n".join(lines)
+        error = f" ± {gate.standard_error:.2f}" if len(gate.differences) > 1 else ""
+        rows.append(["mean ± standard error", "", "", f"{gate.mean:+.2f}{error}"])
+    note = (
+        f"{display_name(h['student'])} ← {display_name(h['teacher'])}, row “{h['row']}” of {h['chapter']}, "
+        f"{h['epochs']} epochs on {h['train_images']:,} images of {h['dataset']}, {h['test_images']:,} test images; "
+        f"{h['device_name']}, torch {h['torch']}, {h['ended']}. Both runs of a seed have the same teacher, first "
+        f"weights and batches. {gate.finding[:1].upper()}{gate.finding[1:]}. That is evidence about this setting, and "
+        "about no other."
+    )
+    heads = ["seed", f"{REFERENCE}, %", f"{gate.arithmetic}, %", "difference, points"]
+    return Table(heads, {"": rows}, note)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, print and write; 1 where a run diverged, 2 for a wrong call."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        "python -m rkd.bench.gate", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default, about in OPTIONS:
+        parser.add_argument(
+            f"--{name}", default=default, help=about + f" (default {default})" * (default is not None)
+        )
+    parser.add_argument(
+        "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any parameter of the chapters, as YAML: --set epochs=30; may be repeated",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
     try:
         gate, path = _run(options)
     except RkdError as error:
         print(f"gate: {error}", file=sys.stderr)
         return 2
-    print(report(gate))
+    print(f"{aligned(table(gate))}\n{table(gate).note}")
     print(f"written to {path}", file=sys.stderr)
     return int(len(gate.differences) < len(gate.pairs))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rkd.bench.gate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="folder of the CIFAR files (default: the profile's)"
-    )
-    parser.add_argument("--seeds", default="0,1,2", metavar="A,B", help="default 0,1,2")
-    parser.add_argument("--precision", default="auto", metavar="NAME", help="the quicker one (default auto)")
-    parser.add_argument("--profile", default="mini", metavar="NAME", help="default mini")
-    parser.add_argument("--chapter", default="table3", metavar="NAME", help="default table3")
-    parser.add_argument("--row", default="full", metavar="KEY", help="of the chapter's table (default full)")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
-        help="any parameter of the chapters, as YAML: --set epochs=30; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--work", metavar="DIR", help="folder of the runs (default: _build/gate)")
-    parser.add_argument("--out", metavar="FILE.json", help="default: results/bench/gate-DEVICE.json")
-    return parser
-
-
 def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
-    device = pick_device(options.device)
+    device, began, before = pick_device(options.device), now(), load()
     given = {"profile": options.profile, "seeds": _seeds(options.seeds), **assignments(options.set)}
     if options.data_root is not None:
         given["data_root"] = options.data_root
@@ -270,28 +246,18 @@ def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
     executor = Executor(store, data_root(settings), options.device, labels={"gate": options.row})
     records = executor.run([run for pair in runs for run in pair])
     first = runs[0][0]
-    some = records[first.id]
-    machine = machine_state(device)
+    images = {name: records[first.id].provenance[name] for name in ("train_images", "test_images")}
     header = {
-        **code_state(),
-        **machine,
-        "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "profile": Path(options.profile).stem,
-        "chapter": options.chapter,
-        "row": options.row,
-        "teacher": None if first.teacher is None else first.teacher.name,
-        "student": first.network,
-        "dataset": Path(first.data.name).stem,
-        "train_images": some.provenance["train_images"],
-        "test_images": some.provenance["test_images"],
-        "epochs": first.epochs,
-        "batch_size": first.batch_size,
-        "given": assignments(options.set),
-    }
-    gate = compare(runs, records, header, quick)
-    path = Path(options.out) if options.out else _default_path(str(machine["device_name"]))
-    with replacing(path) as temporary:
-        temporary.write_text(gate.to_json(), encoding="utf-8")
+        **header_of(device, began, before), **images, "profile": Path(options.profile).stem,
+        "chapter": options.chapter, "row": options.row, "student": first.network,
+        "teacher": None if first.teacher is None else first.teacher.name, "dataset": Path(first.data.name).stem,
+        "epochs": first.epochs, "batch_size": first.batch_size, "given": assignments(options.set),
+    }  # fmt: skip
+    pairs = (Pair(a.seed, *(last_accuracy(records[run.id]) for run in (a, b))) for a, b in runs)
+    gate = Gate(header, quick, tuple(pairs))
+    slug = re.sub(r"[^a-z0-9]+", "-", header["device_name"].lower()).strip("-")
+    path = Path(options.out) if options.out else paths.home() / "results" / "bench" / f"gate-{slug}.json"
+    gate.save(path)
     return gate, path
 
 
@@ -299,11 +265,6 @@ def _seeds(text: str) -> list[int]:
     if not re.fullmatch(r"\d+(,\d+)*", text.replace(" ", "")):
         raise ConfigError(f"--seeds is {text!r}; write numbers with commas between them, for example 0,1,2")
     return [int(part) for part in text.split(",")]
-
-
-def _default_path(device_name: str) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
-    return paths.home() / "results" / "bench" / f"gate-{slug}.json"
 
 
 if __name__ == "__main__":

@@ -6,51 +6,36 @@ import itertools
 import math
 import os
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
 from rkd.bench import clock
-from rkd.bench.ceilings import Ceilings, measure_ceilings
-from rkd.bench.conventional import loaders
-from rkd.bench.counting import Counts, count
-from rkd.bench.gradients import agreements
-from rkd.bench.result import COMPILED, EVALUATION_IMAGES, Evaluation, Result, Row
-from rkd.bench.variants import (
-    ALL,
-    MOST_IMAGES,
-    NOTHING,
-    TEACHER,
-    Contestant,
-    Variant,
-    Workload,
-    contestant,
-    variants,
-)
-from rkd.errors import ConfigError, unknown
+from rkd.bench.conventional import Conventional, loaders
+from rkd.bench.result import EVALUATION_IMAGES, Result, Row
+from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload, variants
+from rkd.errors import ConfigError, RkdError, unknown
 from rkd.experiments.execute import pick_device
 from rkd.models import canonical
+from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS, exact_kernels
-from rkd.training.capture import CaptureError
 from rkd.training.threads import better, numbers
 from rkd.typed import number_or_auto
 
 LEAST_ROUNDS = 3
-STRETCH = {
-    "cpu": 0.02,
-    "cuda": 0.2,
-}  # seconds of steps in a row, so that the clock's own time is lost in them
+# Seconds of steps in a row, so that the clock's own time is lost in them.
+STRETCH = {"cpu": 0.02, "cuda": 0.2}
 BATCH_NORMS = ("running", "batch")
 COMPILE = ("no", "engine", "all")
-# Shares of the time asked for; the rest goes into rounds.
-EVALUATION_SHARE, GRADIENT_SHARE = 0.1, 0.1
+KERNELS = ("native", "cudnn")
+TEACHER_FORMS = ("auto", *FORMS)
+EVALUATION_SHARE = 0.1  # of the time asked for; the rest goes into rounds
 QUIET = 0.3  # load average per core up to which a machine counts as quiet
-DOUBLE_SLOWER = 12  # a step in float64, as against the conventional one: no tuned kernels
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,9 @@ class Request:
             students); "all": also with teacher alone and with teacher and students compiled.
         seconds: for all of it. Three rounds are made in any case.
         threads: that compute on a CPU, in all variants; "auto": the number the conventional loop is quickest with.
+        teacher_forms: of the teacher, see `rkd.models.frozen`; "auto": as runs choose it.
+        kernels: of BatchNorm: "cudnn" and "native", see `Variant`.
+        cudnn_benchmark: each of our variants also with `torch.backends.cudnn.benchmark`.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -83,27 +71,44 @@ class Request:
     compile: str = "no"
     seconds: float = 100.0
     threads: int | str = "auto"
+    teacher_forms: tuple[str, ...] = ("auto",)
+    kernels: tuple[str, ...] = ("cudnn",)
+    cudnn_benchmark: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threads", number_or_auto("threads", self.threads))
         for name in ("teacher", "student"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
-        if not 2 <= self.batch_size <= MOST_IMAGES:
-            raise ConfigError(f"batch_size is {self.batch_size}; it must be between 2 and {MOST_IMAGES}")
-        if self.gang < 1:
-            raise ConfigError(f"gang is {self.gang}; it must be >= 1")
-        if not 0 < self.seconds < float("inf"):
-            raise ConfigError(f"seconds is {self.seconds}; it must be a finite number > 0")
+        for name, right, words in (
+            ("batch_size", 2 <= self.batch_size <= MOST_IMAGES, f"between 2 and {MOST_IMAGES}"),
+            ("gang", self.gang >= 1, ">= 1"),
+            ("seconds", 0 < self.seconds < math.inf, "a finite number > 0"),
+        ):
+            if not right:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {words}")
         for kind, given, allowed in (
             ("precision", self.precisions, PRECISIONS),
             ("teacher batch_norm", self.batch_norms, BATCH_NORMS),
             ("compile", (self.compile,), COMPILE),
+            ("teacher form", self.teacher_forms, TEACHER_FORMS),
+            ("BatchNorm kernels", self.kernels, KERNELS),
         ):
-            if not given:
-                raise ConfigError(f"no {kind} was named; allowed: {', '.join(allowed)}")
-            for name in given:
+            for name in given or ("",):
                 if name not in allowed:
                     raise unknown(kind, name, allowed)
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigError for what this machine cannot do."""
+        Engine(compile=self.compile != "no", threads=self.threads).check(device)
+        asked = {
+            "cudnn_benchmark": self.cudnn_benchmark,
+            f"batch_norm {','.join(self.kernels)}": self.kernels != ("cudnn",),
+            "teacher_form fused": "fused" in self.teacher_forms,
+        }
+        for name in (name for name, given in asked.items() if given and device.type != "cuda"):
+            raise ConfigError(
+                f"{name} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
+            )
 
 
 def measure(request: Request, say: Callable[[str], object] = lambda text: None) -> Result:
@@ -117,276 +122,198 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         ConfigError: a device or a network this machine does not have, or no compiler where one was asked for.
     """
     device = pick_device(request.device)
-    Engine(compile=request.compile != "no", threads=request.threads).check(device)
-    precisions = _distinct(request.precisions, device)
+    request.check(device)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_cold_compiler())
+        if request.compile != "no":
+            from torch._inductor.utils import fresh_cache  # slow to import
+
+            stack.enter_context(fresh_cache())  # so that a cold start is one
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))  # events and graphs belong to the current one
-        measurement = _Measurement(request, device, precisions, say)
+        measurement = Measurement(request, device, say)
         stack.callback(measurement.close)
         return measurement.run()
 
 
-def _distinct(precisions: tuple[str, ...], device: torch.device) -> list[str]:
-    """One name for each arithmetic, the first that means it."""
-    found: dict[str, str] = {}
-    for name in precisions:
-        found.setdefault(arithmetic(name, device).name, name)
-    return list(found.values())
-
-
-@contextlib.contextmanager
-def _cold_compiler() -> Iterator[None]:
-    """An empty cache of compiled kernels, so that a cold start is one."""
-    name, before = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    with tempfile.TemporaryDirectory(prefix="rkd-bench-", ignore_cleanup_errors=True) as folder:
-        os.environ[name] = folder
-        try:
-            yield
-        finally:
-            del os.environ[name]
-            if before is not None:
-                os.environ[name] = before
-
-
 @dataclass
-class _Entry:
+class Entry:
     """A variant on its way to a row."""
 
     variant: Variant
-    made: Contestant
+    made: Steps | Conventional
     cold_seconds: float
-    counts: Counts | None
+    counts: clock.Counts | None
     repeats: int = 1
     times: tuple[float, ...] = ()  # seconds of a step
 
 
-class _Measurement:
-    def __init__(
-        self, request: Request, device: torch.device, precisions: list[str], say: Callable[[str], object]
-    ) -> None:
-        self.request, self.device, self.precisions, self.say = request, device, precisions, say
+class Measurement:
+    """One measurement under way; arguments as of `measure`."""
+
+    def __init__(self, request: Request, device: torch.device, say: Callable[[str], object]) -> None:
+        self.request, self.device, self.say = request, device, say
         self.started, self.load = time.monotonic(), load()
         self.work = Workload(request.teacher, request.student, request.batch_size, device)
-        self.entries: list[_Entry] = []
+        found: dict[str, str] = {}  # one name for each arithmetic, the first that means it
+        for name in request.precisions:
+            found.setdefault(arithmetic(name, device).name, name)
+        self.precisions = list(found.values())
+        self.entries: list[Entry] = []
         self.notes: list[str] = []
 
     def close(self) -> None:
+        """End what runs beside this process."""
         for entry in self.entries:
             entry.made.close()
 
     def run(self) -> Result:
-        request = self.request
-        begun = datetime.datetime.now(datetime.UTC)
-        self.say(f"drawing {len(self.work.images.train_y):,} training images")
-        self._choose_threads()
+        """All of it."""
+        request, began = self.request, now()
+        self.choose_threads()
         self.say("measuring what this machine does at best")
-        started = time.monotonic()
-        ceilings = self._ceilings()
-        self._ceiling_seconds = time.monotonic() - started  # they are measured again at the end
-        graphs = (True, False) if self.device.type == "cuda" else (False,)
-        for variant in variants(request.batch_norms, self.precisions, request.gang, self._compiled(), graphs):
-            self._enter(variant)
-        self._round()
-        self._set_repeats()
-        self.say("comparing gradients with float64")
+        used = [arithmetic(name, self.device) for name in ("fp32", *self.precisions)]
+        dtypes, probe = {a.name: a.low or a.master for a in used}, min(0.3, 0.01 * request.seconds)
         with exact_kernels():
-            gradients = agreements(
-                self.work, ["fp32", "bf16", "fp16"], request.batch_norms[0], self._gradient_images()
-            )
+            maps, size = self.work.maps(), request.batch_size
+            ceilings = clock.measure_ceilings(self.device, dtypes, maps, size, probe)
+        for variant in self._variants():
+            self.enter(variant)
+        self._round()
+        for entry in self.entries:  # from this first round, which is not kept
+            entry.repeats = clock.repeats(entry.times[0], STRETCH[self.device.type])
         self.say("evaluating")
         evaluation = self._evaluate()
-        rounds = self._rounds()
-        ceilings = ceilings.or_better(self._ceilings())
-        used = time.monotonic() - self.started
-        if used > 1.1 * request.seconds:
-            self.notes.append(
-                f"{request.seconds:g} s were asked for and {used:.0f} s were used: {rounds} rounds are the fewest that "
-                "are made"
-                if rounds == LEAST_ROUNDS
-                else f"{request.seconds:g} s were asked for and {used:.0f} s were used"
-            )
-        cores = os.cpu_count() or 1
+        rounds = self.rounds()
+        seconds, cores = time.monotonic() - self.started, os.cpu_count() or 1
+        if seconds > 1.1 * request.seconds:
+            fewest = f": {rounds} rounds are the fewest that are made" * (rounds == LEAST_ROUNDS)
+            self.notes.append(f"{request.seconds:g} s were asked for and {seconds:.0f} s were used{fewest}")
         if self.load is not None and self.load > QUIET * cores:
             self.notes.append(
                 f"the machine was not quiet: before this began, its load average was {self.load:.2f} on {cores} cores"
             )
         header = {
-            **code_state(),
-            **machine_state(self.device),
-            "began": f"{begun:%Y-%m-%dT%H:%M:%SZ}",
-            "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "load_before": self.load,
-            "load_after": load(),
-            "teacher": request.teacher,
-            "student": request.student,
-            "batch_size": request.batch_size,
-            "dataset": "embedded",
-            "train_images": len(self.work.images.train_y),
-            "precisions": list(request.precisions),
-            "batch_norms": list(request.batch_norms),
-            "gang": request.gang,
-            "compile": request.compile,
-            "seconds_asked": request.seconds,
-            "seconds_used": used,
-            "rounds": rounds,
-            "gradient_batch_norm": request.batch_norms[0],
-        }
-        rows = tuple(self._row(entry) for entry in self.entries)
-        return Result(header, rows, ceilings, evaluation, tuple(gradients), tuple(self.notes))
+            **asdict(request), **header_of(self.device, began, self.load), "seconds_asked": request.seconds,
+            "train_images": len(self.work.images.train_y), "seconds_used": seconds, "rounds": rounds,
+        }  # fmt: skip
+        return Result(header, tuple(map(self._row, self.entries)), ceilings, evaluation, tuple(self.notes))
 
-    def _choose_threads(self) -> None:
+    def choose_threads(self) -> None:
         """One number for all variants, so that they can be compared: the one asked for, or the one the conventional
-        loop is quickest with, climbing from one; the notes say how long both loops took with each."""
+        loop is quickest with, climbing from one; the notes say how long it took with each."""
         choice = numbers(self.request.threads, self.device)
-        if len(choice) > 1:
-            self.say("measuring with how many threads a step is quickest")
-        mode, usual, told = self.request.batch_norms[0], math.inf, []
-        chosen = choice[0] if choice else None
+        conventional = Variant(self.request.batch_norms[0], conventional=True)
+        usual, told, chosen = math.inf, [], choice[0] if choice else None
         for number in choice if len(choice) > 1 else ():
+            self.say(f"measuring a conventional step with {number} threads")
             torch.set_num_threads(number)
-            conventional, quicker = self._few_steps(Variant(mode, conventional=True), usual)
-            words = f"{number}: {1000 * conventional:,.0f} ms conventional"
-            if quicker:
-                ours, _ = self._few_steps(Variant(mode, self.precisions[0]), math.inf)
-                words += f", {1000 * ours:,.0f} ms ours"
-                chosen, usual = number, conventional
-            told.append(words)
+            with contextlib.closing(self.work.begin(conventional)) as made:
+                took = [clock.seconds(made.step, 1, self.device)]
+                while (quicker := better(took, usual)) is None:
+                    took.append(clock.seconds(made.step, 1, self.device))
+            seconds = statistics.median(took[1:] or took)
+            told.append(f"{number}: {1000 * seconds:,.0f} ms")
             if not quicker:
                 break
+            chosen, usual = number, seconds
         if chosen is not None:
             torch.set_num_threads(chosen)
         if told:
-            self.notes.append(
-                f"a step by number of threads, measured first: {'; '.join(told)}. The rest is with {chosen}, "
-                "with which the conventional loop was quickest"
-            )
+            self.notes.append(f"a conventional step by threads: {'; '.join(told)}. The rest is with {chosen}")
 
-    def _few_steps(self, variant: Variant, usual: float) -> tuple[float, bool]:
-        """Median seconds of a step without the first one, where there are more, and whether that is better."""
-        with contextlib.closing(contestant(variant, self.work)) as made, made.kernels():
-            took = [clock.seconds(made.step, 1, self.device)]
-            while (quicker := better(took, usual)) is None:
-                took.append(clock.seconds(made.step, 1, self.device))
-        return statistics.median(took[1:] or took), quicker
+    def _variants(self) -> list[Variant]:
+        request, students = self.request, Engine(compile=True).compiles_students(self.device)
+        compiled = {"no": (), "engine": (ALL if students else TEACHER,), "all": (TEACHER, ALL)}
+        switches = {
+            "graph": (True, False) if self.device.type == "cuda" else (False,),
+            "compile": (NOTHING, *compiled[request.compile]),
+            "form": request.teacher_forms, "kernels": request.kernels,
+            "cudnn_benchmark": (False, True) if request.cudnn_benchmark else (False,),
+        }  # fmt: skip
+        return variants(request.batch_norms, self.precisions, request.gang, **switches)
 
-    def _ceilings(self) -> Ceilings:
-        used = [arithmetic(name, self.device) for name in ("fp32", *self.precisions)]
-        dtypes = {a.name: a.low or a.master for a in used}
-        probe = min(0.3, 0.01 * self.request.seconds)
-        with exact_kernels():
-            return measure_ceilings(
-                self.device, dtypes, self.work.maps(), self.request.batch_size, seconds=probe
-            )
-
-    def _compiled(self) -> tuple[str, ...]:
-        students = Engine(compile=True).compiles_students(self.device)
-        kinds = {"no": (), "engine": (ALL if students else TEACHER,), "all": (TEACHER, ALL)}
-        return (NOTHING, *kinds[self.request.compile])
-
-    def _enter(self, variant: Variant) -> None:
+    def enter(self, variant: Variant) -> None:
         """Build a variant and make its first step; the second one is counted."""
-        named = "conventional" if variant.conventional else f"ours, {variant.precision}"
-        extras = COMPILED[variant.compile] + ["CUDA graph"] * variant.graph
-        extras += [f"gang of {variant.gang}"] * (variant.gang > 1)
-        title = ", ".join([named, *extras, f"teacher on {variant.batch_norm} statistics"])
+        title = f"{variant.name(self.work.arithmetic(variant.precision))}, teacher on {variant.batch_norm} statistics"
         self.say(f"first step: {title}")
         started = time.perf_counter()
         try:
-            made = contestant(variant, self.work)
-            with made.kernels():
-                made.step()
-                clock.synchronise(self.device)
-        except (
-            RuntimeError,
-            CaptureError,
-        ) as error:  # no capture, no compilation, no memory
+            made = self.work.begin(variant)
+            with made.context():
+                clock.seconds(made.step, 1, self.device)
+                cold = time.perf_counter() - started
+                counts = None if variant.compile != NOTHING else clock.count(made.eagerly)
+        except (RuntimeError, RkdError) as error:  # no capture, no compilation, no memory, no such form
             if variant.conventional:
                 raise
             self.notes.append(f"{title}: could not run ({str(error).splitlines()[0]})")
             return
-        cold = time.perf_counter() - started
-        with made.kernels():
-            counts = None if variant.compile != NOTHING else count(made.eagerly)
-        self.entries.append(_Entry(variant, made, cold, counts))
+        if self.device.type == "cuda" and not variant.conventional:
+            self.notes.append(f"{title}: the teacher is {made.form or 'as it is'}")
+        self.entries.append(Entry(variant, made, cold, counts))
 
     def _round(self, first: int = 0) -> None:
         """Every variant makes its steps, once; who begins changes from round to round."""
-        order = self.entries[first % len(self.entries) :] + self.entries[: first % len(self.entries)]
-        for entry in order:
-            with entry.made.kernels():
+        start = first % len(self.entries)
+        for entry in self.entries[start:] + self.entries[:start]:
+            with entry.made.context():
                 took = clock.seconds(entry.made.step, entry.repeats, self.device)
             entry.times = (*entry.times, took)
 
-    def _set_repeats(self) -> None:
-        """From the first round, which is not kept."""
-        for entry in self.entries:
-            entry.repeats = clock.repeats(entry.times[0], STRETCH[self.device.type])
-
-    def _rounds(self) -> int:
+    def rounds(self) -> int:
+        """Time rounds until the seconds are used; returns their number."""
         expected = sum(entry.repeats * entry.times[0] for entry in self.entries)
         for entry in self.entries:
             entry.times = ()
         self.say(f"timing {len(self.entries)} variants in turn, about {expected:.1f} s a round")
-        rounds = 0
-        end = self.started + self.request.seconds - self._ceiling_seconds
-        while rounds < LEAST_ROUNDS or time.monotonic() + expected < end:
-            self._round(rounds)
-            rounds += 1
-        return rounds
+        made, end = 0, self.started + self.request.seconds
+        while made < LEAST_ROUNDS or time.monotonic() + expected < end:
+            self._round(made)
+            made += 1
+        return made
 
-    def _row(self, entry: _Entry) -> Row:
-        variant = entry.variant
-        return Row(
-            variant,
-            arithmetic(variant.precision, self.device).name,
-            self.request.batch_size,
-            tuple(1000 * t / variant.gang for t in entry.times),
-            entry.cold_seconds,
-            entry.counts,
-        )
+    def _row(self, entry: Entry) -> Row:
+        times = tuple(1000 * t / entry.variant.gang for t in entry.times)
+        name = self.work.arithmetic(entry.variant.precision)
+        return Row(entry.variant, name, self.request.batch_size, times, entry.cold_seconds, entry.counts)
 
-    def _conventional(self) -> _Entry:
-        return next(entry for entry in self.entries if entry.variant.conventional)
-
-    def _gradient_images(self) -> int:
-        """As many as the share of time allows, 8 to 64."""
-        one = self._conventional().times[0] / self.request.batch_size
-        allowed = GRADIENT_SHARE * self.request.seconds / (one * DOUBLE_SLOWER)
-        return min(self.request.batch_size, max(8, min(64, int(allowed))))
-
-    def _evaluate(self) -> Evaluation:
-        """Three times each in turn; the medians count. On a CPU, as many test images as the share of time allows; on a
-        GPU, as many as CIFAR-100 has, the same ones over and over. The loader's process has started and has its first
-        batch ready when the clock starts: of a whole test set, that is next to nothing."""
-        conventional = self._conventional()
+    def _evaluate(self) -> dict[str, float]:
+        """Test images/s, three times each in turn; the medians count. On a CPU, as many test images as the share of
+        time allows; on a GPU, as many as CIFAR-100 has, the same ones over and over. The loader's process has started
+        and has its first batch ready when the clock starts: of a whole test set, that is next to nothing."""
+        conventional = next(entry for entry in self.entries if entry.variant.conventional)
         ours = next(entry for entry in self.entries if not entry.variant.conventional)
-        images = self.work.images
-        forward = conventional.times[0] / self.request.batch_size / 3
-        if self.device.type == "cuda":
-            test = EVALUATION_IMAGES
-        else:
-            affordable = int(EVALUATION_SHARE * self.request.seconds / (6 * forward))
-            test = min(len(images.test_y), max(self.request.batch_size, affordable))
+        images, size = self.work.images, self.request.batch_size
+        affordable = int(EVALUATION_SHARE * self.request.seconds / (2 * conventional.times[0] / size))
+        test = EVALUATION_IMAGES
+        if self.device.type != "cuda":
+            test = min(len(images.test_y), max(size, affordable))
         some = torch.arange(test) % len(images.test_y)
         images = replace(images, test_x=images.test_x[some], test_y=images.test_y[some])
-        loop, student = conventional.made.loop, ours.made.learners[0].student
-        _, loader = loaders(images, self.request.batch_size)
-        there = images.to(self.device)
-
-        def score() -> float:
-            return accuracy(student, there.test_x, there.test_y, images.mean, images.std)
-
+        loop, there, (_, loader) = conventional.made, images.to(self.device), loaders(images, size)
+        student = ours.made.learners[0].student
         theirs_s, ours_s = [], []
         for _ in range(3):
             batches = iter(loader)
             loop.test_loader = itertools.chain([next(batches)], batches)
-            with conventional.made.kernels():
+            with loop.context():
                 theirs_s.append(clock.seconds(loop.evaluate, 1, self.device))
-            with ours.made.kernels():
-                ours_s.append(clock.seconds(score, 1, self.device))
-        return Evaluation(test, test / statistics.median(theirs_s), test / statistics.median(ours_s))
+            with ours.made.context():
+                scored = student, there.test_x, there.test_y, images.mean, images.std
+                ours_s.append(clock.seconds(lambda scored=scored: accuracy(*scored), 1, self.device))
+        rates = {"conventional": test / statistics.median(theirs_s), "ours": test / statistics.median(ours_s)}
+        return {"images": test, **rates}
+
+
+def header_of(device: torch.device, began: str, load_before: float | None) -> dict[str, Any]:
+    """Machine, versions, times and load of a measurement that ends now."""
+    times = {"began": began, "ended": now(), "load_before": load_before, "load_after": load()}
+    return {**code_state(), **machine_state(device), **times}
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def load() -> float | None:

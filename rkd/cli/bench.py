@@ -10,48 +10,40 @@ EPILOG = """examples:
   rkd bench --compile --gang 8 --out results/bench/mine.json
   rkd bench --pair resnet32x4/shufflenetv1 --seconds 600
   rkd bench --pair resnet20/resnet8 --precision bf16 fp16 --teacher-batch-norm batch --seconds 20
+  rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
   rkd bench --negatives"""
-# Without --negatives, and with it: where the two measurements differ.
-STEP = {"pair": "resnet56/resnet20", "gang": 1, "precision": ["fp32", "auto"], "compile": "no",
-        "teacher_batch_norm": "running,batch", "batch_size": 128, "seconds": 100.0, "threads": "auto"}  # fmt: skip
-NEGATIVES = {"batch_size": 64, "seconds": 10.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pair", metavar="TEACHER/STUDENT",
-        help="two networks (default resnet56/resnet20)",
-    )  # fmt: skip
-    parser.add_argument("--gang", type=int, metavar="N", help="also N students in lock-step")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images of a step (default 128; with --negatives 64)"
+    def add(name: str, text: str, **how: Any) -> None:
+        parser.add_argument(f"--{name}", help=text, **how)
+
+    add("pair", "two networks (default resnet56/resnet20)", metavar="TEACHER/STUDENT")
+    add("gang", "also N students in lock-step", type=int, metavar="N")
+    add("batch-size", "images of a step (default 128; with --negatives 64)", type=int, metavar="N")
+    add("device", "auto, cpu, cuda or cuda:N", default="auto", metavar="NAME")
+    add(
+        "threads",
+        "threads on a CPU, or auto: with which the conventional loop is quickest (default)",
+        metavar="N",
     )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--threads", metavar="N",
-        help="threads on a CPU, or auto: with which the conventional loop is quickest (default: auto)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", nargs="+", metavar="NAME",
-        help="arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32 auto)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--teacher-batch-norm", metavar="A,B",
-        help="what the teacher normalises by: running, batch (default: both)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--compile", nargs="?", const="engine", metavar="WHAT",
-        help="also compiled steps: engine (what runs compile: the teacher, on CUDA the students too) or all (each)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seconds", type=float, metavar="S",
-        help="for all of it; three rounds are made in any case (default 100; with --negatives 10)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--negatives", nargs="?", type=int, const=16384, metavar="K",
-        help="not steps, but the drawing of CRD's K negatives per image (default 16384): ours against image by image",
-    )  # fmt: skip
-    parser.add_argument("--out", metavar="FILE.json", help="write the measurement there too")
+    add("precision", "arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32 auto)", nargs="+",
+        metavar="NAME")  # fmt: skip
+    add("teacher-batch-norm", "what the teacher normalises by: running, batch (default: both)", metavar="A,B")
+    add("compile", "also compiled steps: engine (what runs compile: the teacher, on CUDA students too) or all (each)",
+        nargs="?", const="engine", metavar="WHAT")  # fmt: skip
+    add("teacher-form", "forms of the teacher's graph: unfolded, folded (BatchNorm in the convolutions), fused (with "
+        "bias, addition and ReLU in one operation of cuDNN; on CUDA alone), auto (default: auto, what runs take)",
+        metavar="A,B")  # fmt: skip
+    add("batch-norm", "on CUDA: every BatchNorm by PyTorch's own kernels (native), or by cuDNN where PyTorch takes it "
+        "(cudnn, the default)", metavar="A,B")  # fmt: skip
+    add("cudnn-benchmark", "on CUDA: each of our steps also with torch.backends.cudnn.benchmark", action="store_true",
+        default=None)  # fmt: skip
+    add("seconds", "for all of it; three rounds are made in any case (default 100; with --negatives 10)", type=float,
+        metavar="S")  # fmt: skip
+    add("negatives", "not steps, but the drawing of CRD's K negatives per image (default 16384): ours against image by "
+        "image", nargs="?", type=int, const=16384, metavar="K")  # fmt: skip
+    add("out", "write the measurement there too", metavar="FILE.json")
 
 
 def call(options: argparse.Namespace) -> int:
@@ -67,59 +59,45 @@ def call(options: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
 
-    result, text = (_steps if options.negatives is None else _negatives)(options, say)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    for name in ("command", "call", "out"):
+        given.pop(name, None)
+    save, text = (_negatives if "negatives" in given else _steps)(given, say)
     print(text, end="")
     if out is not None:
-        result.save(out)
+        save(out)
         print(f"written to {out}", file=sys.stderr)
     return 0
 
 
-def _given(options: argparse.Namespace, defaults: dict[str, Any]) -> argparse.Namespace:
-    """The options with these defaults."""
-    values = {
-        k: default if getattr(options, k) is None else getattr(options, k) for k, default in defaults.items()
-    }
-    return argparse.Namespace(**{**vars(options), **values})
+Outcome = tuple[Callable[[Any], None], str]  # what writes the file, and the text
 
 
-def _steps(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, str]:
+def _steps(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
     from rkd.bench import Request, measure, report
     from rkd.errors import ConfigError
 
-    options = _given(options, STEP)
-    teacher, slash, student = options.pair.partition("/")
+    pair = given.pop("pair", "resnet56/resnet20")
+    teacher, slash, student = pair.partition("/")
     if not (slash and teacher and student):
-        raise ConfigError(f"--pair is {options.pair!r}; write TEACHER/STUDENT, for example resnet56/resnet20")
-    request = Request(
-        teacher=teacher,
-        student=student,
-        batch_size=options.batch_size,
-        device=options.device,
-        precisions=tuple(options.precision),
-        batch_norms=tuple(name.strip() for name in options.teacher_batch_norm.split(",")),
-        gang=options.gang,
-        compile=options.compile,
-        seconds=options.seconds,
-        threads=options.threads,
-    )
-    result = measure(request, say)
-    return result, report(result)
+        raise ConfigError(f"--pair is {pair!r}; write TEACHER/STUDENT, for example resnet56/resnet20")
+    lists = {"precision": "precisions", "teacher_batch_norm": "batch_norms", "teacher_form": "teacher_forms",
+             "batch_norm": "kernels"}  # fmt: skip
+    for name, field in lists.items():
+        if (value := given.pop(name, None)) is not None:
+            given[field] = tuple(v.strip() for v in (value.split(",") if isinstance(value, str) else value))
+    result = measure(Request(teacher, student, **given), say)
+    return result.save, report(result)
 
 
-def _negatives(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[Any, str]:
-    from rkd.bench.negatives import NegativesRequest, measure_negatives, report_negatives
+def _negatives(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
+    from rkd.bench.negatives import KIND, measure_negatives, report_negatives
+    from rkd.bench.result import write_json
     from rkd.errors import ConfigError
 
-    for name in STEP.keys() - NEGATIVES.keys():
-        if getattr(options, name) is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} says nothing about --negatives")
-    options = _given(options, NEGATIVES)
-    request = NegativesRequest(
-        negatives=options.negatives,
-        batch_size=options.batch_size,
-        device=options.device,
-        seconds=options.seconds,
-    )
-    result = measure_negatives(request, say)
-    return result, report_negatives(result)
+    values = {"batch_size": 64, "seconds": 10.0, **given}
+    for name in values.keys() - {"negatives", "batch_size", "seconds", "device"}:
+        raise ConfigError(f"--{name.replace('_', '-')} says nothing about --negatives")
+    say(f"{values['negatives']:,} negatives for each of {values['batch_size']} images")
+    found = measure_negatives(values["negatives"], values["batch_size"], values["device"], values["seconds"])
+    return lambda path: write_json(path, KIND, found), report_negatives(found)

@@ -61,7 +61,7 @@ def native_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def exact_kernels() -> AbstractContextManager[object]:
+def exact_kernels(benchmark: bool = False) -> AbstractContextManager[object]:
     """cuDNN while a run is trained: deterministic, as in the released codes, and fp32 is fp32, where cuDNN would take
-    TF32 by itself."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    TF32 by itself. With `benchmark` it times its deterministic kernels before it takes one, as `rkd bench` can."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=True, allow_tf32=False)

@@ -32,22 +32,21 @@ def test_pairs_differ_in_arithmetic_alone():
         gate.paired_runs(settings, "table3", "ful", "auto")
 
 
-def test_statistics_by_hand():
-    runs = [(tiny_plain(seed=s), tiny_plain(seed=s, precision="bf16")) for s in range(4)]
+def test_statistics_by_hand(tmp_path):
     values = [(70.0, 70.5), (71.0, 70.0), (69.0, 70.0), (72.0, None)]  # +0.5, -1, +1
-    records = {}
-    for (a, b), (one, other) in zip(runs, values, strict=True):
-        records[a.id] = record(a, one)
-        records[b.id] = record(b, other, "finished" if other is not None else "diverged")
-    found = gate.compare(runs, records, {}, "bf16")
+    found = gate.Gate({}, "bf16", tuple(gate.Pair(seed, *pair) for seed, pair in enumerate(values)))
     assert found.differences == [0.5, -1.0, 1.0]
     assert found.mean == pytest.approx(0.5 / 3)
     deviations = [d - 0.5 / 3 for d in found.differences]
     assert found.standard_error == pytest.approx(math.sqrt(sum(d * d for d in deviations) / 2 / 3))
-    assert found.pairs[3].quick is None and found.pairs[3].difference is None
-    alone = gate.compare(runs[:1], records, {}, "bf16")
-    assert alone.mean == 0.5 and math.isnan(alone.standard_error)
-    assert json.loads(alone.to_json())["derived"] == {"mean": 0.5, "standard_error": None}
+    assert found.pairs[3].difference is None and not found.equal
+    assert gate.last_accuracy(record(tiny_plain(), 70.0, "diverged")) is None
+    alone = gate.Gate({}, "bf16", found.pairs[:1])
+    assert alone.mean == 0.5 and math.isnan(alone.standard_error) and not alone.equal
+    alone.save(tmp_path / "gate.json")
+    body = json.loads((tmp_path / "gate.json").read_text())
+    assert body["derived"] == {"mean": 0.5, "standard_error": None} and body["kind"] == "rkd gate"
+    assert gate.Gate.load(tmp_path / "gate.json") == alone
 
 
 def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
@@ -57,7 +56,7 @@ def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
     call += ["--work", str(tmp_path / "work"), "--out", str(out)]
     assert gate.main(call) == 0
     text = capsys.readouterr().out
-    assert "bf16 %" in text and "mean difference" in text
+    assert "bf16, %" in text and "mean ± standard error" in text
     records = sorted((tmp_path / "work" / "records").glob("*.json"))
     assert len(records) == 3, "a teacher and two students"
     times = [path.stat().st_mtime_ns for path in records]
@@ -76,8 +75,6 @@ def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
         (["--precision", "fp8"], "unknown precision 'fp8'"),
         (["--chapter", "table9"], "unknown chapter 'table9'"),
         (["--set", "epochs"], "not of the form NAME=VALUE"),
-        (["--set", "epochs=[1"], "not valid YAML"),
-        (["--profile", "nope"], "unknown profile 'nope'"),
         (["--device", "tpu9"], "unknown device 'tpu9'"),
     ],
 )

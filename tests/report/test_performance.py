@@ -15,27 +15,23 @@ pytest.importorskip("IPython", reason="IPython is not installed (pip install -e 
 from conftest import tiny_plain
 
 from rkd import paths
-from rkd.bench import Result, Row
-from rkd.bench.ceilings import Ceilings
-from rkd.bench.counting import Counts
+from rkd.bench import Result, Row, tables
+from rkd.bench.clock import Ceilings, Counts
 from rkd.bench.gate import Gate, Pair
-from rkd.bench.gradients import Agreement
-from rkd.bench.result import Evaluation
-from rkd.bench.variants import TEACHER, Variant
+from rkd.bench.steps import TEACHER, Variant
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.settings import load_profile
 from rkd.records import Record
 from rkd.report import performance
 from rkd.report.performance import PerformancePage, open_performance
 
-COUNTS = Counts(500, 0, 4_000_000_000, 2_000_000_000, 8_000_000_000, {16: 4_000_000_000}, 100.0)
+COUNTS = Counts(500, 0, 8_000_000_000, {"16": 4_000_000_000})
 HEADER = {
     "device": "cpu", "device_name": "a <CPU>", "threads": 2, "cpus": 2, "load_before": 0.1, "load_after": 1.9,
     "python": "3.12.0", "torch": "2.14.1", "cuda": None, "cudnn": None, "system": "Linux", "commit": "0123456789abcdef",
     "changed": None, "began": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:00Z", "teacher": "resnet20",
     "student": "resnet8", "batch_size": 64, "train_images": 4992, "precisions": ["fp32", "auto"],
     "batch_norms": ["batch"], "gang": 2, "compile": "engine", "seconds_asked": 20.0, "seconds_used": 21.5, "rounds": 2,
-    "gradient_batch_norm": "batch",
 }  # fmt: skip
 
 
@@ -47,9 +43,9 @@ def result():
         Row(Variant("batch", "auto", compile=TEACHER), "bf16", 64, (40.0, 50.0), 9.0, None),
         Row(Variant("batch", "auto", gang=2), "bf16", 64, (45.0, 40.0), 0.5, COUNTS),
     )
-    ceilings = Ceilings({"fp32": 1e11, "bf16": 4e11}, {"fp32": {16: 5e10}, "bf16": {16: 1e11}}, 4e10)
-    gradients = (Agreement("bf16", 8, 0.99, 0.05),)
-    return Result(HEADER, rows, ceilings, Evaluation(100, 500.0, 2000.0), gradients, ("it was <busy>",))
+    ceilings = Ceilings({"fp32": 1e11, "bf16": 4e11}, {"fp32": {"16": 5e10}, "bf16": {"16": 1e11}})
+    evaluation = {"images": 100, "conventional": 500.0, "ours": 2000.0}
+    return Result(HEADER, rows, ceilings, evaluation, ("it was <busy>",))
 
 
 @pytest.fixture
@@ -83,7 +79,7 @@ def test_header_is_honest_and_escaped(result):
 
 
 def test_times_and_ratios(result):
-    table = cells(performance.times_table(result))
+    table = cells(performance.shown(tables.times(result)))
     assert {len(row) for row in table if len(row) > 1} == {7}, "as many heads as cells"
     rows = {row[0]: row[1:] for row in table}
     assert rows["conventional"][:3] == ["300.00 (200.00)", "213", "1.00 (1.00–1.00)"]
@@ -93,17 +89,13 @@ def test_times_and_ratios(result):
     assert "bf16, compiled teacher" in rows and "bf16, gang of 2" in rows
 
 
-def test_work_is_per_student_and_floors_of_a_compiled_step_are_its_twins(result):
-    work = {row[0]: row[1:] for row in cells(performance.work_table(result))}
-    assert work["bf16"] == ["500", "0", "8.00", "4.00", "2.00", "100"]
-    assert work["bf16, gang of 2"] == ["250", "0", "4.00", "2.00", "1.00", "50"]
-    assert work["bf16, compiled teacher"][0].startswith("not counted")
-    floors = {row[0]: row[1:] for row in cells(performance.floors_table(result))}
-    # FLOP 8e9 / 4e11; convolutions 4e9 / 1e11 + 4e9 / 4e11; bytes 2e9 / 4e10
-    assert floors["bf16"] == ["65.00", "20.00 ms (31 %)", "50.00 ms (77 %)", "50.00 ms (77 %)"]
-    assert floors["bf16, compiled teacher"][1:] == ["20.00 ms (44 %)", "50.00 ms (111 %)", "50.00 ms (111 %)"]
-    assert floors["bf16, gang of 2"][1] == "10.00 ms (24 %)"
-    assert floors["conventional"][1] == "80.00 ms (27 %)"
+def test_work_is_per_student_and_the_floor_of_a_compiled_step_is_its_twins(result):
+    work = {row[0]: row[1:] for row in cells(performance.shown(tables.work(result)))}
+    # 4e9 / 1e11 of convolutions and 4e9 / 4e11 of the rest
+    assert work["bf16"] == ["500", "0", "8.00", "65.00", "50.00", "77 %"]
+    assert work["bf16, gang of 2"] == ["250", "0", "4.00", "42.50", "25.00", "59 %"]
+    assert work["bf16, compiled teacher"] == ["not counted", "", "", "45.00", "50.00", "111 %"]
+    assert work["conventional"][3:] == ["300.00", "120.00", "40 %"]
 
 
 def test_figure_draws_each_variant_with_its_floor(result, page):
@@ -111,7 +103,7 @@ def test_figure_draws_each_variant_with_its_floor(result, page):
     (ax,) = figure.axes
     assert [patch.get_width() for patch in ax.patches] == [row.median_ms for row in result.rows]
     floors = [line.get_xdata()[0] for line in ax.lines]
-    assert floors == pytest.approx([result.floors(row).highest for row in result.rows])
+    assert floors == pytest.approx([result.floor_ms(row) for row in result.rows])
     shown = [text.get_text() for text in ax.texts]
     assert shown[0] == "300.0" and shown[1] == "65.0 (4.50 ×)"
     page.measure()
@@ -124,7 +116,11 @@ def test_gate_table():
         "train_images": 12000, "test_images": 10000, "dataset": "cifar100", "device_name": "a CPU", "torch": "2",
         "ended": "2026",
     }  # fmt: skip
-    rows = cells(performance.gate_table(Gate(header, "bf16", (Pair(0, 50.0, 50.5), Pair(1, 52.0, None)))))
+    rows = cells(
+        performance.shown(
+            performance.gate_table(Gate(header, "bf16", (Pair(0, 50.0, 50.5), Pair(1, 52.0, None))))
+        )
+    )
     assert rows[1:] == [
         ["0", "50.00", "50.50", "+0.50"],
         ["1", "52.00", "diverged", ""],
@@ -138,7 +134,7 @@ def test_recorded_files_are_shown_and_none_is_said(page, result):
     result.save(page.folder / "cpu.json")
     header = {key: "x" for key in ("row", "chapter", "dataset", "device_name", "torch", "ended")}
     header |= {"teacher": "resnet20", "student": "resnet8", "epochs": 4, "train_images": 1, "test_images": 1}
-    (page.folder / "gate.json").write_text(Gate(header, "bf16", (Pair(7, 50.0, 50.5),)).to_json())
+    Gate(header, "bf16", (Pair(7, 50.0, 50.5),)).save(page.folder / "gate.json")
     assert page.recorded().data.count("<table") == 2 and "a &lt;CPU&gt;" in page.recorded().data
     assert "<td>+0.50</td>" in page.gates().data
 

@@ -8,7 +8,7 @@ import torch
 from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
 
 from rkd import data
-from rkd.bench.conventional import PlainReviewKD, plain_hcl
+from rkd.bench.conventional import PlainReviewKD
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import gang as gang_module
 from rkd.experiments.execute import Executor, gangs
@@ -35,15 +35,13 @@ def reference_update(config):
     learner, _ = make(config)
     teacher = build_network(config.teacher.run, 100).double()
     plain = PlainReviewKD(build_network(config, 100), build_network(config.teacher.run, 100)).double()
-    plain.abfs.load_state_dict(learner.method.connector.abfs.state_dict())
+    plain.review.load_state_dict(learner.method.connector.state_dict())
     plain.train()
     teacher.train(config.teacher.batch_norm == "batch")
     x, y, _ = batch(config)
-    with torch.no_grad():
-        theirs = PlainReviewKD.maps(teacher, x.double(), pre=True)
-    reviewed, logits = plain(x.double())
+    total, logits = plain.loss(x.double(), y, teacher.requires_grad_(False), config.options.loss_weight)
+    total.backward()
     loss = torch.nn.functional.cross_entropy(logits, y)
-    (loss + config.options.loss_weight * plain_hcl(reviewed, theirs)).backward()
     sgd = config.optimiser
     update = []
     for p in plain.parameters():  # first step: momentum is the gradient

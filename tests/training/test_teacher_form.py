@@ -2,6 +2,7 @@
 injected clock."""
 
 import dataclasses
+import types
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import tiny_review
 from torch import nn
 
 from rkd import models
+from rkd.bench.clock import count
 from rkd.errors import ConfigError
 from rkd.experiments.execute import Executor
 from rkd.models import frozen
@@ -68,6 +70,9 @@ def test_every_form_gives_the_same_taps(name, cudnn):
         expected = network.taps(x)
         for one in made.values():
             same(one.taps(x), expected)
+        assert len({count(lambda one=one: one.taps(x)).flops for one in made.values()}) == 1 + (
+            name == "represnet20"
+        )
 
 
 def test_a_residual_network_is_convolutions_with_their_activations(cudnn):
@@ -150,6 +155,16 @@ def _spoilt(module):
 
 def _out_of_memory(call, device):
     raise torch.OutOfMemoryError("none left")
+
+
+def test_the_clock_of_a_gpu_leaves_out_the_first_stretch_and_takes_the_best(monkeypatch):
+    took, called = iter((900.0, 30.0, 20.0, 40.0)), []
+    event = types.SimpleNamespace(record=lambda: None, elapsed_time=lambda end: next(took))
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: event)
+    for name in ("synchronize", "_sleep"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments: None)
+    assert teachers.gpu_seconds(lambda: called.append(1), GPU) == pytest.approx(0.02 / teachers.CALLS)
+    assert len(called) == 4 * teachers.CALLS
 
 
 def test_without_a_gpu_or_with_a_compiler_nothing_is_measured(monkeypatch):

@@ -1,0 +1,264 @@
+"""Steps that can be timed: of any runs in lock-step, of our variants, and of the conventional loop."""
+
+import copy
+import functools
+import itertools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rkd import data
+from rkd.bench.conventional import Conventional
+from rkd.data import ImageSet, evaluation_batches
+from rkd.experiments.gang import place
+from rkd.experiments.recipes import Builder
+from rkd.experiments.settings import Settings
+from rkd.models import tap_shapes
+from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic
+from rkd.training.arithmetic import exact_kernels
+from rkd.training.capture import cuda_graph
+from rkd.training.learner import build_method, build_network
+from rkd.training.program import Program
+from rkd.training.teacher import frozen_teacher
+
+MOST_IMAGES, TEST_IMAGES = 5_000, 1_000
+EPOCH_IMAGES = 50_000  # of CIFAR-100
+CALIBRATION_IMAGES = 256
+NOTHING, TEACHER, ALL = "nothing", "teacher", "all"  # compiled
+COMPILED = {NOTHING: [], TEACHER: ["compiled teacher"], ALL: ["compiled"]}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make a step; what it says beyond `batch_norm` concerns ours alone.
+
+    Attributes:
+        batch_norm: of the teacher, "running" or "batch" (see TeacherConfig).
+        precision: as asked for; the conventional loop knows only "fp32".
+        conventional: the conventional loop, not ours.
+        compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
+        graph: steps are captured as a CUDA graph.
+        gang: students trained on the same batches by the same teacher pass.
+        form: of the teacher, see `rkd.models.frozen`; "auto": as runs choose it.
+        kernels: "native": every BatchNorm by PyTorch's own kernels; "cudnn": by cuDNN where PyTorch would take that.
+        cudnn_benchmark: cuDNN times its kernels before it takes one.
+    """
+
+    batch_norm: str
+    precision: str = "fp32"
+    conventional: bool = False
+    compile: str = NOTHING
+    graph: bool = False
+    gang: int = 1
+    form: str = "auto"
+    kernels: str = "cudnn"
+    cudnn_benchmark: bool = False
+
+    def name(self, arithmetic: str) -> str:
+        """As tables show it, without the teacher's mode."""
+        if self.conventional:
+            return "conventional"
+        parts = [arithmetic, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
+        parts += [f"{self.form} teacher"] * (self.form != "auto") + ["native BN"] * (self.kernels == "native")
+        return ", ".join(
+            parts + ["cuDNN benchmark"] * self.cudnn_benchmark + [f"gang of {self.gang}"] * (self.gang > 1)
+        )
+
+
+def variants(
+    batch_norms: Sequence[str], precisions: Sequence[str], gang: int = 1, **switches: Sequence[Any]
+) -> list[Variant]:
+    """All that are compared: for each teacher mode the conventional loop, then ours.
+
+    Args:
+        batch_norms, precisions: of ours; the last precision is also that of the gang.
+        gang: students of the gang; 1: no gang.
+        switches: values of further fields of `Variant`; each of ours with all of them, but what is compiled has no form
+            or BatchNorm kernels to choose.
+    """
+    sizes = [(precision, 1) for precision in precisions] + [(precisions[-1], gang)] * (gang > 1)
+    sets = [dict(zip(switches, values, strict=True)) for values in itertools.product(*switches.values())]
+    found: list[Variant] = []
+    for mode in batch_norms:
+        found.append(Variant(mode, conventional=True))
+        for (precision, size), values in itertools.product(sizes, sets):
+            made = Variant(mode, precision, gang=size, **values)
+            found.append(made if made.compile == NOTHING else replace(made, form="auto", kernels="cudnn"))
+    return list(dict.fromkeys(found))
+
+
+class Steps:
+    """Steps of some runs in lock-step, over the same images again and again, in the first epoch of the main training.
+
+    Args:
+        runs: of one gang.
+        images: the data set, on the device.
+        teacher: network on the CPU, which stays as it is; for runs with a method.
+        variant: how.
+
+    Attributes:
+        form: of the teacher, see `FrozenTeacher`.
+    """
+
+    def __init__(
+        self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
+    ) -> None:
+        first = runs[0]
+        self.variant, self.device, self.images = variant, images.train_x.device, images
+        self.learners = [self._learner(run, teacher) for run in runs]
+        frozen = None
+        if first.method is not None:
+            given = self._placed(copy.deepcopy(teacher), first), first.teacher.batch_norm
+            numbers, compiled = self.learners[0].arithmetic, variant.compile != NOTHING
+            if variant.form == "auto":
+                batch = first.batch_size, 3, *images.train_x.shape[1:3]
+                frozen = frozen_teacher(*given, numbers, compiled, batch, lambda text: None)
+            else:
+                frozen = FrozenTeacher(*given, numbers, compiled, variant.form)
+        self.form = None if frozen is None else frozen.form
+        self.program = Program(self.learners, images, frozen, cuda_graph if variant.graph else None)
+        self._left: list[int] = []
+
+    def _learner(self, run: RunConfig, teacher: nn.Module) -> Learner:
+        images, student = self.images, build_network(run, self.images.classes)
+        sizes = images.train_x.shape[1], images.classes, len(images.train_y)
+        method = build_method(run, student, teacher, *sizes, images.train_y)
+        method = None if method is None else self._placed(method, run)
+        return Learner(run, self._placed(student, run), method, self.variant.compile == ALL)
+
+    def _placed(self, module: nn.Module, run: RunConfig) -> nn.Module:
+        if self.variant.kernels == "native":
+            without_cudnn(module)
+        return place(module, run, self.device)
+
+    def ready(self) -> None:
+        """Begin an epoch if none is under way."""
+        if self._left:
+            return
+        for learner in self.learners:
+            learner.epoch = learner.config.total_epochs - learner.config.epochs
+            learner.position = 0
+            learner.begin_epoch()
+        self._left = self.program.begin(self.learners[0].epoch)
+
+    def step(self) -> None:
+        """One step, from images to updated weights."""
+        self.ready()
+        self.program.step(self._left.pop(0))
+
+    def eagerly(self) -> None:
+        """One step kernel by kernel, whatever the engine, so that it can be counted."""
+        capture, self.program.capture = self.program.capture, None
+        try:
+            self.step()
+        finally:
+            self.program.capture = capture
+
+    def context(self) -> AbstractContextManager[object]:
+        """How cuDNN is to behave meanwhile."""
+        return exact_kernels(self.variant.cudnn_benchmark)
+
+    def close(self) -> None:
+        """Nothing runs beside this process."""
+
+
+def without_cudnn(network: nn.Module) -> None:
+    """Let every BatchNorm layer run its forward pass with `torch.backends.cudnn.enabled` off, which is what
+    `torch.nn.functional.batch_norm` chooses its kernels by; a backward pass follows its forward pass. Convolutions
+    keep cuDNN."""
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.forward = functools.partial(_native, layer.forward)
+
+
+def _native(forward: Any, x: Tensor) -> Tensor:
+    with torch.backends.cudnn.flags(enabled=False):
+        return forward(x)
+
+
+class Workload:
+    """What all variants have in common: the pair, the images, the first weights.
+
+    The embedded set serves: its images have CIFAR's size, and none has to be fetched. The teacher is untrained, its
+    running statistics those of one batch: how long a step takes does not depend on what the weights are, as long as the
+    maps stay in range.
+
+    Args:
+        teacher, student: names of networks.
+        batch_size: images of a step.
+        device: where.
+        train_images, test_images: at most so many.
+    """
+
+    def __init__(
+        self, teacher: str, student: str, batch_size: int, device: torch.device,
+        train_images: int = MOST_IMAGES, test_images: int = TEST_IMAGES,
+    ) -> None:  # fmt: skip
+        self.teacher, self.student, self.batch_size, self.device = teacher, student, batch_size, device
+        self._train_images = train_images // batch_size * batch_size  # every batch is whole
+        self._test_images = test_images
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """On the CPU, where the conventional loader wants them."""
+        return data.load(self.config("fp32", "batch").data)
+
+    @cached_property
+    def device_images(self) -> ImageSet:
+        """On the device, where ours wants them."""
+        return self.images.to(self.device)
+
+    def config(self, precision: str, batch_norm: str) -> RunConfig:
+        """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
+        settings = Settings(
+            "bench", dataset="embedded", train_images=self._train_images, test_images=self._test_images,
+            batch_size=self.batch_size, precision=precision, teacher_batch_norm=batch_norm,
+        )  # fmt: skip
+        return Builder(settings).review(self.teacher, self.student, 0, {"warmup_epochs": 0})
+
+    def student_network(self) -> nn.Module:
+        """On the CPU; every time the same weights."""
+        return build_network(self.config("fp32", "batch"), self.images.classes)
+
+    @cached_property
+    def teacher_network(self) -> nn.Module:
+        """On the CPU, in eval mode."""
+        network = build_network(self.config("fp32", "batch").teacher.run, self.images.classes)
+        images, count = self.images, min(CALIBRATION_IMAGES, len(self.images.train_y))
+        some = images.train_x[:count], images.train_y[:count], images.mean, images.std
+        usual = {m: m.momentum for m in network.modules() if isinstance(m, _BatchNorm)}
+        for layer in usual:
+            layer.momentum = 1.0
+        with torch.no_grad():
+            network.train()(next(evaluation_batches(*some, count))[0])
+        for layer, momentum in usual.items():
+            layer.momentum = momentum
+        return network.eval()
+
+    def maps(self) -> list[tuple[int, int]]:
+        """(channels, height) of the maps of both networks' stages."""
+        shapes = [tap_shapes(network) for network in (self.student_network(), self.teacher_network)]
+        return sorted({(c, h) for found in shapes for c, h, _ in found.stages})
+
+    def arithmetic(self, precision: str) -> str:
+        """Name of what a precision means on the device."""
+        return arithmetic(precision, self.device).name
+
+    def begin(self, variant: Variant) -> Steps | Conventional:
+        """The variant, set up; a gang's students are alike but for the weight of their review loss."""
+        first = self.config(variant.precision, variant.batch_norm)
+        weight = first.options.loss_weight
+        if variant.conventional:
+            networks = self.student_network(), copy.deepcopy(self.teacher_network)
+            whole = EPOCH_IMAGES // self.batch_size * self.batch_size
+            size = self.batch_size
+            return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)
+        weights = [weight * (1 + 0.1 * member) for member in range(variant.gang)]
+        runs = [replace(first, options=replace(first.options, loss_weight=weight)) for weight in weights]
+        return Steps(runs, self.device_images, self.teacher_network, variant)
