@@ -188,7 +188,8 @@ def shown(table: Table, kind: str = "rkd-results") -> str:
         for first, *rest in group:
             cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
             rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
-    return table_of(table.heads, rows, kind) + (_note(table.note) if table.note else "")
+    heads = table.heads if any(table.heads) else []
+    return table_of(heads, rows, kind) + (_note(table.note) if table.note else "")
 
 
 def header_table(result: Result) -> str:
