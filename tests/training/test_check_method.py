@@ -143,7 +143,7 @@ def test_what_a_replay_cannot_do_gets_its_sentence(case):
     (sentence,) = check_method(bad(line), **TINY).problems
     assert place in sentence and says in sentence
     if place[:6] != "method":
-        assert re.match(r"test_check\.py, line \d+, `", sentence)
+        assert re.match(r"test_check_method\.py, line \d+, `", sentence)
 
 
 def test_what_a_replay_can_do_is_left_alone():
@@ -203,9 +203,9 @@ def test_stages_and_memories_are_followed():
 
 
 def test_a_builder_is_found_by_its_file():
-    found = check_method("test_check:Staged", **TINY)
-    assert found.name == "test_check:Staged" and len(found.problems) == 2
-    summed = check_method("kd+test_check:Staged", {"kd": {"temperature": 2.0}}, **TINY)
+    found = check_method("test_check_method:Staged", **TINY)
+    assert found.name == "test_check_method:Staged" and len(found.problems) == 2
+    summed = check_method("kd+test_check_method:Staged", {"kd": {"temperature": 2.0}}, **TINY)
     assert len(summed.problems) == 2
     with pytest.raises(ConfigError, match="'nowhere:build' cannot be imported"):
         check_method("nowhere:build", **TINY)
