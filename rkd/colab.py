@@ -13,11 +13,6 @@ DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts the reader's Drive
 KEPT = ("data", "checkpoints", "results/paper")  # what a mounted Drive keeps when the machine goes away
 
 
-def on_colab() -> bool:
-    """Whether this process is a Colab kernel."""
-    return "google.colab" in sys.modules
-
-
 def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
     """Make a fetched checkout work in this kernel, and say on what it will run and for how long. A no-op elsewhere.
 
@@ -26,26 +21,21 @@ def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
         drive: top of the mounted Drive. If it is there, images, checkpoints and records of the paper profile are kept
             in its folder `rkd`.
     """
-    if not on_colab():
+    if "google.colab" not in sys.modules:
         return
     home = Path(__file__).resolve().parent.parent if home is None else home
     if str(home) not in sys.path:  # pip's link is read when a kernel starts, and this one is running
         sys.path.insert(0, str(home))
     os.environ["RKD_HOME"] = str(home)
     os.chdir(home / "book")
-    print(_device())
-    print(_keep(home, drive))
-    print(_duration())
+    print(_device(), _keep(home, drive), _duration(), sep="\n")
 
 
 def _device() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return (
-            "No GPU. Enough for profile smoke; for more choose Runtime > Change runtime type > GPU, then run this "
-            "cell again."
-        )
+        return "No GPU, enough for profile smoke; for more: Runtime > Change runtime type > GPU, then this cell again."
     about = torch.cuda.get_device_properties(0)
     return f"GPU: {about.name}, {about.total_memory / 2**30:.0f} GiB, torch {torch.__version__}."
 
@@ -75,15 +65,13 @@ def _duration() -> str:
     from rkd.experiments.workspace import store_for
 
     runs = costs.once(costs.paper_runs())
-    epochs = max(run.epochs for run in runs)
     rates = costs.rates_of_records(runs, store_for(costs.PROFILE))
     total = costs.total_macs(runs) if rates else 0.0
-    hours = [f"{total / rate.macs_per_second / 3600:,.0f} hours on {rate.device}" for rate in rates]
-    long = f", about {' or '.join(hours)}" if hours else ""
+    hours = [f", {total / rate.macs_per_second / 3600:,.0f} hours on {rate.device}" for rate in rates]
     return (
         "The parameters below say profile smoke: minutes. Profile paper, the published setting, is "
-        f"{len(runs)} runs of up to {epochs} epochs for the whole report{long}; performance.ipynb estimates the time "
-        "on this machine."
+        f"{len(runs)} runs of up to {max(run.epochs for run in runs)} epochs for the whole report{''.join(hours)}; "
+        "performance.ipynb estimates the time on this machine."
     )
 
 

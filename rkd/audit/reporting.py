@@ -93,8 +93,8 @@ def recorded_optimism() -> pd.DataFrame:
 
 
 def _records(store: Store) -> list:
-    """Run records only: results/bench holds files of another kind."""
-    return [] if store.records.name in ("bench", "teachers", "maps") else list(store)
+    """Run records only: results/bench holds files of another kind, and results/explore what readers try."""
+    return [] if store.records.name in ("bench", "teachers", "maps", "explore") else list(store)
 
 
 def resolution(sd: float = SEED_SD, runs: Sequence[int] = (2, 3, 5, 10)) -> pd.DataFrame:

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", metavar="TIME", help="stop in time to be done after 9m, 90s, 1h30m (default: no limit)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the run's id and config, train nothing")
+    parser.add_argument(
+        "--maps",
+        action="store_true",
+        help="keep maps of a few test images of a ReviewKD run beside its record",
+    )
     add_profile(parser)
     add_settings(parser)
     add_tensorboard(parser)
@@ -83,6 +88,7 @@ def _call(options: argparse.Namespace, budget) -> int:
 
     from rkd.experiments.execute import Executor, pick_device
     from rkd.experiments.settle import settle
+    from rkd.experiments.snapshots import SnapshotTaker
     from rkd.experiments.tensorboard import watch
     from rkd.experiments.workspace import data_root, store_of
     from rkd.training import Engine
@@ -115,7 +121,7 @@ def _call(options: argparse.Namespace, budget) -> int:
         stop=budget.stop,
         left=budget.left,
     )
-    records = executor.run([config])
+    records = executor.run([config], snapshots=SnapshotTaker() if options.maps else None)
     if config.id not in records:
         return _stopped(config, store, budget.reason)
     record = records[config.id]

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,13 @@ class Begun:
         epoch: finished epochs.
         position: images of the next epoch already done.
         seconds: training time so far.
+        curves: values of the finished epochs, as in a record.
     """
 
     epoch: int
     position: int
     seconds: float
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def begun(store: Store, run: str) -> Begun | None:
         if path.exists():
             raise
         return None  # another process has just ended the run
-    return Begun(state["epoch"], state.get("position", 0), state["seconds"])
+    return Begun(state["epoch"], state.get("position", 0), state["seconds"], state["curves"])
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:

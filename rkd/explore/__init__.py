@@ -1,28 +1,48 @@
 """The live page: choose a run, see what it costs, watch it train beside the same run without distillation, keep it."""
 
+import base64
+import os
 from typing import Any
+
+ALT = (
+    "The live page in a notebook: choices of networks, method, loss and data; sizes, cost and the review path; a bar "
+    "of progress, curves with and without distillation, attention maps and a table of saved runs."
+)
 
 
 def explore(
     choices: dict[str, Any] | None = None, *, data_root: str = "data", device: str = "auto"
 ) -> object:
-    """The page, to be a cell's last expression. In a build of the book, where no kernel is behind it, its picture.
+    """The page, to be a cell's last expression; in a build of the book, where no kernel is behind it, its picture.
+
+    A page that this kernel has shown before is closed: its training stops, and can be taken up again from the new one.
 
     Args:
-        choices: values to begin with, by the names of `rkd.explore.choices.Choices`, for example {"epochs": 2}.
+        choices: values to begin with, by the names of `rkd.explore.choices.FIRST` and of the method's options, for
+            example {"epochs": 2, "hcl_levels": ["h", 2, 1], "hcl_weights": [1, 0.5, 0.25]}.
         data_root: folder of the CIFAR files, relative to the project or absolute; downloaded there when missing.
         device: "auto", "cpu", "cuda", "cuda:1".
 
     Raises:
-        ConfigError: an unknown choice or device.
+        ConfigError: an unknown choice or device, or a value that is not allowed.
     """
-    from rkd.explore.still import in_a_book_build, still
+    from rkd.report.book import TOKEN
 
-    if in_a_book_build():
-        return still()
-    from rkd.explore.app import open_app
+    if os.environ.get(TOKEN):
+        return _picture()
+    from rkd.explore.page import open_page
 
-    return open_app(choices or {}, data_root, device)
+    return open_page(choices or {}, data_root, device)
+
+
+def _picture() -> object:
+    from IPython.display import HTML
+
+    from rkd import paths
+
+    data = base64.b64encode((paths.home() / "book" / "_assets" / "explore.png").read_bytes()).decode()
+    style = "max-width:100%;height:auto;border:1px solid #8884"
+    return HTML(f'<img alt="{ALT}" style="{style}" src="data:image/png;base64,{data}">')
 
 
 __all__ = ["explore"]

@@ -1,151 +1,94 @@
-"""The pictures of the live page, as HTML with alternative texts: curves, review path, attention maps."""
+"""The pictures of the live page, each with an alternative text: curves and attention maps."""
 
-import base64
-import io
-import threading
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rkd.experiments.snapshots import Snapshots
-from rkd.explore.choices import Plan
-from rkd.report.interactive.attention import attention_levels
-from rkd.report.interactive.path import review_details, review_diagram_svg
-from rkd.report.interactive.strips import column, img, photos
-from rkd.review import ReviewOptions
+from rkd.report.diagrams import Drawing, show
 
 # Okabe-Ito: told apart under every common colour blindness; line styles and markers differ as well.
-DISTILLED, ALONE, TEACHER = ("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#555555", ":", "")
-CARD, INK, GRID = "#ffffff", "#222222", "#dddddd"
-COLOURS = "viridis"  # of attention maps; ordered by lightness alone for colour-blind readers
-DRAWING = (
-    threading.Lock()
-)  # matplotlib's fonts are shared by all figures, and a training redraws from a thread
-
-Curves = Mapping[str, Mapping[str, Sequence[float]]]
+STYLES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
 
 
-def curve_pictures(plan: Plan, curves: Curves) -> list[str]:
-    """Test accuracy, cross-entropy and review loss against epochs, with and without distillation.
+def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], epochs: int) -> list[Drawing]:
+    """Test accuracy, cross-entropy and the method's losses against epochs, with and without distillation.
 
     Args:
-        plan: what is trained.
-        curves: per-epoch values by run id, as far as there are any.
+        curves: per-epoch values by what the run is, as far as there are any.
+        epochs: of the students' runs.
     """
-    alone, distilled = curves.get(plan.alone.id, {}), curves.get(plan.distilled.id, {})
-    teacher = curves.get(plan.teacher.id, {}).get("test_accuracy", [])
-    both = [("with distillation", distilled, DISTILLED), ("without", alone, ALONE)]
-    pictures = []
-    for title, unit, name, shown in (
-        ("test accuracy", "%", "test_accuracy", both),
-        ("cross-entropy", "nats", "loss_ce", both),
-        ("review loss", "", "loss_review", both[:1]),
-    ):
-        level = max(teacher) if teacher and name == "test_accuracy" else None
-        lines = [(label, values.get(name, []), style) for label, values, style in shown]
-        pictures.append(_curves(title, unit, plan.distilled.epochs, lines, level))
-    return pictures
+    both = {name: curves.get(name, {}) for name in ("with distillation", "without distillation")}
+    best = max(curves.get("teacher", {}).get("test_accuracy", ()), default=None)
+    accuracy, entropy = (
+        {name: of.get(curve, ()) for name, of in both.items()} for curve in ("test_accuracy", "loss_ce")
+    )
+    distilled = both["with distillation"]
+    losses = {
+        name[5:]: of for name, of in distilled.items() if name.startswith("loss_") and name != "loss_ce"
+    }
+    return [
+        line_chart("test accuracy, %", accuracy, epochs, best),
+        line_chart("cross-entropy, nats", entropy, epochs),
+        line_chart("losses of the method", losses, epochs),
+    ]
 
 
-def _curves(
-    title: str,
-    unit: str,
-    epochs: int,
-    lines: Sequence[tuple[str, Sequence[float], tuple[str, str, str]]],
-    teacher: float | None,
-) -> str:
-    with DRAWING:
-        figure = Figure(figsize=(4.2, 3.1), facecolor=CARD, layout="constrained")
-        ax = figure.subplots()
-        if teacher is not None:
-            colour, style, _ = TEACHER
-            ax.axhline(teacher, color=colour, linestyle=style, linewidth=1.4, label="teacher, best")
-        for label, values, (colour, style, marker) in lines:
-            ax.plot(
-                range(1, len(values) + 1),
-                values,
-                color=colour,
-                linestyle=style,
-                marker=marker if len(values) <= 40 else "",
-                markersize=4.5,
-                linewidth=1.8,
-                label=label,
-            )
-        ax.set_xlim(0.7, max(epochs, 2) + 0.3)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if all(len(values) == 0 for _, values, _ in lines):
-            ax.set_yticks([])
-            ax.text(0.5, 0.5, "after the first epoch", transform=ax.transAxes, ha="center", color="#666666")
-        elif title == "test accuracy":
-            ax.set_ylim(bottom=0)
-        ax.set_title(f"{title}, {unit}" if unit else title, fontsize=11, color=INK, loc="left")
-        ax.set_xlabel("epoch", color=INK)
-        ax.grid(color=GRID)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-        if len(lines) > 1:
-            ax.legend(frameon=False, fontsize=9)
-        said = "; ".join(
-            f"{label}: {values[-1]:.3g}{' %' if unit == '%' else ''} after epoch {len(values)}"
-            for label, values, _ in lines
-            if len(values)
-        )
-        return _img(figure, f"{title} against epochs. {said or 'No epoch is finished yet'}.", 420)
+def line_chart(
+    title: str, lines: Mapping[str, Sequence[float]], epochs: int, teacher: float | None = None
+) -> Drawing:
+    """Values of every epoch from the first on, by label; `epochs` to leave room for, the teacher's best as a level."""
+    figure = Figure(figsize=(4.2, 3.1), facecolor="white", layout="constrained")
+    ax = figure.subplots()
+    if teacher is not None:
+        ax.axhline(teacher, color="#555555", linestyle=":", label="teacher, best")
+    for i, (label, values) in enumerate(lines.items()):
+        colour, style, marker = STYLES[i % len(STYLES)]
+        look = {"color": colour, "linestyle": style, "marker": marker if len(values) <= 40 else ""}
+        ax.plot(range(1, len(values) + 1), values, markersize=4.5, label=label, **look)
+    ends = [
+        f"{label} {values[-1]:.3g} after epoch {len(values)}" for label, values in lines.items() if values
+    ]
+    if not ends:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "after the first epoch", transform=ax.transAxes, ha="center", color="#666666")
+    elif title.startswith("test accuracy"):
+        ax.set_ylim(bottom=0)
+    ax.set_xlim(0.7, max(epochs, 2) + 0.3)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.set_title(title, fontsize=11, loc="left")
+    ax.set_xlabel("epoch")
+    ax.grid(color="#dddddd")
+    ax.spines[["top", "right"]].set_visible(False)
+    if lines:
+        ax.legend(frameon=False, fontsize=9)
+    return show(figure, f"{title}, against epochs: {'; '.join(ends) or 'no epoch is finished yet'}.", 360)
 
 
-def review_picture(levels: Sequence[Mapping[str, object]], options: ReviewOptions) -> str:
-    """The review path of the chosen pair under the chosen options, and what happens at each level."""
-    drawn = review_diagram_svg(levels, options)
-    for answering, still in _STILL:
-        drawn = drawn.replace(answering, still)
-    details = "".join(review_details(levels, options))
-    return f"{drawn}<details><summary>Level by level</summary>{details}</details>"
-
-
-# In the book the drawing answers to a script; here nothing would answer.
-_STILL = (
-    ('tabindex="0" role="button" aria-pressed="false"', 'role="img"'),
-    ("; show its details", ""),
-    (' style="cursor: pointer"', ""),
-)
-
-
-def attention_picture(snapshots: Snapshots, epoch: int, image: int | None) -> str:
-    """Attention maps after an epoch: a row per image (or one alone), two columns per level that fuses by attention;
-    empty where none does.
-
-    Args:
-        snapshots: of the distilled run.
-        epoch: one of `snapshots.epochs`.
-        image: its place; None: all.
-    """
-    levels = attention_levels(snapshots)
-    if not levels:
-        return ""
-    chosen = slice(None) if image is None else slice(image, image + 1)
-    named = ", ".join(snapshots.classes[chosen])
-    cells = [("<b>image</b>", img(photos(snapshots.images[chosen]), f"test images: {named}"))]
-    for level in levels:
-        maps = snapshots.attention(epoch, level)[chosen]
-        size = f"{maps.shape[-2]} × {maps.shape[-1]}"
-        for side, name in enumerate(("student map", "residual")):
-            mean = maps[:, side].mean()
-            alt = f"attention to the {name} at {level} after epoch {epoch}, {named}; mean {mean:.2f}"
-            head = f"<b>{escape(level)}</b><br>{name}<br>{size}<br>mean {mean:.2f}"
-            cells.append((head, img(column(maps[:, side], COLOURS, 0, 1), alt)))
-    parts = "".join(f"<div>{head}{picture}</div>" for head, picture in cells)
-    return f'<div class="rkd-maps" style="grid-template-columns: repeat({len(cells)}, minmax(0, 96px))">{parts}</div>'
-
-
-def _img(figure: Figure, alt: str, width: int) -> str:
-    """A figure as a picture of at most so many CSS pixels, narrower where there is less room."""
-    buffer = io.BytesIO()
-    inches = figure.get_size_inches()[0]
-    figure.savefig(buffer, format="png", dpi=2 * width / inches, facecolor=figure.get_facecolor())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img alt="{escape(alt, quote=True)}" style="width:100%;max-width:{width}px;height:auto" '
-        f'src="data:image/png;base64,{data}">'
+def attention_maps(snapshots: Snapshots, epoch: int, images: Sequence[int]) -> Drawing | None:
+    """Attention after one of the epochs looked at: a row per image, two columns per level that fuses by attention; None
+    where none does."""
+    maps = {
+        f"{level}\n{side}": found[:, i]
+        for level in snapshots.levels
+        if (found := snapshots.attention(epoch, level)) is not None
+        for i, side in enumerate(("student map", "residual"))
+    }
+    if not maps:
+        return None
+    columns = {"image": snapshots.images, **maps}
+    size = (1.3 * len(columns), 1.25 * len(images) + 0.75)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    axes = figure.subplots(len(images), len(columns), squeeze=False)
+    for column, (name, found) in zip(axes.T, columns.items(), strict=True):
+        for ax, image in zip(column, images, strict=True):
+            ax.imshow(found[image], cmap="viridis", vmin=0, vmax=1)  # ordered by lightness alone
+            ax.set_axis_off()
+        mean = f"\nmean {found[images].mean():.2f}" * (name in maps)
+        column[0].set_title(name + mean, fontsize=9)
+    means = "; ".join(f"{' '.join(name.split())} {found[images].mean():.2f}" for name, found in maps.items())
+    named = ", ".join(snapshots.classes[image] for image in images)
+    return show(
+        figure, f"Attention maps after epoch {epoch}, of {named}; means: {means}.", 104 * len(columns)
     )

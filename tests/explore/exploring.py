@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from rkd import paths
-from rkd.explore.choices import Choices, plan_of
-from rkd.explore.saved import saved_store
-from rkd.explore.training import Runner, working_store
+from rkd.explore.choices import explored, plan_of
+from rkd.records import Record
 
 # Two students of two epochs and a teacher of one, two batches each: seconds.
 TINY = {
-    "teacher": "resnet14", "student": "resnet8", "images": 100, "test_images": 100, "epochs": 2, "teacher_epochs": 1,
+    "teacher": "resnet14", "student": "resnet8", "train_images": 100, "test_images": 100, "epochs": 2,
+    "teacher_epochs": 1,
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def tiny():
 @pytest.fixture
 def tiny_plan(home):
     """Makes a plan of them, some changed."""
-    return lambda **values: plan_of(Choices.beginning_with({**TINY, **values}))
+    return lambda **values: plan_of({**TINY, **values}, device="cpu")
 
 
 @pytest.fixture
@@ -38,27 +38,21 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def working(home):
-    return working_store()
+def finish():
+    """Records a plan's runs as if they were trained; their accuracies go up to the numbers given, in percent."""
 
+    def finished(plan, **accuracies):
+        for name, run in plan.runs.items():
+            last = accuracies.get(name.partition(" ")[0], 5.0)
+            curves = {
+                "lr": [0.1, 0.1],
+                "test_accuracy": [1.0, last],
+                "train_accuracy": [1.0, 2.0],
+                "loss_ce": [4.0, 3.0],
+            }
+            result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 1, "epochs": 2}
+            cost = {"train_seconds": 1.0, "images_per_second": 100.0, "gang": 1}
+            made = {"labels": {}, "commit": "abc", "device_name": "an abacus"}
+            explored().save(Record(run, "finished", curves, result, cost, made))
 
-@pytest.fixture
-def kept(home):
-    return saved_store()
-
-
-@pytest.fixture
-def runner(working):
-    runner = Runner(working, device="cpu")
-    yield runner
-    runner.close()
-
-
-@pytest.fixture
-def files_of():
-    """Names all files below a folder, locks aside."""
-    return lambda folder: sorted(
-        p.relative_to(folder).as_posix()
-        for p in folder.rglob("*")
-        if p.is_file() and p.name not in ("lock", "saving.lock")
-    )
+    return finished

@@ -1,0 +1,390 @@
+"""The live page: widgets, and what they set in motion. Core widgets only, as ipywidgets 7.7.1 and 8 have them."""
+
+import atexit
+import json
+import math
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+import yaml
+
+from rkd import models, paths
+from rkd.bench.costs import pair_cost
+from rkd.cli.status import describe, time_left
+from rkd.data import is_there, source_names
+from rkd.errors import ConfigError, RkdError
+from rkd.experiments.estimate import sizes
+from rkd.experiments.recipes import recipe_names
+from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.snapshots import Snapshots, load_snapshots
+from rkd.explore.choices import (
+    FIRST,
+    Plan,
+    explored,
+    meanings,
+    plan_of,
+    recipe_values,
+    review_levels,
+    without_distillation,
+)
+from rkd.explore.pictures import attention_maps, line_chart, training_curves
+from rkd.explore.training import Training
+from rkd.methods import get_method, method_names
+from rkd.report.diagrams import review_path, shapes_table
+from rkd.report.tables import folded, scrolling
+from rkd.review.options import CHOICES
+from rkd.training import RunConfig
+
+LOOK_EVERY = 1.0  # seconds between looks at a training; curves are drawn anew only when an epoch has ended
+AT_ONCE = 6  # options of a method that are shown without being asked for
+HINT = "tooltip" if hasattr(widgets, "Stack") else "description_tooltip"  # renamed with ipywidgets 8
+LABELLED = {"style": {"description_width": "112px"}, "layout": {"width": "auto", "max_width": "430px"}}
+WRAPPED = {"layout": {"flex_flow": "row wrap"}}
+STYLE = """<style>
+.rkd-explore .widget-html-content { line-height: 1.45; min-width: 0; }
+.rkd-explore h4, .rkd-explore p { margin: 0.5em 0 0.35em; }
+.rkd-explore img { max-width: 100%; height: auto; }
+.rkd-explore td, .rkd-explore th { text-align: right; padding: 0.2em 0.8em 0.2em 0; }
+.rkd-explore .rkd-scroll { overflow-x: auto; }
+.rkd-explore pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.rkd-explore [role=status], .rkd-explore [role=alert] { border-left: 4px solid #009E73; padding: 0.3em 0.7em; }
+.rkd-explore [role=alert] { border-color: #D55E00; background: #D55E0018; }
+</style>"""
+
+
+class Page(widgets.VBox):
+    """The page; arguments and errors are those of `rkd.explore.choices.plan_of`."""
+
+    def __init__(self, choices: Mapping[str, Any], root: str = "data", device: str = "auto") -> None:
+        self.training: Training | None = None  # the last one
+        plan_of(choices, root, device)  # raises what is wrong with the call
+        self._begin_with, self._places = dict(choices), (root, device)
+        self._lock = threading.RLock()  # handlers and the watcher of a training run in threads of their own
+        self.plan: Plan | None = None  # of the choices, where they agree
+        self._store = explored()
+        self._own: dict[str, Any] = {}  # the recipe's values
+        self.options: dict[str, widgets.Widget] = {}
+        self._build()
+        self._refresh()
+        self._show_saved()
+
+    def close(self) -> None:
+        """Stop a training under way, with its checkpoint written, and take the page's widgets away."""
+        if self.training is not None:
+            self.training.close()
+            self.watcher.join()
+        super().close()
+
+    # --- choices
+
+    def _boxes(self, own: Mapping, values: Mapping, kind: type, lists: Mapping) -> dict[str, widgets.Widget]:
+        """Labelled inputs by name, of the kinds that `own` values need, and with these where `values` has no other;
+        `kind` is the dataclass that says what they mean, and `lists` is what there is to choose from."""
+        typed = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
+        meant, boxes = meanings(RunConfig) | meanings(kind), {}
+        for name, like in own.items():
+            value = values.get(name, like)
+            label = name.replace("_", " ").replace("hcl", "HCL")
+            shared = {"description": label, HINT: meant[name], **LABELLED}
+            if name in lists:
+                boxes[name] = widgets.Dropdown(options=lists[name], value=value, **shared)
+            elif type(like) in typed:
+                boxes[name] = typed[type(like)](value=value, **shared)
+            else:
+                boxes[name] = widgets.Text(value=_text(value), continuous_update=False, **shared)
+            boxes[name].observe(self._safely(self._refresh), names="value")
+        return boxes
+
+    def _shared_boxes(self) -> dict[str, widgets.Widget]:
+        first = {**FIRST, **self._begin_with}
+        networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
+        named = [(models.display_name(name), name) for name in networks]
+        lists = {
+            "teacher": named, "student": named, "dataset": source_names(),
+            "method": [(get_method(name).display, name) for name in method_names()],
+            "recipe": [("the method's own", ""), *((name, name) for name in recipe_names())],
+        }  # fmt: skip
+        return self._boxes(FIRST, self._begin_with, Settings, lists)
+
+    def _follow_recipe(self, shared: Mapping[str, Any]) -> None:
+        """What the recipe sets follows it, unless it was changed by hand; another method has other options."""
+        own = recipe_values(shared)
+        if own == self._own:
+            return
+        values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
+        first = sorted(own, key=lambda name: name not in Settings.__dataclass_fields__ or name == "ce_weight")
+        self._own = {name: own[name] for name in first}
+        lists = CHOICES if shared["method"] == "reviewkd" else {}
+        self.options = self._boxes(self._own, values, get_method(shared["method"]).options, lists)
+        boxes = list(self.options.values())
+        self._some.children, self._more.children[0].children = boxes[:AT_ONCE], boxes[AT_ONCE:]
+        _display(self._more, len(boxes) > AT_ONCE)
+
+    def _changed(self) -> dict[str, Any]:
+        """The options that are not as the recipe has them."""
+        values = {name: _read(name, box, self._own[name]) for name, box in self.options.items()}
+        return {name: value for name, value in values.items() if value != self._own[name]}
+
+    def _refresh(self) -> None:
+        """Figures and drawing of the choices, or the sentence that says why there are none."""
+        self.plan = None
+        try:
+            shared = {name: box.value for name, box in self.shared.items()}
+            self._follow_recipe(shared)
+            chosen = {name: value for name, value in shared.items() if value != FIRST[name]} | self._changed()
+            plan = plan_of(chosen, *self._places)
+            self.meaning.value = self._meant(plan, chosen)
+            self.plan, self.problem.value = plan, ""
+        except RkdError as error:
+            self.problem.value = _note(f"{str(error).rstrip('.')}.", "alert")
+        _display(self.meaning, self.plan is not None)
+        self._set_buttons()
+
+    def _meant(self, plan: Plan, chosen: Mapping[str, Any]) -> str:
+        """Sizes, cost, review path and commands as HTML."""
+        run, root = plan.distilled, paths.home() / self._places[0]
+        data = sizes(run.data, root)
+        cost = pair_cost(run, data.classes, data.pixels)
+        table = pd.DataFrame({
+            f"student {models.display_name(cost.student)}": (cost.student_parameters, cost.student_macs),
+            f"teacher {models.display_name(cost.teacher)}": (cost.teacher_parameters, cost.teacher_macs),
+            "method (training only)": (cost.extra_parameters, cost.extra_macs),
+        }, index=["parameters", "multiply-adds per image"])  # fmt: skip
+        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, gang=1)
+        there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
+        parts = [
+            scrolling(table.to_html(border=0, formatters=["{:,}".format] * 3)),
+            f"<p>One step with distillation: <b>{cost.step_macs / 1e9:.2f} G multiply-adds</b>. "
+            f"Time to train: <b>{escape(str(left))}</b>.{there}</p>",
+        ]
+        if levels := review_levels(run, self._places[0]):
+            parts.append(review_path(levels, run.options)._repr_html_())
+            parts.append(folded("Level by level", scrolling(shapes_table(levels, run.options).data)))
+        page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
+        commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
+        return "".join([*parts, folded("The same from a terminal", f"<pre>{commands}</pre>")])
+
+    # --- training
+
+    def _train(self) -> None:
+        self.training = Training(self.plan)
+        self._drawn, self._snapshots, self.name.value = None, None, ""
+        self._title.value = f"<h4>{escape(_in_words(self.plan.distilled))}</h4>"
+        _display(self._result, True)
+        _display(self._after, False)
+        self._set_buttons()
+        self.watcher = threading.Thread(target=self._watch, name="rkd-explore", daemon=True)
+        self.watcher.start()
+
+    def _watch(self) -> None:
+        look = self._safely(self._look)
+        while look():
+            time.sleep(LOOK_EVERY)
+
+    def _stop(self) -> None:
+        self.training.stop()
+        self._look()
+
+    def _set_buttons(self) -> None:
+        running = self.training is not None and self.training.running
+        self.train_button.disabled = running or self.plan is None
+        self.stop_button.disabled = not running
+
+    def _look(self) -> bool:
+        """Show how the training stands; only what differs is sent. Whether it goes on."""
+        look, epochs = self.training.look(), self.training.plan.distilled.epochs
+        self._set_buttons()
+        self._bar.value = look.share
+        self.status.value = _note(look.text, "alert" if look.status == "failed" else "status")
+        drawn = {name: len(curves.get("test_accuracy", ())) for name, curves in look.curves.items()}
+        if drawn != self._drawn:
+            self._drawn = drawn
+            for box, picture in zip(self.curves.children, training_curves(look.curves, epochs), strict=True):
+                box.value = picture._repr_html_()
+        if look.status == "finished":
+            self._show_result(self.training.plan)
+        goes_on = look.status in ("training", "stopping")
+        if not goes_on:
+            self._refresh()  # of what is left of the choices, which may be others by now
+        return goes_on
+
+    def _show_result(self, plan: Plan) -> None:
+        ran = [self._store.load(run.id) for run in plan.runs.values()]
+        bare, _, ours = (record.accuracy() for record in ran)  # NaN: it diverged
+        self.status.value = _note(
+            f"Done. Test accuracy after the last epoch: {ours:.2f} % with distillation, {bare:.2f} % without "
+            f"({ours - bare:+.2f} points). One seed and a short run: a demonstration, no evidence."
+        )
+        found = load_snapshots(self._store, plan.distilled.id, paths.home() / self._places[0])
+        if found is not None:
+            every = tuple(range(len(found.classes)))
+            self.map_image.options = [("all", every), *((found.classes[i], (i,)) for i in every)]
+            self.map_epoch.options, self.map_epoch.value = found.epochs, found.epochs[-1]
+        self._snapshots: Snapshots | None = found
+        self._show_maps()
+        self._show_saved()
+        _display(self._after, True)
+
+    def _show_maps(self) -> None:
+        found, drawing = self._snapshots, None
+        if found is not None:
+            drawing = attention_maps(found, self.map_epoch.value, list(self.map_image.value))
+        self.maps.value = drawing._repr_html_() if drawing else "This run has no attention maps to show."
+
+    def _save(self) -> None:
+        """Give the run that is shown a name."""
+        made = (record := self._store.load(self.training.plan.distilled.id)).provenance
+        labels = {**made["labels"], "name": self.name.value.strip()}
+        self._store.save(replace(record, provenance={**made, "labels": labels}))
+        self._show_saved()
+
+    def _show_saved(self) -> None:
+        """All records as a table, and the curves of those with names."""
+        try:
+            records = {record.id: record for record in self._store}
+        except RkdError as error:  # one is damaged
+            self.saved.value = _note(f"{error}.", "alert")
+            return
+        rows, lines = [], {}
+        for record in records.values():
+            if record.config.method:
+                name = record.provenance["labels"].get("name", "")
+                alone = [
+                    records[r.id].accuracy() for r in without_distillation(record.config) if r.id in records
+                ]
+                ours, bare = record.accuracy(), (alone or [math.nan])[0]
+                rows.append((name, _in_words(record.config), ours, bare, ours - bare, record.id))
+                lines |= {name: record.curves["test_accuracy"]} if name else {}
+        heads = ["name", "run", "with, %", "without, %", "difference", "record"]
+        table = pd.DataFrame(sorted(rows), columns=heads).to_html(
+            border=0, index=False, float_format="%.2f", na_rep="–"
+        )
+        chart = line_chart(
+            "test accuracy with distillation, %", lines, max(map(len, lines.values()), default=1)
+        )
+        self.saved.value = (
+            scrolling(table) * bool(rows) + chart._repr_html_() * bool(lines) or "<p>None yet.</p>"
+        )
+
+    # --- what there is to see
+
+    def _safely(self, act: Callable[[], Any]) -> Callable[..., Any]:
+        """`act` under the lock, its errors shown in place: a notebook puts them into a log that nobody reads."""
+
+        def safely(*event: Any) -> Any:
+            with self._lock:
+                try:
+                    return act()
+                except Exception as error:
+                    self.problem.value = _note(f"The page failed: {type(error).__name__}: {error}.", "alert")
+                    raise
+
+        return safely
+
+    def _button(self, label: str, icon: str, act: Callable[[], None]) -> widgets.Button:
+        button = widgets.Button(description=label, icon=icon, layout={"width": "120px"})
+        button.on_click(self._safely(act))
+        return button
+
+    def _build(self) -> None:
+        self.problem, self.meaning, self._title, self.status, self.maps, self.saved = (
+            _html() for _ in range(6)
+        )
+        self.shared = self._shared_boxes()
+        self._some, self._more = widgets.VBox(), widgets.Accordion([widgets.VBox()], selected_index=None)
+        self._more.set_title(0, "Further options of the method")
+        shared = list(self.shared.values())
+        left = [
+            _html("<h4>Pair and method</h4>"), *shared[:4], _html("<h4>Loss</h4>"), self._some, self._more,
+            _html("<h4>Data and length</h4>"), *shared[4:],
+        ]  # fmt: skip
+        right = [_html("<h4>What these choices mean</h4>"), self.problem, self.meaning]
+        columns = [
+            widgets.VBox(left, layout={"flex": "1 1 280px", "max_width": "430px", "margin": "0 28px 0 0"}),
+            widgets.VBox(right, layout={"flex": "1 1 280px", "min_width": "0"}),
+        ]
+        self.train_button = self._button("Train", "play", self._train)
+        self.train_button.button_style = "primary"
+        self.stop_button = self._button("Stop", "stop", self._stop)
+        self._bar = widgets.FloatProgress(max=1.0, layout={"width": "auto"})
+        self.curves = widgets.HBox([_html() for _ in range(3)], **WRAPPED)
+        self.map_epoch = widgets.SelectionSlider(options=[1], description="after epoch", **LABELLED)
+        self.map_image = widgets.Dropdown(options=[("all", (0,))], description="images", **LABELLED)
+        about = "How much of its own map and of the residual each position lets through: dark 0, bright 1."
+        self.name = widgets.Text(description="name", placeholder="for example: without attention", **LABELLED)
+        self.save_button = self._button("Save", "save", self._save)
+        self._after = widgets.VBox(
+            [
+                _html(f"<h4>Attention maps</h4><p>{about}</p>"), self.map_epoch, self.map_image, self.maps,
+                _html("<h4>Name of this run</h4>"), self.name, self.save_button,
+            ]
+        )  # fmt: skip
+        self._result = widgets.VBox([self._title, self._bar, self.status, self.curves, self._after])
+        _display(self._result, False)
+        buttons = widgets.HBox([self.train_button, self.stop_button])
+        saved = [_html("<h4>Recorded runs</h4>"), self.saved]
+        super().__init__([_html(STYLE), widgets.HBox(columns, **WRAPPED), buttons, self._result, *saved])
+        self.add_class("rkd-explore")
+        for box in (self.map_epoch, self.map_image):
+            box.observe(self._safely(self._show_maps), names="value")
+
+
+_OPEN: list[Page] = []  # at most one
+
+
+def open_page(choices: Mapping[str, Any], root: str, device: str) -> Page:
+    """See `explore`."""
+    page = Page(choices, root, device)
+    close_page()
+    _OPEN.append(page)
+    return page
+
+
+@atexit.register
+def close_page() -> None:
+    """Close the page that is open, if there is one."""
+    while _OPEN:
+        _OPEN.pop().close()
+
+
+def _text(value: Any) -> str:
+    """A list, a text or None, as it is written into a box."""
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def _read(name: str, box: widgets.Widget, like: Any) -> Any:
+    """A box's value; ConfigError for a list with a comma too many, or the like."""
+    if not isinstance(box, widgets.Text):
+        return box.value
+    many = isinstance(like, tuple)
+    try:
+        found = yaml.safe_load(f"[{box.value.strip(' []()')}]" if many else box.value)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name} is {box.value!r}; write it as in: {_text(like)}") from None
+    return tuple(found) if many else found
+
+
+def _html(value: str = "") -> widgets.HTML:
+    return widgets.HTML(value, layout={"width": "auto", "min_width": "0"})
+
+
+def _note(text: str, role: str = "status") -> str:
+    """A sentence that is read out when it changes."""
+    return f'<p role="{role}">{escape(text)}</p>'
+
+
+def _in_words(run: RunConfig) -> str:
+    return f"{describe(run)}, {run.data.train_images:,} images"
+
+
+def _display(box: widgets.Widget, on: bool) -> None:
+    box.layout.display = None if on else "none"

@@ -1,0 +1,190 @@
+"""The page's widgets, without a browser."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ipywidgets as widgets
+import psutil
+import pytest
+
+from rkd.errors import ConfigError
+from rkd.explore import explore
+from rkd.explore.choices import Plan, explored
+from rkd.explore.page import Page
+from rkd.report.book import MARKS, TOKEN
+
+pytest_plugins = ["exploring"]
+
+LABELLED = (
+    widgets.Button | widgets.Text | widgets.Dropdown | widgets.Checkbox | widgets.IntText | widgets.FloatText
+)
+
+
+@pytest.fixture
+def page(home, tiny):
+    page = Page(tiny, device="cpu")
+    yield page
+    page.close()
+
+
+def inner(widget):
+    """A widget and everything in it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from inner(child)
+
+
+def test_only_core_widgets_all_of_them_labelled(page):
+    every = list(inner(page))
+    assert {widget._model_module for widget in every} == {"@jupyter-widgets/controls"}
+    assert all(widget.description for widget in every if isinstance(widget, LABELLED))
+    assert all(box.tooltip for box in [*page.shared.values(), *page.options.values()])
+
+
+def test_figures_and_drawing_follow_a_choice_at_once(page):
+    before = page.meaning.value
+    page.options["attention"].value = False
+    assert page.meaning.value != before and "&quot;attention&quot;: false" in page.meaning.value
+    page.options["attention"].value = True
+    assert page.meaning.value == before
+    page.shared["teacher"].value = "resnet110"
+    assert "ResNet-110" in page.meaning.value and page.plan.runs["teacher"].network == "resnet110"
+    page.shared["method"].value = "kd"
+    assert (
+        list(page.options) == ["loss_weight", "ce_weight", "temperature"] and "<img" not in page.meaning.value
+    )
+    page.options["temperature"].value = 2.0
+    assert page.plan.distilled.options.temperature == 2.0
+
+
+def test_a_contradiction_is_a_sentence_in_place(page):
+    for text, sentence in (
+        ("1, 0.5", "give one weight per size"),
+        ("1,,2", "write it as in: 1, 0.5, 0.25, 0.125"),
+    ):
+        page.options["hcl_weights"].value = text
+        assert sentence in page.problem.value and page.meaning.layout.display == "none"
+        assert page.train_button.disabled and page.plan is None
+    page.options["hcl_weights"].value = "[1, 0.5, 0.25, 0.125]"
+    assert page.problem.value == "" and not page.train_button.disabled and page.meaning.layout.display is None
+
+
+def test_options_follow_the_recipe_until_they_are_changed(page):
+    page.shared["teacher"].value, page.shared["student"].value = "resnet56", "resnet20"
+    assert page.options["loss_weight"].value == 0.6
+    page.shared["recipe"].value = "text"
+    assert page.options["loss_weight"].value == 0.7
+    page.options["loss_weight"].value = 3.0
+    page.shared["recipe"].value = "authors"
+    assert page.options["loss_weight"].value == 3.0 == page.plan.distilled.options.loss_weight
+
+
+def test_first_values_are_shown_and_checked(home, tiny):
+    page = explore(
+        {**tiny, "hcl_levels": ["h", 2], "hcl_weights": [1, 0.5], "student": "wrn_10_1"}, device="cpu"
+    )
+    assert page.options["hcl_levels"].value == "h, 2" and page.plan.distilled.network == "wrn_10_1"
+    with pytest.raises(ConfigError, match="unknown choice 'epoch'"):
+        explore({"epoch": 3}, device="cpu")
+    with pytest.raises(ConfigError, match="unknown device 'abacus'"):
+        explore(device="abacus")
+
+
+def test_what_is_recorded_is_shown_without_training(page, finish):
+    finish(page.plan, **{"with": 12.5, "without": 10.0})
+    page.train_button.click()
+    page.watcher.join(20)
+    assert "12.50 % with distillation, 10.00 % without (+2.50 points)" in page.status.value
+    assert "no attention maps" in page.maps.value and page._bar.value == 1.0
+    run = page.plan.distilled.id
+    assert f"<td>{run}</td>" in page.saved.value and "<td>12.50</td>" in page.saved.value
+    page.name.value = " <b>one</b> "
+    page.save_button.click()
+    assert "<td>&lt;b&gt;one&lt;/b&gt;</td>" in page.saved.value and "<td>2.50</td>" in page.saved.value
+    record = explored().load(run)
+    assert record.provenance["labels"] == {"name": "<b>one</b>"} and record.provenance["commit"] == "abc"
+    explored().path(page.plan.runs["without distillation"].id).unlink()
+    page.save_button.click()
+    assert "<td>–</td>" in page.saved.value, "its companion is lost"
+
+
+def test_a_training_that_fails_says_why(page, monkeypatch):
+    monkeypatch.setattr(Plan, "command", lambda plan, distilled=True: ["claims", "--table", "Table 99"])
+    page.train_button.click()
+    page.watcher.join(60)
+    assert 'role="alert"' in page.status.value and "Failed. rkd claims: " in page.status.value
+    assert "Table 99" in page.status.value and not page.train_button.disabled
+
+
+@pytest.mark.slow
+def test_train_stop_go_on(page):
+    page.shared["epochs"].value = 8
+    page.train_button.click()
+    assert page.train_button.disabled and not page.stop_button.disabled
+    runs, store, deadline = page.training.plan.runs, page.training.store, time.monotonic() + 200
+    while "with distillation" not in page.training.look().curves:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    page.stop_button.click()
+    page.watcher.join(60)
+    assert "Stopped. " in page.status.value and not page.train_button.disabled and 2 / 3 < page._bar.value < 1
+    assert [name for name, run in runs.items() if store.has(run.id)] == ["without distillation", "teacher"]
+    page.train_button.click()
+    page.watcher.join(200)
+    assert "Done. Test accuracy" in page.status.value and "after epoch 8" in page.curves.children[0].value
+    maps = page.maps.value
+    page.map_epoch.value = 1
+    assert "after epoch 1, of " in page.maps.value and page.maps.value != maps
+    page.map_image.value = (2,)
+    assert (
+        page.maps.value.count("<img") == 1
+        and ", " not in page.maps.value.partition(", of ")[2].partition(";")[0]
+    )
+
+
+@pytest.mark.slow
+def test_training_ends_with_the_kernel(home, tiny):
+    """What the kernel's group of processes is told, as Jupyter does it, ends a training too, with a checkpoint."""
+    script = (
+        "import time\nfrom rkd.explore.choices import plan_of\nfrom rkd.explore.training import Training\n"
+        f"training = Training(plan_of({ {**tiny, 'epochs': 500}!r}, device='cpu'))\n"
+        "while not training.look().curves: time.sleep(0.1)\n"
+        "print(training._process.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as kernel:
+        training = psutil.Process(int(kernel.stdout.readline()))
+        os.killpg(kernel.pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs([training], timeout=30)
+    explored = home / "results" / "explore"
+    assert not alive and not list(explored.glob("*.json")) and list(explored.rglob("checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_notebook_is_executed_by_the_book(home, tmp_path, monkeypatch):
+    book = Path(__file__).resolve().parents[2] / "book"
+    (home / "book" / "_assets").mkdir(parents=True)
+    shutil.copy(book / "_assets" / "explore.png", home / "book" / "_assets")
+    notebook, out = shutil.copy(book / "explore.ipynb", home / "book"), tmp_path / "out.ipynb"
+    monkeypatch.setenv(TOKEN, "a token")
+    monkeypatch.setenv(MARKS, str(tmp_path))
+    command = [
+        "papermill",
+        str(notebook),
+        str(out),
+        "-f",
+        str(home / "params" / "smoke.yaml"),
+        "--cwd",
+        str(home / "book"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'alt=\\"The live page' in out.read_text(encoding="utf-8") and (tmp_path / "explore.json").exists()
+    assert not (home / "results").exists()
