@@ -1,4 +1,4 @@
-"""The drawings of the method chapter: review path, ABF block, HCL pyramid; and its table of shapes.
+"""The drawings of the method chapter: ABF block and HCL pyramid; and its table of shapes.
 
 Each drawing is a matplotlib figure on a light card of its own, so it reads on light and dark pages, in
 colours that stay apart for colour-blind readers (Okabe and Ito's set). A notebook shows it with its
@@ -35,60 +35,6 @@ class Drawing:
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
         data = base64.b64encode(buffer.getvalue()).decode()
         return f'<img width="{self.width}" alt="{escape(self.alt)}" src="data:image/png;base64,{data}">'
-
-
-def review_path(levels: Sequence[Mapping[str, object]], options: ReviewOptions | None = None) -> Drawing:
-    """The student's maps, deep to shallow, on their way through fusion blocks to the teacher's maps.
-
-    Args:
-        levels: rows of `ReviewKD.describe()`, deep to shallow.
-        options: of the method, None: the defaults; with them the sizes that HCL compares are written, too.
-    """
-    options, sizes = options or ReviewOptions(), options is not None
-    rows = len(levels)
-    passed = "residual" if options.connector == "residual" else "all deeper maps"
-    figure, ax = _canvas(8.6, 1.15 * rows + 0.9)
-    columns = {"student": 1.5, "block": 4.5, "teacher": 7.5}
-    for title, x in zip(("student map", "fusion block", "teacher map"), columns.values(), strict=True):
-        ax.text(x, rows + 0.12, title, ha="center", va="bottom", fontsize=11, color=INK, weight="bold")
-    for i, level in enumerate(levels):
-        y = rows - i - 0.5
-        _box(ax, columns["student"], y, 2.0, 0.62, STUDENT, _shape(level, "student"), str(level["level"]))
-        _box(ax, columns["block"], y, 1.9, 0.62, FUSION, *_block(i, level, options))
-        _box(ax, columns["teacher"], y, 2.0, 0.62, TEACHER, _shape(level, "teacher"), str(level["level"]))
-        _arrow(ax, (columns["student"] + 1.02, y), (columns["block"] - 0.97, y))
-        _arrow(ax, (columns["block"] + 0.97, y), (columns["teacher"] - 1.02, y), color=LOSS, style="<|-|>")
-        loss = options.loss.upper()
-        ax.text(6.0, y + 0.1, loss, ha="center", va="bottom", fontsize=10, color="#8a3a66", weight="bold")
-        if sizes and loss == "HCL":
-            compared = ", ".join(str(size) for size, _ in level_weights(level["teacher_size"], options)[0])
-            ax.text(6.0, y - 0.1, compared, ha="center", va="top", fontsize=9, color=QUIET)
-        if i + 1 < rows and options.connector != "none":
-            _arrow(ax, (columns["block"], y - 0.33), (columns["block"], y - 0.67), color=FUSION, width=2.4)
-            ax.text(columns["block"] + 0.12, y - 0.5, passed, va="center", fontsize=9, color=QUIET)
-    _arrow(ax, (0.12, rows - 0.3), (0.12, 0.3), color=QUIET)
-    ax.text(
-        -0.02, rows / 2, "deep to shallow", rotation=90, ha="right", va="center", fontsize=10, color=QUIET
-    )
-    ax.set_xlim(-0.35, 8.7)
-    ax.set_ylim(0, rows + 0.45)
-    alt = (
-        f"{rows} levels from deep to shallow. At each, a map of the student enters a fusion block, whose "
-        f"output {options.loss.upper()} compares with a map of the teacher"
-        + ("." if options.connector == "none" else f"; each block passes {passed} to the next one.")
-    )
-    return Drawing(figure, alt)
-
-
-def _block(i: int, level: Mapping[str, object], options: ReviewOptions) -> tuple[str, str]:
-    """What happens to the student's map of a level, and a note to it."""
-    if options.connector == "none":
-        return ("1×1 conv" if level["parameters"] else "as it is"), ""
-    if options.connector == "mechanism":
-        return ("1×1 conv", "of each map, then the sum") if i else ("1×1 conv", "")
-    if i == 0:
-        return "convolutions", "nothing to fuse yet"
-    return ("ABF", "") if options.attention else ("sum", "without attention")
 
 
 def abf_block() -> Drawing:

@@ -134,30 +134,30 @@ class InsidePage:
 
     def attention(self) -> None:
         """Attention maps of each run shown, with a slider through the epochs."""
-        for shown, snapshots in self._drawable("attention"):
-            display(attention.attention_stack(snapshots, shown.title))
+        for _, snapshots in self._drawable("attention"):
+            display(attention.attention_stack(snapshots))
 
     def attention_means(self) -> None:
         """Mean weights against epochs, as figure and table, and what they say."""
         for shown, snapshots in self._drawable("attention"):
             display(
                 HTML(f"<p>{html.escape(attention.attention_sentence(snapshots))}</p>"),
-                attention.means_figure(snapshots, shown.title),
-                HTML(attention.means_table(snapshots)),
+                attention.means_plot(snapshots, shown.title),
+                attention.means_table(snapshots),
             )
 
     def pyramid(self) -> None:
         """One channel of student and teacher and their difference, with a slider through the levels."""
         for shown, snapshots in self._drawable():
             image = min(self.image, len(snapshots.images) - 1)
-            display(pyramid.pyramid_stack(snapshots, shown.run.options, shown.title, image))
+            display(pyramid.pyramid_stack(snapshots, shown.run.options, image))
 
     def pyramid_errors(self) -> None:
         """Mean squared errors and weights at all sizes of all levels, and what they say."""
         for shown, snapshots in self._drawable():
             display(
                 HTML(f"<p>{html.escape(pyramid.pyramid_sentence(snapshots, shown.run.options))}</p>"),
-                HTML(pyramid.pyramid_table(snapshots, shown.run.options)),
+                pyramid.pyramid_table(snapshots, shown.run.options),
             )
 
     def injected(self) -> HTML:

@@ -1,18 +1,19 @@
 """Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts of the front page."""
 
 import html
-import os
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from IPython.display import HTML
 
-from rkd import paths
 from rkd.bench.gate import SECTION as GATES
 from rkd.bench.gate import committed
 from rkd.judge import KINDS, VERDICTS, Verdict, judge, load_claims
 from rkd.judge.decide import NOT_RUN
-from rkd.report.book import TOKEN
+from rkd.report.interactive.assets import attached, in_book
+from rkd.report.interactive.datatable import datatable
+from rkd.report.interactive.markup import Html, join, number, tag
+from rkd.report.interactive.plot import Choice
 from rkd.report.verdict_text import (
     KIND_NAMES,
     chapter_label,
@@ -133,19 +134,21 @@ COLUMNS = ("Verdict", "Claim", "Published", "Measured", "Chapter")
 def claims_table(verdicts: Sequence[Verdict]) -> HTML:
     """One table of all verdicts, with filters and sorting that need no kernel and no network.
 
-    Without JavaScript, and in print, it is the whole table in the order of the declaration.
+    Without JavaScript it is the whole table in the order of the declaration; its rows have the ids of the claims.
     """
-    head = "".join(
-        f'<th scope="col" role="columnheader" aria-sort="none"><button type="button">{name}</button></th>'
-        for name in COLUMNS
+    claims = [v.claim for v in verdicts]
+    chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_order)
+    kinds = [name for kind, name in KIND_NAMES.items() if any(c.kind == kind for c in claims)]
+    filters = (
+        ("verdict", "Verdict", {v: f"{v} ({n})" for v, n in tally(verdicts).items()}),
+        ("kind", "Kind", {name: name for name in kinds}),
+        ("chapter", "Chapter", {c: chapter_label(c) for c in chapters}),
+        ("source", "Who says it", {who: who for who in _sources(verdicts)}),
     )
-    head += '<th scope="col" role="columnheader" class="why"><span>Why</span></th>'
-    rows = "\n".join(map(_row, verdicts))
-    table = (
-        '<table class="rkd-table rkd-claims-table" role="table">'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{rows}</tbody></table>'
-    )
-    return _shown(f'<div class="rkd-claims-view">{_filters(verdicts)}{table}</div>{_gates()}', script=True)
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in COLUMNS)))
+    table = tag("table", head, tag("tbody", *map(_row, verdicts)), class_="rkd-claims-table")
+    choices = [Choice(name, label, {"": "all", **options}) for name, label, options in filters]
+    return HTML(datatable(table, choices, label="Table of all claims") + _gates())
 
 
 def _gates() -> str:
@@ -159,59 +162,38 @@ def _gates() -> str:
     )
 
 
-def _row(verdict: Verdict) -> str:
-    claim = verdict.claim
-    place = f"{KIND_NAMES[claim.kind]} · {location(verdict)}"
-    statement = (
-        f'<span class="rkd-statement">{html.escape(claim.statement)}</span>'
-        f'<div class="rkd-note">{html.escape(place)}</div>'
-    )
-    found = measured(verdict.last, claim.kind)
-    label = chapter_label(claim.chapter)
+def _row(verdict: Verdict) -> Html:
+    claim, last = verdict.claim, verdict.last
+    place = tag("div", f"{KIND_NAMES[claim.kind]} · {location(verdict)}", class_="rkd-note")
+    found = measured(last, claim.kind)
+    chapter = tag("a", chapter_label(claim.chapter), href=_page(claim.chapter))
     cells = (
-        (badge(verdict.verdict), VERDICTS.index(verdict.verdict)),
-        (statement, claim.statement),
-        (html.escape(claim.printed) or '<span class="rkd-note">no figure</span>', _number(claim.published)),
-        (
-            f'<span class="rkd-number">{html.escape(found)}</span>'
-            if found
-            else '<span class="rkd-note">–</span>',
-            verdict.last.details.get("mean", verdict.last.estimate) if found else "",
-        ),
-        (f'<a href="{_page(claim.chapter)}">{html.escape(label)}</a>', chapter_order(claim.chapter)),
+        (Html(badge(verdict.verdict)), VERDICTS.index(verdict.verdict)),
+        (join(claim.statement, place, _why(verdict)), claim.statement),
+        (claim.printed or tag("span", "no figure", class_="rkd-note"), _number(claim.published)),
+        (number(found) if found else "–", last.details.get("mean", last.estimate) if found else ""),
+        (chapter, chapter_order(claim.chapter)),
     )
-    filled = "".join(
-        f'<td role="cell" data-label="{name}" data-sort="{html.escape(str(key), quote=True)}">{cell}</td>'
-        for name, (cell, key) in zip(COLUMNS, cells, strict=True)
-    )
-    marks = {
-        "kind": KIND_NAMES[claim.kind],
-        "verdict": verdict.verdict,
-        "chapter": " ".join(claim.chapters),
-        "source": ", ".join((claim.who, *claim.also_by)),
-    }
-    data = " ".join(f'data-{name}="{html.escape(text, quote=True)}"' for name, text in marks.items())
-    return f'<tr role="row" id="{html.escape(claim.id, quote=True)}" {data}>{filled}{_why(verdict)}</tr>'
+    filled = (tag("td", c, data_label=n, data_order=key) for n, (c, key) in zip(COLUMNS, cells, strict=True))
+    source = "|".join((claim.who, *claim.also_by))
+    marks = {"data_verdict": verdict.verdict, "data_kind": KIND_NAMES[claim.kind], "data_source": source}
+    return tag("tr", *filled, id=claim.id, data_chapter="|".join(claim.chapters), **marks)
 
 
-def _why(verdict: Verdict) -> str:
-    """The cell with the reason, folded: in wide windows it stands below the others."""
-    names = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>"
-        for name, text in facts(verdict)
+def _why(verdict: Verdict) -> Html:
+    """The reason, folded. Where arithmetics differ, with the link to what decides about them."""
+    names = (tag("div", tag("dt", name), tag("dd", said)) for name, said in facts(verdict))
+    gate = tag("a", "The accuracy gate", href=f"{_page('performance')}#{GATES}")
+    several = verdict.left_out or ", " in verdict.arithmetics
+    pooled = (
+        tag("p", computed(verdict), " ", gate, " says which arithmetics are judged together.")
+        if several
+        else ""
     )
-    return (
-        f'<td role="cell" class="why"><details><summary>Why</summary><p>{html.escape(why(verdict.last))}</p>'
-        f"{_pooled(verdict)}<dl>{names}</dl><p><code>{html.escape(verdict.claim.id)}</code></p></details></td>"
+    claim = tag("p", tag("code", verdict.claim.id))
+    return tag(
+        "details", tag("summary", "Why"), tag("p", why(verdict.last)), pooled, tag("dl", *names), claim
     )
-
-
-def _pooled(verdict: Verdict) -> str:
-    """Where arithmetics differ, the link to what decides about them."""
-    if not (verdict.left_out or ", " in verdict.arithmetics):
-        return ""
-    link = f'<a href="{_page("performance")}#{GATES}">The accuracy gate</a>'
-    return f"<p>{html.escape(computed(verdict))} {link} says which arithmetics are judged together.</p>"
 
 
 def _sources(verdicts: Sequence[Verdict]) -> list[str]:
@@ -222,35 +204,6 @@ def _sources(verdicts: Sequence[Verdict]) -> list[str]:
 def _number(published: float | tuple[float, ...] | None) -> str:
     first = published[0] if isinstance(published, tuple) else published
     return "" if first is None else str(first)
-
-
-def _filters(verdicts: Sequence[Verdict]) -> str:
-    """The controls; the script takes away `hidden`, so that none is shown that would do nothing."""
-    claims = [v.claim for v in verdicts]
-    chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_order)
-    kinds = [name for kind, name in KIND_NAMES.items() if any(c.kind == kind for c in claims)]
-    choices = (
-        ("verdict", "Verdict", [(v, f"{v} ({n})") for v, n in tally(verdicts).items()]),
-        ("kind", "Kind", [(name, name) for name in kinds]),
-        ("chapter", "Chapter", [(c, chapter_label(c)) for c in chapters]),
-        ("source", "Who says it", [(who, who) for who in _sources(verdicts)]),
-    )
-    selects = "".join(
-        f'<label>{label}<select name="{name}"><option value="">all</option>'
-        + "".join(
-            f'<option value="{html.escape(v, quote=True)}">{html.escape(words)}</option>'
-            for v, words in options
-        )
-        + "</select></label>"
-        for name, label, options in choices
-    )
-    return (
-        '<form class="rkd-filters" role="search" aria-label="Filter the claims" hidden>'
-        '<label class="wide">Words<input type="search" name="q" placeholder="resnet20 CRD" autocomplete="off"></label>'
-        f"{selects}"
-        '<button type="reset">Show all</button>'
-        f'<p class="rkd-note" role="status" aria-live="polite">{counted(len(verdicts), "claim")}</p></form>'
-    )
 
 
 # --- the counts of the front page ----------------------------------------------------------------
@@ -289,7 +242,7 @@ def _by_source(verdicts: Sequence[Verdict]) -> str:
 
 def _count_row(words: str, members: Sequence[Verdict], **query: str) -> str:
     badges = " ".join(
-        f'<a href="{_page("claims", **query, verdict=verdict)}">{badge(verdict, count)}</a>'
+        tag("a", Html(badge(verdict, count)), href=_page("claims", **query, verdict=verdict))
         for verdict, count in tally(members).items()
     )
     return f'<tr><th scope="row">{words}</th><td>{len(members)}</td><td>{badges}</td></tr>'
@@ -317,23 +270,16 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
     return f"{start} Of these, {words}.{rest}"
 
 
-# --- links, styles and script --------------------------------------------------------------------
+# --- links and styles ----------------------------------------------------------------------------
 
 
 def _page(name: str, **query: str) -> str:
     """Address of another page: of the site in a build of the book, else of the notebook beside this one."""
-    if not os.environ.get(TOKEN):
+    if not in_book():
         return f"{name}.ipynb"
-    return f"{name}.html" + (f"?{html.escape(urlencode(query), quote=True)}" if query else "")
+    return f"{name}.html" + (f"?{urlencode(query)}" if query else "")
 
 
-def _shown(body: str, script: bool = False) -> HTML:
+def _shown(body: str) -> HTML:
     """HTML that finds its styles in the book, and brings them along elsewhere (Jupyter, Colab)."""
-    if os.environ.get(TOKEN):
-        return HTML(body + ('<script src="_static/claims.js"></script>' if script else ""))
-    styles = f"<style>{_asset('custom.css')}{_asset('claims.css')}</style>"
-    return HTML(styles + body + (f"<script>{_asset('claims.js')}</script>" if script else ""))
-
-
-def _asset(name: str) -> str:
-    return (paths.home() / "book" / "_assets" / name).read_text(encoding="utf-8")
+    return HTML(attached(script=False) + body)

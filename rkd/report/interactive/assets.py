@@ -1,8 +1,8 @@
 """Scripts and styles of interactive pictures: beside the page in a build of the book, inside the output elsewhere.
 
-In the book every page links `_static/interactive.js` and `.css` (see _config.yml), and the script fetches plotly.js
+In the book every page links `_static/interactive.js` and the styles (see _config.yml), and the script fetches plotly.js
 where a page holds a plot. An output in Jupyter, on Colab or in a papermill notebook has no such neighbours, so it
-carries them itself: it shows wherever scripts of outputs run, and still shows its fallback image where they do not.
+carries them itself: it shows wherever scripts of outputs run, and still shows its static part where they do not.
 """
 
 import base64
@@ -11,9 +11,11 @@ import gzip
 import os
 
 from rkd import paths
+from rkd.report.book.marks import TOKEN
+from rkd.report.interactive.markup import Html
 
-BUILDING = "RKD_BOOK_TOKEN"  # set in the environment of a chapter that is executed for the book
 PLOTLY = "plotly/plotly-cartesian.min.js"
+STYLES = ("custom.css", "claims.css", "interactive.css")
 
 # The script element, unlike eval, needs no more permission than this output itself; the wrapper hides AMD and CommonJS.
 _UNPACK = """window.rkdPlotly ||= (async () => {
@@ -28,19 +30,21 @@ _UNPACK = """window.rkdPlotly ||= (async () => {
 
 def in_book() -> bool:
     """Whether this process executes a chapter for the book."""
-    return bool(os.environ.get(BUILDING))
+    return bool(os.environ.get(TOKEN))
 
 
-def attached(plotly: bool) -> str:
-    """What an output has to bring along: nothing in a build of the book, else styles and scripts as HTML.
+def attached(plotly: bool = False, script: bool = True) -> Html:
+    """What an output has to bring along: nothing in a build of the book, else styles and scripts.
 
     Args:
-        plotly: whether plotly.js is among them (0.7 MB).
+        plotly: plotly.js too (0.7 MB).
+        script: False: styles alone.
     """
     if in_book():
-        return ""
+        return Html("")
     library = f"<script>{_packed_plotly()}</script>" if plotly else ""
-    return f"<style>{_text('interactive.css')}</style>{library}<script>{_text('interactive.js')}</script>"
+    own = f"<script>{_text('interactive.js')}</script>" if script else ""
+    return Html(f"<style>{''.join(map(_text, STYLES))}</style>{library}{own}")
 
 
 def _text(name: str) -> str:

@@ -1,24 +1,21 @@
 """HCL's comparison, seen: one channel of the student's fused map and of the teacher's, and their difference, at every
 size of the pyramid (ReviewKD section 3.3)."""
 
-import html
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 
 from rkd.errors import ConfigError
 from rkd.experiments.snapshots import Snapshots
-from rkd.report.diagrams import CARD, INK, Drawing, show
 from rkd.report.interactive.attention import unseen
-from rkd.report.interactive.stack import SliderStack, slider_stack
-from rkd.report.interactive.strips import column, img, photos, scale
-from rkd.report.tables import scrolling
+from rkd.report.interactive.markup import Html, join, number, quiet, table, tag
+from rkd.report.interactive.stack import Stack
+from rkd.report.interactive.strips import column, img, photos, scale, tiles
 from rkd.review import ReviewOptions, level_weights
 
-COLOURS = "RdBu_r"  # blue below zero, white at zero, red above: apart for colour-blind readers too
+COLOUR_MAP = "RdBu_r"  # blue below zero, white at zero, red above: apart for colour-blind readers too
 ROWS = ("student", "teacher", "difference")
 
 
@@ -39,6 +36,10 @@ class Comparison:
     student: np.ndarray
     teacher: np.ndarray
     difference: np.ndarray
+
+    def maps(self, image: int) -> np.ndarray:
+        """(3, k, k): student, teacher and difference of one image."""
+        return np.stack([self.student[image], self.teacher[image], self.difference[image]])
 
     def mse(self, image: int | None = None) -> float:
         """Mean of the squared difference, of one image or of all."""
@@ -65,13 +66,20 @@ def comparisons(snapshots: Snapshots, level: str, options: ReviewOptions) -> lis
     return found
 
 
-def pyramid_stack(snapshots: Snapshots, options: ReviewOptions, title: str, image: int = 0) -> SliderStack:
+def _pooled(maps: np.ndarray, size: int, pooling: str) -> np.ndarray:
+    """(N, h, w) -> (N, size, size)."""
+    if size == maps.shape[-2]:
+        return maps
+    pool = F.adaptive_avg_pool2d if pooling == "average" else F.adaptive_max_pool2d
+    return pool(torch.from_numpy(np.ascontiguousarray(maps)), size).numpy()
+
+
+def pyramid_stack(snapshots: Snapshots, options: ReviewOptions, image: int = 0) -> Stack:
     """Maps of one image at every size; the slider goes through the review levels, deep to shallow.
 
     Args:
         snapshots: of a run.
         options: of the run.
-        title: of the run, for the alternative texts.
         image: place of the image among those of the snapshots.
 
     Raises:
@@ -79,54 +87,40 @@ def pyramid_stack(snapshots: Snapshots, options: ReviewOptions, title: str, imag
     """
     if not 0 <= image < len(snapshots.images):
         raise ConfigError(f"image is {image}; the run keeps maps of images 0 to {len(snapshots.images) - 1}")
-    photo = ""
-    if snapshots.pictured:
-        photo = img(photos(snapshots.images[image : image + 1]), f"image of {snapshots.classes[image]}")
-    named = html.escape(snapshots.classes[image])
-    labels = []
+    named = snapshots.classes[image]
+    photo = (
+        img(photos(snapshots.images[image : image + 1]), f"image of {named}") if snapshots.pictured else ""
+    )
+    pages = {}
     for level in snapshots.levels:
         h, w = snapshots.pair(level)[0].shape[-2:]
-        labels.append(f"{level}, {h} × {w}")
-    return slider_stack(
-        [_grid(snapshots, level, options, image) for level in snapshots.levels],
-        labels,
-        "level",
-        f"pyramid, {title}",
-        above=f'<div class="rkd-photo">{photo}<p>Image {image}: {named}{unseen(snapshots)}</p></div>',
-        start=len(labels) - 1,
-        fallback=pyramid_figure(snapshots, options, title, image),
-    )
+        pages[f"{level}, {h} × {w}"] = _page(comparisons(snapshots, level, options), level, image)
+    said = tag("p", f"Image {image}: {named}.{unseen(snapshots)}")
+    above = tag("div", photo, said, class_="rkd-photo")
+    return Stack(pages, "level", slider=True, start=len(pages) - 1, above=above)
 
 
-def pyramid_figure(snapshots: Snapshots, options: ReviewOptions, title: str, image: int = 0) -> Drawing:
-    """The same on paper, for the shallowest level, which has the largest maps."""
-    level = snapshots.levels[-1]
-    parts = comparisons(snapshots, level, options)
-    bound = _bound(parts, image)
-    figure = Figure(figsize=(1.75 * len(parts) + 1.6, 5.6), facecolor=CARD, layout="constrained")
-    axes = figure.subplots(3, len(parts), squeeze=False)
-    for i, part in enumerate(parts):
-        for row, name in enumerate(ROWS):
-            ax = axes[row, i]
-            drawn = ax.imshow(getattr(part, name)[image], cmap=COLOURS, vmin=-bound, vmax=bound)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            if i == 0:
-                ax.set_ylabel(name, fontsize=10, color=INK)
-        axes[0, i].set_title(f"{part.size} × {part.size}", fontsize=10, color=INK)
-        axes[2, i].set_xlabel(f"MSE {part.mse(image):.3g}\nweight {part.listed:g}", fontsize=9, color=INK)
-    figure.colorbar(drawn, ax=list(axes.flat), shrink=0.6, aspect=30)
-    figure.suptitle(f"{level}, {snapshots.classes[image]}", fontsize=11, color=INK)
-    said = "; ".join(f"{p.size} x {p.size}: MSE {p.mse(image):.3g}, weight {p.listed:g}" for p in parts)
-    return show(
-        figure,
-        f"One channel of student and teacher and their difference at {level}, {title}. {said}.",
-        width=560,
-    )
+def _page(parts: list[Comparison], level: str, image: int) -> Html:
+    """One level: a column per size; student, teacher and difference below one another."""
+    if not parts:
+        return tag("p", "No size of the pyramid fits this level: it adds nothing to the loss.")
+    # The scale's ends. Not 0, so that equal maps can be drawn.
+    bound = max(float(np.abs(p.maps(image)).max()) for p in parts) or 1.0
+    heads, cells, feet = [""], [tag("div", *(tag("span", name) for name in ROWS), class_="rkd-side")], [""]
+    for p in parts:
+        mse = f"MSE {p.mse(image):.3g}"
+        said = f"{', '.join(ROWS)} at {level} pooled to {p.size} × {p.size}, {mse}"
+        heads.append(tag("b", f"{p.size} × {p.size}"))
+        cells.append(img(column(p.maps(image), COLOUR_MAP, -bound, bound), said, "rkd-framed"))
+        feet.append(join(mse, tag("br"), f"weight {p.listed:g}"))
+    total = sum(p.weight * p.mse(image) for p in parts)
+    words = " + ".join(f"{p.weight:.3g} · {p.mse(image):.3g}" for p in parts)
+    said = f"One scale for all maps of this level. HCL of this channel and image: {words} = {total:.3g}."
+    return join(tiles(heads, cells, feet), scale(COLOUR_MAP, (f"−{bound:.2g}", "0", f"{bound:.2g}"), said))
 
 
-def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> str:
-    """HTML: mean squared error, weight and share of HCL at every size of every level, over all images kept."""
+def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> Html:
+    """Mean squared error, weight and share of HCL at every size of every level, over all images kept."""
     compared = {level: comparisons(snapshots, level, options) for level in snapshots.levels}
     most = max(len(parts) for parts in compared.values())
     rows = []
@@ -135,22 +129,16 @@ def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> str:
         cells = []
         for p in parts:
             share = f", {100 * p.weight * p.mse() / total:.0f} %" if total else ""
-            cells.append(
-                f'<span class="rkd-n">{p.size} × {p.size}</span> <span class="rkd-number">{p.mse():.3g}</span> '
-                f'<span class="rkd-n">weight {p.listed:g}{share}</span>'
-            )
-        cells += [""] * (most - len(parts)) + [f"<strong>{total:.3g}</strong>"]
-        row = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr><th scope="row">{html.escape(level)}</th>{row}</tr>')
-    heads = ["level", *(f"MSE, size {i + 1}" for i in range(most)), "HCL"]
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    table = f'<table class="rkd-table rkd-results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+            below = quiet(f" weight {p.listed:g}{share}")
+            cells.append(join(quiet(f"{p.size} × {p.size} "), number(f"{p.mse():.3g}"), below))
+        rows.append((level, *cells, *[""] * (most - len(parts)), tag("strong", f"{total:.3g}")))
     note = (
         f"Of one channel, the one in which the teacher varies most, over {len(snapshots.images)} images, after the "
         "last epoch, networks in evaluation mode; training averages over all channels and the images of a batch. "
         "HCL is their sum, each times its weight and divided by the normaliser; the percentage is a size's share of it."
     )
-    return f'{scrolling(table)}<p class="rkd-note">{note}</p>'
+    heads = ("level", *(f"MSE, size {i + 1}" for i in range(most)), "HCL")
+    return join(table(rows, heads), tag("p", note, class_="rkd-note"))
 
 
 def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
@@ -169,43 +157,3 @@ def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
         f"Pooling to the smallest size leaves, of the largest one's mean squared error, {', '.join(said)}; the rest "
         "only the larger sizes see."
     )
-
-
-def _grid(snapshots: Snapshots, level: str, options: ReviewOptions, image: int) -> str:
-    """One level as HTML: a column per size; student, teacher and difference below one another."""
-    parts = comparisons(snapshots, level, options)
-    if not parts:
-        return "<p>No size of the pyramid fits this level: it adds nothing to the loss.</p>"
-    bound = _bound(parts, image)
-    side = "".join(f"<span>{name}</span>" for name in ROWS)
-    heads = ["<div></div>", *(f"<div><b>{p.size} × {p.size}</b></div>" for p in parts)]
-    cells = [f'<div class="rkd-side">{side}</div>']
-    for p in parts:
-        maps = np.stack([getattr(p, name)[image] for name in ROWS])
-        said = f"{', '.join(ROWS)} at {level} pooled to {p.size} × {p.size}, MSE {p.mse(image):.3g}"
-        cells.append(img(column(maps, COLOURS, -bound, bound), said, "rkd-framed"))
-    feet = ["<div></div>"]
-    feet += [f'<div class="rkd-foot">MSE {p.mse(image):.3g}<br>weight {p.listed:g}</div>' for p in parts]
-    style = f"grid-template-columns: minmax(3.2rem, auto) repeat({len(parts)}, minmax(0, 150px))"
-    total = sum(p.weight * p.mse(image) for p in parts)
-    words = " + ".join(f"{p.weight:.3g} · {p.mse(image):.3g}" for p in parts)
-    legend = scale(
-        COLOURS,
-        (f"−{bound:.2g}", "0", f"{bound:.2g}"),
-        f"One scale for all maps of this level. HCL of this channel and image: {words} = {total:.3g}.",
-    )
-    return f'<div class="rkd-grid" style="{style}">{"".join([*heads, *cells, *feet])}</div>{legend}'
-
-
-def _bound(parts: list[Comparison], image: int) -> float:
-    """Largest magnitude among the maps of a level: the scale's ends. Not 0, so that equal maps can be drawn."""
-    largest = max(float(np.abs(getattr(p, name)[image]).max()) for p in parts for name in ROWS)
-    return largest or 1.0
-
-
-def _pooled(maps: np.ndarray, size: int, pooling: str) -> np.ndarray:
-    """(N, h, w) -> (N, size, size)."""
-    if size == maps.shape[-2]:
-        return maps
-    pool = F.adaptive_avg_pool2d if pooling == "average" else F.adaptive_max_pool2d
-    return pool(torch.from_numpy(np.ascontiguousarray(maps)), size).numpy()

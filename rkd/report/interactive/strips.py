@@ -1,19 +1,19 @@
-"""Arrays as small PNG pictures: one file holds a column of maps, one colour per value, no text.
+"""Arrays as small PNG pictures: one file holds a column of maps, equal pixels for equal values, no text.
 
 What is written around them is HTML, so that it keeps its size on a phone and follows the theme.
 """
 
 import base64
-import functools
 import io
-from html import escape
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from PIL import Image
 
+from rkd.report.interactive.markup import Html, tag
+
 CELL, GAP = 128, 8  # pixels: edge of one map, distance of two
-LEVELS = 255  # colours of a map; the last entry of a palette of 256 is transparent
 
 
 def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
@@ -30,68 +30,44 @@ def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
     if not np.isfinite(maps).all() or not low < high:
         raise ValueError(f"maps from {maps.min()} to {maps.max()} cannot be drawn between {low} and {high}")
     share = (np.clip(maps.astype(np.float64), low, high) - low) / (high - low)
-    return _png(_stack(np.rint(share * (LEVELS - 1)).astype(np.uint8)), palette(colour_map))
+    return photos(matplotlib.colormaps[colour_map](share, bytes=True))
 
 
 def photos(images: np.ndarray) -> bytes:
-    """PNG of images below one another, laid out as `column` does, in at most 255 colours.
+    """PNG of images below one another, parted by transparent gaps.
 
     Args:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, 3 or 4) uint8.
     """
-    count, height, width, _ = images.shape
-    flat = Image.fromarray(images.reshape(count * height, width, 3)).quantize(LEVELS, method=Image.MEDIANCUT)
-    indices = np.asarray(flat, dtype=np.uint8).reshape(count, height, width)
-    colours = np.array(flat.getpalette(), dtype=np.uint8).reshape(-1, 3)
-    full = np.zeros((256, 3), dtype=np.uint8)
-    full[: len(colours)] = colours
-    return _png(_stack(indices), full)
+    times = max(1, CELL // max(images.shape[1:3]))
+    cells = images.repeat(times, axis=1).repeat(times, axis=2)
+    cells = np.concatenate([cells, np.full((*cells.shape[:3], 4 - cells.shape[3]), 255, np.uint8)], axis=3)
+    gap = max(1, round(GAP * cells.shape[1] / CELL))
+    parted = np.pad(cells, ((0, 0), (0, gap), (0, 0), (0, 0))).reshape(-1, *cells.shape[2:])[:-gap]
+    buffer = io.BytesIO()
+    Image.fromarray(parted).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
-def bar(colour_map: str) -> bytes:
-    """PNG of a colour map from its low end, left, to its high end."""
-    return _png(np.arange(LEVELS, dtype=np.uint8)[None], palette(colour_map))
-
-
-@functools.cache
-def palette(colour_map: str) -> np.ndarray:
-    """(256, 3) uint8: LEVELS colours, and one that is never seen."""
-    colours = matplotlib.colormaps[colour_map](np.linspace(0, 1, LEVELS))[:, :3]
-    return np.vstack([np.rint(colours * 255), [[0, 0, 0]]]).astype(np.uint8)
-
-
-def img(png: bytes, alt: str, kind: str = "") -> str:
+def img(png: bytes, alt: str, kind: str | None = None) -> Html:
     """A picture as HTML, with its CSS class if any."""
     width, height = Image.open(io.BytesIO(png)).size
     data = base64.b64encode(png).decode()
-    attribute = f' class="{kind}"' if kind else ""
-    return (
-        f'<img alt="{escape(alt, quote=True)}" width="{width}" height="{height}"{attribute} '
-        f'src="data:image/png;base64,{data}">'
-    )
+    return tag("img", alt=alt, width=width, height=height, class_=kind, src=f"data:image/png;base64,{data}")
 
 
-def scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> str:
+def scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
     """A colour bar with what stands at its left end, middle and right end, and a sentence about it."""
-    marks = "".join(f"<span>{escape(tick)}</span>" for tick in ticks)
-    drawn = img(bar(colour_map), f"colour bar from {ticks[0]} to {ticks[2]}")
-    return f'<div class="rkd-scale">{drawn}<div>{marks}</div><p>{escape(said)}</p></div>'
+    bar = img(
+        column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1), f"colours from {ticks[0]} to {ticks[2]}"
+    )
+    marks = tag("div", *(tag("span", tick) for tick in ticks))
+    return tag("div", bar, marks, tag("p", said), class_="rkd-scale")
 
 
-def _stack(indices: np.ndarray) -> np.ndarray:
-    """(N, h, w) palette entries -> one array: each entry a block, maps parted by the transparent entry."""
-    count, height, width = indices.shape
-    times = max(1, CELL // max(height, width))
-    cells = indices.repeat(times, axis=1).repeat(times, axis=2)
-    gap = max(1, round(GAP * height * times / CELL))
-    parted = np.full((count, height * times + gap, width * times), LEVELS, dtype=np.uint8)
-    parted[:, : height * times] = cells
-    return parted.reshape(-1, width * times)[:-gap]
-
-
-def _png(indices: np.ndarray, colours: np.ndarray) -> bytes:
-    picture = Image.fromarray(indices)
-    picture.putpalette(colours.tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png", optimize=True, transparency=LEVELS)
-    return buffer.getvalue()
+def tiles(*rows: Sequence[object]) -> Html:
+    """Heads, pictures and feet in columns of equal width."""
+    cells = (tag("div", cell) for row in rows for cell in row)
+    return tag(
+        "div", *cells, class_="rkd-tiles", style=f"grid-template-columns:repeat({len(rows[0])},minmax(0,1fr))"
+    )
