@@ -160,12 +160,15 @@
       root.dispatchEvent(new Event("rkd-rows"));
     });
 
-    /* The row that the address names: its page, unfolded. */
+    /* The row that the address names: its page, unfolded; filters that leave it out are taken back. */
     function visit() {
       const row = location.hash && api.row(decodeURIComponent(location.hash));
-      const place = row && row.any() ? listed().indexOf(row.index()) : -1;
-      if (place < 0) return;
-      api.page(Math.floor(place / options.pageLength)).draw(false);
+      if (!row || !row.any()) return;
+      if (!listed().includes(row.index())) {
+        form.reset();
+        api.search("").draw();
+      }
+      api.page(Math.floor(listed().indexOf(row.index()) / options.pageLength)).draw(false);
       row.node().querySelector("details").open = true;
       row.node().scrollIntoView();
     }

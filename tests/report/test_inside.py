@@ -4,21 +4,19 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("ipywidgets", reason="ipywidgets is not installed (pip install -e .[book])")
+pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 
-import ipywidgets as widgets
 import matplotlib
-from ipywidgets.embed import embed_data
+from browser import chromium
+from IPython.display import HTML
 from PIL import Image
 
 from rkd import paths
@@ -28,8 +26,9 @@ from rkd.experiments.snapshots import Snapshots
 from rkd.experiments.workspace import store_for
 from rkd.records import Store
 from rkd.report import inside
-from rkd.report.interactive import attention, pyramid, stack
-from rkd.report.interactive.stack import slider_stack
+from rkd.report.interactive import attention, pyramid
+from rkd.report.interactive.markup import tag
+from rkd.report.interactive.stack import Stack
 from rkd.report.interactive.strips import column, img, photos
 from rkd.review import ReviewOptions, hcl
 
@@ -78,28 +77,11 @@ def pictures(text):
     return [(alt, base64.b64decode(data)) for alt, data in found]
 
 
-def tree(widget):
-    return [widget, *(w for child in getattr(widget, "children", ()) for w in tree(child))]
-
-
-def of(widget, kind):
-    return [w for w in tree(widget) if type(w) is kind]
-
-
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed, in order: text of HTML, or the widget itself."""
+    """Text of what is displayed, in order."""
     found = []
-
-    def show(*things):
-        for thing in things:
-            if hasattr(thing, "_ipython_display_"):
-                thing._ipython_display_()
-            else:
-                found.append(thing if isinstance(thing, widgets.Widget) else thing._repr_html_())
-
-    for module in (inside, stack):
-        monkeypatch.setattr(module, "display", show)
+    monkeypatch.setattr(inside, "display", lambda *things: found.extend(t._repr_html_() for t in things))
     return found
 
 
@@ -144,26 +126,21 @@ def test_photos_keep_their_pixels():
 
 def test_attention_pictures_follow_the_maps():
     s = snapshots()
-    made = attention.attention_stack(s, "a run")
-    (pages,) = of(made.widget, widgets.Stack)
-    assert len(pages.children) == 2 and pages.selected_index == 1
-    for epoch, page in zip(s.epochs, pages.children, strict=True):
-        drawn = pictures(page.value)
+    made = attention.attention_stack(s)
+    assert list(made.pages) == ["after epoch 1 of 4", "after epoch 4 of 4"] and made.start == 1
+    for epoch, page in zip(s.epochs, made.pages.values(), strict=True):
+        drawn = pictures(page)
         assert len(drawn) == 1 + 2 * 2
         for k, (level, side) in enumerate([("stage 2", 0), ("stage 2", 1), ("stage 1", 0), ("stage 1", 1)]):
             alt, png = drawn[1 + k]
             z = s.attention(epoch, level)[:, side]
             assert png == column(z, "viridis", 0, 1)
             size = SIZES[level]
-            assert (
-                f"z{'₁₂'[side]} of the {('student map', 'residual')[side]} at {level} ({size} × {size})"
-                in alt
-            )
-            assert f"after epoch {epoch}, mean {z.mean():.2f}" in alt
-        assert f"<figcaption>after epoch {epoch} of 4</figcaption>" in page.value
-    said = " ".join(w.value for w in of(made.widget, widgets.HTML))
+            said = f"z{'₁₂'[side]} of the {('student map', 'residual')[side]} at {level} ({size} × {size})"
+            assert said in alt and f"after epoch {epoch}, mean {z.mean():.2f}" in alt
+    said = made._repr_html_()
     assert "dog &amp; fox, &lt;owl&gt;" in said and "<owl>" not in said
-    assert "Bright: the map passes" in said and "colour bar from 0 to 1" in said
+    assert "Bright: the map passes" in said and "colours from 0 to 1" in said
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -201,10 +178,9 @@ def test_the_sentence_is_made_from_the_numbers():
     )
     cells = re.findall(r'rkd-number">([\d.]+)', attention.means_table(s))
     assert cells == ["0.20", "0.40", "0.20", "0.58", "0.20", "0.20", "0.40", "0.00"]
-    lines = attention.means_figure(s, "a run").figure.axes[0].lines
-    assert lines[0].get_ydata() == pytest.approx([0.2, 0.2]) and lines[1].get_ydata() == pytest.approx(
-        [0.2, 0.4]
-    )
+    drawn = {trace.name: trace.y for trace in attention.means_plot(s, "a run").figure.data}
+    assert drawn["stage 2, z₁ student map"] == pytest.approx([0.2, 0.2])
+    assert drawn["stage 1, z₁ student map"] == pytest.approx([0.2, 0.4])
 
 
 def naive_pool(maps, size):
@@ -250,12 +226,11 @@ def test_maximum_pooling_and_l2():
 
 def test_pyramid_pictures_and_printed_numbers():
     s, options = snapshots(), ReviewOptions()
-    made = pyramid.pyramid_stack(s, options, "a run", image=2)
-    (pages,) = of(made.widget, widgets.Stack)
-    assert len(pages.children) == len(LEVELS)
-    for level, page in zip(LEVELS, pages.children, strict=True):
+    made = pyramid.pyramid_stack(s, options, image=2)
+    assert list(made.pages) == [f"{level}, {SIZES[level]} × {SIZES[level]}" for level in LEVELS]
+    for level, page in zip(LEVELS, made.pages.values(), strict=True):
         parts = pyramid.comparisons(s, level, options)
-        drawn = pictures(page.value)[: len(parts)]  # the colour bar follows
+        drawn = pictures(page)[: len(parts)]  # the colour bar follows
         bound = max(
             np.abs([*p.student[2].flat, *p.teacher[2].flat, *p.difference[2].flat]).max() for p in parts
         )
@@ -263,21 +238,20 @@ def test_pyramid_pictures_and_printed_numbers():
             maps = np.stack([p.student[2], p.teacher[2], p.difference[2]])
             assert png == column(maps, "RdBu_r", -bound, bound)
             assert f"at {level} pooled to {p.size} × {p.size}, MSE {p.mse(2):.3g}" in alt
-            assert f"MSE {p.mse(2):.3g}<br>weight {p.listed:g}" in page.value
-        assert f"<figcaption>{level}, {SIZES[level]} × {SIZES[level]}</figcaption>" in page.value
+            assert f"MSE {p.mse(2):.3g}<br>weight {p.listed:g}" in page
     table = pyramid.pyramid_table(s, options)
     for level in LEVELS:
         total = 0.0
         for p in pyramid.comparisons(s, level, options):
             assert f'<span class="rkd-number">{p.mse():.3g}</span>' in table
-            assert f">{p.size} × {p.size}</span>" in table and f">weight {p.listed:g}, " in table
+            assert f">{p.size} × {p.size} </span>" in table and f"> weight {p.listed:g}, " in table
             total += p.weight * p.mse()
         assert f"<strong>{total:.3g}</strong>" in table
     left = 100 * (naive_pool(s.pair("stage 1")[0].astype(float) - s.pair("stage 1")[1], 1) ** 2).mean()
     left /= ((s.pair("stage 1")[0].astype(float) - s.pair("stage 1")[1]) ** 2).mean()
     assert f"{left:.0f} % at stage 1 (16 × 16 to 1 × 1)" in pyramid.pyramid_sentence(s, options)
     with pytest.raises(ConfigError, match="image is 3; the run keeps maps of images 0 to 2"):
-        pyramid.pyramid_stack(s, options, "a run", image=3)
+        pyramid.pyramid_stack(s, options, image=3)
 
 
 def test_equal_maps_have_a_picture_too():
@@ -285,62 +259,51 @@ def test_equal_maps_have_a_picture_too():
     for i in range(len(LEVELS)):
         for who in ("student", "teacher"):
             s.arrays[f"{who}_{i}"][:] = 0
-    pyramid.pyramid_stack(s, ReviewOptions(), "a run")
+    pyramid.pyramid_stack(s, ReviewOptions())
     assert "At no level are two sizes compared" in pyramid.pyramid_sentence(s, ReviewOptions())
     assert "<strong>0</strong>" in pyramid.pyramid_table(s, ReviewOptions())
 
 
 # --- sliders ---------------------------------------------------------------------------------------------------------
 
-PNGS = [column(np.full((1, 2, 2), v), "viridis", 0, 1) for v in (0.0, 0.5, 1.0)]
-NAMES = ["one", "two & 2", "three"]
+
+def test_a_lone_page_needs_no_slider_and_each_start_a_page():
+    page = tag("p", "only")
+    assert "<form" not in Stack({"only": page}, "step", slider=True)._repr_html_()
+    with pytest.raises(ConfigError, match="start is 1; there are pages 0 to 0"):
+        Stack({"only": page}, "step", start=1)
 
 
-def test_slider_and_pictures_are_linked_in_the_browser(shown):
-    made = slider_stack(PNGS, NAMES, "step", "a square", above="<p>over</p>", below="<p>under</p>", start=1)
-    (slider,), (pages,) = of(made.widget, widgets.SelectionSlider), of(made.widget, widgets.Stack)
-    assert (slider.index, pages.selected_index, slider.description) == (1, 1, "step")
-    assert slider._options_labels == tuple(NAMES)
-    assert [pictures(page.value) for page in pages.children] == [
-        [(f"a square, {name.replace('&', '&amp;')}", png)] for name, png in zip(NAMES, PNGS, strict=True)
-    ]
-    state = embed_data(views=[made.widget])["manager_state"]["state"]
-    links = [m["state"] for m in state.values() if m["model_name"] == "LinkModel"]
-    ends = [[f"IPY_MODEL_{w.model_id}", name] for w, name in ((slider, "index"), (pages, "selected_index"))]
-    assert ends in [[link["source"], link["target"]] for link in links]
-    values = [w.value for w in of(made.widget, widgets.HTML)]
-    assert values[0] == "<p>over</p>" and values[-1] == "<p>under</p>"
-    made._ipython_display_()
-    first, second = shown
-    assert second is made.widget
-    assert "two &amp; 2" in first and f'<div class="rkd-fallback-{made.token}">' in first
+@pytest.mark.slow
+@pytest.mark.browser
+def test_sliders_without_a_kernel(tmp_path):
+    """Opened as a file: arrow keys step; without scripts the start stands alone; nothing is wider than a phone."""
+    from selenium.webdriver import Keys
 
-
-def test_without_stack_tabs_follow_the_slider(monkeypatch):
-    monkeypatch.delattr(widgets, "Stack")
-    made = slider_stack(PNGS, NAMES, "step", "a square")
-    (slider,), (tab,) = of(made.widget, widgets.SelectionSlider), of(made.widget, widgets.Tab)
-    assert [tab.get_title(i) for i in range(3)] == NAMES
-    slider.index = 2
-    assert tab.selected_index == 2
-    tab.selected_index = 1
-    assert slider.index == 1
-
-
-def test_a_lone_picture_needs_no_slider():
-    made = slider_stack(PNGS[:1], ["only"], "step", "a square")
-    assert not of(made.widget, widgets.SelectionSlider) and 'alt="a square, only"' in made.fallback
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [((PNGS, NAMES[:2]), "3 pictures have 2 labels"), (([], []), "0 pictures have 0 labels")],
-)
-def test_pictures_and_labels_must_match(values, message):
-    with pytest.raises(ConfigError, match=message):
-        slider_stack(*values, "step", "a square")
-    with pytest.raises(ConfigError, match="start is 3; there are pictures 0 to 2"):
-        slider_stack(PNGS, NAMES, "step", "a square", start=3)
+    path = tmp_path / "page.html"
+    body = attention.attention_stack(snapshots())._repr_html_()
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><main style='max-width: 330px'>{body}</main>", "utf-8"
+    )
+    chrome = chromium(tmp_path / "chromium")
+    pages = """return [...document.querySelectorAll('.rkd-page')].map(p => p.offsetHeight > 200)"""
+    form = "return document.querySelector('form').offsetHeight > 0"
+    try:
+        chrome.get(path.as_uri())
+        slider = chrome.find_element("css selector", "input[type=range]")
+        assert chrome.execute_script(form) and chrome.execute_script(pages) == [False, True]
+        slider.send_keys(Keys.ARROW_LEFT)
+        assert chrome.execute_script(pages) == [True, False]
+        assert slider.get_attribute("aria-valuetext") == "after epoch 1 of 4"
+        assert chrome.execute_script("return [...document.images].every(i => i.alt && i.naturalWidth)")
+        wide = "return [...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right)"
+        assert max(chrome.execute_script(wide)) <= 330 + 8
+        assert not [e["message"] for e in chrome.get_log("browser") if e["level"] == "SEVERE"]
+        path.write_text(body.replace("<script>", "<script type='text/plain'>"), "utf-8")
+        chrome.get(path.as_uri())
+        assert not chrome.execute_script(form) and chrome.execute_script(pages) == [False, True]
+    finally:
+        chrome.quit()
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -374,8 +337,8 @@ def execute(shown):
         ):
             made = getattr(page, name)()
             if made is not None:
-                shown.append(made.data)
-        return "\n".join(text for text in shown if isinstance(text, str)), page
+                shown.append(made.data if isinstance(made, HTML) else made)
+        return "\n".join(shown), page
 
     return run
 
@@ -389,7 +352,7 @@ def test_page_trains_once_and_its_run_is_table_3s(execute, results, tmp_path, mo
     run = page.line.runs[0]
     assert run.seed == 5 and run.options.attention and run.options.loss == "hcl" and run.network == "resnet8"
     assert "was trained now" in text and "shows the machinery only" in text
-    assert text.count("rkd-fallback-") >= 2 and "Attention maps z1 (student map) and z2 (residual)" in text
+    assert text.count('data-kind="stack"') >= 2 and "weight z₁ of the student map" in text
     assert "the residual weighs more than" in text and f"maps/{run.id}.npz" in text
     mark = json.loads((tmp_path / "inside.json").read_text())
     assert mark["records"] == [run.id] and mark["results"] == str(results.resolve())
@@ -463,7 +426,7 @@ def test_cells_out_of_order_and_the_profiles_run():
 
 
 @pytest.mark.slow
-def test_chapter_executes_and_carries_its_widgets(tmp_path):
+def test_chapter_executes(tmp_path):
     out = tmp_path / "out.ipynb"
     call = [
         sys.executable, "-m", "papermill", str(paths.home() / "book" / "inside.ipynb"), str(out), "--no-progress-bar",
@@ -473,101 +436,9 @@ def test_chapter_executes_and_carries_its_widgets(tmp_path):
     done = subprocess.run(call, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "unknown parameter" not in done.stderr.lower(), "the profile's keys are all declared"
-    notebook = json.loads(out.read_text())
-    state = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
-    models = [m["model_name"] for m in state.values()]
-    assert (
-        models.count("StackModel") == models.count("LinkModel") == models.count("SelectionSliderModel") >= 2
-    )
-    assert out.stat().st_size < 3e6
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_sliders_without_a_kernel_fallbacks_without_scripts(shown, tmp_path):
-    """Opened as a file, with the scripts the book carries: arrow keys step; print and a page without scripts show the
-    static figure."""
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed (pip install -e .[test])"
-    )
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium or not shutil.which("chromedriver"):
-        pytest.skip("Chromium and chromedriver are needed (Debian: chromium, chromium-driver)")
-
-    made = attention.attention_stack(snapshots(), "a run")
-    made._ipython_display_()
-    data = embed_data(views=[made.widget])
-    scripts = "".join(
-        f'<script src="{name}"></script>' for name in ("before.js", "require.js", "embed-amd.js")
-    )
-    scripts = scripts.replace('"embed-amd.js"', '"embed-amd.js" data-jupyter-widgets-cdn=""')
-    page = tmp_path / "page.html"
-    page.write_text(
-        f"<!doctype html><meta charset=utf-8><script>window.MathJax = {{}}</script>{scripts}"
-        f"<main style='max-width: 330px'>{shown[0]}"
-        f'<script type="application/vnd.jupyter.widget-state+json">{json.dumps(data["manager_state"])}</script>'
-        f'<script type="application/vnd.jupyter.widget-view+json">{json.dumps(data["view_specs"][0])}</script></main>',
-        encoding="utf-8",
-    )
-    for file in (paths.home() / "book" / "_assets" / "widgets").iterdir():
-        (tmp_path / file.name).symlink_to(file)
-
-    def browser(**preferences):
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-            options.add_argument(argument)
-        options.add_experimental_option("prefs", preferences)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        return webdriver.Chrome(
-            options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
-        )
-
-    seen = f"""return ['.rkd-fallback-{made.token}', '.rkd-stack-{made.token}'].map(name => {{
-        const found = document.querySelector(name);
-        return !!found && getComputedStyle(found).display !== 'none';
-    }})"""
-    chrome = browser()
-    try:
-        chrome.get(page.as_uri())
-        deadline = time.monotonic() + 20
-        while not chrome.find_elements("css selector", ".rkd-step figcaption, .noUi-handle")[1:]:
-            assert time.monotonic() < deadline, "no slider was drawn within 20 s"
-            time.sleep(0.1)
-        assert chrome.execute_script(seen) == [False, True]
-        caption = "return document.querySelector('.rkd-stack figcaption').textContent"
-        source = "return [...document.querySelectorAll('.rkd-stack .rkd-grid img')].map(i => i.src)"
-        assert chrome.execute_script(caption) == "after epoch 4 of 4"
-        last = chrome.execute_script(source)
-        handle = chrome.find_element("css selector", ".noUi-handle")
-        handle.send_keys(webdriver.Keys.ARROW_LEFT)
-        while chrome.execute_script(caption) != "after epoch 1 of 4":
-            assert time.monotonic() < deadline, "the arrow key did not move the pictures"
-            time.sleep(0.1)
-        first = chrome.execute_script(source)
-        assert (
-            len(first) == 5
-            and first[0] == last[0]
-            and all(a != b for a, b in zip(first[1:], last[1:], strict=True))
-        )
-        assert handle.get_attribute("aria-label") == "epoch"
-        assert chrome.execute_script("return [...document.images].every(i => i.alt && i.naturalWidth)")
-        parts = "[...document.querySelectorAll('.rkd-stack, .rkd-stack *')]"
-        wide = f"return {parts}.map(e => e.getBoundingClientRect().right)"
-        assert max(chrome.execute_script(wide)) <= 330 + 8, "nothing is wider than a phone"
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-        assert chrome.execute_script(seen) == [True, False]
-        assert not [e["message"] for e in chrome.get_log("browser") if e["level"] == "SEVERE"]
-    finally:
-        chrome.quit()
-    chrome = browser(**{"profile.managed_default_content_settings.javascript": 2})
-    try:
-        chrome.get(page.as_uri())
-        assert chrome.find_elements("css selector", f".rkd-fallback-{made.token} img")[0].size["width"] > 200
-        assert chrome.find_element("css selector", f".rkd-fallback-{made.token}").is_displayed()
-    finally:
-        chrome.quit()
+    assert out.read_text().count('data-kind=\\"stack\\"') >= 2 and out.stat().st_size < 8e6
 
 
 def test_an_image_says_what_it_shows():
-    assert img(PNGS[0], 'a "map"').startswith('<img alt="a &quot;map&quot;" width="128" height="128" ')
+    png = column(np.zeros((1, 2, 2)), "viridis", 0, 1)
+    assert img(png, 'a "map"').startswith('<img alt="a &quot;map&quot;" width="128" height="128" ')

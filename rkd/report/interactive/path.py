@@ -53,32 +53,21 @@ def review_path(levels: Levels, options: ReviewOptions) -> Html:
 
 def _level(i: int, levels: Levels, options: ReviewOptions, unit: float) -> Html:
     level = levels[i]
-    sizes = (
-        []
-        if options.loss == "l2"
-        else [size for size, _ in level_weights(int(level["teacher_size"]), options)[0]]
-    )
-    loss = tag(
-        "div", tag("b", options.loss.upper()), "⟷", tag("div", ", ".join(map(str, sizes))), class_="rkd-loss"
-    )
-    block = tag("div", tag("b", level["level"]), _block(i, level, options), class_="rkd-block")
-    maps = {side: _map(level, side, unit) for side in ("student", "teacher")}
-    passed = (
-        tag("div", "↓ ", _passed(levels[i], i, options), class_="rkd-passed") if i + 1 < len(levels) else ""
-    )
-    details = tag(
-        "details", tag("summary", f"Level “{level['level']}”, step by step"), _details(i, levels, options)
-    )
-    drawn = (
-        maps["student"],
+    used = [] if options.loss == "l2" else level_weights(int(level["teacher_size"]), options)[0]
+    sizes = tag("div", ", ".join(str(size) for size, _ in used))
+    parts = [
+        _map(level, "student", unit),
         tag("div", "→"),
-        block,
-        loss,
-        maps["teacher"],
-        details,
-        passed if passed else "",
-    )
-    return tag("div", *drawn, class_="rkd-level")
+        tag("div", tag("b", level["level"]), _block(i, level, options), class_="rkd-block"),
+        tag("div", tag("b", options.loss.upper()), "⟷", sizes, class_="rkd-loss"),
+        _map(level, "teacher", unit),
+        tag(
+            "details", tag("summary", f"Level “{level['level']}”, step by step"), _details(i, levels, options)
+        ),
+    ]
+    if i + 1 < len(levels) and options.connector != "none":
+        parts.append(tag("div", f"↓ {_passed(i, level, options)}", class_="rkd-passed"))
+    return tag("div", *parts, class_="rkd-level")
 
 
 def _map(level: Level, side: str, unit: float) -> Html:
@@ -95,12 +84,12 @@ def _block(i: int, level: Level, options: ReviewOptions) -> str:
     return fused if i else first
 
 
-def _passed(level: Level, i: int, options: ReviewOptions) -> str:
+def _passed(i: int, level: Level, options: ReviewOptions) -> str:
     """What the next level gets from deeper ones."""
+    if options.connector == "mechanism":
+        return f"{i + 1} student map{'s' * (i > 0)}"
     channels, size = _residual(level, options)
-    residual = f"{channels} × {size} × {size}"
-    summed = f"{i + 1} student map{'s' * (i > 0)}"
-    return {"residual": residual, "mechanism": summed, "none": "nothing"}[options.connector]
+    return f"{channels} × {size} × {size}"
 
 
 def _shape(level: Level, side: str) -> str:
