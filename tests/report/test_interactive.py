@@ -200,7 +200,9 @@ def test_labels_cannot_leave_their_place(in_book):
     assert page.count("</script>") == 1, "the JSON's own end"
     assert "<b>" not in page and "<script>" not in page
     assert "<" not in means(emitted(plot))[0]["name"], "plotly reads tags in names"
-    assert tag("b", "<i>", Html("<br>"), title='"') == '<b title="&quot;">&lt;i&gt;<br></b>'
+    assert tag("b", "<i>", Html("<br>"), title='"', data_x=0, hidden=False) == (
+        '<b title="&quot;" data-x="0">&lt;i&gt;<br></b>'
+    )
 
 
 def test_in_the_book_a_plot_names_no_host_and_brings_no_script(in_book):

@@ -31,7 +31,9 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
     >>> tag("b", "a < b", class_="x", hidden=True)
     '<b class="x" hidden>a &lt; b</b>'
     """
-    given = {k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v not in (None, False)}
+    given = {
+        k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v is not None and v is not False
+    }
     start = "".join(f" {k}" if v is True else f' {k}="{text(v)}"' for k, v in given.items())
     return Html(f"<{name}{start}>" + ("" if name in _VOID else f"{join(*inside)}</{name}>"))
 
