@@ -37,7 +37,9 @@ from rkd.explore.choices import (
 from rkd.explore.pictures import attention_maps, line_chart, training_curves
 from rkd.explore.training import Training
 from rkd.methods import get_method, method_names
-from rkd.report.diagrams import review_path, shapes_table
+from rkd.report.diagrams import shapes_table
+from rkd.report.interactive.assets import attached
+from rkd.report.interactive.path import review_path
 from rkd.report.tables import folded, scrolling
 from rkd.review.options import CHOICES
 from rkd.training import RunConfig
@@ -152,11 +154,10 @@ class Page(widgets.VBox):
         run, root = plan.distilled, paths.home() / self._places[0]
         data = sizes(run.data, root)
         cost = pair_cost(run, data.classes, data.pixels)
-        table = pd.DataFrame({
-            f"student {models.display_name(cost.student)}": (cost.student_parameters, cost.student_macs),
-            f"teacher {models.display_name(cost.teacher)}": (cost.teacher_parameters, cost.teacher_macs),
-            "method (training only)": (cost.extra_parameters, cost.extra_macs),
-        }, index=["parameters", "multiply-adds per image"])  # fmt: skip
+        named = {"student": cost.student, "teacher": cost.teacher, "extra": ""}
+        heads = [f"{what} {models.display_name(name)}" if name else "method (training only)" for what, name in named.items()]
+        rows = [[found[what] for what in named] for found in (cost.parameters, cost.macs)]
+        table = pd.DataFrame(rows, ["parameters", "multiply-adds per image"], heads)
         left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, gang=1)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         parts = [
@@ -165,7 +166,7 @@ class Page(widgets.VBox):
             f"Time to train: <b>{escape(str(left))}</b>.{there}</p>",
         ]
         if levels := review_levels(run, self._places[0]):
-            parts.append(review_path(levels, run.options)._repr_html_())
+            parts += [attached(script=False), review_path(levels, run.options)]
             parts.append(folded("Level by level", scrolling(shapes_table(levels, run.options).data)))
         page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
         commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))

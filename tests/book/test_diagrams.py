@@ -22,28 +22,6 @@ def words(drawing: diagrams.Drawing) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
-def test_review_path_shows_every_level_with_its_shapes(review):
-    shown = words(diagrams.review_path(review.describe()))
-    for channels, size in ((960, 1), (960, 4), (480, 8), (240, 16), (256, 8), (128, 16), (64, 32)):
-        assert f"{channels} × {size} × {size}" in shown
-    assert shown.count("HCL") == 4 and shown.count("ABF") == 3  # the deepest level fuses nothing
-
-
-def test_review_path_follows_the_options():
-    pair = models.build("resnet8"), models.build("resnet14")
-    for values, fusion, passed in (
-        ({}, "ABF", "residual"), ({"attention": False}, "sum", "residual"), ({"loss": "l2"}, "ABF", "residual"),
-        ({"connector": "mechanism"}, "1×1 conv", "all deeper maps"), ({"connector": "none"}, "as it is", None),
-    ):  # fmt: skip
-        options = ReviewOptions(**values)
-        shown = words(diagrams.review_path(ReviewKD(*pair, options).describe(), options))
-        assert fusion in shown and shown.count("residual") + shown.count("all deeper maps") == 3 * bool(
-            passed
-        )
-        assert (passed is None or passed in shown) and ("16, 4, 2, 1" in shown) == (options.loss == "hcl")
-        assert shown.count(options.loss.upper()) == 4
-
-
 def test_pyramid_shows_its_sizes_and_weights():
     drawing = diagrams.hcl_pyramid(8, [(8, 1.0), (4, 0.5)])
     assert {"8 × 8", "4 × 4", "weight 1", "weight 0.5"} <= set(words(drawing))
