@@ -155,7 +155,10 @@ class Page(widgets.VBox):
         data = sizes(run.data, root)
         cost = pair_cost(run, data.classes, data.pixels)
         named = {"student": cost.student, "teacher": cost.teacher, "extra": ""}
-        heads = [f"{what} {models.display_name(name)}" if name else "method (training only)" for what, name in named.items()]
+        heads = [
+            f"{what} {models.display_name(name)}" if name else "method (training only)"
+            for what, name in named.items()
+        ]
         rows = [[found[what] for what in named] for found in (cost.parameters, cost.macs)]
         table = pd.DataFrame(rows, ["parameters", "multiply-adds per image"], heads)
         left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, gang=1)

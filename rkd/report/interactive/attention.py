@@ -15,6 +15,7 @@ from rkd.report.interactive.markup import Html, join, number, quiet, table, tag
 from rkd.report.interactive.plot import Plot
 from rkd.report.interactive.stack import Stack
 from rkd.report.interactive.strips import column, img, photos, scale, tiles
+from rkd.report.tables import scrolling
 
 COLOUR_MAP = "viridis"  # perceptually uniform, and ordered by lightness alone for colour-blind readers
 MEANING = (
@@ -136,7 +137,7 @@ def means_table(snapshots: Snapshots) -> Html:
         f"Mean ± standard deviation over {len(snapshots.images)} images and all positions of a map: the deviation "
         "tells how much the weight depends on where."
     )
-    return join(table(rows, heads), tag("p", note, class_="rkd-note"))
+    return join(Html(scrolling(table(rows, heads))), tag("p", note, class_="rkd-note"))
 
 
 def attention_sentence(snapshots: Snapshots) -> str:

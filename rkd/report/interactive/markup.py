@@ -39,11 +39,10 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
 
 
 def table(rows: list[tuple[object, ...]], heads: tuple[object, ...] = (), **attributes: object) -> Html:
-    """A table of the book: the first cell of a row is its heading; in a box that scrolls where the page is narrow."""
+    """A table of the book: the first cell of a row is its heading."""
     head = tag("thead", tag("tr", *(tag("th", h, scope="col") for h in heads))) if heads else ""
     body = (tag("tr", tag("th", first, scope="row"), *(tag("td", c) for c in rest)) for first, *rest in rows)
-    drawn = tag("table", head, tag("tbody", *body), **{"class_": "rkd-table rkd-results", **attributes})
-    return tag("div", drawn, class_="rkd-scroll", role="region", aria_label="table", tabindex="0")
+    return tag("table", head, tag("tbody", *body), **{"class_": "rkd-table rkd-results", **attributes})
 
 
 def number(said: object) -> Html:

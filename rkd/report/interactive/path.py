@@ -12,6 +12,23 @@ from rkd.report.interactive.markup import Html, table, tag
 from rkd.report.interactive.stack import Stack
 from rkd.review import ReviewKD, ReviewOptions, level_weights
 
+# Here and not in a file: the live page, which has no files beside it, shows the path too.
+STYLE = Html("""<style>
+.rkd-path { max-width: 46rem; font-size: clamp(0.72rem, 2.4vw, 0.9rem); line-height: 1.35; }
+.rkd-level {
+  display: grid; grid-template-columns: 1fr 1.2rem 1.15fr 4rem 1fr; gap: 0.15rem 0.3rem; align-items: center;
+  text-align: center;
+}
+.rkd-level b { display: block; font-weight: 600; }
+.rkd-map i { display: block; aspect-ratio: 1; min-width: 5px; margin: 0 auto 0.2rem; border: 1.5px solid; }
+.rkd-student i { background: #56b4e940; border-color: #56b4e9; }
+.rkd-teacher i { background: #e69f0040; border-color: #e69f00; }
+.rkd-block { padding: 0.35rem 0.2rem; border: 1.5px solid #009e73; border-radius: 7px; background: #009e7338; }
+.rkd-passed { grid-column: 3; font-weight: 600; }
+.rkd-level details { grid-column: 1 / -1; text-align: left; overflow-x: auto; }
+.rkd-level summary { width: fit-content; color: var(--rkd-info, inherit); }
+</style>""")
+
 Level = Mapping[str, object]  # one row of ReviewKD.describe()
 Levels = Sequence[Level]
 
@@ -35,7 +52,7 @@ def review_paths(
     for t, s in dict.fromkeys((canonical(t), canonical(s)) for t, s in wanted):
         levels = ReviewKD(models.build(s), models.build(t), options, image_size).describe()
         pairs[f"{display_name(s)} ← {display_name(t)}"] = review_path(levels, options)
-    return Stack(pairs, "Pair (student ← teacher)")
+    return Stack(pairs, "Pair (student ← teacher)", above=STYLE)
 
 
 def review_path(levels: Levels, options: ReviewOptions) -> Html:

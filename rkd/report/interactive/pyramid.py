@@ -13,6 +13,7 @@ from rkd.report.interactive.attention import unseen
 from rkd.report.interactive.markup import Html, join, number, quiet, table, tag
 from rkd.report.interactive.stack import Stack
 from rkd.report.interactive.strips import column, img, photos, scale, tiles
+from rkd.report.tables import scrolling
 from rkd.review import ReviewOptions, level_weights
 
 COLOUR_MAP = "RdBu_r"  # blue below zero, white at zero, red above: apart for colour-blind readers too
@@ -138,7 +139,7 @@ def pyramid_table(snapshots: Snapshots, options: ReviewOptions) -> Html:
         "HCL is their sum, each times its weight and divided by the normaliser; the percentage is a size's share of it."
     )
     heads = ("level", *(f"MSE, size {i + 1}" for i in range(most)), "HCL")
-    return join(table(rows, heads), tag("p", note, class_="rkd-note"))
+    return join(Html(scrolling(table(rows, heads))), tag("p", note, class_="rkd-note"))
 
 
 def pyramid_sentence(snapshots: Snapshots, options: ReviewOptions) -> str:
