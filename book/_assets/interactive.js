@@ -229,6 +229,7 @@
   }
 
   function scan() {
+    watch.observe(document.body, { attributes: true, attributeFilter }); // Jupyter's theme is an attribute there
     document.querySelectorAll(".rkd-figure:not(.started)").forEach(start);
   }
 

@@ -178,7 +178,10 @@ def _called(line: Line) -> str:
 
 def _note(lines: Sequence[Line], found: Found) -> str:
     """What the lines are, and which runs are not among them."""
-    said = ["Bold: mean over the finished runs of a line; thin: single runs."]
+    said = [
+        "Bold: mean over the finished runs of a line; thin: single runs. A click on a name, or Enter, hides its line; "
+        "a double click, or Shift and Enter, all others."
+    ]
     missing, diverged = [], []
     for line in lines:
         there = {record.id for record in found[line.key]}
@@ -210,8 +213,6 @@ def _in_words(title: str, lines: Sequence[Line], found: Found) -> str:
 
 
 def _nothing(title: str) -> Plot:
-    words = "No run is recorded yet"
-    place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
-    hidden = {"visible": False}
-    layout = {"xaxis": hidden, "yaxis": hidden, "annotations": [{"text": words, "showarrow": False, **place}]}
-    return Plot(go.Figure(layout=layout), f"{title}. {words}.", title=title, note=f"{words}.", height=120)
+    words = "No run is recorded yet."
+    layout = {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    return Plot(go.Figure(layout=layout), f"{title}. {words}", title=title, note=words, height=60)

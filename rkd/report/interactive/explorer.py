@@ -241,35 +241,31 @@ def dot_plot(rows: Sequence[Configuration]) -> Plot:
     first = [c for c in rows if c.kind != MACHINERY] or list(rows)
     figure = go.Figure()
     for kind, (colour, symbol) in KINDS.items():
-        members = [(i, c) for i, c in enumerate(rows) if c.kind == kind and c.accuracies()]
+        members = {i: c for i, c in enumerate(rows) if c.kind == kind and c.accuracies()}
         if not members:
             continue
-        dots = [(i, c, value) for i, c in members for value in c.accuracies()]
-        bars = [np.nan_to_num(c.interval()[1] - np.mean(c.accuracies())) for _, c in members]
-        said = [
-            f"{c.label}\nmean {np.mean(c.accuracies()):.2f} %, n = {len(c.accuracies())}" for _, c in members
-        ]
-        same = {"legendgroup": kind, "name": kind, "visible": kind != MACHINERY or len(first) == len(rows)}
+        dots = [(i, value) for i, c in members.items() for value in c.accuracies()]
+        mean = {i: float(np.mean(c.accuracies())) for i, c in members.items()}
+        bars = [np.nan_to_num(c.interval()[1] - mean[i]) for i, c in members.items()]
+        told = (f"{c.label}\nmean {mean[i]:.2f} %, n = {len(c.accuracies())}" for i, c in members.items())
+        same = {"legendgroup": kind, "name": kind, "mode": "markers"}
+        same["visible"] = kind != MACHINERY or len(first) == len(rows)
+        faint = {
+            "marker": {"color": colour, "size": 6},
+            "opacity": 0.35,
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+        x, y = [value for _, value in dots], [i for i, _ in dots]
+        figure.add_scatter(x=x, y=y, meta={"rows": y}, **faint, **same)
         figure.add_scatter(
-            x=[value for *_, value in dots],
-            y=[i for i, *_ in dots],
-            mode="markers",
-            marker={"color": colour, "size": 6},
-            opacity=0.35,
-            hoverinfo="skip",
-            showlegend=False,
-            meta={"rows": [i for i, *_ in dots]},
-            **same,
-        )
-        figure.add_scatter(
-            x=[round(float(np.mean(c.accuracies())), 3) for _, c in members],
-            y=[i for i, _ in members],
-            mode="markers",
+            x=[round(value, 3) for value in mean.values()],
+            y=list(mean),
             marker={"color": colour, "size": 10, "symbol": symbol},
             error_x={"array": bars, "color": colour, "thickness": 1.6, "width": 4},
-            text=said,
+            text=list(told),
             hovertemplate="%{text}<extra></extra>",
-            meta={"rows": [i for i, _ in members]},
+            meta={"rows": list(mean)},
             **same,
         )
     shown = min(len(first), DRAWN)
