@@ -311,6 +311,8 @@ def test_explorer_reads_the_committed_records(in_book, tmp_path):
     assert sorted(shown) == mini.ids() and explorer.used() == []
     assert "Table 3, RM + RLF" in {c.row for c in explorer.rows}
     assert explorer.curves().controls[1].label == "beside it"
+    notebook = json.loads((paths.home() / "book" / "explorer.ipynb").read_text(encoding="utf-8"))
+    assert notebook["metadata"]["rkd"]["last"] is True, "other chapters record first"
 
 
 # --- review path -------------------------------------------------------------------------------------------------
