@@ -38,8 +38,7 @@ from rkd.explore.pictures import attention_maps, line_chart, training_curves
 from rkd.explore.training import Training
 from rkd.methods import get_method, method_names
 from rkd.report.diagrams import shapes_table
-from rkd.report.interactive.assets import attached
-from rkd.report.interactive.path import review_path
+from rkd.report.interactive import path
 from rkd.report.tables import folded, scrolling
 from rkd.review.options import CHOICES
 from rkd.training import RunConfig
@@ -169,7 +168,7 @@ class Page(widgets.VBox):
             f"Time to train: <b>{escape(str(left))}</b>.{there}</p>",
         ]
         if levels := review_levels(run, self._places[0]):
-            parts += [attached(script=False), review_path(levels, run.options)]
+            parts += [path.STYLE, path.review_path(levels, run.options)]
             parts.append(folded("Level by level", scrolling(shapes_table(levels, run.options).data)))
         page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
         commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
