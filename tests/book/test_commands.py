@@ -3,9 +3,11 @@ told to train can be configured."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rkd import paths
 from rkd.cli import COMMANDS, main, parser
@@ -93,3 +95,10 @@ def test_every_option_in_a_table_is_tested_above():
               for i in range(len(mark.args[1]))}  # fmt: skip
     inline = set(re.findall(r"`[^`\n]*options=(\{[^`\n]*?\})'`", text))
     assert inline <= tested | {"{crd: {loss_weight: 0.8}, kd: {loss_weight: 1}}"}, inline - tested
+
+
+def test_conda_gets_the_pins_of_the_book():
+    book = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
+    conda = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
+    (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert pip == [*book, "-e ."]

@@ -162,3 +162,23 @@ def test_notebooks_are_thin_and_stripped(path):
             "tags", []
         )  # what that page is about; another test counts its lines
         assert own or "def " not in cell.source or len(cell.source.splitlines()) < 12
+
+
+def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
+    notebook = nbformat.read(BOOK / "table3.ipynb", as_version=4)
+    (cell,) = (c for c in notebook.cells if "rows" in c.metadata.get("tags", []))
+    before = '"attention": True, "loss": "hcl"'
+    assert cell.source.count(before) == 1, "the row 'full'"
+    cell.source = cell.source.replace(before, '"attention": False, "loss": "hcl"')
+    nbformat.write(notebook, tmp_path / "mine.ipynb")
+    call = [
+        sys.executable, "-m", "papermill", str(tmp_path / "mine.ipynb"), str(tmp_path / "o.ipynb"), "--no-progress-bar",
+        "-f", str(paths.params() / "smoke.yaml"), "-y", TINY, "-p", "results", str(tmp_path / "r"),
+    ]  # fmt: skip
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, cwd=BOOK.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "7 runs: 0 were recorded, 7 were trained now" in outputs(tmp_path / "o.ipynb"), (
+        "two rows coincide now"
+    )
+    options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
+    assert not any(o["attention"] for o in options if o and o["loss"] == "hcl")
