@@ -36,6 +36,8 @@ pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf
 
 lint: .venv/test
+	@twice=$$(find tests -name 'test_*.py' -exec basename {} \; | sort | uniq -d); \
+	  test -z "$$twice" || { echo "test files need names of their own, since pytest imports them by name: $$twice"; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version" book/*.ipynb

@@ -1,6 +1,7 @@
 """What can be read off the book's own files: their order, titles, parameters and place in the queue."""
 
 import ast
+import copy
 import functools
 import json
 import re
@@ -13,16 +14,16 @@ from rkd.errors import ConfigError
 
 
 def read_toc(book_dir: Path) -> dict:
-    """Content of `_toc.yml`; ConfigError where there is none."""
+    """Content of `_toc.yml`, one's own to change; ConfigError where there is none."""
     toc = book_dir / "_toc.yml"
     if not toc.is_file():
         raise ConfigError(f"{book_dir} has no _toc.yml; it is not the folder of a book")
-    return _parsed(toc, toc.stat().st_mtime_ns)
+    return copy.deepcopy(_parsed(toc, toc.stat().st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=16)
 def _parsed(toc: Path, changed: int) -> dict:
-    """Content of a file, read again once it has changed: chapters are looked up by the thousand. Not to be altered."""
+    """Content of a file, read again once it has changed: chapters are looked up by the thousand."""
     return yaml.safe_load(toc.read_text(encoding="utf8"))
 
 

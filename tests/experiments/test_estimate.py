@@ -48,7 +48,7 @@ def record(store, config, seconds, *, gang=1, device="machine A", threads=1, end
 
 def begin(store, config, epoch, position=0, seconds=0.0):
     checkpoint.save(
-        {"run": config.id, "epoch": epoch, "position": position, "seconds": seconds},
+        {"run": config.id, "epoch": epoch, "position": position, "seconds": seconds, "curves": {}},
         store.folder(config.id) / "checkpoint.pt",
     )
 

@@ -7,12 +7,12 @@ from evidence import PAPER, record
 
 from rkd.bench.costs import recorded, spent
 from rkd.cli import main
-from rkd.cli.export import _in_any_arithmetic
 from rkd.cli.plan import plan
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import resolve
-from rkd.records import Store
+from rkd.records import Store, transfer
+from rkd.records.transfer import Exported
 from rkd.report.page import Page
 
 GIVEN = {"profile": "smoke", "train_images": 100, "test_images": 100, "seeds": [0], "on_missing": "error"}
@@ -33,7 +33,7 @@ def results(tmp_path):
 
 
 def test_a_page_shows_records_of_any_arithmetic_and_names_them(results):
-    page = Page(CHAPTER, {**GIVEN, "results": str(results)})
+    page = Page(get_chapter(CHAPTER), {**GIVEN, "results": str(results)})
     said = page.run().data
     assert "were recorded, 0 were trained now, 0 are missing" in said
     assert all(m.mean() == 40.0 + place for place, m in enumerate(page.measured.values()))
@@ -70,10 +70,14 @@ def test_costs_count_each_record_and_each_run_once(store):
     assert (found.runs, found.recorded, found.seconds) == (1, 1, {"none": 2.0})
 
 
-def test_an_export_of_a_chapter_takes_every_arithmetic_along():
+def test_an_export_of_a_chapter_takes_every_arithmetic_along(tmp_path, monkeypatch):
     run = next(iter(PAPER.runs(["table3/rm"]).values()))
-    ids = _in_any_arithmetic([run.settled("fp16", "fp32")])
+    asked = {}
+    monkeypatch.setattr(
+        transfer, "export", lambda store, folder, runs, **more: asked.update(ids=runs) or Exported()
+    )
+    main(["export", "--out", str(tmp_path), "--profile", "paper", "--chapters", "table3"])
     for own in ("fp32", "fp16", "bf16"):
         for teachers in ("fp32", "fp16", "bf16"):
-            assert run.settled(own, teachers).id in ids
-    assert dataclasses.replace(run, seed=99).settled("fp16", "fp16").id not in ids
+            assert run.settled(own, teachers).id in asked["ids"]
+    assert dataclasses.replace(run, seed=99).settled("fp16", "fp16").id not in asked["ids"]
