@@ -8,11 +8,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Floors of pyproject.toml as the versions they name, and what runs tests as it is pinned there.
 OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' -e 's/^ *\("pytest[a-z-]*==[0-9.]*"\).*/\1/p' pyproject.toml)
 
-.PHONY: book test test-all test-oldest lint pdf chromium clean help
+# Rooms whose tests train next to nothing.
+FAST = $(addprefix tests/,published data records judge review audit explore experiments/test_rows.py)
+
+.PHONY: book test test-fast test-all test-oldest lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|short|paper]   execute every chapter, build _build/html"
 	@echo "make test                              install what the tests need, run all but the slow ones"
+	@echo "make test-fast                         what can be checked in a minute, without browser or book"
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
@@ -25,12 +29,15 @@ book: .venv/book
 test: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow"
 
+test-fast: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow and not browser" $(FAST)
+
 test-all: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 test-oldest: .venv-oldest/test
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" \
-	  -k "not resumed_anywhere and not gang_equals_solo and not a_record_says" tests/training tests/review tests/methods
+	  -k "not resumed_anywhere and not gang_equals_solo and not a_record_says and not trial_steps" tests/training tests/review tests/methods
 
 pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf

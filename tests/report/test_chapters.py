@@ -42,7 +42,7 @@ def outputs(path):
 
 
 # One of each kind here; a build of the book executes them all.
-KINDS = {"table4", "figure6", "recipes", "kdrefine", "modreduce"}
+KINDS = {"table4", "kdrefine", "modreduce"}
 
 
 @pytest.mark.parametrize(
