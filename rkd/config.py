@@ -1,0 +1,163 @@
+"""Typed, frozen configuration: dataclasses that pydantic checks, with one clear sentence for what is not allowed.
+
+>>> from typing import Literal
+>>> @frozen
+... class Example:
+...     epochs: Count = 240
+...     connector: Literal["residual", "none"] = "residual"
+>>> Example(epochs=0)
+Traceback (most recent call last):
+    ...
+rkd.errors.ConfigError: epochs is 0; it must be a whole number >= 1
+"""
+
+import functools
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, StrictBool, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ErrorDetails
+
+from rkd.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+
+def _number(kind: type[float], least: float, words: str, *, above: bool = False) -> BeforeValidator:
+    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text nor truth values are numbers."""
+
+    def check(value: Any) -> float:
+        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not right or kind(value) != value or value < least or (above and value == least):
+            raise ValueError(f"it must be {words}")
+        return kind(value)
+
+    return BeforeValidator(check)
+
+
+Count = Annotated[int, _number(int, 1, "a whole number >= 1")]
+Natural = Annotated[int, _number(int, 0, "a whole number >= 0")]
+Weight = Annotated[float, _number(float, 0, "a finite number >= 0")]
+Positive = Annotated[float, _number(float, 0, "a finite number > 0", above=True)]
+Real = Annotated[float, _number(float, -math.inf, "a finite number")]
+Flag = StrictBool
+
+
+def _count_or_auto(value: Any) -> Any:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number != "auto" and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+        raise ValueError("it must be auto or a whole number >= 1")
+    return number
+
+
+CountOrAuto = Annotated[int | str, BeforeValidator(_count_or_auto)]
+
+
+@dataclass_transform(frozen_default=True)
+def frozen(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass whose values are checked, and brought to their types, when it is made.
+
+    Lists become tuples, mappings become the dataclasses that fields are annotated with. Making one raises ConfigError
+    for an unknown name, a value that does not fit its type, or what `__post_init__` raises.
+    """
+    made = checked_dataclass(frozen=True, config={"arbitrary_types_allowed": True, "extra": "forbid"})(cls)
+    make = made.__init__
+
+    @functools.wraps(make)
+    def init(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            make(self, *args, **values)
+        except ValidationError as error:
+            raise sentence(error, type(self)) from None
+
+    made.__init__ = init
+    return made
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """`kind` from plain values, nested ones too: what JSON, YAML and parameters of a notebook hold.
+
+    Args:
+        kind: a class made by `frozen`, or any dataclass.
+
+    Raises:
+        ConfigError: as for making one.
+    """
+    for name in values:
+        if name not in (allowed := [f.name for f in fields(kind)]):
+            raise unknown(f"{kind.__name__} setting", name, allowed)
+    try:
+        return _adapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise sentence(error, kind) from None
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def sentence(error: ValidationError, kind: type) -> ConfigError:
+    """The first of a validation's complaints, as one sentence that names the value and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return cause
+    name = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), kind.__name__)
+    make = _SENTENCES.get(first["type"], _plainly)
+    return make(name, first, kind)
+
+
+def _plainly(name: str, found: ErrorDetails, kind: type) -> ConfigError:
+    words = _WORDS.get(found["type"]) or str(found.get("ctx", {}).get("error") or found["msg"])
+    return ConfigError(f"{name} is {found['input']!r}; {words}")
+
+
+def _choice(name: str, found: ErrorDetails, kind: type) -> ConfigError:
+    allowed = [part.strip("' ") for part in found["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    return unknown(name, found["input"], allowed)
+
+
+def _unexpected(name: str, found: ErrorDetails, kind: type) -> ConfigError:
+    for part in found["loc"][:-1]:  # down to the dataclass that was given the name
+        hint = typing.get_type_hints(kind).get(part)
+        kind = next((k for k in (hint, *typing.get_args(hint)) if is_dataclass(k)), kind)
+    return unknown(f"{kind.__name__} setting", name, [f.name for f in fields(kind)])
+
+
+def _missing(name: str, found: ErrorDetails, kind: type) -> ConfigError:
+    return ConfigError(f"{kind.__name__} needs {name}")
+
+
+_SENTENCES: dict[str, Callable[[str, ErrorDetails, type], ConfigError]] = {
+    "literal_error": _choice,
+    "unexpected_keyword_argument": _unexpected,
+    "extra_forbidden": _unexpected,
+    "missing": _missing,
+    "missing_argument": _missing,
+}
+_WORDS = {
+    "tuple_type": "it must be a list",
+    "bool_type": "it must be true or false",
+    "string_type": "it must be text",
+    "int_type": "it must be a whole number",
+    "float_type": "it must be a number",
+    "dict_type": "it must map names to values",
+    "mapping_type": "it must map names to values",
+}
+__all__ = [
+    "Count",
+    "CountOrAuto",
+    "Flag",
+    "Natural",
+    "Positive",
+    "Real",
+    "Weight",
+    "build",
+    "frozen",
+    "sentence",
+]
