@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, StrictBool, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic.dataclasses import rebuild_dataclass
 from pydantic_core import ErrorDetails
 
 from rkd.errors import ConfigError, unknown
@@ -65,7 +66,18 @@ def frozen(cls: type[T]) -> type[T]:
     for an unknown name, a value that does not fit its type, or what `__post_init__` raises.
     """
     made = checked_dataclass(frozen=True, config={"arbitrary_types_allowed": True, "extra": "forbid"})(cls)
-    make = made.__init__
+    return _telling(made)
+
+
+def complete(cls: type) -> None:
+    """For a class made by `frozen` that is annotated with one defined after it: to be called once that is there."""
+    rebuild_dataclass(cls, force=True, _parent_namespace_depth=2)
+    _telling(cls)
+
+
+def _telling(cls: type[T]) -> type[T]:
+    """With an `__init__` that raises ConfigError; pydantic puts its own in place whenever it builds the class."""
+    make = cls.__init__
 
     @functools.wraps(make)
     def init(self: Any, *args: Any, **values: Any) -> None:
@@ -74,8 +86,8 @@ def frozen(cls: type[T]) -> type[T]:
         except ValidationError as error:
             raise sentence(error, type(self)) from None
 
-    made.__init__ = init
-    return made
+    cls.__init__ = init
+    return cls
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -158,6 +170,7 @@ __all__ = [
     "Real",
     "Weight",
     "build",
+    "complete",
     "frozen",
     "sentence",
 ]

@@ -5,22 +5,34 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, field, fields, is_dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
+from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, frozen
 from rkd.data.config import DataConfig
 from rkd.errors import ConfigError, RecordError, unknown
-from rkd.methods import Stage, get_method
+from rkd.methods import Stage, get_method, make_options
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import PRECISIONS, SETTLED
-from rkd.typed import build_dataclass, coerce
 
 
-@dataclass(frozen=True)
+def _network(name: str) -> str:
+    check_name(canonical(name))
+    return canonical(name)
+
+
+def _precision(name: str) -> str:
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    return name
+
+
+@frozen
 class SGDConfig:
     """Stochastic gradient descent with step decay.
 
@@ -33,24 +45,15 @@ class SGDConfig:
             (151, 30, 30, 29: what the released ReviewKD code does).
     """
 
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    decay_epochs: tuple[int, ...] = (150, 180, 210)
-    decay_rate: float = 0.1
-    decay_when: str = "after"
+    lr: Positive = 0.1
+    momentum: Weight = 0.9
+    nesterov: Flag = True
+    weight_decay: Weight = 5e-4
+    decay_epochs: tuple[Natural, ...] = (150, 180, 210)
+    decay_rate: Positive = 0.1
+    decay_when: Literal["before", "after"] = "after"
 
     def __post_init__(self) -> None:
-        coerce(self)
-        _positive("lr", self.lr)
-        _not_negative("momentum", self.momentum)
-        _not_negative("weight_decay", self.weight_decay)
-        _positive("decay_rate", self.decay_rate)
-        if any(e < 0 for e in self.decay_epochs):
-            raise ConfigError(f"decay_epochs is {list(self.decay_epochs)}; epochs must be >= 0")
-        if self.decay_when not in ("before", "after"):
-            raise unknown("decay_when", self.decay_when, ("before", "after"))
         if self.nesterov and self.momentum == 0:
             raise ConfigError("nesterov is on but momentum is 0; set momentum > 0 or nesterov: false")
 
@@ -60,7 +63,7 @@ class SGDConfig:
         return self.lr * self.decay_rate ** sum(epoch > e if after else epoch >= e for e in self.decay_epochs)
 
 
-@dataclass(frozen=True)
+@frozen
 class TeacherConfig:
     """Where the frozen teacher comes from, and how it behaves.
 
@@ -78,21 +81,16 @@ class TeacherConfig:
     )  # the hash names it, not the path
     sha256: str | None = None
     network: str | None = None
-    weights: str = "best"
-    batch_norm: str = "batch"
+    weights: Literal["best", "last", "random"] = "best"
+    batch_norm: Literal["batch", "running"] = "batch"
 
     def __post_init__(self) -> None:
-        coerce(self)
         if (self.run is None) == (self.checkpoint is None):
             raise ConfigError("a teacher needs either a run or a checkpoint file, not both and not neither")
         if self.checkpoint is not None and not (self.sha256 and self.network):
             raise ConfigError(
                 f"teacher checkpoint {self.checkpoint!r} needs its sha256 and the network's name"
             )
-        if self.weights not in ("best", "last", "random"):
-            raise unknown("teacher weights", self.weights, ("best", "last", "random"))
-        if self.batch_norm not in ("batch", "running"):
-            raise unknown("teacher batch_norm", self.batch_norm, ("batch", "running"))
         if self.run is not None and self.run.teacher is not None:
             raise ConfigError(
                 f"the teacher {self.run.network} would itself be distilled; name an undistilled run"
@@ -104,7 +102,7 @@ class TeacherConfig:
         return self.run.network if self.run else str(self.network)
 
 
-@dataclass(frozen=True)
+@frozen
 class RunConfig:
     """Everything that decides a run's result. Where data lie and on which device it runs is no part of it.
 
@@ -118,54 +116,35 @@ class RunConfig:
         precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto": a request for the
             run in whatever arithmetic. What is trained and recorded never says "auto" (see `settled`).
         ce_weight: weight of cross-entropy; 0 trains on the method's losses alone.
-        method, options: the distillation method's name ("at+kd" for a sum) and its options; None trains without a
-            teacher.
+        method, options: the distillation method's name ("at+kd" for a sum) and its options, or their values by name;
+            None trains without a teacher.
         teacher: needed by a method.
 
     Raises:
         ConfigError: a value that is not allowed, or two that contradict each other.
     """
 
-    network: str
+    network: Annotated[str, AfterValidator(_network)]
     data: DataConfig = field(default_factory=DataConfig)
-    seed: int = 0
-    epochs: int = 240
-    batch_size: int = 128
+    seed: Natural = 0
+    epochs: Count = 240
+    batch_size: Count = 128
     optimiser: SGDConfig = field(default_factory=SGDConfig)
-    precision: str = "fp32"
-    ce_weight: float = 1.0
+    precision: Annotated[str, AfterValidator(_precision)] = "fp32"
+    ce_weight: Weight = 1.0
     method: str | None = None
     options: Any = None
     teacher: TeacherConfig | None = None
-    drop_last: bool = False
+    drop_last: Flag = False
 
     def __post_init__(self) -> None:
-        coerce(self)
-        object.__setattr__(self, "network", canonical(self.network))
-        check_name(self.network)
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be >= 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it must be >= 0")
-        _not_negative("ce_weight", self.ce_weight)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
         if self.method is None:
             if self.options is not None or self.teacher is not None:
                 raise ConfigError("a run without a method takes neither options nor a teacher")
             if self.ce_weight == 0:
                 raise ConfigError("ce_weight is 0 and there is no method: nothing would be trained")
             return
-        expected = get_method(self.method).options
-        if not isinstance(self.options, expected):
-            raise ConfigError(
-                f"method {self.method!r} takes {expected.__name__}, not {type(self.options).__name__}"
-            )
-        if "+" in self.method and self.options.name != self.method:
-            raise ConfigError(f"method {self.method!r} has options of {self.options.name!r}")
-        options = {f.name: getattr(self.options, f.name) for f in fields(expected)}
-        object.__setattr__(self, "options", build_dataclass(expected, options))
+        object.__setattr__(self, "options", _options(self.method, self.options))
         if self.teacher is None:
             raise ConfigError(f"method {self.method!r} needs a teacher")
         if self.teacher.run and self.teacher.run.data.name != self.data.name:
@@ -251,18 +230,24 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
         """The inverse of to_dict; ConfigError for unknown keys."""
-        values = dict(values)
-        if values.get("method") is not None and isinstance(values.get("options"), Mapping):
-            values["options"] = build_dataclass(get_method(values["method"]).options, values["options"])
-        if isinstance(values.get("teacher"), Mapping):
-            teacher = dict(values["teacher"])
-            if isinstance(teacher.get("run"), Mapping):
-                teacher["run"] = cls.from_dict(teacher["run"])
-            values["teacher"] = build_dataclass(TeacherConfig, teacher)
-        for name, kind in (("data", DataConfig), ("optimiser", SGDConfig)):
-            if isinstance(values.get(name), Mapping):
-                values[name] = build_dataclass(kind, values[name])
-        return build_dataclass(cls, values)
+        return build(cls, values)
+
+
+complete(TeacherConfig)
+
+
+def _options(method: str, given: Any) -> Any:
+    """Options of a method, checked again: a dataclass of a user's own may hold whatever it was given."""
+    expected = get_method(method).options
+    if isinstance(given, Mapping) and "+" not in method:
+        return make_options(method, given)
+    if isinstance(given, Mapping):
+        given = build(expected, given)
+    if not isinstance(given, expected):
+        raise ConfigError(f"method {method!r} takes {expected.__name__}, not {type(given).__name__}")
+    if "+" in method and given.name != method:
+        raise ConfigError(f"method {method!r} has options of {given.name!r}")
+    return build(expected, {f.name: getattr(given, f.name) for f in fields(expected)})
 
 
 def _plain(value: Any) -> Any:
@@ -299,13 +284,3 @@ def _named(identity: Mapping[str, Any], precision: str) -> dict[str, Any]:
 def _hashed(identity: Mapping[str, Any]) -> str:
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name} is {value}; it must be a finite number > 0")
-
-
-def _not_negative(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{name} is {value}; it must be a finite number >= 0")
