@@ -154,7 +154,8 @@ _SENTENCES: dict[str, Callable[[str, ErrorDetails, type], ConfigError]] = {
 }
 _WORDS = {
     "tuple_type": "it must be a list",
-    "bool_type": "it must be true or false",
+    "bool_type": "it must be True or False",
+    "too_short": "it must be a list with at least one entry",
     "string_type": "it must be text",
     "int_type": "it must be a whole number",
     "float_type": "it must be a number",

@@ -58,7 +58,7 @@ def test_spellings_of_one_value_are_one():
         ({"temperature": 7}, "seven is not allowed"),
         ({"epochs": True}, "epochs is True; it must be a whole number >= 1"),
         ({"epochs": 1.5}, "epochs is 1.5; it must be a whole number >= 1"),
-        ({"flag": 1}, "flag is 1; it must be true or false"),
+        ({"flag": 1}, "flag is 1; it must be True or False"),
         ({"levels": 4}, "levels is 4; it must be a list"),
         ({"mode": "Mid"}, "unknown mode 'Mid' (did you mean 'mid'?); allowed: mid, output"),
     ],

@@ -123,7 +123,7 @@ def normalisers(sizes: Sequence[int] = (32, 16, 8, 4, 2, 1)) -> pd.DataFrame:
 
 def _recipe(name: str) -> dict[str, object]:
     """The HCL options of a recipe."""
-    review = load_recipe(name)["review"]
+    review = load_recipe(name).review
     return {
         key: tuple(v) if isinstance(v, list) else v for key, v in review.items() if key.startswith("hcl_")
     }

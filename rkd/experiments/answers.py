@@ -4,7 +4,7 @@ The table of published figures says it, in its columns from `answer` on; here th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -87,7 +87,7 @@ def _of_recipe(rest: str, row: Any) -> tuple[str, str]:
         return f"recipe {name}, and params/pairs.yaml: loss_weight", _written(
             builder.loss_weight(row.teacher, row.student)
         )
-    value: Any = load_recipe(name)
+    value: Any = asdict(load_recipe(name))
     for part in key.split("."):
         value = value[part]
     return f"recipe {name}: {key}", _written(value)

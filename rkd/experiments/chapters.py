@@ -209,7 +209,7 @@ class Chapter:
         recipe = place.recipe or (s.recipe or row.get("recipe", ""))
         builder = place.builder(recipe, self.recipe)
         shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
-        shown |= {"recipe": builder.recipe_name, "description": builder.recipe["description"]}
+        shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
         if role:
             defaults = NETWORKS[role]
             runs = (
@@ -266,7 +266,7 @@ class Chapter:
                 raise unknown(f"name in row {key!r} of {self.name}:", name, [*known, *ROW_NAMES])
         for name, made in _COMPUTED.items():
             if options.get(name) == "auto":
-                options[name] = made(builder.epochs, builder.recipe["epochs"])
+                options[name] = made(builder.epochs, builder.recipe.epochs)
         network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
         named = {"weights": row.get("teacher_weights"), "batch_norm": row.get("teacher_batch_norm")}
         runs = tuple(

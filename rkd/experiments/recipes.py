@@ -1,32 +1,65 @@
-"""From settings and a recipe to complete run configs."""
+"""From settings and a recipe to complete run configs, whose values know where they come from."""
 
-import copy
 import dataclasses
-import functools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import Field
 
 from rkd import paths
+from rkd.config import Count, Flag, Positive, Weight, build, frozen
 from rkd.data.npz import find
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.settings import Settings
+from rkd.experiments.settings import Settings, read_yaml
 from rkd.experiments.workspace import data_root
 from rkd.files import sha256
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
-from rkd.typed import build_dataclass
 
-_KEYS = {
-    "description", "epochs", "batch_size", "normalisation", "padding_mode", "drop_last", "optimiser", "lr_override",
-    "ce_weight", "teacher", "loss_weights", "review", "methods", "sums", "pairs",
-}  # fmt: skip
 _OF_RUNS = {"ce_weight", "drop_last"}  # a recipe's values for a method that are no options of it
+Values = dict[str, Any]
+Layers = Iterable[tuple[str, Mapping[str, Any]]]  # (where from, values by name): later ones win
+
+
+@frozen
+class Recipe:
+    """How a source trains: a file of params/recipes/.
+
+    Attributes:
+        description: in words.
+        epochs, batch_size, drop_last, ce_weight: see RunConfig.
+        normalisation: preset of input statistics; by data set, where it depends on that.
+        padding_mode: see DataConfig.
+        optimiser: see SGDConfig.
+        lr_override: part of a network's name -> its first learning rate.
+        teacher: weights and batch_norm (see TeacherConfig), and `recipe` where teachers are trained under another one.
+        loss_weights: of ReviewKD by pair, in place of params/pairs.yaml.
+        review: further options of ReviewKD.
+        methods: method -> its options, ce_weight and drop_last.
+        sums: method -> its options within a sum.
+        pairs: entries of teacher, student, method and options.
+    """
+
+    description: str
+    epochs: Count
+    batch_size: Count
+    normalisation: str | dict[str, str]
+    optimiser: Values
+    teacher: Values
+    padding_mode: str = "zeros"
+    drop_last: Flag = False
+    ce_weight: Weight = 1.0
+    lr_override: dict[str, Positive] = Field(default_factory=dict)
+    loss_weights: tuple[Values, ...] = ()
+    review: Values = Field(default_factory=lambda: {"warmup_epochs": 20})
+    methods: dict[str, Values] = Field(default_factory=dict)
+    sums: dict[str, Values] = Field(default_factory=dict)
+    pairs: tuple[Values, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -34,26 +67,21 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in (paths.params() / "recipes").glob("*.yaml"))
 
 
-def load_recipe(name: str) -> dict[str, Any]:
-    """A recipe's values; `name` is one in params/recipes/ or the path of a YAML file of the same form.
+def load_recipe(name: str) -> Recipe:
+    """A recipe; `name` is one in params/recipes/ or the path of a YAML file of the same form.
 
     Raises:
-        ConfigError: no such recipe, or unknown keys in it.
+        ConfigError: no such recipe, or unknown keys or values that are not allowed in it.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else paths.params() / "recipes" / f"{name}.yaml"
     if not path.is_file():
         raise unknown("recipe", name, [*recipe_names(), "the path of a YAML file"])
-    recipe = copy.deepcopy(_read_recipe(path, path.stat().st_mtime_ns))
-    for key in recipe:
-        if key not in _KEYS:
-            raise unknown(f"key in recipe {path.name}:", key, _KEYS)
-    return recipe
-
-
-@functools.lru_cache(maxsize=64)
-def _read_recipe(path: Path, changed: int) -> dict[str, Any]:
-    """A recipe's file, read again once it has changed (its time in nanoseconds): a chapter asks once per line."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = read_yaml(path)
+    allowed = [f.name for f in fields(Recipe)]
+    for key in values:
+        if key not in allowed:
+            raise unknown(f"key in recipe {path.name}:", key, allowed)
+    return build(Recipe, values)
 
 
 def teacher_file_of(checkpoint: str) -> tuple[str, str]:
@@ -83,12 +111,21 @@ class Builder:
     Args:
         settings: of the chapter.
         default_recipe: taken where the settings name none.
+
+    Attributes:
+        origins: of the values of the run built last, by name: "given", a profile, a recipe, a file, the row.
     """
 
     def __init__(self, settings: Settings, default_recipe: str = "authors") -> None:
         self.settings = settings
         self.recipe_name = settings.recipe or default_recipe
         self.recipe = load_recipe(self.recipe_name)
+        self.origins: dict[str, str] = {}
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of each run."""
+        return self._set("epochs", self.recipe.epochs)
 
     def plain(self, network: str, seed: int) -> RunConfig:
         """A network trained on labels alone."""
@@ -96,10 +133,10 @@ class Builder:
 
     def teacher(self, network: str) -> RunConfig:
         """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
-        other = self.recipe["teacher"].get("recipe")
+        other = self.recipe.teacher.get("recipe")
         if other is not None and other != self.recipe_name:
             return Builder(dataclasses.replace(self.settings, recipe=other)).teacher(network)
-        epochs = self._either(self.settings.teacher_epochs, self.epochs)
+        epochs = self._set("teacher_epochs", self.epochs)
         return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
 
     def distilled(
@@ -125,54 +162,30 @@ class Builder:
             fixed: options of the row that win all the same (a chapter that sweeps them).
             teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
         """
-        if ce_weight is None:
-            recipe_ce = self._of_method(method).get("ce_weight", self.recipe["ce_weight"])
-            ce_weight = self._either(self.settings.ce_weight, recipe_ce)
-        given_teacher = (
-            {"batch_norm": self.settings.teacher_batch_norm} if self.settings.teacher_batch_norm else {}
-        )
+        of_method = self.recipe.methods.get(method, {})
+        taught = self._taught(teacher, teacher_values or {})
         common = self._common(student, seed, self.epochs)
-        common["drop_last"] = self._of_method(method).get("drop_last", common["drop_last"])
+        common["drop_last"] = of_method.get("drop_last", common["drop_last"])
+        standing = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
         return RunConfig(
             **common,
-            ce_weight=ce_weight,
+            ce_weight=standing if ce_weight is None else self._note(ce_weight, "ce_weight", "row"),
             method=method,
             options=self._options(method, teacher, student, dict(options or {}), fixed),
-            teacher=self._teacher_of(
-                teacher, {**self.recipe["teacher"], **given_teacher, **(teacher_values or {})}
-            ),
+            teacher=taught,
         )
 
     def review(self, teacher: str, student: str, seed: int, *args: Any, **named: Any) -> RunConfig:
         """A student distilled by ReviewKD; further arguments as of `distilled` after the method."""
         return self.distilled(teacher, student, seed, "reviewkd", *args, **named)
 
-    def _options(
-        self, method: str, teacher: str, student: str, row: dict[str, Any], fixed: Collection[str]
-    ) -> Options:
-        given = self.given(method)
-        if "+" not in method:
-            values = self._method_values(method, teacher, student, row, given, fixed)
-            return build_dataclass(get_method(method).options, values)
-        names = method.split("+")
-        for values in (row, given):
-            for name in values:
-                if name not in names:
-                    raise ConfigError(
-                        f"options of the sum {method!r} are given by method, for example "
-                        f"{{{names[0]}: {{loss_weight: 1}}}}; {name!r} is none of {', '.join(names)}"
-                    )
-        parts = []
-        for name in names:
-            in_sums = self.recipe.get("sums", {}).get(name, {}) | row.get(name, {})
-            values = self._method_values(name, teacher, student, in_sums, given.get(name, {}), fixed)
-            parts.append({"method": name, "options": build_dataclass(get_method(name).options, values)})
-        return SumOptions(parts=tuple(parts))
+    def loss_weight(self, teacher: str, student: str) -> float:
+        """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
+        return next((values["loss_weight"] for _, values in self._pair_weights(teacher, student)), 1.0)
 
-    def given(self, method: str) -> dict[str, Any]:
+    def given(self, method: str) -> Values:
         """The options that the settings give explicitly for this method; of a sum, by method."""
-        s = self.settings
-        given = s.review_options()
+        given = self.settings.review_options()
         if given and all(isinstance(v, Mapping) for v in given.values()):  # by method
             for name in given:
                 get_method(name)
@@ -184,142 +197,162 @@ class Builder:
                 given.pop(name, None)  # of the chapter's rows with ReviewKD
         return given
 
-    def _method_values(
-        self,
-        method: str,
-        teacher: str,
-        student: str,
-        row: Mapping[str, Any],
-        given: Mapping[str, Any],
-        fixed: Collection[str],
-    ) -> dict[str, Any]:
-        """Options of one method: of the recipe, the pair, the row, and given; epochs are scaled, unless given."""
+    def _options(
+        self, method: str, teacher: str, student: str, row: Values, fixed: Collection[str]
+    ) -> Options:
+        given = self.given(method)
+        if "+" not in method:
+            return self._options_of(method, teacher, student, row, given, fixed)
+        names = method.split("+")
+        for name in (*row, *given):
+            if name not in names:
+                raise ConfigError(
+                    f"options of the sum {method!r} are given by method, for example "
+                    f"{{{names[0]}: {{loss_weight: 1}}}}; {name!r} is none of {', '.join(names)}"
+                )
+        parts = []
+        for name in names:
+            within = {**self.recipe.sums.get(name, {}), **row.get(name, {})}
+            options = self._options_of(name, teacher, student, within, given.get(name, {}), fixed)
+            parts.append({"method": name, "options": options})
+        return SumOptions(parts=tuple(parts))
+
+    def _options_of(
+        self, method: str, teacher: str, student: str, row: Values, given: Values, fixed: Collection[str]
+    ) -> Options:
+        """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are scaled, unless
+        given."""
+        kind, recipe = get_method(method).options, f"recipe {self.recipe_name}"
+        of_method = {k: v for k, v in self.recipe.methods.get(method, {}).items() if k not in _OF_RUNS}
+        of_pair = [(recipe, values) for values in self._of_pair(method, teacher, student)]
+        fixed_by_row = {name: row[name] for name in fixed if name in row}
         if method == "reviewkd":
-            standing = {**self._scaled_review(), "loss_weight": self.loss_weight(teacher, student)}
+            warm_up = self._scaled(self.recipe.review["warmup_epochs"], self.epochs)
+            layers = [(recipe, {**self.recipe.review, "warmup_epochs": warm_up})]
+            layers += list(self._pair_weights(teacher, student))[:1]
+            layers += [(recipe, of_method), *of_pair, ("row", row)]
         else:
-            defaults = get_method(method).options()
-            standing = {name: getattr(defaults, name) for name in defaults.in_epochs()}
-        recipe = {k: v for k, v in self._of_method(method).items() if k not in _OF_RUNS}
-        standing, row = standing | recipe | self._of_pair(method, teacher, student), dict(row)
-        if method != "reviewkd":
-            for values in (standing, row):
-                values |= {n: self._at_least_one(values[n]) for n in defaults.in_epochs() if n in values}
-        return {**standing, **row, **given, **{name: row[name] for name in fixed if name in row}}
+            scaled = kind().in_epochs()
+            layers = [("default", {name: getattr(kind(), name) for name in scaled}), (recipe, of_method)]
+            layers += [*of_pair, ("row", row)]
+            layers = [(origin, self._in_proportion(values, scaled)) for origin, values in layers]
+        return build(kind, self._layered([*layers, ("given", given), ("row", fixed_by_row)]))
 
-    def _of_method(self, method: str) -> dict[str, Any]:
-        """The recipe's values for a method: options, and what is in `_OF_RUNS`."""
-        return self.recipe.get("methods", {}).get(method, {})
+    def _pair_weights(self, teacher: str, student: str) -> Layers:
+        """The weights of the review loss for a pair, best first."""
+        for origin, entries in (
+            (f"recipe {self.recipe_name}", self.recipe.loss_weights),
+            ("params/pairs.yaml", _pairs()),
+        ):
+            for entry in _of(entries, teacher, student):
+                yield origin, {"loss_weight": float(entry["loss_weight"])}
 
-    def _of_pair(self, method: str, teacher: str, student: str) -> dict[str, Any]:
-        """The recipe's values of a method for one pair."""
-        pair = canonical(teacher), canonical(student)
-        for entry in self.recipe.get("pairs", []):
-            names = {"teacher", "student", "method"}
-            if (
-                entry["method"] == method
-                and (canonical(entry["teacher"]), canonical(entry["student"])) == pair
-            ):
-                return {k: v for k, v in entry.items() if k not in names}
-        return {}
+    def _of_pair(self, method: str, teacher: str, student: str) -> list[Values]:
+        """The recipe's values of a method for one pair, in at most one entry."""
+        entries = [entry for entry in _of(self.recipe.pairs, teacher, student) if entry["method"] == method]
+        return [
+            {k: v for k, v in e.items() if k not in ("teacher", "student", "method")} for e in entries[:1]
+        ]
 
-    def _at_least_one(self, epochs: int) -> int:
-        """A number of epochs in a run of another length; what was not zero stays so."""
-        return max(1, self._scaled(epochs, self.epochs)) if epochs else 0
+    def _in_proportion(self, values: Mapping[str, Any], names: Collection[str]) -> Values:
+        """With numbers of epochs as in a run of this length; what was not zero stays so."""
+        scaled = {n: max(1, self._scaled(values[n], self.epochs)) for n in names if values.get(n)}
+        return {**values, **scaled}
 
-    def _teacher_of(self, network: str, values: Mapping[str, Any]) -> TeacherConfig:
-        values = {k: v for k, v in values.items() if k != "recipe"}
+    def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
+        asked = self.settings.teacher_batch_norm
+        given = {} if asked is None else {"batch_norm": asked}
+        standing = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
+        values = {**standing, **given, **of_row}
         checkpoint = self.settings.teacher_checkpoint
-        untrained = values["weights"] == "random"  # comes from its seed alone
-        if checkpoint is None or untrained:
-            return TeacherConfig(run=self.teacher(network), **values)
-        check_name(network)
-        path, digest = teacher_file_of(checkpoint)
-        named = {"checkpoint": path, "sha256": digest, "network": canonical(network)}
-        return TeacherConfig(**named, batch_norm=values["batch_norm"])
+        if checkpoint is None or values["weights"] == "random":  # which comes from its seed alone
+            taught = TeacherConfig(run=self.teacher(network), **values)
+        else:
+            check_name(network)
+            path, digest = teacher_file_of(checkpoint)
+            taught = TeacherConfig(
+                checkpoint=path, sha256=digest, network=canonical(network), batch_norm=values["batch_norm"]
+            )
+        layers = ((f"recipe {self.recipe_name}", standing), ("given", given), ("row", of_row))
+        self.origins |= {f"teacher_{name}": origin for origin, layer in layers for name in layer}
+        return taught
 
-    def loss_weight(self, teacher: str, student: str) -> float:
-        """The recipe's loss weight for a pair: its own list, else params/pairs.yaml, else 1."""
-        pair = canonical(teacher), canonical(student)
-        for entry in [*self.recipe.get("loss_weights", []), *_pairs()]:
-            if (canonical(entry["teacher"]), canonical(entry["student"])) == pair:
-                return float(entry["loss_weight"])
-        return 1.0
-
-    def _common(self, network: str, seed: int, epochs: int) -> dict[str, Any]:
+    def _common(self, network: str, seed: int, epochs: int) -> Values:
         s, recipe = self.settings, self.recipe
         check_name(network)
-        optimiser = dict(recipe["optimiser"])
-        for part, lr in recipe["lr_override"].items():
-            if part in canonical(network):
-                optimiser["lr"] = lr
-        if s.lr is not None:
-            optimiser["lr"] = s.lr
-        if s.decay_epochs is not None:
-            optimiser["decay_epochs"] = list(s.decay_epochs)
-        else:
-            optimiser["decay_epochs"] = [self._scaled(e, epochs) for e in optimiser["decay_epochs"]]
+        optimiser = dict(recipe.optimiser)
+        of_network = [lr for part, lr in recipe.lr_override.items() if part in canonical(network)]
+        optimiser["lr"] = self._set("lr", of_network[-1] if of_network else optimiser["lr"])
+        scaled = [self._scaled(epoch, epochs) for epoch in optimiser["decay_epochs"]]
+        optimiser["decay_epochs"] = self._set("decay_epochs", scaled)
         data = DataConfig(
             name=s.dataset,
-            normalisation=s.normalisation
-            or ("embedded" if s.dataset == "embedded" else self._normalisation()),
+            normalisation=s.normalisation or self._normalisation(),
             train_images=s.train_images,
             test_images=s.test_images,
             holdout=s.holdout,
             sha256=sha256(find(s.dataset, data_root(s))) if s.dataset.endswith(".npz") else None,
-            padding_mode=recipe.get("padding_mode", "zeros"),
+            padding_mode=recipe.padding_mode,
         )
         return {
             "network": network,
             "data": data,
             "seed": seed,
             "epochs": epochs,
-            "batch_size": self._either(s.batch_size, recipe["batch_size"]),
-            "optimiser": build_dataclass(SGDConfig, optimiser),
+            "batch_size": self._set("batch_size", recipe.batch_size),
+            "optimiser": build(SGDConfig, optimiser),
             "precision": s.precision,
-            "drop_last": recipe.get("drop_last", False),
+            "drop_last": recipe.drop_last,
         }
 
     def _normalisation(self) -> str:
         """The recipe's preset, which may depend on the data set."""
-        preset = self.recipe["normalisation"]
-        if isinstance(preset, str):
-            return preset
-        if self.settings.dataset not in preset:
+        preset, dataset = self.recipe.normalisation, self.settings.dataset
+        if dataset == "embedded":
+            return self._note("embedded", "normalisation", "the data set's own")
+        if isinstance(preset, Mapping) and dataset not in preset:
             raise ConfigError(
                 f"recipe {self.recipe_name} has input statistics for {', '.join(preset)}, not for "
-                f"{self.settings.dataset!r}; give normalisation"
+                f"{dataset!r}; give normalisation"
             )
-        return preset[self.settings.dataset]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of each run."""
-        return self._either(self.settings.epochs, self.recipe["epochs"])
+        value = preset if isinstance(preset, str) else preset[dataset]
+        return self._note(value, "normalisation", f"recipe {self.recipe_name}")
 
     def _scaled(self, epoch: int, epochs: int) -> int:
         """An epoch of the recipe's schedule in a run of another length."""
-        return round(epoch * epochs / self.recipe["epochs"])
+        return round(epoch * epochs / self.recipe.epochs)
 
-    def _scaled_review(self) -> dict[str, Any]:
-        review = dict(self.recipe.get("review", {"warmup_epochs": 20}))
-        review["warmup_epochs"] = self._scaled(review["warmup_epochs"], self.epochs)
-        return review
+    def _set(self, name: str, standing: Any) -> Any:
+        """The settings' value, else the recipe's; notes which."""
+        value = getattr(self.settings, name)
+        if value is None:
+            return self._note(standing, name, f"recipe {self.recipe_name}")
+        return self._note(value, name, self.settings.origin(name))
 
-    @staticmethod
-    def _either(value: Any, default: Any) -> Any:
-        return default if value is None else value
+    def _note(self, value: Any, name: str, origin: str) -> Any:
+        self.origins[name] = origin
+        return value
+
+    def _layered(self, layers: Layers) -> Values:
+        values: Values = {}
+        for origin, layer in layers:
+            values |= layer
+            self.origins |= dict.fromkeys(layer, origin)
+        return values
 
 
-@functools.cache
-def _read_pairs(path: Path) -> tuple[dict[str, Any], ...]:
-    pairs = yaml.safe_load(path.read_text(encoding="utf-8"))
+def _of(entries: Iterable[Mapping[str, Any]], teacher: str, student: str) -> Iterable[Mapping[str, Any]]:
+    """The entries about a pair."""
+    pair = canonical(teacher), canonical(student)
+    return (e for e in entries if (canonical(e["teacher"]), canonical(e["student"])) == pair)
+
+
+def _pairs() -> list[Values]:
+    path = paths.params() / "pairs.yaml"
+    pairs = read_yaml(path)
     for entry in pairs:
         if set(entry) != {"teacher", "student", "loss_weight"}:
             raise ConfigError(
                 f"{path.name} holds {entry!r}; each entry needs teacher, student and loss_weight"
             )
-    return tuple(pairs)
-
-
-def _pairs() -> tuple[dict[str, Any], ...]:
-    return _read_pairs(paths.params() / "pairs.yaml")
+    return pairs

@@ -40,7 +40,7 @@ def published_setting(chapter: str, recipe: str = "") -> PublishedSetting:
         ConfigError: unknown chapter or recipe.
     """
     found = get_chapter(chapter)
-    return PublishedSetting(load_recipe(recipe or found.recipe)["epochs"], found.datasets)
+    return PublishedSetting(load_recipe(recipe or found.recipe).epochs, found.datasets)
 
 
 def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> bool:

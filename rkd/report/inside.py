@@ -177,7 +177,7 @@ class InsidePage:
         standing = parameters.load_profile(self.settings.profile)
         given = {k: v for k, v in self.given.items() if k != "profile" and standing.get(k) != v}
         table = tables.parameter_table(given, {k: v for k, v in effective.items() if v is not None})
-        words = html.escape(load_recipe(self.recipe)["description"])
+        words = html.escape(load_recipe(self.recipe).description)
         return HTML(f"<p>Recipe <code>{html.escape(self.recipe)}</code>: {words}.</p>{table}")
 
     def provenance(self) -> HTML:

@@ -191,7 +191,7 @@ class Page:
             effective["recipe"] = ", ".join(names)
         table = tables.parameter_table(self.given, {k: v for k, v in effective.items() if v is not None})
         words = "; ".join(
-            f"<code>{html.escape(name)}</code>: {html.escape(load_recipe(name)['description'])}"
+            f"<code>{html.escape(name)}</code>: {html.escape(load_recipe(name).description)}"
             for name in names
         )
         return HTML(f"<p>Recipe {words}.</p>{table}")

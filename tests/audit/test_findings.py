@@ -1,6 +1,7 @@
 """The findings are complete, and what they say can be trained and looked at is there."""
 
 import re
+from dataclasses import asdict
 
 import pytest
 
@@ -47,7 +48,7 @@ def value_in(recipe: dict, name: str):
 
 @pytest.mark.parametrize(("number", "side"), [s for s in SIDES if s[1].recipe])
 def test_recipes_hold_what_findings_say_they_set(number, side):
-    recipe = load_recipe(side.recipe)
+    recipe = asdict(load_recipe(side.recipe))
     assert side.sets, number
     for name, said in side.sets.items():
         if name == "loss_weight":

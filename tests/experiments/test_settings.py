@@ -121,9 +121,9 @@ def test_paper_profile_is_the_published_setting():
         for line in lines(name, profile="paper"):
             recipe = load_recipe(line.recipe or chapter.recipe)
             for run in line.runs:
-                assert (run.epochs, run.batch_size) == (recipe["epochs"], recipe["batch_size"])
+                assert (run.epochs, run.batch_size) == (recipe.epochs, recipe.batch_size)
                 assert run.data.train_images is None and run.data.name in chapter.datasets
-                assert list(run.optimiser.decay_epochs) == recipe["optimiser"]["decay_epochs"]
+                assert list(run.optimiser.decay_epochs) == recipe.optimiser["decay_epochs"]
                 if chapter.recipe in ("authors", "reproduction"):
                     assert (run.epochs, run.batch_size) == (240, 128)
             assert [run.seed for run in line.runs] == ([0] if line.role == "teacher" else [0, 1, 2, 3, 4])
