@@ -1,0 +1,321 @@
+"""What the notebook of a table or figure calls: runs and published figures as DataFrames, and how they are shown."""
+
+import html
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+from scipy import stats
+
+from rkd import published
+from rkd.experiments import settings as parameters
+from rkd.experiments.chapters import Chapter, Line, chapter_in
+from rkd.experiments.execute import Executor, pick_device
+from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame
+from rkd.experiments.recipes import load_recipe
+from rkd.experiments.settle import settle_lines
+from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.judge import is_published_setting
+from rkd.models import canonical, display_name
+from rkd.records import Record, Store
+from rkd.report.book import write_mark
+from rkd.report.book.execution import VARIATION
+from rkd.report.diagrams import Drawing, show
+from rkd.report.tables import scrolling
+from rkd.report.verdicts import chapter_box
+from rkd.training import Engine
+
+DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
+PROVENANCE = [
+    "name", "seed", "status", "accuracy", "arithmetic", "device", "threads", "train_seconds", "images_per_second",
+    "commit", "ended",
+]  # fmt: skip
+# Parameters that change no run.
+_WHERE = {"data_root", "results", "device", "threads", "compile", "engine", "on_missing"}
+
+
+def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
+    """Open a chapter under the parameters and rows found in a notebook's namespace, and show what the page is.
+
+    Everything is checked here: every run's config is built, so a contradiction stops the first cell with one
+    sentence, before anything is trained.
+
+    Args:
+        name: of the notebook.
+        namespace: its `globals()`.
+
+    Raises:
+        ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
+    """
+    experiment = Experiment(chapter_in(name, namespace), parameters.given_in(namespace))
+    display(HTML(experiment.banner()))
+    if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
+        verdicts = chapter_box(name)
+        if verdicts.data:
+            display(verdicts)
+    sns.set_theme(style="ticks", rc={"font.size": 10, "axes.grid": True, "grid.color": "#dddddd"})
+    return experiment
+
+
+class Experiment:
+    """One executed chapter.
+
+    Args:
+        chapter: what its notebook declares.
+        given: explicit parameters.
+
+    Attributes:
+        settings: the parameters in force.
+        lines: the rows of the table, each with its runs (see `rkd.experiments.chapters.Line`).
+        store: of the records.
+        profile: name of the profile.
+        is_evidence: whether every run is of its recipe's length, on the whole of the data sets the claim is about.
+    """
+
+    def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
+        self.chapter = chapter
+        profile = parameters.load_profile(
+            given.get("profile", "smoke")
+        )  # papermill injects its values as well
+        self.given = {n: v for n, v in given.items() if n != "profile" and profile.get(n) != v}
+        self.settings = parameters.resolve(chapter.name, given)
+        self.profile = Path(self.settings.profile).stem
+        self.recipe = self.settings.recipe or chapter.recipe
+        self.store = store_of(self.settings)
+        self.lines = self._settled(chapter.lines(self.settings), self.store)
+        self.records: dict[str, Record] = {}
+        self.is_evidence = all(
+            is_published_setting(run, chapter.name, line.recipe or self.recipe)
+            for line in self.lines
+            for run in line.runs
+        )
+
+    def run(self) -> pd.DataFrame:
+        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it."""
+        wanted = {run.id for line in self.lines for run in line.runs}
+        before = {run for run in wanted if self.store.has(run)}
+        for recipe in dict.fromkeys(line.recipe or self.recipe for line in self.lines):
+            of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
+            labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
+            runs = [run for line in of_recipe for run in line.runs]
+            self.records |= self.executor(labels).run(runs, self.settings.on_missing)
+        trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
+        print(
+            f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
+        )
+        write_mark(self.chapter.name, self.records, self.store.records)
+        return runs_frame(self.lines, self.records, self.profile)
+
+    def published(self) -> pd.DataFrame:
+        """What the sources print; see `published_frame`. A pair that no table has is given the pair's of the paper
+        profile."""
+        return published_frame(self.lines)
+
+    def recorded(self, profiles: Iterable[str] = ("paper", "short", "mini")) -> pd.DataFrame:
+        """Committed runs of the same rows under other profiles, as `runs_frame` gives them; the paper profile's with
+        what is missing, others only where there are some. Without this execution's own profile, unless parameters were
+        given."""
+        frames = []
+        for profile in profiles:
+            if profile == self.profile and not self.given:
+                continue
+            lines, records = self.under(profile)
+            if records or profile == "paper":
+                frames.append(runs_frame(lines, records, profile))
+        return pd.concat(frames) if frames else runs_frame(self.lines, {}, self.profile).iloc[:0]
+
+    def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
+        """The rows as a profile alone has them, and what is recorded of them."""
+        recipe = {"recipe": self.settings.recipe} if self.settings.recipe else {}
+        settings = parameters.resolve(self.chapter.name, {"profile": profile, **recipe})
+        return self._recorded(settings, store_for(profile))
+
+    def differences(self, level: float = 0.95) -> pd.DataFrame:
+        """What the given parameters change: this execution against the profile's own parameters, row by row.
+
+        Returns:
+            Index: the rows; columns: mean accuracy under the profile's own parameters and here (%), their difference
+            and both ends of its interval after Welch (percentage points; missing below two runs a side). Empty where no
+            parameter was given that changes a run.
+        """
+        changed = {name for name in self.given if name not in _WHERE}
+        base = pd.DataFrame()
+        if changed:
+            given = {n: v for n, v in self.given.items() if n in _WHERE} | {"profile": self.settings.profile}
+            lines, records = self._recorded(parameters.resolve(self.chapter.name, given), self.store)
+            base = runs_frame(lines, records, self.profile)
+        here = runs_frame(self.lines, self.records, self.profile)
+        rows = {}
+        for name, ours in here.groupby("name", sort=False):
+            theirs = base[base["name"] == name] if len(base) else base
+            if not len(theirs) or list(theirs["run"]) == list(ours["run"]):
+                continue
+            a, b = ours["accuracy"].dropna(), theirs["accuracy"].dropna()
+            low = high = float("nan")
+            if min(len(a), len(b)) > 1 and max(a.std(), b.std()) > 0:
+                low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+            rows[name] = {"profile's own": b.mean(), "here": a.mean(), "difference": a.mean() - b.mean()} | {
+                "low": low,
+                "high": high,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def show(self, table: pd.DataFrame) -> HTML:
+        """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
+        and what a reader has to know of a row in small print. All text in it is escaped."""
+        names = names_of(self.lines)
+        shown = table.fillna("").astype(str)
+        rows, group = [], ""
+        same = self._same_runs()
+        for line in self.lines:
+            name = names[line.key]
+            if name not in shown.index:
+                continue
+            if line.group and line.group != group:
+                group = line.group
+                rows.append(
+                    f'<tr class="rkd-group"><th colspan="{len(shown.columns) + 1}" scope="rowgroup">'
+                    f"{html.escape(group)}</th></tr>"
+                )
+            note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
+            small = f'<div class="rkd-note">{html.escape(note)}</div>' if note else ""
+            cells = "".join(f"<td>{html.escape(text)}</td>" for text in shown.loc[name])
+            rows.append(f'<tr><th scope="row">{html.escape(line.label)}{small}</th>{cells}</tr>')
+        heads = "".join(f'<th scope="col">{html.escape(str(head))}</th>' for head in ("", *shown.columns))
+        body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        return HTML(scrolling(f'<table class="rkd-table rkd-results">{body}</table>') + self._arithmetics())
+
+    def figure(self, figure: Figure, said: str = "") -> Drawing:
+        """A figure with words for those who do not see it: the measured means, or what `said` says."""
+        plt.close(figure)  # shown once, by what is returned
+        runs = runs_frame(self.lines, self.records, self.profile).groupby("name", sort=False)
+        means = "; ".join(f"{name}: {mean_sd(rows)}" for name, rows in runs)
+        return show(figure, f"{self.chapter.title}. {said or f'Measured means in percent: {means}'}.")
+
+    def curves(self, groups: int | None = None) -> object:
+        """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of rows only, where given
+        (a chapter of very many rows)."""
+        from rkd.report.interactive.curves import curves
+
+        shown = list(dict.fromkeys(line.group for line in self.lines))[:groups]
+        lines = [line for line in self.lines if line.group in shown]
+        return curves(lines, self.records, f"Training curves, profile {self.profile}")
+
+    def quoted_baselines(self) -> pd.DataFrame:
+        """Accuracies (%) of other methods that the [Re] paper quotes in the table of this chapter: method x pair."""
+        rows = published.load(source="re_paper", table=self.chapter.title.partition(":")[0])
+        quoted = rows[(rows["metric"] == "top1_acc_percent") & (rows["variant"] == "quoted from prior work")]
+        pair = quoted["student"] + " ← " + quoted["teacher"]
+        return quoted.assign(pair=pair).pivot_table("value", "method", "pair", aggfunc="first", sort=False)
+
+    def probe(self) -> pd.DataFrame:
+        """Accuracy (%) of a linear layer refitted on each student's frozen features, where its weights are here: as
+        `run`, with a column `refitted`."""
+        runs = runs_frame(self.lines, self.records, self.profile)
+        executor, configs = self.executor(), {run.id: run for line in self.lines for run in line.runs}
+        here = {run: executor.probe(c) for run, c in configs.items() if executor.weights_file(run, "last")}
+        return runs.assign(refitted=runs["run"].map(here))
+
+    def parameters(self) -> pd.DataFrame:
+        """Every parameter in force, and where its value comes from."""
+        from rkd.experiments.recipes import Builder
+
+        s = self.settings
+        builder, last = Builder(s, self.recipe), self.lines[-1].runs[0]
+        if last.teacher is not None:
+            builder.distilled(last.teacher.name, last.network, last.seed, last.method or "reviewkd")
+        of_run = {
+            "recipe": self.recipe,
+            "epochs": last.epochs,
+            "batch_size": last.batch_size,
+            "lr": last.optimiser.lr,
+            "decay_epochs": last.optimiser.decay_epochs,
+            "normalisation": last.data.normalisation,
+            "ce_weight": last.ce_weight,
+            "loss_weight": getattr(last.options, "loss_weight", None),
+        }
+        values = {name: getattr(s, name) for name in parameters.names()} | of_run
+        origins = {"recipe": "chapter", **builder.origins, **s.origins}
+        rows = {
+            name: (str(list(value) if isinstance(value, tuple) else value), origins.get(name, "default"))
+            for name, value in values.items()
+            if value is not None
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
+
+    def executor(self, labels: Mapping[str, str] | None = None) -> Executor:
+        """What trains and evaluates runs as the settings say."""
+        s = self.settings
+        engine = Engine.named(s.engine, s.compile, s.threads)
+        return Executor(self.store, data_root(s), s.device, labels=dict(labels or {}), engine=engine)
+
+    def banner(self) -> str:
+        """What the page's numbers are worth, in HTML."""
+        run = self.lines[-1].runs[0]
+        length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
+        images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
+        sets = dict.fromkeys(run.data.name for line in self.lines for run in line.runs)
+        what = f"{length} on {images} of {' and '.join(DATA_SETS.get(name, name) for name in sets)}"
+        if self.is_evidence:
+            kind, text = "paper", f"The published setting: {html.escape(what)}. These numbers are evidence."
+        elif self.profile == "smoke":
+            kind = "smoke"
+            text = (
+                "<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for "
+                f"{html.escape(what)}. The accuracies say nothing about the published ones."
+            )
+        else:
+            kind = "mini"
+            text = (
+                f"<strong>A short run, not the published setting:</strong> {html.escape(what)}. It can show a "
+                "tendency; it neither confirms nor refutes a published value."
+            )
+        return f'<div class="rkd-callout {kind}"><p>{text}{self._pair_in_place()}</p></div>'
+
+    def _pair_in_place(self) -> str:
+        """Says so when an ablation runs on another pair than the published one."""
+        pair = (canonical(self.settings.teacher), canonical(self.settings.student))
+        if not self.chapter.one_pair or pair == PUBLISHED_PAIR:
+            return ""
+        here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
+        return html.escape(f" The pair is {here} in place of the published {there}.")
+
+    def _settled(self, lines: Sequence[Line], store: Store) -> list[Line]:
+        """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
+        return settle_lines(lines, store, pick_device(self.settings.device))
+
+    def _recorded(self, settings: Any, store: Store) -> tuple[list[Line], dict[str, Record]]:
+        lines = self._settled(self.chapter.lines(settings), store)
+        ids = {run.id for line in lines for run in line.runs}
+        return lines, {run: store.load(run) for run in ids if store.has(run)}
+
+    def _same_runs(self) -> dict[str, str]:
+        """Key of a line -> label of an earlier one of the very same runs: after injecting, rows may coincide."""
+        first: dict[tuple[str, ...], str] = {}
+        found = {}
+        for line in self.lines:
+            ids = tuple(run.id for run in line.runs)
+            if ids in first:
+                found[line.key] = first[ids]
+            first.setdefault(ids, line.label)
+        return found
+
+    def _arithmetics(self) -> str:
+        """Names the arithmetics, where what was measured here is not all of one."""
+        found = sorted({record.arithmetic for record in self.records.values()})
+        if len(found) < 2:
+            return ""
+        text = f"These runs were not all computed in one arithmetic: {', '.join(found)}; see the last table."
+        return f'<p class="rkd-note">{html.escape(text)}</p>'
+
+    def recipes(self) -> str:
+        """The recipes of the rows in words, one a line."""
+        names = dict.fromkeys(line.recipe or self.recipe for line in self.lines)
+        return "\n".join(f"{name}: {load_recipe(name).description}" for name in names)
