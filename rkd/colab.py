@@ -1,5 +1,5 @@
-"""A chapter on Google Colab: the first cell of every notebook fetches the project and runs this file; elsewhere it does
-nothing.
+"""A chapter on Google Colab: a build of the book puts a first cell into every notebook, which fetches the project and
+runs this file; elsewhere it does nothing.
 
 Colab's own packages are left as they are (an upgrade of torch or ipywidgets would force a restart), so nothing a
 chapter imports may need more than Colab has.
@@ -7,10 +7,33 @@ chapter imports may need more than Colab has.
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+CELL = """\
+import sys
+
+if "google.colab" in sys.modules:  # on Colab: fetch the project; elsewhere there is nothing to do
+    clone = "git clone -q --depth 1 {repository} /content/rkd"
+    !test -d /content/rkd || {{clone}} -b v{release} 2>/dev/null || {{clone}}
+    %pip install -q --no-deps -e /content/rkd itables=={itables}
+    %run /content/rkd/rkd/colab.py"""
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts the reader's Drive
 KEPT = ("data", "checkpoints", "results/paper")  # what a mounted Drive keeps when the machine goes away
+
+
+def first_cell(repository: str) -> dict:
+    """The cell that makes a notebook run on Colab, as nbformat has it.
+
+    Args:
+        repository: address of the project; `repository.url` of `_config.yml`.
+    """
+    import rkd
+
+    source = CELL.format(repository=repository, release=rkd.__version__, itables=version("itables"))
+    metadata = {"tags": ["colab", "remove-cell"]}  # in the notebook, not on the page
+    return {"cell_type": "code", "id": "colab", "metadata": metadata, "execution_count": None, "outputs": [],
+            "source": source}  # fmt: skip
 
 
 def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:

@@ -329,7 +329,7 @@ def test_mark_of_another_build_does_not_vouch(tmp_path, monkeypatch):
     assert "another build" in book.fault_of_mark(tmp_path / "one.json", "two", "old")
 
 
-def test_cleaning_merges_streams_and_hides_the_colab_cell():
+def test_cleaning_merges_streams_and_puts_colabs_cell_first():
     def stream(name, text):
         return {"output_type": "stream", "name": name, "text": text}
 
@@ -340,19 +340,19 @@ def test_cleaning_merges_streams_and_hides_the_colab_cell():
         stream("stderr", "e"),
     ]
     cells = [
-        {
-            "cell_type": "code",
-            "metadata": {"tags": ["colab"], "papermill": {}},
-            "source": "",
-            "outputs": outputs,
-        },
         {"cell_type": "markdown", "metadata": {}, "source": "# T"},
+        {"cell_type": "code", "metadata": {"tags": ["colab"]}, "source": "old", "outputs": []},
+        {"cell_type": "code", "metadata": {"papermill": {}}, "source": "", "outputs": outputs},
     ]
-    cleaned = book.clean({"cells": cells, "metadata": {"papermill": {}, "kernelspec": {}}}, "foot")
-    assert [o["text"] for o in cleaned["cells"][0]["outputs"]] == ["a\n90%\n", "e"]
-    assert cleaned["cells"][0]["metadata"] == {"tags": ["colab", "remove-cell"]}
-    assert cleaned["cells"][-1]["source"] == "foot" and cleaned["metadata"] == {"kernelspec": {}}
-    assert cells[0]["metadata"]["tags"] == ["colab"]  # the notebook given is left as it was
+    metadata = {"papermill": {}, "kernelspec": {}}
+    cleaned = book.clean({"cells": cells, "metadata": metadata}, "foot", "https://host/a")
+    head, colab, code, foot = cleaned["cells"]
+    assert head["source"] == "# T" and foot["source"] == "foot" and cleaned["metadata"] == {"kernelspec": {}}
+    assert "https://host/a /content/rkd" in colab["source"] and colab["metadata"]["tags"] == [
+        "colab",
+        "remove-cell",
+    ]
+    assert [o["text"] for o in code["outputs"]] == ["a\n90%\n", "e"] and code["metadata"] == {}
 
 
 def test_failed_page_survives_any_log(tmp_path):
@@ -765,7 +765,7 @@ def test_site_shows_variations_and_meta_elements(tmp_path):
     bench.config.write_text(
         bench.config.read_text()
         + "launch_buttons: {colab_url: 'https://colab.research.google.com'}\n"
-        + "repository: {url: 'https://github.com/a/b', path_to_book: book, branch: main}\n"
+        + "repository: {url: 'https://github.com/a/b', path_to_book: _sources, branch: gh-pages}\n"
         + "sphinx: {config: {html_static_path: [_assets]}}\n"
     )
     bench.build(html=True, only=["one", "bare"])
@@ -793,9 +793,14 @@ def test_site_shows_variations_and_meta_elements(tmp_path):
     assert len(set(titles)) == len(titles)
     assert 'href="one.html"' in (site / name).read_text() and "x is 5" in (site / name).read_text()
     assert f'href="{name}"' in (site / "bare.html").read_text()  # the others' navigation is drawn anew
-    launch = "https://colab.research.google.com/github/a/b/blob/main/book/one.ipynb"
-    for page in ("one.html", name):  # the repository has no file of the variation
-        assert launch in (site / page).read_text() and "book/one--" not in (site / page).read_text()
+    launch = "https://colab.research.google.com/github/a/b/blob/gh-pages/"
+    for page in ("one", "one--x-5.0"):  # Colab opens what the reader sees, with the cell it needs
+        assert f"{launch}_sources/{page}.ipynb" in (site / f"{page}.html").read_text()
+        assert (
+            "git clone -q --depth 1 https://github.com/a/b"
+            in (site / "_sources" / f"{page}.ipynb").read_text()
+        )
+        assert "google.colab" not in (site / f"{page}.html").read_text()
 
     bench.config.write_text(bench.config.read_text() + "html: {baseurl: 'https://a.org/b'}\n")
     book.drop_variation("x-5.0", "smoke", **bench.places())

@@ -1,4 +1,4 @@
-"""Chapters on Colab: one first cell for all, and what it does, with a stand-in for Colab."""
+"""Chapters on Colab: the first cell of a built book's notebooks, and what it does, with a stand-in for Colab."""
 
 import json
 import os
@@ -10,32 +10,23 @@ import types
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rkd
 from rkd import colab
 
 ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 # Packages of the book that Colab lacks and the first cell does not install: nothing a chapter imports may need them.
 ABSENT = ("papermill", "jupyter_book", "sphinx", "myst_nb", "jupyterlab")
 
 
-def first_cell(path: Path) -> str:
-    """Source of the cell tagged "colab"."""
-    cells = json.loads(path.read_text())["cells"]
-    (cell,) = [c for c in cells if "colab" in c["metadata"].get("tags", [])]
-    assert cell is next(c for c in cells if c["cell_type"] == "code"), f"{path.name}: other code comes first"
-    return "".join(cell["source"])
-
-
-def test_all_notebooks_start_with_the_same_short_cell():
-    sources = {path.name: first_cell(path) for path in NOTEBOOKS}
-    assert len(set(sources.values())) == 1, sources
-    source = next(iter(sources.values()))
-    assert len(source.splitlines()) <= 8
-    assert f"-b v{rkd.__version__} " in source  # the release these notebooks belong to
+def test_first_cell_names_this_release_and_repository():
+    source = colab.first_cell(REPOSITORY)["source"]
+    assert f"{REPOSITORY} /content/rkd" in source and f"-b v{rkd.__version__} " in source
     assert re.search(r'"(itables==\S+)"', (ROOT / "pyproject.toml").read_text())[1] in source
-    assert re.search(r"repository:\n  url: (\S+)", (ROOT / "_config.yml").read_text())[1] in source
+    assert not [path.name for path in NOTEBOOKS if "google.colab" in path.read_text()]  # a build puts it in
 
 
 @pytest.fixture
@@ -133,9 +124,7 @@ def test_first_cell_fetches_the_project_and_prepares_it(tmp_path):
     """The cell itself, with this repository in the place of the one on the web, and without pip."""
     if not (ROOT / ".git").exists():
         pytest.skip("the cell clones with git; this is no repository")
-    source = first_cell(NOTEBOOKS[0])
-    url = re.search(r"https://\S+(?= )", source)[0]
-    source = source.replace(url, ROOT.as_uri()).replace("/content/rkd", str(tmp_path / "rkd"))
+    source = colab.first_cell(ROOT.as_uri())["source"].replace("/content/rkd", str(tmp_path / "rkd"))
     source, pips = re.subn(r"%pip install -q --no-deps -e .* itables.*", "pass", source)
     assert pips == 1
     program = f"""

@@ -201,7 +201,7 @@ def _finish(
             )
     pages = (*base, *in_book_order(extra, names))
     stage(pages, folders)
-    index, warnings = build_html(folders, pages, echo) if html else (None, ())
+    index, warnings = build_html(folders, echo) if html else (None, ())
     result = BookResult(folders.profile, pages, index, warnings)
     summarise(result, echo)
     return result

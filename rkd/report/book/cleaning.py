@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+from rkd.colab import first_cell
 
-def clean(notebook: dict, footer: str) -> dict:
-    """An executed notebook as the book shows it: parameters folded, set-up hidden, streams merged.
+
+def clean(notebook: dict, footer: str, repository: str = "") -> dict:
+    """An executed notebook as the book shows it: parameters folded, streams merged, able to run on Colab.
 
     Args:
         notebook: nbformat 4 as a dict; not changed.
         footer: Markdown of a last cell; none if empty.
+        repository: address of the project, for Colab; none if empty.
     """
     cells = []
     for cell in notebook["cells"]:
@@ -18,14 +21,17 @@ def clean(notebook: dict, footer: str) -> dict:
         tags = list(metadata.get("tags", []))
         if {"parameters", "injected-parameters"} & set(tags):
             tags.append("hide-input")
-        if "colab" in tags:
-            tags.append("remove-cell")
+        if "colab" in tags:  # of a notebook downloaded from a built book
+            continue
         if tags:
             metadata["tags"] = list(dict.fromkeys(tags))
         cell = {**cell, "metadata": metadata}
         if cell["cell_type"] == "code":
             cell["outputs"] = merge_streams(cell["outputs"])
         cells.append(cell)
+    if repository:
+        place = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), 0)
+        cells.insert(place, first_cell(repository))
     if footer:
         cells.append({"cell_type": "markdown", "id": "provenance", "metadata": {}, "source": footer})
     metadata = {key: value for key, value in notebook["metadata"].items() if key not in ("papermill", "rkd")}

@@ -6,21 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rkd.experiments.notebooks import read_notebook, title_of
 from rkd.report.book.files import Folders, plain, write_if_changed
-from rkd.report.book.result import Page
 
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE): ")
 OF_SPHINX = {"genindex", "search", "py-modindex"}
 
 
-def build_html(
-    folders: Folders, pages: Sequence[Page], echo: Callable[[str], object]
-) -> tuple[Path | None, tuple[str, ...]]:
-    """Builds the site from `folders.stage`, which holds `pages`.
+def build_html(folders: Folders, echo: Callable[[str], object]) -> tuple[Path | None, tuple[str, ...]]:
+    """Builds the site from `folders.stage`.
 
     Returns:
         Path of the index page, None where none came out, and the complaints of Sphinx.
@@ -52,9 +49,6 @@ def build_html(
     if build.returncode == 0:
         write_if_changed(as_before, navigation)
         _sweep(output, folders.stage)
-        for page in pages:
-            if page.variation:
-                _launch_chapter(output / "html" / f"{page.file}.html", page)
     index = output / "html" / "index.html"
     return (index if build.returncode == 0 and index.is_file() else None), tuple(dict.fromkeys(complaints))
 
@@ -86,9 +80,3 @@ def _sweep(output: Path, stage: Path) -> None:
         for path in (output / folder).glob(f"*{suffix}"):
             if path.name.removesuffix(suffix) not in present:
                 path.unlink()
-
-
-def _launch_chapter(path: Path, page: Page) -> None:
-    """Lets a variation's launch and source buttons open its chapter: the repository has no file of the variation."""
-    there = re.compile(rf'(href="https?://[^"]*/){re.escape(page.file)}\.ipynb"')
-    write_if_changed(path, there.sub(rf'\g<1>{page.name}.ipynb"', path.read_text(encoding="utf8")))

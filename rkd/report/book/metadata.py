@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import yaml
 
@@ -36,12 +35,6 @@ def page_metadata(
     if card:
         meta["property=og:image"] = f"{base}_static/{CARD}"
     return {**meta, "twitter:card": "summary_large_image" if card else "summary"}
-
-
-def base_address(config: Path) -> str:
-    """Where the configuration says the site is published; empty if it does not."""
-    values = yaml.safe_load(config.read_text(encoding="utf8")) or {}
-    return str((values.get("html") or {}).get("baseurl") or "")
 
 
 def with_metadata(notebook: Mapping, meta: Mapping[str, str]) -> dict:

@@ -73,7 +73,9 @@ class _About:
 
     def __init__(self, folders: Folders, root: str, *, card: bool) -> None:
         self.folders, self.root, self.card = folders, root, card
-        self.base = metadata.base_address(folders.config)
+        config = yaml.safe_load(folders.config.read_text(encoding="utf8"))
+        self.base = str(config.get("html", {}).get("baseurl") or "")
+        self.repository = str(config.get("repository", {}).get("url") or "")
 
     def markdown(self, path: Path) -> str:
         """A page of prose."""
@@ -98,7 +100,7 @@ class _About:
             content = prose_notebook(not_executed_page(page, title, profile, opening))
         else:
             prose = read_notebook(folder / f"{page.name}.ipynb")
-            content = clean(prose, provenance(page, profile))
+            content = clean(prose, provenance(page, profile), self.repository)
         if page.variation:
             content = _as_variation(content, page, base_title, title)
         if variations:
