@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from rkd.errors import ConfigError
+from rkd.experiments.settings import GENERAL, MORE
 
 
 def read_toc(book_dir: Path) -> dict:
@@ -103,8 +104,10 @@ def tagged(notebook: Mapping, tag: str) -> list[dict]:
 
 
 def declared_parameters(notebook: Mapping) -> list[str]:
-    """Names assigned in the cell tagged "parameters", in their order; none without such a cell."""
-    return [name for cell in tagged(notebook, "parameters") for name, _ in _assignments(cell["source"])]
+    """Names assigned in the cell tagged "parameters", in their order; none without such a cell. Where `parameters` is
+    one of them, followed by all that every table takes."""
+    declared = [name for cell in tagged(notebook, "parameters") for name, _ in _assignments(cell["source"])]
+    return [*declared, *(name for name in GENERAL if name not in declared)] if MORE in declared else declared
 
 
 def assigned_values(source: str) -> dict[str, object]:

@@ -144,6 +144,14 @@ def names() -> list[str]:
     return [f.name for f in fields(Settings) if f.name not in ("chapter", "origins")]
 
 
+# What belongs to some tables alone: their notebooks declare it.
+_OWN = {
+    "method", "methods", "datasets", "teacher", "student", "pairs", "loss_weight", "loss_weights", "hcl_levels",
+    "hcl_weights", "attention", "options",
+}  # fmt: skip
+GENERAL = [name for name in names() if name not in _OWN]
+
+
 def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     """Settings of a chapter from what was given.
 

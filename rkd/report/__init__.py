@@ -1,11 +1,18 @@
-"""The report: tables and figures of the chapters, and the book around them."""
+"""What the book shows; loaded when first used, so that the command line need not load plotting libraries."""
+
+from typing import Any
+
+_WHERE = {
+    "open_experiment": "rkd.report.experiment",
+    "open_page": "rkd.report.page",
+    "mean_sd": "rkd.experiments.frames",
+    "printed": "rkd.experiments.frames",
+}
 
 
-def open_page(chapter, namespace):
-    """See rkd.report.page.open_page; imported here so that the command line need not load plotting libraries."""
-    from rkd.report.page import open_page
+def __getattr__(name: str) -> Any:
+    import importlib
 
-    return open_page(chapter, namespace)
-
-
-__all__ = ["open_page"]
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

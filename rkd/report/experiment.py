@@ -113,10 +113,9 @@ class Experiment:
         write_mark(self.chapter.name, self.records, self.store.records)
         return runs_frame(self.lines, self.records, self.profile)
 
-    def published(self) -> pd.DataFrame:
-        """What the sources print; see `published_frame`. A pair that no table has is given the pair's of the paper
-        profile."""
-        return published_frame(self.lines)
+    def published(self, profile: str | None = None) -> pd.DataFrame:
+        """What the sources print of the rows here, or as a profile alone has them; see `published_frame`."""
+        return published_frame(self.lines if profile is None else self.under(profile)[0])
 
     def recorded(self, profiles: Iterable[str] = ("paper", "short", "mini")) -> pd.DataFrame:
         """Committed runs of the same rows under other profiles, as `runs_frame` gives them; the paper profile's with
@@ -191,6 +190,31 @@ class Experiment:
         heads = "".join(f'<th scope="col">{html.escape(str(head))}</th>' for head in ("", *shown.columns))
         body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
         return HTML(scrolling(f'<table class="rkd-table rkd-results">{body}</table>') + self._arithmetics())
+
+    def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
+        """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
+        those after it below, in small print. Rows and columns are in the order of the chapter, those of here that the
+        paper profile does not have first."""
+        lines = [*self.lines, *self.under("paper")[0]]
+        labels = list(dict.fromkeys(line.label for line in lines))
+        groups = list(dict.fromkeys(line.group for line in lines))
+        first, *others = ({key: html.escape(str(v)) for key, v in part.items()} for part in parts.values())
+        rows = []
+        for label in labels:
+            cells = []
+            for group in groups:
+                small = "".join(
+                    f'<div class="rkd-source">{part[label, group]}</div>'
+                    for part in others
+                    if (label, group) in part
+                )
+                cells.append(f"<td>{first.get((label, group), '')}{small}</td>")
+            rows.append(f'<tr><th scope="row">{html.escape(label)}</th>{"".join(cells)}</tr>')
+        heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in ("", *groups))
+        body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        note = f"In each cell: {', below it '.join(html.escape(name) for name in parts)}."
+        table = f'<table class="rkd-table rkd-grid">{body}</table>'
+        return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._arithmetics()}')
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
         """A figure with words for those who do not see it: the measured means, or what `said` says."""
