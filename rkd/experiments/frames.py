@@ -1,12 +1,13 @@
 """Runs and published figures as tidy DataFrames: what notebooks group, join and plot."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from rkd.experiments.chapters import Line
+from rkd.experiments.chapters import Line, Published
 from rkd.records import Record
 
 
@@ -77,15 +78,29 @@ def _of_record(record: Record | None) -> dict[str, Any]:
 
 
 def published_frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """What the sources print of the lines: columns name, label, group, key, role, source, accuracy (%), note."""
-    names = names_of(lines)
+    """What the sources print of the lines, one row per line and source; a line of which they are silent has one row
+    without source and accuracy.
+
+    Returns:
+        Columns: name, label, group, key, role, source, accuracy (%), note.
+    """
+    names, silent = names_of(lines), Published("", math.nan)
     rows = [
-        (names[line.key], line.label, line.group, line.key, line.role, said.source, said.value, said.note)
+        (
+            names[line.key],
+            line.label,
+            line.group,
+            line.key,
+            line.role,
+            said.source or None,
+            said.value,
+            said.note,
+        )
         for line in lines
-        for said in line.published
+        for said in line.published or (silent,)
     ]
     columns = ["name", "label", "group", "key", "role", "source", "accuracy", "note"]
-    return pd.DataFrame(rows, columns=columns).astype({"accuracy": float})
+    return pd.DataFrame(rows, columns=columns)
 
 
 def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:
@@ -108,5 +123,7 @@ def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:
 
 def printed(published: pd.DataFrame) -> str:
     """Published figures of one line as text: "71.89 (ReviewKD paper), 71.79 ([Re] paper)"."""
-    sources = published.groupby("accuracy", sort=False)["source"].unique()
-    return ", ".join(f"{value:.2f} ({', '.join(names)})" for value, names in sources.items())
+    sources = published.dropna(subset="accuracy").groupby("accuracy", sort=False)["source"].unique()
+    return (
+        ", ".join(f"{value:.2f} ({', '.join(names)})" for value, names in sources.items()) or "not published"
+    )
