@@ -7,11 +7,14 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any
 
+from rkd import config
 from rkd.errors import ConfigError, unknown
 
 
 def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
     """`kind(**values)`, with one clear sentence for unknown keys and lists turned into tuples."""
+    if hasattr(kind, "__pydantic_validator__"):  # of rkd.config, or derived from one of those
+        return config.build(kind, values)
     allowed = [f.name for f in fields(kind)]
     for name in values:
         if name not in allowed:
@@ -23,11 +26,11 @@ def build_dataclass(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**made)
 
 
-def coerce(config: Any) -> None:
+def coerce(made: Any) -> None:
     """Bring each field to its annotated type, so that 1 and 1.0 hash alike; ConfigError where that is impossible."""
-    hints = _hints(type(config))
-    for f in fields(config):
-        object.__setattr__(config, f.name, _coerced(f.name, getattr(config, f.name), hints[f.name]))
+    hints = _hints(type(made))
+    for f in fields(made):
+        object.__setattr__(made, f.name, _coerced(f.name, getattr(made, f.name), hints[f.name]))
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:

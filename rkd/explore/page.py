@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html import escape
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ipywidgets as widgets
 import pandas as pd
@@ -40,7 +40,6 @@ from rkd.methods import get_method, method_names
 from rkd.report.diagrams import shapes_table
 from rkd.report.interactive import path
 from rkd.report.tables import folded, scrolling
-from rkd.review.options import CHOICES
 from rkd.training import RunConfig
 
 LOOK_EVERY = 1.0  # seconds between looks at a training; curves are drawn anew only when an epoch has ended
@@ -122,8 +121,10 @@ class Page(widgets.VBox):
         values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
         first = sorted(own, key=lambda name: name not in Settings.__dataclass_fields__ or name == "ce_weight")
         self._own = {name: own[name] for name in first}
-        lists = CHOICES if shared["method"] == "reviewkd" else {}
-        self.options = self._boxes(self._own, values, get_method(shared["method"]).options, lists)
+        kind = get_method(shared["method"]).options
+        hints = get_type_hints(kind).items()
+        lists = {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+        self.options = self._boxes(self._own, values, kind, lists)
         boxes = list(self.options.values())
         self._some.children, self._more.children[0].children = boxes[:AT_ONCE], boxes[AT_ONCE:]
         _display(self._more, len(boxes) > AT_ONCE)

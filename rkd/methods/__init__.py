@@ -18,7 +18,7 @@ from rkd.methods import (  # noqa: F401
     nst,
     ofd,
     pkt,
-    rkd_,
+    relational,
     semckd,
     sp,
     srrl,
@@ -33,8 +33,8 @@ from rkd.methods.base import (
     method_names,
     register_method,
 )
-from rkd.methods.lookup import get_method, make_options
 from rkd.methods.options import Options, Stage
+from rkd.methods.sum import get_method, make_options
 
 __all__ = [
     "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "make_options",

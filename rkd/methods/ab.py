@@ -4,20 +4,18 @@ A stage of its own before the main training teaches on which side of its ReLUs e
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rkd.config import Count, Flag, Positive, Weight, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.fitnet import Shape, regressor
-from rkd.methods.numeric import wide
-from rkd.methods.options import Options, Stage, at_least, positive
-from rkd.methods.resize import match, paired
-from rkd.models import tap_shapes
+from rkd.methods.fitnet import regressor
+from rkd.methods.numeric import halved, match, paired, wide
+from rkd.methods.options import Options, Stage
 
 
-@dataclass(frozen=True)
+@frozen
 class AbOptions(Options):
     """Options of AB; RepDistiller's values (`-b 1`, which there has no effect).
 
@@ -29,15 +27,10 @@ class AbOptions(Options):
             cross-entropy there, at no cost.
     """
 
-    loss_weight: float = 1.0
-    init_epochs: int = 30
-    margin: float = 1.0
-    keep: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("init_epochs", self.init_epochs, 1)
-        positive("margin", self.margin)
+    loss_weight: Weight = 1.0
+    init_epochs: Count = 30
+    margin: Positive = 1.0
+    keep: Flag = False
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("ab", self.init_epochs, ("ab",)),)
@@ -57,6 +50,7 @@ def boundary_distance(student: Tensor, teacher: Tensor, margin: float) -> Tensor
     return (margin - side * student).clamp_min(0).square().sum()
 
 
+@register_method("ab", AbOptions, "AB")
 class Ab(SingleLoss):
     """Distances of the maps before ReLU, summed over elements and averaged over images, times 3/1000, halved with every
     stage below the deepest.
@@ -64,14 +58,11 @@ class Ab(SingleLoss):
     Student maps of another shape than the teacher's pass a trained convolution and BatchNorm (FitNet's regressor
     without its ReLU). Stages are paired from the deepest up. In the stage the student's maps are trained, its
     classifier is not.
-
-    Args:
-        shapes: (channels, height, width) of student and teacher at each pair of stages.
-        options: see AbOptions.
     """
 
-    def __init__(self, shapes: list[tuple[Shape, Shape]], options: AbOptions) -> None:
+    def __init__(self, context: Context, options: AbOptions) -> None:
         super().__init__("ab", options)
+        shapes = paired(*(shapes.stages_pre for shapes in context.shapes))
         self.connectors = nn.ModuleList(
             nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in shapes
         )
@@ -79,12 +70,11 @@ class Ab(SingleLoss):
     def distance(self, batch: Batch) -> Tensor:
         """The loss of one batch, a scalar."""
         pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
-        total = 0.0
-        for level, (connector, (student, teacher)) in enumerate(zip(self.connectors, pairs, strict=True)):
-            student, teacher = match(wide(connector(student)), wide(teacher))
-            distance = boundary_distance(student, teacher, self.options.margin)
-            total = total + distance / 2 ** (len(pairs) - 1 - level)
-        return total * (3 / 1000 / len(batch.labels))
+        distances = [
+            boundary_distance(*match(wide(connector(student)), wide(teacher)), self.options.margin)
+            for connector, (student, teacher) in zip(self.connectors, pairs, strict=True)
+        ]
+        return halved(distances) * (3 / 1000 / len(batch.labels))
 
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
         return {"ab": self.distance(batch)}
@@ -94,12 +84,3 @@ class Ab(SingleLoss):
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ab": self.options.loss_weight if self.options.keep else 0.0}
-
-
-@register_method("ab", AbOptions, "AB")
-def build_ab(context: Context, options: AbOptions) -> Ab:
-    """AB for the pair in `context`."""
-    student, teacher = (
-        tap_shapes(n, context.image_size).stages_pre for n in (context.student, context.teacher)
-    )
-    return Ab(paired(student, teacher), options)

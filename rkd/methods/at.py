@@ -3,18 +3,16 @@
 Where each stage's energy lies: maps of mean squared activation, normalised per image.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import wide
-from rkd.methods.options import Options, at_least
-from rkd.methods.resize import match, paired
+from rkd.methods.numeric import match, paired, wide
+from rkd.methods.options import Options
 
 
-@dataclass(frozen=True)
+@frozen
 class AtOptions(Options):
     """Options of attention transfer; RepDistiller's values (`-b 1000`).
 
@@ -23,12 +21,8 @@ class AtOptions(Options):
         p: power of the activations' magnitude.
     """
 
-    loss_weight: float = 1000.0
-    p: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("p", self.p, 1)
+    loss_weight: Weight = 1000.0
+    p: Count = 2
 
 
 def attention(x: Tensor, p: int = 2) -> Tensor:
@@ -37,6 +31,7 @@ def attention(x: Tensor, p: int = 2) -> Tensor:
     return F.normalize(energy.mean(1).flatten(1), dim=1)
 
 
+@register_method("at", AtOptions, "AT")
 class At(SingleLoss):
     """Sum over stages of the mean squared difference of two attention maps.
 
@@ -45,15 +40,10 @@ class At(SingleLoss):
     average-pooled to the smaller before its attention is taken.
     """
 
+    def __init__(self, context: Context, options: AtOptions) -> None:
+        super().__init__("at", options)
+
     def loss(self, batch: Batch) -> Tensor:
-        total = 0.0
-        for student, teacher in paired(batch.student.stages, batch.teacher.stages):
-            s, t = (attention(x, self.options.p) for x in match(wide(student), wide(teacher)))
-            total = total + F.mse_loss(s, t)
-        return total
-
-
-@register_method("at", AtOptions, "AT")
-def build_at(context: Context, options: AtOptions) -> At:
-    """Attention transfer; nothing in it depends on the pair."""
-    return At("at", options)
+        pairs = paired(batch.student.stages, batch.teacher.stages)
+        pairs = (match(wide(student), wide(teacher)) for student, teacher in pairs)
+        return sum(F.mse_loss(*(attention(x, self.options.p) for x in pair)) for pair in pairs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rkd.errors import ConfigError, unknown
 from rkd.methods.options import Options
 from rkd.models.registry import build as build_network
-from rkd.models.taps import Taps
+from rkd.models.taps import Taps, TapShapes, tap_shapes
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Context:
     batch_size: int = 128
     seed: int = 0
     network: str = ""
+
+    @property
+    def shapes(self) -> tuple[TapShapes, TapShapes]:
+        """Shapes of the taps of student and teacher, from a dry forward pass of each."""
+        return tap_shapes(self.student, self.image_size), tap_shapes(self.teacher, self.image_size)
 
     def build(self, name: str) -> nn.Module:
         """A freshly initialised network with this run's number of classes."""

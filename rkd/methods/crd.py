@@ -2,21 +2,21 @@
 apart, in the memory of teacher embeddings, from images of other classes, and the other way round. Compares pooled
 vectors."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rkd.config import Count, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
 from rkd.methods.crd_memory import Memory
-from rkd.methods.negatives import POSITIVES, Contrasts
+from rkd.methods.negatives import Contrasts
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options, at_least, not_negative, one_of, positive
-from rkd.models.inspect import tap_shapes
+from rkd.methods.options import Options
 
 
-@dataclass(frozen=True)
+@frozen
 class CrdOptions(Options):
     """Options of CRD; defaults as in RepDistiller.
 
@@ -28,22 +28,16 @@ class CrdOptions(Options):
         positive: "exact": an image's positive is itself; "relax": any image of its class.
     """
 
-    loss_weight: float = 0.8
-    feature_dim: int = 128
-    negatives: int = 16384
-    temperature: float = 0.07
-    momentum: float = 0.5
-    positive: str = "exact"
+    loss_weight: Weight = 0.8
+    feature_dim: Count = 128
+    negatives: Count = 16384
+    temperature: Positive = 0.07
+    momentum: Weight = 0.5
+    positive: Literal["exact", "relax"] = "exact"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("feature_dim", self.feature_dim, 1)
-        at_least("negatives", self.negatives, 1)
-        positive("temperature", self.temperature)
-        not_negative("momentum", self.momentum)
         if self.momentum >= 1:
             raise ConfigError(f"momentum is {self.momentum}; it must be < 1, or the memories never change")
-        one_of("positive", self.positive, POSITIVES)
 
 
 class Embedding(nn.Linear):
@@ -53,20 +47,30 @@ class Embedding(nn.Linear):
         return F.normalize(super().forward(wide(x)), dim=1)
 
 
+@register_method("crd", CrdOptions, "CRD")
 class CRD(SingleLoss):
     """L = contrast(student embeddings, teacher memory) + contrast(teacher embeddings, student memory), see
     `Memory.contrast`. Both embeddings are trained; memories are updated after the optimiser's step, with the embeddings
-    from before it."""
+    from before it.
 
-    def __init__(
-        self, student_width: int, teacher_width: int, labels: Tensor, seed: int, options: CrdOptions
-    ) -> None:
+    Raises:
+        ConfigError: a context without training images, without their classes, or with those of another number.
+    """
+
+    def __init__(self, context: Context, options: CrdOptions) -> None:
         super().__init__("crd", options)
-        self.student = Embedding(student_width, options.feature_dim)
-        self.teacher = Embedding(teacher_width, options.feature_dim)
-        self.student_memory = Memory(len(labels), options.feature_dim)
-        self.teacher_memory = Memory(len(labels), options.feature_dim)
-        self.contrasts = Contrasts(labels, options.negatives, seed, options.positive)
+        images, labels, dim = context.train_images, context.labels, options.feature_dim
+        if images < 1:
+            raise ConfigError(f"CRD keeps a memory of training images; their number is {images}")
+        if labels is None:
+            raise ConfigError(
+                "CRD draws negatives of other classes; the training images' classes (labels) are missing"
+            )
+        if len(labels) != images:
+            raise ConfigError(f"CRD has {len(labels)} labels of {images} training images")
+        self.student, self.teacher = (Embedding(shapes.pooled, dim) for shapes in context.shapes)
+        self.student_memory, self.teacher_memory = Memory(images, dim), Memory(images, dim)
+        self.contrasts = Contrasts(labels, options.negatives, context.seed, options.positive)
         self._pending: tuple[tuple[Memory, Tensor, Tensor, Tensor], ...] = ()
 
     def begin_epoch(self, epoch: int) -> None:
@@ -90,22 +94,3 @@ class CRD(SingleLoss):
         for memory, indices, embedding, z in self._pending:
             memory.update(indices, embedding, self.options.momentum, z)
         self._pending = ()
-
-
-@register_method("crd", CrdOptions, display="CRD")
-def crd(context: Context, options: CrdOptions) -> CRD:
-    """CRD needs the training images' classes.
-
-    Raises:
-        ConfigError: a context without training images, without their classes, or with those of another number.
-    """
-    if context.train_images < 1:
-        raise ConfigError(f"CRD keeps a memory of training images; their number is {context.train_images}")
-    if context.labels is None:
-        raise ConfigError(
-            "CRD draws negatives of other classes; the training images' classes (labels) are missing"
-        )
-    if len(context.labels) != context.train_images:
-        raise ConfigError(f"CRD has {len(context.labels)} labels of {context.train_images} training images")
-    widths = (tap_shapes(net, context.image_size).pooled for net in (context.student, context.teacher))
-    return CRD(*widths, context.labels, context.seed, options)

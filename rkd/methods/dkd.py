@@ -1,17 +1,18 @@
 """DKD, decoupled knowledge distillation (Zhao et al. 2022, Equation 7): KL of target against the rest, and KL among
 the non-target classes, weighted apart."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rkd.config import Natural, Positive, Weight, frozen
 from rkd.methods.base import Batch, Context, Method, register_method
 from rkd.methods.numeric import kl, wide
-from rkd.methods.options import Options, at_least, not_negative, one_of, positive
+from rkd.methods.options import Options
 
 
-@dataclass(frozen=True)
+@frozen
 class DkdOptions(Options):
     """
     Attributes:
@@ -24,34 +25,24 @@ class DkdOptions(Options):
         warmup_epochs: the weights grow in equal steps from 1 / warmup_epochs in the first epoch to 1; 0: no warm-up.
         terms: "both" as published; "non_target" is what KDrefine's code returns: the second term alone, its weight 1
             in place of beta.
-
-    Raises:
-        ConfigError: a negative weight or length, a temperature that is not > 0, other `terms`.
     """
 
-    alpha: float = 1.0
-    beta: float = 8.0
-    temperature: float = 4.0
-    warmup_epochs: int = 20
-    terms: str = "both"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative("alpha", self.alpha)
-        not_negative("beta", self.beta)
-        positive("temperature", self.temperature)
-        at_least("warmup_epochs", self.warmup_epochs, 0)
-        one_of("terms", self.terms, ("both", "non_target"))
+    alpha: Weight = 1.0
+    beta: Weight = 8.0
+    temperature: Positive = 4.0
+    warmup_epochs: Natural = 20
+    terms: Literal["both", "non_target"] = "both"
 
     def unread(self) -> set[str]:
         return {"alpha", "beta"} if self.terms == "non_target" else set()
 
 
+@register_method("dkd", DkdOptions, "DKD")
 class Dkd(Method):
     """Two losses: "tckd", T^2 KL of the two-way split target / non-target, and "nckd", T^2 KL of the softmax over the
     non-target classes; both are means over images."""
 
-    def __init__(self, options: DkdOptions) -> None:
+    def __init__(self, context: Context, options: DkdOptions) -> None:
         super().__init__()
         self.options = options
 
@@ -85,9 +76,3 @@ def _others(logits: Tensor, labels: Tensor) -> Tensor:
     """(B, classes) -> (B, classes - 1): the logits without each image's target."""
     columns = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
     return logits.gather(1, columns + (columns >= labels[:, None]))
-
-
-@register_method("dkd", DkdOptions, "DKD")
-def build_dkd(context: Context, options: DkdOptions) -> Dkd:
-    """DKD for the pair in `context`."""
-    return Dkd(options)

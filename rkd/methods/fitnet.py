@@ -3,20 +3,15 @@
 A hint map of the student, passed through a trained regressor, against the teacher's hint map.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rkd.config import Natural, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import wide
-from rkd.methods.options import Options, at_least
-from rkd.methods.resize import match
-from rkd.models import tap_shapes
+from rkd.methods.numeric import Shape, match, wide
+from rkd.methods.options import Options
 from rkd.models.taps import Taps
-
-Shape = tuple[int, int, int]
 
 
 def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
@@ -44,7 +39,7 @@ def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequentia
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
 
 
-@dataclass(frozen=True)
+@frozen
 class FitNetOptions(Options):
     """Options of FitNet; RepDistiller's values (`-b 100`).
 
@@ -53,27 +48,21 @@ class FitNetOptions(Options):
         hint_layer: which map is the hint, in both networks: 0 the stem, 1 the first stage, and so on.
     """
 
-    loss_weight: float = 100.0
-    hint_layer: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("hint_layer", self.hint_layer, 0)
+    loss_weight: Weight = 100.0
+    hint_layer: Natural = 2
 
 
+@register_method("fitnet", FitNetOptions, "FitNet")
 class FitNet(SingleLoss):
     """Mean squared error of the regressed student hint and the teacher's hint, one stage of training.
-
-    Args:
-        student, teacher: shapes (channels, height, width) of stem and stages, shallow to deep.
-        options: see FitNetOptions.
 
     Raises:
         ConfigError: a hint layer that one of the networks does not have.
     """
 
-    def __init__(self, student: list[Shape], teacher: list[Shape], options: FitNetOptions) -> None:
+    def __init__(self, context: Context, options: FitNetOptions) -> None:
         super().__init__("fitnet", options)
+        student, teacher = ((shapes.stem, *shapes.stages) for shapes in context.shapes)
         last = min(len(student), len(teacher)) - 1
         if options.hint_layer > last:
             raise ConfigError(
@@ -87,10 +76,3 @@ class FitNet(SingleLoss):
 
     def _hint(self, taps: Taps) -> Tensor:
         return (taps.stem, *taps.stages)[self.options.hint_layer]
-
-
-@register_method("fitnet", FitNetOptions, "FitNet")
-def build_fitnet(context: Context, options: FitNetOptions) -> FitNet:
-    """FitNet for the pair in `context`."""
-    shapes = (tap_shapes(network, context.image_size) for network in (context.student, context.teacher))
-    return FitNet(*([s.stem, *s.stages] for s in shapes), options)

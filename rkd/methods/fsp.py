@@ -4,26 +4,21 @@ How a network gets from one map to the next: inner products of their channels ov
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rkd.errors import ConfigError
+from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.fitnet import Shape
-from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options, Stage, at_least, one_of
-from rkd.methods.resize import match, paired
-from rkd.models import tap_shapes
-from rkd.models.taps import Taps
-
-SCHEDULES = ("two_stage", "single_stage")
+from rkd.methods.numeric import check_channels, match, no_autocast, paired, wide
+from rkd.methods.options import Options, Stage
+from rkd.models.taps import Taps, TapShapes
 
 
-@dataclass(frozen=True)
+@frozen
 class FspOptions(Options):
     """Options of FSP; RepDistiller's values (`-b 50`, which there has no effect).
 
@@ -35,14 +30,9 @@ class FspOptions(Options):
         init_epochs: length of the stage, in "two_stage" alone.
     """
 
-    loss_weight: float = 50.0
-    schedule: str = "two_stage"
-    init_epochs: int = 30
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("schedule", self.schedule, SCHEDULES)
-        at_least("init_epochs", self.init_epochs, 1)
+    loss_weight: Weight = 50.0
+    schedule: Literal["two_stage", "single_stage"] = "two_stage"
+    init_epochs: Count = 30
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("fsp", self.init_epochs, ("fsp",)),) if self.schedule == "two_stage" else ()
@@ -61,27 +51,19 @@ def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
     return lower @ upper.mT / lower.shape[2]
 
 
+@register_method("fsp", FspOptions, "FSP")
 class Fsp(SingleLoss):
     """Mean squared differences of student and teacher FSP matrices, per transition between adjacent maps, from the stem
     to the deepest stage. Maps are paired from the deepest up. In the stage the student's maps are trained, its
     classifier is not.
 
-    Args:
-        shapes: (channels, height, width) of student and teacher at each pair of maps.
-        options: see FspOptions.
-
     Raises:
         ConfigError: maps of different channels, whose matrices cannot be compared.
     """
 
-    def __init__(self, shapes: list[tuple[Shape, Shape]], options: FspOptions) -> None:
+    def __init__(self, context: Context, options: FspOptions) -> None:
         super().__init__("fsp", options)
-        for level, (s, t) in enumerate(shapes):
-            if s[0] != t[0]:
-                raise ConfigError(
-                    f"fsp compares maps of equal channels, but map {level} is {s} in the student and {t} in the "
-                    "teacher; choose a student with the teacher's channels"
-                )
+        check_channels("fsp", "map", paired(*map(_maps, context.shapes)), first=0)
 
     def transitions(self, batch: Batch) -> Tensor:
         """(T,), the mean squared difference of each transition."""
@@ -105,12 +87,5 @@ class Fsp(SingleLoss):
         return {"fsp": 0.0 if self.options.schedule == "two_stage" else self.options.loss_weight}
 
 
-def _maps(taps: Taps) -> tuple[Tensor, ...]:
+def _maps(taps: Taps | TapShapes) -> tuple[Any, ...]:
     return (taps.stem, *taps.stages)
-
-
-@register_method("fsp", FspOptions, "FSP")
-def build_fsp(context: Context, options: FspOptions) -> Fsp:
-    """FSP for the pair in `context`."""
-    shapes = (tap_shapes(n, context.image_size) for n in (context.student, context.teacher))
-    return Fsp(paired(*((s.stem, *s.stages) for s in shapes)), options)

@@ -4,25 +4,23 @@ A paraphraser learns to code the teacher's last map in fewer channels; the stude
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rkd.config import Count, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.at import attention
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import wide
-from rkd.methods.options import Options, Stage, at_least, positive
-from rkd.methods.resize import match
-from rkd.models import tap_shapes
+from rkd.methods.numeric import match, wide
+from rkd.methods.options import Options, Stage
 
 SLOPE = 0.1
 
 
-@dataclass(frozen=True)
+@frozen
 class FtOptions(Options):
     """Options of FT; RepDistiller's values (`-b 200`).
 
@@ -34,28 +32,14 @@ class FtOptions(Options):
             for the others, which is 0.01 for ShuffleNets and MobileNetV2 too; None: the run's own rate.
     """
 
-    loss_weight: float = 200.0
-    rate: float = 0.5
-    init_epochs: int = 30
-    paraphraser_lr: float | None = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("rate", self.rate)
-        at_least("init_epochs", self.init_epochs, 1)
-        if self.paraphraser_lr is not None:
-            positive("paraphraser_lr", self.paraphraser_lr)
+    loss_weight: Weight = 200.0
+    rate: Positive = 0.5
+    init_epochs: Count = 30
+    paraphraser_lr: Positive | None = 0.01
 
     def stages(self) -> tuple[Stage, ...]:
-        return (
-            Stage(
-                "ft_paraphraser",
-                self.init_epochs,
-                ("reconstruction",),
-                self.paraphraser_lr,
-                trains_student=False,
-            ),
-        )
+        lr = self.paraphraser_lr
+        return (Stage("ft_paraphraser", self.init_epochs, ("reconstruction",), lr, trains_student=False),)
 
 
 def layers(make: type[nn.Module], channels: tuple[int, ...], norm: bool = False) -> nn.Sequential:
@@ -81,20 +65,18 @@ class Paraphraser(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+@register_method("ft", FtOptions, "FT")
 class Ft(SingleLoss):
     """Mean absolute difference of the attention maps of two codes: the student's, from three trained convolutions on
     its last map, and the teacher's, from the paraphraser, which has been trained before and rests now.
-
-    Args:
-        student, teacher: channels of the last maps.
-        options: see FtOptions.
 
     Raises:
         ConfigError: a rate that leaves the code without channels.
     """
 
-    def __init__(self, student: int, teacher: int, options: FtOptions) -> None:
+    def __init__(self, context: Context, options: FtOptions) -> None:
         super().__init__("ft", options)
+        student, teacher = (shapes.stages[-1][0] for shapes in context.shapes)
         factors = int(teacher * options.rate)
         if factors < 1:
             raise ConfigError(f"rate is {options.rate}; of {teacher} channels it must leave at least 1")
@@ -111,10 +93,3 @@ class Ft(SingleLoss):
             theirs = self.paraphraser.encoder(batch.teacher.stages[-1])
         ours = self.translator(batch.student.stages[-1])
         return F.l1_loss(*map(attention, match(wide(ours), wide(theirs))))
-
-
-@register_method("ft", FtOptions, "FT")
-def build_ft(context: Context, options: FtOptions) -> Ft:
-    """FT for the pair in `context`."""
-    student, teacher = (tap_shapes(n, context.image_size).stages for n in (context.student, context.teacher))
-    return Ft(student[-1][0], teacher[-1][0], options)

@@ -1,14 +1,15 @@
 """KDrefine: KD on logits standardised per image, which cross-entropy sees too (the loss of KDrefine's code; its other
 half, the re-parameterised students, are networks)."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from rkd.config import Positive, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
 from rkd.methods.numeric import kl, wide
-from rkd.methods.options import Options, one_of, positive
+from rkd.methods.options import Options
 from rkd.models.taps import Taps
 
 _EPS = 1e-7
@@ -26,7 +27,7 @@ def _layer_norm(logits: Tensor) -> Tensor:
 _STATISTICS = {"unbiased": (_unbiased, 2.0), "layer_norm": (_layer_norm, 4.0)}
 
 
-@dataclass(frozen=True)
+@frozen
 class KdRefineOptions(Options):
     """
     Attributes:
@@ -37,32 +38,24 @@ class KdRefineOptions(Options):
             the code of December 2022. The results were published in March 2023, between the two, so "layer_norm"
             probably gave them; no code that was public then shows it.
         multiplier: of the standardised logits; None: 2 for "unbiased", 4 for "layer_norm", as in those codes.
-
-    Raises:
-        ConfigError: other statistics; a temperature or multiplier that is not > 0.
     """
 
-    temperature: float = 4.0
-    statistics: str = "unbiased"
-    multiplier: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("temperature", self.temperature)
-        one_of("statistics", self.statistics, _STATISTICS)
-        if self.multiplier is not None:
-            positive("multiplier", self.multiplier)
+    temperature: Positive = 4.0
+    statistics: Literal["unbiased", "layer_norm"] = "unbiased"
+    multiplier: Positive | None = None
 
 
+@register_method("kdrefine", KdRefineOptions, "KDrefine")
 class KdRefine(SingleLoss):
     """KD between standardised logits. The student's go to cross-entropy too; its accuracy is that of the raw ones."""
+
+    def __init__(self, context: Context, options: KdRefineOptions) -> None:
+        super().__init__("kdrefine", options)
 
     def standardised(self, logits: Tensor) -> Tensor:
         """(B, classes) -> (B, classes) of mean 0 and standard deviation `multiplier` per image, fp32 or better."""
         standardise, multiplier = _STATISTICS[self.options.statistics]
-        if self.options.multiplier is not None:
-            multiplier = self.options.multiplier
-        return multiplier * standardise(wide(logits))
+        return (self.options.multiplier or multiplier) * standardise(wide(logits))
 
     def classified(self, taps: Taps) -> Tensor:
         return self.standardised(taps.logits)
@@ -70,9 +63,3 @@ class KdRefine(SingleLoss):
     def loss(self, batch: Batch) -> Tensor:
         student, teacher = (self.standardised(taps.logits) for taps in (batch.student, batch.teacher))
         return kl(student, teacher, self.options.temperature)
-
-
-@register_method("kdrefine", KdRefineOptions, "KDrefine")
-def build_kdrefine(context: Context, options: KdRefineOptions) -> KdRefine:
-    """KDrefine for the pair in `context`."""
-    return KdRefine("kdrefine", options)

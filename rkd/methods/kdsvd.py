@@ -3,26 +3,24 @@
 How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rkd.config import Count, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options, at_least
-from rkd.methods.resize import paired
-from rkd.models import tap_shapes
+from rkd.methods.numeric import check_channels, no_autocast, paired, wide
+from rkd.methods.options import Options
 
 SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
 STEPS = 8  # differentiable steps of the power iteration, each with the fourth power of the matrix
 SQUARINGS = 8  # before them, without gradient
 
 
-@dataclass(frozen=True)
+@frozen
 class KdsvdOptions(Options):
     """Options of KDSVD; RepDistiller's k. No weight was published with it.
 
@@ -31,12 +29,8 @@ class KdsvdOptions(Options):
         k: singular vectors of the teacher that are compared.
     """
 
-    loss_weight: float = 1.0
-    k: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("k", self.k, 1)
+    loss_weight: Weight = 1.0
+    k: Count = 1
 
 
 def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -108,6 +102,7 @@ def aligned(vectors: Tensor, targets: Tensor) -> Tensor:
     return vectors @ choice
 
 
+@register_method("kdsvd", KdsvdOptions, "KDSVD")
 class Kdsvd(SingleLoss):
     """Sum over adjacent stages of squared differences of RBF distances exp(-(a_i - b_j)^2 / 8) between all components
     of their vectors, a mean over images.
@@ -117,24 +112,15 @@ class Kdsvd(SingleLoss):
     after a ReLU the first one has anyway, up to one common sign) and the student's follow, so the loss does not depend
     on the device. Stages are paired from the deepest up; sizes may differ, channels may not.
 
-    Args:
-        shapes: (channels, height, width) of student and teacher at each pair of stages.
-        options: see KdsvdOptions.
-
     Raises:
         ConfigError: channels that differ, or maps with fewer than k + 3 singular vectors.
     """
 
-    def __init__(
-        self, shapes: list[tuple[tuple[int, int, int], tuple[int, int, int]]], options: KdsvdOptions
-    ) -> None:
+    def __init__(self, context: Context, options: KdsvdOptions) -> None:
         super().__init__("kdsvd", options)
-        for level, (s, t) in enumerate(shapes, 1):
-            if s[0] != t[0]:
-                raise ConfigError(
-                    f"kdsvd compares stages of equal channels, but level {level} is {s} in the student and {t} in the "
-                    "teacher; choose a student with the teacher's channels"
-                )
+        pairs = paired(*(shapes.stages for shapes in context.shapes))
+        check_channels("kdsvd", "level", pairs, first=1)
+        for level, (s, t) in enumerate(pairs, 1):
             for shape, needed in ((s, options.k + SPARE), (t, options.k)):
                 if min(shape[0], shape[1] * shape[2]) < needed:
                     raise ConfigError(
@@ -163,10 +149,3 @@ class Kdsvd(SingleLoss):
 def _rbf(a: Tensor, b: Tensor) -> Tensor:
     """(B, C_a, k) and (B, C_b, k) -> (B, C_a, C_b, k)."""
     return torch.exp(-(a[:, :, None] - b[:, None]).square() / 8)
-
-
-@register_method("kdsvd", KdsvdOptions, "KDSVD")
-def build_kdsvd(context: Context, options: KdsvdOptions) -> Kdsvd:
-    """KDSVD for the pair in `context`."""
-    student, teacher = (tap_shapes(n, context.image_size).stages for n in (context.student, context.teacher))
-    return Kdsvd(paired(student, teacher), options)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from rkd.data.streams import stream_seed
 from rkd.errors import ConfigError
 
-POSITIVES = ("exact", "relax")
 _WORKER = ThreadPoolExecutor(1)  # starts its thread with the first draw ahead
 
 

@@ -3,19 +3,17 @@
 Channels as samples: the maximum mean discrepancy of student and teacher channels under the kernel (x . y)^2.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import match, no_autocast, paired, wide
 from rkd.methods.options import Options
-from rkd.methods.resize import match, paired
 
 
-@dataclass(frozen=True)
+@frozen
 class NstOptions(Options):
     """Options of NST; RepDistiller's value (`-b 50`).
 
@@ -23,7 +21,7 @@ class NstOptions(Options):
         loss_weight: weight against cross-entropy.
     """
 
-    loss_weight: float = 50.0
+    loss_weight: Weight = 50.0
 
 
 def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -38,12 +36,16 @@ def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
     return ((a.mT @ a) * (b.mT @ b)).sum() / (a.shape[0] * a.shape[1] * b.shape[1])
 
 
+@register_method("nst", NstOptions, "NST")
 class Nst(SingleLoss):
     """Sum over stages of the squared discrepancy; channel vectors have Euclidean length 1 over positions.
 
     The teacher's own term is part of the value, as in RepDistiller, without which the loss could not reach 0. Stages
     are paired from the deepest up, the larger map is average-pooled to the smaller, and channels may differ in number.
     """
+
+    def __init__(self, context: Context, options: NstOptions) -> None:
+        super().__init__("nst", options)
 
     def loss(self, batch: Batch) -> Tensor:
         levels = []
@@ -52,9 +54,3 @@ class Nst(SingleLoss):
                 s, t = (F.normalize(x.flatten(2), dim=2) for x in match(wide(student), wide(teacher)))
                 levels.append(mean_kernel(t, t) + mean_kernel(s, s) - 2 * mean_kernel(s, t))
             return torch.stack(levels).sum()
-
-
-@register_method("nst", NstOptions, "NST")
-def build_nst(context: Context, options: NstOptions) -> Nst:
-    """NST; nothing in it depends on the pair."""
-    return Nst("nst", options)

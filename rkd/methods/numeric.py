@@ -1,8 +1,15 @@
-"""Arithmetic that several methods share."""
+"""Arithmetic that several methods share: precision, KL, and which map of the student meets which of the teacher."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from rkd.errors import ConfigError
+
+Shape = tuple[int, int, int]  # channels, height, width
 
 
 def wide(x: Tensor) -> Tensor:
@@ -25,3 +32,41 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Te
     log_s = F.log_softmax(wide(student_logits) / temperature, 1)
     log_t = F.log_softmax(wide(teacher_logits) / temperature, 1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+
+
+def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W) at the smaller of their sizes: the larger is average-pooled (adaptively, where one size
+    does not divide the other). Channels stay as they are.
+
+    >>> s, t = match(torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 8, 8))
+    >>> tuple(s.shape), tuple(t.shape)
+    ((1, 2, 8, 8), (1, 5, 8, 8))
+    """
+    size = tuple(map(min, zip(student.shape[-2:], teacher.shape[-2:], strict=True)))
+    return tuple(x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher))
+
+
+def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Maps (or their shapes) of two networks in pairs, from the deepest up, listed shallow to deep. Where one network
+    has more of them, its shallowest ones stay without partner.
+
+    >>> paired(["s1", "s2", "s3"], ["t1", "t2", "t3", "t4"])
+    [('s1', 't2'), ('s2', 't3'), ('s3', 't4')]
+    """
+    count = min(len(student), len(teacher))
+    return list(zip(student[len(student) - count :], teacher[len(teacher) - count :], strict=True))
+
+
+def halved(distances: Sequence[Tensor]) -> Tensor:
+    """The sum of distances at stages, shallow to deep, halved with every stage below the deepest."""
+    return sum(distance / 2 ** (len(distances) - 1 - i) for i, distance in enumerate(distances))
+
+
+def check_channels(name: str, what: str, shapes: Sequence[tuple[Shape, Shape]], first: int) -> None:
+    """Raise ConfigError for a pair of shapes that differ in channels; pairs are numbered from `first`."""
+    for level, (s, t) in enumerate(shapes, first):
+        if s[0] != t[0]:
+            raise ConfigError(
+                f"{name} compares {what}s of equal channels, but {what} {level} is {s} in the student and {t} in the "
+                "teacher; choose a student with the teacher's channels"
+            )

@@ -4,25 +4,23 @@ Maps before the final ReLU of each stage, where what the ReLU would cut off coun
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rkd.config import Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import wide
+from rkd.methods.numeric import halved, match, paired, wide
 from rkd.methods.options import Options
-from rkd.methods.resize import match, paired
-from rkd.models import tap_shapes
 from rkd.models.layers import conv1x1
-from rkd.models.norms import final_norms
+from rkd.models.taps import final_norms
 
 RARE = 0.001  # below this probability of a negative value its mean is of no use
 RARE_MARGIN = -3.0  # in standard deviations
 
 
-@dataclass(frozen=True)
+@frozen
 class OfdOptions(Options):
     """Options of OFD; mdistiller's value.
 
@@ -30,7 +28,7 @@ class OfdOptions(Options):
         loss_weight: weight against cross-entropy; small since the loss is a sum over elements.
     """
 
-    loss_weight: float = 0.001
+    loss_weight: Weight = 0.001
 
 
 def margins(norm: nn.BatchNorm2d) -> Tensor:
@@ -57,6 +55,7 @@ def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     return ((student - teacher).square() * counts).sum() / len(student)
 
 
+@register_method("ofd", OfdOptions, "OFD")
 class Ofd(SingleLoss):
     """Sum over stages of the partial L2 distance, halved with every stage below the deepest.
 
@@ -64,43 +63,31 @@ class Ofd(SingleLoss):
     up, and the larger map is average-pooled to the smaller. The student may be any network: where it has no map before
     ReLU its stage map is taken.
 
-    Args:
-        channels: of student and teacher at each pair of stages.
-        norms: the teacher's BatchNorm before the last ReLU of these stages.
-        options: see OfdOptions.
+    Raises:
+        ConfigError: a teacher without BatchNorm before its stages' last ReLU.
     """
 
-    def __init__(
-        self, channels: list[tuple[int, int]], norms: list[nn.BatchNorm2d], options: OfdOptions
-    ) -> None:
+    def __init__(self, context: Context, options: OfdOptions) -> None:
         super().__init__("ofd", options)
-        self.connectors = nn.ModuleList(nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in channels)
+        student, teacher = ([shape[0] for shape in shapes.stages_pre] for shapes in context.shapes)
+        norms = final_norms(context.teacher)
+        widths = [norm.num_features for norm in norms]
+        if widths != teacher:
+            raise ConfigError(
+                f"ofd needs the BatchNorm before each of the teacher's stages of channels {teacher}, but final_norms "
+                f"gives {widths} channels"
+            )
+        self.connectors = nn.ModuleList(
+            nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in paired(student, widths)
+        )
         for conv, norm in self.connectors:
             nn.init.normal_(conv.weight, std=math.sqrt(2 / norm.num_features))
-        for level, norm in enumerate(norms):
+        for level, norm in enumerate(norms[-len(self.connectors) :]):
             self.register_buffer(f"margin{level}", margins(norm).cpu())
 
     def loss(self, batch: Batch) -> Tensor:
         pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
-        total = 0.0
-        for level, (connector, (student, teacher)) in enumerate(zip(self.connectors, pairs, strict=True)):
-            student, teacher = match(wide(connector(student)), wide(teacher))
-            distance = partial_l2(student, teacher, self.get_buffer(f"margin{level}"))
-            total = total + distance / 2 ** (len(pairs) - 1 - level)
-        return total
-
-
-@register_method("ofd", OfdOptions, "OFD")
-def build_ofd(context: Context, options: OfdOptions) -> Ofd:
-    """OFD for the pair in `context`; ConfigError for a teacher without BatchNorm before its stages' last ReLU."""
-    student, teacher = (
-        tap_shapes(n, context.image_size).stages_pre for n in (context.student, context.teacher)
-    )
-    norms = final_norms(context.teacher)
-    if [norm.num_features for norm in norms] != [shape[0] for shape in teacher]:
-        raise ConfigError(
-            f"ofd needs the BatchNorm before each of the teacher's stages of channels {[s[0] for s in teacher]}, but "
-            f"final_norms gives {[norm.num_features for norm in norms]} channels"
-        )
-    levels = paired(student, list(zip(teacher, norms, strict=True)))
-    return Ofd([(s[0], t[0]) for s, (t, _) in levels], [norm for _, (_, norm) in levels], options)
+        return halved([
+            partial_l2(*match(wide(connector(student)), wide(teacher)), self.get_buffer(f"margin{level}"))
+            for level, (connector, (student, teacher)) in enumerate(zip(self.connectors, pairs, strict=True))
+        ])  # fmt: skip

@@ -1,10 +1,8 @@
 """What every method's options have in common, and what a stage before the main training is."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from rkd.errors import ConfigError, unknown
+from rkd.config import Weight, frozen
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,15 @@ class Stage:
     trains_student: bool = True
 
 
-@dataclass(frozen=True)
+@frozen
 class Options:
-    """Base class of the options of methods.
+    """Base class of the options of methods, whose values are checked against their types (see `rkd.config`).
 
     Attributes:
         loss_weight: weight of the method's loss against cross-entropy.
-
-    Raises:
-        ConfigError: a negative or non-finite weight.
     """
 
-    loss_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        not_negative("loss_weight", self.loss_weight)
+    loss_weight: Weight = 1.0
 
     def stages(self) -> tuple[Stage, ...]:
         """Stages before the main training."""
@@ -55,28 +47,3 @@ class Options:
     def in_epochs(self) -> tuple[str, ...]:
         """Names of options that are numbers of epochs, and are scaled when a run is shorter than its recipe's."""
         return tuple(f.name for f in fields(self) if f.name.endswith("_epochs"))
-
-
-def not_negative(name: str, value: float) -> None:
-    """ConfigError unless `value` is a finite number >= 0."""
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{name} is {value}; it must be a finite number >= 0")
-
-
-def positive(name: str, value: float) -> None:
-    """ConfigError unless `value` is a finite number > 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name} is {value}; it must be a finite number > 0")
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """ConfigError unless `value` is >= `least`."""
-    if value < least:
-        raise ConfigError(f"{name} is {value}; it must be >= {least}")
-
-
-def one_of(name: str, value: object, allowed: Iterable[object]) -> None:
-    """ConfigError unless `value` is among `allowed`."""
-    allowed = tuple(allowed)
-    if value not in allowed:
-        raise unknown(name, value, allowed)

@@ -1,11 +1,10 @@
 """PKT, probabilistic knowledge transfer (Passalis and Tefas 2018): each image's distribution of similarity to the
 batch, from pooled vectors."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
 from rkd.methods.numeric import no_autocast, wide
 from rkd.methods.options import Options
@@ -13,24 +12,14 @@ from rkd.methods.options import Options
 _EPS = 1e-7
 
 
-@dataclass(frozen=True)
+@frozen
 class PktOptions(Options):
     """
     Attributes:
         loss_weight: 30000 in RepDistiller and mdistiller (the loss is a mean over B^2 small numbers); 10000 in KD-Zoo.
     """
 
-    loss_weight: float = 30000.0
-
-
-class Pkt(SingleLoss):
-    """Mean over all pairs of images of t log(t / s), where the rows of s and t are (cosine + 1) / 2, divided by their
-    sum."""
-
-    def loss(self, batch: Batch) -> Tensor:
-        with no_autocast(batch.student.pooled):
-            s, t = (_similarities(wide(taps.pooled)) for taps in (batch.student, batch.teacher))
-            return (t * ((t + _EPS) / (s + _EPS)).log()).mean()
+    loss_weight: Weight = 30000.0
 
 
 def _similarities(x: Tensor) -> Tensor:
@@ -41,6 +30,14 @@ def _similarities(x: Tensor) -> Tensor:
 
 
 @register_method("pkt", PktOptions, "PKT")
-def build_pkt(context: Context, options: PktOptions) -> Pkt:
-    """PKT for the pair in `context`."""
-    return Pkt("pkt", options)
+class Pkt(SingleLoss):
+    """Mean over all pairs of images of t log(t / s), where the rows of s and t are (cosine + 1) / 2, divided by their
+    sum."""
+
+    def __init__(self, context: Context, options: PktOptions) -> None:
+        super().__init__("pkt", options)
+
+    def loss(self, batch: Batch) -> Tensor:
+        with no_autocast(batch.student.pooled):
+            s, t = (_similarities(wide(taps.pooled)) for taps in (batch.student, batch.teacher))
+            return (t * ((t + _EPS) / (s + _EPS)).log()).mean()

@@ -2,23 +2,21 @@
 every teacher stage, and attention between their similarities within the batch says how much each comparison counts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rkd.config import Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options, positive
-from rkd.methods.resize import match
-from rkd.models.inspect import tap_shapes
+from rkd.methods.numeric import match, no_autocast, wide
+from rkd.methods.options import Options
 
 FACTOR = 4  # images of a batch per dimension of queries and keys
 
 
-@dataclass(frozen=True)
+@frozen
 class SemckdOptions(Options):
     """Options of SemCKD.
 
@@ -26,12 +24,8 @@ class SemckdOptions(Options):
         soft: divides the products of queries and keys before the softmax.
     """
 
-    loss_weight: float = 400.0
-    soft: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("soft", self.soft)
+    loss_weight: Weight = 400.0
+    soft: Positive = 1.0
 
 
 class Similarities(nn.Module):
@@ -63,6 +57,7 @@ def projector(student: int, teacher: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+@register_method("semckd", SemckdOptions, "SemCKD")
 class SemCKD(SingleLoss):
     """L = 1/(B S) sum_b sum_s sum_t a_bst mean (P_st(student map s) - teacher map t)^2, the larger of the two maps
     average-pooled to the smaller before the projection; a_bst = softmax over t of q_bs . k_bt / soft, with queries q
@@ -71,19 +66,24 @@ class SemCKD(SingleLoss):
     Queries and keys read B similarities per image, so their layers fit one batch size: a batch of another size, as the
     last of an epoch may be, has loss 0 without gradient. Leave it out of training altogether with `drop_last`.
 
-    Args:
-        student, teacher: channels of their stages.
-        batch_size: B.
-        options: see there.
+    Raises:
+        ConfigError: a batch too small for queries, or larger than the training set.
     """
 
-    def __init__(
-        self, student: Sequence[int], teacher: Sequence[int], batch_size: int, options: SemckdOptions
-    ) -> None:
+    def __init__(self, context: Context, options: SemckdOptions) -> None:
         super().__init__("semckd", options)
-        self.batch_size = batch_size
-        self.queries = nn.ModuleList(Similarities(batch_size) for _ in student)
-        self.keys = nn.ModuleList(Similarities(batch_size) for _ in teacher)
+        self.batch_size = size = context.batch_size
+        if size < FACTOR:
+            raise ConfigError(
+                f"SemCKD embeds {FACTOR} similarities in one number; batch_size {size} is too small"
+            )
+        if 0 < context.train_images < size:
+            raise ConfigError(
+                f"SemCKD compares batches of exactly batch_size {size} images; there are {context.train_images}"
+            )
+        student, teacher = ([shape[0] for shape in shapes.stages] for shapes in context.shapes)
+        self.queries = nn.ModuleList(Similarities(size) for _ in student)
+        self.keys = nn.ModuleList(Similarities(size) for _ in teacher)
         self.projectors = nn.ModuleList(nn.ModuleList(projector(s, t) for t in teacher) for s in student)
 
     def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -104,23 +104,3 @@ class SemCKD(SingleLoss):
             rows.append(torch.stack(errors, 1))
         weighted = self.attention(student, teacher) * torch.stack(rows, 1)
         return weighted.sum() / (self.batch_size * len(student))
-
-
-@register_method("semckd", SemckdOptions, display="SemCKD")
-def semckd(context: Context, options: SemckdOptions) -> SemCKD:
-    """All stages of both networks, however many.
-
-    Raises:
-        ConfigError: a batch too small for queries, or larger than the training set.
-    """
-    size = context.batch_size
-    if size < FACTOR:
-        raise ConfigError(
-            f"SemCKD embeds {FACTOR} similarities in one number; batch_size {size} is too small"
-        )
-    if 0 < context.train_images < size:
-        raise ConfigError(
-            f"SemCKD compares batches of exactly batch_size {size} images; there are {context.train_images}"
-        )
-    shapes = (tap_shapes(net, context.image_size).stages for net in (context.student, context.teacher))
-    return SemCKD(*([channels for channels, _, _ in stages] for stages in shapes), size, options)

@@ -2,20 +2,19 @@
 the teacher's, also in the eyes of the teacher's classifier."""
 
 import copy
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rkd.config import frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, register_method
 from rkd.methods.numeric import wide
 from rkd.methods.options import Options
-from rkd.models import tap_shapes
-from rkd.models.inspect import TapShapes
+from rkd.models.taps import TapShapes
 
 
-@dataclass(frozen=True)
+@frozen
 class SrrlOptions(Options):
     """
     Attributes:
@@ -23,6 +22,7 @@ class SrrlOptions(Options):
     """
 
 
+@register_method("srrl", SrrlOptions, "SRRL")
 class Srrl(Method):
     """Two losses, mean squared error each: "srrl_feature" of projected student vector and teacher's pooled vector,
     "srrl_logits" of the teacher's classifier on the projected vector and the teacher's logits.
@@ -30,17 +30,18 @@ class Srrl(Method):
     The projection is a linear layer without bias (the 1x1 convolution of the published code, on maps of one position),
     BatchNorm and ReLU, trained; the classifier is a frozen copy.
 
-    Args:
-        channels: of the student's pooled vector.
-        head: the teacher's classifier.
+    Raises:
+        ConfigError: a teacher without a single linear classifier.
     """
 
-    def __init__(self, channels: int, head: nn.Linear, options: SrrlOptions) -> None:
+    def __init__(self, context: Context, options: SrrlOptions) -> None:
         super().__init__()
         self.options = options
+        student, teacher = context.shapes
+        head = classifier(context.teacher, teacher)
         width = head.in_features
         self.projection = nn.Sequential(
-            nn.Linear(channels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
+            nn.Linear(student.pooled, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
         )
         self.head = copy.deepcopy(head).requires_grad_(False)
 
@@ -72,10 +73,3 @@ def classifier(network: nn.Module, shapes: TapShapes) -> nn.Linear:
             f"vector to its logits, but the linear layers of this {type(network).__name__} are: {found or 'none'}"
         )
     return linear[fitting[0]]
-
-
-@register_method("srrl", SrrlOptions, "SRRL")
-def build_srrl(context: Context, options: SrrlOptions) -> Srrl:
-    """SRRL for the pair in `context`; ConfigError for a teacher without a single linear classifier."""
-    head = classifier(context.teacher, tap_shapes(context.teacher, context.image_size))
-    return Srrl(tap_shapes(context.student, context.image_size).pooled, head, options)

@@ -1,45 +1,49 @@
-"""Sums of methods, written "at+kd": every part's losses with its own weights."""
+"""Methods by name, sums among them, which are written "at+kd": every part's losses with its own weights."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from rkd.errors import ConfigError
+from rkd import config
+from rkd.config import frozen
+from rkd.errors import ConfigError, unknown
 from rkd.methods.base import Batch, Context, Entry, Method, get_single
 from rkd.methods.options import Options, Stage
 from rkd.models.taps import Taps
-from rkd.typed import build_dataclass
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """One method of a sum, and its options."""
 
     method: str
     options: Any
 
+    def __post_init__(self) -> None:
+        kind = get_single(self.method).options
+        if isinstance(self.options, Mapping):
+            object.__setattr__(self, "options", config.build(kind, self.options))
+        if not isinstance(self.options, kind):
+            raise ConfigError(
+                f"method {self.method!r} takes {kind.__name__}, not {type(self.options).__name__}"
+            )
 
-@dataclass(frozen=True)
+
+@frozen
 class SumOptions(Options):
     """Options of a sum of methods.
 
     Attributes:
         loss_weight: multiplies every part's weights.
-        parts: the methods with their options; as mappings {"method": ..., "options": {...}} where they are read from
-            a file.
-
-    Raises:
-        ConfigError: fewer than two parts, a method twice, or options of another method.
+        parts: the methods with their options, also as mappings {"method": ..., "options": {...}}: at least two, none
+            of them twice.
     """
 
-    parts: tuple[Any, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "parts", tuple(_part(p) for p in self.parts))
         names = [part.method for part in self.parts]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ConfigError(f"a sum joins at least two different methods; this one names {names}")
@@ -51,18 +55,6 @@ class SumOptions(Options):
 
     def stages(self) -> tuple[Stage, ...]:
         return tuple(stage for part in self.parts for stage in part.options.stages())
-
-
-def _part(part: Any) -> Part:
-    if isinstance(part, Mapping):
-        part = Part(**part)
-    kind = get_single(part.method).options
-    options = part.options
-    if isinstance(options, Mapping):
-        options = build_dataclass(kind, options)
-    if not isinstance(options, kind):
-        raise ConfigError(f"method {part.method!r} takes {kind.__name__}, not {type(options).__name__}")
-    return Part(part.method, options)
 
 
 class Sum(Method):
@@ -83,20 +75,23 @@ class Sum(Method):
         found = Counter(loss for m in self.parts.values() for loss in m.weights(0))
         self._repeated = {loss for loss, count in found.items() if count > 1}
 
-    def _joined(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Values by method and loss, by loss; a loss that several methods have gets its method's name."""
+    def _joined(self, what: str, *args: Any) -> dict[str, Any]:
+        """What each part's method `what` gives by loss; a loss that several have gets its method's name."""
         return {
-            f"{method}_{loss}" if loss in self._repeated else loss: value
-            for method, losses in values.items()
-            for loss, value in losses.items()
+            f"{name}_{loss}" if loss in self._repeated else loss: value
+            for name, m in self.parts.items()
+            for loss, value in getattr(m, what)(*args).items()
         }
 
+    def _each(self, what: str, *args: Any) -> dict[str, Any]:
+        """What each part's method `what` gives, by part."""
+        return {name: getattr(m, what)(*args) for name, m in self.parts.items()}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self._joined({name: m.losses(batch) for name, m in self.parts.items()})
+        return self._joined("losses", batch)
 
     def weights(self, epoch: int) -> dict[str, float]:
-        found = self._joined({name: m.weights(epoch) for name, m in self.parts.items()})
-        return {loss: self.options.loss_weight * weight for loss, weight in found.items()}
+        return {loss: self.options.loss_weight * w for loss, w in self._joined("weights", epoch).items()}
 
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
         owner = next(p.method for p in self.options.parts if stage in {s.name for s in p.options.stages()})
@@ -106,32 +101,43 @@ class Sum(Method):
         return self.parts[self._heard].classified(taps)
 
     def begin_epoch(self, epoch: int) -> None:
-        for method in self.parts.values():
-            method.begin_epoch(epoch)
+        self._each("begin_epoch", epoch)
 
     def after_step(self) -> None:
-        for method in self.parts.values():
-            method.after_step()
+        self._each("after_step")
 
     def end_epoch(self, student: nn.Module) -> None:
-        for method in self.parts.values():
-            method.end_epoch(student)
+        self._each("end_epoch", student)
 
     def networks(self, student: nn.Module) -> dict[str, nn.Module]:
-        return {name: n for m in self.parts.values() for name, n in m.networks(student).items()}
+        return {
+            name: net for found in self._each("networks", student).values() for name, net in found.items()
+        }
 
     def report(self) -> dict[str, float]:
-        return {name: value for m in self.parts.values() for name, value in m.report().items()}
+        return {name: value for found in self._each("report").values() for name, value in found.items()}
 
     def rates(self, epoch: int, lr: float) -> dict[str, float]:
         return {
             f"parts.{name}.{prefix}": rate
-            for name, m in self.parts.items()
-            for prefix, rate in m.rates(epoch, lr).items()
+            for name, found in self._each("rates", epoch, lr).items()
+            for prefix, rate in found.items()
         }
 
 
-def sum_entry(name: str) -> Entry:
-    """What `get_method` gives for "at+kd"."""
-    parts = [get_single(part) for part in name.split("+")]
-    return Entry(SumOptions, Sum, " + ".join(part.display for part in parts))
+def get_method(name: str) -> Entry:
+    """The entry of a registered method, or of a sum such as "at+kd"; ConfigError for an unknown name."""
+    if "+" not in name:
+        return get_single(name)
+    return Entry(SumOptions, Sum, " + ".join(get_single(part).display for part in name.split("+")))
+
+
+def make_options(name: str, values: Mapping[str, Any]) -> Options:
+    """A method's options from plain values, those of a sum by method; ConfigError for a value that is not allowed."""
+    if "+" not in name:
+        return config.build(get_single(name).options, values)
+    names = name.split("+")
+    for part in values:
+        if part not in names:
+            raise unknown(f"part of {name}", part, names)
+    return SumOptions(parts=tuple({"method": n, "options": values.get(n, {})} for n in names))

@@ -4,23 +4,22 @@ A Gaussian per channel of the teacher's map, whose mean is regressed from the st
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rkd.config import Positive, Weight, frozen
+from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, SingleLoss, register_method
-from rkd.methods.numeric import wide
-from rkd.methods.options import Options, positive
-from rkd.methods.resize import match, paired
-from rkd.models import tap_shapes
+from rkd.methods.numeric import match, paired, wide
+from rkd.methods.options import Options
 from rkd.models.layers import conv1x1
 
 MIN_VARIANCE = 1e-5
 
 
-@dataclass(frozen=True)
+@frozen
 class VidOptions(Options):
     """Options of VID; RepDistiller's values (`-b 1`).
 
@@ -29,12 +28,12 @@ class VidOptions(Options):
         init_variance: of every channel before training; above 0.00001, the least that a variance may become.
     """
 
-    loss_weight: float = 1.0
-    init_variance: float = 5.0
+    loss_weight: Weight = 1.0
+    init_variance: Positive = 5.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("init_variance - 0.00001", self.init_variance - MIN_VARIANCE)
+        if self.init_variance <= MIN_VARIANCE:
+            raise ConfigError(f"init_variance is {self.init_variance}; it must be > {MIN_VARIANCE:.5f}")
 
 
 class Level(nn.Module):
@@ -61,25 +60,15 @@ def _inverse_softplus(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
+@register_method("vid", VidOptions, "VID")
 class Vid(SingleLoss):
-    """Sum over stages of the negative log-likelihood; stages are paired from the deepest up.
+    """Sum over stages of the negative log-likelihood; stages are paired from the deepest up."""
 
-    Args:
-        channels: of student and teacher at each pair of stages.
-        options: see VidOptions.
-    """
-
-    def __init__(self, channels: list[tuple[int, int]], options: VidOptions) -> None:
+    def __init__(self, context: Context, options: VidOptions) -> None:
         super().__init__("vid", options)
-        self.levels = nn.ModuleList(Level(s, t, options.init_variance) for s, t in channels)
+        pairs = paired(*(shapes.stages for shapes in context.shapes))
+        self.levels = nn.ModuleList(Level(s[0], t[0], options.init_variance) for s, t in pairs)
 
     def loss(self, batch: Batch) -> Tensor:
         pairs = paired(batch.student.stages, batch.teacher.stages)
         return torch.stack([level(*pair) for level, pair in zip(self.levels, pairs, strict=True)]).sum()
-
-
-@register_method("vid", VidOptions, "VID")
-def build_vid(context: Context, options: VidOptions) -> Vid:
-    """VID for the pair in `context`."""
-    student, teacher = (tap_shapes(n, context.image_size).stages for n in (context.student, context.teacher))
-    return Vid([(s[0], t[0]) for s, t in paired(student, teacher)], options)

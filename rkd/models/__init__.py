@@ -4,8 +4,6 @@ from rkd.models import (  # noqa: F401  (they register)
     mobilenetv2,
     reparameterised,
     resnet,
-    resnet_7x7,
-    resnet_imagenet,
     shufflenetv1,
     shufflenetv2,
     vgg,
@@ -13,7 +11,6 @@ from rkd.models import (  # noqa: F401  (they register)
 )
 from rkd.models.checkpoints import checkpoint_header, load_weights
 from rkd.models.external import from_module
-from rkd.models.inspect import macs, parameter_count, tap_shapes
 from rkd.models.registry import (
     build,
     canonical,
@@ -25,7 +22,7 @@ from rkd.models.registry import (
     register,
 )
 from rkd.models.reparam import deploy, is_reparameterised
-from rkd.models.taps import Taps
+from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
     "Taps",

@@ -1,10 +1,17 @@
 """Pieces that several network families share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rkd.models.taps import TapNet, Taps
+
+# (in_channels, out_channels, kernel, stride, groups) -> a convolution and its BatchNorm. Families take one, so that
+# their convolutions can be of another make (see reparam); `conv_bn` is the plain one.
+ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -17,11 +24,6 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
 
 
-# (in_channels, out_channels, kernel, stride, groups) -> a convolution and its BatchNorm. Families take one, so that
-# their convolutions can be of another make (see reparam); `conv_bn` is the plain one.
-ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
-
-
 def conv_bn(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> tuple[nn.Module, nn.Module]:
@@ -32,15 +34,36 @@ def conv_bn(
     return conv, nn.BatchNorm2d(out_channels)
 
 
-def run_stages(stages: list[nn.Sequential], x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Maps after each stage, before and after its final ReLU; every block returns that pair."""
-    before, after = [], []
-    for stage in stages:
-        for block in stage:
-            pre, x = block(x)
-        before.append(pre)
-        after.append(x)
-    return tuple(before), tuple(after)
+def chain(first: nn.Module, block: Callable[[], nn.Module], more: int) -> nn.Sequential:
+    """The first block of a stage, and `more` of another make."""
+    return nn.Sequential(first, *(block() for _ in range(more)))
+
+
+class StagedNet(TapNet):
+    """A network of `conv1` and `bn1`, stages `layer1`, `layer2`, ..., and a linear layer behind a global average. Each
+    block of a stage returns its map before and after its final ReLU.
+
+    Attributes:
+        STAGES: their number.
+        HEAD: name of the linear layer.
+    """
+
+    STAGES, HEAD = 3, "fc"
+
+    def stages(self) -> Sequence[nn.Sequential]:
+        """`layer1`, `layer2`, ..., shallow to deep."""
+        return [getattr(self, f"layer{i}") for i in range(1, self.STAGES + 1)]
+
+    def taps(self, x: Tensor) -> Taps:
+        x = stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        before, after = [], []
+        for stage in self.stages():
+            for block in stage:
+                pre, x = block(x)
+            before.append(pre)
+            after.append(x)
+        pooled = global_average(x)
+        return Taps(stem, tuple(after), tuple(before), pooled, getattr(self, self.HEAD)(pooled))
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
@@ -53,6 +76,11 @@ def global_average(x: Tensor) -> Tensor:
     return x.mean((2, 3))
 
 
+def _identity_norm(module: nn.BatchNorm2d) -> None:
+    nn.init.ones_(module.weight)
+    nn.init.zeros_(module.bias)
+
+
 @torch.no_grad()
 def init_kaiming(network: nn.Module) -> None:
     """Convolutions Kaiming-normal by fan-out, BatchNorm identity; linear layers keep torch's default."""
@@ -60,8 +88,7 @@ def init_kaiming(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+            _identity_norm(module)
 
 
 @torch.no_grad()
@@ -69,12 +96,10 @@ def init_wide(network: nn.Module) -> None:
     """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))), BatchNorm identity, linear biases zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.normal_(
-                module.weight, 0, math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels))
-            )
+            fan_out = math.prod(module.kernel_size) * module.out_channels
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
         elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+            _identity_norm(module)
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 

@@ -4,11 +4,13 @@ Its stem halves the size, so that the first stage is 16x16. ReLU stands where th
 those of RepDistiller and mdistiller.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from rkd.models.layers import ConvBN, conv_bn, global_average, init_vgg
+from rkd.models.layers import ConvBN, chain, conv_bn, global_average, init_vgg
 from rkd.models.registry import register
-from rkd.models.taps import Taps
+from rkd.models.taps import TapNet, Taps
 
 WIDTH = 0.5
 STEM = 32
@@ -45,7 +47,7 @@ class Block(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(TapNet):
     """Seven stages of inverted residuals, four of which are tapped, between two ordinary convolutions.
 
     Args:
@@ -61,16 +63,11 @@ class MobileNetV2(nn.Module):
         for expansion, full, count, stride in STAGES:
             width = int(full * WIDTH)
             first = Block(channels, width, stride, expansion, conv_bn)
-            rest = (Block(width, width, 1, expansion, conv_bn) for _ in range(count - 1))
-            self.blocks.append(nn.Sequential(first, *rest))
+            self.blocks.append(chain(first, partial(Block, width, width, 1, expansion, conv_bn), count - 1))
             channels = width
         self.conv2 = nn.Sequential(*conv_bn(channels, LAST, 1), nn.ReLU(inplace=True))
         self.classifier = nn.Sequential(nn.Linear(LAST, num_classes))
         init_vgg(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, num_classes)."""
-        return self.taps(x).logits
 
     def taps(self, x: Tensor) -> Taps:
         """Maps of stem and four stages, pooled vector (of the last 1x1 convolution, 1280) and logits.

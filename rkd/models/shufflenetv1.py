@@ -1,12 +1,13 @@
 """ShuffleNetV1 with 3 groups for 32x32 images (Zhang et al. 2018, as used in RepDistiller and ReviewKD)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, run_stages, shuffle_channels
+from rkd.models.layers import ConvBN, StagedNet, chain, conv1x1, conv_bn, shuffle_channels
 from rkd.models.registry import register
-from rkd.models.taps import Taps
 
 GROUPS = 3
 STEM = 24
@@ -43,13 +44,15 @@ class Block(nn.Module):
         return pre, F.relu(pre)
 
 
-class ShuffleNetV1(nn.Module):
+class ShuffleNetV1(StagedNet):
     """Three stages of 240, 480 and 960 channels, each at half the size before it.
 
     Args:
         num_classes: number of logits.
         conv_bn: makes each 3x3 convolution with its BatchNorm.
     """
+
+    HEAD = "linear"
 
     def __init__(self, num_classes: int, conv_bn: ConvBN = conv_bn) -> None:
         super().__init__()
@@ -60,21 +63,10 @@ class ShuffleNetV1(nn.Module):
         self.layer3 = _stage(480, 960, 4, conv_bn)
         self.linear = nn.Linear(960, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, num_classes)."""
-        return self.taps(x).logits
-
-    def taps(self, x: Tensor) -> Taps:
-        """Maps of stem and three stages, pooled vector and logits of one forward pass."""
-        stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        before, after = run_stages([self.layer1, self.layer2, self.layer3], stem)
-        pooled = global_average(after[-1])
-        return Taps(stem, after, before, pooled, self.linear(pooled))
-
 
 def _stage(in_channels: int, channels: int, blocks: int, conv_bn: ConvBN) -> nn.Sequential:
-    rest = (Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1))
-    return nn.Sequential(Block(in_channels, channels - in_channels, 2, conv_bn), *rest)
+    first = Block(in_channels, channels - in_channels, 2, conv_bn)
+    return chain(first, partial(Block, channels, channels, 1, conv_bn), blocks - 1)
 
 
 register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")(

@@ -1,12 +1,14 @@
 """ShuffleNetV2 1x for 32x32 images (Ma et al. 2018, as used in RepDistiller and ReviewKD)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import conv1x1, conv3x3, global_average, shuffle_channels
+from rkd.models.layers import chain, conv1x1, conv3x3, global_average, shuffle_channels
 from rkd.models.registry import register
-from rkd.models.taps import Taps
+from rkd.models.taps import TapNet, Taps
 
 Halves = tuple[Tensor, Tensor]
 
@@ -61,16 +63,16 @@ class DownBlock(nn.Module):
         return shuffle_channels(torch.cat([left, right], 1), 2)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(TapNet):
     """Three stages of 116, 232 and 464 channels, then a 1x1 convolution to 1024 before pooling."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.conv1 = conv1x1(3, 24)
         self.bn1 = nn.BatchNorm2d(24)
-        self.layer1 = _stage(24, 116, 3)
-        self.layer2 = _stage(116, 232, 7)
-        self.layer3 = _stage(232, 464, 3)
+        self.layer1 = chain(DownBlock(24, 116), partial(BasicBlock, 116), 3)
+        self.layer2 = chain(DownBlock(116, 232), partial(BasicBlock, 232), 7)
+        self.layer3 = chain(DownBlock(232, 464), partial(BasicBlock, 464), 3)
         self.conv2 = conv1x1(464, 1024)
         self.bn2 = nn.BatchNorm2d(1024)
         self.linear = nn.Linear(1024, num_classes)
@@ -105,12 +107,6 @@ class ShuffleNetV2(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         return global_average(F.relu(self.bn2(self.conv2(x)), inplace=True))
-
-
-def _stage(in_channels: int, channels: int, basic_blocks: int) -> nn.Sequential:
-    return nn.Sequential(
-        DownBlock(in_channels, channels), *(BasicBlock(channels) for _ in range(basic_blocks))
-    )
 
 
 register("shufflenetv2", display="ShuffleNetV2", aliases=("shufflev2",), group="MobileNet and ShuffleNet")(

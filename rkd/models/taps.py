@@ -1,9 +1,15 @@
-"""What every network shows of itself: one tap protocol for teachers and students."""
+"""What every network shows of itself: one tap protocol for teachers and students; and what can be read off it: shapes,
+parameters, multiply-adds, the BatchNorm before each stage's final ReLU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rkd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,94 @@ class Taps:
     logits: Tensor
 
 
-class TapNet(Protocol):
-    """A network that can be distilled: an `nn.Module` whose `forward` gives logits and `taps` gives all."""
+class TapNet(nn.Module):
+    """A network that can be distilled. One of your own need not derive from this: `forward` and `taps` are enough."""
 
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, num_classes)."""
+        return self.taps(x).logits
 
-    def taps(self, x: Tensor) -> Taps: ...
+    def taps(self, x: Tensor) -> Taps:
+        """Maps of stem and stages, pooled vector and logits of one forward pass."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TapShapes:
+    """Shapes of one image's taps.
+
+    Attributes:
+        stem: (channels, height, width).
+        stages: the same for every stage, shallow to deep.
+        stages_pre: the same for the maps before the stages' final ReLU.
+        pooled: channels of the pooled vector.
+        classes: number of logits.
+    """
+
+    stem: tuple[int, int, int]
+    stages: tuple[tuple[int, int, int], ...]
+    stages_pre: tuple[tuple[int, int, int], ...]
+    pooled: int
+    classes: int
+
+
+def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
+    """Shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
+
+    Training flags, buffers and torch's random streams stay as they are.
+    """
+    with _dry_image(net, size, channels) as image:
+        taps = net.taps(image)
+    stages, before = (tuple(tuple(m.shape[1:]) for m in maps) for maps in (taps.stages, taps.stages_pre))
+    return TapShapes(tuple(taps.stem.shape[1:]), stages, before, taps.pooled.shape[1], taps.logits.shape[1])
+
+
+def parameter_count(net: nn.Module) -> int:
+    """Number of trainable and frozen parameters; buffers such as BN statistics do not count."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def macs(net: nn.Module, size: int = 32, channels: int = 3) -> int:
+    """Multiply-adds of all convolutions and matrix products for one image of `size` x `size` pixels.
+
+    Biases, BatchNorm, activations and pooling do not count.
+    """
+    with _dry_image(net, size, channels) as image, FlopCounterMode(display=False) as counter:
+        net(image)
+    return counter.get_total_flops() // 2
+
+
+@contextmanager
+def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
+    """A zero image where the network is, which is in eval mode and without gradients until the block ends."""
+    parameter = next(net.parameters(), torch.empty(0))
+    flags = [(module, module.training) for module in net.modules()]
+    devices = [parameter.device] if parameter.is_cuda else []
+    try:
+        net.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def final_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    """The BatchNorm before each stage's final ReLU, shallow to deep, from whose parameters the spread of what that ReLU
+    sees is known: the last that acts on `Taps.stages_pre`, as the network's method `final_norms` says it.
+
+    Raises:
+        ConfigError: a network that does not say it, or has other layers there (ShuffleNets and MobileNetV2, whose
+            stages do not end in BatchNorm and ReLU; reparameterised blocks; modules from elsewhere).
+
+    >>> from rkd import models
+    >>> [norm.num_features for norm in final_norms(models.build("wrn_16_2"))]
+    [32, 64, 128]
+    """
+    norms = list(network.final_norms()) if callable(getattr(network, "final_norms", None)) else []
+    if not norms or not all(isinstance(norm, nn.BatchNorm2d) for norm in norms):
+        raise ConfigError(
+            f"{type(network).__name__} has no BatchNorm before the last ReLU of each stage; networks that have: "
+            "ResNets, WRNs, VGGs, and any network with a method final_norms()"
+        )
+    return norms

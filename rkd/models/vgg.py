@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rkd.models.layers import ConvBN, conv_bn, global_average, init_vgg
 from rkd.models.registry import register
-from rkd.models.taps import Taps
+from rkd.models.taps import TapNet, Taps
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {
@@ -33,7 +33,7 @@ def halve_large(x: Tensor, height: int) -> Tensor:
     return F.max_pool2d(x, 2) if height == 64 else x
 
 
-class VGG(nn.Module):
+class VGG(TapNet):
     """Five blocks of 3x3 convolutions, halved in size between them.
 
     Args:
@@ -57,25 +57,22 @@ class VGG(nn.Module):
         self.classifier = nn.Linear(in_channels, num_classes)
         init_vgg(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, num_classes)."""
-        return self.taps(x).logits
+    def final_norms(self) -> list[nn.Module]:
+        """See `rkd.models.taps.final_norms`."""
+        return [block[-1] for block in (self.block1, self.block2, self.block3, self.block4)]
 
     def taps(self, x: Tensor) -> Taps:
         """Maps of the first block (the stem) and the four others, pooled vector and logits."""
         height = x.shape[2]
-        stem = F.relu(self.block0(x), inplace=True)
-        first = self.block1(F.max_pool2d(stem, 2))
-        first_relu = F.relu(first)
-        second = self.block2(F.max_pool2d(first_relu, 2))
-        second_relu = F.relu(second)
-        third = self.block3(F.max_pool2d(second_relu, 2))
-        third_relu = F.relu(third)
-        fourth = self.block4(halve_large(third_relu, height))
-        fourth_relu = F.relu(fourth)
-        pooled = global_average(fourth_relu)
-        stages = (first_relu, second_relu, third_relu, fourth_relu)
-        return Taps(stem, stages, (first, second, third, fourth), pooled, self.classifier(pooled))
+        x = stem = F.relu(self.block0(x), inplace=True)
+        before, after = [], []
+        for block in (self.block1, self.block2, self.block3, self.block4):
+            x = halve_large(x, height) if block is self.block4 else F.max_pool2d(x, 2)
+            before.append(block(x))
+            x = F.relu(before[-1])
+            after.append(x)
+        pooled = global_average(x)
+        return Taps(stem, tuple(after), tuple(before), pooled, self.classifier(pooled))
 
 
 def _block(in_channels: int, width: int, count: int, conv_bn: ConvBN) -> nn.Sequential:

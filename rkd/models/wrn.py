@@ -3,13 +3,15 @@
 State-dict names are those of RepDistiller, mdistiller and ReviewKD.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd.errors import ConfigError
-from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, init_wide
+from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, init_wide
 from rkd.models.registry import register, register_family
-from rkd.models.taps import Taps
+from rkd.models.taps import TapNet, Taps
 
 
 class Block(nn.Module):
@@ -36,8 +38,8 @@ class Group(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, blocks: int, conv_bn: ConvBN) -> None:
         super().__init__()
-        rest = (Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1))
-        self.layer = nn.Sequential(Block(in_channels, channels, stride, conv_bn), *rest)
+        first = Block(in_channels, channels, stride, conv_bn)
+        self.layer = chain(first, partial(Block, channels, channels, 1, conv_bn), blocks - 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, *rest = self.layer
@@ -47,7 +49,7 @@ class Group(nn.Module):
         return entered, x
 
 
-class WideResNet(nn.Module):
+class WideResNet(TapNet):
     """WRN-depth-width with three groups at full, half and quarter image size.
 
     Args:
@@ -69,9 +71,9 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(64 * width, num_classes)
         init_wide(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, num_classes)."""
-        return self.taps(x).logits
+    def final_norms(self) -> list[nn.Module]:
+        """See `rkd.models.taps.final_norms`."""
+        return [self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1]
 
     def taps(self, x: Tensor) -> Taps:
         """Raw stem and residual streams, the same streams after the next BN, pooled vector and logits.
@@ -98,17 +100,10 @@ def _check(depth: int, width: int) -> None:
         raise ConfigError(f"model wrn_{depth}_{width}: the widening factor must be at least 1, not {width}")
 
 
-@register_family(r"(?:wrn|wideresnet)(\d+)_(\d+)", form="wrn_{}_{}", display="WRN-{}-{}", check=_check)
-def build_wrn(num_classes: int, depth: int, width: int) -> WideResNet:
-    """WRN-depth-width."""
-    return WideResNet(num_classes, depth, width)
-
-
-def _register(depth: int, width: int) -> None:
-    @register(f"wrn_{depth}_{width}", display=f"WRN-{depth}-{width}", group="WRN")
-    def build(num_classes: int) -> WideResNet:
-        return WideResNet(num_classes, depth, width)
-
-
-for _size in ((16, 1), (16, 2), (40, 1), (40, 2)):
-    _register(*_size)
+register_family(r"(?:wrn|wideresnet)(\d+)_(\d+)", form="wrn_{}_{}", display="WRN-{}-{}", check=_check)(
+    WideResNet
+)
+for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
+    register(f"wrn_{_depth}_{_width}", display=f"WRN-{_depth}-{_width}", group="WRN")(
+        partial(WideResNet, depth=_depth, width=_width)
+    )

@@ -32,19 +32,20 @@ def _fuse(x: Tensor, residual: Tensor, attention: nn.Sequential | None) -> Tenso
         residual: (B, C, any size).
     """
     if attention is None:
-        return x + _resize(residual, x.shape[-2:])
-    return WeightedSum.apply(x, _resize(residual, x.shape[-2:]), _attention_maps(x, residual, attention))
+        return x + resize(residual, x.shape[-2:])
+    return WeightedSum.apply(x, resize(residual, x.shape[-2:]), _attention_maps(x, residual, attention))
 
 
 def _attention_maps(x: Tensor, residual: Tensor, attention: nn.Sequential) -> Tensor:
     """(B, 2, h, w) in (0, 1): where the student's map counts, and where the residual does."""
     conv, channels = attention[0], x.shape[1]
     half, other_half = conv.weight.split(channels, dim=1)
-    z = F.conv2d(x, half, conv.bias) + _resize(F.conv2d(residual, other_half), x.shape[-2:])
+    z = F.conv2d(x, half, conv.bias) + resize(F.conv2d(residual, other_half), x.shape[-2:])
     return torch.sigmoid(z)
 
 
-def _resize(x: Tensor, size: torch.Size) -> Tensor:
+def resize(x: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size) by nearest neighbours; `x` itself where it has that size."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
 
 
@@ -113,7 +114,7 @@ class ABF(_Block):
             if self.residual_conv is not None:
                 residual = self.residual_conv(residual)
             x = _fuse(x, residual, self.att_conv)
-        x = _resize(x, out_size)
+        x = resize(x, out_size)
         output = self.conv2(x)  # (B, out, H, W)
         return output, output if self.pass_output else x
 
@@ -142,5 +143,5 @@ class DirectABF(_Block):
         x = self.conv1(x)
         if residual is not None:
             x = _fuse(x, self.residual_conv(residual), self.att_conv)
-        x = _resize(x, out_size)
+        x = resize(x, out_size)
         return x, x

@@ -7,10 +7,9 @@ teacher's shape, shallow to deep.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rkd.review.abf import ABF, DirectABF
+from rkd.review.abf import ABF, DirectABF, resize
 from rkd.review.levels import LevelShape
 from rkd.review.options import ReviewOptions
 
@@ -18,10 +17,6 @@ from rkd.review.options import ReviewOptions
 def _project(channels_in: int, channels_out: int) -> nn.Sequential:
     """1x1 convolution with bias, then BN, in PyTorch's default initialisation ([Re] Table 3 rows 1 and 2)."""
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1), nn.BatchNorm2d(channels_out))
-
-
-def _resize(x: Tensor, size: torch.Size) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
 
 
 class SameLevel(nn.Module):
@@ -36,7 +31,7 @@ class SameLevel(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
-        return [_resize(p(x), size) for p, x, size in zip(self.projections, maps, sizes, strict=True)]
+        return [resize(p(x), size) for p, x, size in zip(self.projections, maps, sizes, strict=True)]
 
 
 class ReviewMechanism(nn.Module):
@@ -52,7 +47,7 @@ class ReviewMechanism(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
         return [
-            sum(_resize(p(x), sizes[i]) for p, x in zip(row, maps[i:], strict=True))
+            sum(resize(p(x), sizes[i]) for p, x in zip(row, maps[i:], strict=True))
             for i, row in enumerate(self.projections)
         ]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd.methods.base import Batch, Context, Method, register_method
-from rkd.models import tap_shapes
+from rkd.models.taps import Taps, tap_shapes
 from rkd.review.connectors import CONNECTORS, mid_channels
 from rkd.review.hcl import LEVEL_LOSSES
 from rkd.review.levels import level_maps, match_levels
@@ -49,13 +49,19 @@ class ReviewKD(Method):
         if not options.train_connectors:
             self.connector.requires_grad_(False)
 
+    def maps(self, student: Taps, teacher: Taps) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of both networks that take part, shallow to deep."""
+        options, count = self.options, len(self.levels)
+        return (
+            level_maps(student, options.student_tap, options.stem)[-count:],
+            level_maps(teacher, options.teacher_tap, options.stem)[-count:],
+        )
+
     def level_losses(self, batch: Batch) -> list[Tensor]:
         """One scalar per level, shallow to deep."""
-        options, count = self.options, len(self.levels)
-        ours = level_maps(batch.student, options.student_tap, options.stem)[-count:]
-        theirs = level_maps(batch.teacher, options.teacher_tap, options.stem)[-count:]
+        ours, theirs = self.maps(batch.student, batch.teacher)
         reviewed = self.connector(ours, [t.shape[-2:] for t in theirs])
-        loss = LEVEL_LOSSES[options.loss]
+        options, loss = self.options, LEVEL_LOSSES[self.options.loss]
         with torch.autocast(batch.labels.device.type, enabled=False):  # the loss widens its inputs itself
             return [loss(s, t, options) for s, t in zip(reviewed, theirs, strict=True)]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rkd.models.inspect import TapShapes
-from rkd.models.taps import Taps
+from rkd.methods.numeric import Shape, paired
+from rkd.models.taps import Taps, TapShapes
 
 
 def level_maps(taps: Taps, tap: str, stem: bool) -> list[Tensor]:
@@ -24,8 +24,8 @@ def level_maps(taps: Taps, tap: str, stem: bool) -> list[Tensor]:
 class LevelShape:
     """Shapes of one pair of maps: (channels, height, width) of student and teacher."""
 
-    student: tuple[int, int, int]
-    teacher: tuple[int, int, int]
+    student: Shape
+    teacher: Shape
 
 
 def match_levels(
@@ -34,10 +34,9 @@ def match_levels(
     """Pairs the maps of two networks from the deepest up, listed shallow to deep. Where one network has more stages,
     its shallowest maps stay without partner."""
     ours, theirs = _shapes(student, student_tap, stem), _shapes(teacher, teacher_tap, stem)
-    count = min(len(ours), len(theirs))
-    return [LevelShape(s, t) for s, t in zip(ours[-count:], theirs[-count:], strict=True)]
+    return [LevelShape(s, t) for s, t in paired(ours, theirs)]
 
 
-def _shapes(shapes: TapShapes, tap: str, stem: bool) -> list[tuple[int, int, int]]:
+def _shapes(shapes: TapShapes, tap: str, stem: bool) -> list[Shape]:
     stages = shapes.stages_pre if tap == "pre" else shapes.stages
     return [*([shapes.stem] if stem else []), *stages, (shapes.pooled, 1, 1)]

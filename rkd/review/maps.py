@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from rkd.review.framework import ReviewKD
-from rkd.review.levels import level_maps
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ def level_maps_of(
         >>> [(m.level, m.attention is not None and tuple(m.attention.shape)) for m in levels]
         [('pooled', False), ('stage 3', (1, 2, 8, 8)), ('stage 2', (1, 2, 16, 16)), ('stage 1', (1, 2, 32, 32))]
     """
-    options, count = review.options, len(review.levels)
     with _evaluating(review, student, teacher):
-        ours = level_maps(student.taps(images), options.student_tap, options.stem)[-count:]
-        theirs = level_maps(teacher.taps(images), options.teacher_tap, options.stem)[-count:]
+        ours, theirs = review.maps(student.taps(images), teacher.taps(images))
         sizes = [t.shape[-2:] for t in theirs]
         fused = review.connector(ours, sizes)
         attention = _attention(review, ours, sizes)

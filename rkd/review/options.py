@@ -1,30 +1,45 @@
 """Every switch of ReviewKD, each independent of the others, with the released CIFAR code's values as defaults."""
 
 import re
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from rkd.errors import ConfigError, unknown
+from pydantic import AfterValidator
+
+from rkd.config import Count, Flag, Natural, Weight, frozen
+from rkd.errors import ConfigError
 from rkd.methods.options import Options
 
-Level = int | str  # 4, "h", "h/2", "h-1"
 _LEVEL = re.compile(r"^h(?:([/-])([1-9]\d*))?$")
 
-CHOICES = {
-    "connector": ("residual", "mechanism", "none"),
-    "residual": ("mid", "output", "output_direct"),
-    "projection": ("needed", "always"),
-    "attention_init": ("default", "kaiming"),
-    "loss": ("hcl", "l2"),
-    "hcl_assign": ("used", "position"),
-    "hcl_duplicates": ("skip", "count"),
-    "hcl_normaliser": ("used", "all"),
-    "hcl_pooling": ("average", "max"),
-    "student_tap": ("post", "pre"),
-    "teacher_tap": ("pre", "post"),
-}
+
+def level_size(level: int | str, h: int) -> int:
+    """The size a level stands for on maps of height h; may be below 1 or above h.
+
+    >>> [level_size(level, 8) for level in ("h", "h/2", "h-3", 4)]
+    [8, 4, 5, 4]
+    """
+    if isinstance(level, int) and not isinstance(level, bool) and level >= 1:
+        return level
+    match = _LEVEL.match(level) if isinstance(level, str) else None
+    if not match:
+        raise ConfigError(
+            f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like"
+        )
+    operator, number = match.groups()
+    if operator is None:
+        return h
+    return h // int(number) if operator == "/" else h - int(number)
 
 
-@dataclass(frozen=True)
+def _checked(level: int | str) -> int | str:
+    level_size(level, 32)
+    return level
+
+
+Level = Annotated[int | str, AfterValidator(_checked)]  # 4, "h", "h/2", "h-1"
+
+
+@frozen
 class ReviewOptions(Options):
     """Options of ReviewKD (Chen et al., CVPR 2021) and of its ablations in the [Re] report.
 
@@ -56,41 +71,29 @@ class ReviewOptions(Options):
         hcl_duplicates: a size that occurs again is skipped ("skip", authors) or counted again ("count", [Re]).
         hcl_normaliser: divide by the sum of the used weights (authors) or of all weights ([Re] code).
         hcl_pooling: adaptive "average" pooling (both codes) or "max" (the [Re] text).
-
-    Raises:
-        ConfigError: a value outside its choices, a negative or non-finite weight, levels and weights of different
-            length, a level of another form.
     """
 
-    loss_weight: float = 1.0
-    warmup_epochs: int = 20
-    connector: str = "residual"
-    attention: bool = True
-    residual: str = "mid"
-    mid_channels: int | None = None
-    attention_init: str = "default"
-    projection: str = "needed"
-    train_connectors: bool = True
-    stem: bool = False
-    student_tap: str = "post"
-    teacher_tap: str = "pre"
-    loss: str = "hcl"
+    loss_weight: Weight = 1.0
+    warmup_epochs: Natural = 20
+    connector: Literal["residual", "mechanism", "none"] = "residual"
+    attention: Flag = True
+    residual: Literal["mid", "output", "output_direct"] = "mid"
+    mid_channels: Count | None = None
+    attention_init: Literal["default", "kaiming"] = "default"
+    projection: Literal["needed", "always"] = "needed"
+    train_connectors: Flag = True
+    stem: Flag = False
+    student_tap: Literal["post", "pre"] = "post"
+    teacher_tap: Literal["pre", "post"] = "pre"
+    loss: Literal["hcl", "l2"] = "hcl"
     hcl_levels: tuple[Level, ...] = ("h", 4, 2, 1)
-    hcl_weights: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
-    hcl_assign: str = "used"
-    hcl_duplicates: str = "skip"
-    hcl_normaliser: str = "used"
-    hcl_pooling: str = "average"
+    hcl_weights: tuple[Weight, ...] = (1.0, 0.5, 0.25, 0.125)
+    hcl_assign: Literal["used", "position"] = "used"
+    hcl_duplicates: Literal["skip", "count"] = "skip"
+    hcl_normaliser: Literal["used", "all"] = "used"
+    hcl_pooling: Literal["average", "max"] = "average"
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise unknown(name, getattr(self, name), allowed)
-        super().__post_init__()
-        if self.warmup_epochs < 0:
-            raise ConfigError(f"warmup_epochs is {self.warmup_epochs}; it must be >= 0")
-        if self.mid_channels is not None and self.mid_channels < 1:
-            raise ConfigError(f"mid_channels is {self.mid_channels}; it must be >= 1")
         if not self.hcl_levels:
             raise ConfigError("hcl_levels is empty; name at least one size, for example [h, 4, 2, 1]")
         if len(self.hcl_levels) != len(self.hcl_weights):
@@ -98,12 +101,8 @@ class ReviewOptions(Options):
                 f"hcl_levels names {len(self.hcl_levels)} sizes {list(self.hcl_levels)} but hcl_weights has "
                 f"{len(self.hcl_weights)} values {list(self.hcl_weights)}; give one weight per size"
             )
-        for level in self.hcl_levels:
-            level_size(level, 32)
-        if any(not 0 <= w < float("inf") for w in self.hcl_weights) or sum(self.hcl_weights) <= 0:
-            raise ConfigError(
-                f"hcl_weights is {list(self.hcl_weights)}; weights must be finite, >= 0 and not all zero"
-            )
+        if not any(self.hcl_weights):
+            raise ConfigError(f"hcl_weights is {list(self.hcl_weights)}; weights must not all be zero")
 
     def unread(self) -> set[str]:
         """Names of the options that the others leave without effect (HCL's under L2, attention without fusion): two
@@ -120,25 +119,6 @@ class ReviewOptions(Options):
         if self.residual == "output_direct":
             names.add("mid_channels")
         return names
-
-
-def level_size(level: Level, h: int) -> int:
-    """The size a level stands for on maps of height h; may be below 1 or above h.
-
-    >>> [level_size(level, 8) for level in ("h", "h/2", "h-3", 4)]
-    [8, 4, 5, 4]
-    """
-    if isinstance(level, int) and not isinstance(level, bool) and level >= 1:
-        return level
-    match = _LEVEL.match(level) if isinstance(level, str) else None
-    if not match:
-        raise ConfigError(
-            f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like"
-        )
-    operator, number = match.groups()
-    if operator is None:
-        return h
-    return h // int(number) if operator == "/" else h - int(number)
 
 
 def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:

@@ -2,8 +2,8 @@
 
 from rkd.methods.modreduce.aggregation import AGGREGATIONS, Aggregator
 from rkd.methods.modreduce.method import Ensemble, ModReduce
-from rkd.methods.modreduce.options import ModReduceOptions
-from rkd.methods.modreduce.schedule import (
+from rkd.methods.modreduce.options import (
+    ModReduceOptions,
     consistency,
     cutoff_of,
     growth_steps_of,

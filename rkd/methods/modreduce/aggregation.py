@@ -1,8 +1,6 @@
 """How ModReduce makes one set of logits out of three students'."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,28 +35,13 @@ class Aggregator(nn.Module, ABC):
         """After each step of the optimiser, without gradient."""
 
 
-AGGREGATIONS: dict[str, type[Aggregator]] = {}
-A = TypeVar("A", bound=type[Aggregator])
-
-
-def _aggregation(name: str) -> Callable[[A], A]:
-    def add(kind: A) -> A:
-        AGGREGATIONS[name] = kind
-        return kind
-
-    return add
-
-
-@_aggregation("wavg")
 class ReplacedAverage(Aggregator):
     """One weight per student. The released code replaces the stored weights by their softmax before each use, once a
     step; to do so after each step is the same, and leaves `forward` without side effects."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
-        self.weights = nn.Parameter(
-            torch.full((COUNT,), 1 / COUNT)
-        )  # what the softmax makes of equal weights
+        self.weights = nn.Parameter(torch.full((COUNT,), 1 / COUNT))  # the softmax of equal weights
 
     def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (self.weights[:, None, None] * logits).sum(0), self.weights.detach().clone()
@@ -68,7 +51,6 @@ class ReplacedAverage(Aggregator):
         self.weights.copy_(self.weights.softmax(0))
 
 
-@_aggregation("wavg_fixed")
 class FreeAverage(Aggregator):
     """The softmax of one free weight per student: what `wavg` would be without its replacements."""
 
@@ -81,7 +63,6 @@ class FreeAverage(Aggregator):
         return (shares[:, None, None] * logits).sum(0), shares.detach()
 
 
-@_aggregation("one")
 class GatedAverage(Aggregator):
     """Shares for each image from the image itself, averaged over its four quarters (ONE's gate, on pixels)."""
 
@@ -95,7 +76,6 @@ class GatedAverage(Aggregator):
         return torch.einsum("bs,sbc->bc", shares, logits), shares.detach().mean(0)
 
 
-@_aggregation("fc")
 class LinearLayer(Aggregator):
     """A linear layer on the logits of all students. A student's share is the norm of its block of the matrix over the
     sum of the three norms."""
@@ -109,9 +89,17 @@ class LinearLayer(Aggregator):
         return self.linear(torch.cat(tuple(logits), 1)), norms / norms.sum()
 
 
-@_aggregation("pcl")
 class Mean(Aggregator):
     """The mean of the logits. PCL trains no aggregator; this is the group that is scored."""
 
     def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return logits.mean(0), logits.new_full((COUNT,), 1 / COUNT)
+
+
+AGGREGATIONS: dict[str, type[Aggregator]] = {
+    "wavg": ReplacedAverage,
+    "wavg_fixed": FreeAverage,
+    "one": GatedAverage,
+    "fc": LinearLayer,
+    "pcl": Mean,
+}

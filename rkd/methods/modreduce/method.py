@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, register_method
 from rkd.methods.modreduce.aggregation import AGGREGATIONS, Aggregator
-from rkd.methods.modreduce.options import ModReduceOptions
-from rkd.methods.modreduce.schedule import consistency, is_online, mean_decay, online_share
+from rkd.methods.modreduce.options import ModReduceOptions, consistency, is_online, mean_decay, online_share
 from rkd.methods.modreduce.students import STUDENTS, Learning, softened_kl
 from rkd.methods.numeric import no_autocast, wide
 
 
+@register_method("modreduce", ModReduceOptions, "ModReduce")
 class ModReduce(Method):
     """Three students, of which the run's own is the response student.
 
@@ -24,34 +24,34 @@ class ModReduce(Method):
     means of its two peers. Losses are named "<student>_<part>"; "aggregation" is the cross-entropy of the group, which
     trains the aggregator alone.
 
-    Args:
-        context: of the run.
-        options: the switches of the method.
-
     Raises:
-        ConfigError: see `ModReduceOptions` and `Learning`.
+        ConfigError: see `Learning`.
     """
 
     def __init__(self, context: Context, options: ModReduceOptions) -> None:
         super().__init__()
         self.options = options
-        self.relational = Learning(
-            context,
-            options.relational_student or context.network,
-            options.relational,
-            options.relational_weight,
-        )
-        self.feature = Learning(
-            context, options.feature_student or context.network, options.feature, options.feature_weight
-        )
+        networks = self._names(context)
+        self.relational = Learning(context, networks[1], options.relational, options.relational_weight)
+        self.feature = Learning(context, networks[2], options.feature, options.feature_weight)
         self.aggregator: Aggregator = AGGREGATIONS[options.aggregation](context.classes)
-        self.means = nn.ModuleDict(_running_means(context, options) if self._pcl else {})
+        self.means = nn.ModuleDict()
+        if self._pcl:  # initialised by themselves: after a cutoff most of that stays, as in the released code
+            if not context.network:
+                raise ConfigError("modreduce with 'pcl' needs the name of the run's network")
+            for name, network in zip(STUDENTS, networks, strict=True):
+                self.means[name] = context.build(network).requires_grad_(False)
         # For the report: sums over the steps of an epoch, and the epoch they belong to.
         self.register_buffer("shares", torch.zeros(len(STUDENTS)))
         self.register_buffer("steps", torch.zeros(()))
         self.register_buffer("counted", torch.full((), -1, dtype=torch.int64))
         self._epoch = 0
         self._pending: Tensor | None = None
+
+    def _names(self, context: Context) -> tuple[str, ...]:
+        """Of the students' networks."""
+        chosen = (None, self.options.relational_student, self.options.feature_student)
+        return tuple(name or context.network for name in chosen)
 
     @property
     def _pcl(self) -> bool:
@@ -64,10 +64,12 @@ class ModReduce(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if batch.images is None:
             raise ConfigError("modreduce trains two networks of its own and needs the images of a batch")
+        o = self.options
         taps = {"response": batch.student}
         taps |= {name: learning.network.taps(batch.images) for name, learning in self._owned.items()}
         logits = {name: wide(taps[name].logits) for name in STUDENTS}
-        means = self._mean_logits(batch.images)
+        with torch.no_grad():
+            means = {name: network(batch.images) for name, network in self.means.items()}
         with no_autocast(batch.labels):
             group, self._pending = self.aggregator(
                 torch.stack([logits[name].detach() for name in STUDENTS]), batch.images
@@ -75,19 +77,13 @@ class ModReduce(Method):
             found: dict[str, Tensor] = {}
             for name in STUDENTS:
                 found[f"{name}_ce"] = F.cross_entropy(logits[name], batch.labels)
-                found[f"{name}_kd"] = softened_kl(
-                    logits[name], batch.teacher.logits, self.options.temperature
-                )
+                found[f"{name}_kd"] = softened_kl(logits[name], batch.teacher.logits, o.temperature)
                 if self._pcl:
-                    found[f"{name}_peers"] = torch.stack(
-                        [
-                            softened_kl(logits[name], mean, self.options.peer_temperature)
-                            for peer, mean in means.items()
-                            if peer != name
-                        ]
-                    ).sum()
+                    peers = [mean for peer, mean in means.items() if peer != name]
+                    said = [softened_kl(logits[name], mean, o.peer_temperature) for mean in peers]
+                    found[f"{name}_peers"] = torch.stack(said).sum()
                 else:
-                    found[f"{name}_online"] = softened_kl(logits[name], group, self.options.temperature)
+                    found[f"{name}_online"] = softened_kl(logits[name], group, o.temperature)
             if not self._pcl:
                 found["aggregation"] = F.cross_entropy(group, batch.labels)
         for name, learning in self._owned.items():
@@ -160,7 +156,7 @@ class ModReduce(Method):
         """The other two students, and the group: its aggregated logits (for PCL the mean of the students')."""
         students = self._students(student)
         group = Ensemble(list(students.values()), self.aggregator)
-        return {"relational": self.relational.network, "feature": self.feature.network, "group": group}
+        return {**{name: students[name] for name in STUDENTS[1:]}, "group": group}
 
     def report(self) -> dict[str, float]:
         """Mean share of each student in the group over the epoch's steps (see each aggregation), and the share of
@@ -174,13 +170,7 @@ class ModReduce(Method):
         return found
 
     def _students(self, student: nn.Module) -> dict[str, nn.Module]:
-        return {
-            "response": student, "relational": self.relational.network, "feature": self.feature.network
-        }  # fmt: skip
-
-    @torch.no_grad()
-    def _mean_logits(self, images: Tensor) -> dict[str, Tensor]:
-        return {name: network(images) for name, network in self.means.items()}
+        return {"response": student, **{name: learning.network for name, learning in self._owned.items()}}
 
 
 class Ensemble(nn.Module):
@@ -199,25 +189,3 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits = torch.stack([wide(student(images)) for student in self.students])
         return self.aggregator(logits, images)[0]
-
-
-def _running_means(context: Context, options: ModReduceOptions) -> dict[str, nn.Module]:
-    """One network per student, initialised by itself. The first mean taken at epoch 0 leaves nothing of that; after a
-    cutoff the decay is large at once and most of it stays, as in the released code."""
-    names = (
-        context.network,
-        options.relational_student or context.network,
-        options.feature_student or context.network,
-    )
-    if not context.network:
-        raise ConfigError("modreduce with 'pcl' needs the name of the run's network")
-    return {
-        student: context.build(name).requires_grad_(False)
-        for student, name in zip(STUDENTS, names, strict=True)
-    }
-
-
-@register_method("modreduce", ModReduceOptions, "ModReduce")
-def build_modreduce(context: Context, options: ModReduceOptions) -> ModReduce:
-    """ModReduce for the pair in `context`."""
-    return ModReduce(context, options)

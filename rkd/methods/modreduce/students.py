@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method
-from rkd.methods.lookup import get_method
 from rkd.methods.numeric import wide
+from rkd.methods.sum import get_method
 from rkd.models.taps import Taps
 
 if TYPE_CHECKING:

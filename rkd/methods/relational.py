@@ -1,40 +1,33 @@
 """RKD, relational knowledge distillation (Park et al. 2019, Equations 4-9): distances between the images of a batch,
 and angles in their triplets."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Context, Method, register_method
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options, not_negative, one_of
+from rkd.methods.options import Options
 
 
-@dataclass(frozen=True)
+@frozen
 class RkdOptions(Options):
     """
     Attributes:
         loss_weight: multiplies both terms.
         distance_weight, angle_weight: of the two terms.
         on: "pooled" as in RepDistiller's table; "logits" as in ModReduce.
-
-    Raises:
-        ConfigError: a negative weight, another `on`.
     """
 
-    distance_weight: float = 25.0
-    angle_weight: float = 50.0
-    on: str = "pooled"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative("distance_weight", self.distance_weight)
-        not_negative("angle_weight", self.angle_weight)
-        one_of("on", self.on, ("pooled", "logits"))
+    distance_weight: Weight = 25.0
+    angle_weight: Weight = 50.0
+    on: Literal["pooled", "logits"] = "pooled"
 
 
+@register_method("rkd", RkdOptions, "RKD")
 class Rkd(Method):
     """Two losses, smooth L1 each: "rkd_distance" of all pair distances, each divided by the batch's mean over pairs of
     different images; "rkd_angle" of the cosines at the first image of all triplets. Pairs of an image with itself
@@ -44,7 +37,7 @@ class Rkd(Method):
     gradients.
     """
 
-    def __init__(self, options: RkdOptions) -> None:
+    def __init__(self, context: Context, options: RkdOptions) -> None:
         super().__init__()
         self.options = options
 
@@ -74,9 +67,3 @@ def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
     # A distance of 0 has no direction; dividing by 1 there keeps the gradient bounded.
     directions = differences / torch.where(distances > 0, distances, 1.0)[..., None]
     return distances / mean, directions @ directions.transpose(1, 2)
-
-
-@register_method("rkd", RkdOptions, "RKD")
-def build_rkd(context: Context, options: RkdOptions) -> Rkd:
-    """RKD for the pair in `context`."""
-    return Rkd(options)
