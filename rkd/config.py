@@ -108,6 +108,14 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
         raise sentence(error, kind) from None
 
 
+def check(kind: Any, name: str, value: Any) -> Any:
+    """A single value as `kind`, such as Count, has it; ConfigError that calls it `name`."""
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise _plainly(name, error.errors(include_url=False)[0], kind) from None
+
+
 @functools.cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
@@ -171,6 +179,7 @@ __all__ = [
     "Real",
     "Weight",
     "build",
+    "check",
     "complete",
     "frozen",
     "sentence",

@@ -17,6 +17,7 @@ from rkd.bench import clock
 from rkd.bench.conventional import Conventional, loaders
 from rkd.bench.result import EVALUATION_IMAGES, Result, Row
 from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload, variants
+from rkd.config import CountOrAuto, check
 from rkd.errors import ConfigError, RkdError, unknown
 from rkd.experiments.execute import pick_device
 from rkd.models import canonical
@@ -25,7 +26,6 @@ from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS, exact_kernels
 from rkd.training.threads import better, numbers
-from rkd.typed import number_or_auto
 
 LEAST_ROUNDS = 3
 # Seconds of steps in a row, so that the clock's own time is lost in them.
@@ -76,7 +76,7 @@ class Request:
     cudnn_benchmark: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "threads", number_or_auto("threads", self.threads))
+        object.__setattr__(self, "threads", check(CountOrAuto, "threads", self.threads))
         for name in ("teacher", "student"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
         for name, right, words in (

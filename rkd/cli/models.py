@@ -1,6 +1,8 @@
 """List the networks rkd builds, or show one: parameters, multiply-adds, taps."""
 
 import argparse
+import csv
+from importlib import resources
 
 EPILOG = """examples:
   rkd models
@@ -16,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from rkd import models
-
     if options.name is None:
         _list(options.classes)
         return 0
+    from rkd import models
+
     net = models.build(options.name, options.classes)
     shapes = models.tap_shapes(net)
     print(f"{models.display_name(options.name)}: {_cost(net)}")
@@ -36,23 +38,23 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _list(classes: int) -> None:
-    """All registered networks by group; reparameterised ones with the cost of their deploy forms too."""
-    from rkd import models
-
+    """All registered networks by group, from a file of their sizes: importing torch would take longer than that."""
     print(f"{'name':19}{'parameters':>12}{'M multiply-adds':>17}   ({classes} classes, 32x32 images)")
-    for group, names in models.groups().items():
-        print(group)
-        for name in names:
-            net = models.build(name, classes)
-            print(f"  {name:17}{_row(net)}", end="")
-            print(f"   merged:{_row(models.deploy(net))}" if models.is_reparameterised(net) else "")
+    shown = None
+    with resources.files("rkd").joinpath("models/sizes.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["group"] != shown:
+                print(shown := row["group"])
+            merged = f"   merged:{_row(row, 'merged_', classes)}" if row["merged_parameters"] else ""
+            print(f"  {row['name']:17}{_row(row, '', classes)}{merged}")
     print("and any wrn_DEPTH_WIDTH, any package.module:function")
 
 
-def _row(net) -> str:
-    from rkd import models
-
-    return f"{models.parameter_count(net):>12,}{models.macs(net) / 1e6:>17.2f}"
+def _row(sizes: dict[str, str], form: str, classes: int) -> str:
+    """Parameters and millions of multiply-adds: of the body, and of a linear classifier with bias."""
+    width = int(sizes["width"])
+    parameters = int(sizes[f"{form}parameters"]) + (width + 1) * classes
+    return f"{parameters:>12,}{(int(sizes[f'{form}multiply_adds']) + width * classes) / 1e6:>17.2f}"
 
 
 def _cost(net) -> str:

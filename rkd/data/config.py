@@ -1,15 +1,16 @@
 """Which images a run sees, as written in profiles and records."""
 
-from dataclasses import dataclass
+from typing import Literal, get_args
 
+from rkd.config import Count, Flag, Natural, frozen
 from rkd.data.normalisation import preset
 from rkd.data.sources import reader_of
-from rkd.errors import ConfigError, unknown
 
-PADDING_MODES = ("zeros", "reflect")
+PaddingMode = Literal["zeros", "reflect"]
+PADDING_MODES = get_args(PaddingMode)
 
 
-@dataclass(frozen=True)
+@frozen
 class DataConfig:
     """A data set and what is done to its images.
 
@@ -36,30 +37,15 @@ class DataConfig:
 
     name: str = "cifar100"
     normalisation: str = "cifar10_reviewkd"
-    train_images: int | None = None
-    test_images: int | None = None
-    holdout: int = 0
-    seed: int = 0
-    padding: int = 4
-    flip: bool = True
+    train_images: Count | None = None
+    test_images: Count | None = None
+    holdout: Natural = 0
+    seed: Natural = 0
+    padding: Natural = 4
+    flip: Flag = True
     sha256: str | None = None
-    padding_mode: str = "zeros"
+    padding_mode: PaddingMode = "zeros"
 
     def __post_init__(self) -> None:
         reader_of(self.name)
         preset(self.normalisation)
-        for name in ("train_images", "test_images"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1, "none")
-        for name in ("holdout", "seed", "padding"):
-            _whole(name, getattr(self, name), 0)
-        if self.padding_mode not in PADDING_MODES:
-            raise unknown("padding_mode", self.padding_mode, PADDING_MODES)
-        if not isinstance(self.flip, bool):
-            raise ConfigError(f"flip must be true or false, not {self.flip!r}")
-
-
-def _whole(name: str, value: object, least: int, instead: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        instead = f", or {instead}" if instead else ""
-        raise ConfigError(f"{name} must be a whole number of at least {least}{instead}, not {value!r}")

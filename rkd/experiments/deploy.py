@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from rkd import models
+from rkd.config import build
 from rkd.data import DataConfig, ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.execute import Executor
@@ -25,7 +26,6 @@ from rkd.experiments.gang import place
 from rkd.files import sha256
 from rkd.training import RunConfig, checkpoint
 from rkd.training.arithmetic import exact_kernels
-from rkd.typed import build_dataclass
 
 FORMAT = "rkd deploy 1"
 BATCH = 128
@@ -213,7 +213,7 @@ def read_deployed(path: str | Path) -> dict[str, Any] | None:
             f"{path}: the deploy form is damaged: it lacks {', '.join(sorted(missing)) or 'data'}"
         )
     try:
-        header["data"] = build_dataclass(DataConfig, header["data"])
+        header["data"] = build(DataConfig, header["data"])
     except ConfigError as error:
         raise RecordError(f"{path}: its data set is one this version cannot read: {error}") from error
     return header

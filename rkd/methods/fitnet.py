@@ -21,7 +21,7 @@ def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequentia
     transposed 4x4 convolution of stride 2; student at least the teacher's size, convolution without padding whose
     kernel is 1 + the difference. Elsewhere (a teacher more than twice, or between one and two times, the student's
     size) RepDistiller has no rule, and SemCKD's is taken: a 3x3 convolution at the student's size, to which the
-    teacher's map is then pooled by `rkd.methods.resize.match`.
+    teacher's map is then pooled by `rkd.methods.numeric.match`.
 
     Args:
         student, teacher: (channels, height, width) of square maps.

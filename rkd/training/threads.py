@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from rkd.config import CountOrAuto, check
 from rkd.errors import ConfigError
-from rkd.typed import number_or_auto
 
 STEPS = 3  # that are compared, of each number; the first one after a change is not among them
 PERIOD = 300.0  # seconds of steps between trials
@@ -31,7 +31,7 @@ def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
     Raises:
         ConfigError: the setting, or OMP_NUM_THREADS, is no number of threads.
     """
-    setting = number_or_auto("threads", setting)
+    setting = check(CountOrAuto, "threads", setting)
     if device.type == "cuda":
         return ()
     if setting != "auto":

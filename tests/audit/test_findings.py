@@ -9,13 +9,13 @@ pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[bo
 
 from rkd import paths
 from rkd.audit import GROUPS, MATTERS, Finding, Side, demo, findings, in_group
+from rkd.config import build
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.settings import resolve
 from rkd.review import ReviewOptions
-from rkd.typed import build_dataclass
 
 SIDES = [(f.number, side) for f in findings() for side in f.reproduce]
 ABSENT = object()
@@ -63,7 +63,7 @@ def test_parameters_and_options_that_findings_name_exist(number, side):
     known = set(parameters.names())
     given = {name: value for name, value in side.sets.items() if name in known}
     options = {name: value for name, value in side.sets.items() if name not in known}
-    made = build_dataclass(ReviewOptions, options)  # raises for a name or a value that does not exist
+    made = build(ReviewOptions, options)  # raises for a name or a value that does not exist
     assert all(getattr(made, name) == value for name, value in options.items())
     settings = resolve("table3", {"profile": "paper", **given})
     for name, value in given.items():

@@ -23,15 +23,15 @@ from rkd.errors import ConfigError, DataError
     ("values", "words"),
     [
         ({"name": "cifar1000"}, "cifar1000.*did you mean 'cifar100'"),
-        ({"name": 5}, "string, not 5"),
+        ({"name": 5}, "name is 5; it must be text"),
         ({"normalisation": "cifar"}, "'cifar'.*cifar100_crd"),
-        ({"train_images": 0}, "train_images.*at least 1.*not 0"),
+        ({"train_images": 0}, "train_images is 0; it must be a whole number >= 1"),
         ({"test_images": 2.5}, "test_images.*2.5"),
         ({"train_images": True}, "train_images.*True"),
         ({"holdout": -1}, "holdout.*-1"),
         ({"padding": -4}, "padding.*-4"),
         ({"seed": "a"}, "seed.*'a'"),
-        ({"flip": 1}, "flip must be true or false, not 1"),
+        ({"flip": 1}, "flip is 1; it must be true or false"),
     ],
 )
 def test_bad_values_are_named(values, words):

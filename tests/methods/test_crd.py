@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from rkd.methods import Batch, Context, get_method
 from rkd.methods.crd import CRD, CrdOptions
 from rkd.methods.crd_memory import PRODUCT_UP_TO, Memory, similarities
 from rkd.methods.negatives import Contrasts
-from rkd.models.taps import Taps
+from rkd.models.taps import Taps, TapShapes
 
 T, MOMENTUM = 0.07, 0.5
 UNEQUAL = torch.tensor([0, 1, 0, 2, 0, 1, 2, 0, 1, 0, 1, 0])  # classes of 6, 4 and 2 images
@@ -31,7 +32,9 @@ def batch(student, teacher, labels, indices):
 
 def method(labels, count, dim=6, widths=(4, 5), seed=0, **options):
     torch.manual_seed(seed)
-    return CRD(*widths, labels, seed, CrdOptions(feature_dim=dim, negatives=count, **options)).double()
+    shapes = tuple(TapShapes((1, 1, 1), (), (), width, 10) for width in widths)
+    context = SimpleNamespace(shapes=shapes, labels=labels, train_images=len(labels), seed=seed)
+    return CRD(context, CrdOptions(feature_dim=dim, negatives=count, **options)).double()
 
 
 class Loops:

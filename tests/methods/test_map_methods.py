@@ -13,11 +13,11 @@ from rkd.methods.at import AtOptions
 from rkd.methods.fitnet import FitNetOptions, regressor
 from rkd.methods.kdsvd import KdsvdOptions, leading_vectors
 from rkd.methods.nst import mean_kernel
+from rkd.methods.numeric import match, paired
 from rkd.methods.ofd import OfdOptions, margins
-from rkd.methods.resize import match, paired
 from rkd.methods.vid import VidOptions
 from rkd.models import tap_shapes
-from rkd.models.norms import final_norms
+from rkd.models.taps import final_norms
 
 SAME = ("resnet8", "resnet14")
 WIDER = ("resnet8", "resnet8x4")
