@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import BeforeValidator
 
 from rkd.config import Count, Flag, Natural, Weight, frozen
 from rkd.errors import ConfigError
@@ -36,7 +36,7 @@ def _checked(level: int | str) -> int | str:
     return level
 
 
-Level = Annotated[int | str, AfterValidator(_checked)]  # 4, "h", "h/2", "h-1"
+Level = Annotated[int | str, BeforeValidator(_checked)]  # 4, "h", "h/2", "h-1"
 
 
 @frozen
@@ -102,7 +102,9 @@ class ReviewOptions(Options):
                 f"{len(self.hcl_weights)} values {list(self.hcl_weights)}; give one weight per size"
             )
         if not any(self.hcl_weights):
-            raise ConfigError(f"hcl_weights is {list(self.hcl_weights)}; weights must not all be zero")
+            raise ConfigError(
+                f"hcl_weights is {list(self.hcl_weights)}; weights must be finite, >= 0 and not all zero"
+            )
 
     def unread(self) -> set[str]:
         """Names of the options that the others leave without effect (HCL's under L2, attention without fusion): two

@@ -31,7 +31,7 @@ from rkd.errors import ConfigError, DataError
         ({"holdout": -1}, "holdout.*-1"),
         ({"padding": -4}, "padding.*-4"),
         ({"seed": "a"}, "seed.*'a'"),
-        ({"flip": 1}, "flip is 1; it must be true or false"),
+        ({"flip": 1}, "flip is 1; it must be True or False"),
     ],
 )
 def test_bad_values_are_named(values, words):

@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 
 import pytest
 import torch
 from cases import CASES
-from conftest import tiny_data, tiny_review
+from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import data
 from rkd.errors import ConfigError
@@ -16,14 +15,24 @@ from rkd.experiments.execute import Executor
 from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
-from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic, checkpoint, train
+from rkd.training import FrozenTeacher, Learner, RunConfig, TeacherConfig, arithmetic, checkpoint, train
 from rkd.training.capture import captured
 from rkd.training.learner import build_method, build_network
 
+TINY = "cases:Tiny"  # the least that every method takes
+WHOLE = tiny_data(train_images=48, test_images=10)  # two whole batches
+FEW = {"data": tiny_data(train_images=40, test_images=10), "batch_size": 24, "epochs": 1}
+
 
 def config_of(case, **values):
+    """A run of one epoch, of a whole batch and a short one, on networks of three convolutions."""
     method, options = CASES[case]
-    return tiny_review(method=method, options=make_options(method, options), batch_norm="running", **values)
+    run = tiny_plain(network=TINY, epochs=1)
+    teacher = TeacherConfig(run=run, weights="random", batch_norm="running")
+    options = make_options(method, options)
+    return tiny_plain(
+        **{"network": TINY, "method": method, "options": options, "teacher": teacher, **FEW, **values}
+    )
 
 
 @functools.cache
@@ -66,73 +75,65 @@ def state_of(learner):
     }
 
 
-# ModReduce trains three students at once; every method is trained once in any case, by the first test.
-MARKED = [
-    pytest.param(case, marks=[pytest.mark.slow] if case.startswith("modreduce") else []) for case in CASES
-]
+@functools.cache
+def whole(case):
+    """A run in float64 with what its parameters were before it; several tests are held against it."""
+    epochs = 2 if case == "modreduce-late" else 1  # its aggregator rests in the first
+    config = config_of(case, precision="fp64", epochs=epochs)
+    learner, teacher, images = make_learner(config)
+    before = {name: p.detach().clone() for name, p in named(learner) if p.requires_grad}
+    assert train([learner], images, teacher)
+    return config, learner, before
+
+
+def named(learner):
+    for module in (learner.student, learner.method):
+        yield from module.named_parameters(prefix=type(module).__name__)
+
+
+def assert_same(learner, wanted):
+    for name, value in state_of(wanted).items():
+        assert torch.equal(state_of(learner)[name], value), name
+    assert learner.curves == wanted.curves
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_training_changes_every_parameter_it_owns(case):
-    """Over the stages and an epoch of the main training, each trainable parameter of student and method moves; and
-    every loss is finite and recorded under its name."""
-    epochs = 2 if case == "modreduce-late" else 1  # its aggregator rests in the first
-    config = config_of(case, epochs=epochs, data=tiny_data(train_images=128, test_images=10))
-    learner, teacher, images = make_learner(config)
-    before = {
-        name: p.detach().clone()
-        for module in (learner.student, learner.method)
-        for name, p in module.named_parameters(prefix=type(module).__name__)
-        if p.requires_grad
-    }
-    assert train([learner], images, teacher)
-    after = {
-        name: p
-        for module in (learner.student, learner.method)
-        for name, p in module.named_parameters(prefix=type(module).__name__)
-    }
+    """Over the stages and the main training, each trainable parameter of student and method moves; and every loss is
+    finite and recorded under its name."""
+    config, learner, before = whole(case)
+    after = dict(named(learner))
     still = [name for name, p in before.items() if torch.equal(p, after[name])]
     assert not still, f"{len(still)} of {len(before)} parameters did not move: {still[:5]}"
     assert not learner.diverged and all(math.isfinite(v) for c in learner.curves.values() for v in c)
     for name in learner.method.weights(0):
-        assert len(learner.curves[f"loss_{name}"]) == epochs
+        assert len(learner.curves[f"loss_{name}"]) == config.epochs
     for stage in config.stages:
         assert len(learner.curves[f"{stage.name}_loss_{stage.losses[0]}"]) == stage.epochs
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", CASES)
 def test_resumed_anywhere_is_equal_to_the_bit(case, tmp_path):
     """Stopped after every other step, within epochs and between them, and continued by fresh objects."""
-    config = config_of(case, data=tiny_data(train_images=48, test_images=10), batch_size=32, precision="fp64")
-    whole, teacher, images = make_learner(config)
-    assert train([whole], images, teacher)
-    state, calls = None, 0
-    for _ in itertools.count():
+    config, wanted, _ = whole(case)
+    state, done, calls = None, False, 0
+    while not done:
         part, teacher, images = make_learner(config)
         if state is not None:
             part.load_state(state)
         done = train([part], images, teacher, stop=StopAfter(2))
-        path = tmp_path / "checkpoint.pt"
-        checkpoint.save(part.state(), path)
-        state = checkpoint.load(path)
+        checkpoint.save(part.state(), tmp_path / "checkpoint.pt")
+        state = checkpoint.load(tmp_path / "checkpoint.pt")
         calls += 1
-        if done:
-            break
     assert calls > config.total_epochs
-    for name, value in state_of(whole).items():
-        assert torch.equal(state_of(part)[name], value), name
-    assert part.curves == whole.curves
+    assert_same(part, wanted)
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", CASES)
 def test_trial_steps_leave_no_trace(case):
     """Captured steps, each after three trial steps, equal plain ones to the bit: over the stages, whole batches, a
     short one, and a run that is resumed at it."""
-    config = config_of(
-        case, epochs=1, data=tiny_data(train_images=40, test_images=10), batch_size=24, precision="fp64"
-    )
-    plain, teacher, images = make_learner(config)
-    train([plain], images, teacher)
+    config, wanted, _ = whole(case)
     tried = []
 
     def again(body):
@@ -149,34 +150,28 @@ def test_trial_steps_leave_no_trace(case):
     resumed.load_state(learner.state())
     assert resumed.position == 24
     assert train([resumed], images, teacher, capture=capture)
-    assert len(tried) == 3 + 2 * len(config.stages), (
-        "of each stage whole batches and a short one; and scoring"
-    )
-    for name, value in state_of(plain).items():
-        assert torch.equal(state_of(resumed)[name], value), name
-    assert resumed.curves == plain.curves
+    # Of each stage and epoch whole batches and a short one; and scoring.
+    assert len(tried) == 3 + 2 * (len(config.stages) + config.epochs - 1)
+    assert_same(resumed, wanted)
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", CASES)
 def test_gang_equals_solo_in_float64(case):
-    few = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24, "precision": "fp64"}
-    config = config_of(case, epochs=1, **few)
+    config, alone, _ = whole(case)
     other = dataclasses.replace(config, ce_weight=0.5)
-    alone, teacher, images = make_learner(config)
-    train([alone], images, teacher)
     together = [make_learner(config)[0], make_learner(other)[0]]
-    train(together, images, make_learner(config)[1])
+    _, teacher, images = make_learner(config)
+    train(together, images, teacher)
     for name, value in state_of(alone).items():
         torch.testing.assert_close(state_of(together[0])[name], value, rtol=1e-12, atol=1e-14, msg=name)
     assert together[0].curves.keys() == alone.curves.keys()
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", CASES)
 def test_steps_in_bf16_stay_near_those_in_fp32(case):
-    values = {"epochs": 1, "data": tiny_data(train_images=64, test_images=10)}
     found = {}
     for precision in ("fp32", "bf16"):
-        learner, teacher, images = make_learner(config_of(case, precision=precision, **values))
+        learner, teacher, images = make_learner(config_of(case, precision=precision, data=WHOLE))
         train([learner], images, teacher)
         found[precision] = {k: v[0] for k, v in learner.curves.items() if "loss_" in k}
     for name, value in found["fp32"].items():
@@ -184,9 +179,9 @@ def test_steps_in_bf16_stay_near_those_in_fp32(case):
         assert found["bf16"][name] == pytest.approx(value, rel=0.1, abs=0.02), name
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", CASES)
 def test_a_record_says_it_all(case, tmp_path, silent):
-    config = config_of(case, epochs=1, data=tiny_data(train_images=64, test_images=20))
+    config = config_of(case)
     store = Store(tmp_path / "records", tmp_path / "work")
     record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert store.load(config.id) == record

@@ -559,7 +559,7 @@ def test_srrl_refuses_a_teacher_without_one_classifier(heads, found):
         ("rkd", {"angle_weight": -50.0}, "angle_weight is -50.0"),
         ("rkd", {"distance_weight": -25.0}, "distance_weight is -25.0"),
         ("rkd", {"on": "stem"}, "unknown on 'stem'.*allowed: logits, pooled"),
-        ("cc", {"dim": 0}, "dim is 0; it must be >= 1"),
+        ("cc", {"dim": 0}, "dim is 0; it must be a whole number >= 1"),
     ],
 )
 def test_bad_options_get_one_sentence(name, options, message):
