@@ -1,5 +1,7 @@
 """SemCKD against loops over images and pairs of stages."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from rkd import models
 from rkd.errors import ConfigError
 from rkd.methods import Batch, Context, get_method
 from rkd.methods.semckd import SemCKD, SemckdOptions
-from rkd.models.taps import Taps
+from rkd.models.taps import Taps, TapShapes
 
 B = 8
 STUDENT = ((3, 8), (5, 4))  # channels, size
@@ -31,7 +33,9 @@ def batch(student, teacher):
 
 def method(**options):
     torch.manual_seed(0)
-    semckd = SemCKD([c for c, _ in STUDENT], [c for c, _ in TEACHER], B, SemckdOptions(**options)).double()
+    shapes = [TapShapes((1, 1, 1), tuple((c, n, n) for c, n in net), (), 1, 1) for net in (STUDENT, TEACHER)]
+    context = SimpleNamespace(shapes=shapes, batch_size=B, train_images=0)
+    semckd = SemCKD(context, SemckdOptions(**options)).double()
     for parameter in semckd.parameters():  # no BatchNorm at its first values
         torch.nn.init.normal_(parameter, std=0.3)
     return semckd
