@@ -19,9 +19,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import DataConfig, FrozenTeacher, Learner, RunConfig, SGDConfig, TeacherConfig, arithmetic
+from rkd.training import (
+    DataConfig,
+    FrozenTeacher,
+    RunConfig,
+    SGDConfig,
+    TeacherConfig,
+    TrainState,
+    arithmetic,
+)
 from rkd.training.capture import captured
-from rkd.training.learner import build_method, build_network
+from rkd.training.state import build_method, build_network
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -57,7 +65,7 @@ def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **va
 
 
 def make(config, compile=False):
-    """A learner and its teacher, placed as gangs place them."""
+    """A state and its teacher, placed as groups place them."""
     numbers = arithmetic(config.precision, torch.device("cpu"))
     teacher, method = None, None
     student = build_network(config, 100)
@@ -67,7 +75,7 @@ def make(config, compile=False):
         network = network.to(numbers.master, memory_format=torch.channels_last)
         teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
     student = student.to(numbers.master, memory_format=torch.channels_last)
-    return Learner(config, student, method, compile), teacher
+    return TrainState(config, student, method, compile), teacher
 
 
 def traced(body):
@@ -106,8 +114,8 @@ class Silent:
     def batch(self, epoch, done, total):
         pass
 
-    def epoch(self, learner):
-        self.epochs.append((learner.config.id, learner.epoch))
+    def epoch(self, state):
+        self.epochs.append((state.config.id, state.epoch))
 
     def end(self):
         pass

@@ -13,7 +13,7 @@ from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import load_recipe
 from rkd.methods import Batch
 from rkd.review import ReviewKD, ReviewOptions, hcl, level_size, level_weights
-from rkd.training import DataConfig, FrozenTeacher, Learner, RunConfig, TeacherConfig
+from rkd.training import DataConfig, FrozenTeacher, RunConfig, TeacherConfig, TrainState
 
 
 def level_sets() -> list[tuple[tuple[int | str, ...], tuple[float, ...]]]:
@@ -208,10 +208,10 @@ def head_without_gradient(steps: int = 3, seed: int = 0) -> Head:
         teacher=TeacherConfig(run=RunConfig("resnet8", data), weights="random"),
     )  # fmt: skip
     before = student.fc.weight.detach().clone()
-    learner = Learner(config, student, review)
-    learner.begin_epoch()
+    state = TrainState(config, student, review)
+    state.begin_epoch()
     for _ in range(steps):
-        learner.step(x, y, images, taps)
+        state.step(x, y, images, taps)
     after = student.fc.weight.detach()
     turned = F.cosine_similarity(before.flatten().double(), after.flatten().double(), dim=0).item()
     return Head(gradient, largest, steps, (after.norm() / before.norm()).item(), turned)

@@ -10,7 +10,7 @@ from rkd.bench.result import Result
 from rkd.bench.steps import Workload
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, untrained_method, work
-from rkd.experiments.execute import required
+from rkd.experiments.runner import required
 from rkd.experiments.settings import resolve
 from rkd.records import Record, Store
 from rkd.training import RunConfig
@@ -169,11 +169,11 @@ def rate_of_result(source: str, result: Result) -> Rate | None:
     config = Workload(h["teacher"], h["student"], row.images, torch.device("cpu")).config(
         "fp32", v.batch_norm
     )
-    macs = row.images * work(config, sizes(config.data, "data")).training(1, v.gang)
+    macs = row.images * work(config, sizes(config.data, "data")).training(1, v.group)
     how = f"{row.name}; {models.display_name(h['student'])} ← {models.display_name(h['teacher'])}"
     return Rate(source, h["device_name"], how, 1000 * macs / row.median_ms)
 
 
 def total_macs(runs: Iterable[RunConfig]) -> float:
-    """Of training and scoring all runs, each by itself: a gang saves teacher passes on top."""
+    """Of training and scoring all runs, each by itself: a group saves teacher passes on top."""
     return sum(work(run, sizes(run.data, "data")).left(run, None, 1) for run in runs)

@@ -29,7 +29,7 @@ from rkd.bench.result import files, read_json, write_json
 from rkd.bench.tables import Table, aligned
 from rkd.errors import ConfigError, RecordError, RkdError, unknown
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.execute import Executor, pick_device
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settings import Settings, assignments, resolve
 from rkd.experiments.workspace import data_root
 from rkd.models import display_name
@@ -243,8 +243,8 @@ def _run(options: argparse.Namespace) -> tuple[Gate, Path]:
         )
     folder = paths.build() / "gate" if options.work is None else Path(options.work)
     store = Store(folder / "records", folder / "work")
-    executor = Executor(store, data_root(settings), options.device, labels={"gate": options.row})
-    records = executor.run([run for pair in runs for run in pair])
+    runner = Runner(store, data_root(settings), options.device, labels={"gate": options.row})
+    records = runner.run([run for pair in runs for run in pair])
     first = runs[0][0]
     images = {name: records[first.id].provenance[name] for name in ("train_images", "test_images")}
     header = {

@@ -19,7 +19,7 @@ from rkd.bench.result import EVALUATION_IMAGES, Result, Row
 from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload, variants
 from rkd.config import CountOrAuto, check
 from rkd.errors import ConfigError, RkdError, unknown
-from rkd.experiments.execute import pick_device
+from rkd.experiments.runner import pick_device
 from rkd.models import canonical
 from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
@@ -48,7 +48,7 @@ class Request:
         device: see `pick_device`.
         precisions: of our steps; names that mean the same arithmetic on the device count once.
         batch_norms: modes of the teacher.
-        gang: also students trained in lock-step, so many; 1: none.
+        group: also students trained in lock-step, so many; 1: none.
         compile: "no"; "engine": each of our variants also with what `Engine` compiles (the teacher, and on CUDA the
             students); "all": also with teacher alone and with teacher and students compiled.
         seconds: for all of it. Three rounds are made in any case.
@@ -67,7 +67,7 @@ class Request:
     device: str = "auto"
     precisions: tuple[str, ...] = ("fp32", "auto")
     batch_norms: tuple[str, ...] = BATCH_NORMS
-    gang: int = 1
+    group: int = 1
     compile: str = "no"
     seconds: float = 100.0
     threads: int | str = "auto"
@@ -81,7 +81,7 @@ class Request:
             object.__setattr__(self, name, canonical(getattr(self, name)))
         for name, right, words in (
             ("batch_size", 2 <= self.batch_size <= MOST_IMAGES, f"between 2 and {MOST_IMAGES}"),
-            ("gang", self.gang >= 1, ">= 1"),
+            ("group", self.group >= 1, ">= 1"),
             ("seconds", 0 < self.seconds < math.inf, "a finite number > 0"),
         ):
             if not right:
@@ -230,7 +230,7 @@ class Measurement:
             "form": request.teacher_forms, "kernels": request.kernels,
             "cudnn_benchmark": (False, True) if request.cudnn_benchmark else (False,),
         }  # fmt: skip
-        return variants(request.batch_norms, self.precisions, request.gang, **switches)
+        return variants(request.batch_norms, self.precisions, request.group, **switches)
 
     def enter(self, variant: Variant) -> None:
         """Build a variant and make its first step; the second one is counted."""
@@ -273,7 +273,7 @@ class Measurement:
         return made
 
     def _row(self, entry: Entry) -> Row:
-        times = tuple(1000 * t / entry.variant.gang for t in entry.times)
+        times = tuple(1000 * t / entry.variant.group for t in entry.times)
         name = self.work.arithmetic(entry.variant.precision)
         return Row(entry.variant, name, self.request.batch_size, times, entry.cold_seconds, entry.counts)
 
@@ -291,7 +291,7 @@ class Measurement:
         some = torch.arange(test) % len(images.test_y)
         images = replace(images, test_x=images.test_x[some], test_y=images.test_y[some])
         loop, there, (_, loader) = conventional.made, images.to(self.device), loaders(images, size)
-        student = ours.made.learners[0].student
+        student = ours.made.states[0].student
         theirs_s, ours_s = [], []
         for _ in range(3):
             batches = iter(loader)

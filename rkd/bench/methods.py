@@ -10,7 +10,7 @@ from rkd import data, models
 from rkd.bench import clock
 from rkd.bench.steps import Steps, Variant
 from rkd.training import RunConfig
-from rkd.training.learner import build_network
+from rkd.training.state import build_network
 
 BATCHES = 2  # of the images that are gone through again and again
 
@@ -35,7 +35,7 @@ def method_costs(
 ) -> dict[str, MethodCost]:
     """Costs by key of `runs`.
 
-    A round makes one step of the plain run and one of each other, what begins an epoch left out; each learner's first
+    A round makes one step of the plain run and one of each other, what begins an epoch left out; each state's first
     step, which may set things up, comes before the rounds. Images are of the embedded set, and the teacher is
     untrained: neither changes how long a step takes.
 
@@ -70,5 +70,5 @@ def method_costs(
 
 
 def _extra(steps: Steps) -> int:
-    method = steps.learners[0].method
+    method = steps.states[0].method
     return 0 if method is None else sum(p.numel() for p in method.parameters() if p.requires_grad)

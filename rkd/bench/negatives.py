@@ -10,7 +10,7 @@ from rkd.bench import clock
 from rkd.bench.measurement import LEAST_ROUNDS, header_of, load, now
 from rkd.bench.result import ratio
 from rkd.errors import ConfigError
-from rkd.experiments.execute import pick_device
+from rkd.experiments.runner import pick_device
 from rkd.methods.negatives import Contrasts
 
 KIND = "rkd bench negatives"

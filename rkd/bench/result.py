@@ -27,9 +27,9 @@ class Row:
         variant: which.
         arithmetic: what its precision means on this device.
         images: of a step, per student.
-        times_ms: of one step of one student, one value per round: a gang's step divided by its students.
+        times_ms: of one step of one student, one value per round: a group's step divided by its students.
         cold_seconds: from networks to the end of the first step: folding, compiling, capturing.
-        counts: of one step of the whole gang; None where the step is compiled, which cannot be counted.
+        counts: of one step of the whole group; None where the step is compiled, which cannot be counted.
     """
 
     variant: Variant
@@ -92,7 +92,7 @@ class Result:
         they were not counted. A compiled step makes those of its eager twin."""
         alike = [r for r in self.rows if (r.arithmetic, *_work(r)) == (row.arithmetic, *_work(row))]
         counts = next((r.counts for r in (row, *alike) if r.counts is not None), None)
-        return counts and self.ceilings.floor_ms(counts, row.arithmetic) / row.variant.gang
+        return counts and self.ceilings.floor_ms(counts, row.arithmetic) / row.variant.group
 
     def epoch_seconds(self, row: Row) -> float:
         """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
@@ -112,6 +112,8 @@ class Result:
         """
         body = read_json(path, KIND)
         try:
+            for values in (body["header"], *(row["variant"] for row in body["rows"])):
+                values["group"] = values.pop("gang", None) or values["group"]  # its name in earlier versions
             rows = tuple(_row(values) for values in body["rows"])
             ceilings = Ceilings(**_known(Ceilings, body["ceilings"]))
             return cls(body["header"], rows, ceilings, body["evaluation"], tuple(body["notes"]))
@@ -121,7 +123,7 @@ class Result:
 
 def _work(row: Row) -> tuple[object, ...]:
     """What decides how many floating-point operations a step has."""
-    return row.variant.conventional, row.variant.batch_norm, row.variant.gang
+    return row.variant.conventional, row.variant.batch_norm, row.variant.group
 
 
 def _row(values: Mapping[str, Any]) -> Row:

@@ -16,15 +16,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rkd import data
 from rkd.bench.conventional import Conventional
 from rkd.data import ImageSet, evaluation_batches
-from rkd.experiments.gang import place
+from rkd.experiments.group import place
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
 from rkd.models import tap_shapes
-from rkd.training import FrozenTeacher, Learner, RunConfig, arithmetic
+from rkd.training import FrozenTeacher, RunConfig, TrainState, arithmetic
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.capture import cuda_graph
-from rkd.training.learner import build_method, build_network
-from rkd.training.program import Program
+from rkd.training.state import build_method, build_network
+from rkd.training.step import GroupStep
 from rkd.training.teacher import frozen_teacher
 
 MOST_IMAGES, TEST_IMAGES = 5_000, 1_000
@@ -44,7 +44,7 @@ class Variant:
         conventional: the conventional loop, not ours.
         compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
         graph: steps are captured as a CUDA graph.
-        gang: students trained on the same batches by the same teacher pass.
+        group: students trained on the same batches by the same teacher pass.
         form: of the teacher, see `rkd.models.frozen`; "auto": as runs choose it.
         kernels: "native": every BatchNorm by PyTorch's own kernels; "cudnn": by cuDNN where PyTorch would take that.
         cudnn_benchmark: cuDNN times its kernels before it takes one.
@@ -55,7 +55,7 @@ class Variant:
     conventional: bool = False
     compile: str = NOTHING
     graph: bool = False
-    gang: int = 1
+    group: int = 1
     form: str = "auto"
     kernels: str = "cudnn"
     cudnn_benchmark: bool = False
@@ -67,28 +67,28 @@ class Variant:
         parts = [arithmetic, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
         parts += [f"{self.form} teacher"] * (self.form != "auto") + ["native BN"] * (self.kernels == "native")
         return ", ".join(
-            parts + ["cuDNN benchmark"] * self.cudnn_benchmark + [f"gang of {self.gang}"] * (self.gang > 1)
+            parts + ["cuDNN benchmark"] * self.cudnn_benchmark + [f"group of {self.group}"] * (self.group > 1)
         )
 
 
 def variants(
-    batch_norms: Sequence[str], precisions: Sequence[str], gang: int = 1, **switches: Sequence[Any]
+    batch_norms: Sequence[str], precisions: Sequence[str], group: int = 1, **switches: Sequence[Any]
 ) -> list[Variant]:
     """All that are compared: for each teacher mode the conventional loop, then ours.
 
     Args:
-        batch_norms, precisions: of ours; the last precision is also that of the gang.
-        gang: students of the gang; 1: no gang.
+        batch_norms, precisions: of ours; the last precision is also that of the group.
+        group: students of the group; 1: no group.
         switches: values of further fields of `Variant`; each of ours with all of them, but what is compiled has no form
             or BatchNorm kernels to choose.
     """
-    sizes = [(precision, 1) for precision in precisions] + [(precisions[-1], gang)] * (gang > 1)
+    sizes = [(precision, 1) for precision in precisions] + [(precisions[-1], group)] * (group > 1)
     sets = [dict(zip(switches, values, strict=True)) for values in itertools.product(*switches.values())]
     found: list[Variant] = []
     for mode in batch_norms:
         found.append(Variant(mode, conventional=True))
         for (precision, size), values in itertools.product(sizes, sets):
-            made = Variant(mode, precision, gang=size, **values)
+            made = Variant(mode, precision, group=size, **values)
             found.append(made if made.compile == NOTHING else replace(made, form="auto", kernels="cudnn"))
     return list(dict.fromkeys(found))
 
@@ -97,7 +97,7 @@ class Steps:
     """Steps of some runs in lock-step, over the same images again and again, in the first epoch of the main training.
 
     Args:
-        runs: of one gang.
+        runs: of one group.
         images: the data set, on the device.
         teacher: network on the CPU, which stays as it is; for runs with a method.
         variant: how.
@@ -111,26 +111,26 @@ class Steps:
     ) -> None:
         first = runs[0]
         self.variant, self.device, self.images = variant, images.train_x.device, images
-        self.learners = [self._learner(run, teacher) for run in runs]
+        self.states = [self._state(run, teacher) for run in runs]
         frozen = None
         if first.method is not None:
             given = self._placed(copy.deepcopy(teacher), first), first.teacher.batch_norm
-            numbers, compiled = self.learners[0].arithmetic, variant.compile != NOTHING
+            numbers, compiled = self.states[0].arithmetic, variant.compile != NOTHING
             if variant.form == "auto":
                 batch = first.batch_size, 3, *images.train_x.shape[1:3]
                 frozen = frozen_teacher(*given, numbers, compiled, batch, lambda text: None)
             else:
                 frozen = FrozenTeacher(*given, numbers, compiled, variant.form)
         self.form = None if frozen is None else frozen.form
-        self.program = Program(self.learners, images, frozen, cuda_graph if variant.graph else None)
+        self._run = GroupStep(self.states, images, frozen, cuda_graph if variant.graph else None)
         self._left: list[int] = []
 
-    def _learner(self, run: RunConfig, teacher: nn.Module) -> Learner:
+    def _state(self, run: RunConfig, teacher: nn.Module) -> TrainState:
         images, student = self.images, build_network(run, self.images.classes)
         sizes = images.train_x.shape[1], images.classes, len(images.train_y)
         method = build_method(run, student, teacher, *sizes, images.train_y)
         method = None if method is None else self._placed(method, run)
-        return Learner(run, self._placed(student, run), method, self.variant.compile == ALL)
+        return TrainState(run, self._placed(student, run), method, self.variant.compile == ALL)
 
     def _placed(self, module: nn.Module, run: RunConfig) -> nn.Module:
         if self.variant.kernels == "native":
@@ -141,24 +141,24 @@ class Steps:
         """Begin an epoch if none is under way."""
         if self._left:
             return
-        for learner in self.learners:
-            learner.epoch = learner.config.total_epochs - learner.config.epochs
-            learner.position = 0
-            learner.begin_epoch()
-        self._left = self.program.begin(self.learners[0].epoch)
+        for state in self.states:
+            state.epoch = state.config.total_epochs - state.config.epochs
+            state.position = 0
+            state.begin_epoch()
+        self._left = self._run.begin(self.states[0].epoch)
 
     def step(self) -> None:
         """One step, from images to updated weights."""
         self.ready()
-        self.program.step(self._left.pop(0))
+        self._run(self._left.pop(0))
 
     def eagerly(self) -> None:
         """One step kernel by kernel, whatever the engine, so that it can be counted."""
-        capture, self.program.capture = self.program.capture, None
+        capture, self._run.capture = self._run.capture, None
         try:
             self.step()
         finally:
-            self.program.capture = capture
+            self._run.capture = capture
 
     def context(self) -> AbstractContextManager[object]:
         """How cuDNN is to behave meanwhile."""
@@ -251,7 +251,7 @@ class Workload:
         return arithmetic(precision, self.device).name
 
     def begin(self, variant: Variant) -> Steps | Conventional:
-        """The variant, set up; a gang's students are alike but for the weight of their review loss."""
+        """The variant, set up; a group's students are alike but for the weight of their review loss."""
         first = self.config(variant.precision, variant.batch_norm)
         weight = first.options.loss_weight
         if variant.conventional:
@@ -259,6 +259,6 @@ class Workload:
             whole = EPOCH_IMAGES // self.batch_size * self.batch_size
             size = self.batch_size
             return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)
-        weights = [weight * (1 + 0.1 * member) for member in range(variant.gang)]
+        weights = [weight * (1 + 0.1 * member) for member in range(variant.group)]
         runs = [replace(first, options=replace(first.options, loss_weight=weight)) for weight in weights]
         return Steps(runs, self.device_images, self.teacher_network, variant)

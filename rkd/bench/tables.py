@@ -46,7 +46,7 @@ def command(header: Mapping[str, Any]) -> str:
         f"--device {header['device']} --precision {' '.join(header['precisions'])}",
         f"--teacher-batch-norm {','.join(header['batch_norms'])} --seconds {header['seconds_asked']:g}",
         f"--threads {header['threads']}" if header["device"] == "cpu" else "",
-        f"--gang {header['gang']}" if header["gang"] > 1 else "",
+        f"--group {header['group']}" if header["group"] > 1 else "",
         f"--compile {header['compile']}" if header["compile"] != "no" else "",
         f"--teacher-form {','.join(forms)}" if list(forms) != ["auto"] else "",
         f"--batch-norm {','.join(kernels)}" if list(kernels) != ["cudnn"] else "",
@@ -93,7 +93,7 @@ def work(result: Result) -> Table:
     heads = ["work of one student", "operations", "host reads", "GFLOP", "ms, median", "floor, ms", "reached"]
 
     def cells(row: Row) -> list[str]:
-        c, n, floor = row.counts, row.variant.gang, result.floor_ms(row)
+        c, n, floor = row.counts, row.variant.group, result.floor_ms(row)
         counted = ["not counted", "", ""]
         if c is not None:
             counted = [f"{c.ops / n:,.0f}", f"{c.host_reads / n:.0f}", f"{c.flops / n / 1e9:.2f}"]

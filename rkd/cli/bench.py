@@ -7,7 +7,7 @@ from typing import Any
 
 EPILOG = """examples:
   rkd bench
-  rkd bench --compile --gang 8 --out results/bench/mine.json
+  rkd bench --compile --group 8 --out results/bench/mine.json
   rkd bench --pair resnet32x4/shufflenetv1 --seconds 600
   rkd bench --pair resnet20/resnet8 --precision bf16 fp16 --teacher-batch-norm batch --seconds 20
   rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
@@ -16,10 +16,10 @@ EPILOG = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     def add(name: str, text: str, **how: Any) -> None:
-        parser.add_argument(f"--{name}", help=text, **how)
+        parser.add_argument(*(f"--{spelling}" for spelling in name.split()), help=text, **how)
 
     add("pair", "two networks (default resnet56/resnet20)", metavar="TEACHER/STUDENT")
-    add("gang", "also N students in lock-step", type=int, metavar="N")
+    add("group gang", "also N students in lock-step", type=int, metavar="N")
     add("batch-size", "images of a step (default 128; with --negatives 64)", type=int, metavar="N")
     add("device", "auto, cpu, cuda or cuda:N", default="auto", metavar="NAME")
     add(

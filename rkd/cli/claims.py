@@ -81,7 +81,7 @@ def _rows(table, answers, options: argparse.Namespace):
     import pandas as pd
 
     from rkd.experiments.answers import Lines
-    from rkd.experiments.execute import pick_device
+    from rkd.experiments.runner import pick_device
     from rkd.experiments.settle import settle_all
     from rkd.experiments.workspace import store_for
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.experiments.deploy import deploy_report, save_deployed
-    from rkd.experiments.execute import Executor
+    from rkd.experiments.runner import Runner
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
     from rkd.models import deploy_name
@@ -44,11 +44,11 @@ def call(options: argparse.Namespace) -> int:
 
     settings = resolve("convert", {**given_settings(options), "profile": options.profile})
     engine = Engine(threads=settings.threads)
-    executor = Executor(store_of(settings), data_root(settings), settings.device, engine=engine)
-    config = executor.store.load(options.run).config
-    report = deploy_report(executor, config, options.weights, batch_size=options.batch_size)
+    runner = Runner(store_of(settings), data_root(settings), settings.device, engine=engine)
+    config = runner.store.load(options.run).config
+    report = deploy_report(runner, config, options.weights, batch_size=options.batch_size)
     out = options.out or Path(f"{deploy_name(config.network)}-{config.id}-{options.weights}.pt")
-    save_deployed(executor, config, out, options.weights)
+    save_deployed(runner, config, out, options.weights)
     _print(report)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
     return 0 if report.trained.accuracy == report.deployed.accuracy else 1

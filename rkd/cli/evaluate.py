@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.errors import ConfigError, RecordError
-    from rkd.experiments.execute import Executor, pick_device
+    from rkd.experiments.runner import Runner, pick_device
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import data_root, store_of
     from rkd.training import Engine
@@ -54,26 +54,26 @@ def call(options: argparse.Namespace) -> int:
         device = pick_device(settings.device)
         engine.thread_choice(device)
         return _checkpoint(options, data_root(settings), device)
-    executor = Executor(store_of(settings), data_root(settings), settings.device, engine=engine)
-    record = executor.store.load(options.run)
-    if executor.weights_file(record.id, options.weights) is None:
+    runner = Runner(store_of(settings), data_root(settings), settings.device, engine=engine)
+    record = runner.store.load(options.run)
+    if runner.weights_file(record.id, options.weights) is None:
         raise RecordError(
             f"the {options.weights} weights of run {record.id} are not on this machine; train it again to have them"
         )
     if options.deploy:
-        again, form = _deployed(executor, record.config, options.weights), " merged"
+        again, form = _deployed(runner, record.config, options.weights), " merged"
     else:
-        again, form = executor.evaluate(record.config, options.weights), ""
+        again, form = runner.evaluate(record.config, options.weights), ""
     said = record.accuracy(options.weights)
     print(f"{record.id} {options.weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def _deployed(executor, config, which: str) -> float:
+def _deployed(runner, config, which: str) -> float:
     from rkd.experiments.deploy import deployed
     from rkd.training import accuracy
 
-    _, network, images = deployed(executor, config, which)
+    _, network, images = deployed(runner, config, which)
     return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
 

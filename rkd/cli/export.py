@@ -82,7 +82,7 @@ def size(text: str) -> int:
 def _planned(options: argparse.Namespace):
     """The store, the settings, and the configs of the chapters' runs, teachers first."""
     from rkd.cli.plan import chosen_chapters, plan
-    from rkd.experiments.execute import required
+    from rkd.experiments.runner import required
     from rkd.experiments.workspace import store_of
 
     settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given_settings(options))
@@ -126,7 +126,7 @@ def _write_teachers(options: argparse.Namespace) -> int:
     """The weights that students use of each finished teacher."""
     from rkd import data
     from rkd.errors import RecordError
-    from rkd.experiments.execute import pick_device
+    from rkd.experiments.runner import pick_device
     from rkd.experiments.workspace import data_root
 
     store, settings, planned = _planned(options)

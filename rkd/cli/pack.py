@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.cli.plan import chosen_chapters, plan
-    from rkd.experiments.execute import required
+    from rkd.experiments.runner import required
     from rkd.experiments.workspace import data_root, store_of
     from rkd.files import place
     from rkd.records.transfer.archive import PART_NAME, TarWriter
@@ -83,7 +83,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
     from rkd import paths
     from rkd.experiments.estimate import costs, counts_file, unfinished
-    from rkd.experiments.gang import check_teacher_file
+    from rkd.experiments.group import check_teacher_file
     from rkd.experiments.settings import profile_path
     from rkd.records.provenance import COMMIT_FILE, code_state
     from rkd.records.teachers import teacher_file
@@ -91,7 +91,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     from rkd.records.transfer.exporting import collect
 
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
-    costs(unfinished(runs, store), store, device="cpu", gang=1, data_root=root)
+    costs(unfinished(runs, store), store, device="cpu", group=1, data_root=root)
     found = [counts_file(), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
     for teacher in {run.teacher: None for run in runs if run.teacher is not None}:

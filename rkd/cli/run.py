@@ -86,7 +86,7 @@ def call(options: argparse.Namespace) -> int:
 def _call(options: argparse.Namespace, budget) -> int:
     import yaml
 
-    from rkd.experiments.execute import Executor, pick_device
+    from rkd.experiments.runner import Runner, pick_device
     from rkd.experiments.settle import settle
     from rkd.experiments.snapshots import SnapshotTaker
     from rkd.experiments.tensorboard import watch
@@ -111,7 +111,7 @@ def _call(options: argparse.Namespace, budget) -> int:
         print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
     known = store.has(config.id)
-    executor = Executor(
+    runner = Runner(
         store,
         data_root(settings),
         settings.device,
@@ -121,7 +121,7 @@ def _call(options: argparse.Namespace, budget) -> int:
         stop=budget.stop,
         left=budget.left,
     )
-    records = executor.run([config], snapshots=SnapshotTaker() if options.maps else None)
+    records = runner.run([config], snapshots=SnapshotTaker() if options.maps else None)
     if config.id not in records:
         return _stopped(config, store, budget.reason)
     record = records[config.id]
@@ -137,7 +137,7 @@ def _call(options: argparse.Namespace, budget) -> int:
 def _stopped(config, store, reason: str) -> int:
     """Say how far the run, and its teacher's, have come."""
     from rkd.cli.status import progress_of
-    from rkd.experiments.execute import required
+    from rkd.experiments.runner import required
 
     print(f"stopped: {reason}; the same call goes on here:")
     for run in required([config]):

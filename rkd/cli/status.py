@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.cli.plan import chosen_chapters, plan
-    from rkd.experiments.execute import required
+    from rkd.experiments.runner import required
     from rkd.experiments.workspace import store_of
 
     settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given_settings(options))
@@ -55,10 +55,10 @@ def state_of(store, run) -> str:
     return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
 
 
-def time_left(runs, settings, store, gang: int = 8, measured=()):
+def time_left(runs, settings, store, group: int = 8, measured=()):
     """The estimate for what is left of `runs` on the device the settings choose, by records or measured samples."""
     from rkd.experiments.estimate import estimate
-    from rkd.experiments.execute import pick_device
+    from rkd.experiments.runner import pick_device
     from rkd.experiments.workspace import data_root
     from rkd.records.provenance import machine_state
     from rkd.training import threads
@@ -70,7 +70,7 @@ def time_left(runs, settings, store, gang: int = 8, measured=()):
         machine_state(device)["device_name"],
         device=device.type,
         threads=threads.fixed(settings.threads, device),
-        gang=gang,
+        group=group,
         compiled=settings.compile,
         data_root=data_root(settings),
         measured=measured,

@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", metavar="TIME", help="stop in time to be done after 9m, 90s, 1h30m (default: no limit)"
     )
     parser.add_argument(
-        "--gang", type=int, default=8, metavar="N", help="most runs trained in lock-step (default 8)"
+        "--group",
+        "--gang",
+        type=int,
+        default=8,
+        metavar="N",
+        help="most runs trained in lock-step (default 8)",
     )
     parser.add_argument(
         "--order", choices=ORDERS, default=ORDERS[0],
@@ -71,8 +76,8 @@ def call(options: argparse.Namespace) -> int:
     from rkd.errors import ConfigError
     from rkd.experiments.budget import Budget, parse_duration
 
-    if options.gang < 1:
-        raise ConfigError(f"--gang is {options.gang}; it must be >= 1")
+    if options.group < 1:
+        raise ConfigError(f"--group is {options.group}; it must be >= 1")
     if options.claims is not None and options.order != "verdicts":
         raise ConfigError("--claims goes with --order verdicts")
     for name in ("max_part", "max_files"):
@@ -92,7 +97,7 @@ class _Sweep:
     def __init__(self, options: argparse.Namespace) -> None:
         from rkd.cli.plan import chosen_chapters, plan_of
         from rkd.experiments.check import Way
-        from rkd.experiments.execute import pick_device, required
+        from rkd.experiments.runner import pick_device, required
         from rkd.experiments.selectors import Selectors
         from rkd.experiments.workspace import store_of
         from rkd.training.engine import Engine
@@ -104,7 +109,7 @@ class _Sweep:
         self.store = store_of(self.settings)
         self.runs = required(run for configs in self.chapters.values() for run in configs)
         s = self.settings
-        self.way = Way(Engine.named(s.engine, s.compile, s.threads), options.gang)
+        self.way = Way(Engine.named(s.engine, s.compile, s.threads), options.group)
         self.measured: list = []
         self.claims = self._claims() if options.order == "verdicts" else []
         self.needs = self._needs()
@@ -125,7 +130,7 @@ class _Sweep:
 
     def _needs(self):
         """What each claim lacks; with --claims, `runs` shrinks to that."""
-        from rkd.experiments.execute import required
+        from rkd.experiments.runner import required
         from rkd.judge.order import lacking
 
         there = {run.id for run in self.runs}
@@ -186,22 +191,22 @@ class _Sweep:
                 estimate = self._measure(stop) or estimate
             groups = self._groups()
             self._show_groups(groups, estimate, FIRST_GROUPS)
-        executor = self._executor(stop, left)
+        runner = self._runner(stop, left)
         for runs, _ in groups:
-            if not executor.stopped:
-                executor.run(runs)
-        return executor.stopped
+            if not runner.stopped:
+                runner.run(runs)
+        return runner.stopped
 
-    def _executor(self, stop, left=lambda: math.inf):
-        from rkd.experiments.execute import Executor
+    def _runner(self, stop, left=lambda: math.inf):
+        from rkd.experiments.runner import Runner
         from rkd.experiments.tensorboard import watch
         from rkd.experiments.workspace import data_root
 
-        return Executor(
+        return Runner(
             self.store,
             data_root(self.settings),
             self.settings.device,
-            self.way.gang,
+            self.way.group,
             watch(self.options.tensorboard),
             labels={"profile": self.settings.profile},
             engine=self.way.engine,
@@ -246,7 +251,7 @@ class _Sweep:
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
         root, device = data_root(self.settings), self.device.type
-        cost = costs(list(left.values()), self.store, device=device, gang=self.way.gang, data_root=root)
+        cost = costs(list(left.values()), self.store, device=device, group=self.way.group, data_root=root)
         needs = {claim: need.keys() & left.keys() for claim, need in self.needs.items()}
         groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
         found = [([left.pop(run) for run in group.runs], group.claims) for group in groups]
@@ -254,7 +259,7 @@ class _Sweep:
         return [*found, *([(rest, ())] if rest else [])]
 
     def _measure(self, stop):
-        """Train the first gang for a moment, to time its step; returns the estimate that follows, or None where
+        """Train the first run group for a moment, to time its step; returns the estimate that follows, or None where
         nothing was measured."""
         from rkd.experiments.check import Pace
         from rkd.experiments.estimate import lockstep, measured_sample
@@ -263,12 +268,12 @@ class _Sweep:
         groups = self._groups()
         if not groups or stop(0.0):
             return None
-        members = lockstep(groups[0][0], self.way.gang, self.device.type)[0]
+        members = lockstep(groups[0][0], self.way.group, self.device.type)[0]
         pace = Pace(stop)
-        executor = self._executor(pace)
-        executor.run(members)
+        runner = self._runner(pace)
+        runner.run(members)
         seconds = pace.step_seconds()
-        if seconds is None or executor.gang < len(members):
+        if seconds is None or runner.group < len(members):
             return None
         self.measured = [
             measured_sample(
@@ -280,7 +285,7 @@ class _Sweep:
                 data_root=data_root(self.settings),
             )
         ]
-        print(f"a step of the first gang ({len(members)} in lock-step) takes {1000 * seconds:.3g} ms")
+        print(f"a step of the first run group ({len(members)} in lock-step) takes {1000 * seconds:.3g} ms")
         return self._time_left()
 
     def _show_groups(self, groups, estimate, most: int | None = None) -> None:
@@ -322,9 +327,9 @@ class _Sweep:
             end="",
         )
         if left:
-            gangs = lockstep(left, self.way.gang, self.device.type)
+            groups = lockstep(left, self.way.group, self.device.type)
             print(
-                f" ({_counted(states[run.id] for run in left)}) in {len(gangs)} gangs\ntime: {estimate}",
+                f" ({_counted(states[run.id] for run in left)}) in {len(groups)} run groups\ntime: {estimate}",
                 end="",
             )
         print(flush=True)
@@ -358,15 +363,15 @@ class _Sweep:
     def _time_left(self):
         from rkd.cli.status import time_left
 
-        return time_left(self.runs, self.settings, self.store, self.way.gang, self.measured)
+        return time_left(self.runs, self.settings, self.store, self.way.group, self.measured)
 
     def _command(self) -> str:
         """The call that goes on where this one stopped."""
         o = self.options
         words = ["rkd", "sweep", str(o.params)]
-        named = ("chapters", "budget", "gang", "recipe", "data_root", "results", "device", "precision")
+        named = ("chapters", "budget", "group", "recipe", "data_root", "results", "device", "precision")
         named += ("threads", "engine", "tensorboard", "order", "claims", "out", "max_part", "max_files")
-        usual = {"gang": 8, "order": ORDERS[0]}
+        usual = {"group": 8, "order": ORDERS[0]}
         for name in named:
             value = getattr(o, name)
             if value is not None and value != usual.get(name):

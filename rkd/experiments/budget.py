@@ -15,7 +15,7 @@ _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _SECON
 _SIGNALS = {signal.SIGTERM: "SIGTERM arrived", signal.SIGINT: "Ctrl-C (SIGINT) arrived"}
 
 # Kept free at the end of a budget. Callers say how long the next batch or evaluation takes, as measured so far. Not in
-# that are the checkpoints of a gang (some 400 MB for eight of the largest: about two seconds with the disk's
+# that are the checkpoints of a group (some 400 MB for eight of the largest: about two seconds with the disk's
 # confirmation), the closing report, which reads them again, and the end of the process (freeing a GPU takes about a
 # second): RESERVE_S, or RESERVE_SHARE of a budget so small that this would eat it up. And the next piece may be slower
 # than those before (a neighbour on the machine, a slow disk): SLOW of what it is expected to take.
@@ -63,7 +63,7 @@ def in_words(seconds: float) -> str:
 
 
 class Budget:
-    """Says when to stop: `stop` is what `Executor` and `train` take as their argument of that name.
+    """Says when to stop: `stop` is what `Runner` and `train` take as their argument of that name.
 
     The clock starts when the object is made. As a context manager it catches SIGTERM and SIGINT (Ctrl-C) until the
     block ends, and puts the old handlers back: the first signal sets a flag, so that the batch under way is finished

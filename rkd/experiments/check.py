@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from rkd.data import DataConfig
-from rkd.experiments.gang import Gang, Surroundings
+from rkd.experiments.group import RunGroup, Surroundings
 from rkd.methods import get_method
 from rkd.records import Record, Store
 from rkd.training import Engine, RunConfig, SGDConfig, TeacherConfig, arithmetic, checkpoint
-from rkd.training.learner import Learner, build_network
+from rkd.training.state import TrainState, build_network
 
 # Largest difference of two ways after the few steps, relative to all that the steps changed: rounding alone stays well
 # below, even in networks as untrained as these. A wrong step is off by about 1.
@@ -52,16 +52,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Way:
-    """How to train on a device: `engine`, and at most `gang` runs in lock-step."""
+    """How to train on a device: `engine`, and at most `group` runs in lock-step."""
 
     engine: Engine
-    gang: int
+    group: int
 
     def words(self, device: torch.device) -> str:
         steps = "one CUDA graph a step" if self.engine.captures(device) else "steps launched kernel by kernel"
         if self.engine.captures(device) and self.engine.eager:
             steps += f" (kernel by kernel: {', '.join(name or 'no teacher' for name in sorted(self.engine.eager))})"
-        return f"{steps}, at most {self.gang} run{'s' if self.gang > 1 else ''} in lock-step"
+        return f"{steps}, at most {self.group} run{'s' if self.group > 1 else ''} in lock-step"
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ def check_device(
     company = all(one.in_company for one in found.values())
     return Findings(
         tuple(row for one in found.values() for row in one.rows),
-        Way(dataclasses.replace(way.engine, eager=eager), way.gang if company else 1),
+        Way(dataclasses.replace(way.engine, eager=eager), way.group if company else 1),
         {name: one.broken for name, one in found.items() if one.broken},
     )
 
 
 def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> _Examined:
     captures = way.engine.captures(device)
-    plain = Way(dataclasses.replace(way.engine, graph=False), way.gang)
+    plain = Way(dataclasses.replace(way.engine, graph=False), way.group)
     rows: list[Checked] = []
     captured = in_company = True
     for number in numbers:
@@ -185,7 +185,7 @@ def _compare(
     case: tuple[str, str], plain: _Trained, device: torch.device, way: Way, captures: bool
 ) -> Checked:
     try:
-        fast = _train(case, (0, 1) if way.gang > 1 else (0,), device, way.engine)
+        fast = _train(case, (0, 1) if way.group > 1 else (0,), device, way.engine)
     except Exception as error:
         return Checked(*case, math.nan, plain.ms, math.nan, _first_line(error))
     # A run that diverges must do so both ways.
@@ -200,7 +200,7 @@ def _compare(
 
 
 def _train(case: tuple[str, str], seeds: Collection[int], device: torch.device, engine: Engine) -> _Trained:
-    """Some seeds of a method, in lock-step, as any gang is trained."""
+    """Some seeds of a method, in lock-step, as any group is trained."""
     configs = [_config(*case, seed) for seed in seeds]
     clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +208,7 @@ def _train(case: tuple[str, str], seeds: Collection[int], device: torch.device, 
         for config in configs:
             store.folder(config.id).mkdir(parents=True)
         around = Surroundings(store, Path(folder), device, engine, clock, {}, lambda needed: False)
-        Gang(configs, around).train()
+        RunGroup(configs, around).train()
         record: Record = store.load(configs[0].id)
         last = checkpoint.load(store.folder(configs[0].id) / "last.pt")
     before = build_network(configs[0], 100).state_dict()
@@ -248,8 +248,8 @@ class _Clock:
     def batch(self, epoch: int, done: int, total: int) -> None:
         pass
 
-    def epoch(self, learner: Learner) -> None:
-        self._seconds.setdefault(learner.config.id, []).append(learner.seconds)
+    def epoch(self, state: TrainState) -> None:
+        self._seconds.setdefault(state.config.id, []).append(state.seconds)
 
     def end(self) -> None:
         pass
@@ -258,7 +258,7 @@ class _Clock:
         pass
 
     def ms(self, company: int) -> float:
-        """Milliseconds of one step of the gang, in the last epoch, where nothing is captured any more."""
+        """Milliseconds of one step of the group, in the last epoch, where nothing is captured any more."""
         seconds = next(iter(self._seconds.values()))
         return 1000 * company * (seconds[-1] - seconds[-2]) / math.ceil(_IMAGES / _BATCH)
 

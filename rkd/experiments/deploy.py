@@ -1,9 +1,9 @@
 """Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing.
 
 >>> from rkd.experiments.deploy import deploy_report, save_deployed        # doctest: +SKIP
->>> report = deploy_report(executor, record.config)                        # doctest: +SKIP
+>>> report = deploy_report(runner, record.config)                        # doctest: +SKIP
 >>> report.deployed.parameters, report.speedup, report.logit_difference    # doctest: +SKIP
->>> save_deployed(executor, record.config, "student.pt")                   # doctest: +SKIP
+>>> save_deployed(runner, record.config, "student.pt")                   # doctest: +SKIP
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from rkd import models
 from rkd.config import build
 from rkd.data import DataConfig, ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.execute import Executor
-from rkd.experiments.gang import place
+from rkd.experiments.group import place
+from rkd.experiments.runner import Runner
 from rkd.files import sha256
 from rkd.training import RunConfig, checkpoint
 from rkd.training.arithmetic import exact_kernels
@@ -84,27 +84,25 @@ class DeployReport:
         return self.deployed.images_per_second / self.trained.images_per_second
 
 
-def deployed(
-    executor: Executor, config: RunConfig, which: str = "last"
-) -> tuple[nn.Module, nn.Module, ImageSet]:
-    """An ended run's network, its deploy form, both in eval mode on the executor's device, and its data set.
+def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:
+    """An ended run's network, its deploy form, both in eval mode on the runner's device, and its data set.
 
     Raises:
         ConfigError: the run's network is not reparameterised.
         RkdError: its weights are not on this machine.
     """
-    network, images = executor.network(config, which)
+    network, images = runner.network(config, which)
     network.eval()
     if not models.is_reparameterised(network):
         raise ConfigError(
             f"run {config.id} is of {config.network}, which is not reparameterised: it has no branches to merge; "
             f"networks of the package that have: {', '.join(models.groups()['reparameterised'])}"
         )
-    return network, place(models.deploy(network), config, executor.device), images
+    return network, place(models.deploy(network), config, runner.device), images
 
 
 def deploy_report(
-    executor: Executor,
+    runner: Runner,
     config: RunConfig,
     which: str = "last",
     *,
@@ -118,7 +116,7 @@ def deploy_report(
     meets both. Convolutions are computed in full fp32 (no TF32).
 
     Args:
-        executor: knows the store, the data and the device.
+        runner: knows the store, the data and the device.
         config: of an ended run.
         which: "last" or "best" weights.
         batch_size: images of a forward pass while speed is measured.
@@ -132,7 +130,7 @@ def deploy_report(
     for name, value in (("batch_size", batch_size), ("rounds", rounds)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
-    trained, merged, images = deployed(executor, config, which)
+    trained, merged, images = deployed(runner, config, which)
     dtype = next(trained.parameters()).dtype
     with torch.no_grad(), exact_kernels():
         agreement = _compare(trained, merged, images, dtype)
@@ -149,7 +147,7 @@ def deploy_report(
         weights=which,
         trained=forms[0],
         deployed=forms[1],
-        device=_device_name(executor.device),
+        device=_device_name(runner.device),
         precision=str(dtype).removeprefix("torch.").replace("float", "fp"),
         batch_size=len(x),
         threads=torch.get_num_threads(),
@@ -158,15 +156,13 @@ def deploy_report(
     )
 
 
-def save_deployed(
-    executor: Executor, config: RunConfig, path: str | Path, which: str = "last"
-) -> dict[str, Any]:
+def save_deployed(runner: Runner, config: RunConfig, path: str | Path, which: str = "last") -> dict[str, Any]:
     """Write an ended run's deploy form as a checkpoint, atomically.
 
     It is a torch file of plain values: the state dict under "model", and beside it what `read_deployed` returns.
 
     Args:
-        executor, config, which: see `deployed`.
+        runner, config, which: see `deployed`.
         path: of the file.
 
     Returns:
@@ -176,14 +172,14 @@ def save_deployed(
         ConfigError: the run's network is not reparameterised, or has no registered deploy form.
         RkdError: its weights are not on this machine.
     """
-    _, merged, images = deployed(executor, config, which)
+    _, merged, images = deployed(runner, config, which)
     header = {
         "format": FORMAT,
         "network": models.deploy_name(config.network),
         "run": config.id,
         "weights": which,
-        "source_sha256": sha256(executor.weights_file(config.id, which)),
-        "accuracy": executor.store.load(config.id).accuracy(which),
+        "source_sha256": sha256(runner.weights_file(config.id, which)),
+        "accuracy": runner.store.load(config.id).accuracy(which),
         "classes": images.classes,
         "data": dataclasses.asdict(config.data),
         "normalisation": {"mean": list(images.mean), "std": list(images.std)},

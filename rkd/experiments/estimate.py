@@ -20,8 +20,8 @@ from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
-from rkd.experiments.execute import gangs, required
-from rkd.experiments.gang import weights_file
+from rkd.experiments.group import weights_file
+from rkd.experiments.runner import required, run_groups
 from rkd.experiments.settle import settle_all
 from rkd.files import replacing, sha256
 from rkd.methods import Batch, Context, Method, get_method
@@ -76,7 +76,7 @@ class Work:
 
     Attributes:
         image: of one training image, the run's own share: three times the forward pass of student and extra modules.
-        teacher: the teacher's forward pass of one training image, which a gang shares; 0 without a teacher.
+        teacher: the teacher's forward pass of one training image, which a group shares; 0 without a teacher.
         evaluation: of scoring the student once on the test images and those held out.
         images: training images of an epoch.
     """
@@ -87,7 +87,7 @@ class Work:
     images: int
 
     def training(self, images: int, company: int) -> float:
-        """Of training on so many images in a gang of `company` runs, without evaluations."""
+        """Of training on so many images in a group of `company` runs, without evaluations."""
         return images * (self.image + self.teacher / company)
 
     def done(self, begun: Begun, company: int) -> float:
@@ -154,12 +154,12 @@ def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
 
 
 def lockstep(left: Sequence[RunConfig], largest: int, device: str = "cpu") -> list[list[RunConfig]]:
-    """The gangs in which an executor trains these runs on a device of this kind: teachers before others."""
+    """The groups in which an runner trains these runs on a device of this kind: teachers before others."""
     teachers = {run.teacher.run.id for run in left if run.teacher and run.teacher.run}
     first = [run for run in left if run.id in teachers]
     rest = [run for run in left if run.id not in teachers]
     across_seeds = torch.device(device).type == "cuda"
-    return [group for part in (first, rest) for group in gangs(part, largest, across_seeds)]
+    return [group for part in (first, rest) for group in run_groups(part, largest, across_seeds)]
 
 
 def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
@@ -293,7 +293,7 @@ class Sample:
 
     Attributes:
         config: the run.
-        gang: runs it was trained with, itself included.
+        group: runs it was trained with, itself included.
         arithmetic: name of it.
         compiled: whether its steps were compiled.
         rate: its own share of the work over its share of the time.
@@ -301,18 +301,18 @@ class Sample:
     """
 
     config: RunConfig
-    gang: int
+    group: int
     arithmetic: str
     compiled: bool
     rate: float
     ended: str = ""
 
-    def likeness(self, config: RunConfig, gang: int, compiled: bool) -> tuple[int, bool]:
+    def likeness(self, config: RunConfig, group: int, compiled: bool) -> tuple[int, bool]:
         """How much a run is like this one: 3 the same networks in equal company, 2 the same networks, 1 both with a
         method or both without, 0 neither; and whether both are compiled or neither is."""
         networks = int((self.config.method is None) == (config.method is None))
         if _networks(self.config) == _networks(config):
-            networks = 3 if self.gang == gang else 2
+            networks = 3 if self.group == group else 2
         return networks, self.compiled == compiled
 
 
@@ -323,7 +323,7 @@ def estimate(
     *,
     device: str = "cpu",
     threads: int | None = None,
-    gang: int = 8,
+    group: int = 8,
     compiled: bool = False,
     data_root: Path | str = "data",
     measured: Sequence[Sample] = (),
@@ -331,7 +331,7 @@ def estimate(
     """How long it takes to train what is left of `runs`, their teachers included, in one process.
 
     Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
-    among those most like the run (the same networks in a gang of the same size before the same networks before any).
+    among those most like the run (the same networks in a group of the same size before the same networks before any).
     Where no record tells, a step that was measured here does, else the runs begun, wherever they were begun. Loading
     data and saving come on top; so does, on a shared machine, whatever the others take.
 
@@ -339,10 +339,10 @@ def estimate(
         runs: wanted; settled first.
         store: of the records and checkpoints.
         device_name: as in a record's provenance.
-        device: kind of that device, "cpu" or "cuda": decides which gangs are made, and what "auto" precision is.
+        device: kind of that device, "cpu" or "cuda": decides which groups are made, and what "auto" precision is.
         threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
             measured while training.
-        gang: most runs trained in lock-step, sharing the teacher's pass. (A gang across seeds makes one pass a seed;
+        group: most runs trained in lock-step, sharing the teacher's pass. (One across seeds makes a pass for each seed;
             records do not tell how many, so that here it counts as one, on both sides of the division.)
         compiled: whether steps will be compiled.
         data_root: folder of the data sets.
@@ -364,7 +364,7 @@ def estimate(
         data = {_set(run): sizes(run.data, data_root) for run in left}
     except DataError as error:
         return Estimate(None, len(left), unknown, f"the data set is here: {error}")
-    company = _company(left, gang, device)
+    company = _company(left, group, device)
     need = {run.id: work(run, data[_set(run)]) for run in left}
     used = {run.id: run.precision for run in left}
     basis = f"the rates of runs recorded on {device_name}"
@@ -396,20 +396,20 @@ def estimate(
 
 
 def costs(
-    left: Sequence[RunConfig], store: Store, *, device: str, gang: int, data_root: Path | str
+    left: Sequence[RunConfig], store: Store, *, device: str, group: int, data_root: Path | str
 ) -> dict[str, float]:
     """By run id, what runs cost by comparison, whatever the rate: multiply-adds left, small networks rounded up.
 
     Args:
         left: see `unfinished`.
-        store, device, gang, data_root: as of `estimate`.
+        store, device, group, data_root: as of `estimate`.
 
     Raises:
         DataError: a data set is not here.
         RecordError: a checkpoint is damaged.
     """
     data = {_set(run): sizes(run.data, data_root) for run in left}
-    company = _company(left, gang, device)
+    company = _company(left, group, device)
     found = {}
     for run in left:
         need = work(run, data[_set(run)])
@@ -419,22 +419,22 @@ def costs(
 
 
 def measured_sample(
-    config: RunConfig, gang: int, step_seconds: float, *, device: str, compiled: bool, data_root: Path | str
+    config: RunConfig, group: int, step_seconds: float, *, device: str, compiled: bool, data_root: Path | str
 ) -> Sample:
-    """The rate of a run in a gang of so many whose steps, of a whole batch each, take so long together."""
+    """The rate of a run in a group of so many whose steps, of a whole batch each, take so long together."""
     need = work(config, sizes(config.data, data_root))
     return Sample(
         config,
-        gang,
+        group,
         config.precision,
         compiled,
-        need.training(config.batch_size, gang) / (step_seconds / gang),
+        need.training(config.batch_size, group) / (step_seconds / group),
     )
 
 
-def _company(left: Sequence[RunConfig], gang: int, device: str) -> dict[str, int]:
-    """Size of the gang each run will be in."""
-    return {run.id: len(group) for group in lockstep(left, gang, device) for run in group}
+def _company(left: Sequence[RunConfig], group: int, device: str) -> dict[str, int]:
+    """Size of the group each run will be in."""
+    return {run.id: len(group) for group in lockstep(left, group, device) for run in group}
 
 
 def _records(store: Store) -> tuple[list[Record], int]:

@@ -7,33 +7,33 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from rkd.training.learner import Learner
+from rkd.training.state import TrainState
 
 
 class Progress(Protocol):
-    """What the executor reports to. `begin` and `end` bracket one gang."""
+    """What the runner reports to. `begin` and `end` bracket one group."""
 
     def begin(self, title: str, epochs: int, images: int) -> None: ...
 
     def batch(self, epoch: int, done: int, total: int) -> None: ...
 
-    def epoch(self, learner: Learner) -> None: ...
+    def epoch(self, state: TrainState) -> None: ...
 
     def end(self) -> None: ...
 
     def say(self, text: str) -> None: ...
 
 
-def epoch_line(learner: Learner) -> str:
+def epoch_line(state: TrainState) -> str:
     """One finished epoch in words."""
-    curves, stage = learner.curves, learner.stage
+    curves, stage = state.curves, state.stage
     prefix = "loss_" if stage is None else f"{stage.name}_loss_"
     losses = ", ".join(
         f"{name.removeprefix(prefix)} {values[-1]:.3f}"
         for name, values in curves.items()
         if name.startswith(prefix)
     )
-    begun = f"{learner.config.id} epoch {learner.epoch}/{learner.config.total_epochs}: "
+    begun = f"{state.config.id} epoch {state.epoch}/{state.config.total_epochs}: "
     if stage is not None:
         return f"{begun}stage {stage.name}, {losses}"
     return f"{begun}{losses}; train {curves['train_accuracy'][-1]:.2f} %, test {curves['test_accuracy'][-1]:.2f} %"
@@ -49,8 +49,8 @@ class Bar:
     def batch(self, epoch: int, done: int, total: int) -> None:
         self._bar.update(epoch * self._images + done - self._bar.n)
 
-    def epoch(self, learner: Learner) -> None:
-        self._bar.set_postfix_str(epoch_line(learner).partition(" ")[2])
+    def epoch(self, state: TrainState) -> None:
+        self._bar.set_postfix_str(epoch_line(state).partition(" ")[2])
 
     def end(self) -> None:
         self._bar.close()
@@ -73,8 +73,8 @@ class Lines:
             self._first = position - done
         self._seen = position - self._first
 
-    def epoch(self, learner: Learner) -> None:
-        self.say(f"{epoch_line(learner)}; {self._speed(learner.epoch)}")
+    def epoch(self, state: TrainState) -> None:
+        self.say(f"{epoch_line(state)}; {self._speed(state.epoch)}")
 
     def end(self) -> None:
         pass
@@ -105,8 +105,8 @@ class NotebookLine(Lines):
                 f"{self._title}: epoch {epoch + 1}/{self._epochs}, {done}/{total} images, {self._speed(epoch)}"
             )
 
-    def epoch(self, learner: Learner) -> None:
-        self._last = f"{epoch_line(learner)}; {self._speed(learner.epoch)}"
+    def epoch(self, state: TrainState) -> None:
+        self._last = f"{epoch_line(state)}; {self._speed(state.epoch)}"
 
     def end(self) -> None:
         self._last = ""

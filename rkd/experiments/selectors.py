@@ -7,7 +7,7 @@ import torch
 
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.execute import pick_device, required
+from rkd.experiments.runner import pick_device, required
 from rkd.experiments.settings import Settings, resolve
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import store_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rkd.experiments.gang import weights_file
+from rkd.experiments.group import weights_file
 from rkd.records import Store
 from rkd.training import RunConfig, TeacherConfig, arithmetic
 from rkd.training.arithmetic import SETTLED

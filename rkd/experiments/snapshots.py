@@ -17,7 +17,7 @@ from rkd.files import replacing
 from rkd.records import Store
 from rkd.review import ReviewKD
 from rkd.review.maps import level_maps_of
-from rkd.training import Learner, RunConfig
+from rkd.training import RunConfig, TrainState
 
 
 @dataclass(frozen=True)
@@ -51,27 +51,27 @@ class SnapshotTaker:
         """Whether a run has maps to show."""
         return config.method == "reviewkd"
 
-    def take(self, learner: Learner, teacher: nn.Module, images: ImageSet, folder: Path) -> None:
-        """Look at a learner between two epochs, if it is time; adds to `folder`/maps.npz.
+    def take(self, state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) -> None:
+        """Look at a state between two epochs, if it is time; adds to `folder`/maps.npz.
 
         Args:
-            learner: at the end of an epoch.
+            state: at the end of an epoch.
             teacher: its teacher's network; evaluated with running statistics, whatever it trains with.
-            images: the data set, on the learner's device.
+            images: the data set, on the state's device.
             folder: the run's working folder.
         """
-        config = learner.config
-        if not self.wants(config) or learner.epoch not in self.due(config.epochs):
+        config = state.config
+        if not self.wants(config) or state.epoch not in self.due(config.epochs):
             return
-        assert isinstance(learner.method, ReviewKD)
+        assert isinstance(state.method, ReviewKD)
         chosen = self._chosen(images.test_y)
-        dtype = next(learner.student.parameters()).dtype
+        dtype = next(state.student.parameters()).dtype
         x, _ = next(
             evaluation_batches(
                 images.test_x[chosen], images.test_y[chosen], images.mean, images.std, len(chosen)
             )
         )
-        levels = level_maps_of(learner.method, learner.student, teacher, x.to(dtype))
+        levels = level_maps_of(state.method, state.student, teacher, x.to(dtype))
         path = folder / "maps.npz"
         arrays = dict(np.load(path)) if path.exists() else {}
         arrays |= {
@@ -86,12 +86,12 @@ class SnapshotTaker:
             arrays["images"] = images.test_x[chosen].cpu().numpy()
         for i, maps in enumerate(levels):
             if maps.attention is not None:
-                arrays[f"attention_{learner.epoch}_{i}"] = _bytes(maps.attention)
+                arrays[f"attention_{state.epoch}_{i}"] = _bytes(maps.attention)
             channel = int(maps.teacher.double().var(dim=(0, 2, 3), correction=0).argmax())
             for side, tensor in (("student", maps.fused), ("teacher", maps.teacher)):
                 arrays[f"{side}_{i}"] = tensor[:, channel].float().cpu().numpy().astype(np.float16)
-        seen = {*(arrays["epochs"].tolist() if "epochs" in arrays else ()), learner.epoch}
-        arrays["epochs"] = np.array(sorted(e for e in seen if e <= learner.epoch))
+        seen = {*(arrays["epochs"].tolist() if "epochs" in arrays else ()), state.epoch}
+        arrays["epochs"] = np.array(sorted(e for e in seen if e <= state.epoch))
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 

@@ -7,7 +7,7 @@ import yaml
 
 from rkd.errors import ConfigError
 from rkd.experiments.progress import Progress, default_progress
-from rkd.training.learner import Learner
+from rkd.training.state import TrainState
 
 EVENTS = "events.out.tfevents.*"
 
@@ -61,18 +61,18 @@ class TensorBoard:
     def batch(self, epoch: int, done: int, total: int) -> None:
         self.inner.batch(epoch, done, total)
 
-    def epoch(self, learner: Learner) -> None:
-        run = learner.config.id
+    def epoch(self, state: TrainState) -> None:
+        run = state.config.id
         if run not in self._open:
-            self._open[run] = self._start(learner)
+            self._open[run] = self._start(state)
         writer = self._open[run]
-        for name, values in learner.curves.items():
+        for name, values in state.curves.items():
             first = self._written.get((run, name), 0)
             for i, value in enumerate(values[first:], first):
                 writer.add_scalar(_tag(name), value, i + 1)
             self._written[run, name] = len(values)
         writer.flush()
-        self.inner.epoch(learner)
+        self.inner.epoch(state)
 
     def end(self) -> None:
         for writer in self._open.values():
@@ -84,13 +84,13 @@ class TensorBoard:
     def say(self, text: str) -> None:
         self.inner.say(text)
 
-    def _start(self, learner: Learner) -> object:
-        folder = self.folder / learner.config.id
+    def _start(self, state: TrainState) -> object:
+        folder = self.folder / state.config.id
         for old in folder.glob(EVENTS):
             old.unlink()
         # purge_step tells a TensorBoard that is looking on to drop what it has read of the old file.
         writer = self._writer(str(folder), purge_step=0)
-        config = yaml.safe_dump(learner.config.to_dict(), sort_keys=False)
+        config = yaml.safe_dump(state.config.to_dict(), sort_keys=False)
         writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
         return writer
 

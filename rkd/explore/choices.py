@@ -14,8 +14,8 @@ from rkd import models, paths
 from rkd.cli.run import RECIPES
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.estimate import sizes, untrained_method
-from rkd.experiments.execute import pick_device
 from rkd.experiments.recipes import Builder
+from rkd.experiments.runner import pick_device
 from rkd.experiments.settings import resolve
 from rkd.experiments.settle import settle
 from rkd.experiments.workspace import store_for

@@ -161,7 +161,7 @@ class Page(widgets.VBox):
         ]
         rows = [[found[what] for what in named] for found in (cost.parameters, cost.macs)]
         table = pd.DataFrame(rows, ["parameters", "multiply-adds per image"], heads)
-        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, gang=1)
+        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, group=1)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         parts = [
             scrolling(table.to_html(border=0, formatters=["{:,}".format] * 3)),

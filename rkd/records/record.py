@@ -23,11 +23,11 @@ class Record:
         curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
         result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
             epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
-        cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a gang; None where it is not
-            counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps), arithmetic,
-            compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of threads, as
-            text; rounding depends on it), teacher_form (see `rkd.models.frozen`; None without a teacher, and where it
-            runs as it is).
+        cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a group; None where it is not
+            counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps),
+            arithmetic, compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of
+            threads, as text; rounding depends on it), teacher_form (see `rkd.models.frozen`; None without a teacher,
+            and where it runs as it is).
         provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy;
             scored: in which arithmetic the curves' accuracies were measured, and those of the result.
 

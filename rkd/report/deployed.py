@@ -5,18 +5,18 @@ from collections.abc import Iterable
 
 from rkd import models
 from rkd.experiments.deploy import DeployReport, deploy_report
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.report.tables import table_of
 from rkd.training.config import RunConfig
 
 
-def reports(executor: Executor, runs: Iterable[RunConfig]) -> list[DeployReport]:
+def reports(runner: Runner, runs: Iterable[RunConfig]) -> list[DeployReport]:
     """One report per reparameterised network among the runs: of the first run of it whose weights are here."""
     branched = set(models.groups()["reparameterised"])
     found: dict[str, DeployReport] = {}
     for run in runs:
-        if run.network in branched and run.network not in found and executor.weights_file(run.id, "last"):
-            found[run.network] = deploy_report(executor, run, rounds=5, seconds=0.1)
+        if run.network in branched and run.network not in found and runner.weights_file(run.id, "last"):
+            found[run.network] = deploy_report(runner, run, rounds=5, seconds=0.1)
     return list(found.values())
 
 

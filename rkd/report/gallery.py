@@ -14,7 +14,7 @@ from rkd.bench.methods import MethodCost, method_costs
 from rkd.errors import ConfigError, unknown
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
-from rkd.experiments.execute import Executor, pick_device
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.workspace import data_root
 from rkd.methods import Options, get_method, method_names
 from rkd.methods.sum import SumOptions
@@ -166,15 +166,15 @@ class GalleryPage(Page):
     def features(self) -> None:
         """Logits of classes and pooled features of the student alone and of two methods, where weights are here."""
         s = self.settings
-        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
+        runner = Runner(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         found: dict[str, Answers] = {}
         missing, names = [], ()
         for line in (line for line in self.lines if line.role == "teacher" or line.key in LOOKED_INTO):
             run = line.runs[0]
-            if not self.store.has(run.id) or executor.weights_file(run.id, "last") is None:
+            if not self.store.has(run.id) or runner.weights_file(run.id, "last") is None:
                 missing.append(f"{line.label} (<code>{run.id}</code>)")
                 continue
-            network, images = executor.network(run)
+            network, images = runner.network(run)
             found[line.label] = answers(network, images)
             names = images.class_names
         if missing:

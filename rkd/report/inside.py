@@ -12,8 +12,8 @@ from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.recipes import load_recipe
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settings import Settings
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
@@ -111,14 +111,14 @@ class InsidePage:
         """Load the run and its maps, or train it (see `on_missing`)."""
         s, config = self.settings, self.line.runs[0]
         had_record, had_maps = self.store.has(config.id), self.store.maps(config.id).exists()
-        executor = Executor(
+        runner = Runner(
             self.store,
             data_root(s),
             s.device,
             labels={"profile": s.profile, "recipe": self.recipe, "chapter": CHAPTER},
             engine=Engine.named(s.engine, s.compile, s.threads),
         )
-        records = executor.run([config], s.on_missing, snapshots=self.taker)
+        records = runner.run([config], s.on_missing, snapshots=self.taker)
         here = self._shown(self.settings, self.line, self.store, "This execution", records.get(config.id))
         others = [other for profile in RECORDED if (other := self._recorded(profile, config.id))]
         self.shown = [*others, here] if _is_smoke(s) else [here, *others]

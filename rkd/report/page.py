@@ -13,8 +13,8 @@ from rkd import paths, published
 from rkd.errors import RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
-from rkd.experiments.execute import Executor, pick_device
 from rkd.experiments.recipes import load_recipe
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting
@@ -89,7 +89,7 @@ class Page:
         before = {run for run in wanted if self.store.has(run)}
         records: dict[str, Record] = {}
         for recipe in dict.fromkeys(line.recipe or self.recipe for line in self.lines):
-            executor = Executor(
+            runner = Runner(
                 self.store,
                 data_root(s),
                 s.device,
@@ -97,7 +97,7 @@ class Page:
                 engine=Engine.named(s.engine, s.compile, s.threads),
             )
             of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
-            records |= executor.run([config for line in of_recipe for config in line.runs], s.on_missing)
+            records |= runner.run([config for line in of_recipe for config in line.runs], s.on_missing)
         self.measured = {line.key: measure(line, records) for line in self.lines}
         trained, absent = len(set(records) - before), len(wanted) - len(records)
         text = f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
@@ -143,8 +143,8 @@ class Page:
 
         self._done()
         s = self.settings
-        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
-        return HTML(deployed_table(reports(executor, [run for line in self.lines for run in line.runs])))
+        runner = Runner(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
+        return HTML(deployed_table(reports(runner, [run for line in self.lines for run in line.runs])))
 
     def curves(self, groups: int | None = None) -> object:
         """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of lines only, where given
@@ -167,10 +167,10 @@ class Page:
     def probe(self) -> HTML:
         """Accuracy of a linear layer refitted on each student's frozen features, mean over seeds."""
         s = self.settings
-        executor = Executor(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
+        runner = Runner(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
         rows = []
         for line in self.lines:
-            here = [executor.probe(run) for run in line.runs if executor.weights_file(run.id, "last")]
+            here = [runner.probe(run) for run in line.runs if runner.weights_file(run.id, "last")]
             rows.append((line.label, measure_values(here), self._done()[line.key]))
         return HTML(tables.probe_table(rows))
 

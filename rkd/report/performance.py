@@ -21,7 +21,7 @@ from rkd.bench.result import KIND, files
 from rkd.bench.tables import MODES, Table, command, header_lines, times, title, work
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
-from rkd.experiments.execute import pick_device
+from rkd.experiments.runner import pick_device
 from rkd.experiments.workspace import store_for
 from rkd.records import Store
 from rkd.report.book import write_mark
@@ -34,7 +34,7 @@ CHAPTER = "performance"
 # Parameters beside those of the other chapters, their types, and what they must be.
 OWN = {
     "seconds": (int | float, "a number"),
-    "gang": (int, "a whole number"),
+    "group": (int, "a whole number"),
     "recorded": (str, "the path of a file"),
 }
 SHORT, LONG = 20.0, 100.0  # seconds of a measurement: of a demonstration, and with the paper profile
@@ -86,7 +86,7 @@ class PerformancePage:
             threads=s.threads,
             precisions=tuple(dict.fromkeys(("fp32", precision))),
             batch_norms=BATCH_NORMS if s.teacher_batch_norm is None else (s.teacher_batch_norm,),
-            gang=own.get("gang", 1),
+            group=own.get("group", 1),
             compile="engine" if s.compile else "no",
             seconds=own.get("seconds", LONG if profile == "paper" else SHORT),
         )

@@ -10,8 +10,8 @@ from IPython.display import HTML
 
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line
-from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import Builder
+from rkd.experiments.runner import Runner
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import data_root
 from rkd.methods import get_method
@@ -92,14 +92,14 @@ def trial(namespace: Mapping[str, Any], methods: Sequence[str]) -> Trial:
         ),
     ]
     with tempfile.TemporaryDirectory(prefix="rkd-trial-") as folder:
-        executor = Executor(
+        runner = Runner(
             Store(Path(folder) / "records", Path(folder) / "work"),
             data_root(settings),
             settings.device,
             engine=Engine.named(settings.engine, settings.compile, settings.threads),
         )
-        lines = settle_lines(lines, executor.store, executor.device)
-        records = executor.run([run for line in lines for run in line.runs])
+        lines = settle_lines(lines, runner.store, runner.device)
+        records = runner.run([run for line in lines for run in line.runs])
     return Trial(lines, records)
 
 

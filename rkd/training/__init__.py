@@ -5,8 +5,8 @@ from rkd.training.check import check_method
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 from rkd.training.engine import Engine
 from rkd.training.evaluation import accuracy
-from rkd.training.learner import Learner
 from rkd.training.loop import train
+from rkd.training.state import TrainState
 from rkd.training.teacher import FrozenTeacher
 
 __all__ = [
@@ -14,10 +14,10 @@ __all__ = [
     "DataConfig",
     "Engine",
     "FrozenTeacher",
-    "Learner",
     "RunConfig",
     "SGDConfig",
     "TeacherConfig",
+    "TrainState",
     "accuracy",
     "arithmetic",
     "check_method",

@@ -19,8 +19,8 @@ Capture = Callable[[Body, Sequence[Tensor], Sequence[Sequence[Tensor]]], Body]
 TRIALS = 3  # kernels are chosen, and compiled, before a recording: what allocates or asks the host must not be in it
 MOST_STREAMS = 32  # of torch's pool; a 33rd would be one of the first again
 
-# Streams by device, made once: torch hands out those of its pool in turn, so that streams made anew for every gang meet
-# those of others, and the one that records.
+# Streams by device, made once: torch hands out those of its pool in turn, so that streams made anew for every group
+# would meet those of others, and the one that records.
 _streams: dict[torch.device, list[torch.cuda.Stream]] = {}
 # Why a recording failed, once one has: what CUDA and its allocator hold is in doubt then, and none is tried again.
 _failures: list[str] = []

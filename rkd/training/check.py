@@ -15,9 +15,9 @@ from rkd.methods.base import lent
 from rkd.models.registry import imported
 from rkd.training.arithmetic import arithmetic
 from rkd.training.config import RunConfig, TeacherConfig
-from rkd.training.learner import Learner, build_method, build_network
-from rkd.training.program import Program
 from rkd.training.standin import GPU, Recorder, Stopped, standing_in
+from rkd.training.state import TrainState, build_method, build_network
+from rkd.training.step import GroupStep
 from rkd.training.teacher import FrozenTeacher
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
@@ -123,8 +123,8 @@ def check_run(config: RunConfig) -> Captured:
     owners = [module for module in (method, student) if module is not None]
     with standing_in(owners) as recorder:
         placed = [m.to(device=GPU, memory_format=torch.channels_last) for m in owners]
-        learner = Learner(config, placed[-1], None if method is None else placed[0])
-        steps = _follow(learner, _images(labels), None if frozen is None else frozen.to(GPU), recorder)
+        state = TrainState(config, placed[-1], None if method is None else placed[0])
+        steps = _follow(state, _images(labels), None if frozen is None else frozen.to(GPU), recorder)
     return Captured(config.method or config.network, steps, recorder.sentences())
 
 
@@ -134,34 +134,34 @@ def _images(labels: Tensor) -> ImageSet:
     return ImageSet("stand-in", CLASSES, pixels, y, pixels, y, pixels[:0], y[:0], *norm, "", ("",) * CLASSES)
 
 
-def _follow(learner: Learner, images: ImageSet, teacher: FrozenTeacher | None, recorder: Recorder) -> int:
+def _follow(state: TrainState, images: ImageSet, teacher: FrozenTeacher | None, recorder: Recorder) -> int:
     """Take the steps; returns their number."""
-    config, steps = learner.config, 0
+    config, steps = state.config, 0
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[object]] = []
     # The last epoch for comparison, with a whole batch; a network alone has but one kind of step.
-    for epoch in firsts if learner.method is None else dict.fromkeys((*firsts, config.total_epochs - 1)):
-        learner.epoch, learner.position = epoch, 0
-        learner.begin_epoch()
-        program = Program([learner], images, teacher)
-        sizes = program.begin(epoch)
-        for size in sizes[:1] if learner.method is None or epoch not in firsts else sizes:
+    for epoch in firsts if state.method is None else dict.fromkeys((*firsts, config.total_epochs - 1)):
+        state.epoch, state.position = epoch, 0
+        state.begin_epoch()
+        step = GroupStep([state], images, teacher)
+        sizes = step.begin(epoch)
+        for size in sizes[:1] if state.method is None or epoch not in firsts else sizes:
             recorder.operations.clear()
-            _step(learner, program, size, recorder)
+            _watched(state, step, size, recorder)
             steps += 1
-            if size == BATCH and learner.stage is None:
+            if size == BATCH and state.stage is None:
                 main.append(list(recorder.operations))
     if not recorder.problems and main[0] != main[-1]:
         recorder.note(CHANGING.format(_difference(*main)), "between epochs")
     return steps
 
 
-def _step(learner: Learner, program: Program, size: int, recorder: Recorder) -> None:
-    owners = {"student": learner.student, "method": learner.method}
+def _watched(state: TrainState, step: GroupStep, size: int, recorder: Recorder) -> None:
+    owners = {"student": state.student, "method": state.method}
     before = {name: _state(module) for name, module in owners.items() if module is not None}
     try:
         with recorder.recording():
-            program.step(size)
+            step(size)
     except Stopped:
         return
     except RkdError:

@@ -58,7 +58,7 @@ class Engine:
         ):
             raise ConfigError("compile was asked for, but this machine has no C++ compiler (g++ or clang++)")
         if self.compile:
-            # One function serves every make of learner and every batch size of a sweep, each with a graph of its own.
+            # One function serves every make of state and every batch size of a sweep, each with a graph of its own.
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 2**16
         if self.graph and device.type != "cuda":
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
@@ -72,7 +72,7 @@ class Engine:
         )
 
     def cold_seconds(self, device: torch.device) -> float:
-        """A generous guess of what the first step of a gang takes beyond a step, for those short of time."""
+        """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
 
     def thread_choice(

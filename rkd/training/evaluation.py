@@ -55,7 +55,7 @@ class Scores:
         networks: give logits (B, classes); on the device of the images.
         images: test and held-out images are scored.
         numbers: the arithmetic.
-        capture: see Program.
+        capture: see GroupStep.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from rkd.experiments.estimate import sizes, work
 
 CPU = torch.device("cpu")
 CALL = [
-    "bench", "--pair", "resnet8/resnet8", "--seconds", "1", "--batch-size", "8", "--gang", "2", "--precision", "fp32",
+    "bench", "--pair", "resnet8/resnet8", "--seconds", "1", "--batch-size", "8", "--group", "2", "--precision", "fp32",
     "--teacher-batch-norm", "running", "--teacher-form", "unfolded, folded", "--device", "cpu",
 ]  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_every_variant_is_measured_in_every_round(bench):
     _, result, _ = bench
     assert [row.name for row in result.rows] == [
         "conventional", "fp32, unfolded teacher", "fp32, folded teacher",
-        "fp32, unfolded teacher, gang of 2", "fp32, folded teacher, gang of 2",
+        "fp32, unfolded teacher, group of 2", "fp32, folded teacher, group of 2",
     ]  # fmt: skip
     rounds = result.header["rounds"]
     assert rounds >= 3 and all(len(row.times_ms) == rounds and min(row.times_ms) > 0 for row in result.rows)
@@ -48,11 +48,11 @@ def test_every_variant_is_measured_in_every_round(bench):
 
 def test_counts_tell_the_variants_apart(bench):
     _, result, _ = bench
-    conventional, unfolded, folded, gang, _ = (row.counts for row in result.rows)
-    assert conventional.host_reads == 2 and folded.host_reads == gang.host_reads == 0
+    conventional, unfolded, folded, group, _ = (row.counts for row in result.rows)
+    assert conventional.host_reads == 2 and folded.host_reads == group.host_reads == 0
     assert folded.ops < unfolded.ops < conventional.ops
-    # A gang of two makes two students' steps, and one teacher pass.
-    assert folded.flops == unfolded.flops < gang.flops < 2 * folded.flops
+    # A run group of two makes two students' steps, and one teacher pass.
+    assert folded.flops == unfolded.flops < group.flops < 2 * folded.flops
     # The rule of the estimates (backward is twice forward) counts the gradient by the images, which nobody needs.
     config = Workload("resnet8", "resnet8", 8, CPU).config("fp32", "batch")
     expected = 2 * 8 * work(config, sizes(config.data, "data")).training(1, 1)
@@ -86,8 +86,8 @@ def test_text_says_where_when_and_how_to_repeat(bench):
     _, result, text = bench
     h = result.header
     for said in (
-        h["device_name"], h["torch"], h["began"], "teacher on running statistics", "folded teacher, gang of 2",
-        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32", "--threads 1", "--gang 2",
+        h["device_name"], h["torch"], h["began"], "teacher on running statistics", "folded teacher, group of 2",
+        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32", "--threads 1", "--group 2",
         "--teacher-form unfolded,folded", "load average", "matrix product", "test images",
     ):  # fmt: skip
         assert said in text
@@ -100,7 +100,7 @@ def test_text_says_where_when_and_how_to_repeat(bench):
     [
         (["--pair", "resnet56"], "write TEACHER/STUDENT"),
         (["--pair", "resnet56/resnet21"], "unknown model 'resnet21'"),
-        (["--gang", "0"], "gang is 0; it must be >= 1"),
+        (["--group", "0"], "group is 0; it must be >= 1"),
         (["--batch-size", "1"], "batch_size is 1; it must be between 2 and 5000"),
         (["--seconds", "nan"], "seconds is nan; it must be a finite number > 0"),
         (["--precision", "fp8"], "unknown precision 'fp8'"),
@@ -146,7 +146,7 @@ def test_variants_of_an_engine():
         ("running", "batch"), ("fp32", "auto"), 4, compile=(NOTHING, TEACHER, ALL), graph=(True, False)
     )
     assert len(made) == len(set(made)) == 2 * (1 + 3 * 3 * 2)
-    assert {v.precision for v in made if v.gang == 4} == {"auto"}
+    assert {v.precision for v in made if v.group == 4} == {"auto"}
     forms = variants(
         ("running",), ("fp16",), compile=(NOTHING, ALL), form=("unfolded", "fused"), kernels=("native",)
     )
@@ -163,9 +163,9 @@ def test_a_variant_that_cannot_run_is_told_and_left_out(monkeypatch):
         raise RuntimeError("operation not permitted while capturing\nand more")
 
     monkeypatch.setattr(made.work, "begin", refuse)
-    made.enter(Variant("batch", "fp32", graph=True, compile=TEACHER, gang=3))
+    made.enter(Variant("batch", "fp32", graph=True, compile=TEACHER, group=3))
     assert made.entries == [] and made.notes == [
-        "fp32, compiled teacher, CUDA graph, gang of 3, teacher on batch statistics: could not run "
+        "fp32, compiled teacher, CUDA graph, group of 3, teacher on batch statistics: could not run "
         "(operation not permitted while capturing)"
     ]
     with pytest.raises(RuntimeError):  # without it there is nothing to compare with
@@ -233,7 +233,7 @@ def test_native_kernels_are_those_of_every_batch_norm_and_of_nothing_else(monkey
             assert torch.backends.cudnn.benchmark and torch.backends.cudnn.deterministic
         assert set(seen["conv2d"]) == {True} and set(seen["batch_norm"]) == {kernels == "cudnn"}
         assert len(seen["batch_norm"]) == 9 + 8 + 9
-        weights.append(torch.cat([p.flatten() for p in made.learners[0].parameters]))
+        weights.append(torch.cat([p.flatten() for p in made.states[0].parameters]))
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 

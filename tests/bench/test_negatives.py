@@ -44,7 +44,7 @@ def test_from_the_command_line_to_a_file(tmp_path, capsys):
         (["--negatives", "49501"], "negatives is 49501; it must be between 1 and 49500"),
         (["--negatives", "--batch-size", "0"], "batch_size is 0"),
         (["--negatives", "--seconds", "-1"], "seconds is -1.0"),
-        (["--negatives", "--gang", "2"], "--gang says nothing about --negatives"),
+        (["--negatives", "--group", "2"], "--group says nothing about --negatives"),
     ],
 )
 def test_refused(call, message, capsys):

@@ -11,8 +11,8 @@ from rkd.cli import main
 from rkd.data import evaluation_batches
 from rkd.errors import ConfigError, RecordError, RkdError
 from rkd.experiments.deploy import deploy_report, deployed, read_deployed, save_deployed
-from rkd.experiments.execute import Executor
 from rkd.experiments.recipes import Builder
+from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.models.checkpoints import sha256
 from rkd.records import Store
@@ -22,13 +22,13 @@ TINY = {"profile": "smoke", "train_images": 64, "test_images": 100, "epochs": 2,
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Executor, configs of a reparameterised and of a plain run, both recorded."""
+    """Runner, configs of a reparameterised and of a plain run, both recorded."""
     folder = tmp_path_factory.mktemp("results")
-    executor = Executor(Store(folder, folder / "work"), folder, "cpu")
+    runner = Runner(Store(folder, folder / "work"), folder, "cpu")
     builder = Builder(resolve("run", TINY))
     configs = builder.plain("represnet20", 0), builder.plain("resnet8", 0)
-    executor.run(configs)
-    return executor, *configs
+    runner.run(configs)
+    return runner, *configs
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def few_images(trained, tmp_path_factory):
 
 
 def test_report(trained):
-    executor, config, _ = trained
-    record = executor.store.load(config.id)
+    runner, config, _ = trained
+    record = runner.store.load(config.id)
     for which in ("last", "best"):
-        report = deploy_report(executor, config, which, batch_size=8, rounds=2, seconds=0.01)
+        report = deploy_report(runner, config, which, batch_size=8, rounds=2, seconds=0.01)
         assert (report.trained.parameters, report.deployed.parameters) == (997_684, 277_636)
         assert report.trained.macs > report.deployed.macs == models.macs(models.build("resnet20"))
         assert report.trained.accuracy == report.deployed.accuracy == pytest.approx(record.accuracy(which))
@@ -79,7 +79,7 @@ def test_report(trained):
 
 def test_differences_are_counted_over_all_images(trained, monkeypatch):
     """Against one pass over all test images, for a deploy form that was made wrong on purpose."""
-    executor, config, _ = trained
+    runner, config, _ = trained
     merge = models.deploy
 
     def wrong(network):
@@ -89,8 +89,8 @@ def test_differences_are_counted_over_all_images(trained, monkeypatch):
         return merged
 
     monkeypatch.setattr("rkd.experiments.deploy.models.deploy", wrong)
-    report = deploy_report(executor, config, batch_size=8, rounds=1, seconds=0.001)
-    network, merged, images = deployed(executor, config)
+    report = deploy_report(runner, config, batch_size=8, rounds=1, seconds=0.001)
+    network, merged, images = deployed(runner, config)
     (x, y), *more = evaluation_batches(images.test_x, images.test_y, images.mean, images.std, 100)
     with torch.no_grad():
         ours, others = network(x), merged(x)
@@ -102,8 +102,8 @@ def test_differences_are_counted_over_all_images(trained, monkeypatch):
 
 
 def test_convert_then_evaluate(trained, rkd, tmp_path, few_images):
-    executor, config, _ = trained
-    said = f"{executor.store.load(config.id).accuracy():.2f} %"
+    runner, config, _ = trained
+    said = f"{runner.store.load(config.id).accuracy():.2f} %"
     status, out, err = rkd("convert", config.id, "--batch-size", 8)
     path = tmp_path / f"represnet20_deploy-{config.id}-last.pt"
     assert (status, err) == (0, "") and f"wrote {path.name} (" in out
@@ -115,13 +115,13 @@ def test_convert_then_evaluate(trained, rkd, tmp_path, few_images):
 
     header = read_deployed(path)
     assert header["network"] == "represnet20_deploy" and header["run"] == config.id
-    assert header["source_sha256"] == sha256(executor.weights_file(config.id, "last"))
+    assert header["source_sha256"] == sha256(runner.weights_file(config.id, "last"))
     assert header["data"] == config.data and header["classes"] == 100
-    assert header["normalisation"]["mean"] == pytest.approx(deployed(executor, config)[2].mean)
+    assert header["normalisation"]["mean"] == pytest.approx(deployed(runner, config)[2].mean)
 
     loaded = models.build("represnet20_deploy", 100)
     models.load_weights(loaded, path)
-    merged = deployed(executor, config)[1].state_dict()
+    merged = deployed(runner, config)[1].state_dict()
     assert all(torch.equal(merged[key], value) for key, value in loaded.state_dict().items())
 
     status, out, _ = rkd("evaluate", "--checkpoint", path, recorded=False)
@@ -129,15 +129,15 @@ def test_convert_then_evaluate(trained, rkd, tmp_path, few_images):
     status, out, _ = rkd("evaluate", config.id, "--deploy")
     assert status == 0 and out == f"{config.id} last merged: {said} now, {said} in the record\n"
     # the run's own weights, told what they are, merged on the way
-    weights = executor.weights_file(config.id, "last")
+    weights = runner.weights_file(config.id, "last")
     told = ["--model", "represnet20", "--dataset", few_images, "--normalisation", "embedded", "--deploy"]
     status, out, _ = rkd("evaluate", "--checkpoint", weights, *told, recorded=False)
     assert status == 0 and out == f"{weights}: {said} on 100 test images of {few_images}\n"
 
 
 def test_what_is_told_goes_before_what_the_file_says(trained, rkd, tmp_path, few_images):
-    executor, config, _ = trained
-    save_deployed(executor, config, tmp_path / "best.pt", "best")
+    runner, config, _ = trained
+    save_deployed(runner, config, tmp_path / "best.pt", "best")
     assert read_deployed(tmp_path / "best.pt")["weights"] == "best"
     call = ["evaluate", "--checkpoint", "best.pt", "--dataset", few_images]
     status, out, _ = rkd(*call, "--normalisation", "half", recorded=False)
@@ -147,18 +147,18 @@ def test_what_is_told_goes_before_what_the_file_says(trained, rkd, tmp_path, few
 
 
 def test_plain_networks_have_nothing_to_merge(trained, rkd, tmp_path):
-    executor, _, plain = trained
+    runner, _, plain = trained
     for call in (["convert", plain.id], ["evaluate", plain.id, "--deploy"]):
         status, out, err = rkd(*call)
         assert status == 2 and out == "" and err.count("\n") == 1
         assert f"run {plain.id} is of resnet8, which is not reparameterised" in err and "represnet20" in err
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="no branches to merge"):
-        deploy_report(executor, plain)
+        deploy_report(runner, plain)
 
 
 def test_refusals(trained, rkd, tmp_path):
-    executor, config, _ = trained
+    runner, config, _ = trained
     for arguments, said in (
         (["convert", "ffffffffffff"], "not recorded"),
         (["convert", config.id, "--batch-size", 0], "batch_size must be at least 1, not 0"),
@@ -167,11 +167,11 @@ def test_refusals(trained, rkd, tmp_path):
         assert status == 2 and said in err and err.count("\n") == 1
     other = dataclasses.replace(config, seed=7)
     with pytest.raises(RkdError, match=f"weights of run {other.id} are not on this machine"):
-        deploy_report(executor, other)
+        deploy_report(runner, other)
 
 
 def test_other_files(trained, rkd, tmp_path):
-    executor, config, _ = trained
+    runner, config, _ = trained
     path = tmp_path / "file.pt"
     torch.save(models.build("resnet8").state_dict(), path)
     assert read_deployed(path) is None
@@ -183,7 +183,7 @@ def test_other_files(trained, rkd, tmp_path):
     with pytest.raises(RecordError, match="holds a list"):
         read_deployed(path)
 
-    save_deployed(executor, config, path)
+    save_deployed(runner, config, path)
     whole = torch.load(path, weights_only=True)
     torch.save({key: value for key, value in whole.items() if key != "network"}, path)
     with pytest.raises(RecordError, match="damaged: it lacks network"):

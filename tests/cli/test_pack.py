@@ -38,9 +38,9 @@ class Without:
         return None if found else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-from rkd.experiments import gang
+from rkd.experiments import group
 from rkd.records.transfer import keeping
-gang.SAVE_WITHIN_EPOCH, gang.SAVING_SHARE = 0.0, 1e9
+group.SAVE_WITHIN_EPOCH, group.SAVING_SHARE = 0.0, 1e9
 keeping.LOOK_SECONDS = keeping.LEAST_SECONDS = 0.05
 from rkd.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from rkd.cli import main
-from rkd.experiments import gang
+from rkd.experiments import group
 from rkd.experiments.budget import Budget
 from rkd.records import Store
 
@@ -106,7 +106,7 @@ class Forked(Sweep):
     however short, so that a sweep can be killed often and still go on."""
 
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["rkd.cli.sweep", "rkd.experiments.chapters", "rkd.experiments.execute"])
+    server.set_forkserver_preload(["rkd.cli.sweep", "rkd.experiments.chapters", "rkd.experiments.runner"])
 
     def start(self, call):
         self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err)))
@@ -119,7 +119,7 @@ class Forked(Sweep):
 def _forked(call, out, err):
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
-    gang.SAVING_SHARE = 1e9  # a checkpoint after every epoch
+    group.SAVING_SHARE = 1e9  # a checkpoint after every epoch
     sys.exit(main(call))
 
 
@@ -171,9 +171,9 @@ def stop_after(monkeypatch, asked):
 
 
 def test_dry_run_lists_runs_and_trains_nothing(profile, tmp_path, capsys):
-    assert main(arguments(profile, tmp_path, "--dry-run", "--gang", "2")) == 0
+    assert main(arguments(profile, tmp_path, "--dry-run", "--group", "2")) == 0
     out = capsys.readouterr().out
-    assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing) in 3 gangs" in out
+    assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing) in 3 run groups" in out
     assert "time: unknown until the first run has been trained on this machine" in out
     assert out.count("[missing]") == 4 and not list(tmp_path.rglob("*.json"))
 
@@ -185,14 +185,14 @@ def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsy
     victim.unlink()
     assert main(arguments(profile, results, "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert "3 recorded, 1 to train (1 missing) in 1 gangs\ntime: about " in out
+    assert "3 recorded, 1 to train (1 missing) in 1 run groups\ntime: about " in out
     assert f"  {victim.stem}  ResNet-8" in out and "[missing; about " in out
     assert main(["status", "--profile", str(profile), "--chapters", "table5", "--results", str(results)]) == 0
     assert "time left: about " in capsys.readouterr().out
 
 
 def test_stopped_three_times_in_mid_epoch_then_finished(profile, tmp_path, capsys, undisturbed, monkeypatch):
-    call = arguments(profile, tmp_path, "--budget", "1h", "--gang", "2", "-s", "seeds=[0]")
+    call = arguments(profile, tmp_path, "--budget", "1h", "--group", "2", "-s", "seeds=[0]")
     for asked in (3, 8, 19):
         with monkeypatch.context() as patch:
             stop_after(patch, asked)
@@ -292,7 +292,7 @@ def test_killed_five_times_the_records_are_those_of_an_undisturbed_sweep(profile
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_two_sweeps_on_one_folder_train_each_run_once(killed, profile, tmp_path, undisturbed):
-    first, second = (Forked(profile, tmp_path, "--gang", "1") for _ in range(2))
+    first, second = (Forked(profile, tmp_path, "--group", "1") for _ in range(2))
     if killed:
         assert first.until(lambda: first.epochs)
         first.kill()

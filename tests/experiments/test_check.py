@@ -11,7 +11,7 @@ from conftest import stand_in
 
 from rkd.experiments import check as check_module
 from rkd.experiments.check import Pace, Way, check_device
-from rkd.training import Engine, Learner, capture
+from rkd.training import Engine, TrainState, capture
 
 CPU = torch.device("cpu")
 
@@ -119,8 +119,8 @@ def test_the_check_runs_in_a_process_of_its_own():
 
 
 def test_company_that_changes_a_result_is_done_without(monkeypatch):
-    """As if the second run of a gang wrote into the first."""
-    step, first = Learner.step, []
+    """As if the second run of a group wrote into the first."""
+    step, first = TrainState.step, []
 
     def leaking(self, *batch):
         step(self, *batch)
@@ -130,7 +130,7 @@ def test_company_that_changes_a_result_is_done_without(monkeypatch):
             with torch.no_grad():
                 first[0].parameters[0].add_(0.1)
 
-    monkeypatch.setattr(Learner, "step", leaking)
+    monkeypatch.setattr(TrainState, "step", leaking)
     found = check([None], Way(Engine(), 8))
     assert {row.fault for row in found.rows} == {"another result"}
     assert found.way == Way(Engine(), 1)

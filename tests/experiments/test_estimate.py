@@ -32,12 +32,12 @@ def resnet_macs(depth, classes=100):
     return total + 64 * classes
 
 
-def record(store, config, seconds, *, gang=1, device="machine A", threads=1, ended="2026-01-01", **cost):
+def record(store, config, seconds, *, group=1, device="machine A", threads=1, ended="2026-01-01", **cost):
     """Put a record into the store of a run that took so long."""
     images = config.data.train_images
     made = Record(
         config, "finished", {"lr": [0.1]}, {"epochs": config.epochs, "last_accuracy": 1.0, "best_accuracy": 1.0},
-        {"train_seconds": float(seconds), "gang": gang, **cost},
+        {"train_seconds": float(seconds), "gang": group, **cost},
         {"device": "cpu", "device_name": device, "threads": threads, "train_images": images, "ended": ended},
     )  # fmt: skip
     store.save(made)
@@ -133,29 +133,29 @@ def test_time_scales_with_images_epochs_and_networks(store):
     assert seconds([other], store) == pytest.approx(passes / rate)
 
 
-def test_a_gang_shares_its_teacher(store):
+def test_a_group_shares_its_teacher(store):
     options = ReviewOptions(connector="mechanism", loss="l2", warmup_epochs=0)
     made = tiny_review(options)
     need = work(made, EMBEDDED)
     record(store, made, 20)
     rate = 200 * (need.image + need.teacher) / 20
-    gang = [dataclasses.replace(made, ce_weight=w) for w in (0.1, 0.2, 0.3, 0.4)]
+    group = [dataclasses.replace(made, ce_weight=w) for w in (0.1, 0.2, 0.3, 0.4)]
     together = 4 * (200 * (need.image + need.teacher / 4) + 2 * need.evaluation) / rate
     apart = 4 * (200 * (need.image + need.teacher) + 2 * need.evaluation) / rate
-    assert seconds(gang, store) == pytest.approx(together)
-    assert seconds(gang, store, gang=1) == pytest.approx(apart)
+    assert seconds(group, store) == pytest.approx(together)
+    assert seconds(group, store, group=1) == pytest.approx(apart)
 
 
 def test_the_rate_is_that_of_runs_most_alike_and_their_median(store):
     want = tiny_review()
     ours = [tiny_review(seed=seed) for seed in (1, 2, 3)]
     for config, took in zip(ours, (10, 11, 90), strict=True):
-        record(store, config, took, gang=1)
+        record(store, config, took, group=1)
     expected = seconds([want], store)
     need = work(want, EMBEDDED)
     assert expected == pytest.approx(need.left(want, None, 1) / (need.training(200, 1) / 11))
     record(store, tiny_plain(), 1)  # no teacher: less alike
-    record(store, tiny_review(seed=5), 1000, gang=2)  # the same networks, other company
+    record(store, tiny_review(seed=5), 1000, group=2)  # the same networks, other company
     record(store, tiny_review(seed=6, network="resnet14"), 1)
     assert seconds([want], store) == pytest.approx(expected)
 
@@ -297,7 +297,7 @@ def test_a_gpu_trains_seeds_together():
     ] == [3]
 
 
-def test_gangs_in_the_order_of_the_executor():
+def test_groups_in_the_order_of_the_executor():
     runs = [
         tiny_plain(network="resnet20"),
         tiny_review(teacher_weights="best"),
@@ -344,7 +344,7 @@ def test_a_measured_step_tells_the_rate_where_no_record_does(store):
 
 def test_costs_are_multiply_adds_left_and_no_less_than_those_of_resnet20(store):
     small, large = tiny_plain(network="resnet8"), tiny_plain(network="resnet56")
-    found = module.costs([small, large], store, device="cpu", gang=8, data_root="nowhere")
+    found = module.costs([small, large], store, device="cpu", group=8, data_root="nowhere")
     evaluation = 100 * resnet_macs(8)
     assert found[small.id] == small.epochs * (100 * 3 * 41_000_000 + evaluation)
     assert found[large.id] == large.epochs * 100 * 4 * resnet_macs(56)

@@ -10,7 +10,7 @@ from evidence import record
 
 from rkd.errors import RecordError
 from rkd.experiments import settle as module
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.experiments.settle import settle, settle_all
 from rkd.records import Store
 from rkd.records.teachers import teacher_file
@@ -115,9 +115,9 @@ def test_the_executor_answers_by_what_was_asked(store, tmp_path):
     """And records what it came to; the teacher that is here in another arithmetic is not trained again."""
     run = taught()
     teacher = dataclasses.replace(run.teacher.run, precision=OTHER)
-    executor = Executor(store, tmp_path, "cpu", progress=Silent())
-    executor.run([teacher])
-    asked = executor.run([run, run.teacher.run])
+    runner = Runner(store, tmp_path, "cpu", progress=Silent())
+    runner.run([teacher])
+    asked = runner.run([run, run.teacher.run])
     assert set(asked) == {run.id, run.teacher.run.id}
     assert asked[run.teacher.run.id].id == teacher.id, "recorded in another arithmetic: that one"
     made = asked[run.id]
@@ -125,8 +125,8 @@ def test_the_executor_answers_by_what_was_asked(store, tmp_path):
     assert made.provenance["teacher"]["run"] == teacher.id and made.cost["arithmetic"] == OWN
     assert store.ids() == sorted([teacher.id, made.id]), "nothing under the name of the request"
     assert {p.name for p in store.work.iterdir()} == set(store.ids())
-    again = executor.run([run], on_missing="error")
-    assert again == {run.id: made} and executor.evaluate(run) == pytest.approx(made.accuracy(), abs=0.5)
+    again = runner.run([run], on_missing="error")
+    assert again == {run.id: made} and runner.evaluate(run) == pytest.approx(made.accuracy(), abs=0.5)
 
 
 def test_a_run_recorded_elsewhere_is_not_trained_here(tmp_path):
@@ -134,5 +134,5 @@ def test_a_run_recorded_elsewhere_is_not_trained_here(tmp_path):
     store = Store(tmp_path / "records", tmp_path / "work")
     run = tiny_plain(precision="auto")
     store.save(record(run, 50.0, arithmetic=OTHER))
-    found = Executor(store, tmp_path, "cpu", progress=Silent()).run([run])
+    found = Runner(store, tmp_path, "cpu", progress=Silent()).run([run])
     assert found[run.id].accuracy() == 50 and len(store.ids()) == 1

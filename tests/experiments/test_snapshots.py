@@ -12,7 +12,7 @@ from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.experiments.snapshots import SnapshotTaker, load_snapshots
 from rkd.review import ReviewKD, ReviewOptions
 from rkd.review.maps import level_maps_of
@@ -83,8 +83,8 @@ def test_due_epochs():
 
 def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_path):
     config = tiny_review()
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
-    record = executor.run([config, tiny_plain()], snapshots=SnapshotTaker(images=3))[config.id]
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    record = runner.run([config, tiny_plain()], snapshots=SnapshotTaker(images=3))[config.id]
     kept = load_snapshots(store, config.id)
     assert kept.epochs == (1, 2) and kept.levels == ("pooled", "stage 3", "stage 2", "stage 1")
     assert kept.images.shape == (3, 32, 32, 3) and len(set(kept.labels.tolist())) == 3 == len(kept.classes)
@@ -97,27 +97,27 @@ def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_p
     assert load_snapshots(store, tiny_plain().id) is None, "nothing to show of an undistilled run"
 
     other = type(store)(tmp_path / "other", tmp_path / "otherwork")
-    plain = Executor(other, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    plain = Runner(other, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert (plain.curves, plain.result) == (record.curves, record.result)
 
     # Recorded without maps: trained again for them, the record untouched. With maps: nothing is trained.
     before = other.path(config.id).read_bytes()
     begun = len(silent.titles)
-    Executor(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
+    Runner(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
     assert other.path(config.id).read_bytes() == before and len(silent.titles) == begun + 1
     again = load_snapshots(other, config.id)
     assert all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
-    Executor(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
+    Runner(other, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=3))
     assert len(silent.titles) == begun + 1
 
 
 def test_the_pair_is_the_channel_in_which_the_teacher_varies_most(store, silent, tmp_path):
     config = tiny_review(epochs=1)
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
-    executor.run([config], snapshots=SnapshotTaker(images=4))
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    runner.run([config], snapshots=SnapshotTaker(images=4))
     kept = load_snapshots(store, config.id)
     from rkd.data import evaluation_batches, load
-    from rkd.training.learner import build_network
+    from rkd.training.state import build_network
 
     images = load(config.data, tmp_path)
     teacher = build_network(config.teacher.run, images.classes).eval()
@@ -138,7 +138,7 @@ def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
     base = tiny_review(epochs=1)
     teacher = dataclasses.replace(base.teacher, run=dataclasses.replace(base.teacher.run, data=data))
     config = dataclasses.replace(base, data=data, teacher=teacher)
-    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=4))
+    Runner(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=4))
     kept = load_snapshots(store, config.id)
     assert "images" not in kept.arrays and not kept.pictured
     assert kept.images.shape == (4, 32, 32, 3) and kept.images.std() == 0
@@ -151,7 +151,7 @@ def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
 
 def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):
     config = tiny_review(epochs=1)
-    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
+    Runner(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
     path = store.maps(config.id)
     (path.parent / "000000000000.npz").write_bytes(path.read_bytes())
     with pytest.raises(RecordError, match=f"holds maps of run {config.id}"):
@@ -172,6 +172,6 @@ def test_records_and_working_files_may_lie_on_different_disks(store, silent, tmp
 
     monkeypatch.setattr(os, "replace", within_a_folder)
     config = tiny_review(epochs=1)
-    Executor(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
+    Runner(store, tmp_path, "cpu", progress=silent).run([config], snapshots=SnapshotTaker(images=1))
     assert load_snapshots(store, config.id).epochs == (1,) and store.has(config.id)
     assert not (store.folder(config.id) / "maps.npz").exists()

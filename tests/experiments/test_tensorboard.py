@@ -7,7 +7,7 @@ from conftest import Silent, tiny_plain, tiny_review
 
 from rkd.cli import main
 from rkd.errors import ConfigError
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.experiments.tensorboard import EVENTS, TensorBoard, watch
 
 
@@ -41,10 +41,10 @@ def assert_same(found, wanted):
         )  # records keep six digits
 
 
-def test_each_run_of_a_gang_has_its_curves_and_the_inner_progress_hears_all(tmp_path, store):
+def test_each_run_of_a_group_has_its_curves_and_the_inner_progress_hears_all(tmp_path, store):
     runs = [tiny_review(seed=0), tiny_review(seed=0, ce_weight=0.5), tiny_plain()]
     progress = board(tmp_path / "tb")
-    records = Executor(store, tmp_path, "cpu", progress=progress).run(runs)
+    records = Runner(store, tmp_path, "cpu", progress=progress).run(runs)
     assert {p.name for p in (tmp_path / "tb").iterdir()} == {run.id for run in runs}
     for run in runs:
         assert_same(scalars(tmp_path / "tb" / run.id), expected(records[run.id]))
@@ -61,14 +61,14 @@ def test_resumed_and_repeated_epochs_stand_there_once(tmp_path, store):
         asked += 1
         return asked > 5  # two batches and a score, and into the second epoch
 
-    Executor(store, tmp_path, "cpu", progress=board(tmp_path / "tb"), stop=stop).run([run])
+    Runner(store, tmp_path, "cpu", progress=board(tmp_path / "tb"), stop=stop).run([run])
     folder = tmp_path / "tb" / run.id
     assert [step for step, _ in scalars(folder)["lr"]] == [1]
     stray = board(tmp_path / "other")
-    Executor(type(store)(tmp_path / "r2", tmp_path / "w2"), tmp_path, "cpu", progress=stray).run([run])
+    Runner(type(store)(tmp_path / "r2", tmp_path / "w2"), tmp_path, "cpu", progress=stray).run([run])
     for file in (tmp_path / "other" / run.id).glob(EVENTS):  # a file that knows all three epochs
         file.rename(folder / file.name)
-    record = Executor(store, tmp_path, "cpu", progress=board(tmp_path / "tb")).run([run])[run.id]
+    record = Runner(store, tmp_path, "cpu", progress=board(tmp_path / "tb")).run([run])[run.id]
     assert len(list(folder.glob(EVENTS))) == 1
     assert_same(scalars(folder), expected(record))
 

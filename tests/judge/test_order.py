@@ -107,7 +107,7 @@ def planned(claims, selectors, store):
     needs = lacking(claims, selectors, store)
     configs = {run: config for need in needs.values() for run, config in need.items()}
     left = unfinished(configs.values(), store)
-    price = costs(left, store, device="cuda", gang=8, data_root="data")
+    price = costs(left, store, device="cuda", group=8, data_root="data")
     order = ranked({claim: set(need) for claim, need in needs.items()}, price)
     return [(group, [configs[run] for run in group.runs]) for group in order]
 
@@ -116,18 +116,18 @@ def planned(claims, selectors, store):
 def test_the_first_column_of_table_1_comes_first_and_what_is_recorded_is_not_planned_again(
     claims, selectors, store
 ):
-    (taught, learners), (alone, students), *later = planned(claims, selectors, store)
-    assert [c.network for c in learners] == ["resnet56"] + ["resnet20"] * 5, "the teacher, then five seeds"
-    assert {(c.method, c.teacher.name) for c in learners[1:]} == {("reviewkd", "resnet56")}
-    assert {c.seed for c in learners[1:]} == {c.seed for c in students} == set(range(5))
+    (taught, states), (alone, students), *later = planned(claims, selectors, store)
+    assert [c.network for c in states] == ["resnet56"] + ["resnet20"] * 5, "the teacher, then five seeds"
+    assert {(c.method, c.teacher.name) for c in states[1:]} == {("reviewkd", "resnet56")}
+    assert {c.seed for c in states[1:]} == {c.seed for c in students} == set(range(5))
     assert {(c.network, c.teacher) for c in students} == {("resnet20", None)}
     column = {
         c.id for c in claims if {s.rpartition("-")[0] for s in c.selectors} == {"table1/resnet20-resnet56"}
     }
     assert column == {*taught.claims, *alone.claims} and len(column) >= 11
-    for config in (*learners, *students):
+    for config in (*states, *students):
         store.save(record(config, 70.0))
-    folder = store.folder(learners[0].id)
+    folder = store.folder(states[0].id)
     folder.mkdir(parents=True)
     (folder / "best.pt").touch()
     after = planned(claims, selectors, store)

@@ -1,4 +1,4 @@
-"""What torch.compile sees of a step: two graphs, student and losses, whole, and shared by learners of one make.
+"""What torch.compile sees of a step: two graphs, student and losses, whole, and shared by states of one make.
 
 Graphs are run as they are traced ("aot_eager"), so that no C++ compiler is needed and little time."""
 
@@ -9,12 +9,12 @@ import pytest
 import torch
 from cases import CASES, VARIANTS
 from conftest import tiny_data
-from test_every_method import config_of, images_of, make_learner, teacher_of
+from test_every_method import config_of, images_of, make_state, teacher_of
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from rkd.review import ReviewOptions
-from rkd.training import Learner, SGDConfig, train
-from rkd.training.learner import _compiled
+from rkd.training import SGDConfig, TrainState, train
+from rkd.training.state import _compiled
 
 REVIEWS = {  # options beside the defaults, precision; the defaults in fp32 are among CASES
     "defaults in bf16": ({}, "bf16"),
@@ -29,7 +29,7 @@ FEW = {"data": tiny_data(train_images=40, test_images=10), "batch_size": 24, "ep
 
 @pytest.fixture(scope="module")
 def graphs():
-    """name of a part -> counter of its graphs, for learners made with `compile`."""
+    """name of a part -> counter of its graphs, for states made with `compile`."""
     counters, compile = {}, torch.compile
 
     def counted(part, **options):
@@ -58,14 +58,14 @@ def one_more(graphs, least=1):
 
 
 def pair(config, **memory):
-    """The same learner eager and compiled, at the first epoch of the main training, and a batch with its taps."""
+    """The same state eager and compiled, at the first epoch of the main training, and a batch with its taps."""
     pair = []
     for compile in (False, True):
-        made, teacher, _ = make_learner(config)
-        learner = Learner(config, made.student.to(**memory), made.method, compile)
-        learner.epoch = config.total_epochs - config.epochs
-        learner.begin_epoch()
-        pair.append(learner)
+        made, teacher, _ = make_state(config)
+        state = TrainState(config, made.student.to(**memory), made.method, compile)
+        state.epoch = config.total_epochs - config.epochs
+        state.begin_epoch()
+        pair.append(state)
     x = torch.randn(config.batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(**memory)
     labels = torch.arange(config.batch_size)
     return pair, (x, labels, labels, teacher.taps(x))
@@ -74,11 +74,11 @@ def pair(config, **memory):
 def compare(config, tolerance, **memory):
     """Losses, logits, gradients, and what is kept for the next step."""
     (eager, compiled), batch = pair(config, **memory)
-    for learner in (eager, compiled):
-        losses, _ = learner.losses(*batch)
+    for state in (eager, compiled):
+        losses, _ = state.losses(*batch)
         sum(losses.values()).backward()
         with torch.no_grad():
-            learner.method.after_step()
+            state.method.after_step()
     close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(compiled.losses(*batch), eager.losses(*batch), **close)
     for a, b in zip(compiled.parameters, eager.parameters, strict=True):
@@ -104,7 +104,7 @@ def test_every_method_is_one_graph(case, graphs):
 
 @pytest.mark.parametrize("case", REVIEWS)
 def test_every_review_is_one_graph(case, graphs):
-    """Channels-last, as gangs place students."""
+    """Channels-last, as groups place students."""
     values, precision = REVIEWS[case]
     config = config_of("reviewkd", precision=precision, **{**FEW, "batch_size": 4})
     config = dataclasses.replace(config, options=ReviewOptions(warmup_epochs=0, **values))
@@ -112,8 +112,8 @@ def test_every_review_is_one_graph(case, graphs):
         compare(config, {"fp32": 1e-5, "bf16": 1e-2}[precision], memory_format=torch.channels_last)
 
 
-def gang(compile):
-    """Three learners of one make, which differ in seed, rates and loss weights."""
+def group(compile):
+    """Three states of one make, which differ in seed, rates and loss weights."""
     config = config_of("reviewkd", **FEW)
     configs = [
         config,
@@ -124,8 +124,8 @@ def gang(compile):
             optimiser=SGDConfig(lr=0.01),
         ),
     ]
-    made = [make_learner(c)[0] for c in configs]
-    return [Learner(m.config, m.student, m.method, compile) for m in made]
+    made = [make_state(c)[0] for c in configs]
+    return [TrainState(m.config, m.student, m.method, compile) for m in made]
 
 
 def test_compiled_steps_take_weights_from_their_buffer(graphs):
@@ -143,11 +143,11 @@ def test_compiled_steps_take_weights_from_their_buffer(graphs):
         torch.testing.assert_close(a, b, rtol=0.05, atol=2e-3)
 
 
-def test_learners_of_one_make_share_their_graphs(graphs):
-    """One graph of each part for whole batches, one for the short one; trained as eager learners are."""
+def test_states_of_one_make_share_their_graphs(graphs):
+    """One graph of each part for whole batches, one for the short one; trained as eager states are."""
     _compiled.cache_clear()
     torch._dynamo.reset()
-    eager, compiled = gang(False), gang(True)
+    eager, compiled = group(False), group(True)
     images, teacher = images_of(eager[0].config.data), teacher_of(eager[0].config.teacher, "fp32")
     train(eager, images, teacher)
     train(compiled, images, teacher)
@@ -156,11 +156,11 @@ def test_learners_of_one_make_share_their_graphs(graphs):
         for a, b in zip(ours.tensors(), theirs.tensors(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         assert ours.curves["loss_review"] == pytest.approx(theirs.curves["loss_review"], rel=1e-4)
-    assert len({learner.curves["loss_ce"][0] for learner in compiled}) == 3
+    assert len({state.curves["loss_ce"][0] for state in compiled}) == 3
 
 
 def test_another_make_has_graphs_of_its_own(graphs):
-    """What a method reads as a plain number is part of the graph: it must not be taken over from another learner."""
+    """What a method reads as a plain number is part of the graph: it must not be taken over from another state."""
     for temperature in (4.0, 2.0):
         config = config_of("kd", **{**FEW, "batch_size": 12})
         options = dataclasses.replace(config.options, temperature=temperature)

@@ -20,7 +20,7 @@ from rkd.methods.modreduce import (
     softened_kl,
 )
 from rkd.training import RunConfig, SGDConfig, TeacherConfig
-from rkd.training.learner import Learner, build_method, build_network
+from rkd.training.state import TrainState, build_method, build_network
 
 CLASSES, IMAGES, B = 5, 30, 6
 COMBINATIONS = [("crd", "semckd"), ("rkd", "fitnet"), ("crd", "fitnet"), ("rkd", "semckd")]
@@ -311,8 +311,8 @@ def test_kl_has_the_added_probability():
     assert low.dtype == torch.float32
 
 
-def learner(precision="fp64", network="resnet8", **options):
-    """A learner of the real training loop, with its teacher network."""
+def state(precision="fp64", network="resnet8", **options):
+    """A state of the real training loop, with its teacher network."""
     run = RunConfig("resnet14", epochs=1)
     config = RunConfig(
         network,
@@ -330,7 +330,7 @@ def learner(precision="fp64", network="resnet8", **options):
     labels = torch.arange(IMAGES) % CLASSES
     method = build_method(config, student, teacher, 32, CLASSES, IMAGES, labels)
     dtype = torch.float64 if precision == "fp64" else torch.float32
-    return Learner(config, student.to(dtype), method.to(dtype)), teacher.to(dtype)
+    return TrainState(config, student.to(dtype), method.to(dtype)), teacher.to(dtype)
 
 
 def step(trained, teacher, seed):
@@ -357,7 +357,7 @@ def step(trained, teacher, seed):
     ids=lambda o: "-".join(map(str, o.values())),
 )
 def test_a_step_changes_every_trainable_parameter(options):
-    trained, teacher = learner(**options)
+    trained, teacher = state(**options)
     trained.begin_epoch()
     modules = {"student": trained.student, "method": trained.method}
     before = {f"{m}.{n}": p.detach().clone() for m, mod in modules.items() for n, p in mod.named_parameters()}
@@ -370,7 +370,7 @@ def test_a_step_changes_every_trainable_parameter(options):
 
 
 def test_epochs_report_shares_and_networks_are_scored():
-    trained, teacher = learner(aggregation="one", relational="rkd", feature="fitnet")
+    trained, teacher = state(aggregation="one", relational="rkd", feature="fitnet")
     method = trained.method
     trained.begin_epoch()
     said = []
@@ -396,7 +396,7 @@ def test_epochs_report_shares_and_networks_are_scored():
 
 def test_half_precision_steps_are_finite():
     for aggregation in AGGREGATIONS:
-        trained, teacher = learner("bf16", aggregation=aggregation)
+        trained, teacher = state("bf16", aggregation=aggregation)
         trained.begin_epoch()
         step(trained, teacher, 0)
         trained.end_epoch()

@@ -9,7 +9,7 @@ from evidence import record
 from test_transfer import craft, maps, merged, refusals, saved, snapshot, states
 
 from rkd.errors import RecordError
-from rkd.experiments.gang import weights_file
+from rkd.experiments.group import weights_file
 from rkd.records import Record, transfer
 from rkd.training import checkpoint
 

@@ -7,7 +7,7 @@ import pytest
 
 import rkd
 from rkd.errors import ConfigError
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.records import provenance
 
 COMMIT, CHANGED = "0123456789abcdef" * 2 + "01234567", "abcdef012345"
@@ -61,5 +61,5 @@ def test_a_malformed_commit_is_refused_before_anything_is_trained(text, copied, 
     with pytest.raises(
         ConfigError, match=r"^\$RKD_COMMIT is .*; it must be a commit of 40 hexadecimal digits"
     ):
-        Executor(store, copied, "cpu", progress=silent).run([tiny_plain()])
+        Runner(store, copied, "cpu", progress=silent).run([tiny_plain()])
     assert not silent.titles and not store.ids()

@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_plain, tiny_review
 
 from rkd.errors import RecordError
-from rkd.experiments.execute import Executor, MissingRunsError
+from rkd.experiments.runner import MissingRunsError, Runner
 from rkd.records import Record, Store
 
 
@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     store = Store(folder / "records", folder / "work")
     config = tiny_review(teacher_weights="best")
-    Executor(store, folder, "cpu", progress=Silent(), labels={"profile": "test"}).run([config])
+    Runner(store, folder, "cpu", progress=Silent(), labels={"profile": "test"}).run([config])
     return store, config
 
 
@@ -39,7 +39,7 @@ def test_missing_teacher_is_trained_first_and_once(made):
 def test_second_call_trains_nothing(made, silent, tmp_path):
     store, config = made
     before = {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
-    Executor(store, tmp_path, "cpu", progress=silent).run([config])
+    Runner(store, tmp_path, "cpu", progress=silent).run([config])
     assert silent.titles == [] and before == {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
 
 
@@ -116,10 +116,10 @@ def test_renamed_record_is_foreign(made, tmp_path):
 
 
 def test_on_missing(store, silent, tmp_path):
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
-    assert executor.run([tiny_plain()], on_missing="skip") == {}
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    assert runner.run([tiny_plain()], on_missing="skip") == {}
     with pytest.raises(MissingRunsError, match="1 of 1 runs are not recorded"):
-        executor.run([tiny_plain()], on_missing="error")
+        runner.run([tiny_plain()], on_missing="error")
     assert silent.titles == []
 
 
@@ -129,7 +129,7 @@ def test_damaged_checkpoint_is_named(store, silent, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(RecordError, match=r"checkpoint .*checkpoint.pt is damaged"):
-        Executor(store, tmp_path, "cpu", progress=silent).run([config])
+        Runner(store, tmp_path, "cpu", progress=silent).run([config])
 
 
 def test_locked_run_shows_as_running(store):

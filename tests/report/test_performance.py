@@ -31,7 +31,7 @@ HEADER = {
     "python": "3.12.0", "torch": "2.14.1", "cuda": None, "cudnn": None, "system": "Linux", "commit": "0123456789abcdef",
     "changed": None, "began": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:00Z", "teacher": "resnet20",
     "student": "resnet8", "batch_size": 64, "train_images": 4992, "precisions": ["fp32", "auto"],
-    "batch_norms": ["batch"], "gang": 2, "compile": "engine", "seconds_asked": 20.0, "seconds_used": 21.5, "rounds": 2,
+    "batch_norms": ["batch"], "group": 2, "compile": "engine", "seconds_asked": 20.0, "seconds_used": 21.5, "rounds": 2,
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def result():
         Row(Variant("batch", conventional=True), "fp32", 64, (200.0, 400.0), 1.0, COUNTS),
         Row(Variant("batch", "auto"), "bf16", 64, (50.0, 80.0), 0.5, COUNTS),
         Row(Variant("batch", "auto", compile=TEACHER), "bf16", 64, (40.0, 50.0), 9.0, None),
-        Row(Variant("batch", "auto", gang=2), "bf16", 64, (45.0, 40.0), 0.5, COUNTS),
+        Row(Variant("batch", "auto", group=2), "bf16", 64, (45.0, 40.0), 0.5, COUNTS),
     )
     ceilings = Ceilings({"fp32": 1e11, "bf16": 4e11}, {"fp32": {"16": 5e10}, "bf16": {"16": 1e11}})
     evaluation = {"images": 100, "conventional": 500.0, "ours": 2000.0}
@@ -73,7 +73,7 @@ def test_header_is_honest_and_escaped(result):
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
         "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --precision fp32 auto "
-        "--teacher-batch-norm batch --seconds 20 --threads 2 --gang 2 --compile engine"
+        "--teacher-batch-norm batch --seconds 20 --threads 2 --group 2 --compile engine"
     )
     assert "commit 0123456789ab" in text["versions"] and "2 rounds in 22 s" in text["measured"]
 
@@ -86,14 +86,14 @@ def test_times_and_ratios(result):
     assert rows["bf16"][:3] == ["65.00 (50.00)", "985", "4.50 (4.25–4.75)"]  # rounds: 4 and 5
     assert rows["bf16"][3:] == ["0.5", "55.8", "3.72"]  # 50,000 / 984.6 + 10,000 / 2,000; 240 of them
     assert rows["conventional"][4] == f"{50_000 / (64 / 0.3) + 10_000 / 500:.1f}"
-    assert "bf16, compiled teacher" in rows and "bf16, gang of 2" in rows
+    assert "bf16, compiled teacher" in rows and "bf16, group of 2" in rows
 
 
 def test_work_is_per_student_and_the_floor_of_a_compiled_step_is_its_twins(result):
     work = {row[0]: row[1:] for row in cells(performance.shown(tables.work(result)))}
     # 4e9 / 1e11 of convolutions and 4e9 / 4e11 of the rest
     assert work["bf16"] == ["500", "0", "8.00", "65.00", "50.00", "77 %"]
-    assert work["bf16, gang of 2"] == ["250", "0", "4.00", "42.50", "25.00", "59 %"]
+    assert work["bf16, group of 2"] == ["250", "0", "4.00", "42.50", "25.00", "59 %"]
     assert work["bf16, compiled teacher"] == ["not counted", "", "", "45.00", "50.00", "111 %"]
     assert work["conventional"][3:] == ["300.00", "120.00", "40 %"]
 
@@ -107,7 +107,7 @@ def test_figure_draws_each_variant_with_its_floor(result, page):
     shown = [text.get_text() for text in ax.texts]
     assert shown[0] == "300.0" and shown[1] == "65.0 (4.50 ×)"
     page.measure()
-    assert 'alt="' in page.figure()._repr_html_() and "bf16, gang of 2" in page.figure().alt
+    assert 'alt="' in page.figure()._repr_html_() and "bf16, group of 2" in page.figure().alt
 
 
 def test_gate_table():
@@ -153,7 +153,7 @@ def test_spent_and_projected_from_records_and_measurements(page, store, result):
     by_record, by_file = rows[1:]
     # Two runs of two hours each, and scoring: one forward pass of as many images as training takes three passes of.
     assert by_record[0] == "1 recorded runs" and by_record[-1] == f"{2 * 2 * 4 / 3:.1f}"
-    assert by_file[:2] == ["the file", "a <CPU>"] and by_file[2].startswith("bf16, gang of 2")
+    assert by_file[:2] == ["the file", "a <CPU>"] and by_file[2].startswith("bf16, group of 2")
     assert cells(performance.projection_table(runs, store, []))[1][0] == "1 recorded runs"
 
 
@@ -163,8 +163,8 @@ def test_spent_and_projected_from_records_and_measurements(page, store, result):
         ({"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
         ({"seconds": -5}, "seconds is -5; it must be a finite number > 0"),
         ({"seconds": "soon"}, "seconds is 'soon'; it must be a number"),
-        ({"gang": 0}, "gang is 0"),
-        ({"gang": True}, "gang is True; it must be a whole number"),
+        ({"group": 0}, "group is 0"),
+        ({"group": True}, "group is True; it must be a whole number"),
         ({"student": "resnet21"}, "unknown model 'resnet21'"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"teacher_batch_norm": "none"}, "unknown teacher batch_norm 'none'"),
@@ -190,9 +190,9 @@ def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
     smoke = open_performance(injected | {"seeds": [0]}).request
     assert (smoke.teacher, smoke.student, smoke.batch_size) == ("resnet20", "resnet8", 64)
     assert smoke.seconds == 20 and smoke.precisions == ("fp32", "auto") and smoke.compile == "no"
-    paper = open_performance({"profile": "paper", "precision": "bf16", "compile": True, "gang": 4}).request
+    paper = open_performance({"profile": "paper", "precision": "bf16", "compile": True, "group": 4}).request
     assert (paper.teacher, paper.student, paper.seconds) == ("resnet56", "resnet20", 100)
-    assert paper.precisions == ("fp32", "bf16") and paper.compile == "engine" and paper.gang == 4
+    assert paper.precisions == ("fp32", "bf16") and paper.compile == "engine" and paper.group == 4
     assert open_performance({"teacher_batch_norm": "batch"}).request.batch_norms == ("batch",)
 
 

@@ -8,10 +8,10 @@ from conftest import make, tiny_data, tiny_plain, tiny_review
 
 from rkd import data
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.execute import Executor
-from rkd.experiments.gang import Gang
+from rkd.experiments.group import RunGroup
+from rkd.experiments.runner import Runner
 from rkd.training import Engine, capture
-from rkd.training.program import Program
+from rkd.training.step import GroupStep
 
 
 def counting():
@@ -210,7 +210,7 @@ def test_lack_of_memory_is_found_behind_other_errors():
 def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     """The first recording fails: said once, with its cause; all numbers are those of a plain run; no other is tried."""
     config = tiny_plain(epochs=2, data=tiny_data(train_images=40, test_images=20), batch_size=24)
-    plain = Executor(store, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
+    plain = Runner(store, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     tried = []
 
     def failing(body, changed, moving):
@@ -221,29 +221,29 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     monkeypatch.setattr(capture, "cuda_graph", failing)
     monkeypatch.setattr(Engine, "captures", lambda self, device, methods=(): True)
     other = type(store)(tmp_path / "r", tmp_path / "w")
-    record = Executor(other, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
+    record = Runner(other, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     assert len(tried) == 1 and record.cost["graph"] is False
     assert [s for s in silent.said if "one kernel at a time" in s and "because" in s]
     assert record.curves == plain.curves
     third = type(store)(tmp_path / "r3", tmp_path / "w3")
     with pytest.raises(RkdError, match="because"):  # asked for by name, it is a graph or nothing
         monkeypatch.setattr(Engine, "check", lambda self, device: None)
-        Executor(third, tmp_path / "a", "cpu", progress=silent, engine=Engine(graph=True)).run([config])
+        Runner(third, tmp_path / "a", "cpu", progress=silent, engine=Engine(graph=True)).run([config])
     assert third.ids() == []
 
 
 def test_lack_of_memory_in_a_capture_halves_the_gang(store, silent, tmp_path, monkeypatch):
     configs = [tiny_plain(epochs=1), tiny_plain(epochs=1, network="resnet14")]
-    original, sizes = Gang.train, []
+    original, sizes = RunGroup.train, []
 
     def train(self):
-        sizes.append(len(self.learners))
-        if len(self.learners) > 1:
+        sizes.append(len(self.states))
+        if len(self.states) > 1:
             raise RuntimeError("capture failed") from torch.OutOfMemoryError("CUDA out of memory")
         return original(self)
 
-    monkeypatch.setattr(Gang, "train", train)
-    records = Executor(store, tmp_path, "cpu", progress=silent).run(configs)
+    monkeypatch.setattr(RunGroup, "train", train)
+    records = Runner(store, tmp_path, "cpu", progress=silent).run(configs)
     assert sizes == [2, 1, 1] and len(records) == 2
 
 
@@ -254,20 +254,20 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     images = data.load(configs[0].data)
     plain, same = zip(*(make(config) for config in configs), strict=True)
     forked, teachers = zip(*(make(config) for config in configs), strict=True)
-    for learner in forked:
-        for module, name in ((learner.student, "taps"), (learner.method, "losses")):
+    for state in forked:
+        for module, name in ((state.student, "taps"), (state.method, "losses")):
             told(cuda.log, module, name)
-    programs = [Program(plain, images, same[0]), Program(forked, images, teachers[0])]
-    programs[1]._branches = [torch.cuda.Stream() for _ in range(4)]
-    for program, learners in zip(programs, (plain, forked), strict=True):
-        for learner in learners:
-            learner.begin_epoch()
-        program.begin(0)
-        program.step(64)
+    steps = [GroupStep(plain, images, same[0]), GroupStep(forked, images, teachers[0])]
+    steps[1]._branches = [torch.cuda.Stream() for _ in range(4)]
+    for step, states in zip(steps, (plain, forked), strict=True):
+        for state in states:
+            state.begin_epoch()
+        step.begin(0)
+        step(64)
     for a, b in zip(plain, forked, strict=True):
         assert all(torch.equal(v, b.student.state_dict()[k]) for k, v in a.student.state_dict().items())
     assert cuda.log == ["taught", "taps", "wait", "losses"] * 2
-    branches = programs[1]._branches
+    branches = steps[1]._branches
     assert cuda.main.waited == branches, "all join"
     assert [branch.waited for branch in branches] == [
         [cuda.main], [cuda.main, "event 0"], [cuda.main], [cuda.main, "event 2"]

@@ -1,4 +1,4 @@
-"""Every fast path against the plain step: precisions, capture, compilation, gangs, stops, lack of memory."""
+"""Every fast path against the plain step: precisions, capture, compilation, groups, stops, lack of memory."""
 
 import dataclasses
 import shutil
@@ -10,32 +10,32 @@ from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
 from rkd import data
 from rkd.bench.conventional import PlainReviewKD
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments import gang as gang_module
-from rkd.experiments.execute import Executor, gangs
+from rkd.experiments import group as group_module
+from rkd.experiments.runner import Runner, run_groups
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import Engine, Learner, RunConfig, arithmetic, checkpoint, train
-from rkd.training.learner import build_network
+from rkd.training import Engine, RunConfig, TrainState, arithmetic, checkpoint, train
+from rkd.training.state import build_network
 
 FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
 
 
-def flat(learner):
-    modules = [learner.student, *([] if learner.method is None else [learner.method])]
+def flat(state):
+    modules = [state.student, *([] if state.method is None else [state.method])]
     return torch.cat([p.detach().double().flatten() for m in modules for p in m.parameters()])
 
 
-def state(learner):
-    return {**learner.student.state_dict(), **{f"m.{k}": v for k, v in learner.method.state_dict().items()}}
+def values(state):
+    return {**state.student.state_dict(), **{f"m.{k}": v for k, v in state.method.state_dict().items()}}
 
 
 def reference_update(config):
     """The change of all parameters in one step of plain modules in float64: no reordering, no folding, no autocast."""
     config = dataclasses.replace(config, precision="fp64")
-    learner, _ = make(config)
+    state, _ = make(config)
     teacher = build_network(config.teacher.run, 100).double()
     plain = PlainReviewKD(build_network(config, 100), build_network(config.teacher.run, 100)).double()
-    plain.review.load_state_dict(learner.method.connector.state_dict())
+    plain.review.load_state_dict(state.method.connector.state_dict())
     plain.train()
     teacher.train(config.teacher.batch_norm == "batch")
     x, y, _ = batch(config)
@@ -65,17 +65,17 @@ TOLERANCE = {"fp64": 1e-10, "fp32": 2e-3, "fp16": 0.2, "bf16": 0.5}
 def test_one_step_equals_the_plain_float64_step(precision, batch_norm):
     options = ReviewOptions(loss_weight=0.6, warmup_epochs=0)
     config = tiny_review(options, precision=precision, batch_norm=batch_norm, **FEW)
-    learner, teacher = make(config)
-    before = flat(learner)
+    state, teacher = make(config)
+    before = flat(state)
     x, y, index = batch(config)
-    learner.begin_epoch()
-    learner.step(x.to(learner.arithmetic.master), y, index, teacher.taps(x.to(learner.arithmetic.master)))
+    state.begin_epoch()
+    state.step(x.to(state.arithmetic.master), y, index, teacher.taps(x.to(state.arithmetic.master)))
     update, loss = reference_update(config)
-    error = ((flat(learner) - before - update).norm() / update.norm()).item()
+    error = ((flat(state) - before - update).norm() / update.norm()).item()
     assert error < TOLERANCE[precision]
-    learner.stepped(24)
-    learner.end_epoch()
-    assert learner.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
+    state.stepped(24)
+    state.end_epoch()
+    assert state.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp16"])
@@ -95,14 +95,14 @@ def test_a_recorded_step_serves_every_step(precision):
     train([two], images, same, capture=capture)
     assert len(recorded) == 3, "one recording for whole batches, one for the short one, one for scoring"
     tight = {"fp64": 1e-11, "fp16": 2e-2}[precision]
-    for name, value in state(one).items():
-        torch.testing.assert_close(state(two)[name], value, rtol=tight, atol=tight, msg=name)
+    for name, value in values(one).items():
+        torch.testing.assert_close(values(two)[name], value, rtol=tight, atol=tight, msg=name)
     assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
     assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=tight)
 
 
 @pytest.mark.slow
-def test_gang_across_seeds_equals_solo_in_float64():
+def test_group_across_seeds_equals_solo_in_float64():
     """Each seed keeps its own data order, its own augmentation and its own teacher pass."""
     configs = [
         tiny_review(options, precision="fp64", seed=seed, batch_norm="batch", **FEW)
@@ -115,17 +115,17 @@ def test_gang_across_seeds_equals_solo_in_float64():
     for config, member in zip(configs, members, strict=True):
         alone, teacher = make(config)
         train([alone], images, teacher)
-        for name, value in state(alone).items():
-            torch.testing.assert_close(state(member)[name], value, rtol=1e-10, atol=1e-12, msg=name)
+        for name, value in values(alone).items():
+            torch.testing.assert_close(values(member)[name], value, rtol=1e-10, atol=1e-12, msg=name)
         assert member.curves["loss_review"] == pytest.approx(alone.curves["loss_review"], rel=1e-10)
     assert members[0].curves["loss_ce"] != members[2].curves["loss_ce"]
 
 
-def test_gangs_go_across_seeds_where_that_helps():
+def test_groups_go_across_seeds_where_that_helps():
     configs = [tiny_review(seed=seed) for seed in (0, 1, 2)]
-    assert [len(g) for g in gangs(configs, 8)] == [1, 1, 1]
-    assert [len(g) for g in gangs(configs, 8, across_seeds=True)] == [3]
-    assert [len(g) for g in gangs(configs, 2, across_seeds=True)] == [2, 1]
+    assert [len(g) for g in run_groups(configs, 8)] == [1, 1, 1]
+    assert [len(g) for g in run_groups(configs, 8, across_seeds=True)] == [3]
+    assert [len(g) for g in run_groups(configs, 2, across_seeds=True)] == [2, 1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -145,39 +145,39 @@ def test_stop_anywhere_then_resume_gives_the_same_bits(after, precision, tmp_pat
     part, same = make(config)
     assert not train([part], images, same, stop=stop)
     assert (part.epoch, part.position) == [(0, 24), (0, 40), (1, 0), (1, 40)][[1, 2, 3, 5].index(after)]
-    checkpoint.save(part.state(), tmp_path / "c.pt")
+    checkpoint.save(part.state_dict(), tmp_path / "c.pt")
     resumed, again = make(config)
-    resumed.load_state(checkpoint.load(tmp_path / "c.pt"))
+    resumed.load_state_dict(checkpoint.load(tmp_path / "c.pt"))
     assert train([resumed], images, again)
-    assert all(torch.equal(state(resumed)[name], value) for name, value in state(whole).items())
+    assert all(torch.equal(values(resumed)[name], value) for name, value in values(whole).items())
     assert resumed.curves == whole.curves
 
 
-def test_gang_whose_members_stopped_at_different_batches(tmp_path):
+def test_group_whose_members_stopped_at_different_batches(tmp_path):
     """One member is a batch ahead, one has ended the epoch: all end as they would have alone."""
     configs = [tiny_review(ReviewOptions(loss_weight=w, warmup_epochs=0), **FEW) for w in (0.5, 1.0, 2.0)]
     images = data.load(configs[0].data)
     alone = []
     for config in configs:
-        learner, teacher = make(config)
-        train([learner], images, teacher)
-        alone.append(learner)
+        state, teacher = make(config)
+        train([state], images, teacher)
+        alone.append(state)
     members = []
     for config, pieces in zip(configs, (0, 1, 3), strict=True):
-        learner, teacher = make(config)
+        state, teacher = make(config)
         asked = iter(range(100))
-        train([learner], images, teacher, stop=lambda needed, p=pieces, a=asked: next(a) >= p)
-        members.append(learner)
+        train([state], images, teacher, stop=lambda needed, p=pieces, a=asked: next(a) >= p)
+        members.append(state)
     assert [(m.epoch, m.position) for m in members] == [(0, 0), (0, 24), (1, 0)]
     train(members, images, teacher)
     for member, expected in zip(members, alone, strict=True):
-        assert all(torch.equal(state(member)[name], value) for name, value in state(expected).items())
+        assert all(torch.equal(values(member)[name], value) for name, value in values(expected).items())
         assert member.curves == expected.curves
 
 
 def test_executor_stops_saves_and_goes_on(store, silent, tmp_path):
     configs = [tiny_review(teacher_weights="last", seed=seed, **FEW) for seed in (0, 1)]
-    whole = Executor(store, tmp_path, "cpu", progress=silent).run(configs)
+    whole = Runner(store, tmp_path, "cpu", progress=silent).run(configs)
     other = Store(tmp_path / "r2", tmp_path / "w2")
     calls, rounds = 0, 0
     while len(other.ids()) < 3:
@@ -188,11 +188,11 @@ def test_executor_stops_saves_and_goes_on(store, silent, tmp_path):
             asked.append(needed)
             return len(asked) > limit
 
-        executor = Executor(other, tmp_path, "cpu", progress=silent, stop=stop)
-        records = executor.run(configs)
+        runner = Runner(other, tmp_path, "cpu", progress=silent, stop=stop)
+        records = runner.run(configs)
         rounds += 1
-        calls += executor.stopped
-        assert executor.stopped == (len(records) < 2)
+        calls += runner.stopped
+        assert runner.stopped == (len(records) < 2)
         assert rounds < 30
     assert calls >= 3
     for config in configs:
@@ -202,62 +202,62 @@ def test_executor_stops_saves_and_goes_on(store, silent, tmp_path):
     assert not list(other.work.rglob("checkpoint.pt"))
 
 
-def test_lack_of_memory_halves_the_gang_and_is_said(store, silent, tmp_path, monkeypatch):
+def test_lack_of_memory_halves_the_group_and_is_said(store, silent, tmp_path, monkeypatch):
     configs = [
         tiny_review(ReviewOptions(loss_weight=w, warmup_epochs=0), **FEW) for w in (0.5, 1.0, 2.0, 3.0)
     ]
-    original, sizes = gang_module.train, []
+    original, sizes = group_module.train, []
 
-    def short_of_memory(learners, *arguments, **named):
-        sizes.append(len(learners))
-        if len(learners) > 1:
-            train(learners, *arguments, **{**named, "stop": lambda needed: learners[0].position > 0})
+    def short_of_memory(states, *arguments, **named):
+        sizes.append(len(states))
+        if len(states) > 1:
+            train(states, *arguments, **{**named, "stop": lambda needed: states[0].position > 0})
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(learners, *arguments, **named)
+        return original(states, *arguments, **named)
 
-    monkeypatch.setattr(gang_module, "train", short_of_memory)
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
-    records = executor.run(configs)
-    assert sizes == [4, 2, 1, 1, 1, 1] and executor.gang == 1
+    monkeypatch.setattr(group_module, "train", short_of_memory)
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    records = runner.run(configs)
+    assert sizes == [4, 2, 1, 1, 1, 1] and runner.group == 1
     assert [text for text in silent.said if "out of memory with 4 runs" in text]
     assert all(records[c.id].status == "finished" for c in configs)
     for config in configs:
-        learner, teacher = make(config)
-        train([learner], data.load(config.data), teacher)
-        for name, values in learner.curves.items():  # the failed attempt left no trace
+        state, teacher = make(config)
+        train([state], data.load(config.data), teacher)
+        for name, values in state.curves.items():  # the failed attempt left no trace
             assert records[config.id].curves[name] == pytest.approx(values, rel=1e-5)
 
     def never_enough(*arguments, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(gang_module, "train", never_enough)
+    monkeypatch.setattr(group_module, "train", never_enough)
     with pytest.raises(RkdError, match="does not fit into the memory"):
-        executor.run([tiny_review(seed=5)])
+        runner.run([tiny_review(seed=5)])
 
 
 def test_gradient_overflow_in_fp16_leaves_the_step_out():
     config = tiny_plain(precision="fp16")
-    learner, _ = make(config)
-    learner.begin_epoch()
-    before, scale = flat(learner), learner.scaler.get_scale()
+    state, _ = make(config)
+    state.begin_epoch()
+    before, scale = flat(state), state.scaler.get_scale()
     with torch.no_grad():
-        learner.student.fc.weight.mul_(1e4)
-    wild = flat(learner)
+        state.student.fc.weight.mul_(1e4)
+    wild = flat(state)
     x, y, index = batch(config)
-    learner.step(x * 1e3, y, index, None)
-    assert learner.scaler.get_scale() == scale / 2
-    assert torch.equal(flat(learner), wild) and not torch.equal(before, wild)
+    state.step(x * 1e3, y, index, None)
+    assert state.scaler.get_scale() == scale / 2
+    assert torch.equal(flat(state), wild) and not torch.equal(before, wild)
 
 
 def test_counters_of_batch_norm_are_those_of_torch():
     config = tiny_plain(epochs=2)  # two batches an epoch
-    learner, _ = make(config)
-    train([learner], data.load(config.data), None)
-    assert learner.student.state_dict()["bn1.num_batches_tracked"] == 4
-    assert learner.best["student"]["bn1.num_batches_tracked"] in (2, 4)
-    learner.begin_epoch()
-    assert learner.state()["student"]["bn1.num_batches_tracked"] == 4, "shown between steps too"
-    assert learner.student.bn1.num_batches_tracked is None
+    state, _ = make(config)
+    train([state], data.load(config.data), None)
+    assert state.student.state_dict()["bn1.num_batches_tracked"] == 4
+    assert state.best["student"]["bn1.num_batches_tracked"] in (2, 4)
+    state.begin_epoch()
+    assert state.state_dict()["student"]["bn1.num_batches_tracked"] == 4, "shown between steps too"
+    assert state.student.bn1.num_batches_tracked is None
 
 
 def test_batch_norm_keeps_its_own_counter_where_that_decides():
@@ -265,14 +265,13 @@ def test_batch_norm_keeps_its_own_counter_where_that_decides():
     config = tiny_plain(epochs=1)
     student = build_network(config, 100)
     student.bn1.momentum = None
-    learner = Learner(config, student, None)
-    learner.begin_epoch()
+    state = TrainState(config, student, None)
+    state.begin_epoch()
     assert (
-        learner.student.bn1.num_batches_tracked == 0
-        and learner.student.layer1[0].bn1.num_batches_tracked is None
+        state.student.bn1.num_batches_tracked == 0 and state.student.layer1[0].bn1.num_batches_tracked is None
     )
-    train([learner], data.load(config.data), None)
-    assert learner.student.bn1.num_batches_tracked == 2
+    train([state], data.load(config.data), None)
+    assert state.student.bn1.num_batches_tracked == 2
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -309,7 +308,7 @@ def test_auto_is_in_no_record_and_each_arithmetic_has_an_identity():
 
 def test_record_says_in_which_arithmetic(store, silent, tmp_path):
     config = tiny_plain(precision="auto", epochs=1)
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     used = arithmetic("auto", torch.device("cpu")).name
     assert record.cost["arithmetic"] == record.config.precision == record.arithmetic == used
     assert record.id != config.id

@@ -5,13 +5,13 @@ import torch
 from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
 
 from rkd import data, models
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.methods.negatives import Contrasts
 from rkd.training import accuracy, arithmetic, checkpoint, train
 from rkd.training import evaluation as evaluation_module
 from rkd.training.evaluation import Scores
-from rkd.training.learner import FP16_LOSS_SCALE
 from rkd.training.probe import linear_probe
+from rkd.training.state import FP16_LOSS_SCALE
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_scores_are_accuracies(capture, monkeypatch):
 
 def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, silent, tmp_path):
     config = tiny_review(precision="bf16", data=tiny_data(train_images=100, test_images=300))
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert record.provenance["scored"] == {"curves": "bf16", "result": "fp32"}
     images = data.load(config.data)
     for which in ("last", "best"):
@@ -55,7 +55,7 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
         (low,) = Scores([network], images, arithmetic("bf16", CPU))()
         assert record.curves["test_accuracy"][epoch] == pytest.approx(low["test"], rel=1e-5)
     plain = tiny_plain(epochs=1)
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([plain])[plain.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([plain])[plain.id]
     assert record.accuracy("last") == record.curves["test_accuracy"][-1]
     assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
 
@@ -85,10 +85,10 @@ def test_scores_and_probes_never_compute_in_tf32():
 
 
 def overflowing(steps):
-    """A learner in fp16 whose losses overflow in these steps of the run, and the images."""
+    """A state in fp16 whose losses overflow in these steps of the run, and the images."""
     config = tiny_plain(precision="fp16", epochs=1, data=tiny_data(train_images=100), batch_size=20)
-    learner, _ = make(config)
-    original, made = learner.losses, []
+    state, _ = make(config)
+    original, made = state.losses, []
 
     def losses(x, *more):
         made.append(len(made))
@@ -96,36 +96,36 @@ def overflowing(steps):
         factor = float("inf") if made[-1] in steps else 1.0
         return {name: value * factor for name, value in found.items()}, logits
 
-    learner.losses = losses
-    return learner, data.load(config.data)
+    state.losses = losses
+    return state, data.load(config.data)
 
 
 def test_a_step_that_overflows_is_no_part_of_the_epoch():
-    learner, images = overflowing({1, 3})
-    train([learner], images, None)
-    assert not learner.diverged and learner.curves["left_out_steps"] == [2]
-    assert 0 < learner.curves["loss_ce"][0] < 100 and learner.scaler.get_scale() == FP16_LOSS_SCALE / 4
+    state, images = overflowing({1, 3})
+    train([state], images, None)
+    assert not state.diverged and state.curves["left_out_steps"] == [2]
+    assert 0 < state.curves["loss_ce"][0] < 100 and state.scaler.get_scale() == FP16_LOSS_SCALE / 4
 
 
 def test_an_epoch_of_overflows_has_diverged():
     for steps, diverged in (({0, 1, 2}, True), (set(range(5)), True), ({0, 4}, False)):
-        learner, images = overflowing(steps)
-        train([learner], images, None)
-        assert learner.diverged == diverged, steps
+        state, images = overflowing(steps)
+        train([state], images, None)
+        assert state.diverged == diverged, steps
 
 
 def test_the_loss_scale_recovers_and_goes_no_further(monkeypatch):
-    learner, images = overflowing({0})
-    learner.scaler.set_growth_interval(2)
-    train([learner], images, None)
-    assert learner.scaler.get_scale() == FP16_LOSS_SCALE
+    state, images = overflowing({0})
+    state.scaler.set_growth_interval(2)
+    train([state], images, None)
+    assert state.scaler.get_scale() == FP16_LOSS_SCALE
 
 
 def test_fp32_leaves_nothing_out():
     config = tiny_plain(epochs=1)
-    learner, _ = make(config)
-    train([learner], data.load(config.data), None)
-    assert "left_out_steps" not in learner.curves
+    state, _ = make(config)
+    train([state], data.load(config.data), None)
+    assert "left_out_steps" not in state.curves
 
 
 def test_an_unfinished_run_of_an_earlier_version_goes_on():
@@ -135,10 +135,10 @@ def test_an_unfinished_run_of_an_earlier_version_goes_on():
     train([whole], images, None)
     part, _ = make(config)
     train([part], images, None, stop=lambda needed: part.position > 0)
-    state = part.state()
+    state = part.state_dict()
     state["meters"] = state["meters"][:-2]  # steps left out were not counted
     resumed, _ = make(config)
-    resumed.load_state(state)
+    resumed.load_state_dict(state)
     train([resumed], images, None)
     assert resumed.curves == whole.curves
 
@@ -148,16 +148,16 @@ def test_what_an_epoch_begins_with_counts_in_its_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("rkd.training.loop.time.perf_counter", lambda: now[0])
     config = tiny_plain(epochs=2)
-    learner, _ = make(config)
-    begin = learner.begin_epoch
+    state, _ = make(config)
+    begin = state.begin_epoch
 
     def slowly():
         now[0] += 5.0
         begin()
 
-    learner.begin_epoch = slowly
-    train([learner], data.load(config.data), None)
-    assert learner.seconds == 10.0
+    state.begin_epoch = slowly
+    train([state], data.load(config.data), None)
+    assert state.seconds == 10.0
 
 
 def test_negatives_drawn_ahead_are_the_same(monkeypatch):

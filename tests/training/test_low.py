@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rkd import data
-from rkd.training import Learner, checkpoint
-from rkd.training.learner import build_network
+from rkd.training import TrainState, checkpoint
 from rkd.training.low import LowWeights
+from rkd.training.state import build_network
 
 FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
 
@@ -29,31 +29,31 @@ class Counted(TorchDispatchMode):
 
 
 def prepared(config, buffers):
-    """A learner in its first epoch with first weights, its buffers known or not yet, and what to step it with."""
-    learner, teacher = make(config)
-    first = {name: value.clone() for name, value in weights(learner).items()}
+    """A state in its first epoch with first weights, its buffers known or not yet, and what to step it with."""
+    state, teacher = make(config)
+    first = {name: value.clone() for name, value in weights(state).items()}
     images = data.load(config.data)
     x, y, index = next(data.Batches(images, 4, True).epoch(0, 0, 24))
     step = (x, y, index, teacher.taps(x))
-    learner.begin_epoch()
+    state.begin_epoch()
     if buffers:
-        learner.step(*step)
+        state.step(*step)
         with torch.no_grad():
-            for name, value in weights(learner).items():
+            for name, value in weights(state).items():
                 value.copy_(first[name])
-            for state in learner.optimiser.state.values():
-                state["momentum_buffer"].zero_()
-    return learner, step
+            for kept in state.optimiser.state.values():
+                kept["momentum_buffer"].zero_()
+    return state, step
 
 
-def weights(learner):
-    learner._counters.resume()
-    modules = {"s": learner.student, "m": learner.method}
+def weights(state):
+    state._counters.resume()
+    modules = {"s": state.student, "m": state.method}
     found = {
         f"{m}.{k}": v for m, module in modules.items() for k, v in module.state_dict(keep_vars=True).items()
     }
-    if learner._loss_names and learner.student.training:
-        learner._counters.pause()
+    if state._loss_names and state.student.training:
+        state._counters.pause()
     return {name: value for name, value in found.items() if "num_batches" not in name}
 
 
@@ -62,11 +62,11 @@ def test_buffers_change_no_bit(precision):
     config = tiny_review(precision=precision, **FEW)
     found = []
     for buffers in (False, True):
-        learner, step = prepared(config, buffers)
-        assert learner._low.known == buffers
+        state, step = prepared(config, buffers)
+        assert state._low.known == buffers
         for _ in range(3):
-            learner.step(*step)
-        found.append({k: v.detach().clone() for k, v in weights(learner).items()})
+            state.step(*step)
+        found.append({k: v.detach().clone() for k, v in weights(state).items()})
     assert found[0].keys() == found[1].keys() and len(found[0]) > 50
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
@@ -75,15 +75,15 @@ def test_casts_of_weights_and_gradients_are_gone():
     config = tiny_review(precision="fp16", **FEW)
     counts = []
     for buffers in (False, True):
-        learner, step = prepared(config, buffers)
+        state, step = prepared(config, buffers)
         with Counted() as counted:
-            learner.step(*step)
+            state.step(*step)
         counts.append(counted.counts)
-    buffers = learner._low._buffers
+    buffers = state._low._buffers
     lent = sum(len(buffer._slots) for buffer in buffers)
     layers = [
         m
-        for part in (learner.student, learner.method)
+        for part in (state.student, state.method)
         for m in part.modules()
         if isinstance(m, nn.Conv2d | nn.Linear)
     ]
@@ -94,8 +94,8 @@ def test_casts_of_weights_and_gradients_are_gone():
 
 
 def test_full_precision_has_no_buffers():
-    learner, _ = make(tiny_plain(precision="fp32"))
-    assert learner._low.known and learner._low._buffers == []
+    state, _ = make(tiny_plain(precision="fp32"))
+    assert state._low.known and state._low._buffers == []
 
 
 class Mixed(nn.Module):
@@ -136,13 +136,13 @@ def test_only_what_autocast_alone_reads_takes_part():
 
 def test_weights_come_back_after_an_error():
     config = tiny_review(precision="fp16", **FEW)
-    learner, step = prepared(config, True)
-    learner.method.losses = lambda batch: 1 / 0
+    state, step = prepared(config, True)
+    state.method.losses = lambda batch: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        learner.step(*step)
+        state.step(*step)
     assert all(
         isinstance(p, nn.Parameter)
-        for m in learner.student.modules()
+        for m in state.student.modules()
         for p in m._parameters.values()
         if p is not None
     )
@@ -152,10 +152,10 @@ def test_a_checkpoint_holds_each_weight_once(tmp_path):
     config = tiny_review(precision="fp16", **FEW)
     sizes = []
     for buffers in (False, True):
-        learner, _ = prepared(config, buffers)
-        checkpoint.save(learner.state(), tmp_path / "c.pt")
+        state, _ = prepared(config, buffers)
+        checkpoint.save(state.state_dict(), tmp_path / "c.pt")
         sizes.append((tmp_path / "c.pt").stat().st_size)
-        again = Learner(config, build_network(config, 100), make(config)[0].method)
-        again.load_state(checkpoint.load(tmp_path / "c.pt"))
-        assert all(torch.equal(v, weights(again)[k]) for k, v in weights(learner).items())
+        again = TrainState(config, build_network(config, 100), make(config)[0].method)
+        again.load_state_dict(checkpoint.load(tmp_path / "c.pt"))
+        assert all(torch.equal(v, weights(again)[k]) for k, v in weights(state).items())
     assert sizes[1] < 1.05 * sizes[0]

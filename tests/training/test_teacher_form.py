@@ -14,7 +14,7 @@ from torch import nn
 from rkd import models
 from rkd.bench.clock import count
 from rkd.errors import ConfigError
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.models import frozen
 from rkd.models.frozen import freeze
 from rkd.training import FrozenTeacher, arithmetic
@@ -190,12 +190,12 @@ def test_the_record_names_the_form(store, silent, tmp_path, monkeypatch):
         say("measured")
         return FrozenTeacher(network, batch_norm, numbers, compile, "unfolded")
 
-    monkeypatch.setattr("rkd.experiments.gang.frozen_teacher", chosen)
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    monkeypatch.setattr("rkd.experiments.group.frozen_teacher", chosen)
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert (
         record.cost["teacher_form"] == "unfolded" and seen == [(64, 3, 32, 32)] and "measured" in silent.said
     )
     monkeypatch.undo()
     other = dataclasses.replace(config, seed=1)
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([other])[other.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([other])[other.id]
     assert record.cost["teacher_form"] == "folded"

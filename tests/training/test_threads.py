@@ -11,11 +11,11 @@ from rkd import data
 from rkd.cli import main
 from rkd.cli.status import time_left
 from rkd.errors import ConfigError
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.report.book.execution import threads_of
-from rkd.training import Engine, Learner, train
-from rkd.training.learner import build_network
+from rkd.training import Engine, TrainState, train
+from rkd.training.state import build_network
 from rkd.training.threads import PERIOD, SHARE, STEPS, Threads, better, fixed, numbers
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def test_a_comparison_that_changes_nothing_is_told_once(machine):
 
 
 def test_trials_take_a_small_share_of_the_time(machine):
-    """Steps of a large gang: one that is 20 times as slow takes 200 s, most of a period."""
+    """Steps of a large group: one that is 20 times as slow takes 200 s, most of a period."""
     m = machine(free=1, one=10.0)
     while m.seconds < 100 * PERIOD:
         m.step()
@@ -244,7 +244,7 @@ def ten_steps(**values):
 def test_training_computes_with_the_number_and_the_record_says_so(cores, store, silent, tmp_path):
     cores(2)
     config = ten_steps()
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     counts = record.cost["threads"]
     assert set(counts) == {"1", "2"} and sum(counts.values()) == 20 and counts["1"] >= 4
     assert record.provenance["threads"] == int(max(counts, key=counts.get))
@@ -270,17 +270,17 @@ def test_each_step_has_its_number(monkeypatch):
 
     seen, asked = [], []
     config = ten_steps(epochs=1)
-    learner = Learner(config, build_network(config, 100), None)
-    step = Learner.step
+    state = TrainState(config, build_network(config, 100), None)
+    step = TrainState.step
 
     def watched(self, *arguments):
         seen.append(torch.get_num_threads())
         step(self, *arguments)
 
-    monkeypatch.setattr(Learner, "step", watched)
+    monkeypatch.setattr(TrainState, "step", watched)
     try:
         train(
-            [learner],
+            [state],
             data.load(config.data),
             None,
             threads=Planned(),
@@ -288,7 +288,7 @@ def test_each_step_has_its_number(monkeypatch):
         )
     finally:
         torch.set_num_threads(1)
-    assert seen == [1, 1, 2] * 3 + [1] and learner.threads == {"1": 7, "2": 3}
+    assert seen == [1, 1, 2] * 3 + [1] and state.threads == {"1": 7, "2": 3}
     assert asked[1:10] == [7.0] * 9
 
 
@@ -296,10 +296,10 @@ def test_a_resumed_run_counts_all_its_steps(store, silent, tmp_path):
     config = ten_steps(epochs=1)
     asked = []
     stop = lambda needed: len(asked) > 6 or bool(asked.append(needed))  # noqa: E731
-    Executor(store, tmp_path, "cpu", progress=silent, stop=stop).run([config])
+    Runner(store, tmp_path, "cpu", progress=silent, stop=stop).run([config])
     engine = Engine(threads=2)
     try:
-        record = Executor(store, tmp_path, "cpu", progress=silent, engine=engine).run([config])[config.id]
+        record = Runner(store, tmp_path, "cpu", progress=silent, engine=engine).run([config])[config.id]
     finally:
         torch.set_num_threads(1)
     counts = record.cost["threads"]
@@ -309,7 +309,7 @@ def test_a_resumed_run_counts_all_its_steps(store, silent, tmp_path):
 
 def test_time_left_is_told_by_records_of_the_number_in_force(store, silent, tmp_path, cores):
     config = ten_steps(epochs=1)
-    Executor(store, tmp_path, "cpu", progress=silent).run([config])
+    Runner(store, tmp_path, "cpu", progress=silent).run([config])
     left = [ten_steps(epochs=1, seed=1)]
 
     def seconds(**given):

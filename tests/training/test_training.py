@@ -1,4 +1,4 @@
-"""The loop: one step against plain torch, determinism, gang equals solo, resume, divergence."""
+"""The loop: one step against plain torch, determinism, group equals solo, resume, divergence."""
 
 import dataclasses
 import os
@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import data, models
-from rkd.experiments.execute import Executor
+from rkd.experiments.runner import Runner
 from rkd.methods import Batch
 from rkd.review import ReviewKD, ReviewOptions
-from rkd.training import FrozenTeacher, Learner, checkpoint, train
-from rkd.training.learner import build_method, build_network
+from rkd.training import FrozenTeacher, TrainState, checkpoint, train
+from rkd.training.state import build_method, build_network
 
 
-def make_learner(config, teacher=None):
+def make_state(config, teacher=None):
     dtype = torch.float64 if config.precision == "fp64" else torch.float32
     student = build_network(config, 100)
     method = build_method(config, student, teacher, 32, 100, 100) if config.method else None
-    return Learner(config, student.to(dtype), None if method is None else method.to(dtype))
+    return TrainState(config, student.to(dtype), None if method is None else method.to(dtype))
 
 
 def frozen(config):
@@ -33,10 +33,10 @@ def frozen(config):
     return FrozenTeacher(build_network(config.teacher.run, 100).to(dtype), config.teacher.batch_norm)
 
 
-def all_state(learner):
+def all_state(state):
     return {
-        **learner.student.state_dict(),
-        **({} if learner.method is None else {f"m.{k}": v for k, v in learner.method.state_dict().items()}),
+        **state.student.state_dict(),
+        **({} if state.method is None else {f"m.{k}": v for k, v in state.method.state_dict().items()}),
     }
 
 
@@ -45,19 +45,19 @@ def test_one_step_equals_plain_torch_in_float64():
     config = tiny_review(
         precision="fp64", ce_weight=0.7, options=ReviewOptions(loss_weight=0.6, warmup_epochs=0)
     )
-    learner, teacher = make_learner(config, build_network(config.teacher.run, 100)), frozen(config)
-    student, review = make_learner(config, build_network(config.teacher.run, 100)).student, None
+    state, teacher = make_state(config, build_network(config.teacher.run, 100)), frozen(config)
+    student, review = make_state(config, build_network(config.teacher.run, 100)).student, None
     torch.manual_seed(data.stream_seed(config.seed, "method"))
     review = ReviewKD(student, teacher.network, config.options).double()
     reference = [*student.parameters(), *review.parameters()]
     velocity = [torch.zeros_like(p) for p in reference]
     generator = torch.Generator().manual_seed(0)
-    learner.begin_epoch()
+    state.begin_epoch()
     student.train(), review.train()
     for _ in range(3):
         x = torch.randn(8, 3, 32, 32, dtype=torch.float64, generator=generator)
         y = torch.randint(0, 100, (8,), generator=generator)
-        learner.step(x, y, y, teacher.taps(x))
+        state.step(x, y, y, teacher.taps(x))
         taps = student.taps(x)
         loss = (
             0.7 * F.cross_entropy(taps.logits, y)
@@ -69,7 +69,7 @@ def test_one_step_equals_plain_torch_in_float64():
                 g = g + 5e-4 * p
                 v.mul_(0.9).add_(g)
                 p.sub_(0.05 * (g + 0.9 * v))
-    ours = [*learner.student.parameters(), *learner.method.parameters()]
+    ours = [*state.student.parameters(), *state.method.parameters()]
     for a, b in zip(ours, reference, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
@@ -98,10 +98,10 @@ def test_batch_norm_modes_of_the_teacher():
 
 def test_same_config_same_bits(store, silent, tmp_path):
     config = tiny_review()
-    first = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    first = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     weights = checkpoint.load(store.folder(config.id) / "last.pt")["student"]
     other = dataclasses.replace(store, records=tmp_path / "r2", work=tmp_path / "w2")
-    second = Executor(other, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    second = Runner(other, tmp_path, "cpu", progress=silent).run([config])[config.id]
     again = checkpoint.load(other.folder(config.id) / "last.pt")["student"]
     assert first.curves == second.curves
     assert all(torch.equal(weights[k], again[k]) for k in weights)
@@ -109,18 +109,18 @@ def test_same_config_same_bits(store, silent, tmp_path):
 
 def test_streams_are_separate():
     """Another method leaves the student's initialisation, the data order and the augmentation as they are."""
-    plain, review = make_learner(tiny_plain()), make_learner(tiny_review(), models.build("resnet14"))
+    plain, review = make_state(tiny_plain()), make_state(tiny_review(), models.build("resnet14"))
     assert all(
         torch.equal(a, b)
         for a, b in zip(plain.student.parameters(), review.student.parameters(), strict=True)
     )
-    other = make_learner(tiny_plain(seed=1))
+    other = make_state(tiny_plain(seed=1))
     assert not all(
         torch.equal(a, b) for a, b in zip(plain.student.parameters(), other.student.parameters(), strict=True)
     )
 
 
-GANG = [
+GROUP = [
     {},
     {"options": ReviewOptions(connector="mechanism", loss="l2", stem=True, warmup_epochs=0)},
     {"options": ReviewOptions(attention=False, warmup_epochs=1)},
@@ -129,14 +129,14 @@ GANG = [
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "running"])
-def test_gang_equals_solo_in_float64(batch_norm):
+def test_group_equals_solo_in_float64(batch_norm):
     few = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
-    configs = [tiny_review(precision="fp64", batch_norm=batch_norm, **few, **values) for values in GANG]
+    configs = [tiny_review(precision="fp64", batch_norm=batch_norm, **few, **values) for values in GROUP]
     images = data.load(configs[0].data)
-    together = [make_learner(c, build_network(c.teacher.run, 100)) for c in configs]
+    together = [make_state(c, build_network(c.teacher.run, 100)) for c in configs]
     train(together, images, frozen(configs[0]))
     for config, member in zip(configs, together, strict=True):
-        alone = make_learner(config, build_network(config.teacher.run, 100))
+        alone = make_state(config, build_network(config.teacher.run, 100))
         train([alone], images, frozen(config))
         for name, value in all_state(alone).items():
             torch.testing.assert_close(all_state(member)[name], value, rtol=1e-12, atol=1e-14, msg=name)
@@ -149,40 +149,40 @@ def test_a_diverging_member_leaves_and_the_others_go_on(store, silent, tmp_path)
     from rkd.training import SGDConfig
 
     good, bad = tiny_review(epochs=3), tiny_review(epochs=3, optimiser=SGDConfig(lr=1e30, decay_epochs=()))
-    records = Executor(store, tmp_path, "cpu", progress=silent).run([good, bad])
+    records = Runner(store, tmp_path, "cpu", progress=silent).run([good, bad])
     assert records[bad.id].status == "diverged" and records[bad.id].result["epochs"] < 3
     assert records[good.id].status == "finished" and records[good.id].result["epochs"] == 3
     assert torch.isnan(torch.tensor(records[bad.id].accuracy()))
-    assert len(silent.titles) == 1, "they were one gang"
+    assert len(silent.titles) == 1, "they were one group"
     assert store.load(bad.id).status == "diverged"
 
 
 def test_meters_are_means_over_images():
     """The short last batch counts by its images: the mean loss is that of the epoch, not the last batch's."""
-    learner = make_learner(tiny_plain())
+    state = make_state(tiny_plain())
     images = data.load(tiny_data())
     seen = []
-    original = learner.losses
+    original = state.losses
 
     def spy(x, labels, *more):
         losses, logits = original(x, labels, *more)
         seen.append((losses["ce"].item(), (logits.argmax(1) == labels).sum().item(), len(labels)))
         return losses, logits
 
-    learner.losses = spy
-    train([learner], images, None)
+    state.losses = spy
+    train([state], images, None)
     assert [n for *_, n in seen] == [64, 36, 64, 36]
     for epoch in range(2):
         part = seen[2 * epoch : 2 * epoch + 2]
-        assert learner.curves["loss_ce"][epoch] == pytest.approx(
+        assert state.curves["loss_ce"][epoch] == pytest.approx(
             sum(loss * n for loss, _, n in part) / 100, rel=1e-6
         )
-        assert learner.curves["train_accuracy"][epoch] == pytest.approx(sum(c for _, c, _ in part))
+        assert state.curves["train_accuracy"][epoch] == pytest.approx(sum(c for _, c, _ in part))
 
 
 def test_holdout_chooses_the_best_epoch(store, silent, tmp_path):
     config = tiny_plain(data=tiny_data(holdout=100), epochs=3)
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     held = record.curves["holdout_accuracy"]
     assert len(held) == 3 and record.result["best_epoch"] == held.index(max(held))
     assert record.result["best_accuracy"] == record.curves["test_accuracy"][record.result["best_epoch"]]
@@ -190,24 +190,24 @@ def test_holdout_chooses_the_best_epoch(store, silent, tmp_path):
 
 def test_last_and_best_weights_give_the_recorded_accuracies(store, silent, tmp_path):
     config = tiny_plain(epochs=3)
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
-    record = executor.run([config])[config.id]
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    record = runner.run([config])[config.id]
     for which in ("last", "best"):
-        assert executor.evaluate(config, which) == pytest.approx(record.accuracy(which), abs=1e-4)
+        assert runner.evaluate(config, which) == pytest.approx(record.accuracy(which), abs=1e-4)
 
 
 def test_every_extra_module_is_saved_and_restored(tmp_path):
     config = tiny_review(epochs=3)
     images, path = data.load(config.data), tmp_path / "c.pt"
-    whole = make_learner(config, build_network(config.teacher.run, 100))
+    whole = make_state(config, build_network(config.teacher.run, 100))
 
-    def keep(learner):
-        if learner.epoch == 1:
-            checkpoint.save(learner.state(), path)
+    def keep(state):
+        if state.epoch == 1:
+            checkpoint.save(state.state_dict(), path)
 
     train([whole], images, frozen(config), on_epoch=keep)
-    resumed = make_learner(config, build_network(config.teacher.run, 100))
-    resumed.load_state(checkpoint.load(path))
+    resumed = make_state(config, build_network(config.teacher.run, 100))
+    resumed.load_state_dict(checkpoint.load(path))
     assert resumed.epoch == 1
     train([resumed], images, frozen(config))
     for name, value in all_state(whole).items():
@@ -219,7 +219,7 @@ def test_every_extra_module_is_saved_and_restored(tmp_path):
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_low_precision_stays_near_single(precision, store, silent, tmp_path):
     configs = [tiny_review(precision=p) for p in ("fp32", precision)]
-    records = Executor(store, tmp_path, "cpu", progress=silent).run(configs)
+    records = Runner(store, tmp_path, "cpu", progress=silent).run(configs)
     a, b = (records[c.id].curves["loss_ce"] for c in configs)
     assert b == pytest.approx(a, rel=0.05) and a != b
 

@@ -88,7 +88,7 @@ def method_losses(
 
 @functools.cache
 def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
-    """`student_taps` or `method_losses` as one graph, which every learner of one make shares: networks and methods are
+    """`student_taps` or `method_losses` as one graph, which every run of one make shares: networks and methods are
     arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
     make, and so is the batch's size. A method of one's own that cannot be one graph runs in pieces."""
     return torch.compile(part, dynamic=False)
@@ -97,8 +97,8 @@ def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
 PARTS = (student_taps, method_losses)  # of the losses of one batch, one after the other
 
 
-class Learner:
-    """Trains one run, one batch at a time. Several learners fed the same batches form a gang.
+class TrainState:
+    """The state of one run in training, and its step. Several states fed the same batches form a run group.
 
     Everything a step reads or writes (learning rate, loss weights, meters, momentum, loss scale) is a tensor that
     stays where it is, and a step reads nothing back: one sequence of kernels serves every step of a run.
@@ -115,7 +115,7 @@ class Learner:
         position: images of the epoch in progress that are done.
         curves: per-epoch values, as records keep them; those of stages have names of their own.
         threads: steps made with each number of threads.
-        seconds, joules: this run's share of what its gang has taken so far; 0 joules where nothing counts them.
+        seconds, joules: this run's share of what its group has taken so far; 0 joules where nothing counts them.
         best: {"epoch", "score", "student"} of the best epoch so far, counted from 0 without stages.
     """
 
@@ -275,7 +275,7 @@ class Learner:
         parts: Sequence[Callable[..., Any]] | None = None,
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Named, unweighted losses of one batch in the present stage, and the logits (B, classes), which a stage before
-        the main training has not. Arguments as of `step`; `parts` stand for `PARTS`, None: as this learner has them."""
+        the main training has not. Arguments as of `step`; `parts` stand for `PARTS`, None: as this one has them."""
         taps_of, losses_of = parts or self._parts
         trains = self.stage is None or self.stage.trains_student
         taps = taps_of(self.student, x, self.arithmetic) if trains else None
@@ -347,7 +347,7 @@ class Learner:
     def _add(self, name: str, value: float) -> None:
         self.curves.setdefault(name, []).append(value)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs, as tensors and plain values; between any two steps."""
         with self._counters.shown():
             return {
@@ -367,8 +367,8 @@ class Learner:
                 "diverged": self.diverged,
             }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self.student.load_state_dict(state["student"])
         if self.method is not None:
             self.method.load_state_dict(state["method"])

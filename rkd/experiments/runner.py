@@ -13,8 +13,8 @@ from rkd import data as datasets
 from rkd import models
 from rkd.data import ImageSet
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.gang import (
-    Gang,
+from rkd.experiments.group import (
+    RunGroup,
     Surroundings,
     check_teacher_file,
     load_images,
@@ -57,13 +57,15 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def gangs(configs: Iterable[RunConfig], largest: int, across_seeds: bool = False) -> list[list[RunConfig]]:
+def run_groups(
+    configs: Iterable[RunConfig], largest: int, across_seeds: bool = False
+) -> list[list[RunConfig]]:
     """Runs to train in lock-step: they differ in network, method, options, losses or optimiser alone, and have equal
     stages, so that batches and teacher pass serve all of them.
 
     Args:
         configs: the runs.
-        largest: most members of a gang.
+        largest: most members of a group.
         across_seeds: runs of several seeds may go together, each seed with its own batches and teacher pass. Worth it
             where a run by itself leaves the device idle: on a GPU.
     """
@@ -91,14 +93,14 @@ def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     return list({config.id: config for config in [*teachers, *configs]}.values())
 
 
-class Executor:
+class Runner:
     """Runs configs against one store.
 
     Args:
         store: where records and working files lie.
         data_root: folder of the data sets.
         device: see `pick_device`.
-        gang: most runs to train in lock-step.
+        group: most runs to train in lock-step.
         progress: told what happens; None picks one that suits the place.
         labels: kept in each new record's provenance, for people: profile, recipe, chapter.
         engine: how steps are computed.
@@ -115,7 +117,7 @@ class Executor:
         store: Store,
         data_root: Path,
         device: str = "auto",
-        gang: int = 8,
+        group: int = 8,
         progress: Progress | None = None,
         labels: dict[str, str] | None = None,
         engine: Engine | None = None,
@@ -125,7 +127,7 @@ class Executor:
         self.store = store
         self.data_root = Path(data_root)
         self.device = pick_device(device)
-        self.gang = gang
+        self.group = group
         self._progress = progress
         self.labels = labels or {}
         self.engine = engine or Engine()
@@ -221,12 +223,12 @@ class Executor:
         weights: bool = False,
         snapshots: SnapshotTaker | None = None,
     ) -> None:
-        """Train what no other process is training, in gangs, until every run is recorded or `stop` says so. A run that
+        """Train what no other process is training, in groups, until every run is recorded or `stop` says so. A run that
         another process holds is waited for, and taken over if that process dies."""
         waited = False
         while left := [config for config in configs if not self._ended(config, weights, snapshots)]:
             trained = False
-            for members in gangs(left, self.gang, across_seeds=self.device.type == "cuda"):
+            for members in run_groups(left, self.group, across_seeds=self.device.type == "cuda"):
                 if self.stop(0.0):
                     self.stopped = True
                     return
@@ -235,7 +237,7 @@ class Executor:
                     ours = [c for c in ours if not self._ended(c, weights, snapshots)]
                     if ours:
                         trained = True
-                        if not self._train_gang(ours, snapshots):
+                        if not self._train_group(ours, snapshots):
                             return
             if not trained:
                 if not waited:
@@ -254,20 +256,20 @@ class Executor:
                 return False
         return self.store.has(config.id) and all(self.weights_file(config.id, which) for which in wanted)
 
-    def _train_gang(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool:
-        """Train runs whose locks are held; False when stopped. A gang too large for the device's memory is halved,
+    def _train_group(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool:
+        """Train runs whose locks are held; False when stopped. A run group too large for the device's memory is halved,
         and goes on from its checkpoints."""
         left = list(configs)
         while left:
-            members, left = left[: self.gang], left[self.gang :]
+            members, left = left[: self.group], left[self.group :]
             ended = self._attempt(members, snapshots)
             if ended is None:
                 gc.collect()  # the failed step's tensors
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                self.gang = (len(members) + 1) // 2
+                self.group = (len(members) + 1) // 2
                 self.progress.say(
-                    f"out of memory with {len(members)} runs in lock-step; going on with {self.gang} at a time"
+                    f"out of memory with {len(members)} runs in lock-step; going on with {self.group} at a time"
                 )
                 left = members + left
             elif not ended:
@@ -276,7 +278,7 @@ class Executor:
         return True
 
     def _attempt(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool | None:
-        """Whether the gang was trained to its end (False: stopped); None: it did not fit into memory."""
+        """Whether the group was trained to its end (False: stopped); None: it did not fit into memory."""
         around = Surroundings(
             self.store,
             self.data_root,
@@ -289,7 +291,7 @@ class Executor:
             snapshots,
         )
         try:
-            return Gang(configs, around).train()
+            return RunGroup(configs, around).train()
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -308,6 +310,6 @@ def run(config: RunConfig, store: Store, data_root: Path | str = "data", **optio
         config: the run.
         store: where it is recorded.
         data_root: folder of the data sets.
-        options: of `Executor`.
+        options: of `Runner`.
     """
-    return Executor(store, Path(data_root), **options).run([config])[config.id]
+    return Runner(store, Path(data_root), **options).run([config])[config.id]

@@ -1,4 +1,4 @@
-"""One gang from its configs to its records: networks and methods built or resumed, trained, saved, recorded."""
+"""One run group from its configs to its records: networks and methods built or resumed, trained, saved, recorded."""
 
 import dataclasses
 import datetime
@@ -23,9 +23,9 @@ from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import (
-    Learner,
     RunConfig,
     TeacherConfig,
+    TrainState,
     accuracy,
     arithmetic,
     checkpoint,
@@ -34,8 +34,8 @@ from rkd.training import (
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.engine import Engine
-from rkd.training.learner import build_method, build_network
 from rkd.training.loop import scored_networks
+from rkd.training.state import build_method, build_network
 from rkd.training.teacher import frozen_teacher
 from rkd.training.threads import Threads
 
@@ -45,7 +45,7 @@ SAVE_WITHIN_EPOCH = 30.0  # seconds at least; epochs may be long, and machines g
 
 @functools.lru_cache(maxsize=2)
 def load_images(config: DataConfig, root: Path, device: torch.device) -> ImageSet:
-    """The data set on its device, kept for the next gang."""
+    """The data set on its device, kept for the next group."""
     return datasets.load(config, root).to(device)
 
 
@@ -122,7 +122,7 @@ def load_teacher_network(
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What gangs need besides their configs; fields as of `execute.Executor`."""
+    """What groups need besides their configs; fields as of `runner.Runner`."""
 
     store: Store
     data_root: Path
@@ -135,11 +135,11 @@ class Surroundings:
     snapshots: SnapshotTaker | None = None
 
 
-class Gang:
+class RunGroup:
     """Runs that are trained in lock-step by this process, which holds their locks.
 
     Args:
-        configs: see `execute.gangs`.
+        configs: see `execute.groups`.
         around: where.
     """
 
@@ -154,13 +154,13 @@ class Gang:
             frozen, self.teacher_facts = load_teacher_network(
                 first.teacher, around.store, self.images.classes
             )
-        self.learners = [self._learner(config, frozen) for config in configs]
+        self.states = [self._state(config, frozen) for config in configs]
         self.teacher = None
         if frozen is not None:
             self.teacher = frozen_teacher(
                 place(frozen, first, around.device),
                 first.teacher.batch_norm,
-                self.learners[0].arithmetic,
+                self.states[0].arithmetic,
                 around.engine.compile,
                 (first.batch_size, 3, *self.images.train_x.shape[1:3]),
                 around.progress.say,
@@ -176,7 +176,7 @@ class Gang:
         try:
             with exact_kernels():
                 ended = train(
-                    self.learners,
+                    self.states,
                     self.images,
                     self.teacher,
                     capture=self._capture if self._captured else None,
@@ -192,9 +192,9 @@ class Gang:
             self._count_energy()
         else:
             self._save()
-        for learner in self.learners:
-            if learner.diverged or learner.epoch == learner.config.total_epochs:
-                self._finish(learner)
+        for state in self.states:
+            if state.diverged or state.epoch == state.config.total_epochs:
+                self._finish(state)
         return ended
 
     def _capture(
@@ -213,7 +213,7 @@ class Gang:
                 )
         return body
 
-    def _learner(self, config: RunConfig, teacher: nn.Module | None) -> Learner:
+    def _state(self, config: RunConfig, teacher: nn.Module | None) -> TrainState:
         around, images = self.around, self.images
         network = build_network(config, images.classes)
         method = None
@@ -224,56 +224,56 @@ class Gang:
             )
             method = place(method, config, around.device)
         compiled = around.engine.compiles_students(around.device)
-        learner = Learner(config, place(network, config, around.device), method, compiled)
+        state = TrainState(config, place(network, config, around.device), method, compiled)
         path = around.store.folder(config.id) / "checkpoint.pt"
         if path.exists():
-            state = checkpoint.load(path)
-            if state.get("run") != config.id:
+            saved = checkpoint.load(path)
+            if saved.get("run") != config.id:
                 raise RecordError(
-                    f"checkpoint {path} belongs to run {state.get('run')}; delete it to start again"
+                    f"checkpoint {path} belongs to run {saved.get('run')}; delete it to start again"
                 )
-            learner.load_state(state)
-            within = f" and {learner.position} images" if learner.position else ""
-            around.progress.say(f"{config.id}: resuming after epoch {learner.epoch}{within}")
-        return learner
+            state.load_state_dict(saved)
+            within = f" and {state.position} images" if state.position else ""
+            around.progress.say(f"{config.id}: resuming after epoch {state.epoch}{within}")
+        return state
 
     def _batch_ended(self, epoch: int, done: int, total: int) -> None:
         self.around.progress.batch(epoch, done, total)
         if time.monotonic() - self._saved > max(SAVE_WITHIN_EPOCH, self._save_seconds / SAVING_SHARE):
             self._save()
 
-    def _epoch_ended(self, learner: Learner) -> None:
+    def _epoch_ended(self, state: TrainState) -> None:
         if time.monotonic() - self._saved > self._save_seconds / SAVING_SHARE:
             self._save()
-        folder = self.around.store.folder(learner.config.id)
+        folder = self.around.store.folder(state.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(learner)}\n")
-        if self.around.snapshots is not None and self.teacher is not None and learner.stage is None:
-            self.around.snapshots.take(learner, self.teacher.network, self.images, folder)
-        self.around.progress.epoch(learner)
+            log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
+        if self.around.snapshots is not None and self.teacher is not None and state.stage is None:
+            self.around.snapshots.take(state, self.teacher.network, self.images, folder)
+        self.around.progress.epoch(state)
 
     def _count_energy(self) -> None:
-        share = self._energy.share(len(self.learners))
-        for learner in self.learners:
-            learner.joules += share
+        share = self._energy.share(len(self.states))
+        for state in self.states:
+            state.joules += share
 
     def _save(self) -> None:
         self._count_energy()
         started = time.monotonic()
-        for learner in self.learners:
-            folder = self.around.store.folder(learner.config.id)
-            checkpoint.save(learner.state(), folder / "checkpoint.pt")
+        for state in self.states:
+            folder = self.around.store.folder(state.config.id)
+            checkpoint.save(state.state_dict(), folder / "checkpoint.pt")
         self._saved = time.monotonic()
         self._save_seconds = self._saved - started
 
-    def _finish(self, learner: Learner) -> None:
-        config, store = learner.config, self.around.store
+    def _finish(self, state: TrainState) -> None:
+        config, store = state.config, self.around.store
         folder = store.folder(config.id)
-        last = {"run": config.id, "epoch": learner.epoch, "student": learner.student.state_dict()}
-        if learner.method is not None and learner.method.networks(learner.student):
-            last["method"] = learner.method.state_dict()  # it holds further networks
+        last = {"run": config.id, "epoch": state.epoch, "student": state.student.state_dict()}
+        if state.method is not None and state.method.networks(state.student):
+            last["method"] = state.method.state_dict()  # it holds further networks
         checkpoint.save(last, folder / "last.pt")
-        best = learner.best
+        best = state.best
         checkpoint.save(
             {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
@@ -284,24 +284,24 @@ class Gang:
                 shutil.copyfile(folder / "maps.npz", temporary)
             (folder / "maps.npz").unlink()
         if not store.has(config.id):  # weights of a recorded teacher may have been trained again
-            store.save(self._record(learner))
+            store.save(self._record(state))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
-    def _scores(self, learner: Learner) -> dict[str, float]:
+    def _scores(self, state: TrainState) -> dict[str, float]:
         """Accuracies for the record, in percent: of the student at the last epoch and at its best, and of a method's
         further networks. Where epochs were scored in low precision, last and best weights are scored again in full; a
         further network's best, whose weights are not kept, stays as it was scored."""
-        curves, best = learner.curves, learner.best["epoch"]
-        last = {f"test_accuracy{suffix}": network for suffix, network in scored_networks(learner).items()}
+        curves, best = state.curves, state.best["epoch"]
+        last = {f"test_accuracy{suffix}": network for suffix, network in scored_networks(state).items()}
         found = {name: curves[name][-1] for name in last}
         found_best = {name: max(curves[name]) for name in last} | {
             "test_accuracy": curves["test_accuracy"][best]
         }
-        if learner.arithmetic.low is not None and not learner.diverged:
+        if state.arithmetic.low is not None and not state.diverged:
             found = {name: self._accuracy(network) for name, network in last.items()}
-            network = build_network(learner.config, self.images.classes)
-            network.load_state_dict(learner.best["student"])
-            found_best["test_accuracy"] = self._accuracy(place(network, learner.config, self.around.device))
+            network = build_network(state.config, self.images.classes)
+            network.load_state_dict(state.best["student"])
+            found_best["test_accuracy"] = self._accuracy(place(network, state.config, self.around.device))
         return {
             f"{which}_{name.removeprefix('test_')}": value
             for which, values in (("last", found), ("best", found_best))
@@ -312,43 +312,41 @@ class Gang:
         images = self.images
         return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
-    def _record(self, learner: Learner) -> Record:
-        method, images, around = learner.method, self.images, self.around
+    def _record(self, state: TrainState) -> Record:
+        method, images, around = state.method, self.images, self.around
         return Record(
-            config=learner.config,
-            status="diverged" if learner.diverged else "finished",
-            curves=learner.curves,
+            config=state.config,
+            status="diverged" if state.diverged else "finished",
+            curves=state.curves,
             result={
-                **self._scores(learner),
-                "best_epoch": learner.best["epoch"],
-                "epochs": len(learner.curves["test_accuracy"]),
+                **self._scores(state),
+                "best_epoch": state.best["epoch"],
+                "epochs": len(state.curves["test_accuracy"]),
             },
             cost={
-                "train_seconds": learner.seconds,
-                "images_per_second": learner.epoch * self._epoch_images / learner.seconds,
-                "energy_kj": learner.joules / 1000 or None,
+                "train_seconds": state.seconds,
+                "images_per_second": state.epoch * self._epoch_images / state.seconds,
+                "energy_kj": state.joules / 1000 or None,
                 "peak_memory_mb": peak_memory_mb(around.device),
-                "parameters": models.parameter_count(learner.student),
+                "parameters": models.parameter_count(state.student),
                 "extra_parameters": 0 if method is None else models.parameter_count(method),
-                "gang": len(self.learners),
-                "arithmetic": learner.arithmetic.name,
+                "gang": len(self.states),
+                "arithmetic": state.arithmetic.name,
                 "compiled": around.engine.compile,
                 "graph": self._captured,
-                "threads": learner.threads,
+                "threads": state.threads,
                 "teacher_form": None if self.teacher is None else self.teacher.form,
             },
             provenance={
                 **code_state(),
                 **machine_state(around.device),
-                "threads": int(
-                    max(learner.threads, key=learner.threads.get, default=torch.get_num_threads())
-                ),
+                "threads": int(max(state.threads, key=state.threads.get, default=torch.get_num_threads())),
                 "labels": around.labels,
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),
                 "test_images": len(images.test_y),
                 "teacher": self.teacher_facts,
-                "scored": {"curves": learner.arithmetic.name, "result": learner.arithmetic.full},
+                "scored": {"curves": state.arithmetic.name, "result": state.arithmetic.full},
                 "started": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
                 "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
             },

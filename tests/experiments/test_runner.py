@@ -1,4 +1,4 @@
-"""Where runs come from: gangs, teachers of every kind, own networks, own data."""
+"""Where runs come from: groups, teachers of every kind, own networks, own data."""
 
 import dataclasses
 import shutil
@@ -12,23 +12,23 @@ from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
 from rkd.errors import ConfigError, DataError, RecordError
-from rkd.experiments import gang
+from rkd.experiments import group
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.execute import Executor, gangs, pick_device, required
+from rkd.experiments.runner import Runner, pick_device, required, run_groups
 from rkd.experiments.settings import resolve
 from rkd.records.teachers import save_teacher, teacher_file
 from rkd.review import ReviewOptions
 from rkd.training import checkpoint
 
 
-def test_gangs_share_everything_the_batches_depend_on():
+def test_groups_share_everything_the_batches_depend_on():
     same = [tiny_review(), tiny_review(ReviewOptions(attention=False)), tiny_review(ce_weight=0.5)]
     apart = [
         tiny_review(seed=1), tiny_review(epochs=3), tiny_review(batch_size=32), tiny_review(precision="bf16"),
         tiny_review(batch_norm="running"), tiny_review(data=tiny_data(train_images=90)), tiny_plain(),
     ]  # fmt: skip
-    assert [len(g) for g in gangs([*same, *apart], 8)] == [3] + [1] * 7
-    assert [len(g) for g in gangs(same * 2, 4)] == [4, 2]
+    assert [len(g) for g in run_groups([*same, *apart], 8)] == [3] + [1] * 7
+    assert [len(g) for g in run_groups(same * 2, 4)] == [4, 2]
 
 
 def test_teachers_come_first_and_once():
@@ -39,31 +39,31 @@ def test_teachers_come_first_and_once():
 
 
 def test_untrained_teacher_is_not_trained(store, silent, tmp_path):
-    Executor(store, tmp_path, "cpu", progress=silent).run([tiny_review(teacher_weights="random")])
+    Runner(store, tmp_path, "cpu", progress=silent).run([tiny_review(teacher_weights="random")])
     assert len(silent.titles) == 1 and store.ids() == [tiny_review().id]
 
 
 @pytest.mark.parametrize("lost", [("last", "best"), ("best",)])
 def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(lost, store, silent, tmp_path):
     config = tiny_review(teacher_weights="best", epochs=1)
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
     teacher = config.teacher.run
-    executor.run([teacher])
+    runner.run([teacher])
     before = store.path(teacher.id).read_bytes()
     for which in lost:
-        executor.weights_file(teacher.id, which).unlink()
-    executor.run([config])
+        runner.weights_file(teacher.id, which).unlink()
+    runner.run([config])
     assert store.path(teacher.id).read_bytes() == before and len(silent.titles) == 3
-    assert executor.evaluate(teacher, "best") == pytest.approx(
+    assert runner.evaluate(teacher, "best") == pytest.approx(
         store.load(teacher.id).accuracy("best"), abs=1e-4
     )
 
 
 def test_committed_teacher_serves_where_the_full_weights_are_missing(store, silent, tmp_path):
     config = tiny_review(teacher_weights="best", epochs=1)
-    executor = Executor(store, tmp_path, "cpu", progress=silent)
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
     teacher = config.teacher.run
-    accuracy = executor.run([teacher])[teacher.id].accuracy("best")
+    accuracy = runner.run([teacher])[teacher.id].accuracy("best")
     full = store.folder(teacher.id) / "best.pt"
     weights = checkpoint.load(full)["student"]
     header = {
@@ -72,10 +72,10 @@ def test_committed_teacher_serves_where_the_full_weights_are_missing(store, sile
     }  # fmt: skip
     save_teacher(teacher_file(store, teacher.id, "best"), weights, header)
     shutil.rmtree(store.folder(teacher.id))
-    record = executor.run([config])[config.id]
+    record = runner.run([config])[config.id]
     assert record.provenance["teacher"]["stored"] == "fp16"
     assert len(silent.titles) == 2, "the teacher was not trained again"
-    network, _ = executor.network(teacher, "best")
+    network, _ = runner.network(teacher, "best")
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, weights[name].half().float(), rtol=0, atol=0)
@@ -92,7 +92,7 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
     lines = get_chapter("table6").lines(resolve("table6", given))
     assert [line.role for line in lines][:2] == ["student", "distilled"]
     config = lines[1].runs[0]
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert record.provenance["teacher"]["sha256"] == config.teacher.sha256 and store.ids() == [record.id]
     moved = dataclasses.replace(config.teacher, checkpoint="elsewhere.pth")
     assert dataclasses.replace(config, teacher=moved).id == config.id, "the hash names it, not the path"
@@ -100,14 +100,14 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
     torch.save({"model": models.build("resnet14").state_dict()}, file)
     again = dataclasses.replace(config, seed=1)
     with pytest.raises(RecordError, match="has sha256"):
-        Executor(store, tmp_path, "cpu", progress=silent).run([again])
+        Runner(store, tmp_path, "cpu", progress=silent).run([again])
     digest = again.teacher.sha256
     named = resolve("table6", {**given, "teacher_checkpoint": f"{file}#sha256={digest}"})
     assert get_chapter("table6").lines(named)[1].runs[0].id == config.id
     file.unlink()
     assert get_chapter("table6").lines(named)[1].runs[0].id == config.id, "known without the file"
     with pytest.raises(RecordError, match="does not exist; put the ResNet-14"):
-        Executor(store, tmp_path, "cpu", progress=silent).run([again])
+        Runner(store, tmp_path, "cpu", progress=silent).run([again])
     wrong = {**given, "teacher_checkpoint": f"{file}#sha256=123"}
     with pytest.raises(ConfigError, match="64 hexadecimal digits"):
         get_chapter("table6").lines(resolve("table6", wrong))
@@ -135,7 +135,7 @@ def test_diverged_teacher_is_refused(store, silent, tmp_path):
     teacher = tiny_plain(optimiser=SGDConfig(lr=1e30, decay_epochs=()))
     config = dataclasses.replace(tiny_review(), teacher=TeacherConfig(run=teacher, weights="last"))
     with pytest.raises(RecordError, match="ended as 'diverged'"):
-        Executor(store, tmp_path, "cpu", progress=silent).run([config])
+        Runner(store, tmp_path, "cpu", progress=silent).run([config])
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_own_networks_train_on_either_side(student, teacher, own_networks, store
     }  # fmt: skip
     lines = get_chapter("table1").lines(resolve("table1", given))
     distilled = lines[-1].runs[0]
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([distilled])[distilled.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([distilled])[distilled.id]
     assert record.status == "finished" and record.cost["extra_parameters"] > 0
 
 
@@ -202,13 +202,13 @@ def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch)
 
     write(0)
     first = planned()
-    record = Executor(store, tmp_path, "cpu", progress=silent).run([first])[first.id]
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([first])[first.id]
     assert record.provenance["train_images"] == 40 and first.data.sha256
     write(1)
     assert planned().id != first.id
-    gang.load_images.cache_clear()  # as in a later process
+    group.load_images.cache_clear()  # as in a later process
     with pytest.raises(DataError, match="checksum has changed"):
-        Executor(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
+        Runner(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
 
 
 def test_devices():
@@ -227,5 +227,5 @@ def test_gpu_agrees_with_cpu(tmp_path, silent):
     curves = []
     for device in ("cpu", "cuda"):
         store = Store(tmp_path / device / "r", tmp_path / device / "w")
-        curves.append(Executor(store, tmp_path, device, progress=silent).run([config])[config.id].curves)
+        curves.append(Runner(store, tmp_path, device, progress=silent).run([config])[config.id].curves)
     assert curves[1]["loss_review"] == pytest.approx(curves[0]["loss_review"], rel=1e-6)
