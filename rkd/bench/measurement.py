@@ -25,7 +25,7 @@ from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS, exact_kernels
-from rkd.training.threads import better, numbers
+from rkd.training.threads import Threads, numbers
 
 LEAST_ROUNDS = 3
 # Seconds of steps in a row, so that the clock's own time is lost in them.
@@ -52,7 +52,7 @@ class Request:
         compile: "no"; "engine": each of our variants also with what `Engine` compiles (the teacher, and on CUDA the
             students); "all": also with teacher alone and with teacher and students compiled.
         seconds: for all of it. Three rounds are made in any case.
-        threads: that compute on a CPU, in all variants; "auto": the number the conventional loop is quickest with.
+        threads: that compute on a CPU, in all variants; "auto": as runs choose it.
         teacher_forms: of the teacher, see `rkd.models.frozen`; "auto": as runs choose it.
         kernels: of BatchNorm: "cudnn" and "native", see `Variant`.
         cudnn_benchmark: each of our variants also with `torch.backends.cudnn.benchmark`.
@@ -199,27 +199,8 @@ class Measurement:
         return Result(header, tuple(map(self._row, self.entries)), ceilings, evaluation, tuple(self.notes))
 
     def choose_threads(self) -> None:
-        """One number for all variants, so that they can be compared: the one asked for, or the one the conventional
-        loop is quickest with, climbing from one; the notes say how long it took with each."""
-        choice = numbers(self.request.threads, self.device)
-        conventional = Variant(self.request.batch_norms[0], conventional=True)
-        usual, told, chosen = math.inf, [], choice[0] if choice else None
-        for number in choice if len(choice) > 1 else ():
-            self.say(f"measuring a conventional step with {number} threads")
-            torch.set_num_threads(number)
-            with contextlib.closing(self.work.begin(conventional)) as made:
-                took = [clock.seconds(made.step, 1, self.device)]
-                while (quicker := better(took, usual)) is None:
-                    took.append(clock.seconds(made.step, 1, self.device))
-            seconds = statistics.median(took[1:] or took)
-            told.append(f"{number}: {1000 * seconds:,.0f} ms")
-            if not quicker:
-                break
-            chosen, usual = number, seconds
-        if chosen is not None:
-            torch.set_num_threads(chosen)
-        if told:
-            self.notes.append(f"a conventional step by threads: {'; '.join(told)}. The rest is with {chosen}")
+        """One number for all variants, so that they can be compared: the one asked for, or as runs choose it."""
+        Threads(numbers(self.request.threads, self.device), self.notes.append).take()
 
     def _variants(self) -> list[Variant]:
         request, students = self.request, Engine(compile=True).compiles_students(self.device)

@@ -22,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("group gang", "also N students in lock-step", type=int, metavar="N")
     add("batch-size", "images of a step (default 128; with --negatives 64)", type=int, metavar="N")
     add("device", "auto, cpu, cuda or cuda:N", default="auto", metavar="NAME")
-    add(
-        "threads",
-        "threads on a CPU, or auto: with which the conventional loop is quickest (default)",
-        metavar="N",
-    )
+    add("threads", "threads on a CPU, or auto: as runs choose it (default)", metavar="N")
     add("precision", "arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32 auto)", nargs="+",
         metavar="NAME")  # fmt: skip
     add("teacher-batch-norm", "what the teacher normalises by: running, batch (default: both)", metavar="A,B")

@@ -119,7 +119,6 @@ def _call(options: argparse.Namespace, budget) -> int:
         labels={"profile": settings.profile, **labels},
         engine=Engine.named(settings.engine, settings.compile, settings.threads),
         stop=budget.stop,
-        left=budget.left,
     )
     records = runner.run([config], snapshots=SnapshotTaker() if options.maps else None)
     if config.id not in records:

@@ -175,7 +175,7 @@ class _Sweep:
 
         try:
             with kept or nullcontext():
-                stopped = self._train(estimate, stop, budget.left)
+                stopped = self._train(estimate, stop)
         except RkdError:
             self._report(None)
             raise
@@ -183,7 +183,7 @@ class _Sweep:
             show(kept.last, o.out)
         return self._report(budget.reason if stopped else None)
 
-    def _train(self, estimate, stop, left) -> bool:
+    def _train(self, estimate, stop) -> bool:
         """Whether it was stopped."""
         groups = [(self.runs, ())]
         if self.options.order == "verdicts":
@@ -191,13 +191,13 @@ class _Sweep:
                 estimate = self._measure(stop) or estimate
             groups = self._groups()
             self._show_groups(groups, estimate, FIRST_GROUPS)
-        runner = self._runner(stop, left)
+        runner = self._runner(stop)
         for runs, _ in groups:
             if not runner.stopped:
                 runner.run(runs)
         return runner.stopped
 
-    def _runner(self, stop, left=lambda: math.inf):
+    def _runner(self, stop):
         from rkd.experiments.runner import Runner
         from rkd.experiments.tensorboard import watch
         from rkd.experiments.workspace import data_root
@@ -211,7 +211,6 @@ class _Sweep:
             labels={"profile": self.settings.profile},
             engine=self.way.engine,
             stop=stop,
-            left=left,
         )
 
     def _check(self) -> None:

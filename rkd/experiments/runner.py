@@ -1,7 +1,6 @@
 """Get the records of a set of runs: load what is recorded, train what is not, teachers first, each run once."""
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -106,7 +105,6 @@ class Runner:
         engine: how steps are computed.
         stop: asked, all along, with the seconds the next piece of work is expected to take; True ends training with
             everything saved.
-        left: seconds that may still be used, see `Threads`.
 
     Attributes:
         stopped: whether `run` ended because `stop` said so.
@@ -122,7 +120,6 @@ class Runner:
         labels: dict[str, str] | None = None,
         engine: Engine | None = None,
         stop: Callable[[float], bool] = lambda needed: False,
-        left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.store = store
         self.data_root = Path(data_root)
@@ -132,7 +129,7 @@ class Runner:
         self.labels = labels or {}
         self.engine = engine or Engine()
         self.engine.check(self.device)
-        self._threads = self.engine.thread_choice(self.device, lambda text: self.progress.say(text), left)
+        self._threads = self.engine.thread_choice(self.device, lambda text: self.progress.say(text))
         self.stop = stop
         self.stopped = False
 

@@ -16,7 +16,7 @@ from scipy import stats
 from rkd import published
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
-from rkd.experiments.execute import Executor, pick_device
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.settle import settle_lines
@@ -274,11 +274,11 @@ class Experiment:
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
-    def executor(self, labels: Mapping[str, str] | None = None) -> Executor:
+    def executor(self, labels: Mapping[str, str] | None = None) -> Runner:
         """What trains and evaluates runs as the settings say."""
         s = self.settings
         engine = Engine.named(s.engine, s.compile, s.threads)
-        return Executor(self.store, data_root(s), s.device, labels=dict(labels or {}), engine=engine)
+        return Runner(self.store, data_root(s), s.device, labels=dict(labels or {}), engine=engine)
 
     def banner(self) -> str:
         """What the page's numbers are worth, in HTML."""

@@ -1,21 +1,20 @@
 """How steps are computed, as far as it changes nothing but the time they take."""
 
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 
+from rkd.config import CountOrAuto, Flag, frozen
 from rkd.errors import ConfigError, unknown
 from rkd.training import capture
-from rkd.training.threads import FIRST_STEP, Threads, numbers
+from rkd.training.threads import Threads, numbers
 
 ENGINES = {"auto": None, "eager": False, "graph": True}
 
 
-@dataclass(frozen=True)
+@frozen
 class Engine:
     """No part of a run's identity: the mathematics stays the same (sums are rounded in another order).
 
@@ -25,13 +24,13 @@ class Engine:
             step: seconds on a CPU, half a minute to two minutes on CUDA.
         graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
         eager: methods whose steps are not captured all the same (see `experiments.check`).
-        threads: that compute on a CPU; "auto" measures which number is quickest, see `training.threads`.
+        threads: that compute on a CPU; "auto" measures how many help, see `training.threads`.
     """
 
-    compile: bool = False
-    graph: bool | None = None
+    compile: Flag = False
+    graph: Flag | None = None
     eager: frozenset[str] = frozenset()
-    threads: int | str = "auto"
+    threads: CountOrAuto = "auto"
 
     @classmethod
     def named(cls, engine: str | None, compile: bool = False, threads: int | str = "auto") -> "Engine":
@@ -75,14 +74,9 @@ class Engine:
         """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
 
-    def thread_choice(
-        self,
-        device: torch.device,
-        say: Callable[[str], None] = lambda text: None,
-        left: Callable[[], float] = lambda: math.inf,
-    ) -> Threads:
-        """What chooses the number of threads on `device`; `say` and `left` as of `Threads`."""
-        return Threads(numbers(self.threads, device), say, left, FIRST_STEP + self.cold_seconds(device))
+    def thread_choice(self, device: torch.device, say: Callable[[str], None] = lambda text: None) -> Threads:
+        """What chooses the number of threads on `device`; `say` as of `Threads`."""
+        return Threads(numbers(self.threads, device), say)
 
     def compiles_students(self, device: torch.device) -> bool:
         """Whether students are compiled on `device`, as well as the teacher."""

@@ -123,7 +123,8 @@ class _Training:
             with _shared(present) as taken:
                 self.step(size)
                 self.queue.add()
-            self.batch_seconds = self.threads.took(taken(), whole=size == self.batch_size)
+            self.batch_seconds = taken()
+            self.threads.took(taken(), whole=size == self.batch_size)
             for state in present:
                 state.threads[used] = state.threads.get(used, 0) + 1
             done += size

@@ -1,26 +1,23 @@
-"""How many threads compute a step on a CPU: measured on the training's own steps, because what else runs on the machine
-decides it. Two threads on two cores are up to twice as quick as one, and many times as slow where another process keeps
-one of the cores busy: at every join both wait for the thread that was put aside."""
+"""How many threads compute a step on a CPU: as many as help a small convolution at this moment, because what else runs
+on the machine decides it. Two threads on two cores are up to twice as quick as one, and many times as slow where
+another process keeps one of the cores busy: at every join both wait for the thread that was put aside. A convolution
+tells this in milliseconds, so that no step of a training is ever made with more threads than are free."""
 
 import math
 import os
-import statistics
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 
-from rkd.config import CountOrAuto, check
 from rkd.errors import ConfigError
 
-STEPS = 3  # that are compared, of each number; the first one after a change is not among them
-PERIOD = 300.0  # seconds of steps between trials
-SHARE = 0.05  # of the time may go into trials: what one took sets when the next may come
-BETTER = 0.95  # of the time a trial must stay below, so that nothing is changed for nothing
-SLOW = 2.0  # times as long as when the choice was made: something has changed, and a trial is due
-HOPELESS = 2.0  # times as long: one such step ends a trial
-FIRST_STEP = 1.0  # seconds beyond that for a trial's first step, in which kernels are prepared
-RISK = 30.0  # steps' worth of time that must be left for a trial
+PROBE = 0.02  # seconds of convolutions, for each number of threads
+BETTER = 0.9  # of the time with fewer threads that more must stay below
+PERIOD = 60.0  # seconds of steps between probes
+SLOW = 2.0  # times as long as the quickest step since the last probe: something has changed, and one is due
+SHARE = 0.05  # of the time may go into probes
 
 
 def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
@@ -29,13 +26,12 @@ def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
     "auto" doubles from one to all cores of this process, unless OMP_NUM_THREADS is set: that is then the only choice.
 
     Raises:
-        ConfigError: the setting, or OMP_NUM_THREADS, is no number of threads.
+        ConfigError: OMP_NUM_THREADS is no number of threads.
     """
-    setting = check(CountOrAuto, "threads", setting)
     if device.type == "cuda":
         return ()
     if setting != "auto":
-        return (setting,)
+        return (int(setting),)
     said = os.environ.get("OMP_NUM_THREADS", "").strip()
     if said:
         first = said.partition(",")[0].strip()  # further ones are of nested teams
@@ -54,138 +50,82 @@ def fixed(setting: int | str, device: torch.device) -> int | None:
     return choice[0] if len(choice) == 1 else None
 
 
-def better(trial: Sequence[float], usual: float, first: float = FIRST_STEP) -> bool | None:
-    """Whether a number of threads is quicker than the one in use; None: more steps must tell.
-
-    Args:
-        trial: seconds of its steps so far, the first one after the change included.
-        usual: median seconds of a step with the number in use.
-        first: seconds that the first step may take besides.
-    """
-    if trial[0] > HOPELESS * usual + first or any(step > HOPELESS * usual for step in trial[1:]):
-        return False
-    return None if len(trial) <= STEPS else statistics.median(trial[1:]) < BETTER * usual
+@torch.no_grad()
+def convolution_seconds(number: int) -> float:
+    """Mean seconds of a convolution such as steps are made of, with so many threads. The mean, because a thread that is
+    put aside delays few of them, but by much."""
+    torch.set_num_threads(number)
+    x = torch.ones(64, 16, 32, 32).to(memory_format=torch.channels_last)
+    weight = torch.ones(16, 16, 3, 3)
+    F.conv2d(x, weight, padding=1)  # starts the threads
+    started, calls, passed = time.perf_counter(), 0, 0.0
+    while calls < 3 or passed < PROBE:
+        F.conv2d(x, weight, padding=1)
+        calls, passed = calls + 1, time.perf_counter() - started
+    return passed / calls
 
 
 class Threads:
     """The number of threads in use, step by step: `take` before a step, `took` after it.
 
-    Starts with the least number and climbs as long as the next one is quicker. Then, when PERIOD has passed or steps
-    have become SLOW, its neighbours are tried for a few steps. Between steps (evaluation, checkpoints) the number in
-    use is in force, never one on trial; before the first step torch's own, unless there is no choice. Time is told by
-    the steps alone.
+    Before the first step, when PERIOD has passed and when steps have become SLOW, numbers are probed from the least
+    on, as long as the next one is quicker.
 
     Args:
         choice: numbers to choose from, ascending, as of `numbers`; none: torch's own is left alone.
-        say: told of each change, and of the first comparison, in words.
-        left: seconds that may still be used; no trial is begun in the last steps of a budget, which it might overrun.
-        first: see `better`.
+        say: told of each change, in words.
+        probe: seconds of some work with a number of threads.
+        clock: gives seconds; tells how long probes take.
     """
 
     def __init__(
         self,
         choice: Sequence[int] = (),
         say: Callable[[str], None] = lambda text: None,
-        left: Callable[[], float] = lambda: math.inf,
-        first: float = FIRST_STEP,
+        probe: Callable[[int], float] = convolution_seconds,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._choice, self._say, self._left, self._first = tuple(choice), say, left, first
-        self._at = 0
-        self._way: int | None = None  # of the trial under way: 1 up, -1 down
-        self._ways = [1]  # still to be tried
-        self._passed = self._spent = 0.0  # seconds of steps since the last trial began, and in its own steps
-        self._asked = True  # the next verdict is told even if nothing changes
-        self._base: float | None = None  # median when the choice was made
-        self._usual = math.inf
+        self._choice, self._say, self._probe, self._clock = tuple(choice), say, probe, clock
+        self._number = self._choice[0] if len(self._choice) == 1 else None
+        self._passed = self._spent = 0.0  # seconds of steps since the last probe, and that one's own
         self.begin()
-        if len(self._choice) == 1:
-            torch.set_num_threads(self._choice[0])
+        if self._number is not None:
+            torch.set_num_threads(self._number)
 
     def begin(self) -> None:
-        """Other steps follow than so far: nothing measured is comparable. A trial under way is put off."""
-        if self._way is not None:
-            self._ways.insert(0, self._way)
-        self._way, self._base = None, None
-        self._settle()
-
-    def _settle(self) -> None:
-        """The number in use is measured anew, without the first step."""
-        self._steps: deque[float] = deque(maxlen=STEPS)
-        self._trial: list[float] = []
-        self._cold = True
+        """Other steps follow than so far: nothing measured is comparable."""
+        self._usual, self._slow = math.inf, False
 
     def take(self) -> int:
         """Put the number for the next step in force, and return it."""
         if not self._choice:
             return torch.get_num_threads()
-        number = self._choice[self._at + (self._way or 0)]
-        torch.set_num_threads(number)
-        return number
+        if self._number is None or (len(self._choice) > 1 and self._due()):
+            self._choose()
+        torch.set_num_threads(self._number)
+        return self._number
 
-    def took(self, seconds: float, whole: bool = True) -> float:
-        """Count the step made, and choose the number for the next.
-
-        Args:
-            seconds: it took.
-            whole: whether it was of full size, and can be compared.
-
-        Returns:
-            Seconds the next step is expected to take, which those of a lost trial do not tell.
-        """
-        if len(self._choice) < 2:
-            return seconds
+    def took(self, seconds: float, whole: bool = True) -> None:
+        """Count the step made; `whole`: it was of full size, and can be compared."""
         self._passed += seconds
-        if self._way is None:
-            self._used(seconds, whole)
-            expected = seconds
-        else:
-            self._tried(seconds, whole)
-            expected = self._usual
-        torch.set_num_threads(self._choice[self._at])
-        return expected
-
-    def _used(self, seconds: float, whole: bool) -> None:
-        if self._cold or not whole:
-            self._cold = False
-            return
-        self._steps.append(seconds)
-        if len(self._steps) < STEPS:
-            return
-        self._usual = statistics.median(self._steps)
-        self._base = self._base or self._usual
-        changed = self._usual > SLOW * self._base
-        if not self._ways and (changed or self._passed >= PERIOD) and self._passed >= self._spent / SHARE:
-            self._ways = [1, -1]
-            self._passed = self._spent = 0.0
-        self._ways = [way for way in self._ways if 0 <= self._at + way < len(self._choice)]
-        if self._ways and self._left() > RISK * self._usual:
-            self._way = self._ways.pop(0)
-
-    def _tried(self, seconds: float, whole: bool) -> None:
-        self._spent += seconds
         if whole:
-            self._trial.append(seconds)
-        verdict = better(self._trial, self._usual, self._first) if self._trial else None
-        if verdict is None:
-            return
-        there, way = self._at + self._way, self._way
-        found = statistics.median(self._trial[1:]) if len(self._trial) > 1 else self._trial[0]
-        if verdict or self._asked:
-            # Each change is told, those of a climb that goes on too.
-            self._say(
-                f"{_named(self._choice[there])}: {_seconds(found)} a step, {_named(self._choice[self._at])}: "
-                f"{_seconds(self._usual)}; going on with {self._choice[there if verdict else self._at]}"
-            )
-        self._asked = False
-        if verdict:
-            self._at, self._usual, self._ways = there, found, [way]
-        self._way, self._base = None, None
-        self._settle()
+            self._slow = seconds > SLOW * self._usual
+            self._usual = min(self._usual, seconds)
 
+    def _due(self) -> bool:
+        return (self._slow or self._passed >= PERIOD) and self._passed >= self._spent / SHARE
 
-def _named(number: int) -> str:
-    return f"{number} thread{'s' * (number > 1)}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+    def _choose(self) -> None:
+        started, took = self._clock(), {}
+        best = self._choice[0]
+        for number in self._choice:
+            took[number] = self._probe(number)
+            if took[number] > BETTER * took[best] and number != best:
+                break
+            best = number
+        self._spent, self._passed = self._clock() - started, 0.0
+        self.begin()
+        if best != self._number:
+            found = ", ".join(f"{1000 * seconds:.3g} ms with {number}" for number, seconds in took.items())
+            self._say(f"going on with {best} thread{'s' * (best > 1)} (a convolution: {found})")
+        self._number = best
