@@ -103,6 +103,9 @@ class TrainState:
     Everything a step reads or writes (learning rate, loss weights, meters, momentum, loss scale) is a tensor that
     stays where it is, and a step reads nothing back: one sequence of kernels serves every step of a run.
 
+    The fused optimiser updates all tensors of a group in one call already. One flat tensor in their place would need a
+    copy of every gradient that has no place in a buffer of `low.py`, and checkpoints of another layout: it saves nothing.
+
     Args:
         config: the run.
         student: network on its device.
