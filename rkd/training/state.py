@@ -104,7 +104,7 @@ class TrainState:
     stays where it is, and a step reads nothing back: one sequence of kernels serves every step of a run.
 
     The fused optimiser updates all tensors of a group in one call already. One flat tensor in their place would need a
-    copy of every gradient that has no place in a buffer of `low.py`, and checkpoints of another layout: it saves nothing.
+    copy of every gradient that has no place in a buffer of `low.py`, and checkpoints of another layout.
 
     Args:
         config: the run.
