@@ -16,9 +16,9 @@ from scipy import stats
 from rkd import published
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
-from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame
 from rkd.experiments.recipes import load_recipe
+from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting

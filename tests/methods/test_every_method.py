@@ -15,7 +15,7 @@ from rkd.experiments.runner import Runner
 from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
-from rkd.training import FrozenTeacher, TrainState, RunConfig, TeacherConfig, arithmetic, checkpoint, train
+from rkd.training import FrozenTeacher, RunConfig, TeacherConfig, TrainState, arithmetic, checkpoint, train
 from rkd.training.capture import captured
 from rkd.training.state import build_method, build_network
 
