@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rkd.judge import Selectors
+from rkd.experiments.selectors import Selectors
 from rkd.records import Record
 
 PAPER = Selectors("paper")

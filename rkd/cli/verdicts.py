@@ -1,5 +1,5 @@
-"""Judge the declared claims (params/claims.csv) by the recorded runs of the published setting: how many claims of each
-kind have which verdict, and the list. Nothing is trained."""
+"""Evaluate the declared claims (params/claims.csv) by the recorded runs of the published setting: how many claims of
+each kind have which verdict, and the list. Nothing is trained."""
 
 import argparse
 
@@ -25,34 +25,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from rkd.errors import ConfigError, unknown
-    from rkd.experiments.chapters import get_chapter
+    from rkd.errors import unknown
+    from rkd.judge import KINDS, VERDICTS, evaluate
 
-    try:
-        from rkd.judge import KINDS, VERDICTS, judge
-        from rkd.report import verdict_text  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"verdicts need {error.name}, which is not installed: pip install -e '.[book]'"
-        ) from error
     for name, allowed in (("kind", KINDS), ("verdict", VERDICTS)):
         given = getattr(options, name)
         if given is not None and given not in allowed:
             raise unknown(name, given, allowed)
     if options.chapter is not None:
+        from rkd.experiments.chapters import get_chapter
+
         get_chapter(options.chapter)
-    verdicts = [
-        v
-        for v in judge(options.profile)
-        if options.chapter in (None, *v.claim.chapters)
-        and options.kind in (None, v.claim.kind)
-        and options.verdict in (None, v.verdict)
+    found = [
+        e
+        for e in evaluate(options.profile)
+        if options.chapter in (None, *e.claim.chapters)
+        and options.kind in (None, e.claim.kind)
+        and options.verdict in (None, e.verdict)
     ]
-    print(_csv(verdicts) if options.csv else _listed(verdicts, options), end="")
+    print(_csv(found) if options.csv else _listed(found, options), end="")
     return 0
 
 
-def _listed(verdicts, options: argparse.Namespace) -> str:
+def _listed(evaluations, options: argparse.Namespace) -> str:
     from rkd import paths
     from rkd.experiments.settings import profile_path
     from rkd.judge import KINDS
@@ -60,18 +55,18 @@ def _listed(verdicts, options: argparse.Namespace) -> str:
 
     lines = []
     for kind in KINDS:
-        members = [v for v in verdicts if v.claim.kind == kind]
+        members = [e for e in evaluations if e.claim.kind == kind]
         if members:
             found = ", ".join(f"{count} {verdict}" for verdict, count in text.tally(members).items())
             lines.append(f"{kind:8}{len(members):4}  {found}")
-    lines += [f"{'all':8}{len(verdicts):4}  {text.judged(verdicts)} judged", ""]
-    width = max((len(v.verdict) for v in verdicts), default=0)
-    for v in verdicts:
-        found = text.measured(v.last, v.claim.kind)
-        lines.append(f"{v.verdict:{width}}  {v.claim.statement}{f'  [{found}]' if found else ''}")
+    lines += [f"{'all':8}{len(evaluations):4}  {text.judged(evaluations)} judged", ""]
+    width = max((len(e.verdict) for e in evaluations), default=0)
+    for e in evaluations:
+        found = text.measured(e.last, e.claim.kind)
+        lines.append(f"{e.verdict:{width}}  {e.claim.statement}{f'  [{found}]' if found else ''}")
         if options.why:
-            lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(v.last), text.computed(v))))}")
-    missing = text.runs_missing(verdicts)
+            lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(e.last), text.computed(e))))}")
+    missing = text.runs_missing(evaluations)
     if missing:
         path = profile_path(options.profile)
         path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
@@ -80,20 +75,20 @@ def _listed(verdicts, options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _csv(verdicts) -> str:
+def _csv(evaluations) -> str:
     import pandas as pd
 
     rows = [
         {
-            "id": v.claim.id, "kind": v.claim.kind, "chapter": v.claim.chapter, "who": v.claim.who,
-            "table": v.claim.table, "row": v.claim.row, "statement": v.claim.statement,
-            "published": v.claim.printed, "margin": v.claim.margin, "family": v.claim.family,
-            "verdict": v.verdict, "estimate": v.last.estimate, "low": v.last.interval[0], "high": v.last.interval[1],
-            "level": v.last.level, "p": v.last.p, "p_holm": v.last.p_holm, "n": " ".join(map(str, v.last.n)),
-            "verdict_by_best_epoch": v.best.verdict, "optimism": v.optimism, "arithmetics": v.arithmetics,
-            "left_out": v.left_out, "missing_runs": len(v.missing),
-            "more_seeds": v.last.more_seeds, "why": v.last.sentence, "records": " ".join(v.records),
+            "id": e.claim.id, "kind": e.claim.kind, "chapter": e.claim.chapter, "who": e.claim.who,
+            "table": e.claim.table, "row": e.claim.row, "statement": e.claim.statement,
+            "published": e.claim.printed, "margin": e.claim.margin, "family": e.claim.family,
+            "verdict": e.verdict, "estimate": e.last.estimate, "low": e.last.interval[0], "high": e.last.interval[1],
+            "level": e.last.level, "p": e.last.p, "p_holm": e.last.p_holm, "n": " ".join(map(str, e.last.n)),
+            "verdict_by_best_epoch": e.best.verdict, "optimism": e.optimism, "arithmetics": e.arithmetics,
+            "left_out": e.left_out, "missing_runs": len(e.missing),
+            "more_seeds": e.last.more_seeds, "why": e.last.sentence, "records": " ".join(e.records),
         }
-        for v in verdicts
+        for e in evaluations
     ]  # fmt: skip
     return pd.DataFrame(rows).to_csv(index=False)

@@ -34,15 +34,9 @@ from rkd.experiments.settings import Settings
 from rkd.methods import get_method
 from rkd.methods.modreduce import cutoff_of, growth_steps_of
 from rkd.models import canonical, display_name
+from rkd.published import SHORT_SOURCE
 from rkd.training.config import RunConfig
 
-SHORT_SOURCE = {
-    "re_paper": "[Re] paper",
-    "re_readme": "[Re] README",
-    "modreduce": "ModReduce README",
-    "knowledge_distillation": "KnowledgeDistillation README",
-    "kdrefine": "KDrefine README",
-}
 SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 ROW_NAMES = {
     "role": "teacher or student, of the networks trained on labels alone; else the key says it",

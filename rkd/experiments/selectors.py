@@ -1,17 +1,29 @@
-"""From "chapter/line" to the runs of that line under a profile."""
+"""From "chapter/line" to the runs of that line under a profile.
 
+The ids alone are kept in the build folder, since making the configs that they name takes torch and seconds.
+"""
+
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+import rkd
+from rkd import paths
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.runner import pick_device, required
-from rkd.experiments.settings import Settings, resolve
-from rkd.experiments.settle import settle_lines
-from rkd.experiments.workspace import store_of
-from rkd.training.config import RunConfig
+from rkd.experiments.settings import Settings, profile_path, resolve
+from rkd.files import place
+
+if TYPE_CHECKING:
+    import torch
+
+    from rkd.experiments.chapters import Line
+    from rkd.training.config import RunConfig
+
+Ids = Mapping[
+    str, tuple[str, ...]
+]  # by the id of a run as it is asked for: ids of the records that may answer it
 
 
 def split(selector: str) -> tuple[str, str]:
@@ -21,12 +33,11 @@ def split(selector: str) -> tuple[str, str]:
     ('table3', 'rm_rlf')
 
     Raises:
-        ConfigError: not of the form chapter/line, or an unknown chapter.
+        ConfigError: not of the form chapter/line.
     """
     chapter, slash, key = selector.partition("/")
     if not slash or not chapter or not key:
         raise ConfigError(f"selector {selector!r} is not of the form chapter/line, for example table3/rm")
-    get_chapter(chapter)
     return chapter, key
 
 
@@ -46,22 +57,24 @@ class Selectors:
         self.profile, self._settled = profile, settled
         self._given = {**(given or {}), "profile": profile}
         self._chapters: dict[str, tuple[Settings, dict[str, Line]]] = {}
-        self._runs: dict[str, dict[str, RunConfig]] = {}
-        self._needed: dict[str, dict[str, RunConfig]] = {}
+        self._runs: dict[tuple[str, bool], dict[str, RunConfig]] = {}
+        self._ids: dict[str, dict[str, tuple[Ids, Ids]]] = {}
+        self._key = ""
 
-    def line(self, selector: str) -> Line:
+    def line(self, selector: str) -> "Line":
         """The line a selector names; ConfigError if there is none."""
         chapter, key = split(selector)
-        _, lines = self.chapter(chapter)
-        if key not in lines:
-            raise unknown(f"line of {chapter}", key, lines)
-        return lines[key]
+        return _in_chapter(self.chapter(chapter)[1], chapter, key)
 
-    def chapter(self, name: str) -> tuple[Settings, dict[str, Line]]:
-        """A chapter's settings, and its lines by key."""
+    def chapter(self, name: str) -> "tuple[Settings, dict[str, Line]]":
+        """A chapter's settings, and its lines by key; ConfigError for an unknown one."""
         if name not in self._chapters:
-            settings = resolve(name, self._given)
-            lines = get_chapter(name).lines(settings)
+            from rkd.experiments.chapters import get_chapter
+            from rkd.experiments.settle import settle_lines
+            from rkd.experiments.workspace import store_of
+
+            chapter, settings = get_chapter(name), resolve(name, self._given)
+            lines = chapter.lines(settings)
             if self._settled:
                 lines = settle_lines(lines, store_of(settings), _device(settings.device))
             self._chapters[name] = settings, {line.key: line for line in lines}
@@ -69,31 +82,98 @@ class Selectors:
 
     def recipe(self, selector: str) -> str:
         """The recipe of a line's runs."""
+        from rkd.experiments.chapters import get_chapter
+
         chapter, _ = split(selector)
         settings, _ = self.chapter(chapter)
         return self.line(selector).recipe or settings.recipe or get_chapter(chapter).recipe
 
-    def runs(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
+    def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
-        found = {}
-        for selector in selectors:
-            if selector not in self._runs:
-                self._runs[selector] = {run.id: run for run in self.line(selector).runs}
-            found |= self._runs[selector]
-        return found
+        return self._configs(selectors, teachers=False)
 
-    def needed(self, selectors: Iterable[str]) -> dict[str, RunConfig]:
+    def needed(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The same with the runs of their teachers, those first."""
+        return self._configs(selectors, teachers=True)
+
+    def _configs(self, selectors: Iterable[str], teachers: bool) -> "dict[str, RunConfig]":
+        from rkd.experiments.runner import required
+
         found = {}
         for selector in selectors:
-            if selector not in self._needed:
-                self._needed[selector] = {run.id: run for run in required(self.line(selector).runs)}
-            found |= self._needed[selector]
+            if (selector, teachers) not in self._runs:
+                runs = self.line(selector).runs
+                asked = required(runs) if teachers else runs
+                self._runs[selector, teachers] = {run.id: run for run in asked}
+            found |= self._runs[selector, teachers]
         return found
 
+    # --- ids alone ------------------------------------------------------------------------------------------
 
-def _device(name: str) -> torch.device:
+    def ids(self, selector: str, teachers: bool = False) -> Ids:
+        """The runs of a line, and those of its teachers too, as ids; ConfigError for an unknown chapter or line."""
+        chapter, key = split(selector)
+        if chapter not in self._ids:
+            self._ids[chapter] = self._kept(chapter) or self._made(chapter)
+        return _in_chapter(self._ids[chapter], chapter, key)[teachers]
+
+    def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]] | None:
+        """What was made before, from the very same sources."""
+        file = self._file(chapter)
+        kept = json.loads(file.read_bytes()) if file.is_file() and self._plain else {}
+        return kept["lines"] if kept.get("key") == self._sources() else None
+
+    def _made(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
+        _, lines = self.chapter(chapter)
+        selectors = {key: [f"{chapter}/{key}"] for key in lines}
+        sides = {key: (self.runs(one), self.needed(one)) for key, one in selectors.items()}
+        found = {key: tuple(map(_answers, side)) for key, side in sides.items()}
+        every = {id: run for _, needed in sides.values() for id, run in needed.items()}
+        if self._plain and not any(_of_a_file(run) for run in every.values()):
+            place(self._file(chapter), json.dumps({"key": self._sources(), "lines": found}).encode())
+        return found
+
+    @property
+    def _plain(self) -> bool:
+        return len(self._given) == 1 and not self._settled
+
+    def _file(self, chapter: str) -> Path:
+        return paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
+
+    def _sources(self) -> str:
+        """A hash of all that decides the ids: package, notebooks, parameters, profile."""
+        if not self._key:
+            package = Path(rkd.__file__).parent
+            folders = ((package, "*.py"), (package, "*.csv"), (paths.home() / "book", "*.ipynb"))
+            found = [f for at, kind in (*folders, (paths.params(), "*.yaml")) for f in sorted(at.rglob(kind))]
+            digest = hashlib.sha256()
+            for path in (*found, profile_path(self.profile)):
+                digest.update(f"\n{path}\n".encode() + path.read_bytes())
+            self._key = digest.hexdigest()
+        return self._key
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    from rkd.experiments.runner import pick_device
+
     try:
         return pick_device(name)
     except ConfigError:  # what is recorded can be listed on a machine without it
         return torch.device("cuda" if name.startswith("cuda") else "cpu")
+
+
+def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
+    if key not in lines:
+        raise unknown(f"line of {chapter}", key, lines)
+    return lines[key]
+
+
+def _answers(runs: "Mapping[str, RunConfig]") -> Ids:
+    return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
+
+
+def _of_a_file(run: "RunConfig") -> bool:
+    """Whether an id names the content of a file, which may change: of data, or of a teacher's weights."""
+    return run.data.sha256 is not None or bool(run.teacher and run.teacher.checkpoint)

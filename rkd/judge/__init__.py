@@ -1,29 +1,14 @@
-"""Verdicts: declared claims, the recorded runs that answer them, and the rules that judge.
+"""Verdicts: declared claims, the recorded runs that answer them, and the rules that decide.
 
-Names are looked up when they are asked for: what is declared, and which runs that needs, can be read where scipy, which
-the rules compute with, is not installed.
+Nothing here needs torch until a record is there to be read.
 """
 
-import importlib
+from rkd.judge.declared import KINDS, Claim, Kind, load_claims
+from rkd.judge.evaluation import Evaluation, evaluate
+from rkd.judge.rules import VERDICTS, RuleResult
+from rkd.judge.setting import PublishedSetting, is_published_setting, published_setting
 
-_MODULES = {
-    "KINDS": "declared",
-    "VERDICTS": "rules",
-    "Claim": "declared",
-    "Judgement": "rules",
-    "Kind": "declared",
-    "PublishedSetting": "setting",
-    "Selectors": "declared",
-    "Verdict": "court",
-    "is_published_setting": "setting",
-    "judge": "court",
-    "load_claims": "declared",
-    "published_setting": "setting",
-}
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__ = [
+    "KINDS", "VERDICTS", "Claim", "Evaluation", "Kind", "PublishedSetting", "RuleResult", "evaluate",
+    "is_published_setting", "load_claims", "published_setting",
+]  # fmt: skip

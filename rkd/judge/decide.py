@@ -1,20 +1,20 @@
-"""From estimates to verdicts: the inequalities of each rule, for one data set or many at once.
+"""From contrasts to verdicts: the inequalities of each rule, for one data set or many at once.
 
 `rkd.judge.rules` states the rules in words and explains a verdict; `rkd.judge.simulate` measures how often they err.
 Both decide here.
 """
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from rkd.judge.estimate import Estimate, ratio
+from rkd.judge.contrast import Contrast, ratio
 
 REPRODUCED, SMALLER, EXCEEDED = "reproduced", "reproduced, smaller effect", "exceeded"
 NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN = "not reproduced", "inconclusive", "not run"
 VERDICTS = (REPRODUCED, SMALLER, EXCEEDED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
 
 
-def value(gap: Estimate, margin: float, alpha: float) -> np.ndarray:
+def value(gap: Contrast, margin: float, alpha: float) -> np.ndarray:
     """Verdicts on mean minus published."""
     low, high = gap.interval(1 - 2 * alpha)
     return _first(
@@ -27,7 +27,7 @@ def value(gap: Estimate, margin: float, alpha: float) -> np.ndarray:
 def order(
     probability: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray],
-    gap: Estimate,
+    gap: Contrast,
     threshold: float,
     alpha: float,
 ) -> np.ndarray:
@@ -39,13 +39,13 @@ def order(
     )
 
 
-def order_by_tests(gap: Estimate, threshold: float, alpha: float) -> np.ndarray:
+def order_by_tests(gap: Contrast, threshold: float, alpha: float) -> np.ndarray:
     """As `order`, from means and spreads alone: what more runs of the same kind would give."""
-    probability = stats.norm.cdf(ratio(gap.value, np.sqrt(gap.variances.sum(-1))))
+    probability = special.ndtr(ratio(gap.value, np.sqrt(gap.variances.sum(-1))))
     return order(probability, (probability, probability), gap, threshold, alpha)
 
 
-def p_seldom_above(gap: Estimate, threshold: float) -> np.ndarray:
+def p_seldom_above(gap: Contrast, threshold: float) -> np.ndarray:
     """One-sided p of the hypothesis that P(A > B) is at least `threshold`, for normal runs.
 
     There P(A > B) = Φ(difference of means / root of the summed variances), so the hypothesis sets the noncentrality
@@ -54,12 +54,13 @@ def p_seldom_above(gap: Estimate, threshold: float) -> np.ndarray:
     error, spread = gap.standard_error, np.sqrt(gap.variances.sum(-1))
     usable = (error > 0) & np.isfinite(error)
     error, spread = np.where(usable, error, 1.0), np.where(usable, spread, 1.0)
-    p = stats.nct.cdf(gap.value / error, gap.degrees_of_freedom, stats.norm.ppf(threshold) * spread / error)
+    shift = special.ndtri(threshold) * spread / error
+    p = special.nctdtr(gap.degrees_of_freedom, shift, gap.value / error)
     settled = np.where((gap.standard_error == 0) & (gap.value <= 0), 0.0, 1.0)
     return np.where(usable, p, settled)
 
 
-def effect(gain: Estimate, published: float, margin: float, alpha: float) -> np.ndarray:
+def effect(gain: Contrast, published: float, margin: float, alpha: float) -> np.ndarray:
     """Verdicts on a gain whose claimed direction is upwards (published > 0)."""
     low, high = gain.interval(1 - 2 * alpha)
     above = low > 0
@@ -71,14 +72,14 @@ def effect(gain: Estimate, published: float, margin: float, alpha: float) -> np.
     )
 
 
-def trend(contrast: Estimate, margin: float, alpha: float) -> np.ndarray:
+def trend(slope: Contrast, margin: float, alpha: float) -> np.ndarray:
     """Verdicts on a contrast whose claimed direction is upwards."""
-    _, high = contrast.interval(1 - 2 * alpha)
-    there, small = contrast.p_above(0.0) < alpha, high < margin
+    _, high = slope.interval(1 - 2 * alpha)
+    there, small = slope.p_above(0.0) < alpha, high < margin
     return _first((REPRODUCED, there & ~small), (SMALLER, there & small), (NOT_REPRODUCED, small))
 
 
-def bound(gaps: list[Estimate], limit: float, alpha: float) -> np.ndarray:
+def bound(gaps: list[Contrast], limit: float, alpha: float) -> np.ndarray:
     """Verdicts on all gaps at once: every one within the limit, or some one beyond it."""
     return _first(
         (REPRODUCED, p_all_within(gaps, limit) < alpha),
@@ -86,32 +87,19 @@ def bound(gaps: list[Estimate], limit: float, alpha: float) -> np.ndarray:
     )
 
 
-def p_within(gap: Estimate, limit: float) -> np.ndarray:
-    """p of the two one-sided tests: small where the sum lies between -limit and limit."""
-    return np.maximum(gap.p_above(-limit), gap.p_below(limit))
-
-
-def p_beyond(gap: Estimate, limit: float) -> np.ndarray:
-    """The smaller p of the two one-sided tests of lying above limit or below -limit."""
-    return np.minimum(gap.p_above(limit), gap.p_below(-limit))
-
-
-def p_all_within(gaps: list[Estimate], limit: float) -> np.ndarray:
+def p_all_within(gaps: list[Contrast], limit: float) -> np.ndarray:
     """The largest p of lying within. An "all of them" needs no correction, for each alone can break it."""
-    return np.max([p_within(gap, limit) for gap in gaps], axis=0)
+    return np.max([gap.p_within(limit) for gap in gaps], axis=0)
 
 
-def p_one_beyond(gaps: list[Estimate], limit: float) -> np.ndarray:
+def p_one_beyond(gaps: list[Contrast], limit: float) -> np.ndarray:
     """The smallest p of lying beyond, times the number of gaps (Bonferroni), for each alone can make it so."""
-    return np.minimum(np.min([p_beyond(gap, limit) for gap in gaps], axis=0) * len(gaps), 1.0)
+    return np.minimum(np.min([gap.p_beyond(limit) for gap in gaps], axis=0) * len(gaps), 1.0)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p after Holm's step-down correction over the last axis (Holm 1979).
-
-    The smallest is multiplied by their number m, the next by m - 1, and none may end below the one before. Written out,
-    for statsmodels' `multipletests` takes one family at a time and empties Python's garbage on every call.
-    """
+    """p after Holm's step-down correction over the last axis (Holm 1979): the smallest is multiplied by their number m,
+    the next by m - 1, and none may end below the one before."""
     p = np.asarray(p, float)
     order = np.argsort(p, axis=-1)
     stepped = np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1)

@@ -1,24 +1,21 @@
-"""The claims under judgement, as params/claims.csv declares them: one row each (params/claims.md says how it reads).
+"""The declared claims, as params/claims.csv has them: one row each (params/claims.md says how it reads).
 
 Published figures are read from the table of published figures: a claim names their ids. Everything is checked on
 loading, so that a claim about a figure that does not exist, or about runs no chapter makes, is one sentence here and
 not a missing line in the book.
 """
 
+import csv
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from rkd import paths, published
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.chapters import SHORT_SOURCE
 from rkd.experiments.selectors import Selectors, split
-from rkd.methods.modreduce import STUDENTS
+from rkd.published import SHORT_SOURCE, Figure
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,19 @@ class Kind:
     """What claims of one kind are.
 
     Attributes:
-        words: for a reader, a noun phrase.
+        name: for a reader, of one such claim.
+        words: of several.
         question: what is asked of the runs.
+        estimate: what is measured.
         needs: columns a claim of this kind must fill in beyond those of all kinds.
         takes: columns it may fill in.
         sides: columns of the groups of runs; those with a question mark may be left out.
     """
 
+    name: str
     words: str
     question: str
+    estimate: str
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     sides: tuple[str, ...] = ("a",)
@@ -42,27 +43,28 @@ class Kind:
 
 KINDS = {
     "value": Kind(
-        "accuracies", "does the mean over seeds lie within the margin of the published accuracy?",
-        needs=("margin", "published_n"), takes=("also",),
+        "accuracy", "accuracies", "does the mean over seeds lie within the margin of the published accuracy?",
+        "ours minus published", needs=("margin", "published_n"), takes=("also",),
     ),
     "order": Kind(
-        "comparisons", "does a run of one side beat a run of the other?",
-        needs=("family",), takes=("minus",), sides=("a", "b?"),
+        "comparison", "comparisons", "does a run of one side beat a run of the other?",
+        "P(A > B)", needs=("family",), takes=("minus",), sides=("a", "b?"),
     ),
     "effect": Kind(
-        "gains", "is the difference of two means the published one, within the margin?",
-        needs=("margin", "family"), takes=("minus", "also"), sides=("a", "b"),
+        "gain", "gains", "is the difference of two means the published one, within the margin?",
+        "difference of means", needs=("margin", "family"), takes=("minus", "also"), sides=("a", "b"),
     ),
     "trend": Kind(
-        "trends", "does a contrast that was declared beforehand point the claimed way?",
-        needs=("margin", "family", "contrast"), takes=("best",), sides=("groups",),
+        "trend", "trends", "does a contrast that was declared beforehand point the claimed way?",
+        "contrast", needs=("margin", "family", "contrast"), takes=("best",), sides=("groups",),
     ),
     "bound": Kind(
-        "a bound", "does every one of several means lie within a bound of its published value?",
-        needs=("margin", "over"), sides=("groups",),
+        "bound", "a bound", "does every one of several means lie within a bound of its published value?",
+        "widest gap", needs=("margin", "over"), sides=("groups",),
     ),
     "chance": Kind(
-        "chance level", "does the mean lie within the margin of chance?", needs=("margin", "chance")
+        "chance", "chance level", "does the mean lie within the margin of chance?",
+        "ours minus chance", needs=("margin", "chance"),
     ),
 }  # fmt: skip
 _NEEDS = ("id", "kind", "about", "statement", "figures", "alpha", "min_seeds")
@@ -162,7 +164,7 @@ def load_claims(
     Args:
         path: of the declaration; None: params/claims.csv.
         selectors: lines the claims' runs must be among; None: those of the paper profile.
-        check: whether every line is looked up now, for which all chapters are built; else only once it is judged.
+        check: whether every line is looked up now; else only once it is evaluated.
 
     Raises:
         ConfigError: one sentence that names the file, the claim and what is wrong with it.
@@ -175,8 +177,8 @@ def load_claims(
             claim = _claim(row)
             if claim.id in found:
                 raise ConfigError(f"id {claim.id!r} is taken by an earlier claim")
-            for selector in claim.selectors:
-                split(selector) if selectors is None else selectors.line(selector)
+            for selector in claim.selectors if selectors else ():
+                selectors.ids(selector)
         except ConfigError as error:
             raise ConfigError(
                 f"{path.name}, claim {row.get('id') or f'number {number}'!r}: {error}"
@@ -188,27 +190,32 @@ def load_claims(
 
 def _read(path: Path) -> list[dict[str, str]]:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file, strict=True)
+            columns, rows = table.fieldnames or (), list(table)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no table of claims: {' '.join(str(error).split())}") from error
-    for column in table.columns:
+    if not columns:
+        raise ConfigError(f"{path} is no table of claims: it is empty")
+    for column in columns:
         if column not in COLUMNS:
             raise unknown(f"column in {path.name}:", column, COLUMNS)
     for column in _NEEDS:
-        if column not in table.columns:
+        if column not in columns:
             raise ConfigError(f"{path.name} lacks the column {column!r}")
-    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in table.to_dict("records")]
+    for row in rows:
+        if None in row or None in row.values():
+            raise ConfigError(f"{path} is no table of claims: row {row['id']!r} has not {len(columns)} cells")
+    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
 
 
 def _check_families(path: Path, claims: Iterable[Claim]) -> None:
     """One family has one kind and one alpha: Holm's correction shares the latter out."""
     first: dict[str, Claim] = {}
     for claim in claims:
-        if not claim.family:
-            continue
-        other = first.setdefault(claim.family, claim)
+        other = first.setdefault(claim.family, claim) if claim.family else claim
         for name in ("kind", "alpha"):
             if getattr(claim, name) != getattr(other, name):
                 raise ConfigError(
@@ -222,42 +229,46 @@ def _check_families(path: Path, claims: Iterable[Claim]) -> None:
 
 def _claim(row: Mapping[str, str]) -> Claim:
     _check_columns(row)
-    rows, minus, also, over = (
+    figures, minus, also, over = (
         [published.get(figure) for figure in row[column].split()]
         for column in ("figures", "minus", "also", "over")
     )
     runs = {side: tuple(row[side].split()) for side in ("a", "b", "groups") if row[side]}
-    value, printed = _published(row, rows, minus, over)
+    value, printed = _published(row, figures, minus, over)
     for figure in also:
         if figure.number != value:
             raise ConfigError(f"`also` names a figure that prints {figure.value}, not {printed}")
-    source, everything, groups = rows[0].source, [*rows, *minus, *also, *over], runs.get("groups", ())
+    first, everything, groups = figures[0], [*figures, *minus, *also, *over], runs.get("groups", ())
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
+        raise ConfigError(f"id {row['id']!r} must consist of lower-case letters, digits, '-', '_' and '.'")
+    for line in row["best"].split():
+        if line not in groups:
+            raise unknown("line in `best`:", line, groups)
+    known_n = row["published_n"] not in ("", "unknown")
     return Claim(
-        id=_identifier(row["id"]),
+        id=row["id"],
         about=row["about"],
         kind=row["kind"],
         chapter=split(next(iter(runs.values()))[0])[0],
         family=row["family"],
-        source=source,
-        table=", ".join(dict.fromkeys(r.table for r in [*rows, *also] if r.source == source)),
-        row=_row_in_words(rows, minus),
+        source=first.source,
+        table=", ".join(dict.fromkeys(r.table for r in [*figures, *also] if r.source == first.source)),
+        row=_row_in_words(figures, minus),
         statement=row["statement"],
-        who=row["asked_by"] or _who(rows[0]),
+        who=row["asked_by"] or _who(first),
         published=value,
         printed=printed,
-        published_n=None
-        if row["published_n"] in ("", "unknown")
-        else _whole("published_n", row["published_n"], 1),
+        published_n=_whole("published_n", row["published_n"], 1) if known_n else None,
         margin=_positive("margin", row["margin"]) if row["margin"] else None,
-        alpha=_alpha(row["alpha"]),
+        alpha=_number("alpha", row["alpha"], lambda x: 0 < x < 0.5, "a number between 0 and 0.5"),
         min_seeds=_whole("min_seeds", row["min_seeds"], 2),
         runs=runs,
         contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
-        best=_best(row["best"], groups),
+        best=tuple(groups.index(line) for line in row["best"].split()),
         chance=_positive("chance", row["chance"]) if row["chance"] else None,
         notes=tuple(dict.fromkeys(r.note for r in everything if r.note)),
         references=tuple(dict.fromkeys(r.Index for r in everything)),
-        also_by=tuple(dict.fromkeys(_who(r) for r in rows if r.source != source)),
+        also_by=tuple(dict.fromkeys(_who(r) for r in figures if r.source != first.source)),
         reports=row["reports"],
         which_student=row["which_student"],
     )
@@ -267,24 +278,28 @@ def _check_columns(row: Mapping[str, str]) -> None:
     if row["kind"] not in KINDS:
         raise unknown("kind", row["kind"], KINDS)
     kind = KINDS[row["kind"]]
-    sides = [side.rstrip("?") for side in kind.sides]
     needs = {*_NEEDS, *kind.needs, *(side for side in kind.sides if not side.endswith("?"))}
+    takes = {*needs, *_TAKES, *kind.takes, *(side.rstrip("?") for side in kind.sides)}
     for column in COLUMNS:
         if column in needs and not row[column].strip():
             raise ConfigError(f"column {column!r} is empty; a claim of kind {row['kind']} needs it")
-        if row[column] and column not in {*needs, *_TAKES, *kind.takes, *sides}:
+        if row[column] and column not in takes:
             raise ConfigError(f"column {column!r} is {row[column]!r}; a claim of kind {row['kind']} has none")
-    for column, allowed in (("reports", ("", *REPORTS)), ("which_student", ("", BEST, *STUDENTS))):
-        if row[column] not in allowed:
-            raise unknown(column, row[column], allowed[1:])
+    if row["reports"] not in ("", *REPORTS):
+        raise unknown("reports", row["reports"], REPORTS)
+    if row["which_student"] not in ("", BEST):
+        from rkd.methods.modreduce import STUDENTS
+
+        if row["which_student"] not in STUDENTS:
+            raise unknown("which_student", row["which_student"], (BEST, *STUDENTS))
 
 
 def _published(
-    row: Mapping[str, str], rows: Sequence[Any], minus: Sequence[Any], over: Sequence[Any]
+    row: Mapping[str, str], figures: Sequence[Figure], minus: Sequence[Figure], over: Sequence[Figure]
 ) -> tuple[float | tuple[float, ...] | None, str]:
     """The published figure, and as it is shown."""
-    kind, first = row["kind"], rows[0]
-    known = not any(math.isnan(r.number) for r in rows)
+    kind, first = row["kind"], figures[0]
+    known = not any(math.isnan(r.number) for r in figures)
     if row["published"]:
         if minus or known:
             raise ConfigError(
@@ -294,11 +309,13 @@ def _published(
     if kind == "bound":
         return tuple(r.number for r in over), f"{len(over)} accuracies within {float(row['margin']):g}"
     if kind == "trend":
-        return (tuple(r.number for r in rows) if known else None), ", ".join(r.value for r in rows)
+        return (tuple(r.number for r in figures) if known else None), ", ".join(r.value for r in figures)
     if not known:
         raise ConfigError(f"its figure is printed as {first.value!r}, no single number; give `published`")
-    if len({r.number for r in rows}) != 1:
-        raise ConfigError(f"it names {len(rows)} figures that differ: {', '.join(r.value for r in rows)}")
+    if len({r.number for r in figures}) != 1:
+        raise ConfigError(
+            f"it names {len(figures)} figures that differ: {', '.join(r.value for r in figures)}"
+        )
     if minus:
         other, both = minus[0].number, f"{first.value} against {minus[0].value}"
         if kind == "effect":
@@ -313,53 +330,43 @@ def _published(
     return (None, "") if kind == "order" and row["b"] else (first.number, first.value)
 
 
-def _who(row: Any) -> str:
-    """Whose figure a row is: the [Re] sources print the paper's beside their own."""
-    return "ReviewKD paper" if row.variant == "paper" else SHORT_SOURCE[row.source]
+def _who(figure: Figure) -> str:
+    """Whose figure it is: the [Re] sources print the paper's beside their own."""
+    return "ReviewKD paper" if figure.variant == "paper" else SHORT_SOURCE[figure.source]
 
 
-def _row_in_words(rows: Sequence[Any], minus: Sequence[Any]) -> str:
-    first = rows[0]
+def _row_in_words(figures: Sequence[Figure], minus: Sequence[Figure]) -> str:
+    first = figures[0]
     pair = f"{first.student} ← {first.teacher}" if first.teacher not in ("-", "all pairs") else ""
-    if len({r.variant for r in rows}) > 1 and len({r.number for r in rows if not math.isnan(r.number)}) != 1:
-        what = f"{len(rows)} rows"
-    else:
-        what = ", ".join(dict.fromkeys(text for text in (first.method, first.variant) if text))
+    several = (
+        len({r.variant for r in figures}) > 1
+        and len({r.number for r in figures if not math.isnan(r.number)}) != 1
+    )
+    named = ", ".join(dict.fromkeys(text for text in (first.method, first.variant) if text))
+    what = f"{len(figures)} rows" if several else named
     words = f"{pair}: {what}" if pair else what
     if minus:
         words += f" − {minus[0].variant if minus[0].method == first.method else minus[0].method}"
     return words
 
 
-# --- texts and numbers ----------------------------------------------------------------------------------------------
+# --- numbers of cells -----------------------------------------------------------------------------------------------
 
 
-def _identifier(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
-        raise ConfigError(f"id {text!r} must consist of lower-case letters, digits, '-', '_' and '.'")
-    return text
-
-
-def _number(name: str, text: str) -> float:
+def _number(
+    name: str, text: str, allowed: Callable[[float], bool] = math.isfinite, words: str = "a finite number"
+) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{name} is {text!r}; it must be a finite number")
+    if not math.isfinite(number) or not allowed(number):
+        raise ConfigError(f"{name} is {text!r}; it must be {words}")
     return number
 
 
 def _positive(name: str, text: str) -> float:
-    if (number := _number(name, text)) <= 0:
-        raise ConfigError(f"{name} is {text!r}; it must be a finite number > 0")
-    return number
-
-
-def _alpha(text: str) -> float:
-    if not 0 < (number := _number("alpha", text)) < 0.5:
-        raise ConfigError(f"alpha is {text!r}; it must be a number between 0 and 0.5")
-    return number
+    return _number(name, text, lambda x: x > 0, "a finite number > 0")
 
 
 def _whole(name: str, text: str, least: int) -> int:
@@ -376,10 +383,3 @@ def _contrast(text: str, groups: int) -> tuple[float, ...]:
     if above <= 0 or not math.isclose(sum(values), 0.0, abs_tol=1e-9):
         raise ConfigError(f"contrast is {text!r}; its coefficients must sum to 0 and not all be 0")
     return tuple(v / above for v in values)
-
-
-def _best(text: str, groups: Sequence[str]) -> tuple[int, ...]:
-    for value in text.split():
-        if value not in groups:
-            raise unknown("line in `best`:", value, groups)
-    return tuple(groups.index(value) for value in text.split())

@@ -1,18 +1,20 @@
 """In which order to train: most decidable claims per second first."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rkd.errors import ConfigError
-from rkd.experiments.estimate import unfinished
 from rkd.experiments.selectors import Selectors, split
 from rkd.judge.declared import Claim
 from rkd.judge.setting import published_setting
-from rkd.records import Store
-from rkd.training import RunConfig
 
-_NOTHING = 1e-9  # claims; what rounding leaves of a gain of zero
+if TYPE_CHECKING:
+    from rkd.records import Store
+    from rkd.training import RunConfig
+
+Needs = Mapping[str, frozenset[str]]  # by claim: ids of the runs that it needs
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Group:
 def ranked(lacking: Mapping[str, Collection[str]], seconds: Mapping[str, float]) -> list[Group]:
     """Groups of runs in the order that makes claims decidable soonest.
 
-    First comes the set of claims with most claims per second, the runs that several need counted once: the densest set,
-    found exactly by maximum flow (Goldberg, 1984; Dinkelbach, 1967). Then the densest of what is left, and so on. When
-    such a set is done, no other choice of runs that costs as much makes more claims decidable. Within a set, the claim
-    whose runs bring most claims per second comes first, and takes along all that need nothing more.
+    First comes the set of claims with most claims per second, the runs that several need counted once; then the densest
+    of what is left, and so on. When such a set is done, no other choice of runs that costs as much makes more claims
+    decidable. Within a set, the claim whose runs bring most claims per second comes first, and takes along all that
+    need nothing more.
 
     Args:
         lacking: by claim, ids of the runs that it needs and that are still to be trained, at least one.
@@ -57,24 +59,18 @@ def ranked(lacking: Mapping[str, Collection[str]], seconds: Mapping[str, float])
     return groups
 
 
-def _apart(needs: Mapping[str, Collection[str]]) -> list[dict[str, frozenset[str]]]:
+def _apart(needs: Mapping[str, Collection[str]]) -> list[Needs]:
     """The claims in parts that share no run."""
-    parts: list[tuple[set[str], dict[str, frozenset[str]]]] = []
+    parts: list[tuple[set[str], Needs]] = []
     for claim, need in needs.items():
-        runs, joined = set(need), {claim: frozenset(need)}
-        others = []
-        for part in parts:
-            if runs.isdisjoint(part[0]):
-                others.append(part)
-            else:
-                runs, joined = runs | part[0], part[1] | joined
-        parts = [*others, (runs, joined)]
-    return [joined for _, joined in parts]
+        touched = [part for part in parts if not part[0].isdisjoint(need)]
+        parts = [part for part in parts if part[0].isdisjoint(need)]
+        joined = {name: runs for _, claims in touched for name, runs in claims.items()}
+        parts.append((set(need).union(*(runs for runs, _ in touched)), {**joined, claim: frozenset(need)}))
+    return [claims for _, claims in parts]
 
 
-def _blocks(
-    needs: dict[str, frozenset[str]], seconds: Mapping[str, float]
-) -> Iterator[dict[str, frozenset[str]]]:
+def _blocks(needs: Needs, seconds: Mapping[str, float]) -> Iterator[Needs]:
     """The densest set of claims with what each needs, then the densest of those left, and so on."""
     while needs:
         block = _densest(needs, seconds)
@@ -82,101 +78,53 @@ def _blocks(
         needs = _without(needs, frozenset().union(*block.values()))
 
 
-def _without(needs: dict[str, frozenset[str]], trained: frozenset[str]) -> dict[str, frozenset[str]]:
+def _without(needs: Needs, trained: frozenset[str]) -> Needs:
     """What claims need after these runs, those that need nothing more left out."""
     return {claim: need - trained for claim, need in needs.items() if not need <= trained}
 
 
-def _density(
-    needs: Mapping[str, frozenset[str]], runs: frozenset[str], seconds: Mapping[str, float]
-) -> float:
+def _density(needs: Needs, runs: frozenset[str], seconds: Mapping[str, float]) -> float:
     """Claims per second of training these runs."""
     return sum(need <= runs for need in needs.values()) / sum(seconds[run] for run in runs)
 
 
-def _densest(needs: Mapping[str, frozenset[str]], seconds: Mapping[str, float]) -> dict[str, frozenset[str]]:
-    """The claims that together have most claims per second. Dinkelbach: the price of a second rises to the density of
-    the best set at the price before, until no set is worth more than it costs."""
-    # Claims of the same runs are one, and so are runs of the same claims: seeds of a line are never apart.
-    claims: dict[frozenset[str], list[str]] = defaultdict(list)
+def _densest(needs: Needs, seconds: Mapping[str, float]) -> Needs:
+    """The claims that together have most claims per second: where the linear program of Charikar (2000) has its maximum
+    of all claims' shares, none larger than that of a run it needs, at a fixed cost of the runs' shares."""
+    from scipy.optimize import linprog
+    from scipy.sparse import coo_array
+
+    # Runs of the same claims are one: seeds of a line are never apart.
+    users: dict[str, list[str]] = defaultdict(list)
     for claim, need in needs.items():
-        claims[need].append(claim)
-    users: dict[str, set[int]] = defaultdict(set)
-    for number, need in enumerate(claims):
         for run in need:
-            users[run].add(number)
-    atoms: dict[frozenset[int], float] = defaultdict(float)
-    for run, numbers in users.items():
-        atoms[frozenset(numbers)] += seconds[run]
-    worth = [float(len(same)) for same in claims.values()]
-    needed: list[list[int]] = [[] for _ in worth]
-    for atom, numbers in enumerate(atoms):
-        for number in numbers:
-            needed[number].append(atom)
-    cost = list(atoms.values())
-
-    def density(chosen: Iterable[int]) -> float:
-        chosen = list(chosen)
-        return sum(worth[c] for c in chosen) / sum(cost[a] for a in {a for c in chosen for a in needed[c]})
-
-    best = [max(range(len(worth)), key=lambda c: density([c]))]
-    while True:
-        price = density(best)
-        chosen = _worth_it(worth, needed, [price * c for c in cost])
-        if not chosen or density(chosen) <= price * (1 + _NOTHING):
-            wanted = list(claims)
-            return {claim: wanted[c] for c in sorted(best) for claim in claims[wanted[c]]}
-        best = chosen
-
-
-def _worth_it(worth: list[float], needed: list[list[int]], price: list[float]) -> list[int]:
-    """The claims whose worth exceeds the price of all they need, together, by most: those that a maximum flow from
-    worth to price leaves unsaturated."""
-    room = list(worth)
-    paid = [0.0] * len(price)
-    flow: list[dict[int, float]] = [defaultdict(float) for _ in price]  # by atom: what each claim sends there
-    while True:
-        # From every claim with worth left: forwards to what it needs, backwards to claims that pay for it too.
-        came: dict[tuple[str, int], tuple[str, int] | None] = {
-            ("claim", c): None for c, rest in enumerate(room) if rest > _NOTHING
-        }
-        queue, end = deque(came), None
-        while queue and end is None:
-            kind, number = here = queue.popleft()
-            if kind == "claim":
-                further = [("atom", a) for a in needed[number]]
-            elif price[number] - paid[number] > _NOTHING:
-                end = here
-                break
-            else:
-                further = [("claim", c) for c, sent in flow[number].items() if sent > _NOTHING]
-            for there in further:
-                if there not in came:
-                    came[there] = here
-                    queue.append(there)
-        if end is None:
-            return [number for kind, number in came if kind == "claim"]
-        path = [end]
-        while came[path[-1]] is not None:
-            path.append(came[path[-1]])
-        steps = list(zip(path[1:], path, strict=False))
-        amount = min(
-            room[path[-1][1]],
-            price[end[1]] - paid[end[1]],
-            *(flow[a][c] for (kind, a), (_, c) in steps if kind == "atom"),
-        )
-        room[path[-1][1]] -= amount
-        paid[end[1]] += amount
-        for (kind, one), (_, other) in steps:
-            if kind == "claim":
-                flow[other][one] += amount
-            else:
-                flow[one][other] -= amount
+            users[run].append(claim)
+    cost: dict[tuple[str, ...], float] = defaultdict(float)
+    for run, claims in users.items():
+        cost[tuple(claims)] += seconds[run]
+    total = sum(cost.values())  # as the unit, for numbers near 1
+    column = {claim: number for number, claim in enumerate(needs)}
+    pairs = [(column[claim], len(needs) + atom) for atom, claims in enumerate(cost) for claim in claims]
+    rows = range(len(pairs))
+    shape = len(pairs), len(needs) + len(cost)
+    entries = [1.0] * len(pairs) + [-1.0] * len(pairs)
+    places = [*rows, *rows], [c for c, _ in pairs] + [a for _, a in pairs]
+    shares = linprog(
+        [-1.0] * len(needs) + [0.0] * len(cost),
+        A_ub=coo_array((entries, places), shape=shape),
+        b_ub=[0.0] * len(pairs),
+        A_eq=[[0.0] * len(needs) + [price / total for price in cost.values()]],
+        b_eq=[1.0],
+    ).x[: len(needs)]
+    chosen = frozenset().union(
+        *(need for need, x in zip(needs.values(), shares, strict=True) if x > shares.max() / 2)
+    )
+    return {claim: need for claim, need in needs.items() if need <= chosen}
 
 
 def lacking(
-    claims: Iterable[Claim], selectors: Selectors, store: Store, runs: Collection[str] | None = None
-) -> dict[str, dict[str, RunConfig]]:
+    claims: Iterable[Claim], selectors: Selectors, store: "Store", runs: Collection[str] | None = None
+) -> "dict[str, dict[str, RunConfig]]":
     """The runs that each claim needs before it can be decided, teachers first; claims that lack nothing are left out.
 
     A claim can be decided once every side has as many finished runs as it asks for, or all that the profile gives it,
@@ -188,6 +136,8 @@ def lacking(
         store: of records and weights.
         runs: ids; a claim that needs others, or a line the profile lacks, is left out. None: any.
     """
+    from rkd.experiments.estimate import unfinished
+
     finished: dict[str, bool | None] = {}
 
     def state(run: str) -> bool | None:

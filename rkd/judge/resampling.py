@@ -22,17 +22,12 @@ def probability_above(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def probability_above_interval(
     a: np.ndarray, b: np.ndarray, level: float, resamples: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval of `probability_above`; the runs of each side are drawn again with replacement.
-
-    Several data sets share the draws. A side of one run tells nothing about its spread, which the interval does not
-    know: it is for the caller to ask for more.
-
-    Returns:
-        Both ends, (...) each.
-    """
+    """Both ends, (...) each, of the percentile bootstrap interval of `probability_above`; the runs of each side are
+    drawn again with replacement. Several data sets share the draws. Of a side of one run it does not know the spread:
+    it is for the caller to ask for more."""
     pairs = _pairs(a, b)
     n, m = pairs.shape[-2:]
-    drawn_a, drawn_b = draws(n, resamples, rng), draws(m, resamples, rng)
+    drawn_a, drawn_b = _draws(n, resamples, rng), _draws(m, resamples, rng)
     shares = np.einsum("rn,...nm,rm->r...", drawn_a, pairs, drawn_b, optimize=["einsum_path", (0, 1), (0, 1)])
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
@@ -42,11 +37,11 @@ def largest_inside(
     groups: Sequence[np.ndarray], best: Sequence[int], resamples: int, rng: np.random.Generator
 ) -> float:
     """Bootstrap probability that the group with the largest mean is one of `best` (ties go to the first group)."""
-    means = np.stack([draws(len(group), resamples, rng) @ group for group in groups])
+    means = np.stack([_draws(len(group), resamples, rng) @ group for group in groups])
     return float(np.isin(means.argmax(0), list(best)).mean())
 
 
-def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def _draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(resamples, n): how often each run was drawn, as a share; rows sum to 1."""
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
 

@@ -1,10 +1,10 @@
 """The published setting: how long a run has to be, and on what data, to count as evidence."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rkd.experiments.chapters import get_chapter
-from rkd.experiments.recipes import load_recipe
-from rkd.training.config import RunConfig
+if TYPE_CHECKING:
+    from rkd.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PublishedSetting:
     epochs: int
     datasets: tuple[str, ...]
 
-    def holds(self, config: RunConfig) -> bool:
+    def holds(self, config: "RunConfig") -> bool:
         """Whether a run, and the run of its teacher, is at least that long, on the whole of one of the data sets."""
         data = config.data
         whole = data.train_images is None and data.test_images is None and not data.holdout
@@ -39,10 +39,13 @@ def published_setting(chapter: str, recipe: str = "") -> PublishedSetting:
     Raises:
         ConfigError: unknown chapter or recipe.
     """
+    from rkd.experiments.chapters import get_chapter
+    from rkd.experiments.recipes import load_recipe
+
     found = get_chapter(chapter)
     return PublishedSetting(load_recipe(recipe or found.recipe).epochs, found.datasets)
 
 
-def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> bool:
+def is_published_setting(config: "RunConfig", chapter: str, recipe: str = "") -> bool:
     """Whether a run is of the published setting of a chapter's lines; arguments and errors as `published_setting`."""
     return published_setting(chapter, recipe).holds(config)

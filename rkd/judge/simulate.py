@@ -3,14 +3,14 @@
     python -m rkd.judge.simulate [--seed 0] [--repeats 2000]
 
 prints the rates and ends with status 1 if one exceeds what its rule states. The verdicts come from the same
-inequalities (`rkd.judge.decide`) that judge the records, without the floor of `min_seeds`, so that three runs can be
-looked at as well.
+inequalities (`rkd.judge.decide`) that decide about the records, without the floor of `min_seeds`, so that three runs
+can be looked at as well.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -19,8 +19,8 @@ import pandas as pd
 from rkd import published
 from rkd.errors import ConfigError, unknown
 from rkd.judge import checks, decide, resampling
+from rkd.judge.contrast import Contrast, contrast
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, SMALLER, VERDICTS
-from rkd.judge.estimate import estimate
 
 RUNS = (3, 5, 10)
 CHUNK = 400  # data sets bootstrapped at once
@@ -71,125 +71,76 @@ class Setting:
         return float(np.dot(self.contrast, self.shape))
 
 
-Sampler = Callable[[Setting, float, int, int, np.random.Generator], np.ndarray]
-_samplers: dict[str, Sampler] = {}
+@dataclass(frozen=True)
+class _Draw:
+    """Data sets of n runs per side, `repeats` of them, and verdicts on them."""
+
+    s: Setting
+    n: int
+    repeats: int
+    rng: np.random.Generator
+
+    def runs(self, mean: float, sd: float | None = None, repeats: int | None = None) -> np.ndarray:
+        return self.rng.normal(mean, sd or self.s.sd, (repeats or self.repeats, self.n))
+
+    def gap(self, mean: float) -> Contrast:
+        return contrast([self.runs(mean)], [1.0])
+
+    def sides(self, difference: float, repeats: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        s = self.s
+        return self.runs(difference, repeats=repeats), self.runs(0.0, s.sd * s.sd_ratio, repeats)
+
+    def ordered(self, a: np.ndarray, b: np.ndarray, gap: Contrast) -> np.ndarray:
+        s, level, ends = self.s, checks.level(self.s.alpha), []
+        for start in range(0, len(a), CHUNK):
+            piece = slice(start, start + CHUNK)
+            ends.append(
+                resampling.probability_above_interval(a[piece], b[piece], level, s.resamples, self.rng)
+            )
+        low, high = map(np.concatenate, zip(*ends, strict=True))
+        return decide.order(resampling.probability_above(a, b), (low, high), gap, s.threshold, s.alpha)
+
+    def order(self, difference: float, repeats: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Verdicts, and Welch's p."""
+        a, b = self.sides(difference, repeats)
+        gap = contrast([a, b], [1.0, -1.0])
+        return self.ordered(a, b, gap), gap.p_above(0.0)
+
+    def order_against_one(self, difference: float) -> np.ndarray:
+        runs = self.runs(difference)
+        return self.ordered(runs, np.zeros((self.repeats, 1)), contrast([runs], [1.0]))
+
+    def family(self, difference: float, correct: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """One verdict per family: reproduced if any of its comparisons is, with p as corrected."""
+        found = self.order(difference, self.repeats * self.s.family)
+        verdicts, p = (array.reshape(self.repeats, self.s.family) for array in found)
+        any_found = ((verdicts == REPRODUCED) & (correct(p) < self.s.alpha)).any(1)
+        return np.where(any_found, REPRODUCED, INCONCLUSIVE)
+
+    def trend(self, difference: float) -> np.ndarray:
+        """Groups in the published proportions, stretched so that the contrast is `difference`."""
+        s = self.s
+        groups = [self.runs(mean) for mean in np.array(s.shape) * difference / s.published_contrast]
+        return decide.trend(contrast(groups, s.contrast), s.trend_margin, s.alpha)
+
+    def bound(self, means: Sequence[float]) -> np.ndarray:
+        return decide.bound([self.gap(mean) for mean in means], self.s.bound, self.s.alpha)
 
 
-def _sampler(rule: str) -> Callable[[Sampler], Sampler]:
-    """Registers what draws data sets of a rule and returns a verdict for each, at a true difference."""
-
-    def register(function: Sampler) -> Sampler:
-        _samplers[rule] = function
-        return function
-
-    return register
-
-
-@_sampler("value")
-def _value(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    return decide.value(estimate([_runs(rng, repeats, n, difference, s.sd)], [1.0]), s.margin, s.alpha)
-
-
-@_sampler("order")
-def _order(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    return _ordered(s, *_sides(s, difference, n, repeats, rng), rng)[0]
-
-
-@_sampler("order, against one number")
-def _order_one(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    runs = _runs(rng, repeats, n, difference, s.sd)
-    ends = _bootstrap(runs, np.zeros((repeats, 1)), s, rng)
-    share = resampling.probability_above(runs, np.zeros((repeats, 1)))
-    return decide.order(share, ends, estimate([runs], [1.0]), s.threshold, s.alpha)
-
-
-@_sampler("order, family")
-def _order_family(
-    s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator
-) -> np.ndarray:
-    """One verdict per family: reproduced if any of its comparisons is, after Holm's correction."""
-    verdicts, p = _family(s, difference, n, repeats, rng)
-    return _any_reproduced(np.where(decide.holm(p) < s.alpha, verdicts, INCONCLUSIVE))
-
-
-@_sampler("order, family without Holm")
-def _order_uncorrected(
-    s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator
-) -> np.ndarray:
-    """What would be found without the correction."""
-    return _any_reproduced(_family(s, difference, n, repeats, rng)[0])
-
-
-@_sampler("effect")
-def _effect(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    gain = estimate(_sides(s, difference, n, repeats, rng), [1.0, -1.0])
-    return decide.effect(gain, s.published_gain, s.margin, s.alpha)
-
-
-@_sampler("trend")
-def _trend(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    """Groups in the published proportions, stretched so that the contrast is `difference`."""
-    shape = np.array(s.shape) * difference / s.published_contrast
-    groups = [_runs(rng, repeats, n, mean, s.sd) for mean in shape]
-    return decide.trend(estimate(groups, s.contrast), s.trend_margin, s.alpha)
-
-
-@_sampler("bound")
-def _bound(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    """All rows at the same true difference."""
-    gaps = [estimate([_runs(rng, repeats, n, difference, s.sd)], [1.0]) for _ in range(s.rows)]
-    return decide.bound(gaps, s.bound, s.alpha)
-
-
-@_sampler("bound, one row off")
-def _bound_one(s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator) -> np.ndarray:
-    """One row at the difference, the others where they should be."""
-    means = [difference] + [0.0] * (s.rows - 1)
-    gaps = [estimate([_runs(rng, repeats, n, mean, s.sd)], [1.0]) for mean in means]
-    return decide.bound(gaps, s.bound, s.alpha)
-
-
-def _runs(rng: np.random.Generator, repeats: int, n: int, mean: float, sd: float) -> np.ndarray:
-    return rng.normal(mean, sd, (repeats, n))
-
-
-def _sides(
-    s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    return _runs(rng, repeats, n, difference, s.sd), _runs(rng, repeats, n, 0.0, s.sd * s.sd_ratio)
-
-
-def _bootstrap(
-    a: np.ndarray, b: np.ndarray, s: Setting, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    pieces = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
-    level = checks.level(s.alpha)
-    ends = [
-        resampling.probability_above_interval(a[piece], b[piece], level, s.resamples, rng) for piece in pieces
-    ]
-    low, high = zip(*ends, strict=True)
-    return np.concatenate(low), np.concatenate(high)
-
-
-def _ordered(
-    s: Setting, a: np.ndarray, b: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts, and Welch's p."""
-    gap = estimate([a, b], [1.0, -1.0])
-    ends = _bootstrap(a, b, s, rng)
-    return decide.order(resampling.probability_above(a, b), ends, gap, s.threshold, s.alpha), gap.p_above(0.0)
-
-
-def _family(
-    s: Setting, difference: float, n: int, repeats: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(repeats, family) verdicts and p."""
-    found = _ordered(s, *_sides(s, difference, n, repeats * s.family, rng), rng)
-    return tuple(array.reshape(repeats, s.family) for array in found)
-
-
-def _any_reproduced(verdicts: np.ndarray) -> np.ndarray:
-    return np.where((verdicts == REPRODUCED).any(1), REPRODUCED, INCONCLUSIVE)
+# Verdicts of a rule on drawn data sets whose true difference is x pp.
+_RULES: Mapping[str, Callable[[_Draw, float], np.ndarray]] = {
+    "value": lambda d, x: decide.value(d.gap(x), d.s.margin, d.s.alpha),
+    "order": lambda d, x: d.order(x)[0],
+    "order, against one number": _Draw.order_against_one,
+    "order, family": lambda d, x: d.family(x, lambda p: decide.holm(p)),
+    "order, family without Holm": lambda d, x: d.family(x, lambda p: p),
+    "effect": lambda d, x: decide.effect(
+        contrast(d.sides(x), [1.0, -1.0]), d.s.published_gain, d.s.margin, d.s.alpha
+    ),
+    "trend": _Draw.trend,
+    "bound": lambda d, x: d.bound([x] * d.s.rows),
+    "bound, one row off": lambda d, x: d.bound([x] + [0.0] * (d.s.rows - 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -197,7 +148,7 @@ class Case:
     """A question to the simulation: how often is a verdict reached at a truth?
 
     Attributes:
-        rule: key of a sampler.
+        rule: whose verdicts.
         truth: in words.
         difference: the truth, in pp.
         verdicts: that are counted.
@@ -215,7 +166,8 @@ def cases(s: Setting) -> list[Case]:
     """Every stated rate at the truth where it is largest, and what can be found where there is something."""
     g, m = s.published_gain, s.margin
     shown = (REPRODUCED, SMALLER, EXCEEDED)
-    half, least = "half the published gain", max(g - m, 0.0)
+    threshold, one = f"P(A > B) = {s.threshold:g}", NormalDist().inv_cdf(s.threshold) * s.sd
+    pairs = f"all {s.family} pairs equal"
     return [
         Case("value", "no difference", 0.0, (REPRODUCED,), False),
         Case("value", "at the margin", m, (REPRODUCED,), True),
@@ -223,26 +175,20 @@ def cases(s: Setting) -> list[Case]:
         Case("value", "at minus the margin", -m, (NOT_REPRODUCED,), True),
         Case("value", "twice the margin below", -2 * m, (NOT_REPRODUCED,), False),
         Case("order", "A and B equal", 0.0, (REPRODUCED,), True),
-        Case("order", f"P(A > B) = {s.threshold:g}", s.at_threshold, (NOT_REPRODUCED,), True),
+        Case("order", threshold, s.at_threshold, (NOT_REPRODUCED,), True),
         Case("order", "A and B equal", 0.0, (NOT_REPRODUCED,), False),
         Case("order", "A better by 0.5", 0.5, (REPRODUCED,), False),
         Case("order", "A better by 1", 1.0, (REPRODUCED,), False),
         Case("order, against one number", "A at the number", 0.0, (REPRODUCED,), True),
-        Case(
-            "order, against one number",
-            f"P(A > B) = {s.threshold:g}",
-            NormalDist().inv_cdf(s.threshold) * s.sd,
-            (NOT_REPRODUCED,),
-            True,
-        ),
-        Case("order, family", f"all {s.family} pairs equal", 0.0, (REPRODUCED,), True),
-        Case("order, family without Holm", f"all {s.family} pairs equal", 0.0, (REPRODUCED,), False),
+        Case("order, against one number", threshold, one, (NOT_REPRODUCED,), True),
+        Case("order, family", pairs, 0.0, (REPRODUCED,), True),
+        Case("order, family without Holm", pairs, 0.0, (REPRODUCED,), False),
         Case("effect", "the published gain", g, (REPRODUCED,), False),
-        Case("effect", half, g / 2, (SMALLER,), False),
+        Case("effect", "half the published gain", g / 2, (SMALLER,), False),
         Case("effect", "no gain", 0.0, (NOT_REPRODUCED,), False),
         Case("effect", "no gain", 0.0, shown, True),
         Case("effect", "published gain minus margin", g - m, (REPRODUCED,), True),
-        Case("effect", "published gain minus margin", least, (SMALLER, NOT_REPRODUCED), True),
+        Case("effect", "published gain minus margin", max(g - m, 0.0), (SMALLER, NOT_REPRODUCED), True),
         Case("effect", "published gain plus margin", g + m, (EXCEEDED,), True),
         Case("trend", "a flat curve", 0.0, (REPRODUCED, SMALLER), True),
         Case("trend", "at the margin", s.trend_margin, (SMALLER, NOT_REPRODUCED), True),
@@ -265,11 +211,11 @@ def verdicts(
         difference: in pp; mean minus published, A minus B, the contrast.
         n: runs per side, at least 2.
     """
-    if rule not in _samplers:
-        raise unknown("rule", rule, _samplers)
+    if rule not in _RULES:
+        raise unknown("rule", rule, _RULES)
     if checks.count("n", n) < 2:
         raise ConfigError(f"n is {n}; a rule needs at least 2 runs per side")
-    return _samplers[rule](s, difference, n, checks.count("repeats", repeats), rng)
+    return _RULES[rule](_Draw(s, n, checks.count("repeats", repeats), rng), difference)
 
 
 def error_rates(
@@ -292,31 +238,20 @@ def error_rates(
     """
     s = s or Setting()
     error = float(np.sqrt(s.alpha * (1 - s.alpha) / checks.count("repeats", repeats)))
-    known = {case.rule for case in cases(s)}
     for rule in rules:
-        if rule not in known:
-            raise unknown("rule", rule, known)
+        if rule not in _RULES:
+            raise unknown("rule", rule, _RULES)
     rows = []
     for i, case in enumerate(cases(s)):
         for n in runs if not rules or case.rule in rules else ():
             found = verdicts(case.rule, case.difference, n, s, repeats, np.random.default_rng((seed, i, n)))
             rate = float(np.isin(found, case.verdicts).mean())
-            stated = s.alpha if case.error else np.nan
-            rows.append(
-                {
-                    "rule": case.rule,
-                    "truth": case.truth,
-                    "counted": " or ".join(case.verdicts),
-                    "n": n,
-                    "sd": s.sd,
-                    "difference": case.difference,
-                    "rate": rate,
-                    "error": error,
-                    "stated": stated,
-                    "kept": not rate > stated + 4 * error,
-                }
-            )
-    return pd.DataFrame(rows)
+            named = {**asdict(case), "counted": " or ".join(case.verdicts), "n": n, "sd": s.sd}
+            rows.append({**named, "rate": rate, "stated": s.alpha if case.error else np.nan})
+    table = pd.DataFrame(rows).assign(error=error)
+    table["kept"] = ~(table["rate"] > table["stated"] + 4 * error)
+    columns = ["rule", "truth", "counted", "n", "sd", "difference", "rate", "error", "stated", "kept"]
+    return table[columns]
 
 
 def characteristics(
@@ -345,22 +280,16 @@ def characteristics(
 
 def side_by_side(rates: pd.DataFrame) -> pd.DataFrame:
     """`error_rates` with one row per case and one column per n, rates in percent as text; exceeded ones are marked."""
-    wide = []
-    for (rule, truth, counted), rows in rates.groupby(["rule", "truth", "counted"], sort=False):
-        stated = rows["stated"].iloc[0]
-        wide.append(
-            {
-                "rule": rule,
-                "truth": truth,
-                "verdict": counted,
-                "stated": "" if np.isnan(stated) else f"≤ {100 * stated:g} %",
-                **{
-                    f"n = {row.n}": f"{100 * row.rate:.1f} %" + ("" if row.kept else " (exceeded)")
-                    for row in rows.itertuples()
-                },
-            }
-        )
-    return pd.DataFrame(wide)
+    said = rates["rate"].map("{:.1%}".format).str.replace("%", " %")
+    texts = rates.assign(
+        shown=said + np.where(rates["kept"], "", " (exceeded)"),
+        stated=[f"≤ {100 * alpha:g} %" if alpha == alpha else "" for alpha in rates["stated"]],
+        n=[f"n = {n}" for n in rates["n"]],
+    ).rename(columns={"counted": "verdict"})
+    keys = ["rule", "truth", "verdict", "stated"]
+    order = texts[keys].drop_duplicates()
+    wide = texts.pivot(index=keys, columns="n", values="shown").reset_index()
+    return order.merge(wide)[[*keys, *texts["n"].unique()]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

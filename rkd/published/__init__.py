@@ -1,14 +1,18 @@
 """Every published figure the book is about, as one table: what the sources say, disagreements side by side, and what
 answers each figure here."""
 
+import csv
 import difflib
 import functools
+import math
+from collections import namedtuple
 from importlib import resources
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from rkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SOURCES = {
     "re_paper": "the [Re] paper (arXiv 2205.11246)",
@@ -17,26 +21,44 @@ SOURCES = {
     "knowledge_distillation": "README of KnowledgeDistillation",
     "kdrefine": "README of KDrefine",
 }
+SHORT_SOURCE = {
+    "re_paper": "[Re] paper",
+    "re_readme": "[Re] README",
+    "modreduce": "ModReduce README",
+    "knowledge_distillation": "KnowledgeDistillation README",
+    "kdrefine": "KDrefine README",
+}
 COLUMNS = (
     "id", "source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note",
     "answer", "lines", "also", "parts", "setting", "how",
 )  # fmt: skip
+Figure = namedtuple("Figure", ("Index", *COLUMNS, "number"))  # Index: its place in the table
 
 
 @functools.cache
-def _table() -> pd.DataFrame:
-    with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    if tuple(table.columns) != COLUMNS:
-        raise ConfigError(f"published.csv has columns {list(table.columns)}; expected {list(COLUMNS)}")
-    repeated = table["id"][table["id"].duplicated()].tolist()
-    if repeated:
-        raise ConfigError(f"published.csv has the id {repeated[0]!r} twice")
-    table["number"] = pd.to_numeric(table["value"].str.lstrip("+~"), errors="coerce")
-    return table
+def rows() -> dict[str, Figure]:
+    """Every figure by its id, in the order of the table; columns as of `load`."""
+    with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8", newline="") as file:
+        head, *lines = csv.reader(file)
+    if tuple(head) != COLUMNS:
+        raise ConfigError(f"published.csv has columns {head}; expected {list(COLUMNS)}")
+    found: dict[str, Figure] = {}
+    for place, values in enumerate(lines):
+        figure = Figure(place, *values, _number(values[COLUMNS.index("value")]))
+        if figure.id in found:
+            raise ConfigError(f"published.csv has the id {figure.id!r} twice")
+        found[figure.id] = figure
+    return found
 
 
-def load(**equal: str) -> pd.DataFrame:
+def _number(printed: str) -> float:
+    try:
+        return float(printed.lstrip("+~"))
+    except ValueError:
+        return math.nan
+
+
+def load(**equal: str) -> "pd.DataFrame":
     """The table of published figures, optionally only the rows whose columns equal the given values.
 
     Columns: id (unique and stable: source, table, teacher, student, method, the variant where a table has several of
@@ -55,36 +77,23 @@ def load(**equal: str) -> pd.DataFrame:
         >>> load(source="re_paper", table="Table 6")[["variant", "value"]].values.tolist()[0]
         ['No change', '71.79']
     """
+    import pandas as pd  # most readers want single figures, and are quicker without it
+
     for column in equal:
         if column not in COLUMNS:
             raise ConfigError(f"unknown column {column!r}; allowed: {', '.join(COLUMNS)}")
-    return _rows(frozenset(equal.items())).copy()
+    found = [f for f in rows().values() if all(getattr(f, column) == v for column, v in equal.items())]
+    return pd.DataFrame(found, columns=Figure._fields).drop(columns="Index")
 
 
-@functools.lru_cache(maxsize=4096)
-def _rows(equal: frozenset[tuple[str, str]]) -> pd.DataFrame:
-    """Rows that match: chapters ask for the same ones again and again."""
-    table = _table()
-    fits = pd.Series(True, index=table.index)
-    for column, value in equal:
-        fits &= table[column] == value
-    return table[fits].reset_index(drop=True)
-
-
-@functools.cache
-def rows() -> dict[str, Any]:
-    """Every figure by its id, as a named tuple of `load`'s columns, in the order of the table; `Index` is its place."""
-    return {row.id: row for row in _table().itertuples()}
-
-
-def of_line(selector: str) -> tuple[Any, ...]:
+def of_line(selector: str) -> tuple[Figure, ...]:
     """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
     return _of_lines().get(selector, ())
 
 
 @functools.cache
-def _of_lines() -> dict[str, tuple[Any, ...]]:
-    found: dict[str, list[Any]] = {}
+def _of_lines() -> dict[str, tuple[Figure, ...]]:
+    found: dict[str, list[Figure]] = {}
     for row in rows().values():
         for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
             found.setdefault(selector, []).append(row)
@@ -103,7 +112,7 @@ def number(**equal: str) -> float:
     return float(values[0])
 
 
-def get(figure: str) -> Any:
+def get(figure: str) -> Figure:
     """The row with this id, as of `rows`.
 
     Raises:

@@ -16,11 +16,11 @@ LEVEL = 0.95
 def difference(ours: Measured, base: Measured) -> tuple[float, float, float] | None:
     """Mean difference at the last epoch in percentage points, with both ends of its interval after Welch (NaN below
     two runs on a side); None when a side has no run."""
-    from rkd.judge.estimate import estimate
+    from rkd.judge.contrast import contrast
 
     if not ours.last or not base.last:
         return None
-    gap = estimate([np.array(ours.last), np.array(base.last)], [1.0, -1.0])
+    gap = contrast([np.array(ours.last), np.array(base.last)], [1.0, -1.0])
     low, high = (float(end) for end in gap.interval(LEVEL))
     if not (math.isfinite(low) and math.isfinite(high)):
         low = high = math.nan

@@ -15,11 +15,11 @@ from scipy import stats
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.judge import checks, simulate
-from rkd.judge.rules import VERDICTS, Judgement, value
+from rkd.judge.rules import VERDICTS, RuleResult, value
 from rkd.report.diagrams import Drawing, show
 from rkd.report.figures import CARD, GRID, INK
 from rkd.report.tables import table_of
-from rkd.report.verdicts import badge
+from rkd.report.verdicts import verdict_badge
 
 OWN = ("margin", "alpha", "sd", "repeats")
 MIN_SEEDS = 5  # as declared in params/claims.csv
@@ -107,7 +107,7 @@ class PowerPage:
         self.setting, self.repeats = setting, repeats
         self._rates: pd.DataFrame | None = None
 
-    def examples(self) -> list[tuple[str, Judgement]]:
+    def examples(self) -> list[tuple[str, RuleResult]]:
         """Made-up runs, judged: (what they are, the judgement)."""
         s = self.setting
         made = (
@@ -140,7 +140,7 @@ class PowerPage:
     def reasons(self) -> HTML:
         """The examples' verdicts with the sentence each comes with."""
         rows = [
-            f'<tr><th scope="row">{html.escape(words)}<div>{badge(judged.verdict)}</div></th>'
+            f'<tr><th scope="row">{html.escape(words)}<div>{verdict_badge(judged.verdict)}</div></th>'
             f'<td class="text">{html.escape(judged.sentence)}</td></tr>'
             for words, judged in self.examples()
         ]
@@ -202,7 +202,7 @@ def widths(s: simulate.Setting, runs: Sequence[int] = (3, 5, 10, 20)) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def intervals(examples: Sequence[tuple[str, Judgement]], margin: float) -> Drawing:
+def intervals(examples: Sequence[tuple[str, RuleResult]], margin: float) -> Drawing:
     """One row per example: its interval, the margin as a band, the verdict in words and colour."""
     sns.set_theme(style="ticks", rc={"font.size": 12, "axes.edgecolor": INK})
     figure = Figure(figsize=(6.4, 0.62 * len(examples) + 1.5), facecolor=CARD, layout="constrained")

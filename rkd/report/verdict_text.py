@@ -1,128 +1,91 @@
-"""What a verdict says, in plain text: for the pages of the book and for the command line."""
+"""What the evaluation of a claim says, in plain text: for the pages of the book and for the command line."""
 
 import math
 from collections.abc import Sequence
 
-from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.judge import KINDS, VERDICTS, Judgement, Verdict
+from rkd.judge import KINDS, VERDICTS, Claim, Evaluation, RuleResult
 from rkd.judge.decide import NOT_RUN
 from rkd.judge.declared import BEST
 
-KIND_NAMES = {
-    "value": "accuracy",
-    "order": "comparison",
-    "effect": "gain",
-    "trend": "trend",
-    "bound": "bound",
-    "chance": "chance",
-}
-assert set(KIND_NAMES) == set(KINDS)
-
-
-def measured(judgement: Judgement, kind: str) -> str:
-    """The estimate as a table shows it; empty where nothing was run."""
-    if judgement.verdict == NOT_RUN:
-        return ""
-    return _MEASURED[kind](judgement)
-
-
-def _mean(judgement: Judgement) -> str:
-    sd = judgement.details.get("sd", math.nan)
-    spread = f" ± {sd:.2f}" if math.isfinite(sd) else ""
-    return f"{judgement.details['mean']:.2f}{spread}"
-
-
 _MEASURED = {
-    "value": _mean,
-    "chance": _mean,
-    "order": lambda j: f"P = {j.estimate:.2f}",
-    "effect": lambda j: f"{j.estimate:+.2f}",
-    "trend": lambda j: f"{j.estimate:+.2f}",
-    "bound": lambda j: f"widest gap {j.estimate:+.2f}",
+    "order": "P = {:.2f}",
+    "effect": "{:+.2f}",
+    "trend": "{:+.2f}",
+    "bound": "widest gap {:+.2f}",
 }
 
 
-def why(judgement: Judgement) -> str:
-    """The judgement's reason as a sentence."""
-    text = judgement.sentence.strip()
+def measured(result: RuleResult, kind: str) -> str:
+    """The estimate as a table shows it; empty where nothing was run."""
+    if result.verdict == NOT_RUN:
+        return ""
+    if kind in _MEASURED:
+        return _MEASURED[kind].format(result.estimate)
+    sd = result.details.get("sd", math.nan)
+    return f"{result.details['mean']:.2f}" + (f" ± {sd:.2f}" if math.isfinite(sd) else "")
+
+
+def why(result: RuleResult) -> str:
+    """The result's reason as a sentence."""
+    text = result.sentence.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
-def computed(verdict: Verdict) -> str:
+def computed(found: Evaluation) -> str:
     """In which arithmetics the runs of a verdict were computed, and what was left out, as a sentence; empty without
     runs."""
-    if not verdict.arithmetics:
+    if not found.arithmetics:
         return ""
-    left = f"; left out, in another arithmetic: {verdict.left_out}" if verdict.left_out else ""
-    return f"Computed in {verdict.arithmetics}{left}."
+    left = f"; left out, in another arithmetic: {found.left_out}" if found.left_out else ""
+    return f"Computed in {found.arithmetics}{left}."
 
 
-def facts(verdict: Verdict) -> list[tuple[str, str]]:
+def facts(found: Evaluation) -> list[tuple[str, str]]:
     """What stands behind a verdict, as (name, figures)."""
-    claim, last, best = verdict.claim, verdict.last, verdict.best
-    found: list[tuple[str, str]] = []
-    if last.verdict != NOT_RUN:
-        unit = "" if claim.kind == "order" else " points"
-        found.append((_ESTIMATES[claim.kind], f"{last.estimate:.2f}{unit}"))
-        if all(map(math.isfinite, last.interval)):
-            low, high = last.interval
-            found.append((f"{100 * last.level:.0f} % interval", f"{low:.2f} to {high:.2f}{unit}"))
-        if last.p is not None:
-            holm = "" if last.p_holm is None else f", {_p(last.p_holm)} after Holm's correction"
-            found.append(("p", _p(last.p) + holm))
-        found.append(("runs", _runs(last.n)))
-        found.append(("computed in", verdict.arithmetics))
-    if verdict.left_out:
-        found.append(("left out, in another arithmetic", verdict.left_out))
-    if claim.margin is not None:
-        found.append(("margin", f"{claim.margin:g} points"))
-    if claim.kind == "order":
-        found.append(("P(A > B) needed", f"{last.details.get('threshold', 0.75):g}"))
-    if "prediction_low" in last.details:
-        low, high = last.details["prediction_low"], last.details["prediction_high"]
-        where = "inside" if last.details["published_inside"] else "outside"
-        found.append(
-            ("95 % prediction interval", f"{low:.2f} to {high:.2f}, the published figure is {where}")
-        )
-    if "ratio" in last.details:
-        found.append(("share of the published gain", f"{100 * last.details['ratio']:.0f} %"))
-    if "argmax_inside" in last.details:
-        found.append(("best mean where claimed, bootstrap", f"{100 * last.details['argmax_inside']:.0f} %"))
+    claim, last, best, details = found.claim, found.last, found.best, found.last.details
+    ran, unit = last.verdict != NOT_RUN, "" if claim.kind == "order" else " points"
+    corrected = "" if last.p_holm is None else f", {_p(last.p_holm)} after Holm's correction"
+    between = " against " if len(last.n) == 2 else ", "
+    said: dict[str, str | None] = {
+        KINDS[claim.kind].estimate: f"{last.estimate:.2f}{unit}" if ran else None,
+        f"{100 * last.level:.0f} % interval": _range(*last.interval, unit),
+        "p": None if last.p is None else _p(last.p) + corrected,
+        "runs": between.join(map(str, last.n)),
+        "computed in": found.arithmetics if ran else None,
+        "left out, in another arithmetic": found.left_out,
+        "margin": None if claim.margin is None else f"{claim.margin:g} points",
+        "P(A > B) needed": f"{details.get('threshold', 0.75):g}" if claim.kind == "order" else None,
+    }
+    if "prediction_low" in details:
+        where = "inside" if details["published_inside"] else "outside"
+        ends = _range(details["prediction_low"], details["prediction_high"])
+        said["95 % prediction interval"] = f"{ends}, the published figure is {where}"
+    for name, words in (
+        ("ratio", "share of the published gain"),
+        ("argmax_inside", "best mean where claimed, bootstrap"),
+    ):
+        said[words] = f"{100 * details[name]:.0f} %" if name in details else None
     if best.verdict != NOT_RUN:
-        found.append(("by the best epoch", f"{best.verdict}: {measured(best, claim.kind)}"))
-        found.append(("optimism of the best epoch", f"{verdict.optimism:+.2f} points"))
+        said["by the best epoch"] = f"{best.verdict}: {measured(best, claim.kind)}"
+        said["optimism of the best epoch"] = f"{found.optimism:+.2f} points"
     if last.more_seeds is not None:
-        found.append(("would be decided by", f"about {last.more_seeds} more runs per side"))
-    if verdict.missing:
-        found.append(("missing", f"{counted(len(verdict.missing), 'run')}, teachers included"))
-    if verdict.diverged:
-        found.append(("diverged", f"{counted(len(verdict.diverged), 'run')}: {', '.join(verdict.diverged)}"))
-    if claim.family:
-        found.append(("corrected within", claim.family))
-    if claim.which_student:
-        student = "best of the three" if claim.which_student == BEST else claim.which_student
-        found.append(("student that is judged", student))
-    if claim.reports:
-        found.append(("the source's figures are of", claim.reports))
-    found.append(("lines", ", ".join(claim.selectors)))
-    if claim.notes:
-        found.append(("on the source", "; ".join(claim.notes)))
-    return found
+        said["would be decided by"] = f"about {last.more_seeds} more runs per side"
+    if found.missing:
+        said["missing"] = f"{counted(len(found.missing), 'run')}, teachers included"
+    if found.diverged:
+        said["diverged"] = f"{counted(len(found.diverged), 'run')}: {', '.join(found.diverged)}"
+    said |= {
+        "corrected within": claim.family,
+        "student that is judged": "best of the three" if claim.which_student == BEST else claim.which_student,
+        "the source's figures are of": claim.reports,
+        "lines": ", ".join(claim.selectors),
+        "on the source": "; ".join(claim.notes),
+    }
+    return [(name, text) for name, text in said.items() if text]
 
 
-_ESTIMATES = {
-    "value": "ours minus published",
-    "chance": "ours minus chance",
-    "order": "P(A > B)",
-    "effect": "difference of means",
-    "trend": "contrast",
-    "bound": "widest gap",
-}
-
-
-def location(verdict: Verdict) -> str:
+def location(claim: Claim) -> str:
     """Who says it, and where."""
-    claim = verdict.claim
     where = {
         "ReviewKD paper": f"ReviewKD paper, by {claim.table} of the [Re] paper",
         "this report": f"question of this report, on {claim.table}",
@@ -131,31 +94,20 @@ def location(verdict: Verdict) -> str:
     return f"{where}{also}: {claim.row}"
 
 
-def chapter_label(name: str) -> str:
-    """A chapter's short name: "Table 3", "no cross entropy"."""
-    title = get_chapter(name).title
-    return title.partition(":")[0] if title.startswith(("Table", "Figure")) else name.replace("_", " ")
-
-
-def chapter_order(name: str) -> int:
-    """Place of a chapter in the book."""
-    return chapter_names().index(name)
-
-
-def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
+def tally(evaluations: Sequence[Evaluation]) -> dict[str, int]:
     """How many there are of each verdict that occurs, in the order of VERDICTS."""
-    found = [v.verdict for v in verdicts]
+    found = [e.verdict for e in evaluations]
     return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
 
 
-def judged(verdicts: Sequence[Verdict]) -> int:
+def judged(evaluations: Sequence[Evaluation]) -> int:
     """How many claims have been looked at: every one that has runs, the inconclusive ones too."""
-    return sum(v.verdict != NOT_RUN for v in verdicts)
+    return sum(e.verdict != NOT_RUN for e in evaluations)
 
 
-def runs_missing(verdicts: Sequence[Verdict]) -> int:
+def runs_missing(evaluations: Sequence[Evaluation]) -> int:
     """Runs the claims still need, each once, teachers included."""
-    return len({run for verdict in verdicts for run in verdict.missing})
+    return len({run for e in evaluations for run in e.missing})
 
 
 def counted(number: int, noun: str) -> str:
@@ -163,8 +115,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _runs(n: Sequence[int]) -> str:
-    return " against ".join(map(str, n)) if len(n) == 2 else ", ".join(map(str, n))
+def _range(low: float, high: float, unit: str = "") -> str | None:
+    return f"{low:.2f} to {high:.2f}{unit}" if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _p(p: float) -> str:

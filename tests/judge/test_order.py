@@ -7,7 +7,8 @@ import pytest
 from evidence import record
 
 from rkd.experiments.estimate import costs, unfinished
-from rkd.judge import Selectors, load_claims
+from rkd.experiments.selectors import Selectors
+from rkd.judge import load_claims
 from rkd.judge.order import _densest, can_be_decided, lacking, ranked
 
 

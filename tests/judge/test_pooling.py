@@ -6,7 +6,7 @@ import pytest
 from evidence import PAPER, around, put, record
 
 from rkd.bench.gate import Gate, Pair, committed
-from rkd.judge import judge, load_claims
+from rkd.judge import evaluate, load_claims
 from rkd.report.verdict_text import computed, facts
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
@@ -20,7 +20,7 @@ def gate(name, differences=(0.1, 0.0, -0.1), epochs=240, images=50_000, dataset=
 
 
 def verdict(store, claim, *gates):
-    (found,) = judge(claims=[claim], store=store, gates=gates)
+    (found,) = evaluate(claims=[claim], store=store, gates=gates)
     return found
 
 

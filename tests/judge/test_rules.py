@@ -14,7 +14,7 @@ pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[bo
 
 from rkd.errors import ConfigError
 from rkd.judge import decide, resampling, rules
-from rkd.judge.estimate import estimate
+from rkd.judge.contrast import contrast
 
 DECLARED = {"alpha": 0.05, "min_seeds": 5}
 SHAPE = 0.15 * np.arange(-2, 3)  # mean 0, variance 0.15² · 10 / 4
@@ -59,7 +59,7 @@ def test_quantiles_of_this_file_are_those_of_the_printed_tables():
 HALF = t_quantile(0.95, 4) * ERROR  # 0.226
 
 
-def judge_value(gap: float, **changes) -> rules.Judgement:
+def judge_value(gap: float, **changes) -> rules.RuleResult:
     given = {"published_n": 3, "margin": 0.5, **DECLARED, **changes}
     return rules.value(around(71.0 + gap), 71.0, **given)
 
@@ -182,7 +182,7 @@ def test_chance_is_missed_on_both_sides():
 # --- order -----------------------------------------------------------------------------------------------------------
 
 
-def judge_order(a, b, **changes) -> rules.Judgement:
+def judge_order(a, b, **changes) -> rules.RuleResult:
     return rules.order(a, b, **{"rng": generator(), **DECLARED, **changes})
 
 
@@ -237,7 +237,7 @@ def noncentral_t_below(t: float, df: float, shift: float) -> float:
 
 def test_guard_of_not_reproduced_is_the_noncentral_t_test():
     for shift in (0.0, 0.1, -0.3):
-        gap = estimate([np.array(around(71 + shift)), np.array(around(71.0, 2.0))], [1.0, -1.0])
+        gap = contrast([np.array(around(71 + shift)), np.array(around(71.0, 2.0))], [1.0, -1.0])
         v = [SD**2 / 5, 4 * SD**2 / 5]
         df = sum(v) ** 2 / sum(x**2 / 4 for x in v)
         expected = noncentral_t_below(shift / math.sqrt(sum(v)), df, 0.674490 * math.sqrt(5))
@@ -288,7 +288,7 @@ def test_same_generator_same_judgement():
 HALF_GAIN = t_quantile(0.95, 8) * math.sqrt(2) * ERROR  # 0.279
 
 
-def judge_effect(gain: float, published: float = 2.0, margin: float = 0.5) -> rules.Judgement:
+def judge_effect(gain: float, published: float = 2.0, margin: float = 0.5) -> rules.RuleResult:
     return rules.effect(around(70 + gain), around(70.0), published=published, margin=margin, **DECLARED)
 
 
@@ -347,7 +347,7 @@ def test_welch_with_unequal_runs():
 # --- trend -----------------------------------------------------------------------------------------------------------
 
 
-def judge_trend(step: float, margin: float = 0.3, **changes) -> rules.Judgement:
+def judge_trend(step: float, margin: float = 0.3, **changes) -> rules.RuleResult:
     groups = [around(70.0), around(70.0 + step / 2), around(70.0 + step)]
     return rules.trend(groups, [-1, 0, 1], margin=margin, rng=generator(), **{**DECLARED, **changes})
 
@@ -392,7 +392,7 @@ def test_place_of_the_maximum_is_the_share_of_resamples():
 # --- bound -----------------------------------------------------------------------------------------------------------
 
 
-def judge_bound(*gaps: float, **changes) -> rules.Judgement:
+def judge_bound(*gaps: float, **changes) -> rules.RuleResult:
     ours = [around(70.0 + i + gap) for i, gap in enumerate(gaps)]
     return rules.bound(ours, [70.0 + i for i in range(len(gaps))], bound=0.8, **{**DECLARED, **changes})
 
@@ -424,7 +424,7 @@ def test_bound_with_a_row_that_was_not_run():
 # --- families --------------------------------------------------------------------------------------------------------
 
 
-def with_p(p: float | None, **changes) -> rules.Judgement:
+def with_p(p: float | None, **changes) -> rules.RuleResult:
     return dataclasses.replace(judge_effect(2.0), p=p, **changes)
 
 
@@ -553,7 +553,7 @@ TREND = {"margin": 0.2, **DECLARED}
     [
         (lambda: rules.value([71.0, math.nan], 71.0, **VALUE), "ours holds nan"),
         (lambda: rules.value([71.0, math.inf], 71.0, **VALUE), "ours holds inf"),
-        (lambda: rules.value([[71.0]], 71.0, **VALUE), "ours has 2 dimensions"),
+        (lambda: rules.value([[71.0]], 71.0, **VALUE), "must be a sequence of accuracies"),
         (lambda: rules.value(["high"], 71.0, **VALUE), "ours is"),
         (lambda: rules.value([71.0], math.nan, **VALUE), "published is nan"),
         (lambda: rules.value([71.0], 71.0, **{**VALUE, "published_n": 0}), "published_n is 0"),
@@ -564,11 +564,10 @@ TREND = {"margin": 0.2, **DECLARED}
         (lambda: rules.value([71.0], 71.0, **{**VALUE, "margin": 0}), "margin is 0; it must be above 0"),
         (
             lambda: rules.value([71.0], 71.0, **{**VALUE, "alpha": 0.5}),
-            "alpha is 0.5; it must lie between 0 and 0.5",
+            "alpha is 0.5; it must be between 0 and 0.5",
         ),
         (lambda: rules.value([71.0], 71.0, **{**VALUE, "alpha": 0}), "alpha is 0"),
         (lambda: rules.value([71.0], 71.0, **{**VALUE, "min_seeds": 2.5}), "min_seeds is 2.5"),
-        (lambda: rules.order([71.0], [70.0], rng=None, **DECLARED), "rng is None; it must be a numpy.random"),
         (lambda: rules.order([71.0], math.nan, rng=generator(), **DECLARED), "b is nan"),
         (lambda: judge_order([71.0], [70.0], threshold=0.5), "threshold is 0.5"),
         (lambda: judge_order([71.0], [70.0], resamples=0), "resamples is 0"),

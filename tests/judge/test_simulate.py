@@ -10,8 +10,8 @@ pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[bo
 
 from rkd import published
 from rkd.errors import ConfigError
-from rkd.judge import decide, rules, simulate
-from rkd.judge.estimate import Estimate, estimate
+from rkd.judge import decide, resampling, rules, simulate
+from rkd.judge.contrast import Contrast, contrast
 
 QUICK = simulate.Setting(resamples=300)
 
@@ -76,7 +76,7 @@ def test_without_holm_the_family_errs_far_too_often(rates, monkeypatch):
 
 
 def test_without_its_guards_the_bootstrap_errs_too_often(monkeypatch):
-    monkeypatch.setattr(Estimate, "p_above", lambda self, limit: np.zeros_like(self.value))
+    monkeypatch.setattr(Contrast, "p_above", lambda self, limit: np.zeros_like(self.value))
     monkeypatch.setattr(decide, "p_seldom_above", lambda gap, threshold: np.zeros_like(gap.value))
     uneven = dataclasses.replace(QUICK, sd_ratio=3.0)
     broken = simulate.error_rates(uneven, repeats=3000, runs=(3,), rules=["order"])
@@ -84,8 +84,8 @@ def test_without_its_guards_the_bootstrap_errs_too_often(monkeypatch):
 
 
 def test_too_narrow_an_interval_is_noticed(monkeypatch):
-    right = Estimate.interval
-    monkeypatch.setattr(Estimate, "interval", lambda self, level: right(self, level - 0.1))
+    right = Contrast.interval
+    monkeypatch.setattr(Contrast, "interval", lambda self, level: right(self, level - 0.1))
     broken = simulate.error_rates(QUICK, repeats=1500, runs=(5, 10), rules=["value", "effect"])
     assert {rule for rule, _ in exceeded(broken)} == {"value", "effect"}
 
@@ -108,15 +108,15 @@ def test_simulation_judges_as_the_rules_do():
     for n in (2, 3, 5):
         truth = rng.uniform(-1.2, 3.2, (40, 1))
         a, b, c = (rng.normal(shift, 0.25, (40, n)) for shift in (truth, 0.0, truth / 2))
-        one, gap = estimate([a], [1.0]), estimate([a, b], [1.0, -1.0])
-        ends = simulate._bootstrap(a, b, dataclasses.replace(QUICK, resamples=200), np.random.default_rng(0))
-        share = simulate.resampling.probability_above(a, b)
+        one, gap = contrast([a], [1.0]), contrast([a, b], [1.0, -1.0])
+        ends = resampling.probability_above_interval(a, b, 0.9, 200, np.random.default_rng(0))
+        share = resampling.probability_above(a, b)
         at_once = {
             "value": decide.value(one, 0.5, 0.05),
             "order": decide.order(share, ends, gap, 0.75, 0.05),
             "effect": decide.effect(gap, 2.0, 0.5, 0.05),
-            "trend": decide.trend(estimate([b, c, a], [-1, 0, 1]), 0.3, 0.05),
-            "bound": decide.bound([one, estimate([b], [1.0])], 0.8, 0.05),
+            "trend": decide.trend(contrast([b, c, a], [-1, 0, 1]), 0.3, 0.05),
+            "bound": decide.bound([one, contrast([b], [1.0])], 0.8, 0.05),
         }
         one_by_one = {name: [] for name in at_once}
         for x, y, z in zip(a, b, c, strict=True):

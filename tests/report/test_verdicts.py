@@ -15,11 +15,11 @@ from evidence import PAPER, around, put, record
 from rkd import paths
 from rkd.cli import main
 from rkd.experiments.chapters import chapter_names
-from rkd.judge import KINDS, VERDICTS, judge, load_claims
+from rkd.judge import KINDS, VERDICTS, evaluate, load_claims
 from rkd.records import Store
 from rkd.report import verdict_text as text
 from rkd.report.book import TOKEN
-from rkd.report.verdicts import LOOKS, badge, chapter_box, claims_table, counts
+from rkd.report.verdicts import LOOKS, chapter_box, claims_table, counts, verdict_badge
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -28,7 +28,7 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 @pytest.fixture(scope="module")
 def none_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("none")
-    return judge(claims=CLAIMS, store=Store(folder / "records", folder / "work"))
+    return evaluate(claims=CLAIMS, store=Store(folder / "records", folder / "work"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def mixed(tmp_path_factory):
     put(store, "no_cross_entropy/alone", around(1.0, sd=0.05))
     runs = list(PAPER.runs(["table3/rm"]).values())
     store.save(record(runs[0], 1.0, status="diverged"))
-    found = judge(claims=CLAIMS, store=store)
+    found = evaluate(claims=CLAIMS, store=store)
     assert set(text.tally(found)) == set(VERDICTS)
     return found
 
@@ -96,10 +96,10 @@ class Tree(HTMLParser):
 
 def test_badges_say_the_verdict_in_words_and_differ_in_sign():
     for verdict in VERDICTS:
-        tree = Tree(badge(verdict))
+        tree = Tree(verdict_badge(verdict))
         assert verdict in tree.text and tree.all("span", **{"aria-hidden": "true"})
     assert len({sign for _, sign in LOOKS.values()}) == len(VERDICTS)
-    assert Tree(badge("not run", 3)).text.endswith("3")
+    assert Tree(verdict_badge("not run", 3)).text.endswith("3")
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
@@ -184,9 +184,9 @@ def test_box_judges_the_paper_profile_itself(monkeypatch, tmp_path, in_book):
     import rkd.report.verdicts as module
 
     asked = []
-    monkeypatch.setattr(module, "judge", lambda claims: asked.append(claims) or ())
+    monkeypatch.setattr(module, "evaluate", lambda claims: asked.append(claims) or ())
     monkeypatch.setattr(
-        "rkd.experiments.selectors.Selectors.line", lambda *_: pytest.fail("a chapter is built")
+        "rkd.experiments.selectors.Selectors.ids", lambda *_: pytest.fail("a chapter is built")
     )
     assert chapter_box("table2").data == ""
     families = {c.family for c in asked[0]} - {""}
@@ -232,7 +232,7 @@ def test_a_verdict_that_leaves_runs_out_links_the_gate(store, in_book):
     name = "table3-full"
     put(store, "table3/full", [71.8, 71.9, 72.0], arithmetic="fp16", teachers="fp16")
     put(store, "table3/full", [71.8], first=3)
-    verdicts = judge(claims=[c for c in load_claims(check=False) if c.id == name], store=store)
+    verdicts = evaluate(claims=[c for c in load_claims(check=False) if c.id == name], store=store)
     row = claims_table(verdicts).data.partition("<details>")[2].partition("</details>")[0]
     assert "Computed in fp16 (3); left out, in another arithmetic: fp32 (1)." in row
     assert '<a href="performance.html#accuracy-gate">' in row
@@ -310,7 +310,7 @@ def test_facts_of_a_source_that_reports_the_best_of_three_at_its_best_epoch(none
 
 
 def test_where_a_claim_stands(none_run):
-    places = {v.claim.id: text.location(v) for v in none_run}
+    places = {v.claim.id: text.location(v.claim) for v in none_run}
     assert places["table1-resnet20-resnet56-paper"].startswith(
         "ReviewKD paper, by Table 1 of the [Re] paper: ResNet20"
     )

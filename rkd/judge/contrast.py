@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special  # its distributions are those of scipy.stats, which takes a second to import
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Contrast:
     """The sum of weight times mean over independent groups of runs.
 
     Attributes:
@@ -33,31 +33,37 @@ class Estimate:
         """After Welch and Satterthwaite; with one group n - 1. All runs equal: the sum of n - 1."""
         free = np.maximum(self.n - 1, 1)
         parts = np.where(np.isfinite(self.variances), self.variances, 1.0) / self.n
-        parts = parts / np.maximum(
-            parts.max(-1, keepdims=True), 1e-300
-        )  # squares of tiny variances would vanish
+        parts = parts / np.maximum(parts.max(-1, keepdims=True), 1e-300)  # squares of tiny ones would vanish
         total, spread = parts.sum(-1), (parts**2 / free).sum(-1)
         return np.where(total > 0, total**2 / np.where(spread > 0, spread, 1.0), free.sum(-1))
 
     def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Both ends of the two-sided confidence interval; the whole line where a group has one run only."""
-        half = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) * self.standard_error
+        half = special.stdtrit(self.degrees_of_freedom, (1 + level) / 2) * self.standard_error
         return self.value - half, self.value + half
 
     def p_above(self, limit: float) -> np.ndarray:
         """One-sided p of the hypothesis that the sum is at most `limit`: small where it lies above."""
-        return stats.t.sf(ratio(self.value - limit, self.standard_error), self.degrees_of_freedom)
+        return special.stdtr(self.degrees_of_freedom, -ratio(self.value - limit, self.standard_error))
 
     def p_below(self, limit: float) -> np.ndarray:
         """One-sided p of the hypothesis that the sum is at least `limit`: small where it lies below."""
-        return stats.t.cdf(ratio(self.value - limit, self.standard_error), self.degrees_of_freedom)
+        return special.stdtr(self.degrees_of_freedom, ratio(self.value - limit, self.standard_error))
 
-    def with_more(self, runs: np.ndarray) -> "Estimate":
+    def p_within(self, limit: float) -> np.ndarray:
+        """p of the two one-sided tests: small where the sum lies between -limit and limit."""
+        return np.maximum(self.p_above(-limit), self.p_below(limit))
+
+    def p_beyond(self, limit: float) -> np.ndarray:
+        """The smaller p of the two one-sided tests of lying above limit or below -limit."""
+        return np.minimum(self.p_above(limit), self.p_below(-limit))
+
+    def with_more(self, runs: np.ndarray) -> "Contrast":
         """As it would look after `runs` (k,) more per group, were mean and spread to stay: k data sets of one."""
         return replace(self, n=self.n + np.asarray(runs)[:, None])
 
 
-def estimate(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Estimate:
+def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast:
     """The sum of weight times mean.
 
     Args:
@@ -65,12 +71,12 @@ def estimate(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Estimate
         weights: one per group; a group of weight 0 adds neither to the sum nor to its error.
     """
     pairs = list(zip(groups, weights, strict=True))
-    variances = [variance(group) * w**2 if w else np.zeros(group.shape[:-1]) for group, w in pairs]
+    variances = [_variance(group) * w**2 if w else np.zeros(group.shape[:-1]) for group, w in pairs]
     sizes = np.array([group.shape[-1] for group in groups])
-    return Estimate(np.asarray(sum(w * group.mean(-1) for group, w in pairs)), np.stack(variances, -1), sizes)
+    return Contrast(np.asarray(sum(w * group.mean(-1) for group, w in pairs)), np.stack(variances, -1), sizes)
 
 
-def variance(group: np.ndarray) -> np.ndarray:
+def _variance(group: np.ndarray) -> np.ndarray:
     """Sample variance over the last axis: exactly 0 where all runs are equal, infinite for a single run."""
     if group.shape[-1] < 2:
         return np.full(group.shape[:-1], np.inf)

@@ -1,4 +1,4 @@
-"""The court on synthetic records: each verdict, what is no evidence, what is missing, correction within a family."""
+"""Claims evaluated on synthetic records: each verdict, what is no evidence, what is missing, Holm's correction."""
 
 import dataclasses
 import math
@@ -9,12 +9,11 @@ from evidence import PAPER, around, put, record
 
 from rkd import paths
 from rkd.errors import RecordError
-from rkd.experiments.selectors import split
+from rkd.experiments.selectors import Selectors, split
 from rkd.judge import (
     PublishedSetting,
-    Selectors,
+    evaluate,
     is_published_setting,
-    judge,
     load_claims,
     published_setting,
 )
@@ -29,7 +28,7 @@ def verdict(store, name):
     """One claim, and its whole family, judged from a store."""
     wanted = CLAIMS[name]
     together = [c for c in CLAIMS.values() if c.id == name or (c.family and c.family == wanted.family)]
-    (found,) = [v for v in judge(claims=together, store=store) if v.claim.id == name]
+    (found,) = [v for v in evaluate(claims=together, store=store) if v.claim.id == name]
     return found
 
 
@@ -145,7 +144,7 @@ def test_one_side_alone_is_not_run_and_says_which_is_missing(store):
 
 def test_nothing_recorded_is_not_run_with_all_that_is_missing(tmp_path):
     store = Store(tmp_path / "nowhere", tmp_path / "work")
-    verdicts = judge(store=store)
+    verdicts = evaluate(store=store)
     assert len(verdicts) == len(CLAIMS) and {v.verdict for v in verdicts} == {"not run"}
     for v in verdicts:
         assert v.best.verdict == "not run" and math.isnan(v.optimism) and not v.records and not v.diverged
@@ -171,7 +170,7 @@ def test_records_of_other_profiles_are_no_evidence(profile, store):
     put(store, "table3/full", around(71.79, n=2), selectors=other)
     assert store.ids()
     assert verdict(store, "table3-full").verdict == "not run"
-    (found,) = judge(profile, [CLAIMS["table3-full"]], store)
+    (found,) = evaluate(profile, [CLAIMS["table3-full"]], store)
     assert found.verdict == "not run" and found.records == (), "not even when that profile is asked for"
 
 
@@ -191,10 +190,10 @@ def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
         profile = tmp_path / "changed.yaml"
         profile.write_text(text.replace(old, new))
         put(store, "table3/full", around(71.79), selectors=Selectors(str(profile)))
-        (found,) = judge(str(profile), [claim], store)
+        (found,) = evaluate(str(profile), [claim], store)
         assert found.verdict == "not run", new
     put(store, "table3/full", around(71.79))
-    (found,) = judge("paper", [claim], store)
+    (found,) = evaluate("paper", [claim], store)
     assert found.verdict == "reproduced"
 
 
@@ -240,10 +239,10 @@ def test_the_best_of_three_students_is_judged_where_that_is_claimed(store):
     assert value.optimism == pytest.approx(0.6) and (value.verdict, value.best.verdict) == (
         "inconclusive", "reproduced",
     )  # fmt: skip
-    (order,) = judge(claims=[claim], store=store)
+    (order,) = evaluate(claims=[claim], store=store)
     assert order.verdict == "reproduced" and order.last.n == (5, 5)
-    (one,) = judge(claims=[dataclasses.replace(claim, which_student="response")], store=store)
-    (own,) = judge(claims=[dataclasses.replace(claim, which_student="")], store=store)
+    (one,) = evaluate(claims=[dataclasses.replace(claim, which_student="response")], store=store)
+    (own,) = evaluate(claims=[dataclasses.replace(claim, which_student="")], store=store)
     assert one.last.details == own.last.details != order.last.details
 
 
@@ -260,7 +259,7 @@ def test_a_profile_with_more_seeds(store, tmp_path):
     profile.write_text(text.replace("[0, 1, 2, 3, 4]", str(list(range(10)))))
     put(store, "table3/full", around(71.79, n=10), selectors=Selectors(str(profile)))
     claim = CLAIMS["table3-full"]
-    (ten,), (five,) = judge(str(profile), [claim], store), judge("paper", [claim], store)
+    (ten,), (five,) = evaluate(str(profile), [claim], store), evaluate("paper", [claim], store)
     assert ten.last.n == (10,) and five.last.n == (5,)
 
 
@@ -303,12 +302,12 @@ def test_holm_is_applied_within_the_family_and_takes_a_verdict_back(store):
     name = "table3-rm-beats-none"
     put(store, "table3/none", around(70.0))
     put(store, "table3/rm", around(70.33))
-    (alone,) = judge(claims=[CLAIMS[name]], store=store)
+    (alone,) = evaluate(claims=[CLAIMS[name]], store=store)
     assert alone.verdict == "reproduced" and 0.01 < alone.last.p < 0.05 and alone.last.p_holm is None
     for key in ("rm_rlf", "rm_rlf_abf", "rm_rlf_hcl", "full"):
         put(store, f"table3/{key}", around(70.33))
     family = [c for c in CLAIMS.values() if c.family == "table3-order"]
-    verdicts = {v.claim.id: v for v in judge(claims=family, store=store)}
+    verdicts = {v.claim.id: v for v in evaluate(claims=family, store=store)}
     assert len(verdicts) == 6 and verdicts[name].last.p == pytest.approx(alone.last.p)
     assert verdicts[name].last.p_holm == pytest.approx(6 * alone.last.p), "the smallest of six"
     assert verdicts[name].verdict == "inconclusive"
@@ -318,7 +317,7 @@ def test_values_of_one_table_do_not_correct_each_other(store):
     put(store, FULL, around(71.89))
     put(store, ALONE, around(69.06))
     values = [c for c in CLAIMS.values() if c.kind == "value" and c.chapter == "table1"]
-    found = [v for v in judge(claims=values, store=store) if v.verdict != "not run"]
+    found = [v for v in evaluate(claims=values, store=store) if v.verdict != "not run"]
     assert len(found) == 3 and all(v.last.p_holm is None for v in found)
 
 
@@ -327,8 +326,8 @@ def test_the_same_records_give_the_same_verdict_whatever_else_is_judged(store):
     for selector, mean in ((FULL, 70.2), (ALONE, 70.0)):
         put(store, selector, mean + 0.3 * rng.standard_normal(5))
     name = "table1-resnet20-resnet56-beats-student"
-    (alone,) = judge(claims=[CLAIMS[name]], store=store)
+    (alone,) = evaluate(claims=[CLAIMS[name]], store=store)
     table1 = [c for c in CLAIMS.values() if c.chapter == "table1"]
-    first, again = ({v.claim.id: v for v in judge(claims=table1, store=store)} for _ in range(2))
+    first, again = ({v.claim.id: v for v in evaluate(claims=table1, store=store)} for _ in range(2))
     assert first[name].last.interval == again[name].last.interval == alone.last.interval
     assert 0 < alone.last.interval[0] < alone.last.interval[1] < 1
