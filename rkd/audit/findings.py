@@ -1,16 +1,16 @@
 """The disagreements between the sources, one Finding each; the texts are in findings.yaml."""
 
-from __future__ import annotations
-
 import functools
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import field
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import StringConstraints
 
+from rkd.config import build, frozen
 from rkd.errors import ConfigError, unknown
 
 GROUPS = {
@@ -31,9 +31,10 @@ MATTERS = {  # and what each means
     "cosmetic": "no number depends on it",
     "consistent": "checked, and found to hold",
 }
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-@dataclass(frozen=True)
+@frozen
 class Side:
     """How one side of a disagreement is trained with this package.
 
@@ -48,11 +49,11 @@ class Side:
 
     who: str
     recipe: str | None = None
-    sets: Mapping[str, Any] = field(default_factory=dict)
+    sets: dict[str, Any] = field(default_factory=dict)
     row: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """One disagreement.
 
@@ -70,12 +71,12 @@ class Finding:
     """
 
     number: int
-    group: str
-    title: str
-    text_says: str
-    code_does: str
-    matters: str
-    how_much: str
+    group: Literal[tuple(GROUPS)]
+    title: Text
+    text_says: Text
+    code_does: Text
+    matters: Literal[tuple(MATTERS)]
+    how_much: Text
     reproduce: tuple[Side, ...] = ()
     nothing_to_train: str = ""
     reading: str = ""
@@ -83,13 +84,6 @@ class Finding:
     demos: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.group not in GROUPS:
-            raise unknown(f"group of finding {self.number}:", self.group, GROUPS)
-        if self.matters not in MATTERS:
-            raise unknown(f"matters of finding {self.number}:", self.matters, MATTERS)
-        for name in ("title", "text_says", "code_does", "how_much"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f"finding {self.number} has an empty {name}")
         if bool(self.reproduce) == bool(self.nothing_to_train):
             raise ConfigError(
                 f"finding {self.number} must say how its sides are trained, or why there is nothing to train"
@@ -104,7 +98,8 @@ def findings() -> tuple[Finding, ...]:
         ConfigError: an entry of findings.yaml with an unknown or missing field or value.
     """
     text = resources.files(__package__).joinpath("findings.yaml").read_text(encoding="utf-8")
-    return tuple(sorted(map(_finding, yaml.safe_load(text)), key=lambda finding: finding.number))
+    made = (build(Finding, entry) for entry in yaml.safe_load(text))
+    return tuple(sorted(made, key=lambda finding: finding.number))
 
 
 def in_group(group: str) -> tuple[Finding, ...]:
@@ -125,28 +120,3 @@ def demo(name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(f"{__package__}.{module}"), function)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigError(f"rkd.audit has no demonstration {name!r}") from error
-
-
-def _finding(entry: Mapping[str, Any]) -> Finding:
-    values = dict(entry)
-    values["reproduce"] = tuple(_made(Side, side) for side in values.get("reproduce", ()))
-    for name in ("chapters", "demos"):
-        values[name] = tuple(values.get(name, ()))
-    return _made(Finding, values)
-
-
-def _made(kind: type, values: Mapping[str, Any]) -> Any:
-    known = {f.name: f for f in fields(kind)}
-    for name in values:
-        if name not in known:
-            raise unknown(f"field of a {kind.__name__.lower()}", name, known)
-    missing = [
-        n
-        for n, f in known.items()
-        if f.default is MISSING and f.default_factory is MISSING and n not in values
-    ]
-    if missing:
-        raise ConfigError(
-            f"a {kind.__name__.lower()} in findings.yaml lacks {', '.join(missing)}: {dict(values)}"
-        )
-    return kind(**values)
