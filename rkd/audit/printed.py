@@ -53,9 +53,9 @@ def loss_weights() -> pd.DataFrame:
     printed = published.load(source="re_paper", metric="review_loss_weight")
     for teacher, student in (*get_chapter("table1").pairs, *get_chapter("table2").pairs):
         row = {"pair": f"{display_name(student)} ← {display_name(teacher)}"}
-        for claim in printed.itertuples():
-            if same_network(claim.teacher, teacher) and same_network(claim.student, student):
-                row["printed"] = claim.number
+        for figure in printed.itertuples():
+            if same_network(figure.teacher, teacher) and same_network(figure.student, student):
+                row["printed"] = figure.number
         for recipe in ("text", "authors", "reproduction"):
             settings = resolve("table1", {"profile": "paper", "recipe": recipe})
             row[f"recipe {recipe}"] = Builder(settings).loss_weight(teacher, student)
@@ -68,21 +68,15 @@ def table3() -> pd.DataFrame:
     alone = published.number(
         source="re_paper", table="Table 1", student="ResNet20", method="student baseline"
     )
-    rows = [
-        {"row": name, "accuracy": value, "above the student alone": round(value - alone, 2)}
-        for name, value in _table3().items()
-    ]
-    return pd.DataFrame(rows)
+    rows = [(name, value, round(value - alone, 2)) for name, value in _table3().items()]
+    return pd.DataFrame(rows, columns=["row", "accuracy", "above the student alone"])
 
 
 def steps() -> pd.DataFrame:
     """What each single change of Table 3 is worth, in points, by the table's own figures."""
     value = _table3()
-    rows = [
-        {"change": what, "from": value[a], "to": value[b], "points": round(value[b] - value[a], 2)}
-        for what, a, b in STEPS
-    ]
-    return pd.DataFrame(rows)
+    rows = [(what, value[a], value[b], round(value[b] - value[a], 2)) for what, a, b in STEPS]
+    return pd.DataFrame(rows, columns=["change", "from", "to", "points"])
 
 
 def _table3() -> dict[str, float]:
@@ -107,7 +101,7 @@ def gaps() -> pd.DataFrame:
     ).sort_values("difference", key=abs, ascending=False, ignore_index=True)
 
 
-COSTS = {  # what the claims table calls them -> (where, of what)
+COSTS = {  # what the table of published figures calls them -> (where, of what)
     ("gpu_hours_resnet20_32_wrn16_1", "3.7"): ("section 3.5", "ResNet-20, ResNet-32, WRN-16-1"),
     ("gpu_hours_shufflenets", "5-6"): ("section 3.5", "ShuffleNets"),
     ("hours_each_run", "4-5"): ("summary", "each run"),
@@ -125,10 +119,8 @@ def costs() -> pd.DataFrame:
 def rows_about(network: str) -> int:
     """How many published accuracies of the [Re] paper are of a student or teacher of that name."""
     table = published.load(source="re_paper", metric="top1_acc_percent")
-    named = [
-        same_network(row.teacher, network) or same_network(row.student, network) for row in table.itertuples()
-    ]
-    return sum(named)
+    pairs = zip(table["teacher"], table["student"], strict=True)
+    return sum(any(same_network(name, network) for name in pair) for pair in pairs)
 
 
 def spelling(printed: str) -> str:

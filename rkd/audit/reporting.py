@@ -1,5 +1,6 @@
 """What is reported, and how: last batch, best epoch, three runs."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,30 +72,19 @@ def recorded_optimism() -> pd.DataFrame:
     points, and in how many runs the last epoch was the best.
     """
     rows = []
-    home = paths.home() / "results"
-    for folder in sorted(path for path in home.iterdir() if path.is_dir()):
-        store = Store(folder, paths.build() / "audit")
-        found = [r for r in _records(store) if r.status == "finished"]
+    # results/bench and the like hold files of another kind, and results/explore what readers try.
+    folders = (path for path in (paths.home() / "results").iterdir() if path.is_dir())
+    for folder in sorted(
+        path for path in folders if path.name not in ("bench", "teachers", "maps", "explore")
+    ):
+        found = [r for r in Store(folder, paths.build() / "audit") if r.status == "finished"]
         for epochs in sorted({r.result["epochs"] for r in found}):
             same = [r for r in found if r.result["epochs"] == epochs]
-            gaps = [r.accuracy("best") - r.accuracy("last") for r in same]
-            rows.append(
-                {
-                    "records": folder.name,
-                    "epochs": epochs,
-                    "runs": len(same),
-                    "computed in": arithmetics(same),
-                    "best − last, mean": float(np.mean(gaps)),
-                    "largest": max(gaps),
-                    "last was best": sum(g == 0 for g in gaps),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _records(store: Store) -> list:
-    """Run records only: results/bench holds files of another kind, and results/explore what readers try."""
-    return [] if store.records.name in ("bench", "teachers", "maps", "explore") else list(store)
+            gaps = np.array([r.accuracy("best") - r.accuracy("last") for r in same])
+            how = arithmetics(same)
+            rows.append((folder.name, epochs, len(same), how, gaps.mean(), gaps.max(), (gaps == 0).sum()))
+    gaps = ["best − last, mean", "largest", "last was best"]
+    return pd.DataFrame(rows, columns=["records", "epochs", "runs", "computed in", *gaps])
 
 
 def resolution(sd: float = SEED_SD, runs: Sequence[int] = (2, 3, 5, 10)) -> pd.DataFrame:
@@ -102,26 +92,17 @@ def resolution(sd: float = SEED_SD, runs: Sequence[int] = (2, 3, 5, 10)) -> pd.D
 
     Columns: runs; half-widths of the 90 % intervals (Student's t) of a mean and of a difference of two means.
     """
-    rows = []
-    for n in runs:
-        one = stats.t.ppf(0.95, n - 1) * sd / n**0.5
-        two = stats.t.ppf(0.95, 2 * n - 2) * sd * (2 / n) ** 0.5
-        rows.append({"runs": n, "a mean": one, "a difference": two})
-    return pd.DataFrame(rows)
+    n = np.array(runs)
+    one = stats.t.ppf(0.95, n - 1) * sd / n**0.5
+    two = stats.t.ppf(0.95, 2 * n - 2) * sd * (2 / n) ** 0.5
+    return pd.DataFrame({"runs": n, "a mean": one, "a difference": two})
 
 
 def published_differences() -> pd.DataFrame:
     """Largest and smallest distance between two rows of each ablation table, in points."""
     rows = []
     for table in ("Table 4", "Table 5", "Table 6"):
-        values = published.load(source="re_paper", table=table, metric="top1_acc_percent")["number"].tolist()
-        distances = [abs(a - b) for i, a in enumerate(values) for b in values[:i]]
-        rows.append(
-            {
-                "table": table,
-                "rows": len(values),
-                "largest": round(max(distances), 2),
-                "smallest": round(min(distances), 2),
-            }
-        )
-    return pd.DataFrame(rows)
+        values = published.load(source="re_paper", table=table, metric="top1_acc_percent")["number"]
+        distances = [round(abs(a - b), 2) for a, b in itertools.combinations(values, 2)]
+        rows.append((table, len(values), max(distances), min(distances)))
+    return pd.DataFrame(rows, columns=["table", "rows", "largest", "smallest"])
