@@ -1,11 +1,12 @@
-"""Where the records and working files of a profile lie."""
+"""Where the records and working files of a profile lie, and what trains or evaluates its runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkd import paths
 
 if TYPE_CHECKING:
+    from rkd.experiments.runner import Runner
     from rkd.experiments.settings import Settings
     from rkd.records import Store
 
@@ -39,3 +40,19 @@ def store_of(settings: "Settings") -> "Store":
 def data_root(settings: "Settings") -> Path:
     """The data folder of a chapter's settings; relative ones start at the project's top."""
     return paths.home() / settings.data_root
+
+
+def runner_of(settings: "Settings", store: "Store | None" = None, **options: Any) -> "Runner":
+    """The runner of the settings' device and engine.
+
+    Args:
+        store: None: the one the settings name.
+        options: further arguments of `Runner`.
+    """
+    from rkd.experiments.runner import Runner
+    from rkd.training import Engine
+
+    engine = Engine.named(settings.engine, settings.compile, settings.threads)
+    return Runner(
+        store or store_of(settings), data_root(settings), settings.device, engine=engine, **options
+    )

@@ -137,15 +137,6 @@ class Page:
             drawn, f"{self.chapter.title}. Measured mean gains in points: {gains_in_words(here, which)}."
         )
 
-    def deployed(self) -> HTML:
-        """Reparameterised students as trained and as deployed."""
-        from rkd.report.deployed import deployed_table, reports
-
-        self._done()
-        s = self.settings
-        runner = Runner(self.store, data_root(s), s.device, engine=Engine(threads=s.threads))
-        return HTML(deployed_table(reports(runner, [run for line in self.lines for run in line.runs])))
-
     def curves(self, groups: int | None = None) -> object:
         """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of lines only, where given
         (a chapter of very many lines)."""

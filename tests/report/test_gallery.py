@@ -4,20 +4,25 @@ one's own fits a cell and leaves no trace."""
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
-import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
 
+from cells import cells, execute, source
+from conftest import tiny_data
 from evidence import record
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from rkd import models, paths
-from rkd.bench.methods import method_costs
+from rkd import data, models, paths
+from rkd.bench.methods import MethodCost, method_costs
+from rkd.config import build
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import Builder
@@ -25,21 +30,16 @@ from rkd.experiments.settings import resolve
 from rkd.methods import Context, get_method, method_names
 from rkd.methods import base as registry
 from rkd.report import gallery
-from rkd.report.comparison import Comparison, comparison
+from rkd.report.comparison import comparison
 from rkd.report.diagrams import STUDENT
 from rkd.report.summary import measure
-from rkd.report.trial import trial
 
 OURS = [name for name in method_names() if get_method(name).options.__module__.startswith("rkd.")]
 CARDS = gallery.load_cards()
 TINY = {
-    "profile": "smoke", "train_images": 64, "test_images": 50, "batch_size": 32, "epochs": 1, "seeds": [0],
+    "profile": "smoke", "train_images": 32, "test_images": 50, "batch_size": 16, "epochs": 1, "seeds": [0],
     "teacher": "resnet8",
 }  # fmt: skip
-
-
-def notebook(name):
-    return nbformat.read(paths.home() / "book" / f"{name}.ipynb", as_version=4)
 
 
 def test_every_registered_method_has_a_card_and_no_other():
@@ -54,7 +54,7 @@ def test_a_card_says_the_default_weight_and_what_is_learned(name):
     nets = models.build("resnet8"), models.build("resnet14")
     context = Context(*nets, train_images=200, labels=labels, batch_size=64, network="resnet8")
     trained = [p for p in get_method(name).build(context, options).parameters() if p.requires_grad]
-    drawn = card.compares.learns != "none" or card.compares.kind in ("review", "group")
+    drawn = card.learns != "none" or card.kind in ("review", "group")
     same_shape = name == "ab"  # its connector is the identity where shapes agree, as in this pair
     assert bool(trained) == drawn or same_shape
     assert card.text.endswith(".") and 100 < len(card.text) < 400 and card.formula
@@ -63,73 +63,53 @@ def test_a_card_says_the_default_weight_and_what_is_learned(name):
 
 
 def test_the_notebook_s_headings_name_every_method():
-    headings = re.findall(
-        r"^## .*: (.*)$", "\n".join(c.source for c in notebook("methods").cells), re.MULTILINE
-    )
+    headings = re.findall(r"^## .*: (.*)$", "\n".join(c.source for c in cells("methods")), re.MULTILINE)
     named = {name for heading in headings for name in heading.split(", ")}
     assert named == {card.display for card in CARDS.values()}
-    shown = [c.source for c in notebook("methods").cells if "page.family(" in c.source]
+    shown = [c.source for c in cells("methods") if "gallery.family(" in c.source]
     assert [re.search(r'"(\w+)"', source)[1] for source in shown] == list(gallery.FAMILIES)
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_drawing_names_what_is_compared(name):
     card = CARDS[name]
-    drawing = comparison(card.compares, card.display)
+    drawing = comparison(card)
     (axes,) = drawing.figure.axes
     named = {text.get_text() for text in axes.texts}
-    for tap in (*card.compares.student, *card.compares.teacher):
+    for tap in card.taps:
         words = f"stage {tap}" if tap.isdigit() else tap
         assert words in named and words in drawing.alt
     assert drawing.alt.startswith(card.display)
-    coloured = [
-        p
-        for p in axes.patches
-        if isinstance(p, Rectangle) and to_hex(p.get_facecolor(), True) == f"{STUDENT}ff"
-    ]
-    copies, cells = (
-        (3 if card.compares.kind == "group" else 1),
-        (4 if card.compares.kind == "relation" else 0),
-    )
-    # A matrix of images has four cells of the full colour.
-    assert len(coloured) == len(card.compares.student) * (copies + cells)
+    boxes = [p for p in axes.patches if isinstance(p, Rectangle)]
+    coloured = [p for p in boxes if to_hex(p.get_facecolor(), True) == f"{STUDENT}ff"]
+    # A group is drawn three times, and a matrix of images has four cells of the full colour.
+    times = {"group": 3, "relation": 1 + 4}.get(card.kind, 1)
+    assert len(coloured) == len(card.taps) * times
 
 
-def test_drawings_refuse_what_they_do_not_know():
-    for values, word in (
-        ({"kind": "sideways"}, "sideways"),
-        ({"student": ("4",)}, "'4'"),
-        ({"learns": "me"}, "'me'"),
-    ):
-        with pytest.raises(ConfigError, match=word):
-            Comparison(**{"kind": "direct", "student": ("logits",), **values})
+@pytest.mark.parametrize(
+    "values", [{"kind": "sideways"}, {"taps": ["4"]}, {"learns": "me"}, {"family": "none"}]
+)
+def test_cards_refuse_what_they_do_not_know(values):
+    with pytest.raises(ConfigError, match=f"unknown {next(iter(values))}"):
+        build(gallery.Card, {**vars(CARDS["kd"]), **values})
 
 
-def measured_lines(accuracies):
-    settings = resolve("methods", {**TINY, "student": "resnet8", "methods": ["kd", "at", "sp"]})
+def test_the_overview_says_what_each_gains_over_the_student(monkeypatch):
+    settings = resolve("methods", {**TINY, "student": "resnet8", "methods": ["kd", "at", "sp", "at+kd"]})
     lines = get_chapter("methods").lines(settings)
-    records = {
-        line.runs[0].id: record(line.runs[0], accuracies[line.key])
-        for line in lines
-        if line.key in accuracies
-    }
-    return lines, {line.key: measure(line, records) for line in lines}
-
-
-def test_who_ends_below_the_student_is_marked_and_named():
-    lines, measured = measured_lines({"student": 50.0, "kd": 51.0, "at": 49.9, "sp": 50.0})
-    assert [line.key for line in gallery.losers(lines, measured)] == ["at"]
-    marked = {line.key: line.note for line in gallery.mark_losers(lines, measured)}
-    assert "below the student alone" in marked["at"] and "below" not in marked["kd"] + marked["sp"]
-    assert "1 of the 3 methods measured here ends below" in gallery.losers_sentence(lines, measured)
-    assert "AT" in gallery.losers_sentence(lines, measured)
-    lines, measured = measured_lines(
-        {"student": 50.0, "kd": 51.0}
-    )  # two are missing: nothing is said of them
-    assert gallery.losers(lines, measured) == []
-    assert "None of the 1 methods" in gallery.losers_sentence(lines, measured)
-    lines, measured = measured_lines({"kd": 51.0})
-    assert gallery.losers_sentence(lines, measured) == "" and gallery.losers(lines, measured) == []
+    accuracies = {"student": 50.0, "kd": 51.0, "at": 49.5, "at+kd": 50.0}  # that of sp is missing
+    records = {r.runs[0].id: record(r.runs[0], accuracies[r.key]) for r in lines if r.key in accuracies}
+    page = SimpleNamespace(
+        lines=lines, measured={line.key: measure(line, records) for line in lines}, table=str, figure=str
+    )
+    costs = {name: MethodCost(1.0, 1.5, 8) for name in gallery.distilled(lines)}
+    monkeypatch.setattr(gallery, "step_costs", lambda page: costs)
+    found = execute("methods", "overview = ", "below = ", page=page)
+    overview = found["overview"].set_index("method")["above the student alone"]
+    assert overview.tolist() == pytest.approx([1.0, -0.5, float("nan"), 0.0], nan_ok=True)
+    assert found["below"] == ["AT"] and len(found["measured"]) == 3
+    assert found["overview"]["default weight"].tolist()[0] == "1 (0.9)"
 
 
 def test_the_chapter_has_every_method_and_three_sums_under_one_recipe():
@@ -160,33 +140,51 @@ def test_costs_grow_with_the_work_and_count_what_is_trained():
 @pytest.fixture
 def cosine():
     """The method of the notebook's cell, registered for the length of a test."""
-    cell = next(c for c in notebook("own_method").cells if "own-method" in c.metadata.get("tags", []))
     before = dict(registry._METHODS)
-    exec(compile(cell.source, "cell", "exec"), {"__name__": "own_method_cell"})
-    yield cell.source
+    execute("own_method", "@register_method(")
+    yield source("own_method", "@register_method(")
     registry._METHODS.clear()
     registry._METHODS.update(before)
 
 
-def test_a_method_of_one_s_own_takes_fewer_than_25_lines(cosine):
-    assert len(cosine.splitlines()) < 25 and "@register_method(" in cosine
-    assert set(registry._METHODS) - set(OURS) >= {"cosine"}
-
-
-def test_a_trial_trains_and_leaves_nothing_behind(cosine, tmp_path, monkeypatch):
+def test_a_trial_of_one_s_own_method_leaves_nothing_behind(cosine, tmp_path, monkeypatch):
+    assert len(cosine.splitlines()) < 25 and set(registry._METHODS) - set(OURS) >= {"cosine"}
     results = paths.home() / "results"
     before = {p for p in results.rglob("*")}
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    done = trial({**TINY, "student": "resnet8", "precision": "fp32"}, ["kd", "cosine", "cosine+kd"])
+    found = execute("own_method", "trial(globals()", **TINY, student="resnet8", precision="fp32")
     assert {p for p in results.rglob("*")} == before and not list(tmp_path.iterdir())
-    assert [line.label for line in done.lines[1:]] == ["ResNet-8 alone", "KD", "Cosine", "Cosine + KD"]
-    table = done.table().data
-    assert (
-        table.count("n = 1") == 10
-        and re.search(r"cosine \d\.\d+ → ", table)
-        and "Nothing of this is recorded" in table
-    )
-    run = done.lines[3].runs[0]
+    table = found["table"]
+    assert table[""].tolist()[1:] == ["ResNet-8 alone", "KD", "Cosine", "Cosine + KD"]
+    assert re.fullmatch(r"cosine \d\.\d+ → .*; kd .*", table.iloc[-1, -1]) and table.iloc[1, -1] == ""
+    run = found["done"].lines[3].runs[0]
     assert json.loads(json.dumps(run.to_dict()))["options"] == {"loss_weight": 2.0}
     assert dataclasses.replace(run, options=dataclasses.replace(run.options, loss_weight=1.0)).id != run.id
+
+
+def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop(monkeypatch):
+    images = data.load(tiny_data())
+    network, other = models.build("resnet8"), models.build("resnet8")
+    found = gallery.answers(network.train(), images)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (images.mean, images.std))
+    with torch.no_grad():
+        taps = network.eval().taps((images.test_x[:7].permute(0, 3, 1, 2) / 255 - mean) / std)
+    assert np.allclose(found.logits[:7], taps.logits, atol=1e-4) and len(found.labels) == 100
+    assert np.allclose(found.pooled[:7], taps.pooled, atol=1e-4)
+    # Through the notebook's cells, for a teacher and a student alone.
+    lines = [
+        SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
+    ]
+    nets = {"teacher": (network, images), "student": (other, images)}
+    executor = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
+    monkeypatch.setattr("rkd.experiments.workspace.runner_of", lambda *where: executor)
+    page = SimpleNamespace(lines=lines, settings=None, store=SimpleNamespace(has=lambda run: True))
+    names = {"page": page, "gallery": gallery, "pd": pd}
+    made = execute("methods", "def class_means", "import TSNE", **names)
+    gap = made["gaps"]["student"]
+    logits = [gallery.answers(net, images).logits for net in (other, network)]
+    (two,) = np.flatnonzero(images.test_y == 2)
+    assert gap[2, 5] == pytest.approx(abs(logits[0][two, 5] - logits[1][two, 5])) and np.isnan(gap[2, 2])
+    assert f"student {np.nanmean(gap):.2f}" in made["show"](made["figure"], made["said"]).alt
+    assert len(made["places"]) == 2 and len(made["places"][0]) == 6

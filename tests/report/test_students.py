@@ -1,9 +1,9 @@
 """The chapter on ModReduce: its lines, its table of students, its figure of weights."""
 
-import re
 from types import SimpleNamespace
 
 import pytest
+from cells import execute
 
 from rkd import published
 from rkd.experiments.chapters import Line, get_chapter
@@ -11,7 +11,6 @@ from rkd.experiments.settings import resolve
 from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
 from rkd.records import Record
-from rkd.report.modreduce import best_student, students_table, weights_figure
 from rkd.report.summary import measure
 from rkd.training import RunConfig, TeacherConfig
 
@@ -111,33 +110,32 @@ def page_of(*records):
     return SimpleNamespace(lines=[line], measured={line.key: measure(line, {r.id: r for r in records})})
 
 
+def students_of(*records):
+    return execute("modreduce", "def students_of", page=page_of(*records))["students"].iloc[0]
+
+
 def test_table_of_students_by_hand():
-    records = [
+    found = students_of(
         record(0, (10.0, 20.0), (35.0, 30.0), (25.0, 24.0), (40.0, 50.0)),
         record(1, (10.0, 22.0), (31.0, 28.0), (20.0, 29.0), (40.0, 52.0)),
-    ]
-    assert best_student(records[0], "last") == ("relational", 30.0)
-    assert best_student(records[1], "last") == ("feature", 29.0)
-    assert best_student(records[1], "best") == ("relational", 31.0)
-    html = students_table(page_of(*records)).data
-    numbers = re.findall(r'rkd-number">([^<]+)<', html)
-    assert numbers == [
-        "21.00 ± 1.41", "29.00 ± 1.41", "26.50 ± 3.54", "51.00 ± 1.41", "29.50 ± 0.71", "33.00 ± 2.83"
+    )
+    assert found["response student":].tolist() == [
+        "21.00 ± 1.41", "29.00 ± 1.41", "26.50 ± 3.54", "51.00 ± 1.41", "29.50 ± 0.71", "33.00 ± 2.83",
+        "relational 2", "2",
     ]  # fmt: skip
-    assert "relational 2" in html
 
 
 def test_what_is_missing_is_said():
-    assert students_table(page_of()).data.count("missing</span>") == 6
-    diverged = record(0, *[(1.0, 2.0)] * 4, status="diverged")
-    assert students_table(page_of(diverged)).data.count("diverged</span>") == 6
-    assert "Nothing measured" in weights_figure(page_of()).alt
+    assert students_of()["runs"] == "0, 1 missing"
+    assert students_of(record(0, *[(1.0, 2.0)] * 4, status="diverged"))["runs"] == "0, 1 diverged"
+    drawn = execute("modreduce", "def students_of", "shares = ", page=page_of())["drawing"]
+    assert "Nothing measured" in drawn.data
 
 
 def test_figure_of_weights_draws_what_records_hold():
-    drawn = weights_figure(page_of(record(0, *[(1.0, 2.0)] * 4), record(1, *[(1.0, 2.0)] * 4)))
-    assert "ends at response 0.20, relational 0.30, feature 0.40" in drawn.alt
-    (ax,) = [ax for ax in drawn.figure.axes if ax.get_title() == "W_Avg"]
-    lines = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
-    assert lines["relational student"] == pytest.approx([1 / 3, 0.3])
-    assert lines["online share (PCL: weight)"] == [0.1, 0.2]
+    page = page_of(record(0, *[(1.0, 2.0)] * 4), record(1, *[(1.0, 2.0)] * 4))
+    found = execute("modreduce", "def students_of", "shares = ", page=page)
+    assert "W_Avg: relational student ends at 0.30" in found["drawing"].alt
+    lines = [line.get_ydata() for line in found["grid"].axes_dict["W_Avg"].get_lines()]
+    assert any(list(y) == pytest.approx([1 / 3, 0.3]) for y in lines if len(y) == 2)
+    assert any(list(y) == [0.1, 0.2] for y in lines)

@@ -1,0 +1,23 @@
+"""Cells of the book's notebooks, executed by themselves."""
+
+import nbformat
+
+from rkd import paths
+
+
+def cells(notebook):
+    """The cells of a notebook of the book."""
+    return nbformat.read(paths.home() / "book" / f"{notebook}.ipynb", as_version=4).cells
+
+
+def source(notebook, word):
+    """The first code cell that holds `word`."""
+    return next(c.source for c in cells(notebook) if c.cell_type == "code" and word in c.source)
+
+
+def execute(notebook, *words, **namespace):
+    """Executes the first cells that hold these words, in order, on given names; returns the names after it."""
+    namespace["__name__"] = "cells"
+    for word in words:
+        exec(compile(source(notebook, word), f"{notebook}: {word}", "exec"), namespace)
+    return namespace
