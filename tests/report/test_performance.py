@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -12,18 +13,19 @@ import pytest
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
 
+import pandas as pd
+from cells import execute
 from conftest import tiny_plain
 
 from rkd import paths
-from rkd.bench import Result, Row, tables
+from rkd.bench import Result, Row, costs, tables
 from rkd.bench.clock import Ceilings, Counts
-from rkd.bench.gate import Gate, Pair
 from rkd.bench.steps import TEACHER, Variant
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.settings import load_profile
 from rkd.records import Record
 from rkd.report import performance
-from rkd.report.performance import PerformancePage, open_performance
+from rkd.report.performance import open_performance
 
 COUNTS = Counts(500, 0, 8_000_000_000, {"16": 4_000_000_000})
 HEADER = {
@@ -48,13 +50,7 @@ def result():
     return Result(HEADER, rows, ceilings, evaluation, ("it was <busy>",))
 
 
-@pytest.fixture
-def page(result, tmp_path, store):
-    result.save(tmp_path / "named.json")
-    return PerformancePage({"recorded": str(tmp_path / "named.json")}, tmp_path / "bench", store)
-
-
-def cells(table):
+def rows_of(table):
     """Text of each row's cells."""
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table)
     return [
@@ -67,9 +63,9 @@ def cells(table):
 
 
 def test_header_is_honest_and_escaped(result):
-    table = performance.header_table(result)
+    table = performance.header(result)
     assert "a &lt;CPU&gt;, 2 threads on 2 cores" in table and "it was &lt;busy&gt;" in table
-    text = dict(row for row in cells(table) if len(row) == 2)
+    text = dict(row for row in rows_of(table) if len(row) == 2)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
         "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --precision fp32 auto "
@@ -79,7 +75,7 @@ def test_header_is_honest_and_escaped(result):
 
 
 def test_times_and_ratios(result):
-    table = cells(performance.shown(tables.times(result)))
+    table = rows_of(performance.shown(tables.times(result)))
     assert {len(row) for row in table if len(row) > 1} == {7}, "as many heads as cells"
     rows = {row[0]: row[1:] for row in table}
     assert rows["conventional"][:3] == ["300.00 (200.00)", "213", "1.00 (1.00–1.00)"]
@@ -90,7 +86,7 @@ def test_times_and_ratios(result):
 
 
 def test_work_is_per_student_and_the_floor_of_a_compiled_step_is_its_twins(result):
-    work = {row[0]: row[1:] for row in cells(performance.shown(tables.work(result)))}
+    work = {row[0]: row[1:] for row in rows_of(performance.shown(tables.work(result)))}
     # 4e9 / 1e11 of convolutions and 4e9 / 4e11 of the rest
     assert work["bf16"] == ["500", "0", "8.00", "65.00", "50.00", "77 %"]
     assert work["bf16, group of 2"] == ["250", "0", "4.00", "42.50", "25.00", "59 %"]
@@ -98,78 +94,45 @@ def test_work_is_per_student_and_the_floor_of_a_compiled_step_is_its_twins(resul
     assert work["conventional"][3:] == ["300.00", "120.00", "40 %"]
 
 
-def test_figure_draws_each_variant_with_its_floor(result, page):
-    figure = performance.step_bars(result)
-    (ax,) = figure.axes
-    assert [patch.get_width() for patch in ax.patches] == [row.median_ms for row in result.rows]
-    floors = [line.get_xdata()[0] for line in ax.lines]
-    assert floors == pytest.approx([result.floor_ms(row) for row in result.rows])
-    shown = [text.get_text() for text in ax.texts]
-    assert shown[0] == "300.0" and shown[1] == "65.0 (4.50 ×)"
-    page.measure()
-    assert 'alt="' in page.figure()._repr_html_() and "bf16, group of 2" in page.figure().alt
+def test_figure_draws_each_variant_with_its_floor(result):
+    found = execute("performance", "sns.catplot", result=result, tables=tables)
+    ax = found["grid"].axes_dict["teacher on batch statistics"]
+    widths = [round(bar.get_width(), 6) for bar in ax.patches if bar.get_width()]
+    assert sorted(widths) == sorted(row.median_ms for row in result.rows)
+    floors = next(line for line in ax.lines if line.get_marker() == "|").get_xdata()
+    assert list(floors) == pytest.approx([result.floor_ms(row) for row in result.rows])
+    assert [text.get_text() for text in ax.texts][:2] == ["300.0", "65.0 (4.50 ×)"]
+    assert "bf16, gang of 2, teacher on batch statistics: 42.5 ms" in found["said"]
 
 
-def test_gate_table():
-    header = {
-        "teacher": "resnet20", "student": "resnet8", "row": "full", "chapter": "table3", "epochs": 4,
-        "train_images": 12000, "test_images": 10000, "dataset": "cifar100", "device_name": "a CPU", "torch": "2",
-        "ended": "2026",
-    }  # fmt: skip
-    rows = cells(
-        performance.shown(
-            performance.gate_table(Gate(header, "bf16", (Pair(0, 50.0, 50.5), Pair(1, 52.0, None))))
-        )
-    )
-    assert rows[1:] == [
-        ["0", "50.00", "50.50", "+0.50"],
-        ["1", "52.00", "diverged", ""],
-        ["mean ± standard error", "", "", "+0.50"],
-    ]
-
-
-def test_recorded_files_are_shown_and_none_is_said(page, result):
-    assert "No measurement is recorded" in page.recorded().data and "No paired" in page.gates().data
-    page.folder.mkdir()
-    result.save(page.folder / "cpu.json")
-    header = {key: "x" for key in ("row", "chapter", "dataset", "device_name", "torch", "ended")}
-    header |= {"teacher": "resnet20", "student": "resnet8", "epochs": 4, "train_images": 1, "test_images": 1}
-    Gate(header, "bf16", (Pair(7, 50.0, 50.5),)).save(page.folder / "gate.json")
-    assert page.recorded().data.count("<table") == 2 and "a &lt;CPU&gt;" in page.recorded().data
-    assert "<td>+0.50</td>" in page.gates().data
-
-
-def test_spent_and_projected_from_records_and_measurements(page, store, result):
+def test_spent_and_projected_from_records_and_measurements(store, result, monkeypatch):
     runs = {"one": [tiny_plain(), tiny_plain(seed=1)], "two": [tiny_plain()]}
-    rows = cells(performance.spent_table(runs, store))
-    assert rows[1] == ["one", "2", "0", "none yet"] and "kWh" not in str(rows[0])
+    monkeypatch.setattr(costs, "paper_runs", lambda: runs)
+    monkeypatch.setattr("rkd.experiments.workspace.store_for", lambda profile: store)
+    names = {"costs": costs, "pd": pd, "frame": lambda table: table, "result": result, "recorded_here": {}}
+    names["page"] = SimpleNamespace(file=None)
+    found = execute("performance", "def spent", **names)
+    assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}
     provenance = {"device_name": "a GPU", "train_images": 100}
     store.save(Record(tiny_plain(), "finished", {}, {"epochs": 2}, cost, provenance))
-    rows = cells(performance.spent_table(runs, store))
-    assert rows[0][-1] == "kWh of the GPU"
-    assert rows[3] == ["all, each run once", "2", "1", "2.00 (a GPU)", "1.00 (1 runs)"]
-    rows = cells(performance.projection_table(runs, store, [("the file", result)]))
-    by_record, by_file = rows[1:]
+    found = execute("performance", "def spent", "projected = ", **names)
+    every = found["spent"]("all", found["each"])
+    assert list(every.values()) == ["all", 2, 1, "2.00 (a GPU)", "1.00 (1 runs)"]
     # Two runs of two hours each, and scoring: one forward pass of as many images as training takes three passes of.
+    by_record, by_file = found["projected"].to_numpy().tolist()
     assert by_record[0] == "1 recorded runs" and by_record[-1] == f"{2 * 2 * 4 / 3:.1f}"
-    assert by_file[:2] == ["the file", "a <CPU>"] and by_file[2].startswith("bf16, group of 2")
-    assert cells(performance.projection_table(runs, store, []))[1][0] == "1 recorded runs"
+    assert by_file[:2] == ["this page's measurement", "a <CPU>"] and by_file[2].startswith("bf16, gang of 2")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
-        ({"seconds": -5}, "seconds is -5; it must be a finite number > 0"),
         ({"seconds": "soon"}, "seconds is 'soon'; it must be a number"),
-        ({"group": 0}, "group is 0"),
-        ({"group": True}, "group is True; it must be a whole number"),
-        ({"student": "resnet21"}, "unknown model 'resnet21'"),
+        ({"gang": True}, "gang is True; it must be a whole number"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"teacher_batch_norm": "none"}, "unknown teacher batch_norm 'none'"),
         ({"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
-        ({"device": "tpu9"}, "unknown device 'tpu9'"),
         ({"profile": "papr"}, "did you mean 'paper'?"),
     ],
 )
@@ -178,11 +141,9 @@ def test_bad_parameters_get_one_sentence(given, message):
         open_performance(given)
 
 
-def test_a_missing_file_and_a_cell_out_of_order(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RecordError, match="cannot be read"):
         open_performance({"recorded": str(tmp_path / "none.json")})
-    with pytest.raises(ConfigError, match="call page"):
-        open_performance({}).table()
 
 
 def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
@@ -213,17 +174,3 @@ def test_chapter_executes(result, tmp_path):
         "rkd bench --pair resnet20/resnet8",
     ):  # fmt: skip
         assert said in re.sub(r"</?strong>", "", text), said
-
-
-def test_parameters_are_typed_and_explained():
-    call = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--help-notebook",
-        str(paths.home() / "book" / "performance.ipynb"),
-    ]
-    text = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "Unknown type" not in text
-    explained = dict(re.findall(r"^  (\w+): (\w+) \(default [^)]*\)\s+\S", text, re.M))
-    assert explained["seconds"] == "float" and explained["recorded"] == "str" and len(explained) == 12
