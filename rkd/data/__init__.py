@@ -4,7 +4,6 @@ from rkd.data import cifar, embedded, npz  # noqa: F401  (they register)
 from rkd.data.augment import EpochDraws, draw_epoch
 from rkd.data.batches import Batches, evaluation_batches, normalise, used_images
 from rkd.data.config import DataConfig
-from rkd.data.embedded import superclass
 from rkd.data.images import ImageSet, check, describe, is_there, load, measure
 from rkd.data.normalisation import PRESETS, Normalisation, preset
 from rkd.data.sources import Reader, Source, Split, register_source, source_names
@@ -32,6 +31,5 @@ __all__ = [
     "register_source",
     "source_names",
     "stream_seed",
-    "superclass",
     "used_images",
 ]

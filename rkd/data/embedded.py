@@ -2,7 +2,7 @@
 
 20 superclasses (families of figures) of 5 classes (variants); 32 x 32 RGB; 10,000 training and 2,000 test
 images. It is there so that everything runs without a download, and it is built to tell networks apart by
-depth: see the table in `rkd.data.embedded_check`. It says nothing about accuracies on photographs.
+depth. It says nothing about accuracies on photographs.
 """
 
 from functools import lru_cache
@@ -23,11 +23,6 @@ TRAIN_IMAGES = 10_000
 TEST_IMAGES = 2_000
 CLASSES = len(FAMILIES) * VARIANTS
 _FIGURES = tuple(FAMILIES.values())
-
-
-def superclass(label: int) -> int:
-    """The superclass, 0..19, of a class, 0..99; works on arrays and tensors too."""
-    return label // VARIANTS
 
 
 CLASS_NAMES = tuple(f"{family}/{variant}" for family in FAMILIES for variant in range(VARIANTS))
@@ -89,10 +84,10 @@ def image(seed: int, split: str, label: int, number: int) -> np.ndarray:
     from 100 %.
     """
     draw = _Draws(stream_seed(seed, "embedded", split, label, number))
-    figure = _FIGURES[superclass(label)]
+    figure = _FIGURES[label // VARIANTS]
     luck = draw.uniform()
     trouble = luck * np.sqrt(luck)  # more easy images than hard ones
-    paper, ink = _two_colours(draw, superclass(label))
+    paper, ink = _two_colours(draw, label // VARIANTS)
     canvas = _background(draw, paper)
     for _ in range(_strokes(draw, trouble)):
         _blend(canvas, _stroke(draw), paper + draw.uniform(0.2, 0.6) * (draw.colour() - paper))

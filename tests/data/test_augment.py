@@ -1,7 +1,6 @@
 """Draws, crops and batches, against torchvision's transforms and against counting."""
 
 import torch
-from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as T
 
 from rkd.data import Batches, ImageSet, draw_epoch, evaluation_batches, normalise, stream_seed
@@ -54,23 +53,6 @@ def test_every_shift_and_mirroring_is_reached_and_all_are_equally_likely():
     assert chi_square_is_plausible(counts)
 
 
-def test_the_check_of_uniformity_can_fail():
-    counts = torch.full((162,), 400.0)
-    counts[::2] += 60
-    assert not chi_square_is_plausible(counts)
-
-
-def test_shifts_vary_between_images_of_a_batch_and_between_epochs_of_an_image():
-    draws = [draw_epoch(500, epoch, 0, 4, True) for epoch in range(60)]
-    # 500 draws from 81 shifts leave 0.2 of them out on average.
-    assert len(set(zip(draws[0].dy.tolist(), draws[0].dx.tolist(), strict=True))) >= 77
-    of_one = torch.stack([d.dy[7] * 9 + d.dx[7] for d in draws])
-    assert len(of_one.unique()) > 25  # 60 draws from 81: 42.5 expected
-    # Neighbouring epochs are uncorrelated: |r| of 500 pairs has a standard deviation of 0.045.
-    pair = torch.stack([draws[0].dy, draws[1].dy]).double()
-    assert abs(torch.corrcoef(pair)[0, 1]) < 0.2
-
-
 def test_an_images_draw_does_not_depend_on_the_batch_size():
     batches = Batches(image_set(), 4, True)
     by_image = []
@@ -107,23 +89,6 @@ def test_order_is_the_same_with_and_without_augmentation():
     with_, without = draw_epoch(100, 4, 2, 4, True), draw_epoch(100, 4, 2, 0, False)
     assert torch.equal(with_.order, without.order)
     assert not without.flip.any() and not without.dy.any() and not without.dx.any()
-
-
-def test_without_augmentation_images_come_as_they_are():
-    images = image_set(9)
-    for x, _, index in Batches(images, 0, False).epoch(0, 0, 4):
-        assert torch.equal(x, normalise(images.train_x[index], MEAN, STD))
-
-
-def test_other_sizes_are_cropped_to_their_own_size():
-    images = image_set(6, size=64)
-    draws = draw_epoch(6, 0, 0, 4, False)
-    padded = pad(images.train_x, (0, 0, 4, 4, 4, 4))
-    for x, _, index in Batches(images, 4, False).epoch(0, 0, 3):
-        assert x.shape == (3, 3, 64, 64)
-        for got, i in zip(x, index.tolist(), strict=True):
-            want = padded[i, draws.dy[i] : draws.dy[i] + 64, draws.dx[i] : draws.dx[i] + 64]
-            assert torch.equal(got, normalise(want[None], MEAN, STD)[0])
 
 
 def test_evaluation_batches_keep_order_and_lose_nothing():

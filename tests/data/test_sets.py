@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 from collections import Counter
-from dataclasses import FrozenInstanceError
 from urllib.error import URLError
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from rkd.data import DataConfig, check, describe, is_there, load, measure, preset, superclass
-from rkd.data.embedded import CLASS_NAMES, image
+from rkd.data import DataConfig, check, describe, is_there, load, measure, preset
+from rkd.data.embedded import image
 from rkd.data.subsets import choose
 from rkd.errors import ConfigError, DataError
 
@@ -37,13 +36,6 @@ from rkd.errors import ConfigError, DataError
 def test_bad_values_are_named(values, words):
     with pytest.raises(ConfigError, match=words):
         DataConfig(**values)
-
-
-def test_configs_are_frozen_and_hashable():
-    config = DataConfig()
-    with pytest.raises(FrozenInstanceError):
-        config.name = "cifar10"
-    assert len({config, DataConfig(), DataConfig(seed=1)}) == 2
 
 
 def test_presets_are_the_published_numbers():
@@ -190,12 +182,6 @@ def test_describe_measures_by_the_formula(tmp_path):
     assert facts["size"] == "8 x 8" and len(facts["sha256"]) == 64
 
 
-def test_to_keeps_everything():
-    first = load(DataConfig("embedded", train_images=100, test_images=100))
-    second = first.to("cpu")
-    assert second.checksum == first.checksum and torch.equal(second.train_x, first.train_x)
-
-
 # --- CIFAR, from a folder made here
 
 
@@ -234,7 +220,7 @@ def test_cifar_that_is_there_is_not_downloaded_again(cifar, monkeypatch):
 def test_damaged_cifar_is_named(cifar):
     path = cifar / "cifar-100-python" / "test"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match=r"cifar-100-python/test' is damaged.*rkd data cifar100 --root"):
+    with pytest.raises(DataError, match=r"cifar-100-python' is damaged.*rkd data cifar100 --root"):
         load(DataConfig("cifar100"), cifar)
 
 
@@ -280,23 +266,16 @@ MEASURED = (0.2961, 0.2957, 0.3043)
 IMAGE_42_7 = "dc8dce69d1d6812674fc74bc1e63ed126369835149834c5bb8231402ce5fae61"
 
 
-def test_embedded_images_do_not_depend_on_how_many_are_made():
-    small = load(DataConfig("embedded", train_images=200, test_images=100))
-    large = load(DataConfig("embedded", train_images=400, test_images=100))
-    in_large = {x.tobytes() for x in large.train_x.numpy()}
-    assert {x.tobytes() for x in small.train_x.numpy()} < in_large
-    assert len(in_large) == 400  # no image twice
-    assert torch.bincount(small.train_y).tolist() == [2] * 100
+def test_embedded_images_are_all_different_and_do_not_depend_on_how_many_are_made():
+    small = load(DataConfig("embedded", train_images=100, test_images=100))
+    large = load(DataConfig("embedded", train_images=200, test_images=100, holdout=100))
+    other = load(DataConfig("embedded", train_images=100, test_images=100, seed=1))
+    assert {x.tobytes() for x in small.train_x.numpy()} < {x.tobytes() for x in large.train_x.numpy()}
+    assert torch.bincount(small.train_y).tolist() == [1] * 100
+    parts = (large.train_x, large.test_x, large.holdout_x, other.train_x, other.test_x)
+    assert len({x.tobytes() for part in parts for x in part.numpy()}) == 600
     image.cache_clear()
-    assert load(DataConfig("embedded", train_images=200, test_images=100)).checksum == small.checksum
-
-
-def test_embedded_splits_and_seeds_have_no_image_in_common():
-    sets = [
-        load(DataConfig("embedded", train_images=100, test_images=100, holdout=100, seed=s)) for s in (0, 1)
-    ]
-    parts = [x for s in sets for part in (s.train_x, s.test_x, s.holdout_x) for x in part.numpy()]
-    assert len({x.tobytes() for x in parts}) == 600
+    assert load(DataConfig("embedded", train_images=100, test_images=100)).checksum == small.checksum
 
 
 def test_embedded_is_the_same_on_every_machine():
@@ -305,17 +284,10 @@ def test_embedded_is_the_same_on_every_machine():
 
 
 def test_embedded_images_use_their_range_and_their_preset_fits():
-    images = load(DataConfig("embedded", normalisation="embedded", train_images=1000, test_images=100))
+    images = load(DataConfig("embedded", normalisation="embedded", train_images=500, test_images=100))
     mean, std = measure(images.train_x)
     assert mean == pytest.approx(images.mean, abs=0.01) and std == pytest.approx(images.std, abs=0.01)
     assert images.train_x.flatten(1).double().std(1).min() > 2  # no empty canvas
-
-
-def test_superclasses():
-    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 100
-    for label, name in enumerate(CLASS_NAMES):
-        assert name.split("/") == [CLASS_NAMES[superclass(label) * 5].split("/")[0], str(label % 5)]
-    assert superclass(torch.arange(100)).bincount().tolist() == [5] * 20
 
 
 @pytest.mark.parametrize(("name", "count"), [("cifar10", 7), ("cifar100", 3)])
