@@ -1,13 +1,10 @@
 """Which images a run sees, as written in profiles and records."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from rkd.config import Count, Flag, Natural, frozen
 from rkd.data.normalisation import preset
 from rkd.data.sources import reader_of
-
-PaddingMode = Literal["zeros", "reflect"]
-PADDING_MODES = get_args(PaddingMode)
 
 
 @frozen
@@ -44,7 +41,7 @@ class DataConfig:
     padding: Natural = 4
     flip: Flag = True
     sha256: str | None = None
-    padding_mode: PaddingMode = "zeros"
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
 
     def __post_init__(self) -> None:
         reader_of(self.name)
