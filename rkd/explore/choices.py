@@ -19,7 +19,8 @@ from rkd.experiments.runner import pick_device
 from rkd.experiments.settings import resolve
 from rkd.experiments.settle import settle
 from rkd.experiments.workspace import store_for
-from rkd.methods import method_names
+from rkd.methods import get_method
+from rkd.methods.sum import SumOptions
 from rkd.records import Store
 from rkd.review import level_weights
 from rkd.training import RunConfig
@@ -88,7 +89,8 @@ def meanings(kind: type) -> dict[str, str]:
 
 
 def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
-    """The weight of cross-entropy and the method's options, as the recipe has them for the pair and the length.
+    """The weight of cross-entropy and the method's options, as the recipe has them for the pair and the length; those
+    of a sum, such as "at+kd", by names such as "at.loss_weight".
 
     Args:
         shared: values by the names of `FIRST`.
@@ -97,7 +99,10 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a value that is not allowed.
     """
     run = _requests(_given(shared))["with distillation"]
-    return {"ce_weight": run.ce_weight, **vars(run.options)}
+    if not isinstance(run.options, SumOptions):
+        return {"ce_weight": run.ce_weight, **vars(run.options)}
+    own = {f"{p.method}.{name}": value for p in run.options.parts for name, value in vars(p.options).items()}
+    return {"ce_weight": run.ce_weight, **own}
 
 
 def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto") -> Plan:
@@ -120,11 +125,20 @@ def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto")
     given = _given(shared) | ({"data_root": root} if root != "data" else {})
     given |= {"device": device} if device != "auto" else {}
     given |= {"ce_weight": options.pop("ce_weight")} if "ce_weight" in options else {}
-    given |= {"options": options} if options else {}
+    given |= {"options": _nested(options)} if options else {}
     store = explored()
     runs = {name: settle(run, store, pick_device(device)) for name, run in _requests(given).items()}
     _check(runs["with distillation"], root)
     return Plan({**runs, "teacher": runs["with distillation"].teacher.run}, given)
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"at.loss_weight": 9.0} as {"at": {"loss_weight": 9.0}}: a sum's options by method."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        part, dot, own = name.partition(".")
+        (found.setdefault(part, {}) if dot else found)[own or name] = value
+    return found
 
 
 def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +150,7 @@ def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
 def _requests(given: Mapping[str, Any]) -> dict[str, RunConfig]:
     """The runs as `rkd run` makes them; their arithmetic is open."""
     settings = resolve("run", given)
-    if settings.method not in method_names():
-        raise unknown("method", settings.method, method_names())
+    get_method(settings.method)  # an unknown one is told of
     builder, seed = Builder(settings), settings.seeds[0]
     return {
         "without distillation": builder.plain(settings.student, seed),

@@ -84,16 +84,25 @@ class Page(widgets.VBox):
 
     # --- choices
 
-    def _boxes(self, own: Mapping, values: Mapping, kind: type, lists: Mapping) -> dict[str, widgets.Widget]:
+    def _boxes(
+        self, own: Mapping, values: Mapping, kinds: Mapping[str, type], lists: Mapping
+    ) -> dict[str, widgets.Widget]:
         """Labelled inputs by name, of the kinds that `own` values need, and with these where `values` has no other;
-        `kind` is the dataclass that says what they mean, and `lists` is what there is to choose from."""
+        `kinds` are the dataclasses that say what they mean, by what stands before a dot in a name, and `lists` is what
+        there is to choose from."""
         typed = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
-        meant, boxes = meanings(RunConfig) | meanings(kind), {}
+        meant, boxes = meanings(RunConfig), {}
+        for part, kind in kinds.items():
+            meant |= {f"{part}{name}": text for name, text in meanings(kind).items()}
         for name, like in own.items():
             value = values.get(name, like)
             label = name.replace("_", " ").replace("hcl", "HCL")
             shared = {"description": label, HINT: meant[name], **LABELLED}
-            if name in lists:
+            if name == "method":
+                boxes[name] = widgets.Combobox(
+                    options=lists[name], value=value, continuous_update=False, **shared
+                )
+            elif name in lists:
                 boxes[name] = widgets.Dropdown(options=lists[name], value=value, **shared)
             elif type(like) in typed:
                 boxes[name] = typed[type(like)](value=value, **shared)
@@ -108,10 +117,10 @@ class Page(widgets.VBox):
         named = [(models.display_name(name), name) for name in networks]
         lists = {
             "teacher": named, "student": named, "dataset": source_names(),
-            "method": [(get_method(name).display, name) for name in method_names()],
+            "method": method_names(),  # or a sum of some: at+kd
             "recipe": [("the method's own", ""), *((name, name) for name in recipe_names())],
         }  # fmt: skip
-        return self._boxes(FIRST, self._begin_with, Settings, lists)
+        return self._boxes(FIRST, self._begin_with, {"": Settings}, lists)
 
     def _follow_recipe(self, shared: Mapping[str, Any]) -> None:
         """What the recipe sets follows it, unless it was changed by hand; another method has other options."""
@@ -121,10 +130,15 @@ class Page(widgets.VBox):
         values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
         first = sorted(own, key=lambda name: name not in Settings.__dataclass_fields__ or name == "ce_weight")
         self._own = {name: own[name] for name in first}
-        kind = get_method(shared["method"]).options
-        hints = get_type_hints(kind).items()
-        lists = {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
-        self.options = self._boxes(self._own, values, kind, lists)
+        names = shared["method"].split("+")
+        kinds = {f"{name}." if len(names) > 1 else "": get_method(name).options for name in names}
+        lists = {
+            f"{before}{name}": get_args(hint)
+            for before, kind in kinds.items()
+            for name, hint in get_type_hints(kind).items()
+            if get_origin(hint) is Literal
+        }
+        self.options = self._boxes(self._own, values, kinds, lists)
         boxes = list(self.options.values())
         self._some.children, self._more.children[0].children = boxes[:AT_ONCE], boxes[AT_ONCE:]
         _display(self._more, len(boxes) > AT_ONCE)

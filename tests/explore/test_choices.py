@@ -50,7 +50,12 @@ def test_choices_become_runs(home):
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"method": "dkd", "beta": 2.0, "dataset": "cifar10"}, {"seed": 4, "stem": True, "ce_weight": 0.5}],
+    [
+        {},
+        {"method": "at+kd", "at.loss_weight": 9.0},
+        {"method": "dkd", "beta": 2.0, "dataset": "cifar10"},
+        {"seed": 4, "stem": True, "ce_weight": 0.5},
+    ],
 )
 def test_command_is_that_of_the_run(values, tiny_plan, capsys):
     plan = tiny_plan(**values)
@@ -104,7 +109,7 @@ def test_every_choice_says_what_it_means(home):
         ({"teacher": "resnet21"}, "unknown model 'resnet21'"),
         ({"recipe": "mine"}, "unknown recipe 'mine'"),
         ({"dataset": "mnist"}, "unknown data set 'mnist'"),
-        ({"method": "at+kd"}, "unknown method 'at+kd'"),
+        ({"method": "at+kdd"}, "unknown method 'kdd'"),
         ({"method": "kd", "attention": False}, "unknown choice 'attention'"),
     ],
 )  # fmt: skip

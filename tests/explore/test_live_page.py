@@ -60,6 +60,13 @@ def test_figures_and_drawing_follow_a_choice_at_once(page):
     )
     page.options["temperature"].value = 2.0
     assert page.plan.distilled.options.temperature == 2.0
+    page.shared["method"].value = "at+kd"
+    assert {"at.loss_weight", "kd.temperature", "ce_weight"} <= set(page.options)
+    page.options["at.loss_weight"].value = 9.0
+    assert (
+        page.plan.distilled.method == "at+kd"
+        and page.plan.distilled.options.parts[0].options.loss_weight == 9.0
+    )
 
 
 def test_a_contradiction_is_a_sentence_in_place(page):
