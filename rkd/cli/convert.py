@@ -36,15 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.experiments.deploy import deploy_report, save_deployed
-    from rkd.experiments.runner import Runner
     from rkd.experiments.settings import resolve
-    from rkd.experiments.workspace import data_root, store_of
+    from rkd.experiments.workspace import runner_of
     from rkd.models import deploy_name
-    from rkd.training import Engine
 
     settings = resolve("convert", {**given_settings(options), "profile": options.profile})
-    engine = Engine(threads=settings.threads)
-    runner = Runner(store_of(settings), data_root(settings), settings.device, engine=engine)
+    runner = runner_of(settings)
     config = runner.store.load(options.run).config
     report = deploy_report(runner, config, options.weights, batch_size=options.batch_size)
     out = options.out or Path(f"{deploy_name(config.network)}-{config.id}-{options.weights}.pt")

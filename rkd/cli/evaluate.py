@@ -41,20 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     from rkd.errors import ConfigError, RecordError
-    from rkd.experiments.runner import Runner, pick_device
     from rkd.experiments.settings import resolve
-    from rkd.experiments.workspace import data_root, store_of
-    from rkd.training import Engine
+    from rkd.experiments.workspace import runner_of
 
     settings = resolve("evaluate", {**given_settings(options), "profile": options.profile})
     if (options.run is None) == (options.checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
-    engine = Engine(threads=settings.threads)
+    runner = runner_of(settings)
     if options.checkpoint:
-        device = pick_device(settings.device)
-        engine.thread_choice(device)
-        return _checkpoint(options, data_root(settings), device)
-    runner = Runner(store_of(settings), data_root(settings), settings.device, engine=engine)
+        return _checkpoint(options, runner.data_root, runner.device)
     record = runner.store.load(options.run)
     if runner.weights_file(record.id, options.weights) is None:
         raise RecordError(
