@@ -12,12 +12,13 @@ from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
+from rkd.experiments.runner import pick_device
 from rkd.experiments.recipes import load_recipe
-from rkd.experiments.runner import Runner, pick_device
+from rkd.experiments.runner import pick_device
 from rkd.experiments.settings import Settings
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
-from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.experiments.workspace import data_root, runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record, Store
@@ -26,7 +27,7 @@ from rkd.report.book import write_mark
 from rkd.report.interactive import attention, pyramid
 from rkd.report.page import DATA_SETS
 from rkd.report.summary import measure
-from rkd.training import Engine, RunConfig
+from rkd.training import RunConfig
 
 CHAPTER, OF_CHAPTER, OF_LINE = "inside", "table3", "full"  # the run is one of Table 3's
 RECORDED = ("paper", "mini")  # profiles whose committed maps are shown beside this execution's
@@ -111,13 +112,8 @@ class InsidePage:
         """Load the run and its maps, or train it (see `on_missing`)."""
         s, config = self.settings, self.line.runs[0]
         had_record, had_maps = self.store.has(config.id), self.store.maps(config.id).exists()
-        runner = Runner(
-            self.store,
-            data_root(s),
-            s.device,
-            labels={"profile": s.profile, "recipe": self.recipe, "chapter": CHAPTER},
-            engine=Engine.named(s.engine, s.compile, s.threads),
-        )
+        labels = {"profile": s.profile, "recipe": self.recipe, "chapter": CHAPTER}
+        runner = runner_of(s, self.store, labels=labels)
         records = runner.run([config], s.on_missing, snapshots=self.taker)
         here = self._shown(self.settings, self.line, self.store, "This execution", records.get(config.id))
         others = [other for profile in RECORDED if (other := self._recorded(profile, config.id))]

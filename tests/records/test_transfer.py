@@ -255,7 +255,7 @@ def outside(path):
         (outside(f"work/{TEACHER.id}/log.txt"), "no place in a store"),
         (lambda b: b["files"][0].update(kind="weights"), "no place in a store"),
         (lambda b: b["files"][0].update(run="../evil"), "no place in a store"),
-        (lambda b: b["files"][0].update(offset=-1), "no count of bytes"),
+        (lambda b: b["files"][0].update(offset=-1), "offset is -1; it must be a whole number >= 0"),
         (lambda b: b["files"][0].pop("offset"), "damaged.*offset"),
         (lambda b: b["parts"][0].update(name="../part"), "no name of a part"),
         (lambda b: b.pop("parts"), "damaged.*'parts'"),

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import rkd
-from rkd.errors import RecordError
+from rkd.config import Natural, frozen
+from rkd.errors import ConfigError, RecordError
 from rkd.files import place, sha256
 from rkd.records.transfer.content import places
 
@@ -19,7 +20,7 @@ PART_NAME = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.bin")
 _WHAT, _FORMAT = "rkd export", 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One file of an export.
 
@@ -33,17 +34,17 @@ class Entry:
     path: str
     kind: str
     run: str
-    size: int
+    size: Natural
     sha256: str
-    offset: int
+    offset: Natural
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """One part: name within the folder, size in bytes, SHA-256 in hexadecimal."""
 
     name: str
-    size: int
+    size: Natural
     sha256: str
 
 
@@ -82,10 +83,7 @@ class Manifest:
             for e in files:
                 if (e.path, e.kind) not in places(e.run).items():
                     raise ValueError(f"{e.path!r} ({e.kind} of run {e.run}) is no place in a store")
-            counts = [*(part.size for part in parts), *(n for e in files for n in (e.size, e.offset))]
-            if not all(type(n) is int and n >= 0 for n in counts):
-                raise ValueError("a size or offset is no count of bytes")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
         return cls(files, parts)
 
