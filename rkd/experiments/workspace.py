@@ -53,6 +53,4 @@ def runner_of(settings: "Settings", store: "Store | None" = None, **options: Any
     from rkd.training import Engine
 
     engine = Engine.named(settings.engine, settings.compile, settings.threads)
-    return Runner(
-        store or store_of(settings), data_root(settings), settings.device, engine=engine, **options
-    )
+    return Runner(store or store_of(settings), data_root(settings), settings.device, engine=engine, **options)

@@ -12,7 +12,6 @@ from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.runner import pick_device
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.runner import pick_device
 from rkd.experiments.settings import Settings

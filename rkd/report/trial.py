@@ -9,7 +9,6 @@ from typing import Any
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line
 from rkd.experiments.recipes import Builder
-from rkd.experiments.runner import Runner
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import runner_of
 from rkd.methods import get_method
