@@ -4,11 +4,15 @@ pages as a variation, until it is dropped."""
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkd.cli.common import add_profile, add_settings, given_settings
 from rkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rkd.report.book import Page
 
 EPILOG = """examples:
   rkd book
@@ -62,36 +66,28 @@ def call(options: argparse.Namespace) -> int:
     from rkd import paths
     from rkd.experiments.budget import parse_duration
     from rkd.experiments.settings import profile_path
-    from rkd.report.book import adopt_notebook, build_book, drop_variation, list_variations
+    from rkd.report.book import Book, adopt_notebook, build_book, drop_variation, list_variations
 
     given = given_settings(options) | {name: _value(name, text) for name, text in options.parameters}
     _check(options, given)
+    home, build, file = paths.home(), paths.build(), profile_path(options.profile)
+    book = Book(options.profile, home / "book", home / "_config.yml", build, file, not options.no_html)
     if options.list_variations:
-        _list(list_variations(options.profile, build_dir=paths.build()), options.profile)
+        _list(list_variations(book), options.profile)
         return 0
-    home = paths.home()
-    common: dict[str, Any] = {
-        "book_dir": home / "book",
-        "config": home / "_config.yml",
-        "build_dir": paths.build(),
-        "html": not options.no_html,
-    }
-    params_file = profile_path(options.profile)
     if options.drop:
-        result = drop_variation(options.drop, options.profile, **common)
+        result = drop_variation(book, options.drop)
     elif options.add:
-        result = adopt_notebook(options.add, options.name, options.profile, params_file=params_file, **common)
+        result = adopt_notebook(book, options.add, options.name)
     else:
         result = build_book(
-            options.profile,
-            params_file=params_file,
+            book,
             only=[name.strip() for name in options.only.split(",")] if options.only else (),
             jobs=options.jobs if options.jobs is not None else _default_jobs(options),
             timeout_s=parse_duration(options.timeout or ("30m" if options.profile == "smoke" else "7d")),
             parameters=given,
             environment={"RKD_HOME": str(home)},
             variation=options.name or "",
-            **common,
         )
     return 0 if result.ok else 1
 
@@ -120,7 +116,7 @@ def _value(name: str, text: str) -> Any:
     return float(text) if isinstance(value, str) and _SCIENTIFIC.fullmatch(text) else value
 
 
-def _list(pages: Any, profile: str) -> None:
+def _list(pages: Sequence["Page"], profile: str) -> None:
     from rkd.report.book import spelt
 
     if not pages:
@@ -132,9 +128,8 @@ def _list(pages: Any, profile: str) -> None:
     for page in pages:
         state = "failed" if page.status == "failed" else f"{page.finished[:16].replace('T', ' ')} UTC"
         source = f", from {page.adopted}" if page.adopted else ""
-        print(
-            f"{page.variation:<{width}}  {page.name:<{chapter}}  {state:<20}  {spelt(page.parameters)}{source}"
-        )
+        told = ", ".join(spelt(page.parameters))
+        print(f"{page.variation:<{width}}  {page.name:<{chapter}}  {state:<20}  {told}{source}")
 
 
 def _default_jobs(options: argparse.Namespace) -> int:

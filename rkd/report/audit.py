@@ -20,7 +20,7 @@ from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.workspace import data_root
-from rkd.report.book import TOKEN, write_mark
+from rkd.report.book import TOKEN
 from rkd.report.diagrams import Drawing
 from rkd.report.tables import scrolling
 
@@ -99,10 +99,6 @@ class AuditPage:
             display(HTML(measured(caption)), result)
         else:
             display(HTML(facts(caption, result, digits)))
-
-    def done(self) -> None:
-        """The chapter's last act."""
-        write_mark(CHAPTER, [], ".")
 
 
 # --- findings ---------------------------------------------------------------------------------------------------

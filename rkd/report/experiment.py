@@ -24,7 +24,6 @@ from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record, Store
-from rkd.report.book import write_mark
 from rkd.report.book.execution import VARIATION
 from rkd.report.diagrams import Drawing, show
 from rkd.report.tables import scrolling
@@ -110,7 +109,6 @@ class Experiment:
         print(
             f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         )
-        write_mark(self.chapter.name, self.records, self.store.records)
         return runs_frame(self.lines, self.records, self.profile)
 
     def published(self, profile: str | None = None) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.report import tables
-from rkd.report.book import write_mark
 from rkd.report.interactive import attention, pyramid
 from rkd.report.page import DATA_SETS
 from rkd.report.summary import measure
@@ -176,7 +175,7 @@ class InsidePage:
         return HTML(f"<p>Recipe <code>{html.escape(self.recipe)}</code>: {words}.</p>{table}")
 
     def provenance(self) -> HTML:
-        """Record, device and time of each run. The chapter's last act."""
+        """Record, device and time of each run."""
         parts = []
         for shown in self._done():
             records = {} if shown.record is None else {shown.run.id: shown.record}
@@ -186,8 +185,6 @@ class InsidePage:
             if shown.snapshots:
                 path = _home_name(shown.store.maps(shown.run.id))
                 parts.append(f'<p class="rkd-note">Its maps: <code>{html.escape(path)}</code>.</p>')
-        used = [self.line.runs[0].id] if self.store.has(self.line.runs[0].id) else []
-        write_mark(CHAPTER, used, self.store.records)
         return HTML("".join(parts))
 
     def _drawable(self, what: str = "") -> Iterator[tuple[Shown, Snapshots]]:

@@ -21,8 +21,7 @@ from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record, Store
 from rkd.report import figures, tables
-from rkd.report.book import write_mark
-from rkd.report.book.execution import VARIATION
+from rkd.report.book import VARIATION
 from rkd.report.diagrams import show
 from rkd.report.differences import difference_table
 from rkd.report.grid import Side, gain_plot, gains_in_words, grid_table, side_of
@@ -188,12 +187,8 @@ class Page:
         return HTML(f"<p>Recipe {words}.</p>{table}")
 
     def provenance(self) -> HTML:
-        """Record, device and time of each number. The chapter's last act."""
-        table = tables.provenance_table(self.lines, self._done(), _shown(self.store.records))
-        write_mark(
-            self.chapter.name, [r.id for m in self._done().values() for r in m.records], self.store.records
-        )
-        return HTML(table)
+        """Record, device and time of each number."""
+        return HTML(tables.provenance_table(self.lines, self._done(), _shown(self.store.records)))
 
     def _done(self) -> dict[str, Measured]:
         if not self.measured:

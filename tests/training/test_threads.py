@@ -13,7 +13,7 @@ from rkd.cli.status import time_left
 from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
-from rkd.report.book.execution import threads_of
+from rkd.report.book.execution import threads_each
 from rkd.training import Engine, TrainState, train
 from rkd.training.state import build_network
 from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, fixed, numbers
@@ -150,9 +150,7 @@ def test_threads_are_a_parameter_and_no_part_of_a_run(capsys):
 
 def test_chapters_side_by_side_share_the_cores(monkeypatch):
     monkeypatch.setattr("rkd.report.book.execution.cpus", lambda: 4)
-    names = ["a", "b", "c", "performance"]
-    assert [threads_of(name, names, 2, ["performance"]) for name in names] == [2, 2, 2, None]
-    assert threads_of("a", names, 1, []) is None and threads_of("a", names, 9, []) == 1
+    assert [threads_each(*case) for case in ((3, 2), (1, 2), (4, 1), (4, 9))] == [2, None, None, 1]
 
 
 # --- real steps ----------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from rkd.errors import ConfigError
 from rkd.report.book.html import OF_SPHINX
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SETTLE_MS = (
-    20_000  # of the page's own clock, which runs ahead while nothing is loading: formulas, pictures, widgets
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--allow-file-access-from-files", "--no-pdf-header-footer"),
+    "--virtual-time-budget=20000",  # ms of the page's own clock, for formulas, pictures and widgets to settle
 )
 TIMEOUT_S = 180  # of one page
 
@@ -50,47 +52,28 @@ def print_pages(
         for name in pages or present:
             path = (target / f"{name}.pdf").resolve()
             path.unlink(missing_ok=True)
-            _print(browser, (site / f"{name}.html").resolve(), path, profile)
+            address = (site / f"{name}.html").resolve().as_uri()
+            command = [browser, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={path}", address]
+            try:
+                subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            except subprocess.TimeoutExpired:
+                raise ConfigError(f"{name}.html was not printed within {TIMEOUT_S} s") from None
+            if not path.is_file():
+                raise ConfigError(f"{name}.html was not printed by {browser}")
             echo(f"{path.name}  {path.stat().st_size // 1024} kB")
             made.append(path)
     return made
-
-
-def _print(browser: str, page: Path, target: Path, profile: str) -> None:
-    command = [
-        *(
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-        ),
-        *(
-            "--allow-file-access-from-files",
-            f"--user-data-dir={profile}",
-            f"--virtual-time-budget={SETTLE_MS}",
-        ),
-        *("--no-pdf-header-footer", f"--print-to-pdf={target}", page.as_uri()),
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{page.name} was not printed within {TIMEOUT_S} s") from None
-    if not target.is_file():
-        raise ConfigError(f"{page.name} was not printed: {done.stderr.strip()[-300:]}")
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     from rkd import paths
 
-    site, target = (Path(a) for a in arguments[:2]) if len(arguments) >= 2 else (None, None)
-    if len(arguments) == 1:
-        print(__doc__, file=sys.stderr)
-        return 2
     try:
-        print_pages(site or paths.build() / "html", target or paths.build() / "pdf", arguments[2:])
+        if len(arguments) == 1:
+            raise ConfigError("give two folders, SITE and FOLDER, or none")
+        site, target = map(Path, arguments[:2] or (paths.build() / "html", paths.build() / "pdf"))
+        print_pages(site, target, arguments[2:])
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

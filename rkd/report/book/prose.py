@@ -5,33 +5,24 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
-from rkd.report.book.files import plain
-from rkd.report.book.result import Page
+from rkd.report.book.pages import Book, Page, plain
+from rkd.report.book.variations import INCIDENTAL
 
 LOG_TAIL = 40  # lines
-# Parameters that say where and how a chapter runs, not what it computes.
-INCIDENTAL = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
 
 
-def prose_notebook(markdown: str) -> dict:
-    """A notebook of one Markdown cell: in a chapter's place, it keeps all links to the chapter alive."""
-    cell = {"cell_type": "markdown", "id": "page", "metadata": {}, "source": markdown}
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    return {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-
-
-def provenance(page: Page, profile: str) -> str:
+def provenance(page: Page, book: Book) -> str:
     """One line on when, where and with which profile a chapter ran."""
     finished = datetime.fromisoformat(page.finished).strftime("%-d %B %Y, %H:%M UTC")
     machine = f" on {page.machine}" if page.machine else ""
-    text = f"Executed {finished}, profile {profile}, in {page.seconds:.0f} s{machine}."
+    text = f"Executed {finished}, profile {book.profile}, in {page.seconds:.0f} s{machine}."
     return f'<p class="rkd-executed">{text}</p>'
 
 
-def failed_page(page: Page, title: str, profile: str, log: Path) -> str:
+def failed_page(page: Page, title: str, book: Book) -> str:
     """Markdown in a failed chapter's place: what it said last, the end of its log, how to run it again."""
+    log = book.folder(page.variation) / f"{page.name}.log"
     text = plain(log.read_text(encoding="utf8", errors="replace")) if log.is_file() else ""
     tail = "\n".join(text.splitlines()[-LOG_TAIL:])
     return f"""# {title}
@@ -39,14 +30,14 @@ def failed_page(page: Page, title: str, profile: str, log: Path) -> str:
 ::::{{admonition}} This chapter failed
 :class: danger
 
-It stopped after {page.seconds:.0f} s with profile `{profile}`, and shows no numbers for that reason.
+It stopped after {page.seconds:.0f} s with profile `{book.profile}`, and shows no numbers for that reason.
 
 {fenced(page.reason)}
 ::::
 
 Run it again on its own:
 
-{fenced(command(page, profile), "shell")}
+{fenced(command(page, book), "shell")}
 
 ::::{{dropdown}} The last {LOG_TAIL} lines of its log
 {fenced(tail or "(the log is empty)")}
@@ -54,7 +45,7 @@ Run it again on its own:
 """
 
 
-def not_executed_page(page: Page, title: str, profile: str, opening: str = "") -> str:
+def not_executed_page(page: Page, title: str, book: Book, opening: str = "") -> str:
     """Markdown in the place of a chapter that no build of this profile has executed, below its opening words."""
     return f"""# {title}
 
@@ -63,26 +54,21 @@ def not_executed_page(page: Page, title: str, profile: str, opening: str = "") -
 ::::{{admonition}} Not executed in this build
 :class: note
 
-This copy of the book was built with profile `{profile}` and without this chapter. To add it:
+This copy of the book was built with profile `{book.profile}` and without this chapter. To add it:
 
-{fenced(command(page, profile), "shell")}
+{fenced(command(page, book), "shell")}
 ::::
 """
 
 
-def command(page: Page, profile: str) -> str:
+def command(page: Page, book: Book) -> str:
     """The command that executes a page again."""
-    words = ["rkd", "book", "--profile", profile, "--only", page.name]
+    words = ["rkd", "book", "--profile", book.profile, "--only", page.name]
     if page.variation:
         words += ["--name", page.variation]
         for name, value in page.parameters.items():
             words += ["-p", name, json.dumps(value)]
     return shlex.join(words)
-
-
-def variation_title(title: str, page: Page) -> str:
-    """Title of a variation's page."""
-    return f"{title} ({page.variation})"
 
 
 def variation_note(page: Page, title: str) -> str:
@@ -100,24 +86,18 @@ This page is [{title}]({page.name}.ipynb) with {given(page.parameters)}; all els
 
 
 def variation_list(pages: Sequence[Page]) -> str:
-    """Markdown at the end of a chapter that has variations: links and what differs; empty for none."""
-    if not pages:
-        return ""
+    """Markdown at the end of a chapter that has variations: links and what differs."""
     items = [f"- [{page.variation}]({page.file}.ipynb): {given(page.parameters)}" for page in pages]
     return "\n".join(["**Variations of this page**", "", *items])
 
 
 def given(parameters: Mapping[str, object]) -> str:
-    """Parameters and values as Markdown code, those left out that change no number."""
-    return ", ".join(code(text) for text in _settings(parameters))
+    """Parameters and values as Markdown code."""
+    return ", ".join(code(text) for text in spelt(parameters))
 
 
-def spelt(parameters: Mapping[str, object]) -> str:
-    """The same as plain text."""
-    return ", ".join(_settings(parameters))
-
-
-def _settings(parameters: Mapping[str, object]) -> list[str]:
+def spelt(parameters: Mapping[str, object]) -> list[str]:
+    """Parameters and values as text, those left out that change no number."""
     return [
         f"{name} = {json.dumps(value, ensure_ascii=False)}"
         for name, value in parameters.items()
@@ -127,13 +107,15 @@ def _settings(parameters: Mapping[str, object]) -> list[str]:
 
 def code(text: str) -> str:
     """Markdown code of one line, whatever backticks it holds."""
-    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     space = " " if "`" in text else ""
-    return f"{ticks}{space}{text}{space}{ticks}"
+    return f"{_ticks(text, 1)}{space}{text}{space}{_ticks(text, 1)}"
 
 
 def fenced(text: str, language: str = "text") -> str:
     """A Markdown block of code, whatever fences the text holds."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{_ticks(text, 3)}{language}\n{text}\n{_ticks(text, 3)}"
+
+
+def _ticks(text: str, least: int) -> str:
+    """More backticks than the text has in a row."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

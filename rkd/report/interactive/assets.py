@@ -11,7 +11,7 @@ import gzip
 import os
 
 from rkd import paths
-from rkd.report.book.marks import TOKEN
+from rkd.report.book import TOKEN
 from rkd.report.interactive.markup import Html
 
 PLOTLY = "plotly/plotly-cartesian.min.js"

@@ -318,10 +318,6 @@ class Explorer:
         records = {r.id: r for c in self.rows for r in c.records}
         return curves(lines, records, "Training curves", choose="Configuration", beside=True, step=3)
 
-    def used(self) -> list[str]:
-        """Ids of this profile's own records, which the page stands on."""
-        return self.store.ids()
-
     def _records(self) -> Iterator[tuple[str, Record]]:
         for profile, store in self._stores:
             for run in store.ids():

@@ -1,0 +1,153 @@
+"""A book on disk, its pages, and how they fared."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from rkd.experiments.notebooks import notebook_names
+
+TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes
+VARIATION = "RKD_VARIATION"  # there too where they are executed as a variation: its name
+STATUSES = ("ok", "kept", "not executed", "failed")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Book:
+    """Sources of a book, and where it is built under one profile.
+
+    Attributes:
+        profile: its name, or the path of its file.
+        source: folder of notebooks, prose, `_toc.yml` and `_assets`.
+        config: the jupyter-book configuration.
+        build: folder of everything that is made; the site goes to `_build/html` in it, or `html` if it is named _build.
+        params_file: YAML of parameters for every chapter; None: none.
+        html: False: builds stop before the site.
+        echo: receives one line of progress at a time.
+    """
+
+    profile: str
+    source: Path
+    config: Path
+    build: Path
+    params_file: Path | None = None
+    html: bool = True
+    echo: Callable[[str], object] = print
+
+    @property
+    def work(self) -> Path:
+        return self.build / Path(self.profile).stem
+
+    @property
+    def stage(self) -> Path:
+        """Source of the site."""
+        return self.work / "stage"
+
+    @property
+    def names(self) -> list[str]:
+        """Its chapters, in their order."""
+        return notebook_names(self.source)
+
+    def folder(self, variation: str) -> Path:
+        """Executed chapters of a variation, with logs and states; of the book itself for the empty name."""
+        return self.work / "variations" / variation if variation else self.work / "chapters"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One chapter of a build, or a variation of one.
+
+    Attributes:
+        name: of the chapter's notebook, without its ending.
+        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "kept" (executed in an
+            earlier build) or "not executed".
+        seconds: wall-clock time of its execution.
+        reason: why it failed, in a few lines.
+        finished: end of its execution, UTC, ISO 8601.
+        machine: what it ran on.
+        variation: name of the variation; empty for the chapter itself.
+        parameters: what the variation was given, by name.
+        adopted: file name of the notebook it was taken from, where no build executed it.
+        edited: whether an adopted notebook's cells differ from the chapter's.
+    """
+
+    name: str
+    status: str
+    seconds: float = 0.0
+    reason: str = ""
+    finished: str = ""
+    machine: str = ""
+    variation: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    adopted: str = ""
+    edited: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the page in the book, without ending."""
+        return f"{self.name}--{self.variation}" if self.variation else self.name
+
+    def save(self, book: Book) -> None:
+        """Keeps the state beside the executed notebook."""
+        write_if_changed(_state(book, self.name, self.variation), json.dumps(asdict(self), indent=1))
+
+
+def kept(book: Book, chapter: str, variation: str = "") -> Page:
+    """The page an earlier build of the same profile left behind."""
+    state = _state(book, chapter, variation)
+    if not state.is_file():
+        return Page(chapter, "not executed", variation=variation)
+    page = Page(**json.loads(state.read_text(encoding="utf8")))
+    return page if page.status == "failed" else replace(page, status="kept")
+
+
+def _state(book: Book, chapter: str, variation: str) -> Path:
+    return book.folder(variation) / f"{chapter}.page.json"
+
+
+@dataclass(frozen=True)
+class BookResult:
+    """What a build made: `pages` in the order of the book, the index page, complaints of the HTML build."""
+
+    pages: tuple[Page, ...]
+    html: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """File names of the pages that show a failure."""
+        return tuple(page.file for page in self.pages if page.status == "failed")
+
+    @property
+    def ok(self) -> bool:
+        """No failed chapter in the book and no complaint of the HTML build."""
+        return not self.failed and not self.warnings
+
+    def summary(self) -> list[str]:
+        """The last lines of a build: counts, failures, complaints, the index page."""
+        counts = {status: sum(page.status == status for page in self.pages) for status in STATUSES}
+        return [
+            ", ".join(f"{count} {status}" for status, count in counts.items() if count),
+            *(f"failed: {p.file}: {p.reason.splitlines()[-1]}" for p in self.pages if p.status == "failed"),
+            *(f"the HTML build complains: {warning}" for warning in self.warnings),
+            *([str(self.html)] if self.html else []),
+        ]
+
+
+def plain(text: str) -> str:
+    """Text without the colours of a terminal."""
+    return _ANSI.sub("", text)
+
+
+def write_if_changed(path: Path, content: str | bytes) -> None:
+    """Writes a file at once or not at all; its time stays if it holds just that."""
+    content = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
