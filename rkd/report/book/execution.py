@@ -182,7 +182,7 @@ def _run_cells(source: Path, output: Path, run: Run, kernel: object, log: TextIO
 def _kernel(run: Run, threads: int | None, log: TextIO) -> Iterator[object]:
     """A kernel in the book's folder; it ends with everything it started, in sessions of their own too."""
     from jupyter_client import AsyncKernelManager
-    from jupyter_core.utils import run_sync
+    from nbclient.util import run_sync
 
     kernel = AsyncKernelManager(kernel_name="python3")
     start, stop = run_sync(kernel.start_kernel), run_sync(kernel.shutdown_kernel)
