@@ -24,7 +24,7 @@ from rkd.experiments.workspace import data_root, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record, Store
-from rkd.report.book.execution import VARIATION
+from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
 from rkd.report.tables import scrolling
 from rkd.report.verdicts import chapter_box
