@@ -107,7 +107,7 @@ class ABF(_Block):
             out_size: (height, width) of the teacher's map.
 
         Returns:
-            output (B, out_channels, *out_size), to compare with the teacher's map, and what is passed on.
+            output `(B, out_channels, *out_size)`, to compare with the teacher's map, and what is passed on.
         """
         x = self.conv1(x)  # (B, mid, h, w)
         if residual is not None:
@@ -139,7 +139,7 @@ class DirectABF(_Block):
         self.att_conv = _attention(out_channels, attention_init) if attention and not deepest else None
 
     def forward(self, x: Tensor, residual: Tensor | None, out_size: torch.Size) -> tuple[Tensor, Tensor]:
-        """As ABF.forward; both returned tensors are the fused map, (B, out_channels, *out_size)."""
+        """As ABF.forward; both returned tensors are the fused map, `(B, out_channels, *out_size)`."""
         x = self.conv1(x)
         if residual is not None:
             x = _fuse(x, self.residual_conv(residual), self.att_conv)

@@ -190,7 +190,7 @@ class RunConfig:
 
     @property
     def request(self) -> RunConfig:
-        """This run in whatever arithmetic, its teacher's likewise: what chapters ask for under `precision: auto`."""
+        """This run in whatever arithmetic, its teacher's likewise: what chapters ask for where precision is auto."""
         return self._in("auto", "auto", (True, True))
 
     def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
