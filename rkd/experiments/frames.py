@@ -20,6 +20,18 @@ def names_of(lines: Sequence[Line]) -> dict[str, str]:
     }
 
 
+def same_runs(lines: Sequence[Line]) -> dict[str, str]:
+    """Key of a line -> label of an earlier one of the very same runs: after injecting, lines may coincide."""
+    first: dict[tuple[str, ...], str] = {}
+    found = {}
+    for line in lines:
+        ids = tuple(run.id for run in line.runs)
+        if ids in first:
+            found[line.key] = first[ids]
+        first.setdefault(ids, line.label)
+    return found
+
+
 def runs_frame(lines: Sequence[Line], records: Mapping[str, Record], profile: str) -> pd.DataFrame:
     """One row per line and seed.
 

@@ -4,7 +4,6 @@ from typing import Any
 
 _WHERE = {
     "open_experiment": "rkd.report.experiment",
-    "open_page": "rkd.report.page",
     "mean_sd": "rkd.experiments.frames",
     "printed": "rkd.experiments.frames",
 }

@@ -16,11 +16,11 @@ from scipy import stats
 from rkd import published
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
-from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame
+from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame, same_runs
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settle import settle_lines
-from rkd.experiments.workspace import data_root, store_for, store_of
+from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
 from rkd.records import Record, Store
@@ -28,7 +28,6 @@ from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
 from rkd.report.tables import scrolling
 from rkd.report.verdicts import chapter_box
-from rkd.training import Engine
 
 DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
@@ -90,6 +89,7 @@ class Experiment:
         self.store = store_of(self.settings)
         self.lines = self._settled(chapter.lines(self.settings), self.store)
         self.records: dict[str, Record] = {}
+        self._stand_on: dict[str, str] = {}  # profile -> what its recorded runs are
         self.is_evidence = all(
             is_published_setting(run, chapter.name, line.recipe or self.recipe)
             for line in self.lines
@@ -104,7 +104,7 @@ class Experiment:
             of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
             runs = [run for line in of_recipe for run in line.runs]
-            self.records |= self.executor(labels).run(runs, self.settings.on_missing)
+            self.records |= self.runner(labels).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
             f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
@@ -126,6 +126,7 @@ class Experiment:
             lines, records = self.under(profile)
             if records or profile == "paper":
                 frames.append(runs_frame(lines, records, profile))
+                self._stand_on[profile] = self._in_words(lines)
         return pd.concat(frames) if frames else runs_frame(self.lines, {}, self.profile).iloc[:0]
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
@@ -170,7 +171,7 @@ class Experiment:
         names = names_of(self.lines)
         shown = table.fillna("").astype(str)
         rows, group = [], ""
-        same = self._same_runs()
+        same = self.repeated()
         for line in self.lines:
             name = names[line.key]
             if name not in shown.index:
@@ -187,7 +188,7 @@ class Experiment:
             rows.append(f'<tr><th scope="row">{html.escape(line.label)}{small}</th>{cells}</tr>')
         heads = "".join(f'<th scope="col">{html.escape(str(head))}</th>' for head in ("", *shown.columns))
         body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        return HTML(scrolling(f'<table class="rkd-table rkd-results">{body}</table>') + self._arithmetics())
+        return HTML(scrolling(f'<table class="rkd-table rkd-results">{body}</table>') + self._notes())
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
         """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
@@ -212,7 +213,7 @@ class Experiment:
         body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
         note = f"In each cell: {', below it '.join(html.escape(name) for name in parts)}."
         table = f'<table class="rkd-table rkd-grid">{body}</table>'
-        return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._arithmetics()}')
+        return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._notes()}')
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
         """A figure with words for those who do not see it: the measured means, or what `said` says."""
@@ -241,8 +242,8 @@ class Experiment:
         """Accuracy (%) of a linear layer refitted on each student's frozen features, where its weights are here: as
         `run`, with a column `refitted`."""
         runs = runs_frame(self.lines, self.records, self.profile)
-        executor, configs = self.executor(), {run.id: run for line in self.lines for run in line.runs}
-        here = {run: executor.probe(c) for run, c in configs.items() if executor.weights_file(run, "last")}
+        runner, configs = self.runner(), {run.id: run for line in self.lines for run in line.runs}
+        here = {run: runner.probe(c) for run, c in configs.items() if runner.weights_file(run, "last")}
         return runs.assign(refitted=runs["run"].map(here))
 
     def parameters(self) -> pd.DataFrame:
@@ -272,19 +273,18 @@ class Experiment:
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
-    def executor(self, labels: Mapping[str, str] | None = None) -> Runner:
+    def runner(self, labels: Mapping[str, str] | None = None) -> Runner:
         """What trains and evaluates runs as the settings say."""
-        s = self.settings
-        engine = Engine.named(s.engine, s.compile, s.threads)
-        return Runner(self.store, data_root(s), s.device, labels=dict(labels or {}), engine=engine)
+        return runner_of(self.settings, self.store, labels=dict(labels or {}))
+
+    def finished(self, line: Line) -> list[Record]:
+        """The records of a line's runs that did not diverge."""
+        found = (self.records.get(run.id) for run in line.runs)
+        return [record for record in found if record is not None and record.status == "finished"]
 
     def banner(self) -> str:
         """What the page's numbers are worth, in HTML."""
-        run = self.lines[-1].runs[0]
-        length = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
-        images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
-        sets = dict.fromkeys(run.data.name for line in self.lines for run in line.runs)
-        what = f"{length} on {images} of {' and '.join(DATA_SETS.get(name, name) for name in sets)}"
+        what = self._in_words(self.lines)
         if self.is_evidence:
             kind, text = "paper", f"The published setting: {html.escape(what)}. These numbers are evidence."
         elif self.profile == "smoke":
@@ -318,24 +318,35 @@ class Experiment:
         ids = {run.id for line in lines for run in line.runs}
         return lines, {run: store.load(run) for run in ids if store.has(run)}
 
-    def _same_runs(self) -> dict[str, str]:
-        """Key of a line -> label of an earlier one of the very same runs: after injecting, rows may coincide."""
-        first: dict[tuple[str, ...], str] = {}
-        found = {}
-        for line in self.lines:
-            ids = tuple(run.id for run in line.runs)
-            if ids in first:
-                found[line.key] = first[ids]
-            first.setdefault(ids, line.label)
-        return found
+    def repeated(self) -> dict[str, str]:
+        """Key of a line -> label of an earlier one of the very same runs."""
+        return same_runs(self.lines)
 
-    def _arithmetics(self) -> str:
-        """Names the arithmetics, where what was measured here is not all of one."""
+    def _notes(self) -> str:
+        """What recorded columns stand on, and the arithmetics, where what was measured here is not all of one."""
+        notes = [
+            f"{profile.capitalize()} profile: {what}. It can show a tendency; it neither confirms nor refutes a "
+            "published value."
+            for profile, what in self._stand_on.items()
+            if profile != "paper"
+        ]
         found = sorted({record.arithmetic for record in self.records.values()})
-        if len(found) < 2:
-            return ""
-        text = f"These runs were not all computed in one arithmetic: {', '.join(found)}; see the last table."
-        return f'<p class="rkd-note">{html.escape(text)}</p>'
+        if len(found) > 1:
+            notes.append(
+                f"Not all of these runs were computed in one arithmetic ({', '.join(found)}): see the last table."
+            )
+        return "".join(f'<p class="rkd-note">{html.escape(note)}</p>' for note in notes)
+
+    def _in_words(self, lines: Sequence[Line]) -> str:
+        """Pair, length and images of the runs of these lines."""
+        run = lines[-1].runs[0]
+        images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
+        sets = dict.fromkeys(run.data.name for line in lines for run in line.runs)
+        named = " and ".join(DATA_SETS.get(name, name) for name in sets)
+        pair = ""
+        if self.chapter.one_pair and lines is not self.lines and run.teacher is not None:
+            pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "
+        return f"{pair}{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {named}"
 
     def recipes(self) -> str:
         """The recipes of the rows in words, one a line."""

@@ -22,7 +22,7 @@ from rkd.experiments.runner import pick_device
 from rkd.methods import Options, get_method, method_names
 from rkd.methods.sum import SumOptions
 from rkd.report.comparison import comparison
-from rkd.report.page import Page
+from rkd.report.experiment import Experiment
 
 FAMILIES = ("outputs", "vectors", "relations", "maps", "layers")
 Kind = Literal["direct", "relation", "contrast", "transition", "cross", "review", "group"]
@@ -66,30 +66,30 @@ def distilled(lines: Iterable[Line]) -> dict[str, Line]:
     return {line.key: line for line in lines if line.role == "distilled"}
 
 
-def step_costs(page: Page) -> dict[str, MethodCost]:
-    """What a step of each method of a page costs beside the student's own, measured now, in this machine's arithmetic
-    whatever that of the records; 9 rounds, 3 in the smoke profile."""
+def step_costs(experiment: Experiment) -> dict[str, MethodCost]:
+    """What a step of each method of a chapter costs beside the student's own, measured now, in this machine's
+    arithmetic whatever that of the records; 9 rounds, 3 in the smoke profile."""
 
     def timed(line: Line):
-        return replace(line.runs[0], precision=page.settings.precision)
+        return replace(line.runs[0], precision=experiment.settings.precision)
 
-    runs = {name: timed(line) for name, line in distilled(page.lines).items()}
-    alone = next(timed(line) for line in page.lines if line.role == "student")
-    rounds = 3 if Path(page.settings.profile).stem == "smoke" else 9
-    return method_costs(runs, alone, pick_device(page.settings.device), rounds) if runs else {}
+    runs = {name: timed(line) for name, line in distilled(experiment.lines).items()}
+    alone = next(timed(line) for line in experiment.lines if line.role == "student")
+    rounds = 3 if Path(experiment.settings.profile).stem == "smoke" else 9
+    return method_costs(runs, alone, pick_device(experiment.settings.device), rounds) if runs else {}
 
 
-def family(name: str, page: Page, costs: Mapping[str, MethodCost]) -> HTML:
+def family(name: str, experiment: Experiment, costs: Mapping[str, MethodCost]) -> HTML:
     """The cards of one family.
 
     Args:
         name: one of `FAMILIES`.
-        page: the chapter's, for the length of stages in this execution.
+        experiment: the chapter's, for the length of stages in this execution.
         costs: by method.
     """
     if name not in FAMILIES:
         raise unknown("family", name, FAMILIES)
-    lines = distilled(page.lines)
+    lines = distilled(experiment.lines)
     shown = [card for card in load_cards().values() if card.family == name and card.name in method_names()]
     cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)
     return HTML(f'<div class="rkd-cards">{"".join(cards)}</div>')

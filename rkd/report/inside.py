@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from IPython.display import HTML, display
 
 from rkd import paths
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
+from rkd.experiments.frames import runs_frame
 from rkd.experiments.recipes import load_recipe
 from rkd.experiments.runner import pick_device
 from rkd.experiments.settings import Settings
@@ -22,9 +24,8 @@ from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.report import tables
+from rkd.report.experiment import DATA_SETS, PROVENANCE
 from rkd.report.interactive import attention, pyramid
-from rkd.report.page import DATA_SETS
-from rkd.report.summary import measure
 from rkd.training import RunConfig
 
 CHAPTER, OF_CHAPTER, OF_LINE = "inside", "table3", "full"  # the run is one of Table 3's
@@ -168,20 +169,20 @@ class InsidePage:
             "image": self.image,
         }
         effective = {name: getattr(self.settings, name) for name in parameters.names()} | in_the_run
-        standing = parameters.load_profile(self.settings.profile)
-        given = {k: v for k, v in self.given.items() if k != "profile" and standing.get(k) != v}
-        table = tables.parameter_table(given, {k: v for k, v in effective.items() if v is not None})
+        rows = {n: (str(v), self.settings.origin(n)) for n, v in effective.items() if v is not None}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
         words = html.escape(load_recipe(self.recipe).description)
-        return HTML(f"<p>Recipe <code>{html.escape(self.recipe)}</code>: {words}.</p>{table}")
+        said = f"<p>Recipe <code>{html.escape(self.recipe)}</code>: {words}.</p>"
+        return HTML(said + tables.frame(table, index=True).data)
 
     def provenance(self) -> HTML:
         """Record, device and time of each run."""
         parts = []
         for shown in self._done():
             records = {} if shown.record is None else {shown.run.id: shown.record}
-            measured = {shown.line.key: measure(shown.line, records)}
             parts.append(_label(shown))
-            parts.append(tables.provenance_table([shown.line], measured, _home_name(shown.store.records)))
+            runs = runs_frame([shown.line], records, self.settings.profile).set_index("run")
+            parts.append(tables.frame(runs[PROVENANCE], index=True).data)
             if shown.snapshots:
                 path = _home_name(shown.store.maps(shown.run.id))
                 parts.append(f'<p class="rkd-note">Its maps: <code>{html.escape(path)}</code>.</p>')

@@ -21,6 +21,7 @@ CHAPTER = "performance"
 OWN = {
     "seconds": (int | float, "a number"),
     "group": (int, "a whole number"),
+    "gang": (int, "a whole number"),  # as `group` was called
     "recorded": (str, "the path of a file"),
 }
 SHORT, LONG = 20.0, 100.0  # seconds of a measurement: of a demonstration, and with the paper profile
@@ -53,7 +54,7 @@ class PerformancePage:
             threads=s.threads,
             precisions=tuple(dict.fromkeys(("fp32", precision))),
             batch_norms=BATCH_NORMS if s.teacher_batch_norm is None else (s.teacher_batch_norm,),
-            group=own.get("group", 1),
+            group=own.get("group", own.get("gang", 1)),
             compile="engine" if s.compile else "no",
             seconds=own.get("seconds", LONG if Path(s.profile).stem == "paper" else SHORT),
         )

@@ -14,8 +14,8 @@ from rkd.experiments.workspace import runner_of
 from rkd.methods import get_method
 from rkd.models import display_name
 from rkd.records import Record, Store
+from rkd.report.experiment import DATA_SETS
 from rkd.report.interactive.curves import curves
-from rkd.report.page import DATA_SETS
 
 RECIPE = "crd"
 

@@ -9,11 +9,12 @@ from rkd.bench.costs import recorded, spent
 from rkd.cli import main
 from rkd.cli.plan import plan
 from rkd.experiments.chapters import get_chapter
+from rkd.experiments.frames import mean_sd
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import resolve
 from rkd.records import Store, transfer
 from rkd.records.transfer import Exported
-from rkd.report.page import Page
+from rkd.report.experiment import Experiment
 
 GIVEN = {"profile": "smoke", "train_images": 100, "test_images": 100, "seeds": [0], "on_missing": "error"}
 CHAPTER = "table5"
@@ -32,15 +33,15 @@ def results(tmp_path):
     return folder
 
 
-def test_a_page_shows_records_of_any_arithmetic_and_names_them(results):
-    page = Page(get_chapter(CHAPTER), {**GIVEN, "results": str(results)})
-    said = page.run().data
-    assert "were recorded, 0 were trained now, 0 are missing" in said
-    assert all(m.mean() == 40.0 + place for place, m in enumerate(page.measured.values()))
-    table = page.table().data
-    assert "fp16 (1)" in table and "bf16 (1)" in table
-    for line in page.lines:
-        assert not any(any(run.open) for run in line.runs) and line.runs[0].id in page.provenance().data
+def test_a_page_shows_records_of_any_arithmetic_and_names_them(results, capsys):
+    of = Experiment(get_chapter(CHAPTER), {**GIVEN, "results": str(results)})
+    runs = of.run()
+    assert "were recorded, 0 were trained now, 0 are missing" in capsys.readouterr().out
+    assert sorted(runs["accuracy"].unique()) == [40.0 + place for place in range(len(of.lines))]
+    assert set(runs["arithmetic"]) > {"fp16"}
+    table = of.show(runs.groupby("name").apply(mean_sd).to_frame()).data
+    assert "Not all of these runs were computed in one arithmetic" in table and "bf16" in table
+    assert not any(run.open[0] for line in of.lines for run in line.runs)
 
 
 def test_status_and_sweep_count_them_as_recorded(results, capsys):

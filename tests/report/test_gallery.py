@@ -25,6 +25,7 @@ from rkd.bench.methods import MethodCost, method_costs
 from rkd.config import build
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import get_chapter
+from rkd.experiments.frames import runs_frame
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import resolve
 from rkd.methods import Context, get_method, method_names
@@ -32,7 +33,6 @@ from rkd.methods import base as registry
 from rkd.report import gallery
 from rkd.report.comparison import comparison
 from rkd.report.diagrams import STUDENT
-from rkd.report.summary import measure
 
 OURS = [name for name in method_names() if get_method(name).options.__module__.startswith("rkd.")]
 CARDS = gallery.load_cards()
@@ -100,12 +100,10 @@ def test_the_overview_says_what_each_gains_over_the_student(monkeypatch):
     lines = get_chapter("methods").lines(settings)
     accuracies = {"student": 50.0, "kd": 51.0, "at": 49.5, "at+kd": 50.0}  # that of sp is missing
     records = {r.runs[0].id: record(r.runs[0], accuracies[r.key]) for r in lines if r.key in accuracies}
-    page = SimpleNamespace(
-        lines=lines, measured={line.key: measure(line, records) for line in lines}, table=str, figure=str
-    )
+    of, runs = SimpleNamespace(lines=lines), runs_frame(lines, records, "here")
     costs = {name: MethodCost(1.0, 1.5, 8) for name in gallery.distilled(lines)}
-    monkeypatch.setattr(gallery, "step_costs", lambda page: costs)
-    found = execute("methods", "overview = ", "below = ", page=page)
+    monkeypatch.setattr(gallery, "step_costs", lambda of: costs)
+    found = execute("methods", "overview = ", "below = ", experiment=of, runs=runs)
     overview = found["overview"].set_index("method")["above the student alone"]
     assert overview.tolist() == pytest.approx([1.0, -0.5, float("nan"), 0.0], nan_ok=True)
     assert found["below"] == ["AT"] and len(found["measured"]) == 3
@@ -163,7 +161,7 @@ def test_a_trial_of_one_s_own_method_leaves_nothing_behind(cosine, tmp_path, mon
     assert dataclasses.replace(run, options=dataclasses.replace(run.options, loss_weight=1.0)).id != run.id
 
 
-def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop(monkeypatch):
+def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop():
     images = data.load(tiny_data())
     network, other = models.build("resnet8"), models.build("resnet8")
     found = gallery.answers(network.train(), images)
@@ -177,10 +175,10 @@ def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop(monkeyp
         SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
     ]
     nets = {"teacher": (network, images), "student": (other, images)}
-    executor = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
-    monkeypatch.setattr("rkd.experiments.workspace.runner_of", lambda *where: executor)
-    page = SimpleNamespace(lines=lines, settings=None, store=SimpleNamespace(has=lambda run: True))
-    names = {"page": page, "gallery": gallery, "pd": pd}
+    runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
+    store = SimpleNamespace(has=lambda run: True)
+    of = SimpleNamespace(lines=lines, store=store, runner=lambda: runner)
+    names = {"experiment": of, "gallery": gallery, "pd": pd}
     made = execute("methods", "def class_means", "import TSNE", **names)
     gap = made["gaps"]["student"]
     logits = [gallery.answers(net, images).logits for net in (other, network)]

@@ -7,11 +7,11 @@ from cells import execute
 
 from rkd import published
 from rkd.experiments.chapters import Line, get_chapter
+from rkd.experiments.frames import runs_frame
 from rkd.experiments.settings import resolve
 from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
 from rkd.records import Record
-from rkd.report.summary import measure
 from rkd.training import RunConfig, TeacherConfig
 
 
@@ -101,17 +101,23 @@ def record(seed, response, relational, feature, group, status="finished"):
         f"weight_{name}": [1 / 3, 0.2 + i / 10]
         for i, name in enumerate(("response", "relational", "feature"))
     }
-    return Record(config, status, curves, result, {}, {})
+    provenance = {"commit": "", "changed": None, "device_name": "a CPU", "threads": 1, "ended": ""}
+    cost = {"train_seconds": 1.0, "images_per_second": 1.0}
+    return Record(config, status, curves, result | {"best_epoch": 0}, cost, provenance)
 
 
-def page_of(*records):
-    runs = tuple(r.config for r in records) or (record(0, *[(1.0, 2.0)] * 4).config,)
-    line = Line("resnet8-resnet14-modreduce-wavg", "ModReduce, W_Avg", runs, "a pair")
-    return SimpleNamespace(lines=[line], measured={line.key: measure(line, {r.id: r for r in records})})
+def names_of(*records):
+    """What the notebook's cells find."""
+    configs = tuple(r.config for r in records) or (record(0, *[(1.0, 2.0)] * 4).config,)
+    line = Line("resnet8-resnet14-modreduce-wavg", "ModReduce, W_Avg", configs, "a pair")
+    finished = [r for r in records if r.status == "finished"]
+    of = SimpleNamespace(lines=[line], finished=lambda line: finished, repeated=dict)
+    runs = runs_frame([line], {r.id: r for r in records}, "here")
+    return {"experiment": of, "runs": runs}
 
 
 def students_of(*records):
-    return execute("modreduce", "def students_of", page=page_of(*records))["students"].iloc[0]
+    return execute("modreduce", "def students_of", **names_of(*records))["students"].iloc[0]
 
 
 def test_table_of_students_by_hand():
@@ -128,13 +134,13 @@ def test_table_of_students_by_hand():
 def test_what_is_missing_is_said():
     assert students_of()["runs"] == "0, 1 missing"
     assert students_of(record(0, *[(1.0, 2.0)] * 4, status="diverged"))["runs"] == "0, 1 diverged"
-    drawn = execute("modreduce", "def students_of", "shares = ", page=page_of())["drawing"]
+    drawn = execute("modreduce", "def students_of", "shares = ", **names_of())["drawing"]
     assert "Nothing measured" in drawn.data
 
 
 def test_figure_of_weights_draws_what_records_hold():
-    page = page_of(record(0, *[(1.0, 2.0)] * 4), record(1, *[(1.0, 2.0)] * 4))
-    found = execute("modreduce", "def students_of", "shares = ", page=page)
+    names = names_of(record(0, *[(1.0, 2.0)] * 4), record(1, *[(1.0, 2.0)] * 4))
+    found = execute("modreduce", "def students_of", "shares = ", **names)
     assert "W_Avg: relational student ends at 0.30" in found["drawing"].alt
     lines = [line.get_ydata() for line in found["grid"].axes_dict["W_Avg"].get_lines()]
     assert any(list(y) == pytest.approx([1 / 3, 0.3]) for y in lines if len(y) == 2)

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rkd.experiments.chapters import Line
+from rkd.experiments.frames import same_runs
 from rkd.records import Record
 from rkd.report.interactive.plot import GREY, Choice, Control, Plot, Slider, Tick
-from rkd.report.summary import same_runs
 
 # Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line is told
 # from the 29 next ones even where colours are not.

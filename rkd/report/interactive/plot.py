@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rkd.errors import ConfigError
-from rkd.report.figures import CARD, GRID
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag, text
 
+CARD, GRID = "#ffffff", "#dddddd"
 GREY = "#7f8790"  # reads on light and dark pages
 PANELS = 6  # of the static picture, at most
 _AXIS = {"gridcolor": "rgba(127,135,144,.25)", "linecolor": GREY, "zeroline": False, "automargin": True}
