@@ -9,14 +9,12 @@ of them. What may be assigned:
     RECIPE   of params/recipes/, unless a reader names another.
     METHOD   of every row; without it a row's method is its key.
     PAIRS    [teacher, student] lists: every row is repeated for each; without it the pair is the profile's.
-    DATASETS, RECIPES
-             likewise.
+    DATASETS, RECIPES  likewise.
     SWEEP    {option: values}: a row for each; the parameter of that name with an "s" replaces the values.
     FIXED    options of which a row's own values win over a reader's.
     LABEL    of rows that have none, see `label`.
     NOTES    key of a line -> note, in place of the row's.
-    TRAINED_AS
-             student -> the network that is trained in its place in rows with `trained_as`.
+    TRAINED_AS  student -> the network that is trained in its place in rows with `trained_as`.
 """
 
 import dataclasses
