@@ -378,7 +378,7 @@ def test_page_without_attention_still_has_its_pyramid(execute, results, monkeypa
 def test_page_with_nothing_to_show_says_so(execute, tmp_path, monkeypatch):
     monkeypatch.setattr(inside, "RECORDED", ())
     text, _ = execute(**TINY, results=str(tmp_path / "none"), on_missing="skip")
-    assert text.count("is not recorded") == 4 and "rkd-missing" in text
+    assert text.count("is not recorded") == 4 and "<td>missing</td>" in text
 
 
 def test_maps_on_file_are_shown_first_beside_a_smoke_run(execute, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_figure_draws_each_variant_with_its_floor(result):
     floors = next(line for line in ax.lines if line.get_marker() == "|").get_xdata()
     assert list(floors) == pytest.approx([result.floor_ms(row) for row in result.rows])
     assert [text.get_text() for text in ax.texts][:2] == ["300.0", "65.0 (4.50 ×)"]
-    assert "bf16, gang of 2, teacher on batch statistics: 42.5 ms" in found["said"]
+    assert "bf16, group of 2, teacher on batch statistics: 42.5 ms" in found["said"]
 
 
 def test_spent_and_projected_from_records_and_measurements(store, result, monkeypatch):
@@ -122,7 +122,7 @@ def test_spent_and_projected_from_records_and_measurements(store, result, monkey
     # Two runs of two hours each, and scoring: one forward pass of as many images as training takes three passes of.
     by_record, by_file = found["projected"].to_numpy().tolist()
     assert by_record[0] == "1 recorded runs" and by_record[-1] == f"{2 * 2 * 4 / 3:.1f}"
-    assert by_file[:2] == ["this page's measurement", "a <CPU>"] and by_file[2].startswith("bf16, gang of 2")
+    assert by_file[:2] == ["this page's measurement", "a <CPU>"] and by_file[2].startswith("bf16, group of 2")
 
 
 @pytest.mark.parametrize(
