@@ -131,9 +131,11 @@ class _Buffer:
                 module._parameters[name] = p
 
     def hand_back(self) -> None:
-        """Give each parameter its piece of the gradient."""
-        pieces = self._lent.grad.to(self._wide.dtype).split(self._sizes)
-        self._lent = None
+        """Give each parameter its piece of the gradient; none where a step's losses reached none of them."""
+        gradient, self._lent = self._lent.grad, None
+        if gradient is None:
+            return
+        pieces = gradient.to(self._wide.dtype).split(self._sizes)
         for p, piece in zip(self._slots, pieces, strict=True):
             p.grad = _shaped(piece, p)
 

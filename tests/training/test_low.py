@@ -159,3 +159,17 @@ def test_a_checkpoint_holds_each_weight_once(tmp_path):
         again.load_state_dict(checkpoint.load(tmp_path / "c.pt"))
         assert all(torch.equal(v, weights(again)[k]) for k, v in weights(state).items())
     assert sizes[1] < 1.05 * sizes[0]
+
+
+def test_weights_that_a_step_does_not_reach_have_no_gradient():
+    """As without buffers, so that the optimiser leaves them alone."""
+    reached, other, x = nn.Linear(4, 4), nn.Linear(4, 4), torch.ones(2, 4)
+    low = LowWeights([reached, other], torch.bfloat16)
+    for both in (True, False):
+        for p in (*reached.parameters(), *other.parameters()):
+            p.grad = None
+        with low.used(), torch.autocast("cpu", torch.bfloat16):
+            loss = reached(x).sum() + (other(x).sum() if both else 0)
+        loss.backward()
+        low.hand_back()
+    assert reached.weight.grad is not None and other.weight.grad is None
