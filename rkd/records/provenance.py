@@ -6,11 +6,11 @@ import os
 import platform
 import re
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy
 import torch
-import torchvision
 
 import rkd
 from rkd.errors import ConfigError
@@ -84,7 +84,7 @@ def machine_state(device: torch.device) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # importing it takes a second
         "numpy": numpy.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
