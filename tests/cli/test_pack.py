@@ -20,7 +20,6 @@ from rkd.records.provenance import code_state
 
 CHAPTER = "table5"
 # What a machine with a GPU may lack: all that pyproject.toml names beyond the dependencies of the package itself.
-# scipy belongs to the core, for verdicts; training does without.
 EXTRAS = {
     "IPython", "ipywidgets", "ipykernel", "itables", "jupyter_book", "matplotlib", "myst_nb", "nbclient", "nbformat",
     "papermill", "plotly", "pytest", "seaborn", "selenium", "sklearn", "sphinx", "statsmodels", "tensorboard",
@@ -34,7 +33,7 @@ class Without:
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        found = name.partition(".")[0] in {sorted(EXTRAS | {"scipy"})!r}
+        found = name.partition(".")[0] in {sorted(EXTRAS)!r}
         return None if found else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
