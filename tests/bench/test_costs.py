@@ -61,7 +61,7 @@ def test_rates_are_work_over_time(store):
     data = sizes(runs[0].data, "data")
     plain, review = (work(run, data) for run in runs[:2])
     save(store, runs[0], 4.0)
-    save(store, runs[1], 6.0, group=2)
+    save(store, runs[1], 6.0, gang=2)
     save(store, runs[2], 2.0, arithmetic="fp32")
     quick, single = costs.rates_of_records(runs, store)
     macs = 200 * plain.image + 200 * (review.image + review.teacher / 2)
