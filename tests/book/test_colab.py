@@ -110,7 +110,7 @@ def test_what_chapters_import_needs_nothing_colab_lacks():
                 source = "".join(cell["source"])
                 lines |= set(re.findall(r"^(?:from rkd|import rkd)[^\n(]*$", source, re.MULTILINE))
     assert lines
-    modules = {"rkd.report.page", "rkd.report.performance"}  # what open_page and open_performance load
+    modules = {"rkd.report.experiment", "rkd.report.performance"}  # what open_... load
     imports = "\n        ".join(sorted(lines) + [f"import {name}" for name in sorted(modules)])
     program = textwrap.dedent(code.replace("ABSENT", repr(ABSENT)).replace("IMPORTS", imports))
     done = subprocess.run(
