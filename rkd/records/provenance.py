@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy
@@ -73,6 +72,8 @@ def read_commit(text: str, where: str) -> dict[str, str | None]:
 
 def machine_state(device: torch.device) -> dict[str, object]:
     """Device name, threads and versions."""
+    import torchvision  # takes a second: not where records are only read
+
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -84,7 +85,7 @@ def machine_state(device: torch.device) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),  # importing it takes a second
+        "torchvision": torchvision.__version__,
         "numpy": numpy.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
