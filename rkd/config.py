@@ -44,7 +44,6 @@ Count = Annotated[int, _number(int, 1, "a whole number >= 1")]
 Natural = Annotated[int, _number(int, 0, "a whole number >= 0")]
 Weight = Annotated[float, _number(float, 0, "a finite number >= 0")]
 Positive = Annotated[float, _number(float, 0, "a finite number > 0", above=True)]
-Real = Annotated[float, _number(float, -math.inf, "a finite number")]
 Flag = StrictBool
 
 
@@ -176,7 +175,6 @@ __all__ = [
     "Flag",
     "Natural",
     "Positive",
-    "Real",
     "Weight",
     "build",
     "check",

@@ -120,7 +120,10 @@ class Selectors:
     def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]] | None:
         """What was made before, from the very same sources."""
         file = self._file(chapter)
-        kept = json.loads(file.read_bytes()) if file.is_file() and self._plain else {}
+        try:
+            kept = json.loads(file.read_bytes()) if file.is_file() and self._plain else {}
+        except ValueError:  # damaged; it is made again
+            return None
         return kept["lines"] if kept.get("key") == self._sources() else None
 
     def _made(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:

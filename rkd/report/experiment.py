@@ -17,7 +17,7 @@ from rkd import published
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Chapter, Line, chapter_in
 from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame, same_runs
-from rkd.experiments.recipes import load_recipe
+from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, pick_device
 from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import runner_of, store_for, store_of
@@ -248,12 +248,14 @@ class Experiment:
 
     def parameters(self) -> pd.DataFrame:
         """Every parameter in force, and where its value comes from."""
-        from rkd.experiments.recipes import Builder
-
         s = self.settings
         builder, last = Builder(s, self.recipe), self.lines[-1].runs[0]
+        of_row = {}
         if last.teacher is not None:
-            builder.distilled(last.teacher.name, last.network, last.seed, last.method or "reviewkd")
+            plain = builder.distilled(last.teacher.name, last.network, last.seed, last.method)
+            weights = ((run.ce_weight, getattr(run.options, "loss_weight", None)) for run in (plain, last))
+            names = zip(("ce_weight", "loss_weight"), *weights, strict=True)
+            of_row = {name: "row" for name, recipes, own in names if recipes != own}
         of_run = {
             "recipe": self.recipe,
             "epochs": last.epochs,
@@ -265,7 +267,7 @@ class Experiment:
             "loss_weight": getattr(last.options, "loss_weight", None),
         }
         values = {name: getattr(s, name) for name in parameters.names()} | of_run
-        origins = {"recipe": "chapter", **builder.origins, **s.origins}
+        origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
         rows = {
             name: (str(list(value) if isinstance(value, tuple) else value), origins.get(name, "default"))
             for name, value in values.items()

@@ -137,3 +137,8 @@ def test_parameters_know_where_they_come_from(stores):
     assert found["lr"] == "recipe reproduction"
     pair = {"teacher": "resnet56", "student": "resnet20", "batch_size": None}
     assert experiment(**pair).parameters().loc["loss_weight"].tolist() == ["0.6", "params/pairs.yaml"]
+
+
+def test_what_a_row_says_comes_from_the_row(stores):
+    of = Experiment(chapter_in("figure6", {}), {"profile": "smoke", "on_missing": "skip"})
+    assert of.parameters().loc["loss_weight"].tolist() == ["2.0", "row"]
