@@ -1,6 +1,7 @@
 """Every `rkd ...` line of the README and of the written pages is one that the command line takes; what `rkd run` is
 told to train can be configured."""
 
+import importlib
 import re
 import shlex
 import tomllib
@@ -49,6 +50,20 @@ def test_command_is_taken(page, line, tmp_path, capsys):
         words = [re.sub(r"^teacher_checkpoint=.*", f"teacher_checkpoint={teacher}", word) for word in words]
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
         assert capsys.readouterr().out.startswith("# run ")
+
+
+def test_the_reference_names_what_exists():
+    found = re.findall(
+        r"^\.\. auto(\w+):: ([\w.]+)$", (HOME / "book/api.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(found) > 10
+    for kind, name in found:
+        if kind == "module":
+            module = importlib.import_module(name)
+            assert all(hasattr(module, member) for member in getattr(module, "__all__", ())), name
+        else:
+            module, _, member = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), member), name
 
 
 def test_method_names_and_presets_of_the_tables_exist():
