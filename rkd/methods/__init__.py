@@ -29,11 +29,12 @@ from rkd.methods.base import (
     Context,
     Entry,
     Method,
+    Options,
     SingleLoss,
+    Stage,
     method_names,
     register_method,
 )
-from rkd.methods.options import Options, Stage
 from rkd.methods.sum import get_method, make_options
 
 __all__ = [

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rkd.config import Count, Flag, Positive, Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
 from rkd.methods.fitnet import regressor
 from rkd.methods.numeric import halved, match, paired, wide
-from rkd.methods.options import Options, Stage
 
 
 @frozen
@@ -61,7 +60,7 @@ class Ab(SingleLoss):
     """
 
     def __init__(self, context: Context, options: AbOptions) -> None:
-        super().__init__("ab", options)
+        super().__init__(context, options)
         shapes = paired(*(shapes.stages_pre for shapes in context.shapes))
         self.connectors = nn.ModuleList(
             nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in shapes

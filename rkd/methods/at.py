@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rkd.config import Count, Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import match, paired, wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -39,9 +38,6 @@ class At(SingleLoss):
     mean squared error between normalised mean-square maps. Stages are paired from the deepest up; the larger map is
     average-pooled to the smaller before its attention is taken.
     """
-
-    def __init__(self, context: Context, options: AtOptions) -> None:
-        super().__init__("at", options)
 
     def loss(self, batch: Batch) -> Tensor:
         pairs = paired(batch.student.stages, batch.teacher.stages)

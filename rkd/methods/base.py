@@ -8,15 +8,59 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from rkd.config import Weight, frozen
 from rkd.errors import ConfigError, unknown
-from rkd.methods.options import Options
 from rkd.models.registry import build as build_network
 from rkd.models.taps import Taps, TapShapes, tap_shapes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs of training before the main training, with losses of their own (see `Method.stage_losses`).
+
+    Parameters that its losses do not reach are left alone, and the main training begins with fresh momentum.
+
+    Attributes:
+        name: unique within a method.
+        epochs: length.
+        losses: names of its losses.
+        lr: constant learning rate; None: that of the first epoch of the main training.
+        trains_student: whether the student is trained; else it is not even run.
+    """
+
+    name: str
+    epochs: int
+    losses: tuple[str, ...]
+    lr: float | None = None
+    trains_student: bool = True
+
+
+@frozen
+class Options:
+    """Base class of the options of methods, whose values are checked against their types (see `rkd.config`).
+
+    Attributes:
+        loss_weight: weight of the method's loss against cross-entropy.
+    """
+
+    loss_weight: Weight = 1.0
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages before the main training."""
+        return ()
+
+    def unread(self) -> set[str]:
+        """Names of options that the others leave without effect: two runs that differ in these alone are the same."""
+        return set()
+
+    def in_epochs(self) -> tuple[str, ...]:
+        """Names of options that are numbers of epochs, and are scaled when a run is shorter than its recipe's."""
+        return tuple(f.name for f in fields(self) if f.name.endswith("_epochs"))
 
 
 @dataclass(frozen=True)
@@ -129,14 +173,15 @@ class Method(nn.Module, ABC):
 class SingleLoss(Method):
     """A method with one loss of constant weight: write `loss`.
 
-    Args:
-        name: of the loss in records.
+    Attributes:
+        name: of the loss in records: the method's, as it is registered.
         options: with `loss_weight`.
     """
 
-    def __init__(self, name: str, options: Options) -> None:
+    name = "loss"
+
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__()
-        self.name = name
         self.options = options
 
     @abstractmethod
@@ -186,6 +231,8 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
         raise ConfigError(f"options of method {name!r} must be a dataclass derived from rkd.methods.Options")
 
     def add(builder: B) -> B:
+        if isinstance(builder, type) and issubclass(builder, SingleLoss):
+            builder.name = name
         _METHODS[name] = Entry(options, builder, display or name)
         return builder
 

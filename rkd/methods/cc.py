@@ -4,9 +4,8 @@ consecutive images of a batch."""
 from torch import Tensor, nn
 
 from rkd.config import Count, Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -27,7 +26,7 @@ class Cc(SingleLoss):
     entry, of two trained linear embeddings. A batch of one image has loss 0."""
 
     def __init__(self, context: Context, options: CcOptions) -> None:
-        super().__init__("cc", options)
+        super().__init__(context, options)
         self.student, self.teacher = (nn.Linear(shapes.pooled, options.dim) for shapes in context.shapes)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from rkd.config import Count, Positive, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.crd_memory import Memory
 from rkd.methods.negatives import Contrasts
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -58,7 +57,7 @@ class CRD(SingleLoss):
     """
 
     def __init__(self, context: Context, options: CrdOptions) -> None:
-        super().__init__("crd", options)
+        super().__init__(context, options)
         images, labels, dim = context.train_images, context.labels, options.feature_dim
         if images < 1:
             raise ConfigError(f"CRD keeps a memory of training images; their number is {images}")

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from rkd.config import Natural, Positive, Weight, frozen
-from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.methods.base import Batch, Context, Method, Options, register_method
 from rkd.methods.numeric import kl, wide
-from rkd.methods.options import Options
 
 
 @frozen

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 
 from rkd.config import Natural, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import Shape, match, wide
-from rkd.methods.options import Options
 from rkd.models.taps import Taps
 
 
@@ -61,7 +60,7 @@ class FitNet(SingleLoss):
     """
 
     def __init__(self, context: Context, options: FitNetOptions) -> None:
-        super().__init__("fitnet", options)
+        super().__init__(context, options)
         student, teacher = ((shapes.stem, *shapes.stages) for shapes in context.shapes)
         last = min(len(student), len(teacher)) - 1
         if options.hint_layer > last:

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from rkd.config import Count, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.at import attention
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
 from rkd.methods.numeric import match, wide
-from rkd.methods.options import Options, Stage
 
 SLOPE = 0.1
 
@@ -75,7 +74,7 @@ class Ft(SingleLoss):
     """
 
     def __init__(self, context: Context, options: FtOptions) -> None:
-        super().__init__("ft", options)
+        super().__init__(context, options)
         student, teacher = (shapes.stages[-1][0] for shapes in context.shapes)
         factors = int(teacher * options.rate)
         if factors < 1:

@@ -3,9 +3,8 @@
 from torch import Tensor
 
 from rkd.config import Positive, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import kl
-from rkd.methods.options import Options
 
 
 @frozen
@@ -23,9 +22,6 @@ class KdOptions(Options):
 @register_method("kd", KdOptions, "KD")
 class Kd(SingleLoss):
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over images."""
-
-    def __init__(self, context: Context, options: KdOptions) -> None:
-        super().__init__("kd", options)
 
     def loss(self, batch: Batch) -> Tensor:
         return kl(batch.student.logits, batch.teacher.logits, self.options.temperature)

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rkd.config import Positive, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import kl, wide
-from rkd.methods.options import Options
 from rkd.models.taps import Taps
 
 _EPS = 1e-7
@@ -48,9 +47,6 @@ class KdRefineOptions(Options):
 @register_method("kdrefine", KdRefineOptions, "KDrefine")
 class KdRefine(SingleLoss):
     """KD between standardised logits. The student's go to cross-entropy too; its accuracy is that of the raw ones."""
-
-    def __init__(self, context: Context, options: KdRefineOptions) -> None:
-        super().__init__("kdrefine", options)
 
     def standardised(self, logits: Tensor) -> Tensor:
         """(B, classes) -> (B, classes) of mean 0 and standard deviation `multiplier` per image, fp32 or better."""

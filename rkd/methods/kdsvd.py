@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from rkd.config import Count, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import check_channels, no_autocast, paired, wide
-from rkd.methods.options import Options
 
 SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
 STEPS = 8  # differentiable steps of the power iteration, each with the fourth power of the matrix
@@ -117,7 +116,7 @@ class Kdsvd(SingleLoss):
     """
 
     def __init__(self, context: Context, options: KdsvdOptions) -> None:
-        super().__init__("kdsvd", options)
+        super().__init__(context, options)
         pairs = paired(*(shapes.stages for shapes in context.shapes))
         check_channels("kdsvd", "level", pairs, first=1)
         for level, (s, t) in enumerate(pairs, 1):

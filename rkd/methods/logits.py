@@ -7,9 +7,8 @@ from torch import Tensor
 
 from rkd.config import frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -29,7 +28,7 @@ class Logits(SingleLoss):
     """Mean over images and entries of (student - teacher)^2; ConfigError for pooled vectors of different widths."""
 
     def __init__(self, context: Context, options: LogitsOptions) -> None:
-        super().__init__("logits", options)
+        super().__init__(context, options)
         ours, theirs = (shapes.pooled for shapes in context.shapes)
         if options.on == "pooled" and ours != theirs:
             raise ConfigError(

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rkd.config import Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import match, no_autocast, paired, wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -43,9 +42,6 @@ class Nst(SingleLoss):
     The teacher's own term is part of the value, as in RepDistiller, without which the loss could not reach 0. Stages
     are paired from the deepest up, the larger map is average-pooled to the smaller, and channels may differ in number.
     """
-
-    def __init__(self, context: Context, options: NstOptions) -> None:
-        super().__init__("nst", options)
 
     def loss(self, batch: Batch) -> Tensor:
         levels = []

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from rkd.config import Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import halved, match, paired, wide
-from rkd.methods.options import Options
 from rkd.models.layers import conv1x1
 from rkd.models.taps import final_norms
 
@@ -68,7 +67,7 @@ class Ofd(SingleLoss):
     """
 
     def __init__(self, context: Context, options: OfdOptions) -> None:
-        super().__init__("ofd", options)
+        super().__init__(context, options)
         student, teacher = ([shape[0] for shape in shapes.stages_pre] for shapes in context.shapes)
         norms = final_norms(context.teacher)
         widths = [norm.num_features for norm in norms]

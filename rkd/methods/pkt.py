@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from rkd.config import Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options
 
 _EPS = 1e-7
 
@@ -33,9 +32,6 @@ def _similarities(x: Tensor) -> Tensor:
 class Pkt(SingleLoss):
     """Mean over all pairs of images of t log(t / s), where the rows of s and t are (cosine + 1) / 2, divided by their
     sum."""
-
-    def __init__(self, context: Context, options: PktOptions) -> None:
-        super().__init__("pkt", options)
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rkd.config import Weight, frozen
-from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.methods.base import Batch, Context, Method, Options, register_method
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options
 
 
 @frozen

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from rkd.config import Positive, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import match, no_autocast, wide
-from rkd.methods.options import Options
 
 FACTOR = 4  # images of a batch per dimension of queries and keys
 
@@ -71,7 +70,7 @@ class SemCKD(SingleLoss):
     """
 
     def __init__(self, context: Context, options: SemckdOptions) -> None:
-        super().__init__("semckd", options)
+        super().__init__(context, options)
         self.batch_size = size = context.batch_size
         if size < FACTOR:
             raise ConfigError(

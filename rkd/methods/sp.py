@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rkd.config import Weight, frozen
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Options, SingleLoss, register_method
 from rkd.methods.numeric import no_autocast, wide
-from rkd.methods.options import Options
 
 
 @frozen
@@ -29,9 +28,6 @@ def _similarities(maps: Tensor) -> Tensor:
 @register_method("sp", SpOptions, "SP")
 class Sp(SingleLoss):
     """Sum of squared differences of the two (B, B) similarities of last maps, over B^2. Sizes of maps may differ."""
-
-    def __init__(self, context: Context, options: SpOptions) -> None:
-        super().__init__("sp", options)
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from rkd.config import frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, Method, register_method
+from rkd.methods.base import Batch, Context, Method, Options, register_method
 from rkd.methods.numeric import wide
-from rkd.methods.options import Options
 from rkd.models.taps import TapShapes
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from rkd import config
 from rkd.config import frozen
 from rkd.errors import ConfigError, unknown
-from rkd.methods.base import Batch, Context, Entry, Method, get_single
-from rkd.methods.options import Options, Stage
+from rkd.methods.base import Batch, Context, Entry, Method, Options, Stage, get_single
 from rkd.models.taps import Taps
 
 

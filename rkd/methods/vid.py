@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from rkd.config import Positive, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.base import Batch, Context, SingleLoss, register_method
+from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import match, paired, wide
-from rkd.methods.options import Options
 from rkd.models.layers import conv1x1
 
 MIN_VARIANCE = 1e-5
@@ -65,7 +64,7 @@ class Vid(SingleLoss):
     """Sum over stages of the negative log-likelihood; stages are paired from the deepest up."""
 
     def __init__(self, context: Context, options: VidOptions) -> None:
-        super().__init__("vid", options)
+        super().__init__(context, options)
         pairs = paired(*(shapes.stages for shapes in context.shapes))
         self.levels = nn.ModuleList(Level(s[0], t[0], options.init_variance) for s, t in pairs)
 

@@ -195,24 +195,15 @@ class Experiment:
         those after it below, in small print. Rows and columns are in the order of the chapter, those of here that the
         paper profile does not have first."""
         lines = [*self.lines, *self.under("paper")[0]]
-        labels = list(dict.fromkeys(line.label for line in lines))
-        groups = list(dict.fromkeys(line.group for line in lines))
-        first, *others = ({key: html.escape(str(v)) for key, v in part.items()} for part in parts.values())
-        rows = []
-        for label in labels:
-            cells = []
-            for group in groups:
-                small = "".join(
-                    f'<div class="rkd-source">{part[label, group]}</div>'
-                    for part in others
-                    if (label, group) in part
-                )
-                cells.append(f"<td>{first.get((label, group), '')}{small}</td>")
-            rows.append(f'<tr><th scope="row">{html.escape(label)}</th>{"".join(cells)}</tr>')
-        heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in ("", *groups))
-        body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        note = f"In each cell: {', below it '.join(html.escape(name) for name in parts)}."
-        table = f'<table class="rkd-table rkd-grid">{body}</table>'
+        first, *below = (part.astype(str).map(html.escape) for part in parts.values())
+        for part in below:
+            first = first.add(part.map('<div class="rkd-source">{}</div>'.format), fill_value="")
+        labels, groups = (dict.fromkeys(getattr(line, name) for line in lines) for name in ("label", "group"))
+        made = first.unstack().reindex(index=list(labels), columns=list(groups))
+        made = made.rename_axis(index=None, columns=None)
+        made.index, made.columns = made.index.map(html.escape), made.columns.map(html.escape)
+        table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
+        note = f"In each cell: {', below it '.join(map(html.escape, parts))}."
         return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._notes()}')
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from rkd.config import Count, Flag, Natural, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.options import Options
+from rkd.methods.base import Options
 
 _LEVEL = re.compile(r"^h(?:([/-])([1-9]\d*))?$")
 

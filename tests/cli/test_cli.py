@@ -151,16 +151,14 @@ def test_check_method(capsys, tmp_path, monkeypatch):
     status, out, _ = rkd(capsys, "check-method", "kd", *small, "--set", "temperature=2")
     assert status == 0 and out == "kd can be captured: 3 steps hold nothing that a replay could not do\n"
     (tmp_path / "reading.py").write_text(
-        "from rkd.methods import Options, SingleLoss\n\n\n"
+        "from rkd.methods import SingleLoss\n\n\n"
         "class Reading(SingleLoss):\n"
-        "    def __init__(self, context, options: Options):\n"
-        "        super().__init__('reading', options)\n\n"
         "    def loss(self, batch):\n"
         "        return batch.student.logits.float().mean() * batch.teacher.logits.mean().item()\n"
     )
     monkeypatch.chdir(tmp_path)
     status, out, _ = rkd(capsys, "check-method", "reading:Reading", *small)
-    assert status == 1 and out.startswith("reading.py, line 9, `return") and out.count("\n") == 1
+    assert status == 1 and out.startswith("reading.py, line 6, `return") and out.count("\n") == 1
     assert "reads a value back" in out and "aten._local_scalar_dense" in out
     status, _, err = rkd(capsys, "check-method", "kdsvd", "--teacher", "resnet8x4", "--student", "resnet8")
     assert status == 2 and "equal channels" in err

@@ -283,33 +283,6 @@ def build(student, teacher, **values):
     return get_method("crd").build(Context(models.build(student), models.build(teacher), **given), options)
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "count"), [("resnet8x4", "resnet32x4", 65_792), ("resnet20", "resnet56", 16_640)]
-)
-def test_parameters(student, teacher, count):
-    assert models.parameter_count(build(student, teacher)) == count
-
-
-def test_defaults():
-    options = get_method("crd").options()
-    assert get_method("crd").display == "CRD"
-    assert options == CrdOptions(0.8, 128, 16384, 0.07, 0.5, "exact")
-    assert build("resnet8", "resnet8", options=CrdOptions()).weights(7) == {"crd": 0.8}
-
-
-def test_gradients_reach_student_and_embeddings_and_not_the_teacher():
-    student, teacher = models.build("resnet8"), models.build("resnet8x4")
-    crd = get_method("crd").build(
-        Context(student, teacher, labels=torch.arange(40) % 4, train_images=40), CrdOptions(negatives=8)
-    )
-    x, indices = torch.randn(4, 3, 32, 32), torch.arange(4)
-    with torch.no_grad():
-        theirs = teacher.taps(x)
-    crd.losses(Batch(student.taps(x), theirs, indices % 4, indices))["crd"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in crd.parameters())
-    assert student.conv1.weight.grad.abs().sum() > 0
-
-
 def test_precisions():
     crd = method(UNEQUAL, 3)
     assert {b.dtype for b in crd.buffers()} == {torch.float64, torch.int32, torch.int64}
@@ -343,20 +316,3 @@ def test_what_is_drawn_again_is_not_saved():
 def test_refused_contexts(values, message):
     with pytest.raises(ConfigError, match=message):
         build("resnet8", "resnet8", **values)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"feature_dim": 0}, "feature_dim is 0"),
-        ({"negatives": 0}, "negatives is 0"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"momentum": -0.1}, "momentum is -0.1"),
-        ({"positive": "relaxed"}, "unknown positive 'relaxed' .did you mean 'relax'"),
-        ({"loss_weight": -1.0}, "loss_weight is -1.0"),
-    ],
-)
-def test_refused_options(values, message):
-    with pytest.raises(ConfigError, match=message):
-        CrdOptions(**values)

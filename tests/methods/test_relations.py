@@ -41,14 +41,6 @@ def build(name, networks, **options):
     return entry.build(Context(*networks), entry.options(**options)).double()
 
 
-def cast(batch, dtype):
-    def taps(t):
-        pair = [tuple(m.to(dtype) for m in maps) for maps in (t.stages, t.stages_pre)]
-        return Taps(t.stem.to(dtype), *pair, t.pooled.to(dtype), t.logits.to(dtype))
-
-    return replace(batch, student=taps(batch.student), teacher=taps(batch.teacher))
-
-
 def with_grad(batch, **tensors):
     """The batch with student taps that take gradients: the ones given, else the pooled vector, logits and last map."""
     taps = batch.student
@@ -234,59 +226,7 @@ def test_losses_equal_naive_loops(name, networks, batch):
         assert loss.item() == pytest.approx(wanted[key], rel=1e-10) and wanted[key] > 1e-9
 
 
-WEIGHTS = {
-    "kd": {"kd": 1},
-    "logits": {"logits": 1},
-    "dkd": {"tckd": 1, "nckd": 8},
-    "kdrefine": {"kdrefine": 1},
-    "rkd": {"rkd_distance": 25, "rkd_angle": 50},
-    "pkt": {"pkt": 30000},
-    "sp": {"sp": 3000},
-    "cc": {"cc": 0.02},
-    "srrl": {"srrl_feature": 1, "srrl_logits": 1},
-}
 # resnet8 -> resnet8x4 has pooled vectors of 64 and 256: CC 64x128+128 + 256x128+128, SRRL 64x256 + 2x256.
-PARAMETERS = {"cc": 8_320 + 32_896, "srrl": 16_896}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_parameters_and_gradients(name, networks, batch):
-    method = build(name, networks)
-    assert method.weights(100) == WEIGHTS[name]
-    doubled = build(name, networks, loss_weight=2 * method.options.loss_weight)
-    assert doubled.weights(100) == {key: 2 * weight for key, weight in WEIGHTS[name].items()}
-    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
-    assert sum(p.numel() for p in trained.values()) == PARAMETERS.get(name, 0)
-
-    given, leaves = with_grad(batch)
-    sum(method.losses(given).values()).backward()
-    read = {n: leaf.grad for n, leaf in leaves.items() if leaf.grad is not None}
-    where = {"sp": "last"} | dict.fromkeys(("kd", "logits", "dkd", "kdrefine"), "logits")
-    assert read.keys() == {where.get(name, "pooled")}
-    for gradient in [*read.values(), *(p.grad for p in trained.values())]:
-        assert gradient.isfinite().all() and gradient.abs().sum() > 0
-
-
-def test_parameters_of_the_published_pair():
-    """CC's two embeddings of resnet32x4 -> resnet8x4 are as large as CRD's, 65,792."""
-    pair = models.build("resnet8x4"), models.build("resnet32x4")
-    assert sum(p.numel() for p in build("cc", pair).parameters()) == 65_792
-    trained = (p.numel() for p in build("srrl", pair).parameters() if p.requires_grad)
-    assert sum(trained) == 256 * 256 + 2 * 256
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_low_precision_taps_give_nearly_the_same(name, networks, batch):
-    """bf16 taps, under autocast: the loss is taken in fp32, so it is off by the taps' rounding alone."""
-    method = build(name, networks).float()
-    low = cast(batch, torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = method.losses(low)
-    exact = method.losses(cast(low, torch.float32))
-    for key, loss in losses.items():
-        assert loss.dtype == torch.float32
-        trained = name in PARAMETERS  # whose layers autocast runs in bf16
-        assert loss.item() == pytest.approx(exact[key].item(), rel=0.02 if trained else 1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -311,7 +251,7 @@ def test_last_batch_of_one_image(name, networks, batch):
     assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves.values())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in PARAMETERS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("cc", "srrl")])
 def test_equal_vectors_cost_nothing(name, batch):
     """The teacher's own taps as the student's: every loss without trained layers is 0."""
     teacher = models.build("resnet8x4").double()
@@ -338,8 +278,8 @@ def test_kl_equals_torch_and_widens():
 def test_logits_that_saturate_stay_finite(networks, batch):
     """Logits thousands apart: a probability of exactly 0 or 1 costs no NaN, in loss or gradient."""
     sharp = F.one_hot(torch.tensor([3, 1, 0, 5, 3]), 100).float() * 4000
-    teacher = replace(cast(batch, torch.float32).teacher, logits=sharp)
-    given, leaves = with_grad(replace(cast(batch, torch.float32), teacher=teacher), logits=-sharp)
+    teacher = replace(batch.teacher, logits=sharp)
+    given, leaves = with_grad(replace(batch, teacher=teacher), logits=-sharp)
     for name in ("kd", "dkd", "kdrefine"):
         leaves["logits"].grad = None
         losses = build(name, networks).losses(given)
@@ -541,32 +481,3 @@ def test_srrl_refuses_a_teacher_without_one_classifier(heads, found):
 
 
 # ---- options ----
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("kd", {"temperature": 0.0}, "temperature is 0.0; it must be a finite number > 0"),
-        ("kd", {"loss_weight": -1.0}, "loss_weight is -1.0"),
-        ("logits", {"on": "poled"}, "unknown on 'poled' .did you mean 'pooled'"),
-        ("dkd", {"alpha": -1.0}, "alpha is -1.0"),
-        ("dkd", {"beta": math.nan}, "beta is nan"),
-        ("dkd", {"temperature": math.inf}, "temperature is inf"),
-        ("dkd", {"warmup_epochs": -1}, "warmup_epochs is -1"),
-        ("dkd", {"terms": "target"}, "unknown terms 'target'.*allowed: both, non_target"),
-        ("kdrefine", {"statistics": "biased"}, "unknown statistics 'biased'.*allowed: layer_norm, unbiased"),
-        ("kdrefine", {"multiplier": 0.0}, "multiplier is 0.0"),
-        ("rkd", {"angle_weight": -50.0}, "angle_weight is -50.0"),
-        ("rkd", {"distance_weight": -25.0}, "distance_weight is -25.0"),
-        ("rkd", {"on": "stem"}, "unknown on 'stem'.*allowed: logits, pooled"),
-        ("cc", {"dim": 0}, "dim is 0; it must be a whole number >= 1"),
-    ],
-)
-def test_bad_options_get_one_sentence(name, options, message):
-    with pytest.raises(ConfigError, match=message):
-        get_method(name).options(**options)
-
-
-def test_display_names():
-    shown = [get_method(name).display for name in NAMES]
-    assert shown == ["KD", "Logits", "DKD", "KDrefine", "RKD", "PKT", "SP", "CC", "SRRL"]

@@ -53,7 +53,7 @@ class Bad(SingleLoss):
     """KD's form with one line that a replay cannot do."""
 
     def __init__(self, context, options):
-        super().__init__("bad", options)
+        super().__init__(context, options)
         self.constant = torch.ones(())  # no buffer
         self.register_buffer("memory", torch.zeros(()))
         self.count, self.warm = 0, True

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rkd.config import Count, Natural, Positive, Weight, frozen
 from rkd.errors import ConfigError
-from rkd.methods.options import Options
+from rkd.methods.base import Options
 
 CUTOFF = 220  # of 240 epochs
 
