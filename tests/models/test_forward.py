@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from rkd import models
+from rkd.models.frozen import freeze
 from rkd.models.layers import shuffle_channels
 
 FAMILIES = [
@@ -16,6 +17,9 @@ FAMILIES = [
     "shufflenetv2",
     "resnet18",
     "resnet50",
+    "resnet20_7x7",
+    "vgg8",
+    "mobilenetv2",
 ]
 
 
@@ -46,9 +50,10 @@ class Plain:
     def __contains__(self, key):
         return key in self.state
 
-    def conv(self, key, x, stride=1, groups=1):
+    def conv(self, key, x, stride=1, groups=1, padding=None):
         weight = self.state[f"{key}.weight"]
-        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+        padding = weight.shape[-1] // 2 if padding is None else padding
+        return F.conv2d(x, weight, self.state.get(f"{key}.bias"), stride, padding, groups=groups)
 
     def bn(self, key, x):
         mean, var, weight, bias = (
@@ -78,12 +83,13 @@ def plain_bottleneck(p, key, x, stride):
     return (y + x).clamp(min=0)
 
 
-def plain_resnet20(p, x):
-    x = p.bn("bn1", p.conv("conv1", x)).clamp(min=0)
+def plain_resnet20(p, x, padding=1):
+    """Also with a 7x7 stem, which pads by one pixel too."""
+    x = p.bn("bn1", p.conv("conv1", x, padding=padding)).clamp(min=0)
     for stage in (1, 2, 3):
         for i in range(3):
             x = plain_basic(p, f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, "downsample")
-    return p.linear("fc", F.avg_pool2d(x, 8).flatten(1))
+    return p.linear("fc", x.mean((2, 3)))
 
 
 def plain_resnet50(p, x):
@@ -157,10 +163,38 @@ def plain_shufflenetv2(p, x):
     return p.linear("linear", F.avg_pool2d(x, 4).flatten(1))
 
 
+def plain_vgg(p, x):
+    large = x.shape[2] == 64
+    for block in range(5):
+        if block in (1, 2, 3) or (block == 4 and large):
+            x = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).amax((3, 5))
+        for i in range(5):
+            if f"block{block}.{3 * i}.weight" in p:
+                x = p.bn(f"block{block}.{3 * i + 1}", p.conv(f"block{block}.{3 * i}", x)).clamp(min=0)
+    return p.linear("classifier", x.mean((2, 3)))
+
+
+def plain_mobilenet(p, x):
+    x = p.bn("conv1.1", p.conv("conv1.0", x, 2)).clamp(min=0)
+    for stage, (count, first) in enumerate(((1, 1), (2, 1), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1))):
+        for i in range(count):
+            key = f"blocks.{stage}.{i}.conv"
+            y = p.bn(f"{key}.1", p.conv(f"{key}.0", x)).clamp(min=0)
+            y = p.conv(f"{key}.3", y, first if i == 0 else 1, groups=y.shape[1])
+            y = p.bn(f"{key}.7", p.conv(f"{key}.6", p.bn(f"{key}.4", y).clamp(min=0)))
+            x = x + y if i else y
+    x = p.bn("conv2.1", p.conv("conv2.0", x)).clamp(min=0).mean((2, 3))
+    return p.linear("classifier.0", x)
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
         ("resnet20", plain_resnet20),
+        ("resnet20_7x7", plain_resnet20),
+        ("vgg8", plain_vgg),
+        ("vgg13", plain_vgg),
+        ("mobilenetv2", plain_mobilenet),
         ("resnet18", plain_resnet18),
         ("resnet50", plain_resnet50),
         ("wrn_16_1", plain_wrn16),
@@ -175,6 +209,24 @@ def test_logits_equal_a_forward_written_out(name, plain):
         logits, taps, expected = network(images()), network.taps(images()), plain(Plain(network), images())
     assert torch.allclose(logits, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
     assert torch.equal(taps.logits, logits)
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_vgg_asks_every_batch_for_its_size(size):
+    """Frozen too, where the question could have been answered once for all."""
+    network = trained_like("vgg8").eval()
+    with torch.no_grad():
+        expected = plain_vgg(Plain(network), images(size=size))
+        for found in (network(images(size=size)), freeze(network)(images(size=size))):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
+
+
+def test_the_linear_layer_of_7x7_networks_starts_xavier_uniform():
+    torch.manual_seed(0)
+    weight = models.build("resnet20_7x7", 100).fc.weight
+    bound = (6 / (64 + 100)) ** 0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
 
 
 def test_shuffle():
@@ -192,6 +244,8 @@ def test_maps_before_and_after_relu(name, train):
         assert pre.min() < 0
         if name.startswith("wrn"):
             assert post.min() < 0
+        elif name == "mobilenetv2":
+            assert post is pre
         elif name == "shufflenetv2":
             # The untouched half passed its ReLU earlier; the shuffle comes after the tap.
             assert torch.equal(naive_shuffle(pre.relu(), 2), post)
@@ -230,14 +284,15 @@ def test_every_batchnorm_runs_once(name, call):
 def test_taps_are_not_aliases_and_carry_gradients(name):
     network = models.build(name, 5).double().train()
     taps = network.taps(images())
-    maps = [taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits]
+    before = () if name == "mobilenetv2" else taps.stages_pre  # linear bottlenecks: they are the stages' maps
+    maps = [taps.stem, *taps.stages, *before, taps.pooled, taps.logits]
     assert len({m.untyped_storage().data_ptr() for m in maps}) == len(maps)
     sum(m.square().sum() for m in maps).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_pooled_is_the_mean_of_the_last_activation():
-    for name in ("resnet20", "shufflenetv1", "resnet18"):
+    for name in ("resnet20", "shufflenetv1", "resnet18", "vgg8"):
         taps = trained_like(name).eval().taps(images())
         assert torch.allclose(taps.pooled, taps.stages[-1].mean((2, 3)), rtol=1e-12)
     taps = trained_like("wrn_16_2").eval().taps(images())

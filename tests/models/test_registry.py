@@ -24,6 +24,12 @@ from rkd.models import registry
         ("ShuffleNetV1", "shufflenetv1", "ShuffleNetV1"),
         ("ShuffleV1", "shufflenetv1", "ShuffleNetV1"),
         ("shuffle_v2", "shufflenetv2", "ShuffleNetV2"),
+        ("VGG13", "vgg13", "VGG-13"),
+        ("mobile_half", "mobilenetv2", "MobileNetV2"),
+        ("resnet_32_110", "resnet110_7x7", "ResNet-110-7x7"),
+        ("RepResNet-8x4", "represnet8x4", "RepResNet-8x4"),
+        ("repshufflev1_deploy", "repshufflenetv1_deploy", "RepShuffleNetV1 deploy"),
+        ("RepWRN-16-2 deploy", "repwrn_16_2_deploy", "RepWRN-16-2 deploy"),
         ("own.module:function", "own.module:function", "own.module:function"),
     ],
 )

@@ -219,21 +219,6 @@ def test_deploying_is_for_reparameterised_networks():
     assert not models.deploy(trained).training and trained.training
 
 
-@pytest.mark.parametrize(
-    ("spelling", "name", "display"),
-    [
-        ("RepResNet-8x4", "represnet8x4", "RepResNet-8x4"),
-        ("repshufflev1", "repshufflenetv1", "RepShuffleNetV1"),
-        ("represnet20_deploy", "represnet20_deploy", "RepResNet-20 deploy"),
-        ("RepWRN-16-2 deploy", "repwrn_16_2_deploy", "RepWRN-16-2 deploy"),
-        ("repshufflev1_deploy", "repshufflenetv1_deploy", "RepShuffleNetV1 deploy"),
-    ],
-)
-def test_spellings(spelling, name, display):
-    assert (models.canonical(spelling), models.display_name(spelling)) == (name, display)
-    assert models.canonical(name) == name
-
-
 @pytest.mark.parametrize("function", [models.build, models.canonical, models.check_name])
 def test_plain_networks_have_no_deploy_form(function):
     for name in ("resnet20_deploy", "wrn_22_4 deploy"):

@@ -1,6 +1,4 @@
-"""Golden sizes, tap shapes and state-dict names of every built-in network (RepDistiller's definitions)."""
-
-import re
+"""Golden sizes and tap shapes of every built-in network (RepDistiller's definitions)."""
 
 import pytest
 import torch
@@ -69,64 +67,6 @@ SHAPES = {
     "resnet50": ((64, 32, 32), ((256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)), 2048),
 }
 
-BN = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
-KEYS = {
-    r"resnet\d+(x4|_7x7)?": [
-        r"conv1\.weight",
-        rf"bn1\.{BN}",
-        r"layer[123]\.\d+\.conv[12]\.weight",
-        rf"layer[123]\.\d+\.bn[12]\.{BN}",
-        r"layer[123]\.0\.downsample\.0\.weight",
-        rf"layer[123]\.0\.downsample\.1\.{BN}",
-        r"fc\.(weight|bias)",
-    ],
-    r"wrn_.*": [
-        r"conv1\.weight",
-        r"block[123]\.layer\.\d+\.conv[12]\.weight",
-        rf"block[123]\.layer\.\d+\.bn[12]\.{BN}",
-        r"block[123]\.layer\.0\.convShortcut\.weight",
-        rf"bn1\.{BN}",
-        r"fc\.(weight|bias)",
-    ],
-    r"vgg\d+": [
-        r"block[0-4]\.(0|3|6|9)\.(weight|bias)",
-        rf"block[0-4]\.(1|4|7|10)\.{BN}",
-        r"classifier\.(weight|bias)",
-    ],
-    r"mobilenetv2": [
-        r"conv[12]\.0\.weight",
-        rf"conv[12]\.1\.{BN}",
-        r"blocks\.[0-6]\.[0-3]\.conv\.[036]\.weight",
-        rf"blocks\.[0-6]\.[0-3]\.conv\.[147]\.{BN}",
-        r"classifier\.0\.(weight|bias)",
-    ],
-    r"shufflenetv1": [
-        r"conv1\.weight",
-        rf"bn1\.{BN}",
-        r"layer[123]\.\d+\.conv[123]\.weight",
-        rf"layer[123]\.\d+\.bn[123]\.{BN}",
-        r"linear\.(weight|bias)",
-    ],
-    r"shufflenetv2": [
-        r"conv[12]\.weight",
-        rf"bn[12]\.{BN}",
-        r"layer[123]\.\d+\.conv[1-3]\.weight",
-        rf"layer[123]\.\d+\.bn[1-3]\.{BN}",
-        r"layer[123]\.0\.conv[45]\.weight",
-        rf"layer[123]\.0\.bn[45]\.{BN}",
-        r"linear\.(weight|bias)",
-    ],
-    r"resnet(18|34|50)": [
-        r"conv1\.weight",
-        rf"bn1\.{BN}",
-        r"layer[1-4]\.\d+\.conv[123]\.weight",
-        rf"layer[1-4]\.\d+\.bn[123]\.{BN}",
-        r"layer[1-4]\.0\.shortcut\.0\.weight",
-        rf"layer[1-4]\.0\.shortcut\.1\.{BN}",
-        r"linear\.(weight|bias)",
-    ],
-}
-
 
 def test_every_network_is_measured():
     assert set(SIZES) == set(SHAPES)
@@ -134,20 +74,14 @@ def test_every_network_is_measured():
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_sizes_shapes_and_names(name):
+def test_sizes_and_shapes(name):
     network = models.build(name, 100)
     at_100, at_10, million_macs, entries = SIZES[name]
     assert models.parameter_count(network) == at_100
     assert models.parameter_count(models.build(name, 10)) == at_10
     assert models.macs(network) / 1e6 == pytest.approx(million_macs, abs=0.005)
 
-    state = network.state_dict()
-    assert len(state) == entries
-    patterns = next(KEYS[family] for family in reversed(KEYS) if re.fullmatch(family, name))
-    for key in state:
-        assert any(re.fullmatch(pattern, key) for pattern in patterns), key
-    for pattern in patterns:
-        assert any(re.fullmatch(pattern, key) for key in state), pattern
+    assert len(network.state_dict()) == entries
 
     shapes = models.tap_shapes(network)
     stem, stages, pooled = SHAPES[name]
