@@ -12,7 +12,9 @@ rkd.errors.ConfigError: epochs is 0; it must be a whole number >= 1
 """
 
 import functools
+import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -169,6 +171,23 @@ _WORDS = {
     "dict_type": "it must map names to values",
     "mapping_type": "it must map names to values",
 }
+
+
+def meanings(source: type | str, section: str = "Attributes") -> dict[str, str]:
+    """What names mean: the entries of a section of a docstring, or of those of a class and its bases."""
+    docs = (
+        [source]
+        if isinstance(source, str)
+        else [inspect.cleandoc(b.__doc__ or "") for b in source.__mro__[::-1]]
+    )
+    found: dict[str, str] = {}
+    for doc in docs:
+        entries = f"\n{doc}\n\n".partition(f"\n{section}:\n")[2].partition("\n\n")[0]
+        for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", entries, re.MULTILINE):
+            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return found
+
+
 __all__ = [
     "Count",
     "CountOrAuto",
@@ -180,5 +199,6 @@ __all__ = [
     "check",
     "complete",
     "frozen",
+    "meanings",
     "sentence",
 ]

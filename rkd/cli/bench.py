@@ -1,63 +1,65 @@
-"""Measure how fast this machine makes training steps: ours and the conventional ones in turn, in one process, against
-each other and against what the machine reaches at best. Needs no data; other work on the machine spoils it."""
-
-import argparse
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-EPILOG = """examples:
-  rkd bench
-  rkd bench --compile --group 8 --out results/bench/mine.json
-  rkd bench --pair resnet32x4/shufflenetv1 --seconds 600
-  rkd bench --pair resnet20/resnet8 --precision bf16 fp16 --teacher-batch-norm batch --seconds 20
-  rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
-  rkd bench --negatives"""
+from rkd.cli.declare import Names
+from rkd.errors import ConfigError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    def add(name: str, text: str, **how: Any) -> None:
-        parser.add_argument(*(f"--{spelling}" for spelling in name.split()), help=text, **how)
+def bench(
+    *,
+    pair: str | None = None,
+    group: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    threads: str | None = None,
+    precision: Names | None = None,
+    teacher_batch_norm: Names | None = None,
+    compile: Annotated[str, str, "WHAT", "engine"] | None = None,
+    teacher_form: Names | None = None,
+    batch_norm: Names | None = None,
+    cudnn_benchmark: bool = False,
+    seconds: float | None = None,
+    negatives: Annotated[int, int, "K", 16384] | None = None,
+    out: Path | None = None,
+) -> int:
+    """Measure how fast this machine makes training steps: ours and the conventional ones in turn, in one process,
+    against each other and against what the machine reaches at best. Needs no data; other work on the machine spoils it.
 
-    add("pair", "two networks (default resnet56/resnet20)", metavar="TEACHER/STUDENT")
-    add("group gang", "also N students in lock-step", type=int, metavar="N")
-    add("batch-size", "images of a step (default 128; with --negatives 64)", type=int, metavar="N")
-    add("device", "auto, cpu, cuda or cuda:N", default="auto", metavar="NAME")
-    add("threads", "threads on a CPU, or auto: as runs choose it (default)", metavar="N")
-    add("precision", "arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32 auto)", nargs="+",
-        metavar="NAME")  # fmt: skip
-    add("teacher-batch-norm", "what the teacher normalises by: running, batch (default: both)", metavar="A,B")
-    add("compile", "also compiled steps: engine (what runs compile: the teacher, on CUDA students too) or all (each)",
-        nargs="?", const="engine", metavar="WHAT")  # fmt: skip
-    add("teacher-form", "forms of the teacher's graph: unfolded, folded (BatchNorm in the convolutions), fused (with "
-        "bias, addition and ReLU in one operation of cuDNN; on CUDA alone), auto (default: auto, what runs take)",
-        metavar="A,B")  # fmt: skip
-    add("batch-norm", "on CUDA: every BatchNorm by PyTorch's own kernels (native), or by cuDNN where PyTorch takes it "
-        "(cudnn, the default)", metavar="A,B")  # fmt: skip
-    add("cudnn-benchmark", "on CUDA: each of our steps also with torch.backends.cudnn.benchmark", action="store_true",
-        default=None)  # fmt: skip
-    add("seconds", "for all of it; three rounds are made in any case (default 100; with --negatives 10)", type=float,
-        metavar="S")  # fmt: skip
-    add("negatives", "not steps, but the drawing of CRD's K negatives per image (default 16384): ours against image by "
-        "image", nargs="?", type=int, const=16384, metavar="K")  # fmt: skip
-    add("out", "write the measurement there too", metavar="FILE.json")
+    Args:
+        pair: TEACHER/STUDENT (default resnet56/resnet20)
+        group: also N students in lock-step
+        batch_size: images of a step (default 128; with --negatives 64)
+        device: auto, cpu, cuda or cuda:N
+        threads: threads on a CPU, or auto: as runs choose it (default)
+        precision: arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32,auto)
+        teacher_batch_norm: what the teacher normalises by: running, batch (default: both)
+        compile: also compiled steps: engine (what runs compile: the teacher, on CUDA students too; the default) or all
+        teacher_form: forms of the teacher's graph: unfolded, folded (BatchNorm in the convolutions), fused (with bias,
+            addition and ReLU in one operation of cuDNN; on CUDA alone), auto (default: auto, what runs take)
+        batch_norm: on CUDA: every BatchNorm by PyTorch's own kernels (native), or by cuDNN where PyTorch takes it
+            (cudnn, the default)
+        cudnn_benchmark: on CUDA: each of our steps also with torch.backends.cudnn.benchmark
+        seconds: for all of it; three rounds are made in any case (default 100; with --negatives 10)
+        negatives: not steps, but the drawing of CRD's K negatives per image (default 16384): ours against others'
+        out: write the measurement there too, a .json file
 
-
-def call(options: argparse.Namespace) -> int:
-    import sys
-    from pathlib import Path
-
-    from rkd.errors import ConfigError
-
-    out = None if options.out is None else Path(options.out)
+    Examples:
+        rkd bench
+        rkd bench --compile --group 8 --out results/bench/mine.json
+        rkd bench --pair resnet32x4/shufflenetv1 --seconds 600
+        rkd bench --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
+        rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
+        rkd bench --negatives
+    """
+    given = {name: value for name, value in locals().items() if value not in (None, False) and name != "out"}
     if out is not None and out.suffix != ".json":
-        raise ConfigError(f"--out is {options.out!r}; it must be the name of a .json file")
+        raise ConfigError(f"--out is {str(out)!r}; it must be the name of a .json file")
 
     def say(text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
 
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    for name in ("command", "call", "out"):
-        given.pop(name, None)
     save, text = (_negatives if "negatives" in given else _steps)(given, say)
     print(text, end="")
     if out is not None:
@@ -71,7 +73,6 @@ Outcome = tuple[Callable[[Any], None], str]  # what writes the file, and the tex
 
 def _steps(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
     from rkd.bench import Request, measure, report
-    from rkd.errors import ConfigError
 
     pair = given.pop("pair", "resnet56/resnet20")
     teacher, slash, student = pair.partition("/")
@@ -81,7 +82,7 @@ def _steps(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
              "batch_norm": "kernels"}  # fmt: skip
     for name, field in lists.items():
         if (value := given.pop(name, None)) is not None:
-            given[field] = tuple(v.strip() for v in (value.split(",") if isinstance(value, str) else value))
+            given[field] = value
     result = measure(Request(teacher, student, **given), say)
     return result.save, report(result)
 
@@ -89,7 +90,6 @@ def _steps(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
 def _negatives(given: dict[str, Any], say: Callable[[str], None]) -> Outcome:
     from rkd.bench.negatives import KIND, measure_negatives, report_negatives
     from rkd.bench.result import write_json
-    from rkd.errors import ConfigError
 
     values = {"batch_size": 64, "seconds": 10.0, **given}
     for name in values.keys() - {"negatives", "batch_size", "seconds", "device"}:

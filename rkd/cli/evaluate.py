@@ -1,100 +1,138 @@
-"""Measure the test accuracy of a recorded run's weights again, or of a checkpoint file (RepDistiller, mdistiller,
-ReviewKD, hankyul2's and rkd files are read; those of `rkd convert` say themselves what they are)."""
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
 
-import argparse
-
-from rkd.cli.common import add_profile, add_settings, given_settings
-
-EPILOG = """examples:
-  rkd evaluate 3f2a91c04b7d --profile smoke
-  rkd evaluate 3f2a91c04b7d --weights best
-  rkd evaluate 3f2a91c04b7d --deploy                      a reparameterised student, its branches merged
-  rkd evaluate --checkpoint represnet20.pt                a file of `rkd convert`
-  rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR"""
+from rkd.errors import ConfigError, RecordError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="id of a recorded run")
-    parser.add_argument(
-        "--weights", choices=("last", "best"), default="last", help="which of the run's weights"
-    )
-    parser.add_argument(
-        "--deploy", action="store_true", help="merge the branches of a reparameterised network first"
-    )
-    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint file instead of a run")
-    parser.add_argument(
-        "--model", metavar="NAME", help="the checkpoint's network (default: what the file says)"
-    )
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="test set for a checkpoint (default: what the file says, else cifar100)",
-    )
-    parser.add_argument(
-        "--normalisation",
-        metavar="NAME",
-        help="input statistics for a checkpoint (default: what the file says, else cifar100)",
-    )
-    add_profile(parser)
-    add_settings(parser)
+def evaluate(
+    run: str | None = None,
+    *,
+    weights: Literal["last", "best"] = "last",
+    deploy: bool = False,
+    out: Path | None = None,
+    batch_size: int = 128,
+    checkpoint: Path | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    normalisation: str | None = None,
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Measure the test accuracy of a recorded run's weights again, or of a checkpoint file (RepDistiller,
+    mdistiller, ReviewKD, hankyul2's and rkd files are read). With --deploy, merge the branches of a reparameterised
+    student into single convolutions first; with --out too, write that form as a checkpoint that says itself what it
+    is, and print what it saves: parameters, multiply-adds and speed of both forms, measured in turn, and how far
+    their logits and accuracies are apart.
 
+    Args:
+        run: id of a recorded run
+        weights: which of the run's weights (default last)
+        deploy: merge the branches of a reparameterised network
+        out: with --deploy: file to write, or a folder for NETWORK-RUN-WEIGHTS.pt
+        batch_size: images at a time while speed is measured (default 128)
+        checkpoint: a checkpoint file instead of a run
+        model: the checkpoint's network (default: what the file says)
+        dataset: test set for a checkpoint (default: what the file says, else cifar100)
+        normalisation: input statistics for a checkpoint (default: what the file says, else cifar100)
+        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
 
-def call(options: argparse.Namespace) -> int:
-    from rkd.errors import ConfigError, RecordError
+    Examples:
+        rkd evaluate 3f2a91c04b7d --profile smoke
+        rkd evaluate 3f2a91c04b7d --weights best
+        rkd evaluate 3f2a91c04b7d --deploy                    a reparameterised student, its branches merged
+        rkd evaluate 3f2a91c04b7d --deploy --out student.pt   the same, written, with what it saves
+        rkd evaluate --checkpoint student.pt                  such a file
+        rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR
+
+        Exit status: 0 the accuracy is that of the record (the file is written, and both forms have one accuracy), 1
+        it is another, 2 wrong call.
+    """
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import runner_of
 
-    settings = resolve("evaluate", {**given_settings(options), "profile": options.profile})
-    if (options.run is None) == (options.checkpoint is None):
+    if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
+    settings = resolve("evaluate", {**given, "profile": profile})
     runner = runner_of(settings)
-    if options.checkpoint:
-        return _checkpoint(options, runner.data_root, runner.device)
-    record = runner.store.load(options.run)
-    if runner.weights_file(record.id, options.weights) is None:
+    if checkpoint is not None:
+        return _checkpoint(checkpoint, model, dataset, normalisation, deploy, runner)
+    for name, value in {"model": model, "dataset": dataset, "normalisation": normalisation}.items():
+        if value is not None:
+            raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
+    if out is not None and not deploy:
+        raise ConfigError("--out writes the deploy form, and goes with --deploy")
+    record = runner.store.load(run)
+    if runner.weights_file(record.id, weights) is None:
         raise RecordError(
-            f"the {options.weights} weights of run {record.id} are not on this machine; train it again to have them"
+            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
         )
-    if options.deploy:
-        again, form = _deployed(runner, record.config, options.weights), " merged"
+    if out is not None:
+        return _write(runner, record.config, weights, out, batch_size)
+    if deploy:
+        from rkd.experiments.deploy import deployed
+        from rkd.training import accuracy
+
+        _, network, images = deployed(runner, record.config, weights)
+        again = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
     else:
-        again, form = runner.evaluate(record.config, options.weights), ""
-    said = record.accuracy(options.weights)
-    print(f"{record.id} {options.weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
+        again = runner.evaluate(record.config, weights)
+    said, form = record.accuracy(weights), " merged" if deploy else ""
+    print(f"{record.id} {weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def _deployed(runner, config, which: str) -> float:
-    from rkd.experiments.deploy import deployed
-    from rkd.training import accuracy
-
-    _, network, images = deployed(runner, config, which)
-    return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
-
-
-def _checkpoint(options, root, device) -> int:
-    import dataclasses
-
+def _checkpoint(
+    file: Path, model: str | None, dataset: str | None, normalisation: str | None, deploy: bool, runner
+) -> int:
     from rkd import data, models
-    from rkd.errors import ConfigError
     from rkd.experiments.deploy import read_deployed
     from rkd.training import accuracy
 
     # A checkpoint is told what it is, or says so itself.
-    said = (None if options.model else read_deployed(options.checkpoint)) or {}
-    name = options.model or said.get("network")
+    said = (None if model else read_deployed(file)) or {}
+    name = model or said.get("network")
     if name is None:
-        raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd models`")
+        raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
     test_set = said.get("data", data.DataConfig(normalisation="cifar100"))
-    if options.dataset:
-        test_set = data.DataConfig(options.dataset, normalisation=test_set.normalisation)
-    if options.normalisation:
-        test_set = dataclasses.replace(test_set, normalisation=options.normalisation)
-    images = data.load(test_set, root).to(device)
+    if dataset:
+        test_set = data.DataConfig(dataset, normalisation=test_set.normalisation)
+    if normalisation:
+        test_set = dataclasses.replace(test_set, normalisation=normalisation)
+    images = data.load(test_set, runner.data_root).to(runner.device)
     network = models.build(name, images.classes)
-    models.load_weights(network, options.checkpoint)
-    if options.deploy:
+    models.load_weights(network, file)
+    if deploy:
         network = models.deploy(network)
-    found = accuracy(network.to(device), images.test_x, images.test_y, images.mean, images.std)
-    print(f"{options.checkpoint}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
+    found = accuracy(network.to(runner.device), images.test_x, images.test_y, images.mean, images.std)
+    print(f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
     return 0
+
+
+def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
+    from rkd import models
+    from rkd.experiments.deploy import deploy_report, save_deployed
+
+    report = deploy_report(runner, config, weights, batch_size=batch_size)
+    if out.is_dir():
+        out = out / f"{models.deploy_name(config.network)}-{config.id}-{weights}.pt"
+    save_deployed(runner, config, out, weights)
+    where = f"{report.threads} threads" if report.device == "cpu" else report.device
+    print(f"{models.display_name(report.network)}, run {report.run}, {report.weights} weights")
+    print(f"{'':17}{'trained':>14}{'deployed':>14}")
+    forms = (report.trained, report.deployed)
+    for name, texts in {
+        "parameters": [f"{form.parameters:,}" for form in forms],
+        "M multiply-adds": [f"{form.macs / 1e6:.2f}" for form in forms],
+        "images/s": [f"{form.images_per_second:,.0f}" for form in forms],
+        "accuracy, %": [f"{form.accuracy:.2f}" for form in forms],
+    }.items():
+        print(f"{name:17}{texts[0]:>14}{texts[1]:>14}")
+    print(
+        f"speed on {where}, {report.precision}, {report.batch_size} images at a time: "
+        f"{report.speedup:.2f} times as many\n"
+        f"logits of {report.images:,} test images differ by at most {report.logit_difference:.1e} "
+        f"(the largest is {report.largest_logit:.1f}); {report.changed_predictions} predictions differ\n"
+        f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)"
+    )
+    return 0 if report.trained.accuracy == report.deployed.accuracy else 1

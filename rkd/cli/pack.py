@@ -1,27 +1,10 @@
-"""Write all that training needs on a machine without network or pip, as numbered pieces of one tar file: the package
-and its params, the data sets of the profile, what is recorded and begun, the weights of teachers. The same content
-gives the same bytes."""
-
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from rkd.cli.common import add_profile
-from rkd.cli.export import size
+from rkd.cli.declare import Names, Size
 from rkd.errors import ConfigError, DataError
 
-EPILOG = """examples:
-  rkd pack --out pack --profile paper
-  rkd pack --out pack --profile paper --chapters table1,table3 --max-part 20MB
-
-On the other machine, which needs Python with the packages of pyproject.toml's `dependencies`:
-  (cd pack && sha256sum -c SHA256SUMS) && mkdir work && cat pack/part-* | tar -x -C work
-  cd work && python -m rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out ../carry
-
-What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some file here is damaged and was left out,
-2 wrong call."""
-
-DEFAULT_PART = "60MB"
+PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
 _SOURCE = (
     "rkd/**/*",
@@ -33,40 +16,56 @@ _SOURCE = (
 )  # notebooks declare runs
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the pieces")
-    parser.add_argument(
-        "--max-part", metavar="SIZE", default=DEFAULT_PART,
-        help=f"most bytes of one piece: 900kB, 15MB, 1GiB (default {DEFAULT_PART})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--chapters", metavar="A,B", help="chapters whose runs are to be trained there (default: all)"
-    )
-    parser.add_argument("--data-root", metavar="DIR", help="folder of the CIFAR files here (default: data)")
-    add_profile(parser, "paper")
+def pack(
+    *,
+    out: Path,
+    max_part: Size = PART,
+    chapters: Names | None = None,
+    data_root: str | None = None,
+    profile: str = "paper",
+) -> int:
+    """Write all that training needs on a machine without network or pip, as numbered pieces of one tar file: the
+    package and its params, the data sets of the profile, what is recorded and begun, the weights of teachers. The
+    same content gives the same bytes.
 
+    Args:
+        out: folder for the pieces
+        max_part: most bytes of one piece: 900kB, 15MB, 1GiB (default 60MB)
+        chapters: chapters whose runs are to be trained there (default: all)
+        data_root: folder of the CIFAR files here (default: data)
+        profile: smoke, mini, short, paper, or the path of a YAML file (default paper)
 
-def call(options: argparse.Namespace) -> int:
-    from rkd.cli.plan import chosen_chapters, plan
+    Examples:
+        rkd pack --out pack --profile paper
+        rkd pack --out pack --profile paper --chapters table1,table3 --max-part 20MB
+
+        On the other machine, which needs Python with the packages of pyproject.toml's `dependencies`:
+        (cd pack && sha256sum -c SHA256SUMS) && mkdir work && cat pack/part-* | tar -x -C work
+        cd work && python -m rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out ../carry
+
+        What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some file here is damaged and was left
+        out, 2 wrong call.
+    """
+    from rkd.experiments import workspace
     from rkd.experiments.runner import required
-    from rkd.experiments.workspace import data_root, store_of
+    from rkd.experiments.selectors import Selectors
     from rkd.files import place
     from rkd.records.transfer.archive import PART_NAME, TarWriter
     from rkd.records.transfer.exporting import Exported, check_folder
 
-    limit, folder, results = size(options.max_part), options.out, Exported()
-    given = {} if options.data_root is None else {"data_root": options.data_root}
-    settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given)
-    runs = required(run for configs in chapters.values() for run in configs)
+    folder, results = out, Exported()
+    given = {} if data_root is None else {"data_root": data_root}
+    settings, found = Selectors(profile, given, settled=True).plan(chapters)
+    runs = required(run for configs in found.values() for run in configs)
     check_folder(folder, "a pack", CHECKSUMS)
-    root, store = data_root(settings), store_of(settings)
-    named = _files(options.profile, runs, root, store, results)
+    root, store = workspace.data_root(settings), workspace.store_of(settings)
+    named = _files(profile, runs, root, store, results)
     members = {_inside(path): content for path, content in named} | _data(runs, root)
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):  # all pieces in the folder are unpacked together
         if path.name == CHECKSUMS or PART_NAME.fullmatch(path.name):
             path.unlink()
-    writer = TarWriter(folder, limit)
+    writer = TarWriter(folder, max_part)
     for name in sorted(members):
         content = members[name]
         writer.add(name, content.read_bytes() if isinstance(content, Path) else content)
@@ -118,7 +117,7 @@ def _data(runs, root: Path) -> dict[str, Path]:
     for config in {(run.data.name, run.data.sha256): run.data for run in runs}.values():
         if not reader_of(config.name).is_there(config, root):
             raise DataError(
-                f"{config.name} is not in {str(root)!r}; fetch it first: rkd data {config.name} --root {root}"
+                f"{config.name} is not in {str(root)!r}; fetch it first: rkd show data {config.name} --root {root}"
             )
         for name, path in reader_of(config.name).files(config, root).items():
             if Path(name).is_absolute():

@@ -1,41 +1,41 @@
-"""List the runs a profile's chapters need: recorded, running now, partly trained, or missing; and how long the rest
-will take on this machine."""
+from typing import Any
 
-import argparse
-
-from rkd.cli.common import add_profile, add_settings, given_settings
-
-EPILOG = """examples:
-  rkd status
-  rkd status --profile paper --chapters table3 --verbose
-
-The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on this
-device; `rkd sweep` with the same chapters and settings trains what is left."""
+from rkd.cli.declare import Names
 
 STATES = ("recorded", "diverged", "running", "begun", "missing")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chapters", metavar="A,B", help="chapters to look at (default: all)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="one line per run")
-    add_profile(parser)
-    add_settings(parser)
+def status(
+    *, chapters: Names | None = None, verbose: bool = False, profile: str = "smoke", **given: Any
+) -> int:
+    """List the runs a profile's chapters need: recorded, running now, partly trained, or missing; and how long the
+    rest will take on this machine.
 
+    Args:
+        chapters: chapters to look at (default: all)
+        verbose: one line per run
+        profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
 
-def call(options: argparse.Namespace) -> int:
-    from rkd.cli.plan import chosen_chapters, plan
+    Examples:
+        rkd status
+        rkd status --profile paper --chapters table3 --verbose
+
+        The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on
+        this device; `rkd sweep` with the same chapters and settings trains what is left.
+    """
     from rkd.experiments.runner import required
+    from rkd.experiments.selectors import Selectors
     from rkd.experiments.workspace import store_of
 
-    settings, chapters = plan(options.profile, chosen_chapters(options.chapters), given_settings(options))
+    settings, found = Selectors(profile, given, settled=True).plan(chapters)
     store = store_of(settings)
-    runs = required(run for configs in chapters.values() for run in configs)
+    runs = required(run for configs in found.values() for run in configs)
     states = {run.id: state_of(store, run) for run in runs}
-    if options.verbose:
+    if verbose:
         for run in runs:
             print(f"{states[run.id]:9} {run.id}  {describe(run)}{_result(store, run, states[run.id])}")
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
-    for name, configs in chapters.items():
+    for name, configs in found.items():
         own = {run.id for run in required(configs)}
         print(f"{name:18}" + "".join(f"{sum(states[i] == state for i in own):>10}" for state in STATES))
     everything = list(states.values())

@@ -1,117 +1,116 @@
-"""Train every run the chapters of a profile need and that is not recorded yet: teachers first, each run once although
-several tables share it, runs of one seed in lock-step. Call it again after an interruption: it resumes. Several
-processes may sweep one folder of results at once, on one machine or on several that share it; each run is trained by
-one of them.
-
-On a machine that is held for minutes, let it begin with the runs that decide most claims per second (--order verdicts),
-see first whether the device computes what it should (--check), and keep what is new in a folder to be carried home
-(--out), for `rkd import`."""
-
-import argparse
 import fnmatch
 import math
-import shlex
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, Literal
 
-from rkd.cli.common import add_settings, add_tensorboard, given_settings
-from rkd.cli.export import DEFAULT_PART, add_limits, show, size
+from rkd.cli.carry import PART, show
+from rkd.cli.declare import Duration, Names, Size, spelt
+from rkd.errors import ConfigError
 
-EPILOG = """examples:
-  rkd sweep params/smoke.yaml
-  rkd sweep params/paper.yaml --chapters table3,table4 --budget 9m
-  rkd sweep params/mini.yaml --chapters table3 --data-root ~/cifar --dry-run
-  rkd sweep params/paper.yaml --order verdicts --dry-run
-  rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out carry --max-files 8
-  rkd sweep params/paper.yaml --order verdicts --claims 'table1-*,table3-*'
-
-A sweep that runs out of its budget, or gets SIGTERM or Ctrl-C, finishes the batch under way, writes its checkpoints
-and says how to go on; a second signal ends it at once. Exit status: 0 every run is recorded (or --dry-run), 1 runs are
-left or diverged, 2 wrong call."""
-
-
-ORDERS = ("chapters", "verdicts")
 FIRST_GROUPS = 8  # that a sweep shows before it trains
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("params", type=Path, help="profile, for example params/paper.yaml")
-    parser.add_argument("--chapters", metavar="A,B", help="chapters whose runs to train (default: all)")
-    parser.add_argument(
-        "--budget", metavar="TIME", help="stop in time to be done after 9m, 90s, 1h30m (default: no limit)"
-    )
-    parser.add_argument(
-        "--group",
-        "--gang",
-        type=int,
-        default=8,
-        metavar="N",
-        help="most runs trained in lock-step (default 8)",
-    )
-    parser.add_argument(
-        "--order", choices=ORDERS, default=ORDERS[0],
-        help="chapters: as they come; verdicts: first what makes most claims decidable per second, shared runs counted "
-        "once (default chapters)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--claims", metavar="A,B",
-        help="with --order verdicts, only the runs of these claims: ids of params/claims.csv, * for any letters",
-    )  # fmt: skip
-    parser.add_argument(
-        "--check", action="store_true",
-        help="train a few steps of every method first, in lock-step and captured against alone and plainly, and do "
-        "without what gives another result",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR",
-        help="keep an export of what this call trains there, new after every run and every checkpoint",
-    )  # fmt: skip
-    add_limits(parser)
-    parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long")
-    add_settings(parser)
-    add_tensorboard(parser)
+def sweep(
+    params: Path,
+    *,
+    chapters: Names | None = None,
+    budget: Duration | None = None,
+    group: int = 8,
+    order: Literal["chapters", "verdicts"] = "chapters",
+    claims: Names | None = None,
+    check: bool = False,
+    out: Path | None = None,
+    max_part: Size | None = None,
+    max_files: int | None = None,
+    dry_run: bool = False,
+    tensorboard: Path | None = None,
+    **given: Any,
+) -> int:
+    """Train every run the chapters of a profile need and that is not recorded yet: teachers first, each run once
+    although several tables share it, runs of one seed in lock-step. Call it again after an interruption: it
+    resumes. Several processes may sweep one folder of results at once, on one machine or on several that share it;
+    each run is trained by one of them.
 
+    On a machine that is held for minutes, let it begin with the runs that decide most claims per second (--order
+    verdicts), see first whether the device computes what it should (--check), and keep what is new in a folder to be
+    carried home (--out), for `rkd import`.
 
-def call(options: argparse.Namespace) -> int:
-    from rkd.errors import ConfigError
-    from rkd.experiments.budget import Budget, parse_duration
+    Args:
+        params: profile, for example params/paper.yaml
+        chapters: chapters whose runs to train (default: all)
+        budget: stop in time to be done after 9m, 90s, 1h30m (default: no limit)
+        group: most runs trained in lock-step (default 8)
+        order: chapters: as they come; verdicts: first what makes most claims decidable per second, shared runs counted
+            once (default chapters)
+        claims: with --order verdicts, only the runs of these claims: ids of params/claims.csv, * for any letters
+        check: train a few steps of every method first, in lock-step and captured against alone and plainly, and do
+            without what gives another result
+        out: keep an export of what this call trains there, new after every run and every checkpoint
+        max_part: of that export: most bytes of one part (default 15MB)
+        max_files: of that export: most files, manifest included (default: no limit)
+        dry_run: list what would be trained, and how long
+        tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
 
-    if options.group < 1:
-        raise ConfigError(f"--group is {options.group}; it must be >= 1")
-    if options.claims is not None and options.order != "verdicts":
+    Examples:
+        rkd sweep params/smoke.yaml
+        rkd sweep params/paper.yaml --chapters table3,table4 --budget 9m
+        rkd sweep params/mini.yaml --chapters table3 --data-root ~/cifar --dry-run
+        rkd sweep params/paper.yaml --order verdicts --dry-run
+        rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out carry --max-files 8
+        rkd sweep params/paper.yaml --order verdicts --claims 'table1-*,table3-*'
+
+        A sweep that runs out of its budget, or gets SIGTERM or Ctrl-C, finishes the batch under way, writes its
+        checkpoints and says how to go on; a second signal ends it at once. Exit status: 0 every run is recorded (or
+        --dry-run), 1 runs are left or diverged, 2 wrong call.
+    """
+    again = spelt(sweep, locals())
+    from rkd.experiments.budget import Budget
+
+    if group < 1:
+        raise ConfigError(f"--group is {group}; it must be >= 1")
+    if claims is not None and order != "verdicts":
         raise ConfigError("--claims goes with --order verdicts")
-    for name in ("max_part", "max_files"):
-        if getattr(options, name) is not None and options.out is None:
-            raise ConfigError(f"--{name.replace('_', '-')} goes with --out DIR")
-    # Imports are part of the budget: torch comes after this line.
-    budget = Budget(None if options.budget is None else parse_duration(options.budget))
-    if options.dry_run:
-        return _Sweep(options).list_runs()
-    with budget:
-        return _Sweep(options).train(budget)
+    for name, value in {"--max-part": max_part, "--max-files": max_files}.items():
+        if value is not None and out is None:
+            raise ConfigError(f"{name} goes with --out DIR")
+    limit = Budget(budget)  # imports are part of it: torch comes after this line
+    planned = _Sweep(params, chapters, group, order, claims, tensorboard, given, again)
+    if dry_run:
+        return planned.list_runs()
+    with limit:
+        return planned.train(limit, check, out, max_part or PART, max_files)
 
 
 class _Sweep:
     """What one call works on."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        from rkd.cli.plan import chosen_chapters, plan_of
+    def __init__(
+        self, params: Path, chapters: Sequence[str] | None, group: int, order: str, claims: Sequence[str] | None,
+        tensorboard: Path | None, given: dict[str, Any], again: str,
+    ) -> None:  # fmt: skip
         from rkd.experiments.check import Way
         from rkd.experiments.runner import pick_device, required
         from rkd.experiments.selectors import Selectors
         from rkd.experiments.workspace import store_of
         from rkd.training.engine import Engine
 
-        self.options = options
-        self.selectors = Selectors(str(options.params), given_settings(options), settled=True)
-        self.settings, self.chapters = plan_of(self.selectors, chosen_chapters(options.chapters))
+        self.by_verdicts, self.named, self.tensorboard, self.again = (
+            order == "verdicts",
+            claims,
+            tensorboard,
+            again,
+        )
+        self.selectors = Selectors(str(params), given, settled=True)
+        self.settings, self.chapters = self.selectors.plan(chapters)
         self.device = pick_device(self.settings.device)
         self.store = store_of(self.settings)
         self.runs = required(run for configs in self.chapters.values() for run in configs)
         s = self.settings
-        self.way = Way(Engine.named(s.engine, s.compile, s.threads), options.group)
+        self.way = Way(Engine.named(s.engine, s.compile, s.threads), group)
         self.measured: list = []
-        self.claims = self._claims() if options.order == "verdicts" else []
+        self.claims = self._claims() if self.by_verdicts else []
         self.needs = self._needs()
 
     def _claims(self):
@@ -120,13 +119,12 @@ class _Sweep:
         from rkd.judge import load_claims
 
         claims = load_claims(check=False)
-        if self.options.claims is not None:
-            patterns = [pattern.strip() for pattern in self.options.claims.split(",")]
-            for pattern in patterns:
-                if not fnmatch.filter([claim.id for claim in claims], pattern):
-                    raise unknown("claim", pattern, [claim.id for claim in claims])
-            claims = [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)]
-        return claims
+        for pattern in self.named or ():
+            if not fnmatch.filter([claim.id for claim in claims], pattern):
+                raise unknown("claim", pattern, [claim.id for claim in claims])
+        return [
+            c for c in claims if self.named is None or any(fnmatch.fnmatchcase(c.id, p) for p in self.named)
+        ]
 
     def _needs(self):
         """What each claim lacks; with --claims, `runs` shrinks to that."""
@@ -135,7 +133,7 @@ class _Sweep:
 
         there = {run.id for run in self.runs}
         needs = lacking(self.claims, self.selectors, self.store, there)
-        if self.options.claims is not None:
+        if self.named is not None:
             self.runs = required(run for need in needs.values() for run in need.values())
         return needs
 
@@ -145,7 +143,7 @@ class _Sweep:
         from rkd.experiments.budget import in_words
 
         states, estimate = self._plan()
-        if self.options.order == "verdicts":
+        if self.by_verdicts:
             self._show_groups(self._groups(), estimate)
             return 0
         for run in self.runs:
@@ -158,16 +156,14 @@ class _Sweep:
             print(f"  {run.id}  {describe(run)}  [{'; '.join(notes)}]")
         return 0
 
-    def train(self, budget) -> int:
+    def train(self, budget, check: bool, out: Path | None, max_part: int, max_files: int | None) -> int:
         """Train what is missing, until it is done or `budget` says stop; then say where things stand."""
         from rkd.errors import RkdError
         from rkd.records.transfer import KeptExport
 
-        o, kept = self.options, None
-        if o.out is not None:
-            kept = KeptExport(self.store, o.out, self.runs, size(o.max_part or DEFAULT_PART), o.max_files)
+        kept = None if out is None else KeptExport(self.store, out, self.runs, max_part, max_files)
         _, estimate = self._plan()
-        if o.check and estimate.runs:
+        if check and estimate.runs:
             self._check()
 
         def stop(needed: float) -> bool:
@@ -180,13 +176,13 @@ class _Sweep:
             self._report(None)
             raise
         if kept and kept.last:
-            show(kept.last, o.out)
+            show(kept.last, out)
         return self._report(budget.reason if stopped else None)
 
     def _train(self, estimate, stop) -> bool:
         """Whether it was stopped."""
         groups = [(self.runs, ())]
-        if self.options.order == "verdicts":
+        if self.by_verdicts:
             if estimate.seconds is None:
                 estimate = self._measure(stop) or estimate
             groups = self._groups()
@@ -207,7 +203,7 @@ class _Sweep:
             data_root(self.settings),
             self.settings.device,
             self.way.group,
-            watch(self.options.tensorboard),
+            watch(self.tensorboard),
             labels={"profile": self.settings.profile},
             engine=self.way.engine,
             stop=stop,
@@ -356,29 +352,13 @@ class _Sweep:
             return 1 if diverged else 0
         estimate = self._time_left()
         print(f"{len(left)} runs left ({_counted(states[run.id] for run in left)}); time: {estimate}")
-        print(f"continue with: {self._command()}", flush=True)
+        print(f"continue with: {self.again}", flush=True)
         return 1
 
     def _time_left(self):
         from rkd.cli.status import time_left
 
         return time_left(self.runs, self.settings, self.store, self.way.group, self.measured)
-
-    def _command(self) -> str:
-        """The call that goes on where this one stopped."""
-        o = self.options
-        words = ["rkd", "sweep", str(o.params)]
-        named = ("chapters", "budget", "group", "recipe", "data_root", "results", "device", "precision")
-        named += ("threads", "engine", "tensorboard", "order", "claims", "out", "max_part", "max_files")
-        usual = {"group": 8, "order": ORDERS[0]}
-        for name in named:
-            value = getattr(o, name)
-            if value is not None and value != usual.get(name):
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        words += [f"--{name}" for name in ("compile", "check") if getattr(o, name)]
-        for entry in o.set:
-            words += ["--set", entry]
-        return shlex.join(words)
 
 
 def _counted(states) -> str:

@@ -1,53 +1,53 @@
-"""Evaluate the declared claims (params/claims.csv) by the recorded runs of the published setting: how many claims of
-each kind have which verdict, and the list. Nothing is trained."""
+def verdicts(
+    *,
+    chapter: str | None = None,
+    kind: str | None = None,
+    verdict: str | None = None,
+    profile: str = "paper",
+    why: bool = False,
+    csv: bool = False,
+) -> int:
+    """Evaluate the declared claims (params/claims.csv) by the recorded runs of the published setting: how many
+    claims of each kind have which verdict, and the list. Nothing is trained.
 
-import argparse
+    Args:
+        chapter: only claims that lines of this chapter answer
+        kind: only value, order, effect, trend, bound or chance
+        verdict: only claims with this verdict, such as 'not run'
+        profile: whose records: paper, or the path of a profile with, say, more seeds (default paper)
+        why: the reason under each claim
+        csv: as CSV, all figures
 
-EPILOG = """examples:
-  rkd verdicts
-  rkd verdicts --chapter table3 --why
-  rkd verdicts --kind value --verdict inconclusive
-  rkd verdicts --csv > verdicts.csv
+    Examples:
+        rkd verdicts
+        rkd verdicts --chapter table3 --why
+        rkd verdicts --kind value --verdict inconclusive
+        rkd verdicts --csv > verdicts.csv
 
-Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chapter", metavar="NAME", help="only claims that lines of this chapter answer")
-    parser.add_argument("--kind", metavar="NAME", help="only value, order, effect, trend, bound or chance")
-    parser.add_argument("--verdict", metavar="WORDS", help="only claims with this verdict, such as 'not run'")
-    parser.add_argument(
-        "--profile", default="paper", metavar="NAME",
-        help="whose records: paper, or the path of a profile with, say, more seeds (default paper)",
-    )  # fmt: skip
-    parser.add_argument("--why", action="store_true", help="the reason under each claim")
-    parser.add_argument("--csv", action="store_true", help="as CSV, all figures")
-
-
-def call(options: argparse.Namespace) -> int:
+        Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read.
+    """
     from rkd.errors import unknown
     from rkd.judge import KINDS, VERDICTS, evaluate
 
-    for name, allowed in (("kind", KINDS), ("verdict", VERDICTS)):
-        given = getattr(options, name)
+    for name, given, allowed in (("kind", kind, KINDS), ("verdict", verdict, VERDICTS)):
         if given is not None and given not in allowed:
             raise unknown(name, given, allowed)
-    if options.chapter is not None:
-        from rkd.experiments.chapters import get_chapter
+    if chapter is not None:
+        from rkd.experiments.chapters import get_chapter  # with torch
 
-        get_chapter(options.chapter)
+        get_chapter(chapter)
     found = [
         e
-        for e in evaluate(options.profile)
-        if options.chapter in (None, *e.claim.chapters)
-        and options.kind in (None, e.claim.kind)
-        and options.verdict in (None, e.verdict)
+        for e in evaluate(profile)
+        if chapter in (None, *e.claim.chapters)
+        and kind in (None, e.claim.kind)
+        and verdict in (None, e.verdict)
     ]
-    print(_csv(found) if options.csv else _listed(found, options), end="")
+    print(_csv(found) if csv else _listed(found, profile, why), end="")
     return 0
 
 
-def _listed(evaluations, options: argparse.Namespace) -> str:
+def _listed(evaluations, profile: str, explained: bool) -> str:
     from rkd import paths
     from rkd.experiments.settings import profile_path
     from rkd.judge import KINDS
@@ -64,11 +64,11 @@ def _listed(evaluations, options: argparse.Namespace) -> str:
     for e in evaluations:
         found = text.measured(e.last, e.claim.kind)
         lines.append(f"{e.verdict:{width}}  {e.claim.statement}{f'  [{found}]' if found else ''}")
-        if options.why:
+        if explained:
             lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(e.last), text.computed(e))))}")
     missing = text.runs_missing(evaluations)
     if missing:
-        path = profile_path(options.profile)
+        path = profile_path(profile)
         path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
         train = f"rkd sweep {path}"
         lines += ["", f"{text.counted(missing, 'run')} missing, teachers included: {train}"]

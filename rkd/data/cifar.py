@@ -21,7 +21,7 @@ class _Cifar(Reader):
     dataset: ClassVar[str]  # class in torchvision.datasets
 
     def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
-        kind, fetch = self._kind(), f"`rkd data {config.name} --root {root}`"
+        kind, fetch = self._kind(), f"`rkd show data {config.name} --root {root}`"
         if not self.is_there(config, root):
             if not download:
                 raise DataError(f"{config.name} is not in {str(root)!r}; {fetch} downloads it")

@@ -100,7 +100,7 @@ def _of_profile(rest: str, row: Any) -> tuple[str, str]:
 
 def _of_data(rest: str, row: Any) -> tuple[str, str]:
     name, part = rest.split()
-    return f"the data set (`rkd data {name}`)", _written(getattr(KNOWN_SIZES[name], part))
+    return f"the data set (`rkd show data {name}`)", _written(getattr(KNOWN_SIZES[name], part))
 
 
 def _of_maps(rest: str, row: Any) -> tuple[str, str]:

@@ -80,6 +80,20 @@ class Selectors:
             self._chapters[name] = settings, {line.key: line for line in lines}
         return self._chapters[name]
 
+    def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, dict[str, list[RunConfig]]]":
+        """The runs of each chapter, of all by default; and the settings of the first (where records and data lie).
+
+        Raises:
+            ConfigError: an unknown chapter.
+        """
+        from rkd.experiments.chapters import chapter_names
+
+        found = {name: self.chapter(name) for name in chapters or chapter_names()}
+        runs = {
+            name: [run for line in lines.values() for run in line.runs] for name, (_, lines) in found.items()
+        }
+        return next(iter(found.values()))[0], runs
+
     def recipe(self, selector: str) -> str:
         """The recipe of a line's runs."""
         from rkd.experiments.chapters import get_chapter

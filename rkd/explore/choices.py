@@ -1,9 +1,7 @@
 """What a visitor chooses, as the parameters of `rkd run`; the runs these stand for, and what they cost. No widgets."""
 
 import functools
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 
 from rkd import models, paths
-from rkd.cli.run import RECIPES
+from rkd.cli.train import RECIPES
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.estimate import sizes, untrained_method
 from rkd.experiments.recipes import Builder
@@ -76,16 +74,6 @@ def without_distillation(run: RunConfig) -> list[RunConfig]:
 def explored() -> Store:
     """Records and working files of what was trained here."""
     return store_for("smoke", RESULTS)
-
-
-def meanings(kind: type) -> dict[str, str]:
-    """What the fields of a dataclass mean: the entries under "Attributes" in its docstring and those of its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        entries = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-        for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", entries, re.MULTILINE):
-            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return found
 
 
 def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:

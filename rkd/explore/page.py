@@ -18,6 +18,7 @@ import yaml
 from rkd import models, paths
 from rkd.bench.costs import pair_cost
 from rkd.cli.status import describe, time_left
+from rkd.config import meanings
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.estimate import sizes
@@ -28,7 +29,6 @@ from rkd.explore.choices import (
     FIRST,
     Plan,
     explored,
-    meanings,
     plan_of,
     recipe_values,
     review_levels,

@@ -123,7 +123,7 @@ class Method(nn.Module, ABC):
 
     `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph
     and replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in
-    place; `rkd.training.check_method`, or `rkd check-method`, says where a method does otherwise, on any machine.
+    place; `rkd.training.check_method`, or `rkd show method`, says where a method does otherwise, on any machine.
     Parameters without `requires_grad` are not trained.
     """
 

@@ -122,6 +122,6 @@ def get(figure: str) -> Figure:
         near = difflib.get_close_matches(figure, rows(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown published figure {figure!r}; {hint}`rkd claims` prints all {len(rows())} ids"
+            f"unknown published figure {figure!r}; {hint}`rkd show figures` prints all {len(rows())} ids"
         )
     return rows()[figure]

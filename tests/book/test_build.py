@@ -551,10 +551,10 @@ def test_command_line_refuses_in_one_sentence(arguments, words, capsys):
 
 
 def test_command_line_values_are_yaml_and_scientific_numbers_are_numbers():
-    from rkd.cli.book import _value
+    from rkd.cli.declare import value
 
     texts = ["0.9", "1e-3", "[h, 2, 1]", "True", "null", "resnet20", "'1e-3'"]
-    assert [_value("x", t) for t in texts] == [0.9, 0.001, ["h", 2, 1], True, None, "resnet20", "1e-3"]
+    assert [value(t) for t in texts] == [0.9, 0.001, ["h", 2, 1], True, None, "resnet20", "1e-3"]
 
 
 def test_chapter_is_known_by_what_a_build_noted(tmp_path):

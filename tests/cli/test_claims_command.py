@@ -112,8 +112,7 @@ def test_weights_and_options_of_a_method(capsys):
     [
         (["run", "--student", "resnet8", "--method", "at"], "--method at needs a --teacher"),
         (["run", "--student", "resnet8", "--teacher", "resnet14", "--method", "att"], "unknown method 'att'"),
-        (["run", "--row", "table3/rm", "--method", "at"], "--row names its own method"),
-        (["run", "--claim", KD, "--teacher", "resnet8"], "--claim names its own pair"),
+        (["run", "--claim", KD, "--teacher", "resnet8"], "--claim, which names its own pair"),
         (["run", "--claim", KD + "0"], f"did you mean '{KD}'?"),
         (
             ["run", "--student", "resnet8", "--teacher", "resnet14", "--method", "crd+kd", "-b", "2"],

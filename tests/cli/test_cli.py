@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from rkd.cli import COMMANDS, main
+from rkd.cli import ALIASES, COMMANDS, main, parse
+from rkd.experiments.settings import names
 
 TINY = ["--set", "train_images=100", "--set", "test_images=100", "--set", "epochs=1"]
 
@@ -18,13 +19,34 @@ def rkd(capsys, *arguments):
     return status, out.out, out.err
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"] if command is None else [command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "examples:" in text and f"rkd {command or 'book'}" in text
+
+
+def test_every_parameter_of_the_chapters_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    text = capsys.readouterr().out
+    for name in names():
+        assert name == "profile" or f"--{name.replace('_', '-')} " in text, name
+    spelt = parse(
+        ["run", "--student", "resnet8", "--epochs", "3", "--hcl-levels", "[h, 2]", "--attention", "false"]
+    )
+    assert (spelt.epochs, spelt.hcl_levels, spelt.attention) == (3, ["h", 2], False)
+    assert parse(["status", "--compile", "--lr", "1e-3"]).compile is True
+    assert parse(["status", "--lr", "1e-3"]).lr == 0.001
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_spellings_of_before(alias, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([alias, "--help"])
+    assert stop.value.code == 0 and f"rkd {ALIASES[alias].partition(' --')[0]}" in capsys.readouterr().out
 
 
 def test_help_does_not_wait_for_torch():
@@ -54,7 +76,7 @@ def test_wrong_calls_exit_2():
         (["run", "--student", "resnet8", "--profile", "papr"], "did you mean 'paper'"),
         (["run", "--student", "resnet8", "--device", "tpu9"], "unknown device 'tpu9'"),
         (["run", "--row", "table3/rlf"], "unknown row of table3 'rlf'"),
-        (["run", "--row", "table3/rm", "--teacher", "resnet8"], "--row names its own pair"),
+        (["run", "--row", "table3/rm", "--method", "at"], "--row, which names its own method"),
         (["sweep", "params/nowhere.yaml"], "unknown profile"),
         (["status", "--chapters", "tabel3"], "did you mean 'table3'"),
         (["evaluate", "ffffffffffff"], "not recorded"),
@@ -135,12 +157,13 @@ def test_claims(capsys):
 
 
 def test_interrupt_exits_1(monkeypatch, capsys):
-    import rkd.cli.models as module
+    import rkd.cli.show as module
 
-    def interrupt(options):
+    def interrupt():
+        """Nothing."""
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "call", interrupt)
+    monkeypatch.setattr(module, "models", interrupt)
     status, _, err = rkd(capsys, "models")
     assert status == 1 and "resumes" in err and os.environ.get("OMP_NUM_THREADS")
 

@@ -218,14 +218,14 @@ def test_cifar_that_is_there_is_not_downloaded_again(cifar, monkeypatch):
 def test_damaged_cifar_is_named(cifar):
     path = cifar / "cifar-100-python" / "test"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match=r"cifar-100-python' is damaged.*rkd data cifar100 --root"):
+    with pytest.raises(DataError, match=r"cifar-100-python' is damaged.*rkd show data cifar100 --root"):
         load(DataConfig("cifar100"), cifar)
 
 
 def test_missing_cifar(cifar, monkeypatch, capsys):
     root = cifar / "elsewhere"
     check(DataConfig("cifar100"), root)  # a download may help
-    with pytest.raises(DataError, match=r"cifar100 is not in .*`rkd data cifar100 --root .*elsewhere`"):
+    with pytest.raises(DataError, match=r"cifar100 is not in .*`rkd show data cifar100 --root .*elsewhere`"):
         load(DataConfig("cifar100"), root, download=False)
     assert not root.exists()
     monkeypatch.setattr(datasets.CIFAR100, "download", no_network)

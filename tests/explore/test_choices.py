@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from rkd import cli
+from rkd.config import meanings
 from rkd.errors import ConfigError, DataError
-from rkd.explore.choices import FIRST, meanings, plan_of, recipe_values
+from rkd.explore.choices import FIRST, plan_of, recipe_values
 from rkd.methods import get_method, method_names
 from rkd.review import ReviewOptions
 

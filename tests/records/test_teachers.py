@@ -11,8 +11,8 @@ from evidence import record
 
 from rkd import data, models
 from rkd.cli import main
-from rkd.cli.plan import plan
 from rkd.errors import ConfigError, RecordError
+from rkd.experiments.selectors import Selectors
 from rkd.records import Store
 from rkd.records.teachers import half, load_teacher, save_teacher, teacher_file
 from rkd.training import checkpoint
@@ -172,7 +172,7 @@ GIVEN = {
 def trained(tmp_path_factory):
     """A folder of results with a finished teacher, and its config. Its last layer is fitted to the test images, so that
     their accuracy is neither chance nor that of the record."""
-    _, chapters = plan("smoke", ["table6"], GIVEN)
+    _, chapters = Selectors("smoke", GIVEN, settled=True).plan(["table6"])
     teacher = next(run.teacher.run for run in chapters["table6"] if run.teacher)
     folder = tmp_path_factory.mktemp("trained")
     store, images = Store(folder / "records", folder / "records" / "work"), data.load(teacher.data, folder)

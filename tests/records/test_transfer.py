@@ -21,7 +21,7 @@ from conftest import tiny_review
 from evidence import record
 
 from rkd.cli import main
-from rkd.cli.export import size
+from rkd.cli.declare import size
 from rkd.errors import ConfigError, RecordError
 from rkd.records import Store, transfer
 from rkd.records.transfer import archive, exporting, keeping, merging

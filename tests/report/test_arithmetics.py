@@ -7,7 +7,6 @@ from evidence import PAPER, record
 
 from rkd.bench.costs import recorded, spent
 from rkd.cli import main
-from rkd.cli.plan import plan
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.frames import mean_sd
 from rkd.experiments.selectors import Selectors
@@ -58,7 +57,14 @@ def test_status_and_sweep_count_them_as_recorded(results, capsys):
     ]
     assert main(["status", "--chapters", CHAPTER, "--device", "cuda", *more]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(CHAPTER))
-    found = len({run.id for run in plan("smoke", [CHAPTER], {**GIVEN, "results": str(results)})[1][CHAPTER]})
+    found = len(
+        {
+            run.id
+            for run in Selectors("smoke", {**GIVEN, "results": str(results)}, settled=True).plan([CHAPTER])[
+                1
+            ][CHAPTER]
+        }
+    )
     assert int(row.split()[1]) == found and row.split()[2:5] == ["0", "0", "0"]
 
 

@@ -1,0 +1,199 @@
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rkd.cli.declare import Names, Size
+from rkd.errors import ConfigError
+
+PART = 15_000_000  # bytes
+PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights", "maps": "maps"}
+
+
+def export(
+    *,
+    out: Path | None = None,
+    teachers: bool = False,
+    max_part: Size | None = None,
+    max_files: int | None = None,
+    all_weights: bool = False,
+    chapters: Names | None = None,
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Write a profile's results as one tar file in parts with checksums, to be merged elsewhere by `rkd import`:
+    finished records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on
+    meanwhile. With --teachers instead, write the teachers in half precision beside the records, small enough to be
+    committed.
+
+    Args:
+        out: folder for the parts and their manifest
+        teachers: write the finished teachers, in half precision, to the folder teachers/ beside the records
+        max_part: most bytes of one part: 900kB, 15MB, 1GiB (default 15MB)
+        max_files: most files, manifest included; what does not fit is named (default: no limit)
+        all_weights: weights of every run, not of teachers alone
+        chapters: chapters whose runs to take (default: all there are)
+        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
+
+    Examples:
+        rkd export --out ~/carry --profile paper
+        rkd export --out parts --max-part 900kB --profile mini --chapters table3,table4
+        rkd export --out parts --results own/results --all-weights
+        rkd export --out parts --profile paper --max-files 8    where no more come back: records first, then weights
+        rkd export --teachers --profile paper
+
+        The folder given to --out holds nothing but an export; one that is there is replaced. Exit status: 0 done, 1
+        some file here was left out (damaged, or there was no room for it), 2 wrong call.
+    """
+    from rkd.records import transfer
+
+    if (out is None) != teachers:
+        raise ConfigError("name either --out DIR, for the parts, or --teachers, not both and not neither")
+    if teachers:
+        limits = {"--max-part": max_part, "--max-files": max_files, "--all-weights": all_weights}
+        for name, value in limits.items():
+            if value:
+                raise ConfigError(f"{name} goes with --out, not with --teachers")
+        return _write_teachers(profile, chapters, given)
+    store, _, planned = _planned(profile, chapters, given)
+    # In any arithmetic: what is begun or recorded in others than the planned ones goes along.
+    asked = {config.id for config in planned}
+    asked |= {r.settled_id(*names) for r in (config.request for config in planned) for names in r.choices()}
+    done = transfer.export(
+        store, out, runs=asked if chapters else None, planned=planned, max_part=max_part or PART,
+        max_files=max_files, all_weights=all_weights,
+    )  # fmt: skip
+    show(done, out)
+    print(f"from {store.records}")
+    return 1 if done.left_out or done.no_room else 0
+
+
+def import_(folder: Path, *, profile: str = "smoke", results: str | None = None) -> int:
+    """Merge what `rkd export` wrote into the results here: what is missing is added, what is here stays, and what
+    is damaged or contradicts what is here is refused by name. Of two checkpoints of a run the one further on stays.
+    Doing it twice changes nothing.
+
+    Args:
+        folder: folder that rkd export wrote
+        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
+        results: folder of records (default: the profile's own)
+
+    Examples:
+        rkd import ~/carry --profile paper
+        rkd import parts --results own/results
+
+        Exit status: 0 all of it is here now, 1 something was refused, 2 wrong call or no export.
+    """
+    from rkd.experiments.settings import resolve
+    from rkd.experiments.workspace import store_of
+    from rkd.records import transfer
+
+    store = store_of(resolve("import", {"profile": profile, "results": results}))
+    outcomes = transfer.merge(store, folder)
+    states = {"added": "added", "here": "already here", "refused": "refused"}
+    print(f"{'':11}" + "".join(f"{name:>14}" for name in states.values()))
+    for kind, name in PLURALS.items():
+        own = [outcome.state for outcome in outcomes if outcome.kind == kind]
+        print(f"{name:11}" + "".join(f"{own.count(state):>14}" for state in states))
+    refused = [outcome for outcome in outcomes if outcome.state == "refused"]
+    for outcome in refused:
+        print(f"refused {outcome.path}: {outcome.why}")
+    if not any(outcome.state == "added" for outcome in outcomes):
+        print("nothing was changed" if refused else "nothing was changed: all of it is here already")
+    print(f"records: {store.records}")
+    return 1 if refused else 0
+
+
+def _planned(profile: str, chapters: Sequence[str] | None, given: dict[str, Any]):
+    """The store, the settings, and the configs of the chapters' runs, teachers first."""
+    from rkd.experiments.runner import required
+    from rkd.experiments.selectors import Selectors
+    from rkd.experiments.workspace import store_of
+
+    settings, found = Selectors(profile, given, settled=True).plan(chapters)
+    return store_of(settings), settings, required(run for configs in found.values() for run in configs)
+
+
+def show(done, folder: Path) -> None:
+    """Print what an export holds, and what it does not."""
+    print(f"{'':11}{'files':>8}{'bytes':>16}")
+    for kind, name in PLURALS.items():
+        sizes = [entry.size for entry in done.files if entry.kind == kind]
+        print(f"{name:11}{len(sizes):>8}{sum(sizes):>16,}")
+    for path, why in done.left_out.items():
+        print(f"left out {path}: {why}")
+    for path in done.no_room:
+        print(f"left out {path}: no room for it")
+    if done.without_weights:
+        print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
+    print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: rkd import {folder}")
+
+
+def _write_teachers(profile: str, chapters: Sequence[str] | None, given: dict[str, Any]) -> int:
+    """The weights that students use of each finished teacher."""
+    from rkd import data
+    from rkd.errors import RecordError
+    from rkd.experiments.runner import pick_device
+    from rkd.experiments.workspace import data_root
+
+    store, settings, planned = _planned(profile, chapters, given)
+    device, root = pick_device(settings.device), data_root(settings)
+    load = functools.lru_cache(maxsize=1)(lambda config: data.load(config, root).to(device))
+    runs = [*planned, *(() if chapters else (record.config for record in store))]
+    teachers = [run.teacher for run in runs if run.teacher and run.teacher.run]
+    wanted = dict.fromkeys((t.run, t.weights) for t in teachers if t.weights != "random")
+    refused = 0
+    for config, which in wanted:
+        try:
+            if not store.has(config.id):
+                said = "not recorded"
+            elif not (store.folder(config.id) / f"{which}.pt").exists():
+                said = f"no {which} weights here"
+            else:
+                said = _write_teacher(store, config, which, load(config.data))
+        except RecordError as error:
+            refused += 1
+            said = f"refused: {error}"
+        print(f"{config.id} {which:4} {config.network}: {said}")
+    if not wanted:
+        print("no run here learns from another")
+    return 1 if refused else 0
+
+
+def _write_teacher(store, config, which: str, images) -> str:
+    """Write a teacher, its accuracy measured again as it is after rounding; returns what to print.
+
+    Raises:
+        RecordError: it did not finish, its weights cannot be read or rounded, the data set here is not the one it was
+            trained on, or other weights of it are committed already.
+    """
+    from rkd import models
+    from rkd.errors import RecordError
+    from rkd.records.teachers import digest, half, load_teacher, save_teacher, teacher_file
+    from rkd.training import accuracy, checkpoint
+
+    record = store.load(config.id)
+    if record.status != "finished":
+        raise RecordError(f"the run ended as {record.status!r}")
+    if record.provenance["data_sha256"] != images.checksum:
+        raise RecordError(f"the images of {config.data.name} here are not those it was trained on")
+    state = checkpoint.load(store.folder(config.id) / f"{which}.pt")
+    if state.get("run") != config.id:
+        raise RecordError(f"its weights belong to run {state.get('run')}")
+    rounded = {name: t.float() if t.is_floating_point() else t for name, t in half(state["student"]).items()}
+    path = teacher_file(store, config.id, which)
+    if path.exists():
+        if digest(load_teacher(path)[0]) == digest(rounded):
+            return f"was there ({path})"
+        raise RecordError(f"{path} holds other weights of it, and stays; delete it to replace them")
+    network = models.build(config.network, images.classes).to(images.test_x.device)
+    network.load_state_dict(rounded)
+    found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+    header = {
+        "run": config.id, "network": config.network, "weights": which, "epoch": state["epoch"],
+        "classes": images.classes, "accuracy": record.accuracy(which),
+        "accuracy_fp16": float(f"{found:.6g}"),  # as many digits as a record has
+        "data": config.data.name, "data_sha256": images.checksum, "normalisation": config.data.normalisation,
+    }  # fmt: skip
+    save_teacher(path, rounded, header)
+    return f"{record.accuracy(which):.2f} % as trained, {found:.2f} % rounded ({path})"

@@ -1,0 +1,223 @@
+"""A command's options from its function: what Python says of a parameter, a shell user can give.
+
+Parameters before `*` are arguments, those after it options, `**given` stands for every parameter of the chapters
+(`rkd.experiments.settings.Settings`), and any other `**name` for values by name alone. Kinds, defaults and choices
+come from annotations, help from the docstring. typer and tyro make parsers from functions too, but they tell of a
+wrong call in a box of ten lines, and do not tell a value that was given from a default, which a profile's value
+must replace.
+"""
+
+import argparse
+import functools
+import inspect
+import json
+import re
+import shlex
+import textwrap
+import types
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from rkd.config import meanings
+from rkd.errors import ConfigError, RkdError
+
+Command = Callable[..., int]
+_METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
+_ALSO = {"group": ["--gang"], "loss_weight": ["-b"], "ce_weight": ["-r"], "verbose": ["-v"]}
+_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def size(text: str) -> int:
+    """Bytes of "15MB", "900kB", "1GiB" or "2000000" (kB, MB, GB: powers of 1000; KiB, MiB, GiB: of 1024).
+
+    Raises:
+        ConfigError: of another form, or below 1 kB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
+    unit = _UNITS.get(match[2] or "b") if match else None
+    found = int(float(match[1]) * unit) if unit else 0
+    if found < 1000:  # smaller parts would be more numerous than useful
+        raise ConfigError(
+            f"{text!r} is not a size of at least 1kB; write a number and B, kB, MB, GB, KiB, MiB or GiB, "
+            "for example 15MB"
+        )
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b")."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def duration(text: str) -> float:
+    """Seconds of "1h30m" and the like, see `rkd.experiments.budget`."""
+    from rkd.experiments.budget import parse_duration
+
+    return parse_duration(text)
+
+
+# A kind, how its text is read, what stands for it in a help text, and what an option means that is given without one.
+Size = Annotated[int, size, "SIZE"]
+Names = Annotated[tuple[str, ...], names, "A,B"]
+Duration = Annotated[float, duration, "TIME"]
+
+
+def add_command(subparsers: Any, name: str, command: Command, summary: str) -> None:
+    """A parser whose options are the function's."""
+    text, arguments, examples = _sections(command)
+    signature = inspect.signature(command)
+    first = [p.name.upper() for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parser = subparsers.add_parser(
+        name, help=summary, description=text, epilog=examples, usage=" ".join(["%(prog)s", *first, "[OPTIONS]"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            group = parser.add_argument_group("values in YAML, the profile's where not given")
+            if parameter.name == "given":
+                _add_parameters(group, set(signature.parameters))
+            _add_by_name(group)
+        else:
+            _add(parser, parameter, arguments[parameter.name])
+    parser.set_defaults(call=command)
+
+
+def call(options: argparse.Namespace) -> int:
+    """Call the command with what was given; options that were not are left to its defaults."""
+    first, values = given(options)
+    return options.call(*first, **values)
+
+
+def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
+    """What a parsed call gives to its function: positional values, and others by name.
+
+    Raises:
+        ConfigError: a --set that is not NAME=VALUE, or a value that is not YAML.
+    """
+    values = {name: found for name, found in vars(options).items() if name not in ("call", "command")}
+    named, typed = values.pop("set", []), values.pop("typed", [])
+    for entry in named:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
+        values[name.strip()] = value(text, f"--set {entry!r}")
+    for name, text in typed:
+        values[name] = value(text, f"-p {name} {text!r}")
+    parameters = inspect.signature(options.call).parameters.values()
+    first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in values]
+    return first, values
+
+
+def spelt(command: Command, values: dict[str, Any]) -> str:
+    """The call that gives a command these values of its parameters (`locals()` at its beginning)."""
+    words = ["rkd", command.__name__]
+    for parameter in inspect.signature(command).parameters.values():
+        given = values[parameter.name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            pairs = ((name, v if isinstance(v, str) else json.dumps(v)) for name, v in given.items())
+            words += [word for name, text in pairs for word in ("--set", f"{name}={text}")]
+        elif parameter.kind is not parameter.KEYWORD_ONLY:
+            words.append(str(given))
+        elif given != parameter.default:
+            words.append(f"--{parameter.name.replace('_', '-')}")
+            if given is not True:
+                words.append(",".join(given) if isinstance(given, tuple) else f"{given}")
+    return shlex.join(words)
+
+
+def value(text: str, where: str = "") -> Any:
+    """A parameter's value as written, in YAML.
+
+    Raises:
+        ConfigError: no YAML.
+    """
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where or repr(text)}: the value is not valid YAML") from error
+    return float(text) if isinstance(found, str) and _SCIENTIFIC.fullmatch(text) else found
+
+
+def _sections(command: Command) -> tuple[str, dict[str, str], str]:
+    """Of the docstring: what the command does, what each parameter means, and the examples."""
+    text = inspect.cleandoc(command.__doc__ or "")
+    before, _, examples = text.partition("\n\nExamples:\n")
+    shown = textwrap.indent(inspect.cleandoc(examples), "  ")
+    return before.partition("\n\nArgs:\n")[0], meanings(text, "Args"), f"examples:\n{shown}"
+
+
+def _told(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same, with its own sentence for a text that is wrong: argparse puts another in place of a ValueError's."""
+
+    @functools.wraps(convert)
+    def read(text: str) -> Any:
+        try:
+            return convert(text)
+        except ConfigError as error:
+            raise RkdError(str(error)) from error
+
+    return read
+
+
+def _kind(annotation: Any) -> Any:
+    """Without None."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    return annotation
+
+
+def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
+    """One parameter of a command; what is not given stays out, so that the default is the function's."""
+    kind, how = _kind(parameter.annotation), {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+    base, convert, metavar, *alone = get_args(kind) if get_origin(kind) is Annotated else (kind, kind, "")
+    if kind is bool:
+        how |= {"action": "store_true"}
+    elif get_origin(kind) is Literal:
+        how |= {"choices": get_args(kind)}
+    else:
+        how |= {"type": _told(convert), "metavar": metavar or _METAVARS[base]}
+        how |= {"nargs": "?", "const": alone[0]} if alone else {}
+    needed = parameter.default is parameter.empty
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        spelt = [f"--{parameter.name.replace('_', '-')}", *_ALSO.get(parameter.name, [])]
+        parser.add_argument(*spelt, dest=parameter.name, required=needed, **how)
+    else:
+        how.pop("default")
+        parser.add_argument(parameter.name, nargs=None if needed else "?", **how)
+
+
+def _add_parameters(group: Any, own: set[str]) -> None:
+    """Every parameter of the chapters that the command has no option of its own for."""
+    from rkd.experiments.settings import Settings
+
+    texts = meanings(Settings)
+    for field in fields(Settings):
+        if field.name in own or field.name in ("chapter", "profile", "origins"):
+            continue
+        kind = _kind(field.type)
+        flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",
+            type=str if kind is str else _told(value), default=argparse.SUPPRESS, **flag,
+            help=texts[field.name].replace("%", "%%"),
+        )  # fmt: skip
+
+
+def _add_by_name(group: Any) -> None:
+    group.add_argument(
+        "-s",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any value by name; may be repeated",
+    )
+    group.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="typed",
+        help="the same, as papermill spells it",
+    )  # fmt: skip

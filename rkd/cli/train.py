@@ -1,0 +1,177 @@
+from pathlib import Path
+from typing import Any
+
+from rkd.cli.declare import Duration
+from rkd.errors import ConfigError, unknown
+
+# The recipe of a method's own code, where it is not RepDistiller's.
+RECIPES = {
+    "reviewkd": "authors",
+    "dkd": "mdistiller",
+    "kdrefine": "kdrefine",
+    "modreduce": "modreduce",
+    "semckd": "semckd",
+}
+
+
+def run(
+    *,
+    student: str | None = None,
+    row: str | None = None,
+    claim: str | None = None,
+    teacher: str | None = None,
+    method: str | None = None,
+    seed: int = 0,
+    budget: Duration | None = None,
+    dry_run: bool = False,
+    maps: bool = False,
+    tensorboard: Path | None = None,
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Train one network and record it. With --teacher it is distilled, by ReviewKD or another --method (the teacher
+    is trained first, once, if it is not recorded yet); without, it is trained on labels alone. Or name a row of a
+    chapter's table with --row, or a published figure with --claim. At the end of a --budget, on SIGTERM and on
+    Ctrl-C it stops after the batch under way; the same call goes on there.
+
+    Args:
+        student: network to train, see `rkd show models`
+        row: a row of a chapter's table, CHAPTER/ROW, on its own pair or the one given
+        claim: what answers the published figure of this id, see `rkd show figures`
+        teacher: network to learn from; none: train on labels alone
+        method: how to learn from it, or a sum such as "at+kd" (default: reviewkd)
+        seed: steers initialisation, data order and augmentation (default 0)
+        budget: stop in time to be done after 9m, 90s, 1h30m (default: no limit)
+        dry_run: print the run's id and config, train nothing
+        maps: keep maps of a few test images of a ReviewKD run beside its record
+        tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
+        profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
+
+    Examples:
+        rkd run --student resnet8 --profile smoke
+        rkd run --row table3/rm_rlf --profile smoke            `rkd run --row table3/` lists a chapter's rows
+        rkd run --student resnet20 --teacher resnet56 --profile paper --seed 1
+        rkd run --method at --teacher resnet110 --student resnet20 --profile paper
+        rkd run --method crd+kd --teacher resnet32x4 --student resnet8x4 --options '{crd: {loss_weight: 0.8}}'
+        rkd run --method kd --teacher resnet56 --student resnet20 -r 0.1 -b 0.9 --options '{temperature: 4}'
+        rkd run --student resnet8 --teacher resnet14 --hcl-levels '[h, 2, 1]' --hcl-weights '[1, .5, .25]'
+        rkd run --student resnet20 --teacher resnet56 --options '{connector: mechanism, loss: l2}' --recipe text
+        rkd run --claim kdrefine-benchmark-resnet56-resnet20-crd-cifar100 --profile paper
+
+        Who comes from RepDistiller: -r is -r, -b is -b, and -a is KD in a sum: --method crd+kd. `rkd show figures`
+        prints the ids of the published figures. Options of a sum's parts go by method.
+
+        Exit status: 0 the run is recorded (or --dry-run, or a figure that needs no run of its own), 1 it was stopped
+        or has diverged, 2 wrong call.
+    """
+    from rkd.experiments.budget import Budget
+
+    limit = Budget(budget)  # imports are part of it: torch comes after this line
+    given |= {"profile": profile}
+    if row is not None and claim is None and method is None:
+        pair = {"teacher": teacher, "student": student}
+        found = _row(row, seed, {**given, **pair})
+    elif claim is not None and (row, student, teacher, method) == (None,) * 4:
+        found = _claim(claim, seed, given)
+    elif student is not None and row is None and claim is None:
+        found = _network(student, teacher, method, seed, given)
+    else:
+        raise ConfigError(
+            "name what to train: --student, with or without --teacher and --method, or --row, which names its own "
+            "method, or --claim, which names its own pair and method"
+        )
+    if found is None:
+        return 0
+    if dry_run:
+        return _train(*found, limit, dry_run, maps, tensorboard)
+    with limit:
+        return _train(*found, limit, dry_run, maps, tensorboard)
+
+
+def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboard: Path | None) -> int:
+    import yaml
+
+    from rkd.cli.status import progress_of
+    from rkd.experiments.runner import required
+    from rkd.experiments.settle import settle
+    from rkd.experiments.snapshots import SnapshotTaker
+    from rkd.experiments.tensorboard import watch
+    from rkd.experiments.workspace import runner_of
+
+    labels = {"profile": settings.profile, **labels}
+    runner = runner_of(settings, progress=watch(tensorboard), labels=labels, stop=limit.stop)
+    store = runner.store
+    config = settle(config, store, runner.device)
+    if dry_run:
+        print(f"# run {config.id}\n{yaml.safe_dump(config.to_dict(), sort_keys=False)}", end="")
+        return 0
+    known = store.has(config.id)
+    records = runner.run([config], snapshots=SnapshotTaker() if maps else None)
+    if config.id not in records:
+        print(f"stopped: {limit.reason}; the same call goes on here:")
+        for one in required([config]):
+            print(f"  {one.id} {one.network}: {'recorded' if store.has(one.id) else progress_of(store, one)}")
+        return 1
+    record = records[config.id]
+    result = record.result
+    print(
+        f"{config.id} {record.status}{' (was recorded)' if known else ''}: last {result['last_accuracy']:.2f} %, "
+        f"best {result['best_accuracy']:.2f} % at epoch {result['best_epoch'] + 1} of {result['epochs']}; "
+        f"{store.path(config.id)}"
+    )
+    return 0 if record.status == "finished" else 1
+
+
+def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
+    """Settings, config and labels of a network with or without teacher."""
+    from rkd.experiments.recipes import Builder
+    from rkd.experiments.settings import resolve
+
+    settings = resolve("run", given)
+    if teacher is None:
+        if method is not None:
+            raise ConfigError(f"--method {method} needs a --teacher to learn from")
+        builder = Builder(settings)
+        return settings, builder.plain(student, seed), {"recipe": builder.recipe_name}
+    method = method or "reviewkd"
+    builder = Builder(settings, RECIPES.get(method, "crd"))
+    return settings, builder.distilled(teacher, student, seed, method), {"recipe": builder.recipe_name}
+
+
+def _row(row: str, seed: int, given: dict[str, Any]):
+    """The same of a chapter's row."""
+    from rkd.experiments.chapters import get_chapter
+    from rkd.experiments.settings import resolve
+
+    name, _, key = row.partition("/")
+    chapter = get_chapter(name)
+    settings = resolve(name, {**given, "seeds": [seed]})
+    rows = {line.key: line for line in chapter.lines(settings)}
+    if key not in rows:
+        raise unknown(f"row of {name}", key, rows)
+    return settings, rows[key].runs[0], {"row": row}
+
+
+def _claim(figure: str, seed: int, given: dict[str, Any]):
+    """The same of what answers a published figure; None, and a word about it, where no run of its own does."""
+    from rkd import published
+    from rkd.experiments.answers import Lines, answer_of
+    from rkd.experiments.selectors import split
+    from rkd.experiments.settings import resolve
+
+    found = answer_of(figure)
+    if found.kind == "run":
+        (selector,) = found.lines
+        given = {**given, "seeds": [seed]}
+        config = Lines(given).line(selector).runs[0]
+        return resolve(split(selector)[0], given), config, {"claim": figure, "row": selector}
+    print(f"{figure} (printed: {published.get(figure).value or 'nothing'}) needs no run of its own.")
+    if found.kind == "derived":
+        print(f"It is derived: {found.how}. Run what it derives from:")
+        for part in found.parts:
+            print(f"  rkd run --claim {part}")
+        for selector in () if found.parts else found.lines:
+            print(f"  rkd run --row {selector}")
+    else:
+        print(f"It is a setting: {found.ours} ({found.how})." if found.kind == "setting" else found.how)
+    return None
