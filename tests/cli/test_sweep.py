@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from rkd.cli import main
+from rkd.cli import main, parse
+from rkd.cli.declare import given
 from rkd.experiments import group
 from rkd.experiments.budget import Budget
 from rkd.records import Store
@@ -200,8 +201,7 @@ def test_stopped_three_times_in_mid_epoch_then_finished(profile, tmp_path, capsy
         out = capsys.readouterr().out.partition("stopped: it is enough\n")[2]
         assert "of 4 runs are recorded" in out and " begun, epoch " in out and "runs left (" in out
         command = shlex.split(out.rstrip().rpartition("continue with: ")[2])
-        spelt_out = ["--set" if word == "-s" else word for word in call]
-        assert command[0] == "rkd" and sorted(command[1:]) == sorted(spelt_out)
+        assert command[0] == "rkd" and given(parse(command[1:])) == given(parse(call))
         assert asked != 3 or "epoch 0 of 3 and 50 images" in out
     assert "time: about" in out, "the run that has ended, or those begun, tell the rate"
     assert main(command[1:]) == 0
