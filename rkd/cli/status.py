@@ -1,19 +1,24 @@
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Names
+from rkd.errors import RecordError
 
 STATES = ("recorded", "diverged", "running", "begun", "missing")
+ALL = "all, each once"
 
 
 def status(
     *, chapters: Names | None = None, verbose: bool = False, profile: str = "smoke", **given: Any
 ) -> int:
-    """List the runs a profile's chapters need: recorded, running now, partly trained, or missing; and how long the
-    rest will take on this machine.
+    """Count the runs a profile's chapters need: recorded, running now, partly trained, or missing. With --verbose,
+    list them, and say how long the rest will take on this machine.
 
     Args:
         chapters: chapters to look at (default: all)
-        verbose: one line per run
+        verbose: one line per run, and the time left
         profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
 
     Examples:
@@ -23,36 +28,71 @@ def status(
         The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on
         this device; `rkd sweep` with the same chapters and settings trains what is left.
     """
-    from rkd.experiments.runner import required
     from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import store_of
+    from rkd.experiments.settings import resolve
+    from rkd.experiments.workspace import folders
 
-    settings, found = Selectors(profile, given, settled=True).plan(chapters)
-    store = store_of(settings)
-    runs = required(run for configs in found.values() for run in configs)
-    states = {run.id: state_of(store, run) for run in runs}
+    selectors = Selectors(profile, given)  # ids alone, which are kept: torch would take seconds
+    ids = {name: selectors.every(name) for name in chapters or _chapter_names()}
+    records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
+    states = {run: _state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}
     if verbose:
-        for run in runs:
-            print(f"{states[run.id]:9} {run.id}  {describe(run)}{_result(store, run, states[run.id])}")
+        time = _list_runs(Selectors(profile, given, settled=True), list(ids))
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
-    for name, configs in found.items():
-        own = {run.id for run in required(configs)}
-        print(f"{name:18}" + "".join(f"{sum(states[i] == state for i in own):>10}" for state in STATES))
-    everything = list(states.values())
-    print(f"{'all, each once':18}" + "".join(f"{everything.count(state):>10}" for state in STATES))
-    print(f"records: {store.records}")
-    print(f"time left: {_time_left(runs, settings, store)}")
+    for name, own in {**ids, ALL: states}.items():
+        found = [states[run] for run in own]
+        print(f"{name:18}" + "".join(f"{found.count(state):>10}" for state in STATES))
+    print(f"records: {records}")
+    if verbose:
+        print(f"time left: {time}")
     return 0
 
 
+def _chapter_names() -> list[str]:
+    """Of the notebooks that declare rows."""
+    from rkd import paths
+    from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
+
+    book = paths.home() / "book"
+    return [name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")]
+
+
+def _state(records: Path, work: Path, forms: Iterable[str]) -> str:
+    """One of STATES, of a run that may be trained in several arithmetics, by their ids: "running" is one that a process
+    is training now, "begun" one that has a checkpoint."""
+    begun = [run for run in forms if (work / run).is_dir()]
+    for run in forms:
+        if (path := records / f"{run}.json").exists():
+            try:
+                status = json.loads(path.read_bytes())["status"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise RecordError(f"record {path} is damaged") from error
+            return "recorded" if status == "finished" else status
+    if begun:
+        from rkd.records import Store  # with torch
+
+        store = Store(records, work)
+        if any(store.running(run) for run in begun):
+            return "running"
+    return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
+
+
+def _list_runs(selectors, chapters: list[str]) -> str:
+    """Print every run; returns the time left."""
+    from rkd.experiments.runner import required
+    from rkd.experiments.workspace import store_of
+
+    settings, found = selectors.plan(chapters)
+    store, runs = store_of(settings), required(run for configs in found.values() for run in configs)
+    for run in runs:
+        state = state_of(store, run)
+        print(f"{state:9} {run.id}  {describe(run)}{_result(store, run, state)}")
+    return _time_left(runs, settings, store)
+
+
 def state_of(store, run) -> str:
-    """One of STATES: "running" is a run that a process is training now, "begun" one that has a checkpoint."""
-    if store.has(run.id):
-        record = store.load(run.id)
-        return "recorded" if record.status == "finished" else record.status
-    if store.running(run.id):
-        return "running"
-    return "begun" if (store.folder(run.id) / "checkpoint.pt").exists() else "missing"
+    """One of STATES, of a settled run."""
+    return _state(store.records, store.work, (run.id,))
 
 
 def time_left(runs, settings, store, group: int = 8, measured=()):

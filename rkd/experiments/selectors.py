@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rkd
 from rkd import paths
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.settings import Settings, profile_path, resolve
+from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
 from rkd.files import place
 
 if TYPE_CHECKING:
@@ -127,9 +127,16 @@ class Selectors:
     def ids(self, selector: str, teachers: bool = False) -> Ids:
         """The runs of a line, and those of its teachers too, as ids; ConfigError for an unknown chapter or line."""
         chapter, key = split(selector)
+        return _in_chapter(self._lines(chapter), chapter, key)[teachers]
+
+    def every(self, chapter: str) -> Ids:
+        """The same of all lines of a chapter, teachers included."""
+        return {run: forms for _, needed in self._lines(chapter).values() for run, forms in needed.items()}
+
+    def _lines(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         if chapter not in self._ids:
             self._ids[chapter] = self._kept(chapter) or self._made(chapter)
-        return _in_chapter(self._ids[chapter], chapter, key)[teachers]
+        return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]] | None:
         """What was made before, from the very same sources."""
@@ -152,7 +159,7 @@ class Selectors:
 
     @property
     def _plain(self) -> bool:
-        return len(self._given) == 1 and not self._settled
+        return not self._settled and set(self._given) <= {"profile", *WHERE}
 
     def _file(self, chapter: str) -> Path:
         return paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"

@@ -20,6 +20,8 @@ from rkd import paths
 from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen
 from rkd.errors import ConfigError, unknown
 
+# Parameters that change no run.
+WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
 LAYERED = "budget"  # a profile's values per chapter
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 

@@ -35,8 +35,6 @@ PROVENANCE = [
     "name", "seed", "status", "accuracy", "arithmetic", "device", "threads", "train_seconds", "images_per_second",
     "commit", "ended",
 ]  # fmt: skip
-# Parameters that change no run.
-_WHERE = {"data_root", "results", "device", "threads", "compile", "engine", "on_missing"}
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
@@ -143,10 +141,12 @@ class Experiment:
             and both ends of its interval after Welch (percentage points; missing below two runs a side). Empty where no
             parameter was given that changes a run.
         """
-        changed = {name for name in self.given if name not in _WHERE}
+        changed = {name for name in self.given if name not in parameters.WHERE}
         base = pd.DataFrame()
         if changed:
-            given = {n: v for n, v in self.given.items() if n in _WHERE} | {"profile": self.settings.profile}
+            given = {n: v for n, v in self.given.items() if n in parameters.WHERE} | {
+                "profile": self.settings.profile
+            }
             lines, records = self._recorded(parameters.resolve(self.chapter.name, given), self.store)
             base = runs_frame(lines, records, self.profile)
         here = runs_frame(self.lines, self.records, self.profile)

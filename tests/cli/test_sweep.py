@@ -188,7 +188,21 @@ def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsy
     out = capsys.readouterr().out
     assert "3 recorded, 1 to train (1 missing) in 1 run groups\ntime: about " in out
     assert f"  {victim.stem}  ResNet-8" in out and "[missing; about " in out
-    assert main(["status", "--profile", str(profile), "--chapters", "table5", "--results", str(results)]) == 0
+    assert (
+        main(
+            [
+                "status",
+                "--profile",
+                str(profile),
+                "--chapters",
+                "table5",
+                "--verbose",
+                "--results",
+                str(results),
+            ]
+        )
+        == 0
+    )
     assert "time left: about " in capsys.readouterr().out
 
 

@@ -55,3 +55,14 @@ def test_claims_are_evaluated_without_torch_where_nothing_is_recorded():
     subprocess.run([sys.executable, "-c", fill], check=True)
     light = f"import sys, rkd.cli.verdicts; {fill}; assert not {{'torch', 'pandas'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", light], check=True)
+
+
+def test_status_counts_without_torch(build):
+    (build / "results").mkdir()
+    call = ["status", "--chapters", "table6", "--results", str(build / "results")]
+    again = f"import sys; from rkd.cli import main; main({call}); sys.exit('torch' in sys.modules)"
+    first, second = (
+        subprocess.run([sys.executable, "-c", again], capture_output=True, text=True) for _ in "12"
+    )
+    assert (first.returncode, second.returncode) == (1, 0) and first.stdout == second.stdout
+    assert "table6" in first.stdout and "missing" in first.stdout
