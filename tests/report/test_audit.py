@@ -1,0 +1,262 @@
+"""The audit: findings are complete, what they name exists, and cells measure what formulas of their own give."""
+
+import copy
+import html
+import math
+import re
+from dataclasses import asdict
+from itertools import groupby, pairwise
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
+pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[book])")
+
+from cells import cells
+from IPython.display import display
+
+from rkd.config import build
+from rkd.data import preset
+from rkd.errors import ConfigError
+from rkd.experiments import settings as parameters
+from rkd.experiments.chapters import get_chapter
+from rkd.experiments.recipes import Builder, load_recipe
+from rkd.experiments.settings import resolve
+from rkd.report import audit
+from rkd.report.book import TOKEN
+from rkd.review import ReviewOptions, hcl
+
+SIDES = [side for f in audit.findings().values() for side in f.reproduce]
+CODE = [c.source for c in cells("audit") if c.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """Names after all cells of the notebook, executed once; an empty folder holds no CIFAR-100."""
+    names = {"__name__": "cells", "display": display, "seed": 0}
+    names["data_root"] = str(tmp_path_factory.mktemp("data"))
+    for i, source in enumerate(CODE[1:]):  # after the parameters
+        exec(compile(source, f"audit, code cell {i + 1}", "exec"), names)
+    return names
+
+
+def test_each_disagreement_is_there_once_and_beside_what_measures_it():
+    assert list(audit.findings()) == list(range(1, 35))
+    shown = [list(map(int, re.findall(r"\d+", source))) for source in CODE if source.startswith("finding(")]
+    assert sorted(number for numbers in shown for number in numbers) == list(range(1, 35))
+    groups = [group for group, _ in groupby(audit.findings()[n].group for numbers in shown for n in numbers)]
+    assert groups == list(audit.GROUPS)
+    assert not any(a.startswith("finding(") and b.startswith("finding(") for a, b in pairwise(CODE))
+    assert {f.matters for f in audit.findings().values()} == set(audit.MATTERS)
+    assert all(len(source.splitlines()) <= 40 for source in CODE)
+
+
+def test_what_findings_say_of_recipes_rows_and_parameters_holds():
+    for side in SIDES:
+        assert bool(side.row) != bool(side.sets), side
+        if side.row:
+            chapter, _, key = side.row.partition("/")
+            lines = get_chapter(chapter).lines(resolve(chapter, {"profile": "paper"}))
+            assert key in [line.key for line in lines]
+        elif side.recipe:
+            recipe = asdict(load_recipe(side.recipe))
+            builder = Builder(resolve("table3", {"profile": "paper", "recipe": side.recipe}))
+            known = {**recipe, **recipe["review"], "loss_weight": builder.loss_weight("resnet56", "resnet20")}
+            for name, said in side.sets.items():
+                part, _, of_part = name.partition(".")
+                assert (known[part][of_part] if of_part else known[name]) == said, side
+        else:
+            own = {name: value for name, value in side.sets.items() if name in parameters.names()}
+            resolve("table3", {"profile": "paper", **own})
+            build(ReviewOptions, {name: value for name, value in side.sets.items() if name not in own})
+
+
+def test_shown_arguments_give_what_the_finding_sets():
+    for side in SIDES:
+        if not side.row and not side.recipe:
+            given = yaml.safe_load(html.unescape(re.search(r"-y '(.*)'", audit._how(side))[1]))
+            assert given.pop("options", {}) | given == side.sets
+
+
+def test_blocks_and_list_link_to_each_other(monkeypatch):
+    monkeypatch.delenv(TOKEN, raising=False)
+    blocks, listed = audit.finding(*audit.findings()).data, audit.overview()
+    targets = re.findall(r'id="([^"]+)"', blocks)
+    assert len(targets) == len(set(targets))
+    assert set(re.findall(r'href="#([^"]+)"', blocks + listed)) <= {*targets, "the-list"}
+    assert listed.count('href="#finding-') == 34
+    assert "<strong>Our reading.</strong>" in audit.finding(21).data
+    assert "Our reading" not in audit.finding(9).data and "hcl_duplicates: count" in audit.finding(9).data
+    assert '<a href="table3.ipynb">Table 3</a>' in blocks and '<a href="running.md">Running it</a>' in blocks
+    monkeypatch.setenv(TOKEN, "x")
+    assert '<a href="table3.html">Table 3</a>' in audit.finding(26).data
+
+
+def test_faulty_findings_and_parameters_get_one_sentence():
+    good = asdict(audit.findings()[4])
+    with pytest.raises(ConfigError, match=r"unknown group 'print'.*did you mean 'printed'"):
+        build(audit.Finding, {**good, "group": "print"})
+    with pytest.raises(ConfigError, match="must say how its sides are trained"):
+        build(audit.Finding, {**good, "nothing_to_train": ""})
+    for given, match in (({"sed": 1}, "did you mean 'seed'"), ({"seed": -1}, "seed is -1")):
+        with pytest.raises(ConfigError, match=match):
+            audit.open_audit(given)
+
+
+def test_facts_are_escaped_and_rounded(live):
+    table = live["pd"].DataFrame({"what": ["a<b"], "n": [12345], "x": [-0.123456], "none": [math.nan]})
+    shown = re.findall(r"<td[^>]*>([^<]*)</td>", audit.facts("c", table).data)
+    assert " ".join(shown) == "a&lt;b 12,345 −0.1235 –"
+    assert ">−0.12<" in audit.facts("c", table, digits=2).data
+
+
+def test_the_notebook_can_be_executed_from_its_top_again(live):
+    """No cell leaves a value under the name of a parameter."""
+    assert parameters.given_in(live, ("seed",)) == {"data_root": live["data_root"], "seed": 0}
+
+
+def test_figures_in_print(live):
+    assert len(live["both"]) == 22
+    assert sorted(live["differ"]["number paper"]) == [69.58, 73.71]
+    weights = live["weights"].set_index("pair")
+    assert weights.loc["ResNet-20 ← ResNet-56"].tolist() == [0.7, 0.7, 0.6, 0.6]
+    assert (weights.drop("ResNet-20 ← ResNet-56").nunique(axis=1) == 1).all()
+    assert live["worth"]["points"].tolist() == [0.08, 0.34, 1.36, 0.28, 1.59, 0.51]
+    assert live["gaps"]["difference"].tolist()[0] == -0.51 and (live["gaps"]["difference"] > 0).sum() == 5
+    assert live["named"] == 0 and sorted(live["costs"]["hours"]) == ["3.7", "4-5", "5-6", ">3.5"]
+    misspelt, right = live["spelling"].iloc[:, 1]
+    assert "did you mean 'resnet8x4'" in misspelt and right == "resnet8x4"
+
+
+def test_training_recipe(live):
+    assert live["updates"](240, 128) == 240 * 391 and live["updates"](20, 64) == 20 * 782
+    assert live["images"]["steps per epoch"].tolist() == [469, 391]
+    rates = live["rates"].set_index("student")
+    slow = rates[rates["recipe authors"] != rates["recipe text"]]
+    assert list(slow.index) == ["ShuffleNetV1", "ShuffleNetV2"] and (slow["recipe authors"] == 0.02).all()
+    assert live["lengths"].iloc[:, 1:].to_numpy().tolist() == [[150, 30, 30, 30], [151, 30, 30, 29]]
+    assert live["ramp"]["mean of all epochs"].tolist() == pytest.approx([1, (240 - 20 + 9.5) / 240, 1])
+    assert live["begun"]["shared dictionary"].tolist() == pytest.approx([0.1, 0.001, 0.00001])
+    assert live["begun"]["frozen config"].tolist() == [0.1] * 3 and "seed" in live["refused"]["said"][0]
+    own, used = preset("cifar100"), preset("cifar10_reviewkd")
+    pixels = own.mean[0] + own.std[0] * torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    z = (pixels - used.mean[0]) / used.std[0]
+    assert live["foreign"].iloc[0, 1:].tolist() == pytest.approx(
+        [z.mean().item(), z.std(correction=0).item()]
+    )
+
+
+def test_teacher_in_training_mode(live):
+    network, batches = live["network"], live["batches"]
+    assert not live["known"] and not network.training
+    held = copy.deepcopy(network).train()
+    with torch.no_grad():
+        means = torch.stack([network.conv1(x).mean((0, 2, 3)) for x in batches]).mean(0)
+        held(batches[0])
+    first = live["norms"](network)[0]
+    assert torch.allclose(first.running_mean, means, atol=1e-4), "statistics are those of the images"
+    shifts = [
+        ((a.running_mean - b.running_mean).square() / b.running_var).mean().sqrt().item()
+        for a, b in zip(live["norms"](held), live["norms"](network), strict=True)
+    ]
+    moved = live["moved"]
+    assert moved["fed as trained"][1] == pytest.approx(max(shifts), rel=1e-3)
+    assert moved["this package"].eq(0).all()
+    assert moved["fed other statistics"].iloc[-1] > 2 * moved["fed as trained"].iloc[-1]
+    modes = live["modes"].set_index("map")
+    assert list(modes.index) == ["stage 1", "stage 2", "stage 3", "pooled", "logits"]
+    assert modes.gt(1).all(axis=None) and modes.lt(50).all(axis=None)
+    same = live["ways"]["same class, %"]
+    assert same[0] == 100 and (same[1:] < 100).all() and "accuracy, %" not in live["ways"]
+
+
+def test_compared_features(live):
+    assert live["negative"].iloc[:, 2].eq(0).all() and live["negative"].iloc[:, 1].between(5, 95).all()
+    readings = live["readings"]
+    assert readings["comparisons"].tolist() == [15, 5]
+    # Unit-variance maps: a separate term is near 2, a sum of n maps near n + 1.
+    expected = [15 * 2, sum(n + 1 for n in range(1, 6))]
+    assert readings["loss at the first step"].tolist() == pytest.approx(expected, rel=0.05)
+    five, four = live["terms"].iloc[:, 1], live["terms"].iloc[:, 2]
+    assert live["terms"]["level"].tolist() == ["stem", "stage 1", "stage 2", "stage 3", "pooled"]
+    assert five.gt(0).all() and math.isnan(four[0]) and four[1:].gt(0).all()
+    assert live["reached"].iloc[:, 1:].to_numpy().tolist() == [
+        [10_304, 0, 0, True], [10_304, 10_304, 35, False], [24_592, 0, 0, True], [24_592, 24_592, 105, False],
+    ]  # fmt: skip
+    assert live["perfect"].iloc[0, 1:].eq(0).all() and live["perfect"].iloc[1, 1:].between(1, 3).all()
+
+
+def test_fusion(live):
+    mid, output, direct, plain = live["passed_on"].itertuples(index=False)
+    assert [row.parameters for row in (mid, output, direct, plain)] == [114_278, 124_902, 146_182, 113_504]
+    assert mid.attention == 3 * (2 * 64 * 2 + 2) == mid.parameters - plain.parameters
+    # The residual's 1x1 convolutions and BN: 64, 64 and 32 channels to 64.
+    assert output[4] == sum(c * 64 + 2 * 64 for c in (64, 64, 32)) == output.parameters - mid.parameters
+    assert mid[5] == "64 × 1², 64 × 8², 64 × 16²" and direct[5] == "64 × 1², 64 × 8², 32 × 16²"
+    assert live["widths"]["width, rule"].tolist() == [64, 64, 256, 128, 64, 512, 512, 512]
+    published = [114_278, 114_278, 1_808_774, 453_830, 216_006, 4_607_366, 2_984_646, 4_195_718]
+    assert live["widths"]["parameters, rule"].tolist() == published
+    assert live["idle"]["parameters"].tolist() == [114_536, 114_278]
+    largest, spread = live["starts"]["largest weight"], live["starts"]["sd of the attention"]
+    assert largest.tolist() == pytest.approx([(1 / 128) ** 0.5, (3 / 128) ** 0.5], rel=0.02)
+    assert spread[1] > 1.3 * spread[0]
+
+
+def test_pyramid(live):
+    rules = {(row[0], row[1]): row[2] for row in live["pooled"].itertuples(index=False)}
+    listed = ["h, 4, 2, 1", "1, 0.5, 0.25, 0.125"], ["4, 1", "1, 0.5"], ["h, 4, 2, 1", "1, 1, 1, 1"]
+    assert [rules[tuple(values)] for values in listed] == pytest.approx([0.6, 1 / 3, 0.5])
+    assert len(rules) == 7 and live["pooled"]["authors' rule"].eq(1).all()
+    zero, below = live["failures"].itertuples(index=False)
+    assert zero[:2] == ("h, h/2, h/4", "1, 0, 0") and below[:2] == ("h, h-1, h-2, h-3", "1, 0, -1, -2")
+    assert "NaN" in zero[2] and "output_size" in below[2] and zero[3] == below[3] == "1"
+    shares = live["constant"]["[Re] code: all weights"].tolist()
+    assert shares == pytest.approx([1, 1, 1, 1, 1.375 / 1.875, 0.6])
+    options = ReviewOptions(**live["recipe_of"]("reproduction"))
+    for h in (1, 2, 4, 8, 16):
+        a, b = torch.randn(2, 3, 5, h, h, generator=torch.Generator().manual_seed(h), dtype=torch.float64)
+        naive = live["committed_hcl"](a, b, options.hcl_levels, options.hcl_weights)
+        assert hcl(a, b, options).item() == pytest.approx(naive.item(), rel=1e-12)
+    ours, theirs = live["two_maps"]
+    average, largest = (row[1:] for row in live["squares"].itertuples(index=False))
+    assert average[3] == pytest.approx((ours.mean() - theirs.mean()).item() ** 2, rel=1e-4)
+    assert largest[3] == pytest.approx((ours.max() - theirs.max()).item() ** 2, rel=1e-4)
+    assert largest[3] > 10 * average[3], "as finding 8 says"
+    for a, b, c, d, whole in (average, largest):
+        assert whole == pytest.approx((8 * a + 4 * b + 2 * c + d) / 15, rel=1e-5)
+    *others, last = live["gradients"]["largest gradient"]
+    assert last == "none" and "none" not in others
+
+
+def test_committed_code(live):
+    for row in live["mismatch"].itertuples(index=False):
+        assert f"to have {row[1]} channels, but got {row[2]} channels" in row[3]
+    assert live["ten"] == "Target 57 is out of bounds."
+    shared, new = live["chained"].iloc[:, 1], live["chained"].iloc[:, 2]
+    assert shared.is_monotonic_decreasing and shared.is_unique and new.eq(shared[0]).all()
+
+
+def test_reporting(live):
+    three = live["resolution"].set_index("runs").loc[3].tolist()
+    assert three == pytest.approx([2.919986 * 0.25 / 3**0.5, 2.131847 * 0.25 * (2 / 3) ** 0.5], rel=1e-6)
+    assert live["distances"]["largest"].max() == pytest.approx(0.33)
+    chance = live["chance"].set_index("scatter between epochs")
+    # The expected largest of 10 standard normal numbers is 1.5388.
+    assert chance.loc[0.1, "10 epochs"] == pytest.approx(0.15388, abs=0.005)
+    assert (chance["60 epochs"] > chance["30 epochs"]).all()
+    recorded = live["recorded"]
+    assert recorded["runs"].sum() > 0 and (recorded["best − last, mean"] >= 0).all()
+    assert (recorded["last was best"] <= recorded["runs"]).all()
+    assert live["logged"]["images"].tolist() == [80, 50_000]
+    expected = [1.2 / 80**0.5, 1.2 / 50_000**0.5]
+    assert live["logged"]["standard deviation"].tolist() == pytest.approx(expected, rel=0.2)
+
+
+def test_baselines(live):
+    assert live["teachers"]["difference"].tolist() == [0.70, 0.07, -0.28, 1.05]
+    assert sorted(live["misquoted"]["difference"]) == [-1.12, -1.00, 0.09]
+    leads = live["leads"]
+    assert len(leads) == 8 and (leads["lead as quoted"] == leads["lead by CRD's README"]).all()
+    assert leads["lead as quoted"].min() == 0.23 and leads["lead as quoted"].max() == 1.39
