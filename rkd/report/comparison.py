@@ -5,15 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rkd.report.diagrams import CARD, FUSION, INK, LOSS, QUIET, STUDENT, TEACHER, Drawing, _arrow
+from rkd.report.diagrams import FUSION, INK, LOSS, QUIET, STUDENT, TEACHER, Drawing, Point, arrow, canvas
 
 if TYPE_CHECKING:
     from rkd.report.gallery import Card
 
-Point = tuple[float, float]
 # Tap -> its name, and centre, width, height of its box: maps shrink with depth, vectors are bars.
 TAPS = {
     "stem": ("stem", 0.55, 0.62, 0.86), "1": ("stage 1", 1.5, 0.62, 0.86), "2": ("stage 2", 2.45, 0.52, 0.64),
@@ -40,11 +38,7 @@ PASSES = {
 
 def comparison(card: "Card") -> Drawing:
     """The drawing of one method, and the same in words."""
-    figure = Figure(figsize=(4.6, 2.75), facecolor=CARD)
-    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    ax.set_axis_off()
-    ax.set_xlim(-0.72, 5.2)
-    ax.set_ylim(-0.35, 4.0 if card.kind != "group" else 4.35)
+    ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.0 if card.kind != "group" else 4.35))
     for copy in (2, 1, 0) if card.kind == "group" else (0,):
         _row(ax, UP, 0.1 * copy, STUDENT, card.taps)
     _row(ax, DOWN, 0.0, TEACHER, card.taps)
@@ -54,7 +48,7 @@ def comparison(card: "Card") -> Drawing:
         _text(ax, TAPS[tap][1], -0.12, TAPS[tap][0])
     DRAWN[card.kind](ax, card)
     said = f"{SAID[card.kind]}: {', '.join(TAPS[tap][0] for tap in card.taps)}.{PASSES[card.learns]}"
-    return Drawing(figure, f"{card.display}, drawn. {said}", width=330)
+    return Drawing(ax.figure, f"{card.display}, drawn. {said}", width=330)
 
 
 def _row(ax: Axes, y: float, shift: float, colour: str, read: tuple[str, ...]) -> None:
@@ -81,7 +75,7 @@ def _relation(ax: Axes, card: "Card") -> None:
     """A matrix of the batch for each network, compared with each other."""
     for top, bottom in _pairs(card):
         for start, end, middle, colour in ((top, 2.5, 2.3, STUDENT), (bottom, 1.42, 1.62, TEACHER)):
-            _arrow(ax, start, (start[0], end), scale=8, width=1.2)
+            arrow(ax, start, (start[0], end), scale=8, width=1.2)
             for i, j in itertools.product(range(4), repeat=2):
                 shade = colour + ("ff", "88", "44", "22")[abs(i - j)]
                 x, y = start[0] + (j - 1.5) * 0.095, middle + (1.5 - i) * 0.095
@@ -96,7 +90,7 @@ def _contrast(ax: Axes, card: "Card") -> None:
     ((top, bottom),) = _pairs(card)
     x, y = bottom[0], 1.62
     start = (top[0], 2.5)
-    _arrow(ax, bottom, (x, y - 0.14), scale=8, width=1.2)
+    arrow(ax, bottom, (x, y - 0.14), scale=8, width=1.2)
     ax.plot(*zip(top, start, strict=True), color=INK, linewidth=1.2)
     for i in range(1, 6):
         other = x - 0.55 * i
@@ -124,18 +118,18 @@ def _cross(ax: Axes, card: "Card") -> None:
     for i, ours in enumerate(card.taps):
         for j, theirs in enumerate(card.taps):
             width = 2.2 if i == j else 0.8
-            _arrow(ax, _edge(ours, UP), _edge(theirs, DOWN), color=LOSS, style="<|-|>", scale=8, width=width)
+            arrow(ax, _edge(ours, UP), _edge(theirs, DOWN), colour=LOSS, style="<|-|>", scale=8, width=width)
         _trained(ax, card, _edge(ours, UP), _edge(ours, DOWN))
 
 
 def _review(ax: Axes, card: "Card") -> None:
     """Fusion blocks under the student's taps, each passing on to the shallower one."""
     for (x, y), end in _pairs(card):
-        _arrow(ax, (x, y), (x, 2.46), scale=8, width=1.2)
+        arrow(ax, (x, y), (x, 2.46), scale=8, width=1.2)
         _box(ax, x, 2.29, 0.34, 0.34, FUSION)
         _compare(ax, (x, 2.12), end)
     for shallow, deep in itertools.pairwise(TAPS[tap][1] for tap in card.taps):
-        _arrow(ax, (deep - 0.17, 2.29), (shallow + 0.17, 2.29), color=FUSION, scale=9, width=1.8)
+        arrow(ax, (deep - 0.17, 2.29), (shallow + 0.17, 2.29), colour=FUSION, scale=9, width=1.8)
 
 
 def _group(ax: Axes, card: "Card") -> None:
@@ -169,7 +163,7 @@ def _dot(ax: Axes, place: Point, colour: str, edge: str = INK) -> None:
 
 
 def _compare(ax: Axes, start: Point, end: Point) -> None:
-    _arrow(ax, start, end, color=LOSS, style="<|-|>", scale=10, width=2)
+    arrow(ax, start, end, colour=LOSS, style="<|-|>", scale=10, width=2)
 
 
 def _edge(tap: str, y: float) -> Point:

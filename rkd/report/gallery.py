@@ -1,30 +1,24 @@
-"""The gallery of methods: a card for each, what a step of each costs, and what trained networks answer."""
+"""The gallery of methods: a card for each, and what a step of each costs."""
 
 import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 import yaml
 from IPython.display import HTML
-from torch import nn
 
 from rkd.bench.methods import MethodCost, method_costs
 from rkd.config import build, frozen
-from rkd.data import ImageSet, evaluation_batches
-from rkd.errors import unknown
 from rkd.experiments.chapters import Line
 from rkd.experiments.runner import pick_device
-from rkd.methods import Options, get_method, method_names
-from rkd.methods.sum import SumOptions
+from rkd.methods import get_method, method_names
 from rkd.report.comparison import comparison
 from rkd.report.experiment import Experiment
 
-FAMILIES = ("outputs", "vectors", "relations", "maps", "layers")
+Family = Literal["outputs", "vectors", "relations", "maps", "layers"]
 Kind = Literal["direct", "relation", "contrast", "transition", "cross", "review", "group"]
 Tap = Literal["stem", "1", "2", "3", "pooled", "logits"]
 Side = Literal["none", "student", "teacher", "both"]
@@ -35,7 +29,7 @@ class Card:
     """What the gallery says of one method; the fields are described in gallery.yaml."""
 
     name: str
-    family: Literal["outputs", "vectors", "relations", "maps", "layers"]
+    family: Family
     paper: str
     reads: str
     weight: float
@@ -83,12 +77,10 @@ def family(name: str, experiment: Experiment, costs: Mapping[str, MethodCost]) -
     """The cards of one family.
 
     Args:
-        name: one of `FAMILIES`.
+        name: one of `Family`.
         experiment: the chapter's, for the length of stages in this execution.
         costs: by method.
     """
-    if name not in FAMILIES:
-        raise unknown("family", name, FAMILIES)
     lines = distilled(experiment.lines)
     shown = [card for card in load_cards().values() if card.family == name and card.name in method_names()]
     cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)
@@ -122,40 +114,3 @@ def _stages(method: str, line: Line | None) -> str:
         own = "" if short == stage.epochs else f" (here {short})"
         said.append(f"{stage.name.replace('_', ' ')}, {stage.epochs} epochs{own}")
     return "; ".join(said) or "none"
-
-
-def weights_in_words(options: Options) -> str:
-    """The default weight, and in brackets the run's, where it is another; of each part of a sum."""
-    parts = [p.options for p in options.parts] if isinstance(options, SumOptions) else [options]
-    own = ["" if p.loss_weight == type(p)().loss_weight else f" ({p.loss_weight:g})" for p in parts]
-    return " + ".join(f"{type(p)().loss_weight:g}{said}" for p, said in zip(parts, own, strict=True))
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network in eval mode says of N test images.
-
-    Attributes:
-        logits: (N, classes) float64.
-        pooled: (N, C) float32, what the classifier sees.
-        labels: (N,) int64.
-        names: (classes,) names of the classes.
-    """
-
-    logits: np.ndarray
-    pooled: np.ndarray
-    labels: np.ndarray
-    names: tuple[str, ...]
-
-
-@torch.no_grad()
-def answers(network: nn.Module, images: ImageSet) -> Answers:
-    """Of a network with taps, on the images' device, for all test images."""
-    network.eval()
-    dtype = next(network.parameters()).dtype
-    batches = evaluation_batches(images.test_x, images.test_y, images.mean, images.std, 500)
-    taps = [network.taps(x.to(dtype)) for x, _ in batches]
-    logits, pooled = (torch.cat([getattr(t, name) for t in taps]).cpu() for name in ("logits", "pooled"))
-    return Answers(
-        logits.double().numpy(), pooled.float().numpy(), images.test_y.cpu().numpy(), images.class_names
-    )

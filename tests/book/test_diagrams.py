@@ -7,9 +7,11 @@ import pytest
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
 
+from cells import execute
+
 from rkd import models
 from rkd.report import diagrams
-from rkd.review import ReviewKD, ReviewOptions
+from rkd.review import ReviewKD, ReviewOptions, level_weights
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +19,22 @@ def review():
     return ReviewKD(models.build("shufflenetv1"), models.build("resnet32x4"), ReviewOptions())
 
 
-def words(drawing: diagrams.Drawing) -> list[str]:
-    (axes,) = drawing.figure.axes
-    return [text.get_text() for text in axes.texts]
-
-
-def test_pyramid_shows_its_sizes_and_weights():
-    drawing = diagrams.hcl_pyramid(8, [(8, 1.0), (4, 0.5)])
-    assert {"8 × 8", "4 × 4", "weight 1", "weight 0.5"} <= set(words(drawing))
-    assert "8x8 with weight 1, 4x4 with weight 0.5" in drawing.alt
+def test_pyramid_shows_its_sizes_and_weights(review):
+    found = execute(
+        "method",
+        "said = ",
+        levels=review.describe(),
+        options=ReviewOptions(),
+        diagrams=diagrams,
+        level_weights=level_weights,
+    )
+    assert (
+        "32x32 with weight 1, 4x4 with weight 0.5, 2x2 with weight 0.25, 1x1 with weight 0.125"
+        in found["said"]
+    )
+    assert [ax.get_title() for ax in found["axes"][0]] == ["32 × 32", "4 × 4", "2 × 2", "1 × 1"]
+    pooled = found["axes"][1, 3].images[0].get_array()
+    assert pooled.shape == (1, 1) and pooled.item() == pytest.approx(found["maps"][1].mean().item(), abs=1e-6)
 
 
 def test_table_adds_up_to_the_parameters_of_the_module(review):

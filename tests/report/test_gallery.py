@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def test_the_notebook_s_headings_name_every_method():
     named = {name for heading in headings for name in heading.split(", ")}
     assert named == {card.display for card in CARDS.values()}
     shown = [c.source for c in cells("methods") if "gallery.family(" in c.source]
-    assert [re.search(r'"(\w+)"', source)[1] for source in shown] == list(gallery.FAMILIES)
+    assert [re.search(r'"(\w+)"', source)[1] for source in shown] == list(get_args(gallery.Family))
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -164,24 +165,22 @@ def test_a_trial_of_one_s_own_method_leaves_nothing_behind(cosine, tmp_path, mon
 def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop():
     images = data.load(tiny_data())
     network, other = models.build("resnet8"), models.build("resnet8")
-    found = gallery.answers(network.train(), images)
+    lines = [
+        SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
+    ]
+    nets = {"teacher": (network.train(), images), "student": (other, images)}
+    runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
+    store = SimpleNamespace(has=lambda run: True)
+    of = SimpleNamespace(lines=lines, store=store, runner=lambda: runner)
+    made = execute("methods", "def answers_of", "def class_means", "import TSNE", experiment=of, pd=pd)
+    found = made["answers"]["teacher"]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (images.mean, images.std))
     with torch.no_grad():
         taps = network.eval().taps((images.test_x[:7].permute(0, 3, 1, 2) / 255 - mean) / std)
     assert np.allclose(found.logits[:7], taps.logits, atol=1e-4) and len(found.labels) == 100
     assert np.allclose(found.pooled[:7], taps.pooled, atol=1e-4)
-    # Through the notebook's cells, for a teacher and a student alone.
-    lines = [
-        SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
-    ]
-    nets = {"teacher": (network, images), "student": (other, images)}
-    runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
-    store = SimpleNamespace(has=lambda run: True)
-    of = SimpleNamespace(lines=lines, store=store, runner=lambda: runner)
-    names = {"experiment": of, "gallery": gallery, "pd": pd}
-    made = execute("methods", "def class_means", "import TSNE", **names)
     gap = made["gaps"]["student"]
-    logits = [gallery.answers(net, images).logits for net in (other, network)]
+    logits = [made["answers"][name].logits for name in ("student", "teacher")]
     (two,) = np.flatnonzero(images.test_y == 2)
     assert gap[2, 5] == pytest.approx(abs(logits[0][two, 5] - logits[1][two, 5])) and np.isnan(gap[2, 2])
     assert f"student {np.nanmean(gap):.2f}" in made["show"](made["figure"], made["said"]).alt
