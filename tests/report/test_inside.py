@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 
 import numpy as np
@@ -21,9 +22,8 @@ from rkd.experiments.snapshots import Snapshots
 from rkd.experiments.workspace import store_for
 from rkd.records import Store
 from rkd.report import inside
-from rkd.report.interactive.markup import tag
 from rkd.report.interactive.stack import Stack
-from rkd.report.interactive.strips import column, img, photos
+from rkd.report.interactive.strips import column
 from rkd.review import ReviewOptions, hcl
 
 SIZES = {"pooled": 1, "stage 2": 8, "stage 1": 16}
@@ -38,13 +38,9 @@ TINY = {
 def arrays():
     """Of three images after epochs 1 and 4; the deepest level fuses nothing."""
     rng = np.random.default_rng(7)
-    found = {
-        "epochs": np.array([1, 4]),
-        "levels": np.array(list(SIZES)),
-        "images": rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8),
-        "labels": np.arange(3),
-        "classes": np.array(["cat", "dog & fox", "<owl>"]),
-    }
+    found = {"epochs": np.array([1, 4]), "levels": np.array(list(SIZES)), "labels": np.arange(3)}
+    found["images"] = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    found["classes"] = np.array(["cat", "dog & fox", "<owl>"])
     for i, side in enumerate(SIZES.values()):
         for epoch in (1, 4) if i else ():
             found[f"attention_{epoch}_{i}"] = rng.integers(0, 256, (3, 2, side, side), dtype=np.uint8)
@@ -107,21 +103,15 @@ def test_every_value_is_a_block_of_its_colour(side, block):
             column(maps, "viridis", 0, high)
 
 
-def test_photos_keep_their_pixels(maps):
-    png = photos(maps.images)
-    assert (np.asarray(Image.open(io.BytesIO(png)))[136:264:4, ::4, :3] == maps.images[1]).all()
-    assert img(png, 'a "map"').startswith('<img alt="a &quot;map&quot;" width="128" height="400" ')
-
-
 def test_attention_pictures_and_means_follow_the_maps(cell, maps):
     levels = cell["fusing"](maps)
     assert levels == ["stage 2", "stage 1"]
     means = cell["mean_weights"](maps, levels).set_index(["epoch", "level", "weight"])
     assert len(means) == 8
     for epoch in maps.epochs:
-        drawn = pictures(cell["epoch_page"](maps, levels, epoch))[1:]
-        sides = [(level, side) for level in levels for side in range(2)]
-        for (alt, png), (level, side) in zip(drawn, sides, strict=True):
+        (_, images), *drawn = pictures(cell["epoch_page"](maps, levels, epoch))
+        assert (np.asarray(Image.open(io.BytesIO(images)))[136:264:4, ::4, :3] == maps.images[1]).all()
+        for (alt, png), (level, side) in zip(drawn, itertools.product(levels, range(2)), strict=True):
             raw = maps.arrays[f"attention_{epoch}_{maps.levels.index(level)}"][:, side] / 255
             name = cell["WEIGHTS"][side]
             assert png == column(raw.astype(np.float32), "viridis", 0, 1)
@@ -161,13 +151,7 @@ def test_pyramid_pictures_and_printed_numbers(cell, maps):
     equal = [{**part, "maps": np.zeros_like(part["maps"])} for part in parts]
     assert "HCL of this channel and image: 0." in cell["level_page"](equal, 0)
     assert "adds nothing" in cell["level_page"]([], 0)
-
-
-def test_a_lone_page_needs_no_slider_and_each_start_a_page():
-    lone = tag("p", "only")
-    assert "<form" not in Stack({"only": lone}, "step", slider=True)._repr_html_()
-    with pytest.raises(ConfigError, match="start is 1; there are pages 0 to 0"):
-        Stack({"only": lone}, "step", start=1)
+    assert "<form" not in Stack({"only": made}, "level", slider=True)._repr_html_()
 
 
 @pytest.mark.slow
@@ -210,13 +194,10 @@ def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path,
 
 
 def test_bad_parameters_get_one_sentence():
-    for given, message in (
-        ({"imag": 5}, "unknown parameter 'imag'; did you mean 'image'"),
-        ({"image": 6}, "image is 6; it must be a whole number from 0 to 5"),
-        ({"student": "resnet21"}, "unknown model 'resnet21'"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            inside.open_inside(given)
+    with pytest.raises(ConfigError, match="unknown parameter 'imag'; did you mean 'image'"):
+        inside.open_inside({"imag": 5})
+    with pytest.raises(ConfigError, match="image is 6; it must be a whole number from 0 to 5"):
+        inside.open_inside({"image": 6})
 
 
 def test_the_profiles_run():

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rkd.errors import ConfigError
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.plot import Choice, Slider, controls
@@ -12,14 +11,11 @@ from rkd.report.interactive.plot import Choice, Slider, controls
 @dataclass(frozen=True, repr=False)
 class Stack:
     """Attributes:
-        pages: what each is called -> the page.
-        label: of the control, what it goes through ("epoch").
-        slider: where the pages are ordered; else a <select>.
-        start: place of the page that is seen first.
-        above, below: what stays, whatever is chosen.
-
-    Raises:
-        ConfigError: no pages, or none at `start`.
+    pages: what each is called -> the page.
+    label: of the control, what it goes through ("epoch").
+    slider: where the pages are ordered; else a <select>.
+    start: place of the page that is seen first.
+    above, below: what stays, whatever is chosen.
     """
 
     pages: Mapping[str, Html]
@@ -28,10 +24,6 @@ class Stack:
     start: int = 0
     above: str = ""
     below: str = ""
-
-    def __post_init__(self) -> None:
-        if self.start not in range(len(self.pages)):
-            raise ConfigError(f"start is {self.start}; there are pages 0 to {len(self.pages) - 1}")
 
     def _repr_html_(self) -> str:
         names = tuple(self.pages)
