@@ -1,22 +1,18 @@
-"""The gallery of methods: a card for each, and what a step of each costs."""
+"""The gallery of methods: a card for each."""
 
 import html
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Literal
 
 import yaml
 from IPython.display import HTML
 
-from rkd.bench.methods import MethodCost, method_costs
+from rkd.bench.methods import MethodCost
 from rkd.config import build, frozen
 from rkd.experiments.chapters import Line
-from rkd.experiments.runner import pick_device
 from rkd.methods import get_method, method_names
 from rkd.report.comparison import comparison
-from rkd.report.experiment import Experiment
 
 Family = Literal["outputs", "vectors", "relations", "maps", "layers"]
 Kind = Literal["direct", "relation", "contrast", "transition", "cross", "review", "group"]
@@ -55,33 +51,14 @@ def load_cards() -> dict[str, Card]:
     return {name: build(Card, {"name": name, **entry}) for name, entry in yaml.safe_load(text).items()}
 
 
-def distilled(lines: Iterable[Line]) -> dict[str, Line]:
-    """The lines of methods, by method."""
-    return {line.key: line for line in lines if line.role == "distilled"}
-
-
-def step_costs(experiment: Experiment) -> dict[str, MethodCost]:
-    """What a step of each method of a chapter costs beside the student's own, measured now, in this machine's
-    arithmetic whatever that of the records; 9 rounds, 3 in the smoke profile."""
-
-    def timed(line: Line):
-        return replace(line.runs[0], precision=experiment.settings.precision)
-
-    runs = {name: timed(line) for name, line in distilled(experiment.lines).items()}
-    alone = next(timed(line) for line in experiment.lines if line.role == "student")
-    rounds = 3 if Path(experiment.settings.profile).stem == "smoke" else 9
-    return method_costs(runs, alone, pick_device(experiment.settings.device), rounds) if runs else {}
-
-
-def family(name: str, experiment: Experiment, costs: Mapping[str, MethodCost]) -> HTML:
+def family(name: Family, lines: Mapping[str, Line], costs: Mapping[str, MethodCost]) -> HTML:
     """The cards of one family.
 
     Args:
-        name: one of `Family`.
-        experiment: the chapter's, for the length of stages in this execution.
-        costs: by method.
+        name: of the family.
+        lines: of the chapter by method, for the length of stages in this execution.
+        costs: of a step, by method.
     """
-    lines = distilled(experiment.lines)
     shown = [card for card in load_cards().values() if card.family == name and card.name in method_names()]
     cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)
     return HTML(f'<div class="rkd-cards">{"".join(cards)}</div>')

@@ -96,15 +96,15 @@ def test_cards_refuse_what_they_do_not_know(values):
         build(gallery.Card, {**vars(CARDS["kd"]), **values})
 
 
-def test_the_overview_says_what_each_gains_over_the_student(monkeypatch):
+def test_the_overview_says_what_each_gains_over_the_student():
     settings = resolve("methods", {**TINY, "student": "resnet8", "methods": ["kd", "at", "sp", "at+kd"]})
     lines = get_chapter("methods").lines(settings)
     accuracies = {"student": 50.0, "kd": 51.0, "at": 49.5, "at+kd": 50.0}  # that of sp is missing
     records = {r.runs[0].id: record(r.runs[0], accuracies[r.key]) for r in lines if r.key in accuracies}
-    of, runs = SimpleNamespace(lines=lines), runs_frame(lines, records, "here")
-    costs = {name: MethodCost(1.0, 1.5, 8) for name in gallery.distilled(lines)}
-    monkeypatch.setattr(gallery, "step_costs", lambda of: costs)
-    found = execute("methods", "overview = ", "below = ", experiment=of, runs=runs)
+    runs = runs_frame(lines, records, "here")
+    by_method = {line.key: line for line in lines if line.role == "distilled"}
+    costs = dict.fromkeys(by_method, MethodCost(1.0, 1.5, 8))
+    found = execute("methods", "overview = ", "below = ", runs=runs, lines=by_method, costs=costs)
     overview = found["overview"].set_index("method")["above the student alone"]
     assert overview.tolist() == pytest.approx([1.0, -0.5, float("nan"), 0.0], nan_ok=True)
     assert found["below"] == ["AT"] and len(found["measured"]) == 3
