@@ -176,4 +176,4 @@ def rate_of_result(source: str, result: Result) -> Rate | None:
 
 def total_macs(runs: Iterable[RunConfig]) -> float:
     """Of training and scoring all runs, each by itself: a group saves teacher passes on top."""
-    return sum(work(run, sizes(run.data, "data")).left(run, None, 1) for run in runs)
+    return sum(work(run, sizes(run.data, "data")).left(run) for run in runs)

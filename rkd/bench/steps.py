@@ -220,7 +220,7 @@ class Workload:
             "bench", dataset="embedded", train_images=self._train_images, test_images=self._test_images,
             batch_size=self.batch_size, precision=precision, teacher_batch_norm=batch_norm,
         )  # fmt: skip
-        return Builder(settings).review(self.teacher, self.student, 0, {"warmup_epochs": 0})
+        return Builder(settings).distilled(self.teacher, self.student, 0, row={"warmup_epochs": 0})
 
     def student_network(self) -> nn.Module:
         """On the CPU; every time the same weights."""

@@ -90,11 +90,11 @@ def _checkpoint(
     from rkd.training import accuracy
 
     # A checkpoint is told what it is, or says so itself.
-    said = (None if model else read_deployed(file)) or {}
-    name = model or said.get("network")
+    said = None if model else read_deployed(file)
+    name = said.network if said else model
     if name is None:
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
-    test_set = said.get("data", data.DataConfig(normalisation="cifar100"))
+    test_set = said.data if said else data.DataConfig(normalisation="cifar100")
     if dataset:
         test_set = data.DataConfig(dataset, normalisation=test_set.normalisation)
     if normalisation:
@@ -110,6 +110,8 @@ def _checkpoint(
 
 
 def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
+    import torch
+
     from rkd import models
     from rkd.experiments.deploy import deploy_report, save_deployed
 
@@ -117,22 +119,22 @@ def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
     if out.is_dir():
         out = out / f"{models.deploy_name(config.network)}-{config.id}-{weights}.pt"
     save_deployed(runner, config, out, weights)
-    where = f"{report.threads} threads" if report.device == "cpu" else report.device
-    print(f"{models.display_name(report.network)}, run {report.run}, {report.weights} weights")
+    where = f"{torch.get_num_threads()} threads" if runner.device.type == "cpu" else runner.device
+    trained, merged = report.loc["trained"], report.loc["deployed"]
+    print(f"{models.display_name(config.network)}, run {config.id}, {weights} weights")
     print(f"{'':17}{'trained':>14}{'deployed':>14}")
-    forms = (report.trained, report.deployed)
-    for name, texts in {
-        "parameters": [f"{form.parameters:,}" for form in forms],
-        "M multiply-adds": [f"{form.macs / 1e6:.2f}" for form in forms],
-        "images/s": [f"{form.images_per_second:,.0f}" for form in forms],
-        "accuracy, %": [f"{form.accuracy:.2f}" for form in forms],
-    }.items():
-        print(f"{name:17}{texts[0]:>14}{texts[1]:>14}")
+    for title, column, form in (
+        ("parameters", report["parameters"], "{:,}"),
+        ("M multiply-adds", report["macs"] / 1e6, "{:.2f}"),
+        ("images/s", report["images_per_second"], "{:,.0f}"),
+        ("accuracy, %", report["accuracy"], "{:.2f}"),
+    ):
+        print(f"{title:17}" + "".join(f"{form.format(n):>14}" for n in column))
     print(
-        f"speed on {where}, {report.precision}, {report.batch_size} images at a time: "
-        f"{report.speedup:.2f} times as many\n"
-        f"logits of {report.images:,} test images differ by at most {report.logit_difference:.1e} "
-        f"(the largest is {report.largest_logit:.1f}); {report.changed_predictions} predictions differ\n"
+        f"speed on {where}, {batch_size} images at a time: "
+        f"{merged['images_per_second'] / trained['images_per_second']:.2f} times as many\n"
+        f"logits of the test images differ by at most {merged['logit_difference']:.1e} (the largest is "
+        f"{trained['largest_logit']:.1f}); {merged['changed_predictions']:.0f} predictions differ\n"
         f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)"
     )
-    return 0 if report.trained.accuracy == report.deployed.accuracy else 1
+    return 0 if report["accuracy"].nunique() == 1 else 1

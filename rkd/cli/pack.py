@@ -81,8 +81,9 @@ def pack(
 def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
     """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
     from rkd import paths
-    from rkd.experiments.estimate import costs, counts_file, unfinished
+    from rkd.experiments.estimate import costs, counts_folder
     from rkd.experiments.group import check_teacher_file
+    from rkd.experiments.runner import unfinished
     from rkd.experiments.settings import profile_path
     from rkd.records.provenance import COMMIT_FILE, code_state
     from rkd.records.teachers import teacher_file
@@ -90,8 +91,8 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     from rkd.records.transfer.exporting import collect
 
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
-    costs(unfinished(runs, store), store, device="cpu", group=1, data_root=root)
-    found = [counts_file(), profile_path(profile)]
+    costs(unfinished(runs, store), store, root)
+    found = [*counts_folder().glob("[!.]*"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
     for teacher in {run.teacher: None for run in runs if run.teacher is not None}:
         if teacher.run is None:

@@ -95,8 +95,8 @@ def state_of(store, run) -> str:
     return _state(store.records, store.work, (run.id,))
 
 
-def time_left(runs, settings, store, group: int = 8, measured=()):
-    """The estimate for what is left of `runs` on the device the settings choose, by records or measured samples."""
+def time_left(runs, settings, store):
+    """The estimate for what is left of `runs` on the device the settings choose."""
     from rkd.experiments.estimate import estimate
     from rkd.experiments.runner import pick_device
     from rkd.experiments.workspace import data_root
@@ -110,10 +110,7 @@ def time_left(runs, settings, store, group: int = 8, measured=()):
         machine_state(device)["device_name"],
         device=device.type,
         threads=threads.fixed(settings.threads, device),
-        group=group,
-        compiled=settings.compile,
         data_root=data_root(settings),
-        measured=measured,
     )
 
 

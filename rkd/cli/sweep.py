@@ -1,5 +1,7 @@
 import fnmatch
+import itertools
 import math
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -109,7 +111,6 @@ class _Sweep:
         self.runs = required(run for configs in self.chapters.values() for run in configs)
         s = self.settings
         self.way = Way(Engine.named(s.engine, s.compile, s.threads), group)
-        self.measured: list = []
         self.claims = self._claims() if self.by_verdicts else []
         self.needs = self._needs()
 
@@ -184,7 +185,7 @@ class _Sweep:
         groups = [(self.runs, ())]
         if self.by_verdicts:
             if estimate.seconds is None:
-                estimate = self._measure(stop) or estimate
+                estimate = self._measure(stop)
             groups = self._groups()
             self._show_groups(groups, estimate, FIRST_GROUPS)
         runner = self._runner(stop)
@@ -212,19 +213,16 @@ class _Sweep:
     def _check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
         from rkd.experiments.check import check_device
-        from rkd.experiments.estimate import unfinished
+        from rkd.experiments.runner import unfinished
 
         methods = {run.method for run in unfinished(self.runs, self.store)}
         captured = self.way.engine.captures(self.device)
         print(f"check of {self.device}: {self.way.words(self.device)}")
-        print("method        arithmetic  difference  ms alone  ms for two  verdict")
+        print("method        arithmetic  difference  verdict")
 
         def say(row) -> None:
-            numbers = f"{row.difference:12.1e}{row.plain_ms:10.1f}{row.fast_ms:12.1f}"
-            print(
-                f"{row.method or 'no teacher':14}{row.arithmetic:10}{numbers}  {row.fault or 'equal'}",
-                flush=True,
-            )
+            name, fault = row.method or "no teacher", row.fault or "equal"
+            print(f"{name:14}{row.arithmetic:10}{row.difference:12.1e}  {fault}", flush=True)
 
         found = check_device(self.device, methods, self.settings.precision, self.way, say)
         if not captured:
@@ -240,47 +238,29 @@ class _Sweep:
 
     def _groups(self):
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
-        from rkd.experiments.estimate import costs, unfinished
+        from rkd.experiments.estimate import costs
+        from rkd.experiments.runner import unfinished
         from rkd.experiments.workspace import data_root
         from rkd.judge.order import ranked
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
-        root, device = data_root(self.settings), self.device.type
-        cost = costs(list(left.values()), self.store, device=device, group=self.way.group, data_root=root)
+        cost = costs(left.values(), self.store, data_root(self.settings))
         needs = {claim: need.keys() & left.keys() for claim, need in self.needs.items()}
         groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
-        found = [([left.pop(run) for run in group.runs], group.claims) for group in groups]
+        found = [([left.pop(run) for run in runs], claims) for runs, claims in groups]
         rest = sorted(left.values(), key=lambda run: cost[run.id])
         return [*found, *([(rest, ())] if rest else [])]
 
     def _measure(self, stop):
-        """Train the first run group for a moment, to time its step; returns the estimate that follows, or None where
-        nothing was measured."""
-        from rkd.experiments.check import Pace
-        from rkd.experiments.estimate import lockstep, measured_sample
-        from rkd.experiments.workspace import data_root
+        """Train the first runs for a moment, since what is begun tells the rate; returns the estimate that follows."""
+        groups, steps, began = self._groups(), itertools.count(), time.monotonic()
 
-        groups = self._groups()
-        if not groups or stop(0.0):
-            return None
-        members = lockstep(groups[0][0], self.way.group, self.device.type)[0]
-        pace = Pace(stop)
-        runner = self._runner(pace)
-        runner.run(members)
-        seconds = pace.step_seconds()
-        if seconds is None or runner.group < len(members):
-            return None
-        self.measured = [
-            measured_sample(
-                members[0],
-                len(members),
-                seconds,
-                device=self.device.type,
-                compiled=self.settings.compile,
-                data_root=data_root(self.settings),
-            )
-        ]
-        print(f"a step of the first run group ({len(members)} in lock-step) takes {1000 * seconds:.3g} ms")
+        def enough(needed: float) -> bool:
+            asked = next(steps)
+            return stop(needed) or asked > 120 or (asked > 8 and time.monotonic() - began > 15)
+
+        if groups:
+            self._runner(enough).run(groups[0][0])
         return self._time_left()
 
     def _show_groups(self, groups, estimate, most: int | None = None) -> None:
@@ -311,23 +291,15 @@ class _Sweep:
     def _plan(self):
         """Print what there is and what is to be done; returns each run's state and the estimate."""
         from rkd.cli.status import state_of
-        from rkd.experiments.estimate import lockstep
 
         states = {run.id: state_of(self.store, run) for run in self.runs}
         estimate = self._time_left()
         recorded = sum(self.store.has(run.id) for run in self.runs)
         left = [run for run in self.runs if run.id in estimate.each]
-        print(
-            f"{len(self.runs)} runs in {len(self.chapters)} chapters: {recorded} recorded, {len(left)} to train",
-            end="",
-        )
+        said = f"{len(self.runs)} runs in {len(self.chapters)} chapters: {recorded} recorded, {len(left)} to train"
         if left:
-            groups = lockstep(left, self.way.group, self.device.type)
-            print(
-                f" ({_counted(states[run.id] for run in left)}) in {len(groups)} run groups\ntime: {estimate}",
-                end="",
-            )
-        print(flush=True)
+            said += f" ({_counted(states[run.id] for run in left)})\ntime: {estimate}"
+        print(said, flush=True)
         return states, estimate
 
     def _report(self, reason: str | None) -> int:
@@ -358,7 +330,7 @@ class _Sweep:
     def _time_left(self):
         from rkd.cli.status import time_left
 
-        return time_left(self.runs, self.settings, self.store, self.way.group, self.measured)
+        return time_left(self.runs, self.settings, self.store)
 
 
 def _counted(states) -> str:

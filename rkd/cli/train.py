@@ -99,14 +99,20 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     from rkd.experiments.workspace import runner_of
 
     labels = {"profile": settings.profile, **labels}
-    runner = runner_of(settings, progress=watch(tensorboard), labels=labels, stop=limit.stop)
+    runner = runner_of(
+        settings,
+        progress=watch(tensorboard),
+        labels=labels,
+        stop=limit.stop,
+        snapshots=SnapshotTaker() if maps else None,
+    )
     store = runner.store
     config = settle(config, store, runner.device)
     if dry_run:
         print(f"# run {config.id}\n{yaml.safe_dump(config.to_dict(), sort_keys=False)}", end="")
         return 0
     known = store.has(config.id)
-    records = runner.run([config], snapshots=SnapshotTaker() if maps else None)
+    records = runner.run([config])
     if config.id not in records:
         print(f"stopped: {limit.reason}; the same call goes on here:")
         for one in required([config]):
@@ -155,15 +161,15 @@ def _row(row: str, seed: int, given: dict[str, Any]):
 def _claim(figure: str, seed: int, given: dict[str, Any]):
     """The same of what answers a published figure; None, and a word about it, where no run of its own does."""
     from rkd import published
-    from rkd.experiments.answers import Lines, answer_of
-    from rkd.experiments.selectors import split
+    from rkd.experiments.answers import answer_of
+    from rkd.experiments.selectors import Selectors, split
     from rkd.experiments.settings import resolve
 
     found = answer_of(figure)
     if found.kind == "run":
         (selector,) = found.lines
         given = {**given, "seeds": [seed]}
-        config = Lines(given).line(selector).runs[0]
+        config = Selectors(given["profile"], given).line_of_paper(selector).runs[0]
         return resolve(split(selector)[0], given), config, {"claim": figure, "row": selector}
     print(f"{figure} (printed: {published.get(figure).value or 'nothing'}) needs no run of its own.")
     if found.kind == "derived":

@@ -3,20 +3,15 @@
 The table of published figures says it, in its columns from `answer` on; here the values of settings are looked up.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from rkd import published
-from rkd.errors import ConfigError
-from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.estimate import KNOWN_SIZES
 from rkd.experiments.recipes import Builder, load_recipe
-from rkd.experiments.selectors import split
-from rkd.experiments.settings import load_profile
-from rkd.experiments.settings import resolve as resolve_settings
+from rkd.experiments.settings import load_profile, resolve
 
 KINDS = {
     "run": "the runs of one line of a chapter",
@@ -77,50 +72,27 @@ def answers(rows: pd.DataFrame | None = None) -> list[Answer]:
 def _setting(row: Any) -> tuple[str, str]:
     """Where a setting stands here, in words, and its value as a source would write it."""
     kind, _, rest = row.setting.partition(" ")
-    return _SETTINGS[kind](rest, row)
+    name, _, key = rest.partition(" ")
+    match kind:
+        case "recipe" if key == "loss_weight":  # of the row's pair
+            builder = Builder(resolve("table1", {"profile": "paper"}), name)
+            value: Any = builder.loss_weight(row.teacher, row.student)
+            return f"recipe {name}, and params/pairs.yaml: loss_weight", _written(value)
+        case "recipe":
+            value = asdict(load_recipe(name))
+            for part in key.split("."):
+                value = value[part]
+            return f"recipe {name}: {key}", _written(value)
+        case "profile":
+            return f"params/{name}.yaml: {key}", str(len(load_profile(name)[key]))
+        case "data":
+            return f"the data set (`rkd show data {name}`)", _written(getattr(KNOWN_SIZES[name], key))
+        case "shapes":
+            from rkd.models import build, tap_shapes  # builds a network: only where it is asked for
 
-
-def _of_recipe(rest: str, row: Any) -> tuple[str, str]:
-    name, key = rest.split()
-    if key == "loss_weight":  # of the row's pair
-        builder = Builder(resolve_settings("table1", {"profile": "paper"}), name)
-        return f"recipe {name}, and params/pairs.yaml: loss_weight", _written(
-            builder.loss_weight(row.teacher, row.student)
-        )
-    value: Any = asdict(load_recipe(name))
-    for part in key.split("."):
-        value = value[part]
-    return f"recipe {name}: {key}", _written(value)
-
-
-def _of_profile(rest: str, row: Any) -> tuple[str, str]:
-    name, key = rest.split()
-    return f"params/{name}.yaml: {key}", str(len(load_profile(name)[key]))
-
-
-def _of_data(rest: str, row: Any) -> tuple[str, str]:
-    name, part = rest.split()
-    return f"the data set (`rkd show data {name}`)", _written(getattr(KNOWN_SIZES[name], part))
-
-
-def _of_maps(rest: str, row: Any) -> tuple[str, str]:
-    from rkd.models import build, tap_shapes  # builds a network: only where it is asked for
-
-    shapes = tap_shapes(build(rest), 32).stages
-    return f"network {rest}", _written([f"{height}x{width}" for _, height, width in shapes])
-
-
-def _as_printed(rest: str, row: Any) -> tuple[str, str]:
-    return rest, row.value
-
-
-_SETTINGS: Mapping[str, Callable[[str, Any], tuple[str, str]]] = {
-    "recipe": _of_recipe,
-    "profile": _of_profile,
-    "data": _of_data,
-    "shapes": _of_maps,
-    "text": _as_printed,
-}
+            sizes = [f"{height}x{width}" for _, height, width in tap_shapes(build(name), 32).stages]
+            return f"network {name}", _written(sizes)
+    return rest, row.value  # "text": as printed
 
 
 def _written(value: Any) -> str:
@@ -138,44 +110,3 @@ def _figures(text: str) -> list[float | str]:
             return part.strip()
 
     return [read(part) for part in text.split(",")]
-
-
-# --- the lines of answers, under any profile ------------------------------------------------------------------
-
-
-class Lines:
-    """The lines that answers name, under one profile; what was built once is kept.
-
-    A short profile has other pairs and data sets in its chapters. The line of a figure is built from the figure's own
-    pair all the same, with the profile's data and length.
-
-    Args:
-        given: parameters as of `rkd.experiments.settings.resolve`, the profile among them.
-    """
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = dict(given)
-        self._built: dict[tuple[str, Any], dict[str, Line]] = {}
-
-    def line(self, selector: str) -> Line:
-        """The line "chapter/key" of the paper profile, under this profile; ConfigError where there is none."""
-        name, key = split(selector)
-        chapter = get_chapter(name)
-        settings = resolve_settings(name, self.given)
-        dataset = ""
-        if len(chapter.datasets) > 1:
-            dataset, _, key = key.partition("-")
-            sets = chapter.sets(settings)
-            dataset = f"{dataset if dataset in sets else sets[0]}-"
-        pair = None if chapter.one_pair else tuple(key.split("-", 2)[1::-1])
-        built = self._built.get((name, pair)) or self._build(name, pair)
-        wanted = f"{dataset}{key}"
-        if wanted not in built:
-            raise ConfigError(f"chapter {name} has no line {wanted!r} under profile {settings.profile!r}")
-        return built[wanted]
-
-    def _build(self, name: str, pair: tuple[str, ...] | None) -> dict[str, Line]:
-        own = {"pairs": [list(pair)]} if pair else {"teacher": "resnet56", "student": "resnet20"}
-        lines = get_chapter(name).lines(resolve_settings(name, {**own, **self.given}))
-        self._built[(name, pair)] = {line.key: line for line in lines}
-        return self._built[(name, pair)]

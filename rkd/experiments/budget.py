@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 from rkd.errors import ConfigError
 
@@ -30,15 +30,10 @@ def parse_duration(text: str) -> float:
     Raises:
         ConfigError: of another form, or not longer than zero.
     """
-    compact = text.strip().lower()
-    match = _DURATION.fullmatch(compact)
-    if re.fullmatch(r"\d+(\.\d+)?", compact):
-        seconds = float(compact)
-    elif match:  # the empty text matches too, and comes to zero
-        seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), _SECONDS.values(), strict=True))
-    else:
-        seconds = 0.0
-    if not (seconds > 0 and math.isfinite(seconds)):
+    match = _DURATION.fullmatch(re.sub(r"^([\d.]+)$", r"\1s", text.strip().lower()))
+    parts = match.groups() if match else ()  # the empty text matches too, and comes to zero
+    seconds = sum(float(n or 0) * unit for n, unit in zip(parts, _SECONDS.values(), strict=bool(parts)))
+    if not 0 < seconds < math.inf:
         raise ConfigError(f"{text!r} is not a duration; write 90s, 9m, 1h30m, 2.5h, 2d, or seconds as 45")
     return seconds
 
@@ -48,17 +43,15 @@ def in_words(seconds: float) -> str:
 
     Seconds are told below ten minutes, minutes below two days.
     """
-    s = round(seconds)
+    s, minutes, hours = round(seconds), round(seconds / 60), round(seconds / 3600)
     if s < 60:
         return f"{s} s"
     if s < 600:
         return f"{s // 60} min {s % 60:02d} s" if s % 60 else f"{s // 60} min"
-    minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
-    hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
 
 
@@ -83,12 +76,6 @@ class Budget:
         self._used_up = False
         self._old: dict[int, object] = {}
 
-    def left(self) -> float:
-        """Seconds left, 0 at least; infinite without a limit."""
-        if self.seconds is None:
-            return math.inf
-        return max(0.0, self.seconds - (self._clock() - self._started))
-
     def stop(self, needed: float) -> bool:
         """Whether to stop now rather than begin a piece of work expected to take `needed` seconds: a signal has
         arrived, or the time left is less than `needed`, half as much again in case it is slow, and a reserve of 5 s (a
@@ -96,7 +83,8 @@ class Budget:
         """
         if self.seconds is not None and not self._used_up:
             reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)
-            self._used_up = self.left() < needed * (1 + SLOW) + reserve
+            left = self.seconds - (self._clock() - self._started)
+            self._used_up = left < needed * (1 + SLOW) + reserve
         return self._used_up or self._signal is not None
 
     @property
@@ -114,16 +102,11 @@ class Budget:
                 self._old[number] = signal.signal(number, self._arrived)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        while self._old:
-            number, handler = self._old.popitem()
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._old.items():
             # None stands for a handler that was not set from Python: it cannot be put back from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._old.clear()
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:

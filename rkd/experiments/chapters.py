@@ -19,18 +19,22 @@ of them. What may be assigned:
 
 import dataclasses
 import functools
+import itertools
 import math
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from rkd import paths, published
+from rkd.config import build, frozen
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.notebooks import assigned_values, notebook_names, read_notebook, tagged, title_of
-from rkd.experiments.recipes import Builder
-from rkd.experiments.settings import Settings
+from rkd.experiments.recipes import OF_RUNS, Builder
+from rkd.experiments.settings import Pair, Settings
 from rkd.methods import get_method
 from rkd.methods.modreduce import cutoff_of, growth_steps_of
 from rkd.models import canonical, display_name
@@ -53,10 +57,11 @@ ROW_NAMES = {
     "only": "[teacher, student]: on this pair alone, or the first one where it is not among the pairs",
     "if_given": "parameters: only where a reader gives one of them",
 }
-NETWORKS = {
-    "teacher": {"label": "teacher {teacher}", "note": "one teacher, shared by all seeds"},
-    "student": {"label": "{student} alone", "note": "trained on labels only"},
+NETWORKS = {  # role -> label and note
+    "teacher": ("teacher {teacher}", "one teacher, shared by all seeds"),
+    "student": ("{student} alone", "trained on labels only"),
 }
+_SOURCES = list(SHORT_SOURCE)
 _COMPUTED = {"growth_steps": growth_steps_of, "cutoff_epochs": cutoff_of}  # where a row says "auto"
 
 
@@ -96,7 +101,11 @@ class Line:
     recipe: str = ""
 
 
-@dataclass(frozen=True)
+def _mapping(rows: Any) -> Any:
+    return {key: {} for key in rows} if isinstance(rows, list) else rows
+
+
+@frozen
 class Chapter:
     """What a notebook declares; see above for each of the names.
 
@@ -107,17 +116,17 @@ class Chapter:
 
     name: str
     title: str
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Annotated[dict[str, dict[str, Any]], BeforeValidator(_mapping)]
     recipe: str = "authors"
     method: str = ""
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[Pair, ...] = ()
     datasets: tuple[str, ...] = ("cifar100",)
     recipes: tuple[str, ...] = ()
-    sweep: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sweep: dict[str, tuple[float, ...]] = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     label: str = ""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    trained_as: Mapping[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    trained_as: dict[str, str] = field(default_factory=dict)
 
     @property
     def one_pair(self) -> bool:
@@ -126,22 +135,10 @@ class Chapter:
 
     @classmethod
     def declared(cls, name: str, title: str, values: Mapping[str, Any]) -> "Chapter":
-        """From the names that a cell assigns.
-
-        Raises:
-            ConfigError: rows that are no mapping of mappings, or an unknown name in one of them.
-        """
+        """From the names that a cell assigns, others left aside; ConfigError for what is of another form."""
         own = {f.name.upper(): f.name for f in fields(cls) if f.name not in ("name", "title")}
         found = {own[key]: value for key, value in values.items() if key in own}
-        rows = found.get("rows")
-        if isinstance(rows, list):
-            rows = {key: {} for key in rows}
-        if not isinstance(rows, Mapping) or not all(isinstance(row, Mapping) for row in rows.values()):
-            raise ConfigError(f"ROWS of {name} is {rows!r}; it must map keys to rows, or be a list of keys")
-        for key in ("pairs", "datasets", "recipes", "fixed"):
-            if key in found:
-                found[key] = tuple(tuple(v) if isinstance(v, list) else v for v in found[key])
-        return cls(name, title, **{**found, "rows": rows})
+        return build(cls, {"name": name, "title": title, **found})
 
     def lines(self, settings: Settings) -> list[Line]:
         """The lines under given settings.
@@ -150,18 +147,25 @@ class Chapter:
             ConfigError: an unknown name in a row, one checkpoint file for several teachers, or what a run's config
                 refuses.
         """
-        return [line for line in self._lines(settings) if not self._left_empty(line.key)]
+        pairs = self._pairs(settings)
+        recipes = ((settings.recipe,) if settings.recipe else self.recipes) if self.recipes else ("",)
+        found = []
+        for dataset in self.sets(settings):
+            s = dataclasses.replace(settings, dataset=dataset)
+            builder = functools.cache(functools.partial(self._builder, s))  # reading a recipe takes its time
+            for recipe, pair in itertools.product(recipes, pairs):
+                prefix = self._prefix(dataset, recipe, pair)
+                for key, row in self._rows(s).items():
+                    figures = published.of_line(f"{self.name}/{prefix}{key}")
+                    # Where the source's table has this cell and prints nothing in it, there is no line.
+                    empty = figures and not any(figure.value for figure in figures)
+                    if _applies(key, row, s, pair, pairs) and not empty:
+                        here = builder(recipe or s.recipe or row.get("recipe", ""))
+                        found.append(self._line(prefix, key, row, here, pair, recipe, figures))
+        return found
 
-    def _lines(self, s: Settings) -> Iterator[Line]:
-        for dataset in self.sets(s):
-            on = dataclasses.replace(s, dataset=dataset)
-            builders: dict[str, Builder] = {}
-            for recipe in ((s.recipe,) if s.recipe else self.recipes) if self.recipes else ("",):
-                pairs = self._pairs(s)
-                for pair in pairs:
-                    for key, row in self._rows(s).items():
-                        if _applies(key, row, s, pair, pairs):
-                            yield self._line(_Place(on, dataset, recipe, pair, builders), key, row)
+    def _builder(self, s: Settings, recipe: str) -> Builder:
+        return Builder(dataclasses.replace(s, recipe=recipe or s.recipe), self.recipe)
 
     def sets(self, s: Settings) -> tuple[str, ...]:
         """The data sets: the settings' `datasets`, else the chapter's, unless `dataset` names another than its
@@ -187,8 +191,7 @@ class Chapter:
         rows = dict(self.rows)
         for name, values in self.sweep.items():
             for value in getattr(s, f"{name}s", None) or values:
-                words = name.replace("_", " ")
-                rows[f"{value:g}"] = {name: value, "label": f"{words} {value:g}"}
+                rows[f"{value:g}"] = {name: value, "label": f"{name.replace('_', ' ')} {value:g}"}
         if s.methods is None or self.method:
             return rows
         chosen = {key: row for key, row in rows.items() if _role(key, row)}
@@ -197,126 +200,85 @@ class Chapter:
             chosen |= of_method or {method: {}}
         return chosen
 
-    def _line(self, place: "_Place", key: str, row: Mapping[str, Any]) -> Line:
-        s, (teacher, student) = place.settings, place.pair
-        role = _role(key, row)
-        recipe = place.recipe or (s.recipe or row.get("recipe", ""))
-        builder = place.builder(recipe, self.recipe)
+    def _line(
+        self,
+        prefix: str,
+        key: str,
+        row: Mapping[str, Any],
+        builder: Builder,
+        pair: tuple[str, str],
+        recipe: str,
+        figures: tuple[published.Figure, ...],
+    ) -> Line:
+        s, (teacher, student), role = builder.settings, pair, _role(key, row)
+        of_network: tuple[published.Figure, ...] = ()
         shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
         shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
+        given: Mapping[str, Any] = {}
         if role:
-            defaults = NETWORKS[role]
-            runs = (
-                (builder.teacher(teacher),)
-                if role == "teacher"
-                else tuple(builder.plain(student, seed) for seed in s.seeds)
-            )
+            label, note = NETWORKS[role]
+            network, runs = student, tuple(builder.plain(student, seed) for seed in s.seeds)
+            if role == "teacher":
+                network, runs = teacher, (builder.teacher(teacher),)
+            on = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
+            of_network = _of_network(network, role, on)
         else:
             method = row.get("method") or self.method or key
-            runs, shown = self._distilled(builder, place.pair, key, row, method, shown)
-            defaults = {"label": self.label or get_method(method).display}
-        whole = f"{self._prefix(place)}{key}"
-        said = _as_published(published.of_line(f"{self.name}/{whole}"))
-        if role:
-            on = SETS.get(place.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
-            said = distinct([*published_network(teacher if role == "teacher" else student, role, on), *said])
-        fallback = (
-            row["note_of_published"] if said and "note_of_published" in row else defaults.get("note", "")
-        )
-        note = _filled(self.notes.get(whole, row.get("note", fallback)), shown)
-        if not role and not self.method and (given := builder.given(method)):
-            with_these = f"here with {', '.join(f'{name} {value}' for name, value in given.items())}"
+            label, note = self.label or get_method(method).display, ""
+            network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
+            runs = self._distilled(builder, teacher, network, key, row, method)
+            shown = {**(vars(runs[0].options) if runs else {}), **shown, "network": display_name(network)}
+            given = {} if self.method else builder.given(method)
+        if (said := _as_published(of_network, figures)) and "note_of_published" in row:
+            note = row["note_of_published"]
+        note = _filled(self.notes.get(prefix + key, row.get("note", note)), shown)
+        if given:
+            with_these = f"here with {', '.join(f'{option} {value}' for option, value in given.items())}"
             note = f"{note}; {with_these}" if note else with_these
-        sweeps = next(iter(self.sweep), None)
         return Line(
-            whole,
-            _filled(row.get("label", defaults["label"]), shown),
-            runs,
-            _filled(row.get("group", self._group(place)), shown),
-            said,
-            note,
-            row.get(sweeps) if sweeps else None,
-            role or "distilled",
-            (recipe or builder.recipe_name) if place.recipe or row.get("recipe") else "",
+            key=prefix + key,
+            label=_filled(row.get("label", label), shown),
+            runs=runs,
+            group=_filled(row.get("group", self._group(s.dataset, recipe, pair)), shown),
+            published=said,
+            note=note,
+            x=next((row.get(option) for option in self.sweep), None),
+            role=role or "distilled",
+            recipe=builder.recipe_name if recipe or row.get("recipe") else "",
         )
 
     def _distilled(
-        self,
-        builder: Builder,
-        pair: tuple[str, str],
-        key: str,
-        row: Mapping[str, Any],
-        method: str,
-        shown: Mapping[str, Any],
-    ) -> tuple[tuple[RunConfig, ...], dict[str, Any]]:
-        """A row's runs, and what its texts may name."""
-        teacher, student = pair
+        self, builder: Builder, teacher: str, student: str, key: str, row: Mapping[str, Any], method: str
+    ) -> tuple[RunConfig, ...]:
         options = {name: value for name, value in row.items() if name not in ROW_NAMES}
-        known = (
-            [f.name for f in fields(get_method(method).options)] if "+" not in method else method.split("+")
-        )
+        parts = method.split("+")
+        known = parts if len(parts) > 1 else [f.name for f in fields(get_method(method).options)]
         for name in options:
             if name not in known:
                 raise unknown(f"name in row {key!r} of {self.name}:", name, [*known, *ROW_NAMES])
-        for name, made in _COMPUTED.items():
-            if options.get(name) == "auto":
-                options[name] = made(builder.epochs, builder.recipe.epochs)
-        network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
-        named = {"weights": row.get("teacher_weights"), "batch_norm": row.get("teacher_batch_norm")}
-        runs = tuple(
-            builder.distilled(
-                teacher,
-                network,
-                seed,
-                method,
-                options,
-                row.get("ce_weight"),
-                self.fixed,
-                {name: value for name, value in named.items() if value is not None},
-            )
+            if name in _COMPUTED and options[name] == "auto":
+                options[name] = _COMPUTED[name](builder.epochs, builder.recipe.epochs)
+        own = options | {name: row[name] for name in OF_RUNS if name in row}
+        return tuple(
+            builder.distilled(teacher, student, seed, method, own, self.fixed)
             for seed in builder.settings.seeds
         )
-        used = vars(runs[0].options) if runs else {}
-        return runs, {**used, **shown, "network": display_name(network)}
 
-    def _prefix(self, place: "_Place") -> str:
-        parts = [Path(place.dataset).stem] if len(self.datasets) > 1 else []
-        parts += [place.recipe] if place.recipe else []
-        parts += [] if self.one_pair else [canonical(place.pair[1]), canonical(place.pair[0])]
+    def _prefix(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
+        parts = [Path(dataset).stem] if len(self.datasets) > 1 else []
+        parts += [recipe] if recipe else []
+        parts += [] if self.one_pair else [canonical(pair[1]), canonical(pair[0])]
         return "".join(f"{part}-" for part in parts)
 
-    def _group(self, place: "_Place") -> str:
-        if place.recipe:
+    def _group(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
+        if recipe:
             return "recipe {recipe}: {description}"
         if self.one_pair:
             return ""
         several = len(self.datasets) > 1
-        itself = several and canonical(place.pair[0]) == canonical(place.pair[1])
-        pair = "{student}" if itself else "{student} ← {teacher}"
-        return f"{pair} on {SETS.get(place.dataset, place.dataset)}" if several else pair
-
-    def _left_empty(self, key: str) -> bool:
-        """Whether the source's table has this cell and prints nothing in it."""
-        rows = published.of_line(f"{self.name}/{key}")
-        return bool(rows) and not any(row.value for row in rows)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in a chapter a row is repeated."""
-
-    settings: Settings
-    dataset: str
-    recipe: str
-    pair: tuple[str, str]
-    builders: dict[str, Builder]
-
-    def builder(self, recipe: str, default: str) -> Builder:
-        """That of a recipe; "": the settings', else the default. Kept, since reading a recipe takes its time."""
-        if recipe not in self.builders:
-            own = dataclasses.replace(self.settings, recipe=recipe or self.settings.recipe)
-            self.builders[recipe] = Builder(own, default)
-        return self.builders[recipe]
+        itself = several and canonical(pair[0]) == canonical(pair[1])
+        words = "{student}" if itself else "{student} ← {teacher}"
+        return f"{words} on {SETS.get(dataset, dataset)}" if several else words
 
 
 def _role(key: str, row: Mapping[str, Any]) -> str:
@@ -335,9 +297,8 @@ def _applies(
         return False
     if "only" not in row:
         return True
-    same = [(canonical(teacher), canonical(student)) for teacher, student in pairs]
-    wanted = (canonical(row["only"][0]), canonical(row["only"][1]))
-    return (canonical(pair[0]), canonical(pair[1])) == (wanted if wanted in same else same[0])
+    here, wanted, *all_pairs = (tuple(map(canonical, names)) for names in (pair, row["only"], *pairs))
+    return here == (wanted if wanted in all_pairs else all_pairs[0])
 
 
 class _Filler(string.Formatter):
@@ -391,36 +352,22 @@ def chapter_in(name: str, namespace: Mapping[str, Any]) -> Chapter:
 
 
 def _read(path: Path) -> Chapter | None:
+    """A notebook's declaration, read again once the file has changed; None where it has none."""
     return _parsed(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)
 def _parsed(path: Path, changed: int) -> Chapter | None:
-    """A notebook's declaration, read again once the file has changed; None where it has none."""
     notebook = read_notebook(path)
     cells = tagged(notebook, "rows")
-    if not cells:
-        return None
     try:
         values = {name: value for cell in cells for name, value in assigned_values(cell["source"]).items()}
     except (ValueError, SyntaxError) as error:
         raise ConfigError(f"{path}: the cell tagged rows must assign literals alone ({error})") from error
-    return Chapter.declared(path.stem, title_of(notebook, path.stem), values)
+    return Chapter.declared(path.stem, title_of(notebook, path.stem), values) if cells else None
 
 
 # --- what is published of a line ------------------------------------------------------------------------------
-
-
-@functools.cache
-def published_network(name: str, role: str, dataset: str = "CIFAR-100") -> tuple[Published, ...]:
-    """What all sources say of one undistilled network ("teacher" or "student") on CIFAR-100."""
-    method = {"teacher": "teacher", "student": "student baseline"}[role]
-    return _as_published(
-        row
-        for row in published.rows().values()
-        if (row.metric, row.method, row.dataset) == ("top1_acc_percent", method, dataset)
-        and same_network(getattr(row, role), name)
-    )
 
 
 @functools.cache
@@ -432,23 +379,26 @@ def same_network(printed: str, name: str) -> bool:
         return False
 
 
-def _as_published(rows: Iterable[Any]) -> tuple[Published, ...]:
-    """In the order of `SHORT_SOURCE`."""
-    found = []
-    for row in sorted(rows, key=lambda row: list(SHORT_SOURCE).index(row.source)):
-        of_paper = row.method == "ReviewKD" and row.variant == "paper"
-        if not math.isnan(row.number):
-            found.append(
-                Published("ReviewKD paper" if of_paper else SHORT_SOURCE[row.source], row.number, row.note)
-            )
-    return distinct(found)
+@functools.cache
+def _of_network(name: str, role: str, dataset: str) -> tuple[published.Figure, ...]:
+    """What all sources say of one undistilled network ("teacher" or "student")."""
+    method = {"teacher": "teacher", "student": "student baseline"}[role]
+    return tuple(
+        row
+        for row in published.rows().values()
+        if (row.metric, row.method, row.dataset) == ("top1_acc_percent", method, dataset)
+        and same_network(getattr(row, role), name)
+    )
 
 
-def distinct(found: Sequence[Published]) -> tuple[Published, ...]:
-    """The same value from the same source once; of the [Re] README, only what its paper does not print too."""
-    in_paper = {p.value for p in found if p.source == SHORT_SOURCE["re_paper"]}
+def _as_published(*parts: Iterable[published.Figure]) -> tuple[Published, ...]:
+    """Each part in the order of `SHORT_SOURCE`; the same value from the same source once, and of the [Re] README only
+    what its paper does not print too."""
     once: dict[tuple[str, float], Published] = {}
-    for p in found:
-        if p.source != SHORT_SOURCE["re_readme"] or p.value not in in_paper:
-            once.setdefault((p.source, p.value), p)
-    return tuple(once.values())
+    for row in (row for part in parts for row in sorted(part, key=lambda row: _SOURCES.index(row.source))):
+        of_paper = row.method == "ReviewKD" and row.variant == "paper"
+        source = "ReviewKD paper" if of_paper else SHORT_SOURCE[row.source]
+        if not math.isnan(row.number):
+            once.setdefault((source, row.number), Published(source, row.number, row.note))
+    paper, readme = SHORT_SOURCE["re_paper"], SHORT_SOURCE["re_readme"]
+    return tuple(p for p in once.values() if p.source != readme or (paper, p.value) not in once)

@@ -1,25 +1,26 @@
 """Whether a device computes what it should: every method a few steps, in the fast way and in the plain one."""
 
 import dataclasses
-import itertools
 import math
 import multiprocessing
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor as Worker
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from rkd.data import DataConfig
-from rkd.experiments.group import RunGroup, Surroundings
+from rkd.experiments.group import RunGroup
+from rkd.experiments.progress import Progress
+from rkd.experiments.runner import Runner
 from rkd.methods import get_method
-from rkd.records import Record, Store
+from rkd.records import Store
 from rkd.training import Engine, RunConfig, SGDConfig, TeacherConfig, arithmetic, checkpoint
-from rkd.training.state import TrainState, build_network
+from rkd.training.state import build_network
 
 # Largest difference of two ways after the few steps, relative to all that the steps changed: rounding alone stays well
 # below, even in networks as untrained as these. A wrong step is off by about 1.
@@ -30,23 +31,21 @@ _IMAGES, _BATCH = 20, 12  # a whole batch and a short one
 _EPOCHS = 2  # the second repeats what the first has captured
 
 
-@dataclass(frozen=True)
-class Checked:
-    """One method in one arithmetic.
+class Checked(NamedTuple):
+    """One method in one arithmetic, trained the plain way and a fast one.
 
     Attributes:
         method: its name; "" for no teacher.
         arithmetic: name of it.
+        captures: whether the fast way captures steps.
         difference: of the weights, relative to what the steps changed; NaN where they could not be compared.
-        plain_ms, fast_ms: milliseconds per step of one run by itself, and of two seeds in lock-step the fast way.
         fault: what is wrong; "" for nothing.
     """
 
     method: str
     arithmetic: str
+    captures: bool
     difference: float
-    plain_ms: float
-    fast_ms: float
     fault: str = ""
 
 
@@ -79,25 +78,6 @@ class Findings:
     broken: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Examined:
-    """What a check found of one method.
-
-    Attributes:
-        rows: as of `Findings`.
-        broken: why it cannot be trained; "" where it can.
-        captured: whether capturing its steps, where that was tried, gives what plain steps give.
-        in_company: whether two runs in lock-step do.
-        failed: a capture failed, and the process should do no more.
-    """
-
-    rows: tuple[Checked, ...] = ()
-    broken: str = ""
-    captured: bool = True
-    in_company: bool = True
-    failed: bool = False
-
-
 def child() -> Worker:
     """A process of its own: what a failed capture or a dead context leaves behind ends with it."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
@@ -123,100 +103,89 @@ def check_device(
         precision: of the runs.
         way: first choice.
         say: told each row.
-        worker: makes what a method is examined in; it is made anew after a failed capture, and when it dies.
+        worker: makes what a method is examined in; made anew after a fault, and when it dies.
     """
-    names = sorted({part for method in methods for part in (method or "").split("+")})
     numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
-    found: dict[str, _Examined] = {}
+    rows: list[Checked] = []
+    broken: dict[str, str] = {}
     place: Worker | None = None
-    for name in names:
+    for name in sorted({part for method in methods for part in (method or "").split("+")}):
         place = place or worker()
+        found: list[Checked] = []
         try:
-            found[name] = place.submit(_examine, name, numbers, device, way).result()
-        except Exception as error:  # it died: a broken context takes its process along
-            found[name] = _Examined(broken=_first_line(error), failed=True)
-        for row in found[name].rows:
+            found = place.submit(_examine, name, numbers, device, way).result()
+        except (
+            Exception
+        ) as error:  # whatever a device or a library may raise, or the process died: the others go on
+            broken[name] = _first_line(error)
+        rows += found
+        for row in found:
             say(row)
-        if found[name].failed:
+        if name in broken or any(row.fault for row in found):
             place.shutdown()
             place = None
     if place is not None:
         place.shutdown()
-    eager = frozenset(name for name, one in found.items() if not one.captured)
-    company = all(one.in_company for one in found.values())
-    return Findings(
-        tuple(row for one in found.values() for row in one.rows),
-        Way(dataclasses.replace(way.engine, eager=eager), way.group if company else 1),
-        {name: one.broken for name, one in found.items() if one.broken},
-    )
+    eager = frozenset(row.method for row in rows if row.captures and row.fault)
+    alone = any(row.fault and not row.captures for row in rows)
+    best = Way(dataclasses.replace(way.engine, eager=eager), 1 if alone else way.group)
+    return Findings(tuple(rows), best, broken)
 
 
-def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> _Examined:
-    captures = way.engine.captures(device)
-    plain = Way(dataclasses.replace(way.engine, graph=False), way.group)
-    rows: list[Checked] = []
-    captured = in_company = True
+def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> list[Checked]:
+    """Raises whatever keeps the method from being trained the plain way."""
+    engines = [way.engine, dataclasses.replace(way.engine, graph=False)]
+    seeds = (0, 1) if way.group > 1 else (0,)
+    rows = []
     for number in numbers:
-        case = name, number
-        try:
-            alone = _train(case, (0,), device, Engine(graph=False))
-        except Exception as error:  # whatever a device or a library may raise: the others go on
-            return _Examined(tuple(rows), _first_line(error), captured, in_company, failed=captures)
-        rows.append(_compare(case, alone, device, way, captures))
-        if rows[-1].fault and captures:
-            captured = False
-            rows.append(_compare(case, alone, device, plain, False))
-        in_company = in_company and not rows[-1].fault
-    return _Examined(tuple(rows), "", captured, in_company, failed=captures and not captured)
+        alone, _ = _train(name, number, (0,), device, Engine(graph=False))
+        for engine in engines if way.engine.captures(device) else engines[1:]:
+            captures, difference = engine.captures(device), math.nan
+            try:
+                fast, captured = _train(name, number, seeds, device, engine)
+                difference = _difference(name, number, alone, fast)
+                fault = "" if difference <= TOLERANCE[number] else "another result"
+                fault = fault or ("not captured" if captures and not captured else "")
+            except Exception as error:
+                fault = _first_line(error)
+            rows.append(Checked(name, number, captures, difference, fault))
+            if not fault:
+                break
+    return rows
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """What came out of a training: flat weights of the first seed before and after, milliseconds per step, whether
-    the steps were captured."""
-
-    before: torch.Tensor
-    after: torch.Tensor
-    ms: float
-    captured: bool
+class _Silent(Progress):
+    def say(self, text: str) -> None:
+        pass
 
 
-def _compare(
-    case: tuple[str, str], plain: _Trained, device: torch.device, way: Way, captures: bool
-) -> Checked:
-    try:
-        fast = _train(case, (0, 1) if way.group > 1 else (0,), device, way.engine)
-    except Exception as error:
-        return Checked(*case, math.nan, plain.ms, math.nan, _first_line(error))
-    # A run that diverges must do so both ways.
-    apart = torch.where(plain.after.isnan() & fast.after.isnan(), 0.0, fast.after - plain.after)
-    difference = (apart.norm() / (plain.after - plain.before).nan_to_num().norm()).item()
-    fault = ""
-    if not difference <= TOLERANCE[case[1]]:
-        fault = "another result"
-    elif captures and not fast.captured:
-        fault = "not captured"
-    return Checked(*case, difference, plain.ms, fast.ms, fault)
-
-
-def _train(case: tuple[str, str], seeds: Collection[int], device: torch.device, engine: Engine) -> _Trained:
-    """Some seeds of a method, in lock-step, as any group is trained."""
-    configs = [_config(*case, seed) for seed in seeds]
-    clock = _Clock()
+def _train(
+    method: str, precision: str, seeds: Sequence[int], device: torch.device, engine: Engine
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Train some seeds of a method in lock-step, as any group; returns the weights of the first, and whether the steps
+    were captured."""
+    configs = [_config(method, precision, seed) for seed in seeds]
+    engine = dataclasses.replace(engine, threads=torch.get_num_threads())  # without trying how many help
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "records", Path(folder) / "work")
         for config in configs:
             store.folder(config.id).mkdir(parents=True)
-        around = Surroundings(store, Path(folder), device, engine, clock, {}, lambda needed: False)
-        RunGroup(configs, around).train()
-        record: Record = store.load(configs[0].id)
+        RunGroup(configs, Runner(store, Path(folder), device, progress=_Silent(), engine=engine)).train()
         last = checkpoint.load(store.folder(configs[0].id) / "last.pt")
-    before = build_network(configs[0], 100).state_dict()
-    names = [name for name, tensor in before.items() if tensor.is_floating_point()]
-    flat = [
-        torch.cat([state[name].double().flatten() for name in names]) for state in (before, last["student"])
-    ]
-    return _Trained(*flat, clock.ms(len(configs)), record.cost["graph"])
+        return last["student"], store.load(configs[0].id).cost["graph"]
+
+
+def _difference(
+    method: str, precision: str, plain: dict[str, torch.Tensor], fast: dict[str, torch.Tensor]
+) -> float:
+    """Of the weights, relative to what the plain way changed. A run that diverges must do so both ways."""
+    start = build_network(_config(method, precision, 0), 100).state_dict()
+    names = [name for name, tensor in start.items() if tensor.is_floating_point()]
+    before, one, other = (
+        torch.cat([weights[name].double().flatten() for name in names]) for weights in (start, plain, fast)
+    )
+    apart = torch.where(one.isnan() & other.isnan(), 0.0, other - one)
+    return (apart.norm() / (one - before).nan_to_num().norm()).item()
 
 
 def _config(method: str, precision: str, seed: int) -> RunConfig:
@@ -236,61 +205,5 @@ def _config(method: str, precision: str, seed: int) -> RunConfig:
     return dataclasses.replace(plain, method=method, options=options(**short), teacher=teacher)
 
 
-class _Clock:
-    """A progress that shows nothing and reads the time of the last epoch's steps."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, list[float]] = {}
-
-    def begin(self, title: str, epochs: int, images: int) -> None:
-        pass
-
-    def batch(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, state: TrainState) -> None:
-        self._seconds.setdefault(state.config.id, []).append(state.seconds)
-
-    def end(self) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-    def ms(self, company: int) -> float:
-        """Milliseconds of one step of the group, in the last epoch, where nothing is captured any more."""
-        seconds = next(iter(self._seconds.values()))
-        return 1000 * company * (seconds[-1] - seconds[-2]) / math.ceil(_IMAGES / _BATCH)
-
-
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-class Pace:
-    """A `stop` that asks another one, and ends training itself once it has timed enough steps.
-
-    Args:
-        stop: asked as well.
-        steps: questions to wait for, the first half of them untimed: a GPU is then as far behind as it gets.
-        seconds: after which fewer will do, if there are some.
-    """
-
-    def __init__(self, stop: Callable[[float], bool], steps: int = 120, seconds: float = 15.0) -> None:
-        self._stop, self._steps, self._limit = stop, steps, seconds
-        self._asked: list[float] = []
-        self.enough = False
-
-    def __call__(self, needed: float) -> bool:
-        self._asked.append(time.perf_counter())
-        count, passed = len(self._asked), self._asked[-1] - self._asked[0]
-        self.enough = count > self._steps or (count > 8 and passed > self._limit)
-        return self._stop(needed) or self.enough
-
-    def step_seconds(self) -> float | None:
-        """Median time from one question to the next; None where too few were asked to tell."""
-        if len(self._asked) < 4:
-            return None
-        late = self._asked[len(self._asked) // 2 :]
-        gaps = sorted(b - a for a, b in itertools.pairwise(late))
-        return gaps[len(gaps) // 2]

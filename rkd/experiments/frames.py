@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,13 +22,11 @@ def names_of(lines: Sequence[Line]) -> dict[str, str]:
 
 def same_runs(lines: Sequence[Line]) -> dict[str, str]:
     """Key of a line -> label of an earlier one of the very same runs: after injecting, lines may coincide."""
-    first: dict[tuple[str, ...], str] = {}
-    found = {}
+    first, found = {}, {}
     for line in lines:
-        ids = tuple(run.id for run in line.runs)
-        if ids in first:
-            found[line.key] = first[ids]
-        first.setdefault(ids, line.label)
+        earlier = first.setdefault(tuple(run.id for run in line.runs), line)
+        if earlier is not line:
+            found[line.key] = earlier.label
     return found
 
 
@@ -46,14 +44,9 @@ def runs_frame(lines: Sequence[Line], records: Mapping[str, Record], profile: st
         (1-based), epochs, arithmetic, device, threads, train_seconds, images_per_second, commit, ended (UTC). Those of
         a run without a record, and accuracies of a diverged one, are missing values.
     """
-    names = names_of(lines)
     rows = [
         {
-            "name": names[line.key],
-            "label": line.label,
-            "group": line.group,
-            "key": line.key,
-            "role": line.role,
+            **of_line,
             "x": line.x,
             "profile": profile,
             "seed": run.seed,
@@ -61,31 +54,34 @@ def runs_frame(lines: Sequence[Line], records: Mapping[str, Record], profile: st
             **_of_record(records.get(run.id)),
             "epochs": run.epochs,
         }
-        for line in lines
+        for line, of_line in _described(lines)
         for run in line.runs
     ]
     return pd.DataFrame(rows).astype({"accuracy": float, "best": float, "x": float})
 
 
+def _described(lines: Sequence[Line]) -> Iterator[tuple[Line, dict[str, str]]]:
+    names = names_of(lines)
+    for line in lines:
+        own = {key: getattr(line, key) for key in ("label", "group", "key", "role")}
+        yield line, {"name": names[line.key], **own}
+
+
 def _of_record(record: Record | None) -> dict[str, Any]:
-    empty = ("arithmetic", "device", "threads", "train_seconds", "images_per_second", "commit", "ended")
-    if record is None:
-        return {"status": "missing", "accuracy": None, "best": None, "best_epoch": None} | dict.fromkeys(
-            empty
-        )
-    p = record.provenance
+    p, cost = (record.provenance, record.cost) if record else ({}, {})
+    finished = record is not None and record.status == "finished"
     return {
-        "status": record.status,
-        "accuracy": record.accuracy("last"),
-        "best": record.accuracy("best"),
-        "best_epoch": record.result["best_epoch"] + 1 if record.status == "finished" else None,
-        "arithmetic": record.arithmetic,
-        "device": p["device_name"],
-        "threads": p["threads"],
-        "train_seconds": record.cost["train_seconds"],
-        "images_per_second": record.cost["images_per_second"],
-        "commit": (p["commit"] or "unknown")[:8] + ("+" if p["changed"] else ""),
-        "ended": p["ended"],
+        "status": record.status if record else "missing",
+        "accuracy": record.accuracy("last") if record else None,
+        "best": record.accuracy("best") if record else None,
+        "best_epoch": record.result["best_epoch"] + 1 if finished else None,
+        "arithmetic": record.arithmetic if record else None,
+        "device": p.get("device_name"),
+        "threads": p.get("threads"),
+        "train_seconds": cost.get("train_seconds"),
+        "images_per_second": cost.get("images_per_second"),
+        "commit": (p["commit"] or "unknown")[:8] + ("+" if p["changed"] else "") if record else None,
+        "ended": p.get("ended"),
     }
 
 
@@ -96,23 +92,12 @@ def published_frame(lines: Sequence[Line]) -> pd.DataFrame:
     Returns:
         Columns: name, label, group, key, role, source, accuracy (%), note.
     """
-    names, silent = names_of(lines), Published("", math.nan)
     rows = [
-        (
-            names[line.key],
-            line.label,
-            line.group,
-            line.key,
-            line.role,
-            said.source or None,
-            said.value,
-            said.note,
-        )
-        for line in lines
-        for said in line.published or (silent,)
+        {**of_line, "source": said.source or None, "accuracy": said.value, "note": said.note}
+        for line, of_line in _described(lines)
+        for said in line.published or (Published("", math.nan),)
     ]
-    columns = ["name", "label", "group", "key", "role", "source", "accuracy", "note"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["name", "label", "group", "key", "role", "source", "accuracy", "note"])
 
 
 def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:

@@ -1,12 +1,11 @@
 """One run group from its configs to its records: networks and methods built or resumed, trained, saved, recorded."""
 
-import dataclasses
 import datetime
 import functools
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,9 @@ from rkd import data as datasets
 from rkd import models, paths
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
-from rkd.experiments.progress import Progress, epoch_line
-from rkd.experiments.snapshots import SnapshotTaker
-from rkd.files import replacing, sha256
+from rkd.experiments.progress import epoch_line
+from rkd.files import place as put
+from rkd.files import sha256
 from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
@@ -33,11 +32,12 @@ from rkd.training import (
 )
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
-from rkd.training.engine import Engine
 from rkd.training.loop import scored_networks
 from rkd.training.state import build_method, build_network
 from rkd.training.teacher import frozen_teacher
-from rkd.training.threads import Threads
+
+if TYPE_CHECKING:
+    from rkd.experiments.runner import Runner
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
 SAVE_WITHIN_EPOCH = 30.0  # seconds at least; epochs may be long, and machines go away
@@ -64,12 +64,21 @@ def weights_file(store: Store, run: str, which: str) -> Path | None:
     return None
 
 
-def load_run_weights(network: nn.Module, path: Path) -> None:
-    """Load what `weights_file` found."""
+def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> tuple[nn.Module, Path]:
+    """An ended run's network with its "last" or "best" weights, on the CPU, and the file they are from.
+
+    Raises:
+        RecordError: the weights are not on this machine.
+    """
+    path = weights_file(store, run.id, which)
+    if path is None:
+        raise RecordError(f"the {which} weights of run {run.id} are not on this machine")
+    network = build_network(run, classes)
     if path.suffix == ".safetensors":
         network.load_state_dict(load_teacher(path)[0])
     else:
         models.load_weights(network, path)
+    return network, path
 
 
 def check_teacher_file(teacher: TeacherConfig) -> Path:
@@ -99,79 +108,59 @@ def load_teacher_network(
     """
     facts: dict[str, object] = {"network": teacher.name, "weights": teacher.weights}
     if teacher.run is None:
-        path = check_teacher_file(teacher)
         network = models.build(teacher.name, classes)
-        models.load_weights(network, path)
+        models.load_weights(network, check_teacher_file(teacher))
         return network, {**facts, "sha256": teacher.sha256}
-    network = build_network(teacher.run, classes)
     facts["run"] = teacher.run.id
     if teacher.weights == "random":
-        return network, facts
+        return build_network(teacher.run, classes), facts
     record = store.load(teacher.run.id)
     if record.status != "finished":
         raise RecordError(
             f"teacher run {record.id} ended as {record.status!r}; a student cannot learn from it"
         )
-    path = weights_file(store, teacher.run.id, teacher.weights)
-    if path is None:
-        raise RecordError(f"the {teacher.weights} weights of teacher run {record.id} are not on this machine")
-    load_run_weights(network, path)
+    network, path = trained_network(teacher.run, teacher.weights, store, classes)
     stored = "fp16" if path.suffix == ".safetensors" else "fp32"
     return network, {**facts, "stored": stored, "accuracy": record.accuracy(teacher.weights)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What groups need besides their configs; fields as of `runner.Runner`."""
-
-    store: Store
-    data_root: Path
-    device: torch.device
-    engine: Engine
-    progress: Progress
-    labels: dict[str, str]
-    stop: Callable[[float], bool]
-    threads: Threads | None = None
-    snapshots: SnapshotTaker | None = None
 
 
 class RunGroup:
     """Runs that are trained in lock-step by this process, which holds their locks.
 
     Args:
-        configs: see `execute.groups`.
-        around: where.
+        configs: see `runner.run_groups`.
+        runner: where, and how.
     """
 
-    def __init__(self, configs: Sequence[RunConfig], around: Surroundings) -> None:
-        self.configs, self.around = list(configs), around
+    def __init__(self, configs: Sequence[RunConfig], runner: "Runner") -> None:
+        self.configs, self.runner = list(configs), runner
         self.started = datetime.datetime.now(datetime.UTC)
         first = configs[0]
-        self.images = load_images(first.data, around.data_root.resolve(), around.device)
+        self.images = load_images(first.data, runner.data_root.resolve(), runner.device)
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
         frozen, self.teacher_facts = None, None
         if first.teacher is not None:
             frozen, self.teacher_facts = load_teacher_network(
-                first.teacher, around.store, self.images.classes
+                first.teacher, runner.store, self.images.classes
             )
         self.states = [self._state(config, frozen) for config in configs]
         self.teacher = None
         if frozen is not None:
             self.teacher = frozen_teacher(
-                place(frozen, first, around.device),
+                place(frozen, first, runner.device),
                 first.teacher.batch_norm,
                 self.states[0].arithmetic,
-                around.engine.compile,
+                runner.engine.compile,
                 (first.batch_size, 3, *self.images.train_x.shape[1:3]),
-                around.progress.say,
+                runner.progress.say,
             )
-        self._captured = around.engine.captures(around.device, [c.method for c in configs])
+        self._captured = runner.engine.captures(runner.device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
-        self._energy = EnergyShares(around.device)
+        self._energy = EnergyShares(runner.device)
 
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
-        first, progress = self.configs[0], self.around.progress
+        first, progress = self.configs[0], self.runner.progress
         progress.begin(_title(self.configs), first.total_epochs, self._epoch_images)
         try:
             with exact_kernels():
@@ -180,11 +169,11 @@ class RunGroup:
                     self.images,
                     self.teacher,
                     capture=self._capture if self._captured else None,
-                    cold_seconds=self.around.engine.cold_seconds(self.around.device),
+                    cold_seconds=self.runner.engine.cold_seconds(self.runner.device),
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
-                    stop=self.around.stop,
-                    threads=self.around.threads,
+                    stop=self.runner.stop,
+                    threads=self.runner.threads,
                 )
         finally:
             progress.end()
@@ -205,16 +194,16 @@ class RunGroup:
             try:
                 return graphs.cuda_graph(body, changed, moving)
             except graphs.CaptureError as error:
-                if self.around.engine.graph:
+                if self.runner.engine.graph:
                     raise
                 self._captured = False
-                self.around.progress.say(
+                self.runner.progress.say(
                     f"no CUDA graph, steps are launched one kernel at a time from here on ({error})"
                 )
         return body
 
     def _state(self, config: RunConfig, teacher: nn.Module | None) -> TrainState:
-        around, images = self.around, self.images
+        runner, images = self.runner, self.images
         network = build_network(config, images.classes)
         method = None
         if config.method is not None:
@@ -222,10 +211,10 @@ class RunGroup:
             method = build_method(
                 config, network, teacher, size, images.classes, len(images.train_y), images.train_y
             )
-            method = place(method, config, around.device)
-        compiled = around.engine.compiles_students(around.device)
-        state = TrainState(config, place(network, config, around.device), method, compiled)
-        path = around.store.folder(config.id) / "checkpoint.pt"
+            method = place(method, config, runner.device)
+        compiled = runner.engine.compiles_students(runner.device)
+        state = TrainState(config, place(network, config, runner.device), method, compiled)
+        path = runner.store.folder(config.id) / "checkpoint.pt"
         if path.exists():
             saved = checkpoint.load(path)
             if saved.get("run") != config.id:
@@ -234,23 +223,23 @@ class RunGroup:
                 )
             state.load_state_dict(saved)
             within = f" and {state.position} images" if state.position else ""
-            around.progress.say(f"{config.id}: resuming after epoch {state.epoch}{within}")
+            runner.progress.say(f"{config.id}: resuming after epoch {state.epoch}{within}")
         return state
 
     def _batch_ended(self, epoch: int, done: int, total: int) -> None:
-        self.around.progress.batch(epoch, done, total)
+        self.runner.progress.batch(epoch, done, total)
         if time.monotonic() - self._saved > max(SAVE_WITHIN_EPOCH, self._save_seconds / SAVING_SHARE):
             self._save()
 
     def _epoch_ended(self, state: TrainState) -> None:
         if time.monotonic() - self._saved > self._save_seconds / SAVING_SHARE:
             self._save()
-        folder = self.around.store.folder(state.config.id)
+        folder = self.runner.store.folder(state.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
-        if self.around.snapshots is not None and self.teacher is not None and state.stage is None:
-            self.around.snapshots.take(state, self.teacher.network, self.images, folder)
-        self.around.progress.epoch(state)
+        if self.runner.snapshots is not None and self.teacher is not None and state.stage is None:
+            self.runner.snapshots.take(state, self.teacher.network, self.images, folder)
+        self.runner.progress.epoch(state)
 
     def _count_energy(self) -> None:
         share = self._energy.share(len(self.states))
@@ -261,13 +250,13 @@ class RunGroup:
         self._count_energy()
         started = time.monotonic()
         for state in self.states:
-            folder = self.around.store.folder(state.config.id)
+            folder = self.runner.store.folder(state.config.id)
             checkpoint.save(state.state_dict(), folder / "checkpoint.pt")
         self._saved = time.monotonic()
         self._save_seconds = self._saved - started
 
     def _finish(self, state: TrainState) -> None:
-        config, store = state.config, self.around.store
+        config, store = state.config, self.runner.store
         folder = store.folder(config.id)
         last = {"run": config.id, "epoch": state.epoch, "student": state.student.state_dict()}
         if state.method is not None and state.method.networks(state.student):
@@ -278,10 +267,9 @@ class RunGroup:
             {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
         if (folder / "maps.npz").exists():  # before the record, which says that all of the run is there
-            with replacing(
-                store.maps(config.id)
-            ) as temporary:  # a copy: the folders may be on different disks
-                shutil.copyfile(folder / "maps.npz", temporary)
+            put(
+                store.maps(config.id), (folder / "maps.npz").read_bytes()
+            )  # the folders may be on different disks
             (folder / "maps.npz").unlink()
         if not store.has(config.id):  # weights of a recorded teacher may have been trained again
             store.save(self._record(state))
@@ -291,29 +279,24 @@ class RunGroup:
         """Accuracies for the record, in percent: of the student at the last epoch and at its best, and of a method's
         further networks. Where epochs were scored in low precision, last and best weights are scored again in full; a
         further network's best, whose weights are not kept, stays as it was scored."""
-        curves, best = state.curves, state.best["epoch"]
-        last = {f"test_accuracy{suffix}": network for suffix, network in scored_networks(state).items()}
-        found = {name: curves[name][-1] for name in last}
-        found_best = {name: max(curves[name]) for name in last} | {
-            "test_accuracy": curves["test_accuracy"][best]
-        }
-        if state.arithmetic.low is not None and not state.diverged:
-            found = {name: self._accuracy(network) for name, network in last.items()}
+        curves, again, found = state.curves, state.arithmetic.low is not None and not state.diverged, {}
+        for suffix, network in scored_networks(state).items():
+            scores = curves[f"test_accuracy{suffix}"]
+            found[f"last_accuracy{suffix}"] = self._accuracy(network) if again else scores[-1]
+            found[f"best_accuracy{suffix}"] = max(scores)
+        found["best_accuracy"] = curves["test_accuracy"][state.best["epoch"]]
+        if again:
             network = build_network(state.config, self.images.classes)
             network.load_state_dict(state.best["student"])
-            found_best["test_accuracy"] = self._accuracy(place(network, state.config, self.around.device))
-        return {
-            f"{which}_{name.removeprefix('test_')}": value
-            for which, values in (("last", found), ("best", found_best))
-            for name, value in values.items()
-        }
+            found["best_accuracy"] = self._accuracy(place(network, state.config, self.runner.device))
+        return found
 
     def _accuracy(self, network: nn.Module) -> float:
         images = self.images
         return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
     def _record(self, state: TrainState) -> Record:
-        method, images, around = state.method, self.images, self.around
+        method, images, runner = state.method, self.images, self.runner
         return Record(
             config=state.config,
             status="diverged" if state.diverged else "finished",
@@ -327,21 +310,21 @@ class RunGroup:
                 "train_seconds": state.seconds,
                 "images_per_second": state.epoch * self._epoch_images / state.seconds,
                 "energy_kj": state.joules / 1000 or None,
-                "peak_memory_mb": peak_memory_mb(around.device),
+                "peak_memory_mb": peak_memory_mb(runner.device),
                 "parameters": models.parameter_count(state.student),
                 "extra_parameters": 0 if method is None else models.parameter_count(method),
                 "gang": len(self.states),
                 "arithmetic": state.arithmetic.name,
-                "compiled": around.engine.compile,
+                "compiled": runner.engine.compile,
                 "graph": self._captured,
                 "threads": state.threads,
                 "teacher_form": None if self.teacher is None else self.teacher.form,
             },
             provenance={
                 **code_state(),
-                **machine_state(around.device),
+                **machine_state(runner.device),
                 "threads": int(max(state.threads, key=state.threads.get, default=torch.get_num_threads())),
-                "labels": around.labels,
+                "labels": runner.labels,
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),
                 "test_images": len(images.test_y),
@@ -354,11 +337,8 @@ class RunGroup:
 
 
 def _title(configs: Sequence[RunConfig]) -> str:
-    first = configs[0]
-    pair = models.display_name(first.network)
-    if first.teacher is not None:
-        pair = f"{pair} <- {models.display_name(first.teacher.name)}"
-    seeds = sorted({config.seed for config in configs})
+    first, seeds = configs[0], sorted({config.seed for config in configs})
+    networks = [first.network, *([first.teacher.name] if first.teacher else [])]
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     company = f", {len(configs)} runs in lock-step" if len(configs) > 1 else ""
-    return f"{pair}, {named}{company}"
+    return f"{' <- '.join(map(models.display_name, networks))}, {named}{company}"

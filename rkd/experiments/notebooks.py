@@ -1,17 +1,14 @@
 """What can be read off the book's own files: their order, titles, parameters and place in the queue."""
 
 import ast
-import copy
-import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from rkd.errors import ConfigError
-from rkd.experiments.settings import GENERAL, MORE
+from rkd.experiments.settings import GENERAL, MORE, read_yaml
 
 
 def read_toc(book_dir: Path) -> dict:
@@ -19,13 +16,7 @@ def read_toc(book_dir: Path) -> dict:
     toc = book_dir / "_toc.yml"
     if not toc.is_file():
         raise ConfigError(f"{book_dir} has no _toc.yml; it is not the folder of a book")
-    return copy.deepcopy(_parsed(toc, toc.stat().st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=16)
-def _parsed(toc: Path, changed: int) -> dict:
-    """Content of a file, read again once it has changed: chapters are looked up by the thousand."""
-    return yaml.safe_load(toc.read_text(encoding="utf8"))
+    return read_yaml(toc)
 
 
 def toc_files(book_dir: Path) -> list[Path]:
@@ -35,14 +26,14 @@ def toc_files(book_dir: Path) -> list[Path]:
         ConfigError: no `_toc.yml`, or an entry that is neither a notebook nor a Markdown page.
     """
 
-    def entries(node: object) -> Iterator[str]:
-        if isinstance(node, dict):
-            yield from (node[key] for key in ("root", "file") if key in node)
-            for key in ("parts", "chapters", "sections"):
-                yield from entries(node.get(key, []))
-        elif isinstance(node, list):
+    def entries(node: Any) -> Iterator[str]:
+        if isinstance(node, list):
             for item in node:
                 yield from entries(item)
+            return
+        yield from (node[key] for key in ("root", "file") if key in node)
+        for key in ("parts", "chapters", "sections"):
+            yield from entries(node.get(key, []))
 
     files = []
     for entry in entries(read_toc(book_dir)):
@@ -65,28 +56,24 @@ def read_notebook(path: Path) -> dict:
     Raises:
         ConfigError: no such file, or no notebook of that format.
     """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist")
     try:
         notebook = json.loads(path.read_text(encoding="utf8"))
         cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
-        if notebook["nbformat"] != 4:
-            raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
+        made = notebook["nbformat"]
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"{path} is not a Jupyter notebook") from error
+    if made != 4:
+        raise ConfigError(f"{path} has notebook format {made}; format 4 is read")
     return {**notebook, "cells": cells}
 
 
 def title_of(notebook: Mapping, default: str = "") -> str:
     """First heading of a notebook."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            heading = re.search(r"^# +(.+)$", "".join(cell["source"]), re.MULTILINE)
-            if heading:
-                return heading[1].strip()
-    return default
+    texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    headings = (re.search(r"^# +(.+)$", text, re.MULTILINE) for text in texts)
+    return next((heading[1].strip() for heading in headings if heading), default)
 
 
 def is_last(notebook: Mapping) -> bool:
@@ -121,9 +108,7 @@ def assigned_values(source: str) -> dict[str, object]:
 
 def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
     for statement in ast.parse(source).body:
-        targets = (
-            statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        )
-        for target in targets:
-            if isinstance(target, ast.Name):
-                yield target.id, statement.value
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            for target in getattr(statement, "targets", None) or [statement.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, statement.value

@@ -2,9 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -12,8 +10,8 @@ from pydantic import Field
 from rkd import paths
 from rkd.config import Count, Flag, Positive, Weight, build, frozen
 from rkd.data.npz import find
-from rkd.errors import ConfigError, unknown
-from rkd.experiments.settings import Settings, read_yaml
+from rkd.errors import ConfigError
+from rkd.experiments.settings import Settings, named_file, read_yaml
 from rkd.experiments.workspace import data_root
 from rkd.files import sha256
 from rkd.methods import Options, get_method
@@ -21,9 +19,14 @@ from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 
-_OF_RUNS = {"ce_weight", "drop_last"}  # a recipe's values for a method that are no options of it
+OF_RUNS = (
+    "ce_weight",
+    "teacher_weights",
+    "teacher_batch_norm",
+)  # what a row may say that is no option of its method
+_NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}  # of a recipe's values for a method
+_REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
 Values = dict[str, Any]
-Layers = Iterable[tuple[str, Mapping[str, Any]]]  # (where from, values by name): later ones win
 
 
 @frozen
@@ -71,17 +74,9 @@ def load_recipe(name: str) -> Recipe:
     """A recipe; `name` is one in params/recipes/ or the path of a YAML file of the same form.
 
     Raises:
-        ConfigError: no such recipe, or unknown keys or values that are not allowed in it.
+        ConfigError: no such recipe, or keys or values that are not allowed in it.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else paths.params() / "recipes" / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown("recipe", name, [*recipe_names(), "the path of a YAML file"])
-    values = read_yaml(path)
-    allowed = [f.name for f in fields(Recipe)]
-    for key in values:
-        if key not in allowed:
-            raise unknown(f"key in recipe {path.name}:", key, allowed)
-    return build(Recipe, values)
+    return build(Recipe, read_yaml(named_file("recipe", name, paths.params() / "recipes")))
 
 
 def teacher_file_of(checkpoint: str) -> tuple[str, str]:
@@ -113,19 +108,18 @@ class Builder:
         default_recipe: taken where the settings name none.
 
     Attributes:
-        origins: of the values of the run built last, by name: "given", a profile, a recipe, a file, the row.
+        recipe_name, recipe: the one in force.
+        epochs: of each run.
+        origins: of values of the run built last that no settings give, by name: a recipe, a file, the row.
     """
 
     def __init__(self, settings: Settings, default_recipe: str = "authors") -> None:
         self.settings = settings
         self.recipe_name = settings.recipe or default_recipe
         self.recipe = load_recipe(self.recipe_name)
-        self.origins: dict[str, str] = {}
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of each run."""
-        return self._set("epochs", self.recipe.epochs)
+        self.epochs = self._set("epochs", self.recipe.epochs)
+        of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
+        self.origins = dict.fromkeys(of_runs, f"recipe {self.recipe_name}")
 
     def plain(self, network: str, seed: int) -> RunConfig:
         """A network trained on labels alone."""
@@ -145,10 +139,8 @@ class Builder:
         student: str,
         seed: int,
         method: str = "reviewkd",
-        options: Mapping[str, Any] | None = None,
-        ce_weight: float | None = None,
+        row: Mapping[str, Any] | None = None,
         fixed: Collection[str] = (),
-        teacher_values: Mapping[str, Any] | None = None,
     ) -> RunConfig:
         """A student distilled by a method.
 
@@ -156,54 +148,43 @@ class Builder:
             teacher, student: names of networks.
             seed: of the student.
             method: a registered method, or a sum such as "at+kd".
-            options: the method's options of this row (of a sum: by method); what the settings give explicitly wins over
-                them.
-            ce_weight: of this row; None: the settings', else the recipe's for this method.
-            fixed: options of the row that win all the same (a chapter that sweeps them).
-            teacher_values: of this row, over the recipe's and the settings': weights, batch_norm.
+            row: options of the method in this row of a table (of a sum: by method), over which wins what the settings
+                give; and OF_RUNS, which win themselves.
+            fixed: options of the row that win too (a chapter that sweeps them).
         """
-        of_method = self.recipe.methods.get(method, {})
-        taught = self._taught(teacher, teacher_values or {})
+        row, of_method = dict(row or {}), self.recipe.methods.get(method, {})
+        of_run = {name: row.pop(name) for name in OF_RUNS if name in row}
         common = self._common(student, seed, self.epochs)
         common["drop_last"] = of_method.get("drop_last", common["drop_last"])
-        standing = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
+        ce_weight = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
         return RunConfig(
             **common,
-            ce_weight=standing if ce_weight is None else self._note(ce_weight, "ce_weight", "row"),
+            ce_weight=of_run.pop("ce_weight", ce_weight),
             method=method,
-            options=self._options(method, teacher, student, dict(options or {}), fixed),
-            teacher=taught,
+            options=self._options(method, (teacher, student), row, fixed),
+            teacher=self._taught(teacher, {n.removeprefix("teacher_"): v for n, v in of_run.items()}),
         )
-
-    def review(self, teacher: str, student: str, seed: int, *args: Any, **named: Any) -> RunConfig:
-        """A student distilled by ReviewKD; further arguments as of `distilled` after the method."""
-        return self.distilled(teacher, student, seed, "reviewkd", *args, **named)
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
-        return next((values["loss_weight"] for _, values in self._pair_weights(teacher, student)), 1.0)
+        return self._pair_weight((teacher, student))[1].get("loss_weight", 1.0)
 
     def given(self, method: str) -> Values:
         """The options that the settings give explicitly for this method; of a sum, by method."""
-        given = self.settings.review_options()
+        s, parts = self.settings, method.split("+")
+        named = {name: getattr(s, name) for name in ("loss_weight", *_REVIEW) if getattr(s, name) is not None}
+        given = {**(s.options or {}), **named}
         if given and all(isinstance(v, Mapping) for v in given.values()):  # by method
             for name in given:
                 get_method(name)
-            parts = method.split("+")
             of_parts = {name: dict(values) for name, values in given.items() if name in parts}
             return of_parts if len(parts) > 1 else of_parts.get(method, {})
-        if method != "reviewkd":
-            for name in ("hcl_levels", "hcl_weights", "attention", "residual"):
-                given.pop(name, None)  # of the chapter's rows with ReviewKD
-        return given
+        return {name: value for name, value in given.items() if method == "reviewkd" or name not in _REVIEW}
 
-    def _options(
-        self, method: str, teacher: str, student: str, row: Values, fixed: Collection[str]
-    ) -> Options:
-        given = self.given(method)
-        if "+" not in method:
-            return self._options_of(method, teacher, student, row, given, fixed)
-        names = method.split("+")
+    def _options(self, method: str, pair: tuple[str, str], row: Values, fixed: Collection[str]) -> Options:
+        given, names = self.given(method), method.split("+")
+        if len(names) == 1:
+            return self._options_of(method, pair, row, given, fixed)
         for name in (*row, *given):
             if name not in names:
                 raise ConfigError(
@@ -213,46 +194,46 @@ class Builder:
         parts = []
         for name in names:
             within = {**self.recipe.sums.get(name, {}), **row.get(name, {})}
-            options = self._options_of(name, teacher, student, within, given.get(name, {}), fixed)
+            options = self._options_of(name, pair, within, given.get(name, {}), fixed)
             parts.append({"method": name, "options": options})
         return SumOptions(parts=tuple(parts))
 
     def _options_of(
-        self, method: str, teacher: str, student: str, row: Values, given: Values, fixed: Collection[str]
+        self, method: str, pair: tuple[str, str], row: Values, given: Values, fixed: Collection[str]
     ) -> Options:
         """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are scaled, unless
         given."""
         kind, recipe = get_method(method).options, f"recipe {self.recipe_name}"
-        of_method = {k: v for k, v in self.recipe.methods.get(method, {}).items() if k not in _OF_RUNS}
-        of_pair = [(recipe, values) for values in self._of_pair(method, teacher, student)]
-        fixed_by_row = {name: row[name] for name in fixed if name in row}
+        of_pair = next((e for e in _of(self.recipe.pairs, pair) if e["method"] == method), {})
+        layers = [  # (where from, values): later ones win
+            (recipe, {k: v for k, v in self.recipe.methods.get(method, {}).items() if k not in _NO_OPTIONS}),
+            (recipe, {k: v for k, v in of_pair.items() if k not in _NO_OPTIONS}),
+            ("row", row),
+        ]
         if method == "reviewkd":
             warm_up = self._scaled(self.recipe.review["warmup_epochs"], self.epochs)
-            layers = [(recipe, {**self.recipe.review, "warmup_epochs": warm_up})]
-            layers += list(self._pair_weights(teacher, student))[:1]
-            layers += [(recipe, of_method), *of_pair, ("row", row)]
+            review = (recipe, {**self.recipe.review, "warmup_epochs": warm_up})
+            layers = [review, self._pair_weight(pair), *layers]
         else:
-            scaled = kind().in_epochs()
-            layers = [("default", {name: getattr(kind(), name) for name in scaled}), (recipe, of_method)]
-            layers += [*of_pair, ("row", row)]
-            layers = [(origin, self._in_proportion(values, scaled)) for origin, values in layers]
-        return build(kind, self._layered([*layers, ("given", given), ("row", fixed_by_row)]))
+            names = kind().in_epochs()
+            layers = [("default", {name: getattr(kind(), name) for name in names}), *layers]
+            layers = [(origin, self._in_proportion(values, names)) for origin, values in layers]
+        layers += [("given", given), ("row", {name: row[name] for name in fixed if name in row})]
+        values: Values = {}
+        for origin, layer in layers:
+            values |= layer
+            self.origins |= dict.fromkeys(layer, origin)
+        return build(kind, values)
 
-    def _pair_weights(self, teacher: str, student: str) -> Layers:
-        """The weights of the review loss for a pair, best first."""
-        for origin, entries in (
-            (f"recipe {self.recipe_name}", self.recipe.loss_weights),
-            ("params/pairs.yaml", _pairs()),
-        ):
-            for entry in _of(entries, teacher, student):
-                yield origin, {"loss_weight": float(entry["loss_weight"])}
-
-    def _of_pair(self, method: str, teacher: str, student: str) -> list[Values]:
-        """The recipe's values of a method for one pair, in at most one entry."""
-        entries = [entry for entry in _of(self.recipe.pairs, teacher, student) if entry["method"] == method]
-        return [
-            {k: v for k, v in e.items() if k not in ("teacher", "student", "method")} for e in entries[:1]
-        ]
+    def _pair_weight(self, pair: tuple[str, str]) -> tuple[str, Values]:
+        """The weight of the review loss for a pair, and where it stands; empty where nowhere."""
+        standing = {
+            f"recipe {self.recipe_name}": self.recipe.loss_weights,
+            "params/pairs.yaml": read_yaml(paths.params() / "pairs.yaml"),
+        }
+        found = ((origin, entry) for origin, entries in standing.items() for entry in _of(entries, pair))
+        origin, entry = next(found, ("", None))
+        return origin, {"loss_weight": float(entry["loss_weight"])} if entry else {}
 
     def _in_proportion(self, values: Mapping[str, Any], names: Collection[str]) -> Values:
         """With numbers of epochs as in a run of this length; what was not zero stays so."""
@@ -260,22 +241,16 @@ class Builder:
         return {**values, **scaled}
 
     def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
-        asked = self.settings.teacher_batch_norm
-        given = {} if asked is None else {"batch_norm": asked}
         standing = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
-        values = {**standing, **given, **of_row}
-        checkpoint = self.settings.teacher_checkpoint
+        asked, checkpoint = self.settings.teacher_batch_norm, self.settings.teacher_checkpoint
+        values = {**standing, **({"batch_norm": asked} if asked is not None else {}), **of_row}
         if checkpoint is None or values["weights"] == "random":  # which comes from its seed alone
-            taught = TeacherConfig(run=self.teacher(network), **values)
-        else:
-            check_name(network)
-            path, digest = teacher_file_of(checkpoint)
-            taught = TeacherConfig(
-                checkpoint=path, sha256=digest, network=canonical(network), batch_norm=values["batch_norm"]
-            )
-        layers = ((f"recipe {self.recipe_name}", standing), ("given", given), ("row", of_row))
-        self.origins |= {f"teacher_{name}": origin for origin, layer in layers for name in layer}
-        return taught
+            return TeacherConfig(run=self.teacher(network), **values)
+        check_name(network)
+        path, digest = teacher_file_of(checkpoint)
+        return TeacherConfig(
+            checkpoint=path, sha256=digest, network=canonical(network), batch_norm=values["batch_norm"]
+        )
 
     def _common(self, network: str, seed: int, epochs: int) -> Values:
         s, recipe = self.settings, self.recipe
@@ -309,50 +284,26 @@ class Builder:
         """The recipe's preset, which may depend on the data set."""
         preset, dataset = self.recipe.normalisation, self.settings.dataset
         if dataset == "embedded":
-            return self._note("embedded", "normalisation", "the data set's own")
+            self.origins["normalisation"] = "the data set's own"
+            return "embedded"
         if isinstance(preset, Mapping) and dataset not in preset:
             raise ConfigError(
                 f"recipe {self.recipe_name} has input statistics for {', '.join(preset)}, not for "
                 f"{dataset!r}; give normalisation"
             )
-        value = preset if isinstance(preset, str) else preset[dataset]
-        return self._note(value, "normalisation", f"recipe {self.recipe_name}")
+        return preset if isinstance(preset, str) else preset[dataset]
 
     def _scaled(self, epoch: int, epochs: int) -> int:
         """An epoch of the recipe's schedule in a run of another length."""
         return round(epoch * epochs / self.recipe.epochs)
 
     def _set(self, name: str, standing: Any) -> Any:
-        """The settings' value, else the recipe's; notes which."""
+        """The settings' value, else the recipe's."""
         value = getattr(self.settings, name)
-        if value is None:
-            return self._note(standing, name, f"recipe {self.recipe_name}")
-        return self._note(value, name, self.settings.origin(name))
-
-    def _note(self, value: Any, name: str, origin: str) -> Any:
-        self.origins[name] = origin
-        return value
-
-    def _layered(self, layers: Layers) -> Values:
-        values: Values = {}
-        for origin, layer in layers:
-            values |= layer
-            self.origins |= dict.fromkeys(layer, origin)
-        return values
+        return standing if value is None else value
 
 
-def _of(entries: Iterable[Mapping[str, Any]], teacher: str, student: str) -> Iterable[Mapping[str, Any]]:
-    """The entries about a pair."""
-    pair = canonical(teacher), canonical(student)
-    return (e for e in entries if (canonical(e["teacher"]), canonical(e["student"])) == pair)
-
-
-def _pairs() -> list[Values]:
-    path = paths.params() / "pairs.yaml"
-    pairs = read_yaml(path)
-    for entry in pairs:
-        if set(entry) != {"teacher", "student", "loss_weight"}:
-            raise ConfigError(
-                f"{path.name} holds {entry!r}; each entry needs teacher, student and loss_weight"
-            )
-    return pairs
+def _of(entries: Iterable[Mapping[str, Any]], pair: tuple[str, str]) -> Iterator[Mapping[str, Any]]:
+    """The entries about a pair of teacher and student."""
+    wanted = canonical(pair[0]), canonical(pair[1])
+    return (e for e in entries if (canonical(e["teacher"]), canonical(e["student"])) == wanted)

@@ -4,21 +4,20 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from rkd import data as datasets
-from rkd import models
 from rkd.data import ImageSet
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.group import (
     RunGroup,
-    Surroundings,
     check_teacher_file,
     load_images,
-    load_run_weights,
     place,
+    trained_network,
     weights_file,
 )
 from rkd.experiments.progress import Progress, default_progress
@@ -37,7 +36,7 @@ class MissingRunsError(RkdError):
     """Runs are not recorded and were not to be trained."""
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """ "auto" is CUDA where there is one, else the CPU.
 
     Raises:
@@ -83,15 +82,33 @@ def run_groups(
     ]
 
 
+def learned_from(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
+    """The teachers of runs whose weights come from a run of ours."""
+    teachers = (run.teacher for run in runs)
+    return [teacher for teacher in teachers if teacher and teacher.run and teacher.weights != "random"]
+
+
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
-    teachers = [
-        c.teacher.run for c in configs if c.teacher and c.teacher.run and c.teacher.weights != "random"
-    ]
+    teachers = [teacher.run for teacher in learned_from(configs)]
     return list({config.id: config for config in [*teachers, *configs]}.values())
 
 
+def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """What has to be trained for settled `runs`: those not recorded, and the teachers they lack."""
+    return with_lacking([run for run in runs if not store.has(run.id)], store)
+
+
+def with_lacking(missing: Sequence[RunConfig], store: Store) -> list[RunConfig]:
+    """Runs to be trained, and before them their teachers that are not recorded, or whose weights are not on this
+    machine; each once."""
+    wanted = {run.id for run in missing}
+    wanted |= {t.run.id for t in learned_from(missing) if weights_file(store, t.run.id, t.weights) is None}
+    return [run for run in required(missing) if run.id in wanted or not store.has(run.id)]
+
+
+@dataclass(eq=False)
 class Runner:
     """Runs configs against one store.
 
@@ -105,54 +122,37 @@ class Runner:
         engine: how steps are computed.
         stop: asked, all along, with the seconds the next piece of work is expected to take; True ends training with
             everything saved.
+        snapshots: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
+            where missing runs are trained, and its record stays as it is.
 
     Attributes:
+        threads: what chooses their number.
         stopped: whether `run` ended because `stop` said so.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        data_root: Path,
-        device: str = "auto",
-        group: int = 8,
-        progress: Progress | None = None,
-        labels: dict[str, str] | None = None,
-        engine: Engine | None = None,
-        stop: Callable[[float], bool] = lambda needed: False,
-    ) -> None:
-        self.store = store
-        self.data_root = Path(data_root)
-        self.device = pick_device(device)
-        self.group = group
-        self._progress = progress
-        self.labels = labels or {}
-        self.engine = engine or Engine()
+    store: Store
+    data_root: Path
+    device: str | torch.device = "auto"
+    group: int = 8
+    progress: Progress | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
+    stop: Callable[[float], bool] = lambda needed: False
+    snapshots: SnapshotTaker | None = None
+
+    def __post_init__(self) -> None:
+        self.data_root, self.device = Path(self.data_root), pick_device(self.device)
+        self.progress = self.progress or default_progress()
         self.engine.check(self.device)
-        self._threads = self.engine.thread_choice(self.device, lambda text: self.progress.say(text))
-        self.stop = stop
+        self.threads = self.engine.thread_choice(self.device, self.progress.say)
         self.stopped = False
 
-    @property
-    def progress(self) -> Progress:
-        """Made when first needed, so that nothing is shown where nothing is trained."""
-        if self._progress is None:
-            self._progress = default_progress()
-        return self._progress
-
-    def run(
-        self,
-        configs: Iterable[RunConfig],
-        on_missing: str = "train",
-        snapshots: SnapshotTaker | None = None,
-    ) -> dict[str, Record]:
+    def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:
         """Records by the id of the run that was asked for, of all that are recorded in the end.
 
         Args:
             configs: the runs wanted; those that leave the arithmetic open are settled first (see `settle`).
             on_missing: "train" them, "skip" them (absent from the result), or raise.
-            snapshots: keep maps of these runs while they train; a run that is recorded without its maps is trained
-                again for them where missing runs are trained, and its record stays as it is.
 
         Raises:
             MissingRunsError: on_missing is "error" and some run is not recorded.
@@ -168,19 +168,8 @@ class Runner:
                 f"{len(missing)} of {len(wanted)} runs are not recorded in {self.store.records} ({listed}); "
                 "train them (on_missing: train) or show them as missing (on_missing: skip)"
             )
-        if on_missing == "train" and snapshots is not None:
-            missing = [config for config in wanted if not self._ended(config, snapshots=snapshots)]
-        if missing and on_missing == "train":
-            code_state()  # a commit that cannot be read is told before anything is trained
-            for config in missing:
-                datasets.check(config.data, self.data_root)
-            for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
-                check_teacher_file(teacher)
-            teachers = {c.teacher.run.id: c.teacher.run for c in missing if self._needs_training(c.teacher)}
-            self._train_all(list(teachers.values()), weights=True)
-            if not self.stopped:
-                others = [config for config in missing if config.id not in teachers]
-                self._train_all(others, snapshots=snapshots)
+        if on_missing == "train" and (left := [config for config in wanted if not self._ended(config)]):
+            self._train(left)
         records = {run.id: self.store.load(run.id) for run in wanted if self.store.has(run.id)}
         return {name: records[run.id] for name, run in asked.items() if run.id in records}
 
@@ -192,11 +181,7 @@ class Runner:
         """An ended run's network with its "last" or "best" weights, on the device, and its data set."""
         config = settle(config, self.store, self.device)
         images = load_images(config.data, self.data_root.resolve(), self.device)
-        network = models.build(config.network, images.classes)
-        path = self.weights_file(config.id, which)
-        if path is None:
-            raise RkdError(f"the {which} weights of run {config.id} are not on this machine")
-        load_run_weights(network, path)
+        network, _ = trained_network(config, which, self.store, images.classes)
         return place(network, config, self.device), images
 
     def evaluate(self, config: RunConfig, which: str = "last") -> float:
@@ -208,105 +193,68 @@ class Runner:
         """Test accuracy in percent of a linear layer refitted on an ended run's features."""
         return linear_probe(*self.network(config))
 
-    def _needs_training(self, teacher: TeacherConfig | None) -> bool:
-        if teacher is None or teacher.run is None or teacher.weights == "random":
-            return False
-        run = teacher.run.id
-        return not (self.store.has(run) and self.weights_file(run, teacher.weights))
-
-    def _train_all(
-        self,
-        configs: Sequence[RunConfig],
-        weights: bool = False,
-        snapshots: SnapshotTaker | None = None,
-    ) -> None:
-        """Train what no other process is training, in groups, until every run is recorded or `stop` says so. A run that
-        another process holds is waited for, and taken over if that process dies."""
-        waited = False
-        while left := [config for config in configs if not self._ended(config, weights, snapshots)]:
+    def _train(self, missing: Sequence[RunConfig]) -> None:
+        """Train what no other process is training, in groups, teachers first, until every run is recorded or `stop`
+        says so. A run that another process holds is waited for, and taken over if that process dies."""
+        code_state()  # a commit that cannot be read is told before anything is trained
+        for config in missing:
+            datasets.check(config.data, self.data_root)
+        for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
+            check_teacher_file(teacher)
+        runs, waited = with_lacking(missing, self.store), False
+        teachers = {teacher.run.id for teacher in learned_from(missing)}
+        while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
+            first = [c for c in left if c.id in teachers] or left
             trained = False
-            for members in run_groups(left, self.group, across_seeds=self.device.type == "cuda"):
-                if self.stop(0.0):
-                    self.stopped = True
+            for members in run_groups(first, self.group, across_seeds=self.device.type == "cuda"):
+                self.stopped = self.stopped or self.stop(0.0)
+                if self.stopped:
                     return
                 with ExitStack() as held:
                     ours = [c for c in members if held.enter_context(self.store.lock(c.id))]
-                    ours = [c for c in ours if not self._ended(c, weights, snapshots)]
-                    if ours:
-                        trained = True
-                        if not self._train_group(ours, snapshots):
-                            return
+                    ours = [c for c in ours if not self._ended(c, c.id in teachers)]
+                    trained = trained or bool(ours)
+                    self._train_group(ours)
             if not trained:
                 if not waited:
-                    names = ", ".join(config.id for config in left)
+                    names = ", ".join(config.id for config in first)
                     self.progress.say(f"waiting for another process, which is training {names}")
                 waited = True
                 time.sleep(POLL_SECONDS)
 
-    def _ended(
-        self, config: RunConfig, weights: bool = False, snapshots: SnapshotTaker | None = None
-    ) -> bool:
-        wanted = ("last", "best") if weights else ()
-        if snapshots is not None and snapshots.wants(config):
-            diverged = self.store.has(config.id) and self.store.load(config.id).status != "finished"
-            if not (diverged or self.store.maps(config.id).exists()):
-                return False
-        return self.store.has(config.id) and all(self.weights_file(config.id, which) for which in wanted)
+    def _train_group(self, left: list[RunConfig]) -> None:
+        """Train runs whose locks are held. A run group too large for the device's memory is halved, and goes on from
+        its checkpoints."""
+        while left and not self.stopped:
+            members = left[: self.group]
+            try:
+                self.stopped = not RunGroup(members, self).train()
+                left = left[len(members) :]
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(members) == 1:
+                    raise RkdError(
+                        f"run {members[0].id} does not fit into the memory of {self.device}, even alone; "
+                        "take a smaller batch_size or another device"
+                    ) from error
+            gc.collect()  # the failed step's tensors, which the error held
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.group = (len(members) + 1) // 2
+            self.progress.say(
+                f"out of memory with {len(members)} runs in lock-step; going on with {self.group} at a time"
+            )
 
-    def _train_group(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool:
-        """Train runs whose locks are held; False when stopped. A run group too large for the device's memory is halved,
-        and goes on from its checkpoints."""
-        left = list(configs)
-        while left:
-            members, left = left[: self.group], left[self.group :]
-            ended = self._attempt(members, snapshots)
-            if ended is None:
-                gc.collect()  # the failed step's tensors
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                self.group = (len(members) + 1) // 2
-                self.progress.say(
-                    f"out of memory with {len(members)} runs in lock-step; going on with {self.group} at a time"
-                )
-                left = members + left
-            elif not ended:
-                self.stopped = True
-                return False
-        return True
-
-    def _attempt(self, configs: Sequence[RunConfig], snapshots: SnapshotTaker | None) -> bool | None:
-        """Whether the group was trained to its end (False: stopped); None: it did not fit into memory."""
-        around = Surroundings(
-            self.store,
-            self.data_root,
-            self.device,
-            self.engine,
-            self.progress,
-            self.labels,
-            self.stop,
-            self._threads,
-            snapshots,
-        )
-        try:
-            return RunGroup(configs, around).train()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            if len(configs) == 1:
-                raise RkdError(
-                    f"run {configs[0].id} does not fit into the memory of {self.device}, even alone; "
-                    "take a smaller batch_size or another device"
-                ) from error
-        return None
-
-
-def run(config: RunConfig, store: Store, data_root: Path | str = "data", **options: object) -> Record:
-    """The record of one run: loaded if there, else trained (its teacher first, if that is missing too).
-
-    Args:
-        config: the run.
-        store: where it is recorded.
-        data_root: folder of the data sets.
-        options: of `Runner`.
-    """
-    return Runner(store, Path(data_root), **options).run([config])[config.id]
+    def _ended(self, config: RunConfig, weights: bool = False) -> bool:
+        """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here."""
+        if not self.store.has(config.id):
+            return False
+        if (
+            self.snapshots is not None
+            and self.snapshots.wants(config)
+            and not self.store.maps(config.id).exists()
+        ):
+            return self.store.load(config.id).status != "finished"
+        return not weights or all(self.weights_file(config.id, which) for which in ("last", "best"))

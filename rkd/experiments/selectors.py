@@ -3,6 +3,7 @@
 The ids alone are kept in the build folder, since making the configs that they name takes torch and seconds.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,14 +17,11 @@ from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
 from rkd.files import place
 
 if TYPE_CHECKING:
-    import torch
-
     from rkd.experiments.chapters import Line
     from rkd.training.config import RunConfig
 
-Ids = Mapping[
-    str, tuple[str, ...]
-]  # by the id of a run as it is asked for: ids of the records that may answer it
+# By the id of a run as it is asked for: ids of the records that may answer it.
+Ids = Mapping[str, tuple[str, ...]]
 
 
 def split(selector: str) -> tuple[str, str]:
@@ -56,29 +54,55 @@ class Selectors:
     ) -> None:
         self.profile, self._settled = profile, settled
         self._given = {**(given or {}), "profile": profile}
-        self._chapters: dict[str, tuple[Settings, dict[str, Line]]] = {}
-        self._runs: dict[tuple[str, bool], dict[str, RunConfig]] = {}
+        self._chapters: dict[tuple[str, ...], tuple[Settings, dict[str, Line]]] = {}
         self._ids: dict[str, dict[str, tuple[Ids, Ids]]] = {}
-        self._key = ""
 
     def line(self, selector: str) -> "Line":
         """The line a selector names; ConfigError if there is none."""
         chapter, key = split(selector)
         return _in_chapter(self.chapter(chapter)[1], chapter, key)
 
-    def chapter(self, name: str) -> "tuple[Settings, dict[str, Line]]":
-        """A chapter's settings, and its lines by key; ConfigError for an unknown one."""
-        if name not in self._chapters:
+    def line_of_paper(self, selector: str) -> "Line":
+        """The line that the paper profile has under this name, with this profile's data and length: of the pair that
+        the name tells, on the data set that it tells where this profile has that. ConfigError if there is none."""
+        from rkd.experiments.chapters import get_chapter
+
+        name, key = split(selector)
+        chapter = get_chapter(name)
+        if len(chapter.datasets) > 1:
+            dataset, _, key = key.partition("-")
+            sets = chapter.sets(resolve(name, self._given))
+            start = f"{dataset if dataset in sets else sets[0]}-"
+        else:
+            start = ""
+        pair = ("resnet56", "resnet20") if chapter.one_pair else tuple(key.split("-", 2)[1::-1])
+        return _in_chapter(self.chapter(name, *pair)[1], name, start + key)
+
+    def chapter(self, name: str, *pair: str) -> "tuple[Settings, dict[str, Line]]":
+        """A chapter's settings, and its lines by key; ConfigError for an unknown one.
+
+        Args:
+            name: of the chapter.
+            pair: teacher and student, in place of the profile's.
+        """
+        if (name, *pair) not in self._chapters:
             from rkd.experiments.chapters import get_chapter
             from rkd.experiments.settle import settle_lines
             from rkd.experiments.workspace import store_of
 
-            chapter, settings = get_chapter(name), resolve(name, self._given)
+            chapter, own = get_chapter(name), {}
+            if pair:
+                own = (
+                    dict(zip(("teacher", "student"), pair, strict=True))
+                    if chapter.one_pair
+                    else {"pairs": [pair]}
+                )
+            settings = resolve(name, {**own, **self._given})
             lines = chapter.lines(settings)
             if self._settled:
                 lines = settle_lines(lines, store_of(settings), _device(settings.device))
-            self._chapters[name] = settings, {line.key: line for line in lines}
-        return self._chapters[name]
+            self._chapters[name, *pair] = settings, {line.key: line for line in lines}
+        return self._chapters[name, *pair]
 
     def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, dict[str, list[RunConfig]]]":
         """The runs of each chapter, of all by default; and the settings of the first (where records and data lie).
@@ -104,23 +128,13 @@ class Selectors:
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
-        return self._configs(selectors, teachers=False)
+        return {run.id: run for selector in selectors for run in self.line(selector).runs}
 
     def needed(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
-        """The same with the runs of their teachers, those first."""
-        return self._configs(selectors, teachers=True)
-
-    def _configs(self, selectors: Iterable[str], teachers: bool) -> "dict[str, RunConfig]":
+        """The same with the runs of their teachers, those of each line first."""
         from rkd.experiments.runner import required
 
-        found = {}
-        for selector in selectors:
-            if (selector, teachers) not in self._runs:
-                runs = self.line(selector).runs
-                asked = required(runs) if teachers else runs
-                self._runs[selector, teachers] = {run.id: run for run in asked}
-            found |= self._runs[selector, teachers]
-        return found
+        return {run.id: run for selector in selectors for run in required(self.line(selector).runs)}
 
     # --- ids alone ------------------------------------------------------------------------------------------
 
@@ -135,49 +149,41 @@ class Selectors:
 
     def _lines(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         if chapter not in self._ids:
-            self._ids[chapter] = self._kept(chapter) or self._made(chapter)
+            plain = not self._settled and set(self._given) <= {"profile", *WHERE}
+            self._ids[chapter] = self._kept(chapter) if plain else self._made(chapter)
         return self._ids[chapter]
 
-    def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]] | None:
-        """What was made before, from the very same sources."""
-        file = self._file(chapter)
+    def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
+        """Those that were made before, from the very same sources, else made now."""
+        file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
         try:
-            kept = json.loads(file.read_bytes()) if file.is_file() and self._plain else {}
+            kept = json.loads(file.read_bytes()) if file.is_file() else {}
         except ValueError:  # damaged; it is made again
-            return None
-        return kept["lines"] if kept.get("key") == self._sources() else None
+            kept = {}
+        if kept.get("key") != self._sources:
+            kept = {"key": self._sources, "lines": self._made(chapter)}
+            _, lines = self.chapter(chapter)
+            if not any(_of_a_file(run) for line in lines.values() for run in line.runs):
+                place(file, json.dumps(kept).encode())
+        return kept["lines"]
 
     def _made(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
-        _, lines = self.chapter(chapter)
-        selectors = {key: [f"{chapter}/{key}"] for key in lines}
-        sides = {key: (self.runs(one), self.needed(one)) for key, one in selectors.items()}
-        found = {key: tuple(map(_answers, side)) for key, side in sides.items()}
-        every = {id: run for _, needed in sides.values() for id, run in needed.items()}
-        if self._plain and not any(_of_a_file(run) for run in every.values()):
-            place(self._file(chapter), json.dumps({"key": self._sources(), "lines": found}).encode())
-        return found
+        selectors = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}
+        return {key: (_answers(self.runs(one)), _answers(self.needed(one))) for key, one in selectors.items()}
 
-    @property
-    def _plain(self) -> bool:
-        return not self._settled and set(self._given) <= {"profile", *WHERE}
-
-    def _file(self, chapter: str) -> Path:
-        return paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
-
+    @functools.cached_property
     def _sources(self) -> str:
         """A hash of all that decides the ids: package, notebooks, parameters, profile."""
-        if not self._key:
-            package = Path(rkd.__file__).parent
-            folders = ((package, "*.py"), (package, "*.csv"), (paths.home() / "book", "*.ipynb"))
-            found = [f for at, kind in (*folders, (paths.params(), "*.yaml")) for f in sorted(at.rglob(kind))]
-            digest = hashlib.sha256()
-            for path in (*found, profile_path(self.profile)):
-                digest.update(f"\n{path}\n".encode() + path.read_bytes())
-            self._key = digest.hexdigest()
-        return self._key
+        package = Path(rkd.__file__).parent
+        folders = ((package, "*.py"), (package, "*.csv"), (paths.home() / "book", "*.ipynb"))
+        found = [f for at, kind in (*folders, (paths.params(), "*.yaml")) for f in sorted(at.rglob(kind))]
+        digest = hashlib.sha256()
+        for path in (*found, profile_path(self.profile)):
+            digest.update(f"\n{path}\n".encode() + path.read_bytes())
+        return digest.hexdigest()
 
 
-def _device(name: str) -> "torch.device":
+def _device(name: str) -> Any:
     import torch
 
     from rkd.experiments.runner import pick_device

@@ -8,7 +8,7 @@ which of them it comes from (`Settings.origins`).
 import copy
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,12 +130,6 @@ class Settings:
     engine: str | None = None
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def review_options(self) -> dict[str, Any]:
-        """The ReviewKD options that were given explicitly."""
-        own = ("loss_weight", "hcl_levels", "hcl_weights", "attention", "residual")
-        named = {name: value for name in own if (value := getattr(self, name)) is not None}
-        return {**(self.options or {}), **named}
-
     def origin(self, name: str) -> str:
         """Where a value comes from, in words."""
         return self.origins.get(name, "default")
@@ -165,11 +159,9 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: unknown name, value of the wrong form or out of range, unknown profile.
     """
-    given = _not_none(flattened(given))
+    given = flattened(given)
     budget = given.pop(LAYERED, None)
-    for name in given:
-        if name not in names():
-            raise unknown("parameter", name, [*names(), LAYERED, MORE])
+    _known(given, "parameter", [*names(), LAYERED, MORE])
     named = str(given.get("profile", "smoke"))
     profile = load_profile(named)
     standing = profile.pop(LAYERED, {})
@@ -181,13 +173,11 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         f"{words}, {chapter}": budget.get(chapter, {}),
         "given": given,
     }
-    found = [
-        (name, value, origin) for origin, layer in layers.items() for name, value in _not_none(layer).items()
-    ]
-    values = {name: value for name, value, _ in found}
-    return build(
-        Settings, {"chapter": chapter, **values, "origins": {name: origin for name, _, origin in found}}
-    )
+    values, origins = {}, {}
+    for origin, layer in layers.items():
+        values |= _not_none(layer)
+        origins |= dict.fromkeys(_not_none(layer), origin)
+    return build(Settings, {"chapter": chapter, **values, "origins": origins})
 
 
 def flattened(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,27 +189,23 @@ def flattened(given: Mapping[str, Any]) -> dict[str, Any]:
     more = given.get(MORE) or {}
     if not isinstance(more, Mapping):
         raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
-    return {**more, **_not_none({name: value for name, value in given.items() if name != MORE})}
+    return _not_none({**more, **_not_none({name: value for name, value in given.items() if name != MORE})})
 
 
 def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def profile_names() -> list[str]:
-    """Profiles in params/."""
-    return sorted(
-        path.stem
-        for path in paths.params().glob("*.yaml")
-        if isinstance(values := read_yaml(path), dict) and "profile" in values
-    )
-
-
 def profile_path(profile: str) -> Path:
     """The file of a profile; ConfigError for an unknown one."""
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else paths.params() / f"{profile}.yaml"
+    return named_file("profile", profile, paths.params())
+
+
+def named_file(kind: str, name: str, folder: Path) -> Path:
+    """A YAML file by its name in a folder, or by its path; ConfigError where there is none."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        raise unknown("profile", profile, [*profile_names(), "the path of a YAML file"])
+        raise unknown(kind, name, [*(p.stem for p in folder.glob("*.yaml")), "the path of a YAML file"])
     return path
 
 
@@ -233,21 +219,21 @@ def load_profile(profile: str) -> dict[str, Any]:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"profile {path} is not a mapping of parameters")
-    _known(values, f"parameter in {path.name}:")
+    allowed = [*names(), LAYERED]
+    _known(values, f"parameter in {path.name}:", allowed)
     for chapter, entries in (values.get(LAYERED) or {}).items():
-        _known(entries, f"parameter in the {chapter} budget of {path.name}:")
-        for name in entries:
-            if name in values:
-                raise ConfigError(
-                    f"{path.name} gives {name} both for all chapters and in the budget of {chapter}"
-                )
+        _known(entries, f"parameter in the {chapter} budget of {path.name}:", allowed)
+        if twice := values.keys() & entries.keys():
+            raise ConfigError(
+                f"{path.name} gives {min(twice)} both for all chapters and in the budget of {chapter}"
+            )
     return values
 
 
-def _known(entries: Iterable[str], kind: str) -> None:
+def _known(entries: Iterable[str], kind: str, allowed: Collection[str]) -> None:
     for name in entries:
-        if name not in (*names(), LAYERED):
-            raise unknown(kind, name, [*names(), LAYERED])
+        if name not in allowed:
+            raise unknown(kind, name, allowed)
 
 
 def read_yaml(path: Path) -> Any:
@@ -296,26 +282,13 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
         ConfigError: a value under a name that looks like a misspelt parameter; papermill injects such without stopping.
     """
     declared = {*names(), *own, LAYERED}
-    for name, near in stray(namespace, {*declared, MORE}):
-        raise ConfigError(f"unknown parameter {name!r}; did you mean {near!r}?")
-    given = flattened({name: namespace.get(name) for name in (*declared, MORE)})
-    for name in given:
-        if name not in declared:
-            raise unknown("parameter", name, declared)
-    return given
-
-
-def stray(namespace: Mapping[str, Any], declared: set[str]) -> list[tuple[str, str]]:
-    """Plain values in a notebook's namespace that are no parameter but look like a misspelt one, with the parameter
-    they resemble: papermill injects unknown names without stopping."""
+    allowed = {*declared, MORE}
     plain = {
-        n
-        for n, v in namespace.items()
-        if not n.startswith("_") and isinstance(v, str | int | float | list | dict)
+        n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
     }
-    found = []
-    for name in sorted(plain - declared - {"In", "Out"}):
-        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.75)
-        if near:
-            found.append((name, near[0]))
-    return found
+    for name in sorted(plain - allowed - {"In", "Out"}):
+        if near := difflib.get_close_matches(name, allowed, n=1, cutoff=0.75):
+            raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
+    given = flattened({name: namespace.get(name) for name in allowed})
+    _known(given, "parameter", declared)
+    return given

@@ -1,18 +1,18 @@
 """Maps of a few test images, taken while a run trains and kept beside its record: what the attention looked like after
 which epoch, and the last pair of maps that was compared."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rkd import data as datasets
+from rkd.config import Count, frozen
 from rkd.data import ImageSet, evaluation_batches
-from rkd.errors import ConfigError, RecordError
+from rkd.errors import RecordError
 from rkd.files import replacing
 from rkd.records import Store
 from rkd.review import ReviewKD
@@ -20,7 +20,7 @@ from rkd.review.maps import level_maps_of
 from rkd.training import RunConfig, TrainState
 
 
-@dataclass(frozen=True)
+@frozen
 class SnapshotTaker:
     """Which images, and when.
 
@@ -29,12 +29,8 @@ class SnapshotTaker:
         epochs: at most so many points in time, the first and the last epoch among them, the early ones closer together.
     """
 
-    images: int = 6
-    epochs: int = 12
-
-    def __post_init__(self) -> None:
-        if self.images < 1 or self.epochs < 1:
-            raise ConfigError(f"images is {self.images} and epochs is {self.epochs}; both must be >= 1")
+    images: Count = 6
+    epochs: Count = 12
 
     def due(self, total: int) -> tuple[int, ...]:
         """Numbers of finished epochs after which a run of `total` epochs is looked at.
@@ -64,45 +60,35 @@ class SnapshotTaker:
         if not self.wants(config) or state.epoch not in self.due(config.epochs):
             return
         assert isinstance(state.method, ReviewKD)
-        chosen = self._chosen(images.test_y)
+        labels = images.test_y.tolist()
+        first = sorted(labels.index(label) for label in set(labels))[: self.images]  # image of each class
+        test_y, pixels = images.test_y[first], images.test_x[first]
+        x, _ = next(evaluation_batches(pixels, test_y, images.mean, images.std, len(first)))
         dtype = next(state.student.parameters()).dtype
-        x, _ = next(
-            evaluation_batches(
-                images.test_x[chosen], images.test_y[chosen], images.mean, images.std, len(chosen)
-            )
-        )
         levels = level_maps_of(state.method, state.student, teacher, x.to(dtype))
         path = folder / "maps.npz"
-        arrays = dict(np.load(path)) if path.exists() else {}
+        arrays = dict(np.load(path)) if path.exists() else {"epochs": np.array([], dtype=np.int64)}
         arrays |= {
             "run": np.array(config.id),
             "levels": np.array([maps.level for maps in levels]),
-            "places": chosen.cpu().numpy(),
+            "places": np.array(first),
             "size": np.array(images.test_x.shape[1]),
-            "labels": images.test_y[chosen].cpu().numpy(),
-            "classes": np.array([images.class_names[int(label)] for label in images.test_y[chosen]]),
+            "labels": test_y.cpu().numpy(),
+            "classes": np.array([images.class_names[label] for label in test_y.tolist()]),
         }
         if images.name == "embedded":  # our own; those of other data sets are not ours to hand on
-            arrays["images"] = images.test_x[chosen].cpu().numpy()
+            arrays["images"] = pixels.cpu().numpy()
         for i, maps in enumerate(levels):
             if maps.attention is not None:
-                arrays[f"attention_{state.epoch}_{i}"] = _bytes(maps.attention)
+                attention = (maps.attention.float() * 255).round().to(torch.uint8)
+                arrays[f"attention_{state.epoch}_{i}"] = attention.cpu().numpy()
             channel = int(maps.teacher.double().var(dim=(0, 2, 3), correction=0).argmax())
             for side, tensor in (("student", maps.fused), ("teacher", maps.teacher)):
                 arrays[f"{side}_{i}"] = tensor[:, channel].float().cpu().numpy().astype(np.float16)
-        seen = {*(arrays["epochs"].tolist() if "epochs" in arrays else ()), state.epoch}
-        arrays["epochs"] = np.array(sorted(e for e in seen if e <= state.epoch))
+        seen = arrays["epochs"]  # of a resumed run some may be yet to come
+        arrays["epochs"] = np.union1d(seen[seen < state.epoch], [state.epoch])
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
-
-    def _chosen(self, labels: Tensor) -> Tensor:
-        """Positions of the first image of each of the first classes that occur."""
-        found: dict[int, int] = {}
-        for place, label in enumerate(labels.tolist()):
-            found.setdefault(label, place)
-            if len(found) == self.images:
-                break
-        return torch.tensor(list(found.values()), device=labels.device)
 
 
 @dataclass(frozen=True)
@@ -157,33 +143,17 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        if str(arrays["run"]) != run:
-            raise RecordError(f"{path} holds maps of run {arrays['run']}; it was renamed or copied")
-        found = Snapshots(
-            tuple(arrays["epochs"].tolist()),
-            tuple(arrays["levels"].tolist()),
-            arrays.get("images", _grey(len(arrays["labels"]), int(arrays["size"]))),
-            arrays["labels"],
-            tuple(arrays["classes"].tolist()),
-            arrays,
-            pictured="images" in arrays,
-        )
-    except RecordError:
-        raise
+        of, size, places = str(arrays["run"]), int(arrays["size"]), arrays["places"]
+        epochs, levels, classes = (tuple(arrays[name].tolist()) for name in ("epochs", "levels", "classes"))
+        labels = arrays["labels"]
     except Exception as error:  # zip, pickle and key errors of many kinds
         raise RecordError(f"{path} is damaged: {error}") from error
-    if found.pictured or data_root is None or not store.has(run):
-        return found
-    config = store.load(run).config.data
-    if not datasets.is_there(config, data_root):
-        return found
-    images = datasets.load(config, data_root, progress=False, download=False)
-    return dataclasses.replace(found, images=images.test_x[found.arrays["places"]].numpy(), pictured=True)
-
-
-def _grey(count: int, size: int) -> np.ndarray:
-    return np.full((count, size, size, 3), 190, dtype=np.uint8)
-
-
-def _bytes(attention: Tensor) -> np.ndarray:
-    return (attention.float() * 255).round().to(torch.uint8).cpu().numpy()
+    if of != run:
+        raise RecordError(f"{path} holds maps of run {of}; it was renamed or copied")
+    images = arrays.get("images")
+    if images is None and data_root is not None and store.has(run):
+        config = store.load(run).config.data
+        if datasets.is_there(config, data_root):
+            images = datasets.load(config, data_root, progress=False, download=False).test_x[places].numpy()
+    shown = np.full((len(labels), size, size, 3), 190, dtype=np.uint8) if images is None else images
+    return Snapshots(epochs, levels, shown, labels, classes, arrays, pictured=images is not None)

@@ -1,6 +1,5 @@
 """TensorBoard event files of runs while they train: DIR/<run id>/events.out.tfevents.*, one per run."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -12,7 +11,7 @@ from rkd.training.state import TrainState
 EVENTS = "events.out.tfevents.*"
 
 
-def watch(folder: str | Path | None) -> "Progress | None":
+def watch(folder: str | Path | None) -> "TensorBoard | None":
     """The progress for `--tensorboard FOLDER`; None, the usual one, where no folder is named.
 
     Raises:
@@ -22,7 +21,7 @@ def watch(folder: str | Path | None) -> "Progress | None":
 
 
 class TensorBoard:
-    """A progress that writes every epoch's curves, under the names they have in records, and passes all on.
+    """A progress that writes every epoch's curves, under the names they have in records; `inner` is told all as well.
 
     The step is the number of epochs done (of the stage, for a stage's losses). A run's file starts anew whenever its
     training is taken up, with all epochs of its checkpoint: after a resume each step is there once, and epochs that
@@ -30,36 +29,24 @@ class TensorBoard:
 
     Args:
         folder: of all runs.
-        inner: makes the progress that is told all as well, when it is first needed.
+        inner: None: the usual one.
 
     Raises:
         ConfigError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, inner: Callable[[], Progress] = default_progress) -> None:
+    def __init__(self, folder: Path, inner: Progress | None = None) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
                 "tensorboard is not installed; --tensorboard needs it: pip install tensorboard"
             ) from error
-        self.folder = folder
+        self.folder, self.inner = folder, inner or default_progress()
+        self.begin, self.batch, self.say = self.inner.begin, self.inner.batch, self.inner.say
         self._writer = SummaryWriter
-        self._make_inner, self._inner = inner, None
-        self._open: dict[str, object] = {}  # run id -> its writer
-        self._written: dict[tuple[str, str], int] = {}  # (run id, curve) -> values in the file
-
-    @property
-    def inner(self) -> Progress:
-        if self._inner is None:
-            self._inner = self._make_inner()
-        return self._inner
-
-    def begin(self, title: str, epochs: int, images: int) -> None:
-        self.inner.begin(title, epochs, images)
-
-    def batch(self, epoch: int, done: int, total: int) -> None:
-        self.inner.batch(epoch, done, total)
+        self._open: dict[str, SummaryWriter] = {}  # by run
+        self._written: dict[tuple[str, str], int] = {}  # (run, curve) -> values in the file
 
     def epoch(self, state: TrainState) -> None:
         run = state.config.id
@@ -80,9 +67,6 @@ class TensorBoard:
         self._open.clear()
         self._written.clear()
         self.inner.end()
-
-    def say(self, text: str) -> None:
-        self.inner.say(text)
 
     def _start(self, state: TrainState) -> object:
         folder = self.folder / state.config.id

@@ -13,7 +13,7 @@ from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.frames import runs_frame
 from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
-from rkd.experiments.workspace import data_root, store_for
+from rkd.experiments.workspace import data_root, runner_of, store_for
 from rkd.judge import is_published_setting
 from rkd.records import Record, Store
 from rkd.report.experiment import PROVENANCE, Experiment
@@ -85,8 +85,8 @@ class Inside(Experiment):
         (line,) = self.lines
         labels = {"profile": self.settings.profile, "recipe": self.recipe, "chapter": "inside"}
         had = self.store.has(line.runs[0].id) and self.store.maps(line.runs[0].id).exists()
-        runner = self.runner(labels)
-        self.records = runner.run(list(line.runs), self.settings.on_missing, snapshots=SnapshotTaker())
+        runner = runner_of(self.settings, self.store, labels=labels, snapshots=SnapshotTaker())
+        self.records = runner.run(line.runs, self.settings.on_missing)
         here = self._kept("This execution", self.profile, line, self.store, self.records)
         others = []
         for profile in RECORDED:

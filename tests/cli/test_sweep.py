@@ -174,7 +174,7 @@ def stop_after(monkeypatch, asked):
 def test_dry_run_lists_runs_and_trains_nothing(profile, tmp_path, capsys):
     assert main(arguments(profile, tmp_path, "--dry-run", "--group", "2")) == 0
     out = capsys.readouterr().out
-    assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing) in 3 run groups" in out
+    assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing)" in out
     assert "time: unknown until the first run has been trained on this machine" in out
     assert out.count("[missing]") == 4 and not list(tmp_path.rglob("*.json"))
 
@@ -186,7 +186,7 @@ def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsy
     victim.unlink()
     assert main(arguments(profile, results, "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert "3 recorded, 1 to train (1 missing) in 1 run groups\ntime: about " in out
+    assert "3 recorded, 1 to train (1 missing)\ntime: about " in out
     assert f"  {victim.stem}  ResNet-8" in out and "[missing; about " in out
     assert (
         main(

@@ -38,7 +38,7 @@ def test_a_row_may_be_added_and_says_which_names_it_may_have():
         ConfigError, match=r"unknown name in row 'x' of mine: 'atention' .did you mean 'attention'"
     ):
         declared(ROWS={"x": {"atention": False}}).lines(SMOKE)
-    with pytest.raises(ConfigError, match="ROWS of mine is 3; it must map keys to rows"):
+    with pytest.raises(ConfigError, match="rows is 3; it must map names to values"):
         declared(ROWS=3)
     with pytest.raises(ConfigError, match=r"'\{weight\}' cannot be filled in"):
         declared(ROWS={"x": {"note": "{weight}"}}).lines(SMOKE)

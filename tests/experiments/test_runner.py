@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from rkd import models
 from rkd.errors import ConfigError, DataError, RecordError
 from rkd.experiments import group
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.runner import Runner, pick_device, required, run_groups
+from rkd.experiments.runner import Runner, pick_device, run_groups, unfinished
 from rkd.experiments.settings import resolve
+from rkd.records import Record
 from rkd.records.teachers import save_teacher, teacher_file
 from rkd.review import ReviewOptions
 from rkd.training import checkpoint
@@ -31,46 +31,51 @@ def test_groups_share_everything_the_batches_depend_on():
     assert [len(g) for g in run_groups(same * 2, 4)] == [4, 2]
 
 
-def test_teachers_come_first_and_once():
-    student, other = tiny_review(teacher_weights="best"), tiny_review(teacher_weights="last", seed=1)
+def test_what_is_unfinished_includes_teachers_whose_weights_are_lost(store):
+    student = tiny_review(teacher_weights="best")
     teacher = student.teacher.run
-    assert [c.id for c in required([student, other, student])] == [teacher.id, student.id, other.id]
-    assert [c.id for c in required([tiny_review(teacher_weights="random")])] == [tiny_review().id]
+
+    def left():
+        return [run.id for run in unfinished([student], store)]
+
+    def record(run, *weights):
+        store.save(Record(run, "finished", {}, {}, {}, {}))
+        store.folder(run.id).mkdir(parents=True, exist_ok=True)
+        for which in weights:
+            (store.folder(run.id) / f"{which}.pt").touch()
+
+    assert left() == [teacher.id, student.id]
+    record(teacher, "best")
+    assert left() == [student.id], "only the best weights are needed"
+    (store.folder(teacher.id) / "best.pt").unlink()
+    assert left() == [teacher.id, student.id]
+    committed = teacher_file(store, teacher.id, "best")
+    committed.parent.mkdir()
+    committed.touch()
+    assert left() == [student.id], "a committed teacher serves as well"
+    committed.unlink()
+    record(student)
+    assert left() == [], "no run needs the teacher any more"
 
 
-def test_untrained_teacher_is_not_trained(store, silent, tmp_path):
-    Runner(store, tmp_path, "cpu", progress=silent).run([tiny_review(teacher_weights="random")])
-    assert len(silent.titles) == 1 and store.ids() == [tiny_review().id]
+def test_a_gpu_trains_seeds_together():
+    runs = [tiny_review(seed=seed) for seed in (0, 1, 2)]
+    assert [[len(g) for g in run_groups(runs, 8, across)] for across in (False, True)] == [[1, 1, 1], [3]]
 
 
-@pytest.mark.parametrize("lost", [("last", "best"), ("best",)])
-def test_recorded_teacher_without_weights_is_trained_again_and_its_record_kept(lost, store, silent, tmp_path):
-    config = tiny_review(teacher_weights="best", epochs=1)
-    runner = Runner(store, tmp_path, "cpu", progress=silent)
-    teacher = config.teacher.run
-    runner.run([teacher])
-    before = store.path(teacher.id).read_bytes()
-    for which in lost:
-        runner.weights_file(teacher.id, which).unlink()
-    runner.run([config])
-    assert store.path(teacher.id).read_bytes() == before and len(silent.titles) == 3
-    assert runner.evaluate(teacher, "best") == pytest.approx(
-        store.load(teacher.id).accuracy("best"), abs=1e-4
-    )
-
-
-def test_committed_teacher_serves_where_the_full_weights_are_missing(store, silent, tmp_path):
+def test_a_recorded_teacher_without_weights_is_trained_again_unless_it_is_committed(store, silent, tmp_path):
     config = tiny_review(teacher_weights="best", epochs=1)
     runner = Runner(store, tmp_path, "cpu", progress=silent)
     teacher = config.teacher.run
     accuracy = runner.run([teacher])[teacher.id].accuracy("best")
-    full = store.folder(teacher.id) / "best.pt"
-    weights = checkpoint.load(full)["student"]
+    before = store.path(teacher.id).read_bytes()
+    weights = checkpoint.load(runner.weights_file(teacher.id, "best"))["student"]
     header = {
         "run": teacher.id, "network": teacher.network, "weights": "best", "accuracy": accuracy,
         "accuracy_fp16": accuracy, "data": "embedded", "normalisation": "embedded",
     }  # fmt: skip
-    save_teacher(teacher_file(store, teacher.id, "best"), weights, header)
+    committed = teacher_file(store, teacher.id, "best")
+    save_teacher(committed, weights, header)
     shutil.rmtree(store.folder(teacher.id))
     record = runner.run([config])[config.id]
     assert record.provenance["teacher"]["stored"] == "fp16"
@@ -79,6 +84,10 @@ def test_committed_teacher_serves_where_the_full_weights_are_missing(store, sile
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, weights[name].half().float(), rtol=0, atol=0)
+    committed.unlink()
+    runner.run([dataclasses.replace(config, ce_weight=0.5)])
+    assert len(silent.titles) == 4 and store.path(teacher.id).read_bytes() == before
+    assert runner.evaluate(teacher, "best") == pytest.approx(accuracy, abs=1e-4)
 
 
 def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
@@ -117,18 +126,6 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
         get_chapter("table1").lines(resolve("table1", {"teacher_checkpoint": str(file)}))
 
 
-def test_short_profile_shortens_the_schedule_in_proportion():
-    lines = {line.key: line for line in get_chapter("table3").lines(resolve("table3", {"profile": "short"}))}
-    assert "teacher" not in lines and len(lines) == 7
-    run = lines["full"].runs[0]
-    assert (run.epochs, run.batch_size, run.optimiser.decay_epochs) == (16, 128, (10, 12, 14))
-    assert run.data.train_images is None and run.data.normalisation == "cifar100"
-    assert run.teacher.sha256.startswith("f7e590a0") and not Path(run.teacher.checkpoint).is_absolute()
-    authors = get_chapter("table1").lines(resolve("table1", {"profile": "short"}))
-    assert authors[-1].runs[0].options.warmup_epochs == 1  # of 20 in 240
-    assert lines["student"].runs[0].id == authors[0].runs[0].id, "one run for both tables"
-
-
 def test_diverged_teacher_is_refused(store, silent, tmp_path):
     from rkd.training import SGDConfig, TeacherConfig
 
@@ -138,8 +135,8 @@ def test_diverged_teacher_is_refused(store, silent, tmp_path):
         Runner(store, tmp_path, "cpu", progress=silent).run([config])
 
 
-@pytest.fixture
-def own_networks(monkeypatch):
+def test_own_networks_train_on_either_side(store, silent, tmp_path, monkeypatch):
+    """A pair the released code could not build, from dry pass to record."""
     from rkd.models import registry
 
     for table in ("_ENTRIES", "_SPELLINGS"):
@@ -156,21 +153,13 @@ def own_networks(monkeypatch):
         layers = [torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.ReLU(inplace=True), torch.nn.MaxPool2d(4),
                   torch.nn.Conv2d(12, 20, 3, padding=1), torch.nn.ReLU(inplace=True), torch.nn.AdaptiveAvgPool2d(1),
                   torch.nn.Flatten(), torch.nn.Linear(20, num_classes)]  # fmt: skip
-        return models.from_module(
-            torch.nn.Sequential(*layers), stages=["1", "4"], stages_pre=["0", "3"], pooled="5"
-        )
+        net = torch.nn.Sequential(*layers)
+        return models.from_module(net, stages=["1", "4"], stages_pre=["0", "3"], pooled="5")
 
-
-@pytest.mark.parametrize(
-    ("student", "teacher"), [("my_mobilenet", "resnet8"), ("my_vgg", "my_mobilenet"), ("resnet8", "my_vgg")]
-)
-def test_own_networks_train_on_either_side(student, teacher, own_networks, store, silent, tmp_path):
-    """Pairs the released code could not build, from dry pass to record."""
     given = {
-        "pairs": [[teacher, student]], "seeds": [0], "train_images": 100, "test_images": 100, "epochs": 1,
+        "pairs": [["my_mobilenet", "my_vgg"]], "seeds": [0], "train_images": 40, "test_images": 40, "epochs": 1,
     }  # fmt: skip
-    lines = get_chapter("table1").lines(resolve("table1", given))
-    distilled = lines[-1].runs[0]
+    distilled = get_chapter("table1").lines(resolve("table1", given))[-1].runs[0]
     record = Runner(store, tmp_path, "cpu", progress=silent).run([distilled])[distilled.id]
     assert record.status == "finished" and record.cost["extra_parameters"] > 0
 
@@ -181,24 +170,14 @@ def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch)
     def write(seed):
         random = np.random.default_rng(seed)
         x_train, x_test = (random.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for n in (40, 8))
-        arrays = {
-            "x_train": x_train,
-            "y_train": np.arange(40) % 4,
-            "x_test": x_test,
-            "y_test": np.arange(8) % 4,
-        }
-        np.savez("own.npz", **arrays)
+        np.savez(
+            "own.npz", x_train=x_train, y_train=np.arange(40) % 4, x_test=x_test, y_test=np.arange(8) % 4
+        )
 
     def planned():
-        given = {
-            "dataset": "own.npz",
-            "student": "resnet8",
-            "teacher": "resnet8",
-            "train_images": 40,
-            "test_images": 8,
-            "epochs": 1,
-        }
-        return get_chapter("table6").lines(resolve("table6", {**given, "seeds": [0]}))[1].runs[0]
+        given = {"dataset": "own.npz", "student": "resnet8", "teacher": "resnet8", "seeds": [0], "epochs": 1}
+        given |= {"train_images": 40, "test_images": 8}
+        return get_chapter("table6").lines(resolve("table6", given))[1].runs[0]
 
     write(0)
     first = planned()
@@ -216,16 +195,3 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             pick_device("cuda")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_agrees_with_cpu(tmp_path, silent):
-    """float64, so that rounding order cannot hide a difference: same data order, draws and arithmetic."""
-    from rkd.records import Store
-
-    config = tiny_review(precision="fp64")
-    curves = []
-    for device in ("cpu", "cuda"):
-        store = Store(tmp_path / device / "r", tmp_path / device / "w")
-        curves.append(Runner(store, tmp_path, device, progress=silent).run([config])[config.id].curves)
-    assert curves[1]["loss_review"] == pytest.approx(curves[0]["loss_review"], rel=1e-6)

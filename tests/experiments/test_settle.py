@@ -8,10 +8,9 @@ import torch
 from conftest import Silent, tiny_plain, tiny_review
 from evidence import record
 
-from rkd.errors import RecordError
 from rkd.experiments import settle as module
 from rkd.experiments.runner import Runner
-from rkd.experiments.settle import settle, settle_all
+from rkd.experiments.settle import settle
 from rkd.records import Store
 from rkd.records.teachers import teacher_file
 from rkd.training import RunConfig, TeacherConfig, arithmetic
@@ -50,13 +49,6 @@ def test_the_short_way_to_an_id_is_the_long_one(run):
         assert long.request == taught() if run.teacher else long.request.precision == "auto"
 
 
-def test_a_request_keeps_its_name_and_is_no_record():
-    run = tiny_plain(precision="auto")
-    assert run.to_dict()["precision"] == "auto" and run.id not in {run.settled(n, "").id for n in NAMES}
-    with pytest.raises(RecordError, match=f"run {run.id} leaves its arithmetic open"):
-        dataclasses.replace(record(run, 1.0), config=run)
-
-
 def test_order(store, monkeypatch):
     """The device's own, then fp32, fp16, bf16, then to be trained in the device's own."""
     monkeypatch.setattr(module, "arithmetic", lambda name, device: arithmetic("bf16", device))
@@ -76,10 +68,6 @@ def test_order(store, monkeypatch):
     assert found == [("fp32", "fp16"), ("fp16", "fp16"), ("bf16", "fp32"), ("bf16", "fp16"), ("bf16", "bf16")]
     named = taught(own="fp32", teachers="bf16")
     assert settle(named, store, CPU) == named and list(store.recorded(named)) == []
-
-
-def test_on_cuda_it_is_fp16(store):
-    assert settle(tiny_plain(precision="auto"), store, GPU).precision == "fp16"
 
 
 def test_first_weights_are_the_same_in_every_arithmetic(store):
@@ -104,11 +92,6 @@ def test_a_checkpoint_file_as_teacher(store):
     file = TeacherConfig(checkpoint="x.pt", sha256="0" * 64, network="resnet14")
     run = dataclasses.replace(tiny_review(precision="auto"), teacher=file)
     assert run.open == (True, False) and settle(run, store, GPU) == dataclasses.replace(run, precision="fp16")
-
-
-def test_each_once(store):
-    run = tiny_plain(precision="auto")
-    assert settle_all([run, run, tiny_plain(precision="fp16")], store, GPU) == [tiny_plain(precision="fp16")]
 
 
 def test_the_executor_answers_by_what_was_asked(store, tmp_path):

@@ -21,7 +21,7 @@ def scalars(folder):
 
 def board(folder):
     pytest.importorskip("tensorboard")
-    return TensorBoard(folder, Silent)
+    return TensorBoard(folder, Silent())
 
 
 def expected(record):
