@@ -1,3 +1,8 @@
+import hashlib
+import io
+import re
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +11,7 @@ from rkd.errors import ConfigError, DataError
 
 PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
+_OURS = re.compile(rf"\.?(part-[0-9]{{4,}}(-[0-9a-f]{{12}})?\.bin|{CHECKSUMS})(\.tmp)?")
 _SOURCE = (
     "rkd/**/*",
     "params/**/*",
@@ -50,30 +56,37 @@ def pack(
     from rkd.experiments.runner import required
     from rkd.experiments.selectors import Selectors
     from rkd.files import place
-    from rkd.records.transfer.archive import PART_NAME, TarWriter
     from rkd.records.transfer.exporting import Exported, check_folder
 
     folder, results = out, Exported()
     given = {} if data_root is None else {"data_root": data_root}
     settings, found = Selectors(profile, given, settled=True).plan(chapters)
     runs = required(run for configs in found.values() for run in configs)
-    check_folder(folder, "a pack", CHECKSUMS)
+    check_folder(folder, "a pack", _OURS)
     root, store = workspace.data_root(settings), workspace.store_of(settings)
     named = _files(profile, runs, root, store, results)
     members = {_inside(path): content for path, content in named} | _data(runs, root)
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):  # all pieces in the folder are unpacked together
-        if path.name == CHECKSUMS or PART_NAME.fullmatch(path.name):
-            path.unlink()
-    writer = TarWriter(folder, max_part)
-    for name in sorted(members):
-        content = members[name]
-        writer.add(name, content.read_bytes() if isinstance(content, Path) else content)
-    writer.close()
-    place(folder / CHECKSUMS, "".join(f"{part.sha256}  {part.name}\n" for part in writer.parts).encode())
+        path.unlink()
+    sums, length = {}, 0
+    with tempfile.TemporaryFile() as whole:
+        with tarfile.open(fileobj=whole, mode="w") as tar:
+            for name in sorted(members):
+                content = members[name]
+                data = content.read_bytes() if isinstance(content, Path) else content
+                member = tarfile.TarInfo(name)  # without time or owner
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        whole.seek(0)
+        while piece := whole.read(max_part):
+            name = f"part-{len(sums) + 1:04d}.bin"
+            place(folder / name, piece)
+            sums[name], length = hashlib.sha256(piece).hexdigest(), length + len(piece)
+    place(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
     for path, why in results.left_out.items():
         print(f"left out {path}: {why}")
-    print(f"{len(members)} files, {writer.tell():,} bytes in {len(writer.parts)} pieces in {folder}")
+    print(f"{len(members)} files, {length:,} bytes in {len(sums)} pieces in {folder}")
     print(f"unpack them with: mkdir work && cat {folder}/part-* | tar -x -C work")
     return 1 if results.left_out else 0
 
@@ -87,7 +100,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     from rkd.experiments.settings import profile_path
     from rkd.records.provenance import COMMIT_FILE, code_state
     from rkd.records.teachers import teacher_file
-    from rkd.records.transfer.content import local
+    from rkd.records.transfer.archive import local
     from rkd.records.transfer.exporting import collect
 
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
@@ -106,7 +119,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     else:
         told = "+".join(filter(None, (code["commit"], code["changed"])))
         yield paths.home() / COMMIT_FILE, f"{told}\n".encode()
-    for _, _, path, data in collect(store, {run.id for run in runs}, runs, all_weights=False, done=results):
+    for path, data in collect(store, {run.id for run in runs}, runs, all_weights=False, done=results):
         yield local(store, path), data
 
 

@@ -113,11 +113,6 @@ class Record:
             raise RecordError(
                 f"record {name} says id {body['id']} but its config has id {config.id}: it was edited"
             )
-        if any(config.open):
-            raise RecordError(
-                f'record {name} calls its arithmetic or its teacher\'s "auto", as early ones do; `rkd import` of the '
-                "export it came with names it"
-            )
         curves = {
             key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()
         }

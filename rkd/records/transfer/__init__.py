@@ -1,5 +1,4 @@
-"""Carrying results from machine to machine: a folder with one tar file in parts and their checksums, merged into a
-store."""
+"""Carrying results from machine to machine: a folder of tar files and a manifest, merged into a store."""
 
 from rkd.records.transfer.exporting import Exported, export
 from rkd.records.transfer.keeping import KeptExport

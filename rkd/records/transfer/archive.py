@@ -1,64 +1,137 @@
-"""An export on disk: one tar file in parts, so that it passes where large files do not, and a manifest that says where
-in the parts laid end to end each file begins. Reading goes by the manifest and its checksums alone."""
+"""An export on disk: tar files, whose members are named by their SHA-256, and a manifest that says which of them make
+up which file of a store. Reading goes by the manifest and its checksums alone, and executes nothing."""
 
+import functools
 import hashlib
 import io
 import json
+import math
 import re
 import tarfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, field
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 
 import rkd
-from rkd.config import Natural, frozen
-from rkd.errors import ConfigError, RecordError
-from rkd.files import place, sha256
-from rkd.records.transfer.content import places
+from rkd.config import Natural, build, frozen
+from rkd.errors import RecordError
+from rkd.files import place
+from rkd.records.record import Record
+from rkd.records.store import Store
+from rkd.records.teachers import digest
+from rkd.training import checkpoint
 
 MANIFEST = "manifest.json"
-PART_NAME = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.bin")
-_WHAT, _FORMAT = "rkd export", 1
+PART_NAME = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.tar")
+KINDS = ("record", "weights", "checkpoint", "maps")  # what cost most to compute first
+_KIND_OF = {
+    "records/RUN.json": "record",
+    "work/RUN/last.pt": "weights",
+    "work/RUN/best.pt": "weights",
+    "work/RUN/checkpoint.pt": "checkpoint",
+    "work/RUN/maps.npz": "maps",
+    "maps/RUN.npz": "maps",
+}
+
+
+def kind_and_run(path: str) -> tuple[str, str]:
+    """Of a file of an export by its path there; RecordError if no such file has a place in a store."""
+    run = re.search("[0-9a-f]{12}", path)
+    kind = _KIND_OF.get(path.replace(run[0], "RUN")) if run else None
+    if run is None or kind is None:
+        raise RecordError(f"{path!r} is no place of a run's file in a store")
+    return kind, run[0]
+
+
+def local(store: Store, path: str) -> Path:
+    """Where a file of an export lies in a store."""
+    top, _, rest = path.partition("/")
+    return {"records": store.records, "work": store.work, "maps": store.records / "maps"}[top] / rest
+
+
+def content(kind: str, run: str, data: bytes) -> tuple[Any, Any]:
+    """What a file of a run holds, and what two of them are compared by.
+
+    Returns:
+        Of a record: the Record; what two of them must agree in, by name. Of weights: the dict; the same. Of a
+        checkpoint or maps: the dict; how far they are, in epochs and in images of the next one.
+
+    Raises:
+        RecordError: it cannot be read, or belongs to another run. The message does not name the file.
+    """
+    try:
+        if kind == "record":
+            found = Record.from_json(data.decode(), "here")
+            of, mark = found.id, _outcome(found)
+        elif kind == "maps":
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                found = dict(file)
+            of, mark = str(found["run"]), (len(found["epochs"]), 0)
+        else:
+            found = checkpoint.load(io.BytesIO(data))
+            of, tensors = found["run"], digest(found["student"])
+            done = int(found["epoch"]), int(found.get("position", 0))
+            mark = {"state": tensors} if kind == "weights" else done
+    except Exception as error:  # a file from elsewhere can be wrong anywhere, with any type of error
+        cause = error.__cause__ or error
+        said = str(cause).partition("\n")[0]
+        raise RecordError(f"it is damaged, or no {kind} of a run ({type(cause).__name__}: {said})") from error
+    if of != run:
+        raise RecordError(f"it belongs to run {of}, not {run}")
+    return found, mark
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    """As JSON values, in which an infinite loss equals itself. Where a teacher's file lies differs from machine to
+    machine; its hash names it."""
+    body = json.loads(record.to_json())
+    if body["config"]["teacher"]:
+        body["config"]["teacher"]["checkpoint"] = None
+    return {name: body[name] for name in ("config", "status", "curves", "result")}
 
 
 @frozen
 class Entry:
-    """One file of an export.
-
-    Attributes:
-        path, kind, run: one of the `places` of that run.
-        size: in bytes.
-        sha256: of its content, hexadecimal.
-        offset: of its first byte in the parts laid end to end.
-    """
+    """One file of an export: its path, `kind_and_run` of that, its size in bytes, and the members it is laid together
+    of."""
 
     path: str
     kind: str
     run: str
     size: Natural
     sha256: str
-    offset: Natural
+    pieces: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if kind_and_run(self.path) != (self.kind, self.run):
+            raise RecordError(f"{self.path!r} is no place for a {self.kind} of run {self.run}")
 
 
 @frozen
-class Part:
-    """One part: name within the folder, size in bytes, SHA-256 in hexadecimal."""
-
-    name: str
-    size: Natural
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """What an export holds, in the order in which it lies there."""
+    """What an export holds, in the order in which it lies there.
 
-    files: tuple[Entry, ...]
-    parts: tuple[Part, ...]
+    Attributes:
+        kind, format, rkd: that it is one, and what wrote it.
+        files: of the store.
+        parts: the tar files by their names, which hold their hashes so that none takes the place of another, and their
+            members.
+    """
 
-    def to_json(self) -> str:
-        """Its text; the same content gives the same text."""
-        body = {"kind": _WHAT, "format": _FORMAT, "rkd": rkd.__version__, **asdict(self)}
-        return json.dumps(body, indent=1) + "\n"
+    kind: Literal["rkd export"] = "rkd export"
+    format: Literal[2] = 2
+    rkd: str = rkd.__version__
+    files: tuple[Entry, ...] = ()
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if wrong := [name for name in self.parts if not PART_NAME.fullmatch(name)]:
+            raise RecordError(f"{wrong[0]!r} is no name of a part")
+        there = {piece for pieces in self.parts.values() for piece in pieces}
+        if lost := [entry.path for entry in self.files if not there.issuperset(entry.pieces)]:
+            raise RecordError(f"no part holds {lost[0]!r}")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -72,106 +145,96 @@ class Manifest:
         if not path.exists():
             raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
-            if (said := (body["kind"], body["format"])) != (_WHAT, _FORMAT):
-                raise ValueError(f"it is {said[0]!r} of format {said[1]!r}, not {_WHAT!r} of {_FORMAT}")
-            files = tuple(Entry(**values) for values in body["files"])
-            parts = tuple(Part(**values) for values in body["parts"])
-            for part in parts:
-                if not PART_NAME.fullmatch(part.name):
-                    raise ValueError(f"{part.name!r} is no name of a part")
-            for e in files:
-                if (e.path, e.kind) not in places(e.run).items():
-                    raise ValueError(f"{e.path!r} ({e.kind} of run {e.run}) is no place in a store")
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            needed = dict.fromkeys(("kind", "format", "files", "parts"))
+            return build(cls, needed | json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecordError) as error:
             raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
-        return cls(files, parts)
+
+    def write(self, folder: Path) -> None:
+        """Put it in place in a folder; the same content gives the same bytes."""
+        place(folder / MANIFEST, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
-class TarWriter:
-    """Writes a tar file in parts of at most so many bytes; laid end to end they are the tar file. The same members give
-    the same bytes. A part's name holds its hash, so that it never takes the place of another.
+class PartWriter:
+    """Writes files into tar files of at most so many bytes; a file that does not fit into what is left of one goes on
+    in the next. The same files give the same bytes.
 
     Attributes:
-        parts: that have been written; all, once the writer is closed.
+        parts: names of the tar files and of their members; all, once the writer is closed.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
-        self.parts: list[Part] = []
-        self._folder, self._most = folder, most
-        self._held = bytearray()
-        self._tar = tarfile.TarFile(fileobj=self, mode="w", format=tarfile.PAX_FORMAT)
+        self.parts: dict[str, tuple[str, ...]] = {}
+        self._folder = folder
+        # A tar file is filled up to whole records, two blocks of which say that it ends; a member begins with a block.
+        self._most = most // tarfile.RECORDSIZE * tarfile.RECORDSIZE - 3 * tarfile.BLOCKSIZE
+        self._begin()
 
-    def add(self, name: str, data: bytes) -> int:
-        """Append a member, without time or owner; returns where its content begins."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
-        return self.tell() - len(data) - -len(data) % tarfile.BLOCKSIZE
+    def _begin(self) -> None:
+        self._file, self._pieces = io.BytesIO(), []
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._room = self._most
 
-    def size_with(self, size: int) -> int:
-        """Bytes of the whole tar file if a member of so many, with a name of at most 100 letters, were the last one: it
-        takes a block, and whole blocks; two more end the file, and are filled up."""
-        ended = self.tell() + (3 - -size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        return ended + -ended % tarfile.RECORDSIZE
+    def parts_with(self, size: int) -> int:
+        """How many parts there would be if a file of so many bytes were the last one."""
+        return len(self.parts) + 1 + math.ceil(max(0, size - self._room) / self._most)
+
+    def add(self, data: bytes) -> tuple[str, ...]:
+        """Append a file; returns its pieces."""
+        pieces = []
+        while data:
+            if not self._room:
+                self.close()
+                self._begin()
+            piece, data = data[: self._room], data[self._room :]
+            member = tarfile.TarInfo(hashlib.sha256(piece).hexdigest())
+            member.size = len(piece)
+            self._tar.addfile(member, io.BytesIO(piece))
+            self._room = max(0, self._most - self._file.tell())
+            self._pieces.append(member.name)
+            pieces.append(member.name)
+        return tuple(pieces)
 
     def close(self) -> None:
-        """End the tar file."""
+        """Write the part that was begun."""
         self._tar.close()
-        if self._held:
-            self._end_part()
-
-    def tell(self) -> int:
-        """Bytes of the tar file so far."""
-        return sum(part.size for part in self.parts) + len(self._held)
-
-    def write(self, data: bytes) -> None:
-        """Append bytes of the tar file."""
-        self._held += data
-        while len(self._held) >= self._most:
-            self._end_part()
-
-    def _end_part(self) -> None:
-        data = bytes(self._held[: self._most])
-        del self._held[: self._most]
-        digest = hashlib.sha256(data).hexdigest()
-        part = Part(f"part-{len(self.parts) + 1:04d}-{digest[:12]}.bin", len(data), digest)
-        place(self._folder / part.name, data)
-        self.parts.append(part)
+        data = self._file.getvalue()
+        name = f"part-{len(self.parts) + 1:04d}-{hashlib.sha256(data).hexdigest()[:12]}.tar"
+        place(self._folder / name, data)
+        self.parts[name] = tuple(self._pieces)
 
 
 class PartReader:
-    """Files out of parts. Each part is verified once."""
+    """Files out of the parts of an export."""
 
-    def __init__(self, folder: Path, parts: tuple[Part, ...]) -> None:
-        self._spans: list[tuple[int, int, Path, str]] = []  # first byte, end, file, what is wrong with it
-        start = 0
-        for part in parts:
-            path, end = folder / part.name, start + part.size
-            self._spans.append((start, end, path, _fault(path, part)))
-            start = end
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._where = {piece: folder / name for name, pieces in manifest.parts.items() for piece in pieces}
+        self._spans = functools.cache(_spans)
 
     def read(self, entry: Entry) -> bytes:
         """A file's content; RecordError names the part that is wrong."""
-        stop = entry.offset + entry.size
-        touched = [span for span in self._spans if span[0] < stop and entry.offset < span[1]]
-        if faults := [f"{path.name} {fault}" for _, _, path, fault in touched if fault]:
-            raise RecordError("; ".join(faults))
-        data = b""
-        for start, end, path, _ in touched:
-            with open(path, "rb") as file:
-                file.seek(max(entry.offset - start, 0))
-                data += file.read(min(stop, end) - max(entry.offset, start))
+        data = b"".join(map(self._piece, entry.pieces))
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise RecordError("the parts are sound but hold other content than the manifest says")
         return data
 
+    def _piece(self, piece: str) -> bytes:
+        path = self._where[piece]
+        try:
+            start, size = self._spans(path)[piece]
+            with open(path, "rb") as file:
+                file.seek(start)
+                data = file.read(size)
+        except FileNotFoundError as error:
+            raise RecordError(f"{path.name} is missing") from error
+        except (OSError, tarfile.TarError, KeyError) as error:
+            raise RecordError(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
+        if hashlib.sha256(data).hexdigest() != piece:
+            raise RecordError(f"{path.name} is damaged (its content is not what its name says)")
+        return data
 
-def _fault(path: Path, part: Part) -> str:
-    """What is wrong with a part; empty if nothing is."""
-    try:
-        if (size := path.stat().st_size) != part.size:
-            return f"has {size} bytes instead of {part.size}"
-        return "" if sha256(path) == part.sha256 else "is damaged (its SHA-256 differs)"
-    except OSError as error:
-        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+
+def _spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Where in a tar file the content of each member begins, and its size. Nothing but plain files counts."""
+    with tarfile.open(path, "r:") as tar:
+        return {m.name: (m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()}

@@ -1,9 +1,10 @@
 """Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
 manifest is a whole export."""
 
-import filecmp
 import hashlib
+import re
 import shutil
+import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,11 @@ from rkd.errors import ConfigError, RecordError
 from rkd.files import place
 from rkd.records.record import Record
 from rkd.records.store import Store
-from rkd.records.transfer.archive import MANIFEST, PART_NAME, Entry, Manifest, Part, TarWriter
-from rkd.records.transfer.content import KINDS, local, places, read
+from rkd.records.transfer import archive
+from rkd.records.transfer.archive import KINDS, MANIFEST, PART_NAME, Entry, Manifest, PartWriter, kind_and_run
 from rkd.training import RunConfig
 
-File = tuple[str, str, str, bytes]  # kind, run, path in the export, content
+_OURS = re.compile(rf"\.?({PART_NAME.pattern}|{re.escape(MANIFEST)})(\.tmp)?")
 
 
 @dataclass
@@ -32,8 +33,8 @@ class Exported:
         no_room: paths of sound files that did not fit into `max_files`.
     """
 
-    files: tuple[Entry, ...] = ()
-    parts: tuple[Part, ...] = ()
+    files: list[Entry] = field(default_factory=list)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     without_weights: list[str] = field(default_factory=list)
     no_room: list[str] = field(default_factory=list)
@@ -45,39 +46,39 @@ def collect(
     planned: Iterable[RunConfig],
     all_weights: bool,
     done: Exported,
-) -> Iterator[File]:
-    """All files to export, each read once: those of a store are replaced, never rewritten. Arguments as of `export`;
-    what is not to be had goes into `done`."""
+) -> Iterator[tuple[str, bytes]]:
+    """Path in the export and content of all files, each read once: those of a store are replaced, never rewritten.
+    Arguments as of `export`; what is not to be had goes into `done`."""
     asked = {config.id: config for config in planned}
     records: dict[str, Record] = {}
     unknown: list[str] = []  # unfinished runs that learn from some run, and do not say from which
 
-    def sound(run: str, *paths: str) -> list[File]:
+    def sound(*paths: str) -> list[tuple[str, bytes]]:
         found = []
         for path in paths:
-            kind = places(run).get(path, "record")
             try:
-                data = local(store, path).read_bytes()
-                content = read(kind, run, data)
+                data = archive.local(store, path).read_bytes()
+                kind, run = kind_and_run(path)
+                holds, _ = archive.content(kind, run, data)
             except FileNotFoundError:
                 continue
             except RecordError as error:
                 done.left_out[path] = str(error)
                 continue
-            found.append((kind, run, path, data))
+            found.append((path, data))
             if kind == "record":
-                records[run] = content
-            if kind == "checkpoint" and content.get("method") and run not in asked:
+                records[run] = holds
+            elif kind == "checkpoint" and holds.get("method") and run not in asked:
                 unknown.append(run)
         return found
 
-    begun = [path.name for path in store.work.iterdir() if places(path.name)] if store.work.is_dir() else []
+    begun = (path.name for path in store.work.glob("[0-9a-f]*"))
     for run in sorted({*store.ids(), *begun}):
         if runs is None or run in runs:
             ended, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
             # Twice: a run that was in training at the first look may have ended.
-            yield from sound(run, ended) or sound(run, state) or sound(run, ended)
-            yield from sound(run, f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
+            yield from sound(ended) or sound(state) or sound(ended)
+            yield from sound(f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
     configs = [*asked.values(), *(record.config for record in records.values())]
     named = [config.teacher for config in configs if config.teacher and config.teacher.run]
     teachers = {teacher.run.id for teacher in named if teacher.weights != "random"}
@@ -85,8 +86,7 @@ def collect(
         teaches = run in teachers or (unknown and record.config.teacher is None)
         teaches = teaches and record.status == "finished"
         if teaches or all_weights:
-            found = sound(run, f"work/{run}/last.pt", f"work/{run}/best.pt")
-            yield from found
+            yield from (found := sound(f"work/{run}/last.pt", f"work/{run}/best.pt"))
             if teaches and not found:
                 done.without_weights.append(run)
 
@@ -101,92 +101,80 @@ def export(
     all_weights: bool = False,
     max_files: int | None = None,
 ) -> Exported:
-    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as a tar file in parts.
+    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as tar files.
 
     The store may be in use: only files that can be read back are written. An export that was in the folder is replaced:
     its parts go once the new manifest stands, so that at any moment the folder holds one whole export. An unchanged
     store gives the same bytes. Of two exports of one store at once the second waits.
 
     Args:
-        store: where from; the parts are written beside its working files and moved when they are complete.
+        store: where from; the parts are made beside its working files and copied when they are complete.
         folder: made if it is not there; holds nothing but an export, or nothing.
         runs: ids; None: all there are.
         planned: runs that may be unfinished, since a checkpoint does not say from which run it learns: weights go
             along of the teachers that these and the records name. Where an unfinished run is not among them, every
             run without a teacher of its own counts as one.
-        max_part: most bytes of one part; a file may lie in several.
+        max_part: most bytes of one tar file; a file may lie in several.
         all_weights: weights of all recorded runs, not of finished teachers alone.
         max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
             Records go first then, weights of teachers next, then checkpoints, then maps, each as long as it fits.
 
     Raises:
-        ConfigError: max_part is below 1, or max_files below 2.
+        ConfigError: max_part is below 10,240, or max_files below 2.
         RecordError: the folder holds something else, or cannot be written; there is nothing to export.
     """
     check(folder, max_part, max_files)
-    done, desk, entries = Exported(), store.work / ".export", []
-    files: Iterable[File] = collect(store, runs, planned, all_weights, done)
+    done, desk = Exported(), store.work / ".export"
+    files: Iterable[tuple[str, bytes]] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
-        files = sorted(files, key=lambda file: KINDS.index(file[0]))
+        files = sorted(files, key=lambda file: KINDS.index(kind_and_run(file[0])[0]))
     try:
         store.work.mkdir(parents=True, exist_ok=True)
         with FileLock(store.work / ".export.lock"):
-            desk.mkdir(exist_ok=True)
-            writer = TarWriter(desk, max_part)
-            for kind, run, path, data in files:
-                if max_files is not None and writer.size_with(len(data)) > (max_files - 1) * max_part:
+            shutil.rmtree(desk, ignore_errors=True)
+            writer = PartWriter(desk, max_part)
+            for path, data in files:
+                if max_files is not None and writer.parts_with(len(data)) >= max_files:
                     done.no_room.append(path)
                     continue
-                digest = hashlib.sha256(data).hexdigest()
-                entries.append(Entry(path, kind, run, len(data), digest, writer.add(path, data)))
-            if not entries:
+                digest, pieces = hashlib.sha256(data).hexdigest(), writer.add(data)
+                done.files.append(Entry(path, *kind_and_run(path), len(data), digest, pieces))
+            if not done.files:
                 raise RecordError(
                     f"nothing to export: no sound record in {store.records}, no checkpoint in {store.work}"
                 )
             writer.close()
-            done.files, done.parts = tuple(entries), tuple(writer.parts)
-            _replace(folder, desk, Manifest(done.files, done.parts))
-            shutil.rmtree(desk, ignore_errors=True)
+            done.parts = writer.parts
+            for name in done.parts:
+                place(folder / name, (desk / name).read_bytes())
+            Manifest(files=done.files, parts=done.parts).write(folder)
+            for path in folder.glob("*part-*"):
+                if path.name not in done.parts:
+                    path.unlink()
+            shutil.rmtree(desk)
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
     return done
 
 
-def _replace(folder: Path, desk: Path, manifest: Manifest) -> None:
-    """Move the parts to the folder, then the manifest; then parts of the export before go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {part.name for part in manifest.parts}
-    for name in names:
-        there = folder / name  # as part of the whole export that is being replaced
-        if not there.exists() or not filecmp.cmp(desk / name, there, shallow=False):
-            shutil.move(desk / name, there)
-    place(folder / MANIFEST, manifest.to_json().encode())
-    for path in folder.iterdir():
-        if PART_NAME.fullmatch(path.name) and path.name not in names:
-            path.unlink()
-
-
 def check(folder: Path, max_part: int, max_files: int | None) -> None:
     """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
-    if max_part < 1:
-        raise ConfigError(f"max_part is {max_part}; a part needs at least 1 byte")
+    if max_part < tarfile.RECORDSIZE:
+        raise ConfigError(f"max_part is {max_part}; a tar file has at least {tarfile.RECORDSIZE} bytes")
     if max_files is not None and max_files < 2:
         raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
-    check_folder(folder, "an export", MANIFEST)
+    check_folder(folder, "an export", _OURS)
     if (folder / MANIFEST).exists():
         Manifest.read(folder)
 
 
-def check_folder(folder: Path, what: str, listing: str) -> None:
-    """RecordError if a folder, where there is one, holds anything but parts, what lists them, and what a killed process
-    left of these."""
+def check_folder(folder: Path, what: str, ours: re.Pattern[str]) -> None:
+    """RecordError if a folder, where there is one, holds anything but files whose names match."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise RecordError(f"{folder} is not a folder; name one for {what}, or a new one")
-    bare = {path.name: path.name.removeprefix(".").removesuffix(".tmp") for path in folder.iterdir()}
-    ours = {name for name in bare if PART_NAME.fullmatch(bare[name]) or bare[name] in (listing, "lock")}
-    if others := sorted(bare.keys() - ours):
+    if others := sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name)):
         listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise RecordError(
             f"{folder} holds something that is no part of {what} ({listed}); name an empty folder"

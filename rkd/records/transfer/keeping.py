@@ -35,14 +35,17 @@ class KeptExport:
         self, store: Store, folder: Path, planned: Sequence[RunConfig], max_part: int, max_files: int | None
     ) -> None:
         check(folder, max_part, max_files)
-        self._store, self._folder, self._planned = store, folder, planned
-        self._limits = {"max_part": max_part, "max_files": max_files}
-        self._runs = {config.id for config in planned if not store.has(config.id)}
+        runs = {config.id for config in planned if not store.has(config.id)}
         if (folder / MANIFEST).exists():
-            self._runs |= {entry.run for entry in Manifest.read(folder).files}
+            runs |= {entry.run for entry in Manifest.read(folder).files}
+        self._store, self._folder = store, folder
+        self._what = {"runs": runs, "planned": planned, "max_part": max_part, "max_files": max_files}
+        self._saves = [
+            path for run in runs for path in (store.path(run), store.folder(run) / "checkpoint.pt")
+        ]
+        self._seen: dict[Path, int] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="export", daemon=True)
-        self._seen: list[int] = []
         self.seconds = 0.0
         self.last: Exported | None = None
 
@@ -53,32 +56,33 @@ class KeptExport:
     def __exit__(self, *error: object) -> None:
         self._stopping.set()
         self._thread.join()
-        self._write()
+        self._write(self._saved())
 
     def _keep(self) -> None:
         wait = LOOK_SECONDS
         while not self._stopping.wait(wait):
             wait = LOOK_SECONDS
-            if self._changes() == self._seen:
-                continue
-            try:
-                self._write()
+            if (saved := self._saved()) != self._seen:
+                try:
+                    self._write(saved)
+                except (
+                    RecordError
+                ) as error:  # training goes on; if it does not help, the last one says so again
+                    print(f"{error}; training goes on", file=sys.stderr, flush=True)
                 wait = max(LEAST_SECONDS, self.seconds / SHARE)
-            except RecordError as error:  # training goes on; if it does not help, the last one says so again
-                print(f"{error}; training goes on", file=sys.stderr, flush=True)
-                wait = LEAST_SECONDS
 
-    def _write(self) -> None:
-        checkpoints = [self._store.folder(run) / "checkpoint.pt" for run in self._runs]
-        if not any(map(self._store.has, self._runs)) and not any(path.exists() for path in checkpoints):
-            return
-        seen, started = self._changes(), time.monotonic()
-        self.last = export(self._store, self._folder, runs=self._runs, planned=self._planned, **self._limits)
-        self._seen, self.seconds = seen, max(self.seconds, time.monotonic() - started)
+    def _write(self, saved: dict[Path, int]) -> None:
+        if saved:
+            started = time.monotonic()
+            self.last = export(self._store, self._folder, **self._what)
+            self._seen, self.seconds = saved, max(self.seconds, time.monotonic() - started)
 
-    def _changes(self) -> list[int]:
-        """Times at which files came into the folders of records and of runs, for each is put in place by renaming."""
-        folders = [self._store.records]
-        if self._store.work.is_dir():
-            folders += sorted(p for p in self._store.work.iterdir() if not p.name.startswith("."))
-        return [folder.stat().st_mtime_ns for folder in folders if folder.exists()]
+    def _saved(self) -> dict[Path, int]:
+        """Records and checkpoints that are there, and when each was put in place."""
+        found = {}
+        for path in self._saves:
+            try:
+                found[path] = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
+        return found

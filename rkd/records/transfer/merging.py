@@ -1,21 +1,15 @@
 """Merging an export into a store, run by run: what is added, what is here already, what is refused."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from rkd.errors import RecordError
 from rkd.files import place
-from rkd.records.record import Record
 from rkd.records.store import Store
-from rkd.records.teachers import digest
-from rkd.records.transfer.archive import Entry, Manifest, PartReader
-from rkd.records.transfer.content import KINDS, local, progress, read
-from rkd.records.transfer.early import renamed, settle_early
+from rkd.records.transfer.archive import KINDS, Entry, Manifest, PartReader, content, local
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,8 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     another run than it claims, belongs to a run that is being trained here now, or contradicts the file here (a record
     of the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints of a
     run, and of two files of its maps, the one further on stays; where the run is recorded, checkpoints are ignored, and
-    the record of a run removes its checkpoint here. Early records are renamed (see `early`). Each file is put in place
-    atomically, under its run's lock. A second call changes nothing.
+    the record of a run removes its checkpoint here. Each file is put in place atomically, under its run's lock. A
+    second call changes nothing.
 
     Returns one outcome per file of the export, in its order.
 
@@ -45,11 +39,10 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
             the store cannot be written.
     """
     manifest = Manifest.read(folder)
-    parts = PartReader(folder, manifest.parts)
+    parts = PartReader(folder, manifest)
     by_run: dict[str, list[Entry]] = {}
     for entry in sorted(manifest.files, key=lambda entry: KINDS.index(entry.kind)):
         by_run.setdefault(entry.run, []).append(entry)
-    early = settle_early(manifest.files, parts, store)
     outcomes: dict[str, Outcome] = {}
     try:
         store.work.mkdir(parents=True, exist_ok=True)
@@ -57,34 +50,31 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
         with FileLock(store.work / ".import.lock"):
             for run, entries in by_run.items():
                 # Others hold a run for an instant to see whether it is being trained.
-                to = early.get(run)
-                with store.lock(to.id if to else run, wait=0.2) as ours:
-                    outcomes |= {done.path: done for done in _merge_run(store, entries, parts, to, ours)}
+                with store.lock(run, wait=0.2) as ours:
+                    outcomes |= {done.path: done for done in _merge_run(store, entries, parts, ours)}
     except OSError as error:
         raise RecordError(f"the import into {store.records} failed: {error}") from error
     return [outcomes[entry.path] for entry in manifest.files]
 
 
-def _merge_run(
-    store: Store, entries: list[Entry], parts: PartReader, early: Record | None, ours: bool
-) -> Iterator[Outcome]:
+def _merge_run(store: Store, entries: list[Entry], parts: PartReader, ours: bool) -> Iterator[Outcome]:
     """Merge the files of one run, its record first."""
     contradicted = False
     for entry in entries:
-        run = entry.run
         try:
             data = parts.read(entry)
             if not ours:
-                raise RecordError(f"run {run} is being trained here now; import again when it has ended")
+                raise RecordError(
+                    f"run {entry.run} is being trained here now; import again when it has ended"
+                )
             if contradicted:
-                raise RecordError(f"the record of run {run} that came with it was refused")
+                raise RecordError(f"the record of run {entry.run} that came with it was refused")
             contradicted = entry.kind == "record"
-            added = _merge_file(store, *((entry, data) if early is None else renamed(entry, data, early)))
+            state = "added" if _merge_file(store, entry, data) else "here"
             contradicted = False
+            yield Outcome(entry.path, entry.kind, state)
         except RecordError as error:
             yield Outcome(entry.path, entry.kind, "refused", str(error))
-        else:
-            yield Outcome(entry.path, entry.kind, "added" if added else "here")
 
 
 def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
@@ -94,48 +84,23 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
     unfinished = kind == "checkpoint" or (kind == "maps" and path.is_relative_to(store.folder(run)))
     if here == data or (unfinished and store.has(run)):
         return False
-    theirs = read(kind, run, data)
+    _, theirs = content(kind, run, data)
     if here is not None:
         try:
-            mine = read(kind, run, here)
+            _, mine = content(kind, run, here)
         except RecordError as error:
             raise RecordError(
                 f"the file here cannot be compared: {error}; delete {path} and import again"
             ) from error
-        if not _FURTHER[kind](mine, theirs):
+        if kind in ("record", "weights"):
+            if differing := [name for name in mine if mine[name] != theirs[name]]:
+                raise RecordError(
+                    f"conflict: the {kind} here has another {' and '.join(differing)}; it stays"
+                )
+            return False
+        if theirs <= mine:
             return False
     place(path, data)
     if kind == "record":
         (store.folder(run) / "checkpoint.pt").unlink(missing_ok=True)
     return True
-
-
-def _agree_on_outcome(mine: Record, theirs: Record) -> bool:
-    one, other = _outcome(mine), _outcome(theirs)
-    if differing := [name for name in one if one[name] != other[name]]:
-        raise RecordError(f"conflict: the record here has another {' and '.join(differing)}; it stays")
-    return False
-
-
-def _outcome(record: Record) -> dict[str, Any]:
-    """What two records of one run must agree in. As JSON values, in which an infinite loss equals itself."""
-    body = json.loads(record.to_json())
-    if body["config"]["teacher"]:
-        # The hash names a teacher's file; where it lies differs from machine to machine.
-        body["config"]["teacher"]["checkpoint"] = None
-    return {name: body[name] for name in ("config", "status", "curves", "result")}
-
-
-def _agree_on_tensors(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    if digest(mine["student"]) != digest(theirs["student"]):
-        raise RecordError("conflict: the file here has other tensors; it stays")
-    return False
-
-
-# Whether theirs takes the place of mine; RecordError where they contradict each other.
-_FURTHER: dict[str, Callable[[Any, Any], bool]] = {
-    "record": _agree_on_outcome,
-    "weights": _agree_on_tensors,
-    "checkpoint": lambda mine, theirs: progress(theirs) > progress(mine),
-    "maps": lambda mine, theirs: progress(theirs) > progress(mine),
-}
