@@ -6,7 +6,7 @@ from rkd.data.batches import Batches, evaluation_batches, normalise, used_images
 from rkd.data.config import DataConfig
 from rkd.data.images import ImageSet, check, describe, is_there, load, measure
 from rkd.data.normalisation import PRESETS, Normalisation, preset
-from rkd.data.sources import Reader, Source, Split, register_source, source_names
+from rkd.data.sources import Reader, Source, register_source, source_names
 from rkd.data.streams import stream_seed
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Normalisation",
     "Reader",
     "Source",
-    "Split",
     "check",
     "describe",
     "draw_epoch",

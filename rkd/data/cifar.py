@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from filelock import FileLock
 
-from rkd.data.sources import Reader, Source, Split, register_source
+from rkd.data.sources import Reader, Source, register_source
 from rkd.errors import DataError
 
 if TYPE_CHECKING:
     from rkd.data.config import DataConfig
 
 
-class _Cifar(Reader):
-    """Reads `root`/<folder of the unpacked archive>; downloads what is not there, once."""
+@register_source("cifar100")
+class Cifar100(Reader):
+    """50,000 training and 10,000 test images, 100 classes ("fine" labels), 32 x 32, from the folder of the unpacked
+    archive in `root`; downloads what is not there, once."""
 
-    dataset: ClassVar[str]  # class in torchvision.datasets
+    dataset: ClassVar[str] = "CIFAR100"  # class in torchvision.datasets
 
     def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
         kind, fetch = self._kind(), f"`rkd show data {config.name} --root {root}`"
@@ -27,27 +29,25 @@ class _Cifar(Reader):
                 raise DataError(f"{config.name} is not in {str(root)!r}; {fetch} downloads it")
             self._download(config, root, progress)
         try:
-            train, test = (kind(str(root), train=train) for train in (True, False))
+            sets = {split: kind(str(root), train=split == "train") for split in ("train", "test")}
         except RuntimeError as error:
             folder = str(root / kind.base_folder)
             raise DataError(
                 f"{folder!r} is damaged (the MD5 of a file differs); delete it and run {fetch}"
             ) from error
-        return Source(_split(train), _split(test), tuple(train.classes))
-
-    def check(self, config: "DataConfig", root: Path) -> None:
-        """Missing files can be downloaded, and damage shows only in reading; a file for a folder is wrong."""
-        if root.exists() and not root.is_dir():
-            raise DataError(f"the data folder {str(root)!r} is a file")
-
-    def is_there(self, config: "DataConfig", root: Path) -> bool:
-        return all(path.is_file() for path in self.files(config, root).values())
+        labels = (np.asarray(each.targets, dtype=np.int64) for each in sets.values())
+        return Source(*labels, lambda split, indices: sets[split].data[indices], tuple(sets["train"].classes))
 
     def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
         kind = self._kind()
         listed = [file for file, _ in (*kind.train_list, *kind.test_list)]
         names = [f"{kind.base_folder}/{file}" for file in (*listed, kind.meta["filename"])]
         return {name: root / name for name in names}
+
+    def check(self, config: "DataConfig", root: Path) -> None:
+        """Missing files can be downloaded, and damage shows only in reading; a file for a folder is wrong."""
+        if root.exists() and not root.is_dir():
+            raise DataError(f"the data folder {str(root)!r} is a file")
 
     def _kind(self) -> type:
         from torchvision import datasets  # takes a second to import: not before CIFAR is wanted
@@ -76,18 +76,7 @@ class _Cifar(Reader):
 
 
 @register_source("cifar10")
-class Cifar10(_Cifar):
-    """50,000 training and 10,000 test images, 10 classes, 32 x 32."""
+class Cifar10(Cifar100):
+    """The same numbers of images in 10 classes."""
 
     dataset = "CIFAR10"
-
-
-@register_source("cifar100")
-class Cifar100(_Cifar):
-    """50,000 training and 10,000 test images, 100 classes ("fine" labels), 32 x 32."""
-
-    dataset = "CIFAR100"
-
-
-def _split(dataset) -> Split:
-    return Split(np.asarray(dataset.targets, dtype=np.int64), dataset.data.__getitem__)

@@ -71,16 +71,16 @@ def load(
     source = reader_of(config.name).open(config, Path(root), download, progress)
     classes = len(source.class_names)
     train, held = choose(
-        source.train.labels, classes, config.train_images, config.holdout, config.seed, "training"
+        source.train_y, classes, config.train_images, config.holdout, config.seed, "training"
     )
-    test, _ = choose(source.test.labels, classes, config.test_images, 0, config.seed, "test")
+    test, _ = choose(source.test_y, classes, config.test_images, 0, config.seed, "test")
     arrays = {
-        "train_x": source.train.pixels(train),
-        "train_y": source.train.labels[train],
-        "test_x": source.test.pixels(test),
-        "test_y": source.test.labels[test],
-        "holdout_x": source.train.pixels(held),
-        "holdout_y": source.train.labels[held],
+        "train_x": source.pixels("train", train),
+        "train_y": source.train_y[train],
+        "test_x": source.pixels("test", test),
+        "test_y": source.test_y[test],
+        "holdout_x": source.pixels("train", held),
+        "holdout_y": source.train_y[held],
     }
     norm = preset(config.normalisation)
     return ImageSet(

@@ -8,54 +8,46 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rkd.errors import ConfigError, unknown
+from rkd.errors import unknown
 
 if TYPE_CHECKING:
     from rkd.data.config import DataConfig
 
 
 @dataclass(frozen=True)
-class Split:
-    """Labels at hand, pixels on demand.
+class Source:
+    """A data set before any choice of images: labels at hand, pixels on demand.
 
     Attributes:
-        labels: (N,) int64, classes from 0.
-        pixels: maps indices (n,) to images (n, H, W, 3) uint8; generated sets make only what is asked for.
+        train_y, test_y: (N,) int64, classes from 0.
+        pixels: maps "train" or "test" and indices (n,) to images (n, H, W, 3) uint8; generated sets make only what is
+            asked for.
+        class_names: (classes,) strings.
     """
 
-    labels: np.ndarray
-    pixels: Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set before any choice of images."""
-
-    train: Split
-    test: Split
+    train_y: np.ndarray
+    test_y: np.ndarray
+    pixels: Callable[[str, np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
 
 
 class Reader(ABC):
-    """How a data set is found and opened.
-
-    Subclasses raise DataError for what is missing or damaged.
-    """
+    """How a data set is found and opened. Methods raise DataError for what is missing or damaged."""
 
     @abstractmethod
     def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
         """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
 
-    def check(self, config: "DataConfig", root: Path) -> None:  # noqa: B027  (most have nothing to check)
-        """Raise what `open` would certainly raise, without reading images; nothing by default."""
-
-    def is_there(self, config: "DataConfig", root: Path) -> bool:
-        """Whether `open` needs no download; by default it needs none."""
-        return True
-
     def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
         """The files it reads, by the path they have, or could have, below `root`; by default it reads none."""
         return {}
+
+    def is_there(self, config: "DataConfig", root: Path) -> bool:
+        """Whether `open` needs no download."""
+        return all(path.is_file() for path in self.files(config, root).values())
+
+    def check(self, config: "DataConfig", root: Path) -> None:  # noqa: B027  (most have nothing to check)
+        """Raise what `open` would certainly raise, without reading images; nothing by default."""
 
 
 _READERS: dict[str, Reader] = {}
@@ -83,8 +75,6 @@ def reader_of(name: str) -> Reader:
     Raises:
         ConfigError: neither.
     """
-    if not isinstance(name, str):
-        raise ConfigError(f"a data set's name must be a string, not {name!r}")
     key = NPZ if name.lower().endswith(NPZ) else name
     if key not in _READERS:
         raise unknown("data set", name, [*source_names(), "<path>.npz"])
