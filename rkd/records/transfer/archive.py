@@ -38,11 +38,11 @@ _KIND_OF = {
 
 def kind_and_run(path: str) -> tuple[str, str]:
     """Of a file of an export by its path there; RecordError if no such file has a place in a store."""
-    run = re.search("[0-9a-f]{12}", path)
-    kind = _KIND_OF.get(path.replace(run[0], "RUN")) if run else None
-    if run is None or kind is None:
+    found = re.search("[0-9a-f]{12}", path)
+    run = found[0] if found else "none"
+    if (pattern := path.replace(run, "RUN")) not in _KIND_OF:
         raise RecordError(f"{path!r} is no place of a run's file in a store")
-    return kind, run[0]
+    return _KIND_OF[pattern], run
 
 
 def local(store: Store, path: str) -> Path:
@@ -94,14 +94,13 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 @frozen
 class Entry:
-    """One file of an export: its path, `kind_and_run` of that, its size in bytes, and the members it is laid together
-    of."""
+    """One file of an export: its path, `kind_and_run` of that, its size in bytes, and the members (their SHA-256) that
+    laid end to end are its content."""
 
     path: str
     kind: str
     run: str
     size: Natural
-    sha256: str
     pieces: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -165,15 +164,9 @@ class PartWriter:
 
     def __init__(self, folder: Path, most: int) -> None:
         self.parts: dict[str, tuple[str, ...]] = {}
-        self._folder = folder
+        self._folder, self._held = folder, {}
         # A tar file is filled up to whole records, two blocks of which say that it ends; a member begins with a block.
-        self._most = most // tarfile.RECORDSIZE * tarfile.RECORDSIZE - 3 * tarfile.BLOCKSIZE
-        self._begin()
-
-    def _begin(self) -> None:
-        self._file, self._pieces = io.BytesIO(), []
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
-        self._room = self._most
+        self._room = self._most = most // tarfile.RECORDSIZE * tarfile.RECORDSIZE - 3 * tarfile.BLOCKSIZE
 
     def parts_with(self, size: int) -> int:
         """How many parts there would be if a file of so many bytes were the last one."""
@@ -183,25 +176,27 @@ class PartWriter:
         """Append a file; returns its pieces."""
         pieces = []
         while data:
-            if not self._room:
+            if self._room <= 0:
                 self.close()
-                self._begin()
             piece, data = data[: self._room], data[self._room :]
-            member = tarfile.TarInfo(hashlib.sha256(piece).hexdigest())
-            member.size = len(piece)
-            self._tar.addfile(member, io.BytesIO(piece))
-            self._room = max(0, self._most - self._file.tell())
-            self._pieces.append(member.name)
-            pieces.append(member.name)
+            pieces.append(hashlib.sha256(piece).hexdigest())
+            self._held[pieces[-1]] = piece
+            self._room -= (1 + math.ceil(len(piece) / tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
         return tuple(pieces)
 
     def close(self) -> None:
         """Write the part that was begun."""
-        self._tar.close()
-        data = self._file.getvalue()
+        file = io.BytesIO()
+        with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, piece in self._held.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(piece)
+                tar.addfile(member, io.BytesIO(piece))
+        data = file.getvalue()
         name = f"part-{len(self.parts) + 1:04d}-{hashlib.sha256(data).hexdigest()[:12]}.tar"
         place(self._folder / name, data)
-        self.parts[name] = tuple(self._pieces)
+        self.parts[name] = tuple(self._held)
+        self._held, self._room = {}, self._most
 
 
 class PartReader:
@@ -213,10 +208,7 @@ class PartReader:
 
     def read(self, entry: Entry) -> bytes:
         """A file's content; RecordError names the part that is wrong."""
-        data = b"".join(map(self._piece, entry.pieces))
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise RecordError("the parts are sound but hold other content than the manifest says")
-        return data
+        return b"".join(map(self._piece, entry.pieces))
 
     def _piece(self, piece: str) -> bytes:
         path = self._where[piece]
@@ -225,12 +217,12 @@ class PartReader:
             with open(path, "rb") as file:
                 file.seek(start)
                 data = file.read(size)
+            if hashlib.sha256(data).hexdigest() != piece:
+                raise tarfile.TarError("the SHA-256 of its content differs")
         except FileNotFoundError as error:
             raise RecordError(f"{path.name} is missing") from error
         except (OSError, tarfile.TarError, KeyError) as error:
             raise RecordError(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
-        if hashlib.sha256(data).hexdigest() != piece:
-            raise RecordError(f"{path.name} is damaged (its content is not what its name says)")
         return data
 
 

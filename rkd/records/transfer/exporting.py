@@ -1,7 +1,6 @@
 """Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
 manifest is a whole export."""
 
-import hashlib
 import re
 import shutil
 import tarfile
@@ -49,9 +48,7 @@ def collect(
 ) -> Iterator[tuple[str, bytes]]:
     """Path in the export and content of all files, each read once: those of a store are replaced, never rewritten.
     Arguments as of `export`; what is not to be had goes into `done`."""
-    asked = {config.id: config for config in planned}
     records: dict[str, Record] = {}
-    unknown: list[str] = []  # unfinished runs that learn from some run, and do not say from which
 
     def sound(*paths: str) -> list[tuple[str, bytes]]:
         found = []
@@ -68,8 +65,6 @@ def collect(
             found.append((path, data))
             if kind == "record":
                 records[run] = holds
-            elif kind == "checkpoint" and holds.get("method") and run not in asked:
-                unknown.append(run)
         return found
 
     begun = (path.name for path in store.work.glob("[0-9a-f]*"))
@@ -79,12 +74,10 @@ def collect(
             # Twice: a run that was in training at the first look may have ended.
             yield from sound(ended) or sound(state) or sound(ended)
             yield from sound(f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
-    configs = [*asked.values(), *(record.config for record in records.values())]
-    named = [config.teacher for config in configs if config.teacher and config.teacher.run]
-    teachers = {teacher.run.id for teacher in named if teacher.weights != "random"}
+    named = [config.teacher for config in (*planned, *(record.config for record in records.values()))]
+    teachers = {t.run.id for t in named if t and t.run and t.weights != "random"}
     for run, record in records.items():
-        teaches = run in teachers or (unknown and record.config.teacher is None)
-        teaches = teaches and record.status == "finished"
+        teaches = run in teachers and record.status == "finished"
         if teaches or all_weights:
             yield from (found := sound(f"work/{run}/last.pt", f"work/{run}/best.pt"))
             if teaches and not found:
@@ -111,9 +104,8 @@ def export(
         store: where from; the parts are made beside its working files and copied when they are complete.
         folder: made if it is not there; holds nothing but an export, or nothing.
         runs: ids; None: all there are.
-        planned: runs that may be unfinished, since a checkpoint does not say from which run it learns: weights go
-            along of the teachers that these and the records name. Where an unfinished run is not among them, every
-            run without a teacher of its own counts as one.
+        planned: runs that may be unfinished. A checkpoint does not say from which run it learns: weights go along of
+            the teachers that these and the records name.
         max_part: most bytes of one tar file; a file may lie in several.
         all_weights: weights of all recorded runs, not of finished teachers alone.
         max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
@@ -137,8 +129,7 @@ def export(
                 if max_files is not None and writer.parts_with(len(data)) >= max_files:
                     done.no_room.append(path)
                     continue
-                digest, pieces = hashlib.sha256(data).hexdigest(), writer.add(data)
-                done.files.append(Entry(path, *kind_and_run(path), len(data), digest, pieces))
+                done.files.append(Entry(path, *kind_and_run(path), len(data), writer.add(data)))
             if not done.files:
                 raise RecordError(
                     f"nothing to export: no sound record in {store.records}, no checkpoint in {store.work}"

@@ -18,17 +18,13 @@ SHARE = 0.2  # of the time may go into them: they read all they write
 
 
 class KeptExport:
-    """Writes what is new in a store to a folder, by a thread of its own, whenever a run was recorded or a checkpoint
-    saved: of the planned runs those that are not recorded when this object is made, and the runs of an export that lies
-    in the folder already. As a context manager it begins with the block; after the block, `last` is of all there is.
+    """A context manager that exports what is new in a store, by a thread of its own, whenever a run was recorded or a
+    checkpoint saved, and once more at the end of its block: of the planned runs those that are not recorded when this
+    object is made, and the runs of an export that lies in the folder already.
 
-    Arguments are as of `export`. Attributes:
+    Arguments and errors are as of `export`. Attributes:
         seconds: that the slowest export took so far.
         last: the latest export; None before there is something to export.
-
-    Raises:
-        ConfigError: max_part or max_files is too small.
-        RecordError: the folder holds something else, or a damaged export; when the block ends: the last export failed.
     """
 
     def __init__(
