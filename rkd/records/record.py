@@ -4,22 +4,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator
+
+from rkd.config import build, frozen
 from rkd.errors import ConfigError, RecordError
 from rkd.training.config import RunConfig
 
 FORMAT = 1
+Curve = Annotated[list[float], BeforeValidator(lambda values: [math.nan if v is None else v for v in values])]
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """What one run was and what came out of it.
 
     Attributes:
         config: the complete run, without "auto".
-        status: "finished", or "diverged" (a loss became NaN or infinite).
+        status: "diverged" where a loss became NaN or infinite.
         curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
         result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
             epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
@@ -36,8 +39,8 @@ class Record:
     """
 
     config: RunConfig
-    status: str
-    curves: dict[str, list[float]]
+    status: Literal["finished", "diverged"]
+    curves: dict[str, Curve]
     result: dict[str, Any]
     cost: dict[str, Any]
     provenance: dict[str, Any]
@@ -92,7 +95,7 @@ class Record:
 
         Raises:
             RecordError: not a record, of an unknown format, its id is not that of its config, or it leaves its
-                arithmetic open, as early ones do.
+                arithmetic open.
         """
         try:
             body = json.loads(text)
@@ -100,23 +103,18 @@ class Record:
             raise RecordError(f"record {name} is damaged: not JSON ({error})") from error
         if not isinstance(body, dict) or "format" not in body or "config" not in body:
             raise RecordError(f"{name} is not a run record: it has no format and config")
-        if body["format"] != FORMAT:
-            raise RecordError(f"record {name} has format {body['format']!r}; this version reads {FORMAT}")
-        missing = {"id", "status", "curves", "result", "cost", "provenance"} - set(body)
-        if missing:
-            raise RecordError(f"record {name} is damaged: it lacks {', '.join(sorted(missing))}")
+        if (found := body.pop("format")) != FORMAT:
+            raise RecordError(f"record {name} has format {found!r}; this version reads {FORMAT}")
+        said = body.pop("id", None)
         try:
-            config = RunConfig.from_dict(body["config"])
-        except (ConfigError, TypeError) as error:
-            raise RecordError(f"record {name} holds a config this version cannot read: {error}") from error
-        if config.id != body["id"]:
+            record = build(cls, body)
+        except (ConfigError, TypeError, RecordError) as error:
+            raise RecordError(f"record {name} cannot be read: {error}") from error
+        if record.id != said:
             raise RecordError(
-                f"record {name} says id {body['id']} but its config has id {config.id}: it was edited"
+                f"record {name} says id {said} but its config has id {record.id}: it was edited"
             )
-        curves = {
-            key: [math.nan if v is None else v for v in values] for key, values in body["curves"].items()
-        }
-        return cls(config, body["status"], curves, body["result"], body["cost"], body["provenance"])
+        return record
 
 
 def arithmetics(records: Iterable[Record]) -> str:

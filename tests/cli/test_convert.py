@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rkd import models
+from rkd import files, models
 from rkd.cli import main
 from rkd.data import evaluation_batches
 from rkd.errors import ConfigError, RecordError, RkdError
@@ -14,7 +14,6 @@ from rkd.experiments.deploy import deploy_report, deployed, read_deployed, save_
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
-from rkd.models.checkpoints import sha256
 from rkd.records import Store
 
 TINY = {"profile": "smoke", "train_images": 64, "test_images": 100, "epochs": 2, "precision": "fp32"}
@@ -111,7 +110,7 @@ def test_convert_then_evaluate(trained, rkd, tmp_path, few_images):
 
     header = read_deployed(path)
     assert header.network == "represnet20_deploy" and header.run == config.id
-    assert header.source_sha256 == sha256(runner.weights_file(config.id, "last"))
+    assert header.source_sha256 == files.sha256(runner.weights_file(config.id, "last"))
     assert header.data == config.data and header.classes == 100
     assert header.normalisation["mean"] == pytest.approx(deployed(runner, config)[2].mean)
 

@@ -1,7 +1,6 @@
 """Every form of checkpoint, and every refusal."""
 
 import argparse
-import hashlib
 import re
 from collections import OrderedDict
 
@@ -12,7 +11,6 @@ from torch import nn
 
 from rkd import models
 from rkd.errors import RecordError
-from rkd.models.checkpoints import sha256
 
 NAME, CLASSES = "resnet8", 10
 
@@ -154,11 +152,3 @@ def test_damaged_and_absent_files(state, tmp_path):
         models.load_weights(network, tmp_path / "absent.pth")
     with pytest.raises(RecordError, match="cannot be read: Is a directory"):
         models.load_weights(network, tmp_path)
-
-
-def test_sha256(tmp_path):
-    data = bytes(range(256)) * 9000
-    (tmp_path / "file").write_bytes(data)
-    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
-    with pytest.raises(RecordError, match="absent: cannot be read"):
-        sha256(tmp_path / "absent")

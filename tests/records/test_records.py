@@ -89,9 +89,9 @@ def test_no_private_names_in_records(made):
         (lambda t: '{"a": 1}', "not a run record"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "format 99"),
         (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
-        (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot read: epochs is -2"),
-        (lambda t: t.replace('"status"', '"statu"'), "lacks status"),
-        (lambda t: t.replace('"network"', '"networks"', 1), "cannot read"),
+        (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
+        (lambda t: t.replace('"status"', '"statu"'), "unknown Record setting 'statu'"),
+        (lambda t: t.replace('"network"', '"networks"', 1), "cannot be read"),
     ],
 )
 def test_damaged_records_are_named(made, tmp_path, spoil, message):
