@@ -1,15 +1,16 @@
 """Records in a table with one line per configuration: the runs that differ in their seed alone."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from rkd.errors import ConfigError
+from rkd.config import Count, check
 from rkd.records.record import Record
 
 _KIND = ["student", "teacher", "method"]
+_SAME = [*_KIND, "dataset", "train_images", "epochs", "batch_size", "arithmetic", "differs"]
 
 
 def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFrame:
@@ -31,17 +32,14 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
     Raises:
         ConfigError: `last` below 1.
     """
-    if last is not None and last < 1:
-        raise ConfigError(f"last is {last}; it must be >= 1")
     runs = pd.DataFrame([_described(record) for record in records])
+    if last is not None:
+        check(Count, "last", last)
     if runs.empty:
         return runs
     runs = runs.sort_values(["ended", "seed"], kind="stable")
     groups = (runs if last is None else runs.groupby("configuration").tail(last)).groupby("configuration")
-    found = groups[
-        [*_KIND, "dataset", "train_images", "epochs", "batch_size", "arithmetic", "differs"]
-    ].first()
-    found["train_images"] = found["train_images"].astype("Int64")
+    found = groups[_SAME].first().astype({"train_images": "Int64"})
     found["differs"] = found.groupby(_KIND)["differs"].transform(_differences)
     found["seeds"] = groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))
     found["n"] = groups["finished"].sum()
@@ -59,6 +57,7 @@ def as_csv(summary: pd.DataFrame) -> str:
 
 def _described(record: Record) -> dict[str, Any]:
     config = dataclasses.replace(record.config, seed=0)
+    (values,) = pd.json_normalize(config.to_dict()).to_dict("records")
     return {
         "configuration": config.id,
         "student": config.network,
@@ -69,7 +68,9 @@ def _described(record: Record) -> dict[str, Any]:
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "arithmetic": record.arithmetic,
-        "differs": dict(_flat(config.to_dict())),
+        "differs": {
+            name: v for name, v in values.items() if not name.endswith("checkpoint")
+        },  # a place, no identity
         "seed": record.config.seed,
         "finished": record.status == "finished",
         "last": record.accuracy("last"),
@@ -83,12 +84,3 @@ def _differences(configs: pd.Series) -> list[str]:
     names = dict.fromkeys(name for values in configs for name in values)
     varying = [name for name in names if len({str(values.get(name)) for values in configs}) > 1]
     return [", ".join(f"{name}={values[name]}" for name in varying if name in values) for values in configs]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of all that a run is identified by (a checkpoint's place is not)."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif name != "checkpoint":
-            yield f"{prefix}{name}", value

@@ -34,10 +34,8 @@ class EnergyShares:
 
     def share(self, members: int) -> float:
         """Joules since the last call (or since the start), over `members`; 0 where nothing is counted."""
-        if self._last is None:
+        now, before = joules(self._device), self._last
+        if now is None or before is None:
             return 0.0
-        now = joules(self._device)
-        if now is None:
-            return 0.0
-        used, self._last = now - self._last, now
-        return used / members
+        self._last = now
+        return (now - before) / members

@@ -19,76 +19,62 @@ COMMIT_VARIABLE = "RKD_COMMIT"
 
 
 @functools.cache
-def code_state() -> dict[str, object]:
+def code_state() -> dict[str, str | None]:
     """Commit of the checkout rkd runs from, and a hash of local changes to rkd/, if there are any.
 
     Where there is no checkout, what $RKD_COMMIT says, else the file .commit beside the package, which `rkd pack`
-    writes: see `read_commit`. Without either the commit is None.
+    writes: "COMMIT" or "COMMIT+CHANGED". Without either the commit is None.
 
     Raises:
         ConfigError: the variable or the file is malformed.
     """
     root = Path(rkd.__file__).parent.parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:  # no git on this machine
-            return None
-        return done.stdout if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None or not (root / ".git").exists():
-        return {"rkd": rkd.__version__, **_told_commit(root)}
-    difference = git("diff", "HEAD", "--", "rkd") or ""
-    changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None
-    return {"rkd": rkd.__version__, "commit": commit.strip(), "changed": changed}
-
-
-def _told_commit(root: Path) -> dict[str, str | None]:
-    if told := os.environ.get(COMMIT_VARIABLE):
-        return read_commit(told, f"${COMMIT_VARIABLE}")
-    if (root / COMMIT_FILE).exists():
-        return read_commit((root / COMMIT_FILE).read_text(encoding="utf-8").strip(), str(root / COMMIT_FILE))
-    return {"commit": None, "changed": None}
-
-
-def read_commit(text: str, where: str) -> dict[str, str | None]:
-    """Commit and hash of local changes from "COMMIT" or "COMMIT+CHANGED".
-
-    Raises:
-        ConfigError: of another form; the sentence names `where` it stands.
-    """
-    match = re.fullmatch(r"([0-9a-f]{40})(?:\+([0-9a-f]{12}))?", text)
+    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    if commit is not None:
+        difference = _git(root, "diff", "HEAD", "--", "rkd") or ""
+        changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None
+        return {"rkd": rkd.__version__, "commit": commit.strip(), "changed": changed}
+    told, where = os.environ.get(COMMIT_VARIABLE), f"${COMMIT_VARIABLE}"
+    if not told and (root / COMMIT_FILE).exists():
+        told, where = (root / COMMIT_FILE).read_text(encoding="utf-8").strip(), str(root / COMMIT_FILE)
+    if not told:
+        return {"rkd": rkd.__version__, "commit": None, "changed": None}
+    match = re.fullmatch(r"([0-9a-f]{40})(?:\+([0-9a-f]{12}))?", told)
     if match is None:
         raise ConfigError(
-            f"{where} is {text!r}; it must be a commit of 40 hexadecimal digits, "
+            f"{where} is {told!r}; it must be a commit of 40 hexadecimal digits, "
             "with + and the 12 of its local changes where there are some"
         )
-    return {"commit": match[1], "changed": match[2]}
+    return {"rkd": rkd.__version__, "commit": match[1], "changed": match[2]}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says; None where it fails, or there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def machine_state(device: torch.device) -> dict[str, object]:
     """Device name, threads and versions."""
     import torchvision  # takes a second: not where records are only read
 
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = _cpu_name()
+    cuda = device.type == "cuda"
     return {
         "device": device.type,
-        "device_name": name,
+        "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "numpy": numpy.__version__,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
         "system": platform.system(),
     }
 
@@ -96,11 +82,8 @@ def machine_state(device: torch.device) -> dict[str, object]:
 @functools.cache
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*:\s*(.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

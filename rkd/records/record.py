@@ -86,7 +86,7 @@ class Record:
         return head[:-2] + ',\n "curves": {\n' + ",\n".join(rows) + "\n }\n}\n"
 
     @classmethod
-    def from_json(cls, text: str, name: str) -> "Record":
+    def from_json(cls, text: str | bytes, name: str) -> "Record":
         """Parse a record.
 
         Args:
@@ -99,7 +99,7 @@ class Record:
         """
         try:
             body = json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no UTF-8 text, too
             raise RecordError(f"record {name} is damaged: not JSON ({error})") from error
         if not isinstance(body, dict) or "format" not in body or "config" not in body:
             raise RecordError(f"{name} is not a run record: it has no format and config")

@@ -1,7 +1,7 @@
 """The folder of records of one profile, and the working files beside it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,9 @@ class Store:
             RecordError: missing, damaged, or not the record its file name promises.
         """
         path = self.path(run)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise RecordError(f"run {run} is not recorded in {self.records}") from error
-        except UnicodeDecodeError as error:
-            raise RecordError(f"record {path} is damaged: not UTF-8 text") from error
-        record = Record.from_json(text, str(path))
+        if not path.exists():
+            raise RecordError(f"run {run} is not recorded in {self.records}")
+        record = Record.from_json(path.read_bytes(), str(path))
         if record.id != run:
             raise RecordError(
                 f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere"
@@ -86,15 +82,14 @@ class Store:
     def lock(self, run: str, wait: float = 0.0) -> Iterator[bool]:
         """Hold the run for this process; yields False when another process has it for longer than `wait` seconds. The
         lock goes with the process, however it ends."""
-        folder = self.folder(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as held:
-            try:
-                held.enter_context(FileLock(folder / "lock", timeout=wait))
-                ours = True
-            except Timeout:
-                ours = False
-            yield ours
+        lock = FileLock(self.folder(run) / "lock", timeout=wait)
+        self.folder(run).mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):
+            lock.acquire()
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def running(self, run: str) -> bool:
         """Whether a process holds the run now."""

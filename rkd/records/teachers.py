@@ -40,16 +40,14 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     kept = {}
     for name, tensor in weights.items():
-        tensor = tensor.detach().cpu().contiguous()
+        kept[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         if tensor.is_floating_point():
-            low = tensor.half()
-            if not torch.isfinite(low).all():
+            kept[name] = kept[name].half()
+            if not torch.isfinite(kept[name]).all():
                 largest = tensor.double().abs().nan_to_num(math.inf).max().item()
                 raise RecordError(
                     f"{name} holds {largest:g}; float16 cannot hold it (its largest number is 65504)"
                 )
-            tensor = low
-        kept[name] = tensor.clone()
     return kept
 
 
@@ -90,13 +88,11 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"teacher {path} cannot be read: {error.strerror or error}") from error
-    # The library checks lengths and types; what it raises for a damaged file differs from version to version.
-    try:
         kept = safetensors.torch.load(data)
         header = _header(data)[0].get("__metadata__") or {}
-    except Exception as error:
+    except OSError as error:
+        raise RecordError(f"teacher {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # what the library raises for a damaged file differs from version to version
         raise RecordError(f"teacher {path} is damaged, or is no safetensors file ({error})") from error
     if header.get("format") != FORMAT:
         raise RecordError(
@@ -104,8 +100,7 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     if missing := [name for name in (*HEADER, "sha256") if name not in header]:
         raise RecordError(f"teacher {path} is damaged: its header lacks {', '.join(missing)}")
-    said = header.pop("sha256")
-    if digest(kept, header) != said:
+    if header.pop("sha256") != digest(kept, header):
         raise RecordError(f"teacher {path} is damaged: its content does not match its checksum")
     del header["format"]
     return {name: t.float() if t.is_floating_point() else t for name, t in kept.items()}, header

@@ -63,7 +63,7 @@ def content(kind: str, run: str, data: bytes) -> tuple[Any, Any]:
     """
     try:
         if kind == "record":
-            found = Record.from_json(data.decode(), "here")
+            found = Record.from_json(data, "here")
             of, mark = found.id, _outcome(found)
         elif kind == "maps":
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
