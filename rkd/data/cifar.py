@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as torchvision downloads and verifies them."""
 
-import contextlib
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,12 +20,12 @@ class Cifar100(Reader):
 
     dataset: ClassVar[str] = "CIFAR100"  # class in torchvision.datasets
 
-    def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
+    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
         kind, fetch = self._kind(), f"`rkd show data {config.name} --root {root}`"
         if not self.is_there(config, root):
             if not download:
                 raise DataError(f"{config.name} is not in {str(root)!r}; {fetch} downloads it")
-            self._download(config, root, progress)
+            self._download(config, root)
         try:
             sets = {split: kind(str(root), train=split == "train") for split in ("train", "test")}
         except RuntimeError as error:
@@ -54,17 +52,12 @@ class Cifar100(Reader):
 
         return getattr(datasets, self.dataset)
 
-    def _download(self, config: "DataConfig", root: Path, progress: bool) -> None:
+    def _download(self, config: "DataConfig", root: Path) -> None:
         kind = self._kind()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as stack:
-                # Several runs may start at once: the first downloads, the others wait and find the files there.
-                stack.enter_context(FileLock(root / f".{config.name}.lock"))
-                if not progress:
-                    quiet = io.StringIO()
-                    stack.enter_context(contextlib.redirect_stderr(quiet))
-                    stack.enter_context(contextlib.redirect_stdout(quiet))
+            # Several runs may start at once: the first downloads, the others wait and find the files there.
+            with FileLock(root / f".{config.name}.lock"):
                 if not self.is_there(config, root):
                     kind(str(root), train=True, download=True)
         except (OSError, RuntimeError, EOFError) as error:

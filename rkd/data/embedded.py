@@ -78,7 +78,7 @@ def _stripes(texture: str, x: np.ndarray, y: np.ndarray, phase: int, period: int
 class Embedded(Reader):
     """Makes only the images that are asked for, and keeps them in memory for the next who asks."""
 
-    def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
+    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
         def pixels(split: str, indices: np.ndarray) -> np.ndarray:
             made = [image(config.seed, split, index % 100, index // 100) for index in indices.tolist()]
             return np.array(made, dtype=np.uint8).reshape(-1, SIZE, SIZE, 3)

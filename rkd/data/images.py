@@ -53,22 +53,19 @@ class ImageSet:
         return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
 
-def load(
-    config: DataConfig, root: str | Path = "data", progress: bool = True, download: bool = True
-) -> ImageSet:
+def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
     """The images of a config, on the CPU.
 
     Args:
         config: which.
         root: folder of the CIFAR files; the embedded set needs none.
-        progress: show a download's progress.
         download: fetch CIFAR into `root` if it is not there. Files that are there and intact are never
             fetched again.
 
     Raises:
         DataError: the data set is missing or damaged, or has fewer images than asked for.
     """
-    source = reader_of(config.name).open(config, Path(root), download, progress)
+    source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
     train, held = choose(
         source.train_y, classes, config.train_images, config.holdout, config.seed, "training"

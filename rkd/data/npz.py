@@ -24,7 +24,7 @@ class Npz(Reader):
     is there, from the data folder.
     """
 
-    def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
+    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
         path = find(config.name, root)
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")

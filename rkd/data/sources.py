@@ -35,7 +35,7 @@ class Reader(ABC):
     """How a data set is found and opened. Methods raise DataError for what is missing or damaged."""
 
     @abstractmethod
-    def open(self, config: "DataConfig", root: Path, download: bool, progress: bool) -> Source:
+    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
         """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
 
     def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:

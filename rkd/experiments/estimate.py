@@ -139,7 +139,7 @@ def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
     """
     if config.name in KNOWN_SIZES:
         return KNOWN_SIZES[config.name]
-    source = reader_of(config.name).open(config, Path(data_root), download=False, progress=False)
+    source = reader_of(config.name).open(config, Path(data_root), download=False)
     height = source.pixels("train", np.zeros(1, dtype=np.int64)).shape[1]
     return Sizes(len(source.train_y), len(source.test_y), len(source.class_names), height)
 

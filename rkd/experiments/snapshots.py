@@ -154,6 +154,6 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     if images is None and data_root is not None and store.has(run):
         config = store.load(run).config.data
         if datasets.is_there(config, data_root):
-            images = datasets.load(config, data_root, progress=False, download=False).test_x[places].numpy()
+            images = datasets.load(config, data_root, download=False).test_x[places].numpy()
     shown = np.full((len(labels), size, size, 3), 190, dtype=np.uint8) if images is None else images
     return Snapshots(epochs, levels, shown, labels, classes, arrays, pictured=images is not None)

@@ -1,5 +1,6 @@
 """Draws, crops and batches, against torchvision's transforms and against counting."""
 
+import pytest
 import torch
 from torchvision.transforms.v2 import functional as T
 
@@ -23,15 +24,17 @@ def chi_square_is_plausible(counts):
     return abs(statistic - freedom) < 4.5 * (2 * freedom) ** 0.5
 
 
-def test_batches_equal_torchvisions_crop_and_flip_to_the_pixel():
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_batches_equal_torchvisions_crop_and_flip_to_the_pixel(mode):
     images = image_set()
     draws = draw_epoch(37, epoch=3, seed=11, padding=4, flip=True)
     assert draws.flip.any() and not draws.flip.all()
     seen = 0
-    for x, y, index in Batches(images, 4, True).epoch(3, 11, 8):
+    for x, y, index in Batches(images, 4, True, mode).epoch(3, 11, 8):
         assert x.is_contiguous(memory_format=torch.channels_last) and x.dtype == torch.float32
         for got, label, i in zip(x, y, index.tolist(), strict=True):
-            want = T.pad(images.train_x[i].permute(2, 0, 1), [4, 4, 4, 4], fill=0)
+            border = "constant" if mode == "zeros" else mode
+            want = T.pad(images.train_x[i].permute(2, 0, 1), [4, 4, 4, 4], padding_mode=border)
             want = T.crop(want, int(draws.dy[i]), int(draws.dx[i]), 32, 32)
             want = T.horizontal_flip(want) if draws.flip[i] else want
             pixels = (got.double() * torch.tensor(STD).double()[:, None, None]) + torch.tensor(MEAN)[
@@ -55,13 +58,10 @@ def test_every_shift_and_mirroring_is_reached_and_all_are_equally_likely():
 
 def test_an_images_draw_does_not_depend_on_the_batch_size():
     batches = Batches(image_set(), 4, True)
-    by_image = []
-    for size in (1, 7, 37, 64):
-        x, y, index = (torch.cat(part) for part in zip(*batches.epoch(2, 9, size), strict=True))
-        by_image.append((x, y, index))
-    for x, y, index in by_image[1:]:
-        assert torch.equal(index, by_image[0][2]) and torch.equal(y, by_image[0][1])
-        assert torch.equal(x, by_image[0][0])
+    first, *others = (
+        [torch.cat(part) for part in zip(*batches.epoch(2, 9, size), strict=True)] for size in (1, 7, 64)
+    )
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
 def test_epochs_depend_on_epoch_and_seed_alone():
@@ -91,23 +91,15 @@ def test_order_is_the_same_with_and_without_augmentation():
     assert not without.flip.any() and not without.dy.any() and not without.dx.any()
 
 
-def test_evaluation_batches_keep_order_and_lose_nothing():
-    images = image_set(10)
+def test_evaluation_batches_keep_order_lose_nothing_and_follow_the_formula():
+    images, (mean, std) = image_set(10), torch.tensor((MEAN, STD), dtype=torch.float64)
     parts = list(evaluation_batches(images.train_x, images.train_y, MEAN, STD, 4))
     assert [len(y) for _, y in parts] == [4, 4, 2]
-    x = torch.cat([x for x, _ in parts])
-    want = (images.train_x.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
-    torch.testing.assert_close(x.double(), want.permute(0, 3, 1, 2), rtol=0, atol=2e-6)
-
-
-def test_normalise_in_float64_equals_the_formula():
-    x = image_set(3).train_x
-    want = (x.double() / 255 - torch.tensor(MEAN, dtype=torch.float64)) / torch.tensor(
-        STD, dtype=torch.float64
-    )
-    got = normalise(x, MEAN, STD, torch.float64)
-    torch.testing.assert_close(got, want.permute(0, 3, 1, 2), rtol=0, atol=1e-13)
-    assert normalise(x[:0], MEAN, STD).shape == (0, 3, 32, 32)
+    want = ((images.train_x.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(torch.cat([x for x, _ in parts]).double(), want, rtol=0, atol=2e-6)
+    exact = normalise(images.train_x, MEAN, STD, torch.float64)
+    torch.testing.assert_close(exact, want, rtol=0, atol=1e-13)
+    assert normalise(images.train_x[:0], MEAN, STD).shape == (0, 3, 32, 32)
 
 
 def test_streams_are_distinct_and_fit_in_63_bits():

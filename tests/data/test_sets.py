@@ -22,12 +22,9 @@ from rkd.errors import ConfigError, DataError
     ("values", "words"),
     [
         ({"name": "cifar1000"}, "cifar1000.*did you mean 'cifar100'"),
-        ({"name": 5}, "name is 5; it must be text"),
         ({"normalisation": "cifar"}, "'cifar'.*cifar100_crd"),
         ({"train_images": 0}, "train_images is 0; it must be a whole number >= 1"),
-        ({"train_images": True}, "train_images is True"),
         ({"padding": -4}, "padding is -4; it must be a whole number >= 0"),
-        ({"flip": 1}, "flip is 1; it must be True or False"),
         ({"padding_mode": "zero"}, "unknown padding_mode 'zero'.*did you mean 'zeros'"),
     ],
 )
@@ -61,29 +58,28 @@ def test_subsets_are_balanced_nested_and_apart_from_the_holdout():
 
 def test_subsets_depend_on_seed_and_split():
     labels = np.arange(700) % 7
-    choices = [
-        choose(labels, 7, 70, 0, s, w)[0].tolist() for s, w in [(0, "training"), (1, "training"), (0, "test")]
+    found = [
+        choose(labels, 7, 70, 0, *of)[0].tolist() for of in ((0, "training"), (1, "training"), (0, "test"))
     ]
-    assert choices[0] != choices[1] and choices[0] != choices[2]
-    assert choices[0] == choose(labels, 7, 70, 0, 0, "training")[0].tolist()
+    assert found[0] not in found[1:] and found[0] == choose(labels, 7, 70, 0, 0, "training")[0].tolist()
 
 
 @pytest.mark.parametrize(
-    ("images", "holdout", "words"),
+    ("labels", "images", "holdout", "words"),
     [
-        (701, 0, "701 training images.*has 700"),
-        (690, 11, "690 training images and 11 held out.*has 700"),
-        (None, 700, "all others.*has 700"),
+        (np.arange(700) % 7, 690, 11, "690 training images and 11 held out.*has 700"),
+        (np.arange(700) % 7, None, 700, "all others.*has 700"),
+        (
+            np.repeat([0, 1, *range(2, 7)], [90, 5] + 5 * [100]),
+            70,
+            0,
+            "needs 10 training images of class 1, which has 5",
+        ),
     ],
 )
-def test_too_many_images(images, holdout, words):
+def test_too_many_images(labels, images, holdout, words):
     with pytest.raises(DataError, match=words):
-        choose(np.arange(700) % 7, 7, images, holdout, 0, "training")
-
-
-def test_too_many_images_of_one_class():
-    with pytest.raises(DataError, match="needs 20 test images of class 1, which has 10"):
-        choose(np.repeat([0, 1], [90, 10]), 2, 40, 0, 0, "test")
+        choose(labels, 7, images, holdout, 0, "training")
 
 
 # --- npz
@@ -124,9 +120,7 @@ def test_npz_of_either_layout(tmp_path, size):
         ({"x_test": None}, "no array x_test; needed are x_train"),
         ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be uint8.*float64"),
         ({"x_train": np.zeros((12, 8, 8), np.uint8)}, r"must be \(N, H, W, 3\).*\(12, 8, 8\)"),
-        ({"x_train": np.zeros((12, 8, 8, 1), np.uint8)}, r"x_train must be .*not \(12, 8, 8, 1\)"),
         ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, "square.*8 x 6"),
-        ({"x_train": np.zeros((0, 8, 8, 3), np.uint8)}, "not 0 of"),
         ({"x_test": np.zeros((6, 9, 9, 3), np.uint8)}, "8 x 8, but test images are 9 x 9"),
         ({"y_train": np.arange(11) % 3}, "x_train has 12 images, but y_train has 11 labels"),
         ({"y_train": np.arange(12) % 3 - 1}, "label -1; labels start at 0"),
@@ -143,15 +137,13 @@ def test_malformed_npz(tmp_path, changes, words):
     assert "\n" not in str(caught.value)
 
 
-def test_npz_that_is_none(tmp_path):
-    (tmp_path / "own.npz").write_bytes(b"no archive")
+def test_npz_that_is_none_or_in_the_data_folder(tmp_path):
+    (tmp_path / "none.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match="cannot be read"):
-        load(DataConfig(str(tmp_path / "own.npz")))
-    with pytest.raises(DataError, match=r"'gone\.npz' is neither"):
-        check(DataConfig("gone.npz"), tmp_path)
-
-
-def test_npz_in_the_data_folder(tmp_path):
+        load(DataConfig(str(tmp_path / "none.npz")))
+    with pytest.raises(DataError, match=r"'own\.npz' is neither"):
+        check(DataConfig("own.npz"), tmp_path)
+    assert not is_there(DataConfig("own.npz"), tmp_path)
     saved(tmp_path)
     check(DataConfig("own.npz"), tmp_path)
     assert len(load(DataConfig("own.npz", train_images=6, holdout=3), tmp_path).holdout_y) == 3
@@ -167,8 +159,7 @@ def test_checksum_changes_with_a_pixel_a_label_and_the_choice(tmp_path):
         changed[key][split] = changed[key][split][::-1].copy()
         sums.add(load(saved(tmp_path, **changed)).checksum)
     sums.add(load(DataConfig(saved(tmp_path).name, train_images=6)).checksum)
-    assert len(sums) == 4
-    assert load(saved(tmp_path)).checksum == load(saved(tmp_path)).checksum in sums
+    assert len(sums) == 4 and load(saved(tmp_path)).checksum in sums
 
 
 def test_describe_measures_by_the_formula(tmp_path):
@@ -222,7 +213,7 @@ def test_damaged_cifar_is_named(cifar):
         load(DataConfig("cifar100"), cifar)
 
 
-def test_missing_cifar(cifar, monkeypatch, capsys):
+def test_missing_cifar(cifar, monkeypatch):
     root = cifar / "elsewhere"
     check(DataConfig("cifar100"), root)  # a download may help
     with pytest.raises(DataError, match=r"cifar100 is not in .*`rkd show data cifar100 --root .*elsewhere`"):
@@ -232,15 +223,15 @@ def test_missing_cifar(cifar, monkeypatch, capsys):
     with pytest.raises(
         DataError, match=r"could not be downloaded.*no route to host.*cifar-100-python"
     ) as caught:
-        load(DataConfig("cifar100"), root, progress=False)
+        load(DataConfig("cifar100"), root)
     assert "\n" not in str(caught.value)
-    assert capsys.readouterr() == ("", "")
 
 
-def test_one_missing_file_of_cifar_is_fetched_once(cifar, monkeypatch):
-    path = cifar / "cifar-100-python" / "meta"
-    raw, calls = path.read_bytes(), []
+def test_cifar_is_there_when_all_its_files_are_and_one_that_is_missing_is_fetched_once(cifar, monkeypatch):
+    path, calls = cifar / "cifar-100-python" / "meta", []
+    raw = path.read_bytes()
     path.unlink()
+    assert not is_there(DataConfig("cifar100"), cifar)
 
     def fetch(self):
         calls.append(1)
@@ -248,8 +239,8 @@ def test_one_missing_file_of_cifar_is_fetched_once(cifar, monkeypatch):
 
     monkeypatch.setattr(datasets.CIFAR100, "download", fetch)
     for _ in range(2):
-        assert load(DataConfig("cifar100"), cifar, progress=False).classes == 10
-    assert len(calls) == 1
+        assert load(DataConfig("cifar100"), cifar).classes == 10
+    assert len(calls) == 1 and is_there(DataConfig("cifar100"), cifar)
 
 
 def test_root_that_is_a_file(tmp_path):
@@ -269,35 +260,17 @@ def test_embedded_images_are_all_different_and_do_not_depend_on_how_many_are_mad
     large = load(DataConfig("embedded", train_images=200, test_images=100, holdout=100))
     other = load(DataConfig("embedded", train_images=100, test_images=100, seed=1))
     assert {x.tobytes() for x in small.train_x.numpy()} < {x.tobytes() for x in large.train_x.numpy()}
-    assert torch.bincount(small.train_y).tolist() == [1] * 100
+    assert torch.bincount(small.train_y).tolist() == [1] * 100 and len({*small.class_names}) == 100
     parts = (large.train_x, large.test_x, large.holdout_x, other.train_x, other.test_x)
     assert len({x.tobytes() for part in parts for x in part.numpy()}) == 600
     image.cache_clear()
     assert load(DataConfig("embedded", train_images=100, test_images=100)).checksum == small.checksum
 
 
-def test_embedded_is_the_same_on_every_machine():
-    assert measure(torch.from_numpy(np.stack([image(0, "train", c, 0) for c in range(100)])))[0] == MEASURED
+def test_embedded_is_the_same_on_every_machine_and_its_preset_fits():
+    x = torch.from_numpy(np.stack([image(0, "train", label, 0) for label in range(100)]))
+    assert measure(x)[0] == MEASURED
     assert hashlib.sha256(image(0, "train", 42, 7).tobytes()).hexdigest() == IMAGE_42_7
-
-
-def test_embedded_images_use_their_range_and_their_preset_fits():
-    images = load(DataConfig("embedded", normalisation="embedded", train_images=500, test_images=100))
-    mean, std = measure(images.train_x)
-    assert mean == pytest.approx(images.mean, abs=0.01) and std == pytest.approx(images.std, abs=0.01)
-    assert images.train_x.flatten(1).double().std(1).min() > 2  # no empty canvas
-
-
-@pytest.mark.parametrize(("name", "count"), [("cifar10", 7), ("cifar100", 3)])
-def test_a_set_is_there_when_all_its_files_are(name, count, tmp_path):
-    kind = getattr(datasets, name.upper())
-    config, folder = DataConfig(name=name), tmp_path / kind.base_folder
-    files = [file for file, _ in [*kind.train_list, *kind.test_list, (kind.meta["filename"], "")]]
-    assert len(files) == count
-    folder.mkdir()
-    for file in files:
-        assert not is_there(config, tmp_path)
-        (folder / file).touch()
-    assert is_there(config, tmp_path)
-    assert is_there(DataConfig(name="embedded"), tmp_path / "nowhere")
-    assert not is_there(DataConfig(name="own.npz"), tmp_path)
+    for measured, named in zip(measure(x), (preset("embedded").mean, preset("embedded").std), strict=True):
+        assert measured == pytest.approx(named, abs=0.02)
+    assert x.flatten(1).double().std(1).min() > 10  # no empty canvas
