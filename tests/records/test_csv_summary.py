@@ -87,20 +87,11 @@ def test_diverged_runs_are_counted_and_leave_the_mean_alone():
 def test_csv_reads_back():
     whole = tiny_plain(data=tiny_data(train_images=None))
     rows = list(csv.DictReader(io.StringIO(as_csv(summarise([*four_runs(), ended(whole, 1, 2, 3)])))))
-    columns = "configuration student teacher method dataset train_images epochs batch_size arithmetic differs seeds n"
-    assert [*rows[0]] == [
-        *columns.split(),
-        "diverged",
-        "last_mean",
-        "last_sd",
-        "best_mean",
-        "best_sd",
-        "ended",
-    ]
+    columns = "configuration student teacher method dataset train_images epochs batch_size arithmetic differs seeds n "
+    assert " ".join(rows[0]) == columns + "diverged last_mean last_sd best_mean best_sd ended"
     by_images = {row["train_images"]: row for row in rows}
     assert by_images["100"]["seeds"] == "1 0 3 2" and by_images["100"]["last_mean"] == "65.7500"
     assert by_images[""]["last_sd"] == "" and by_images[""]["teacher"] == ""
-    assert by_images["100"]["dataset"] == "embedded"
 
 
 def test_command(store, tmp_path, capsys):
@@ -114,4 +105,3 @@ def test_command(store, tmp_path, capsys):
     assert tiny_plain().id in out and "67.67" in out and "3 runs of 1 configurations" in out
     assert next(csv.DictReader(file.open()))["last_mean"] == "67.6667"
     assert main(["summary", "--last", "0", *results]) == 2
-    assert main(["summary", "--profile", "papr"]) == 2

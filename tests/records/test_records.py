@@ -1,6 +1,9 @@
 """Records: round trip, atomic writing, damaged and foreign files, locks."""
 
+import dataclasses
+import getpass
 import json
+import socket
 
 import pytest
 from conftest import tiny_plain, tiny_review
@@ -26,14 +29,10 @@ def test_missing_teacher_is_trained_first_and_once(made):
     store, config = made
     assert set(store.ids()) == {config.id, config.teacher.run.id}
     teacher = store.load(config.teacher.run.id)
-    said = store.load(config.id).provenance["teacher"]
-    assert said == {
-        "network": "resnet14",
-        "run": teacher.id,
-        "weights": "best",
-        "stored": "fp32",
+    assert store.load(config.id).provenance["teacher"] == {
+        "network": "resnet14", "run": teacher.id, "weights": "best", "stored": "fp32",
         "accuracy": teacher.accuracy("best"),
-    }
+    }  # fmt: skip
 
 
 def test_second_call_trains_nothing(made, silent, tmp_path):
@@ -54,26 +53,14 @@ def test_content_and_round_trip(made):
     assert set(record.curves) == {"lr", "train_accuracy", "test_accuracy", "loss_ce", "loss_review"}
     assert all(len(v) == config.epochs for v in record.curves.values())
     assert record.curves["lr"] == [0.05, 0.005]
-    for key in [
-        "torch",
-        "python",
-        "device_name",
-        "threads",
-        "data_sha256",
-        "started",
-        "ended",
-        "commit",
-        "labels",
-    ]:
-        assert key in record.provenance
+    assert {"torch", "device_name", "threads", "data_sha256", "started", "ended", "commit", "labels"} <= {
+        *record.provenance
+    }
     for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
         assert record.cost[key] > 0
 
 
 def test_no_private_names_in_records(made):
-    import getpass
-    import socket
-
     store, config = made
     text = store.path(config.id).read_text()
     assert socket.gethostname() not in text and str(store.records) not in text
@@ -84,14 +71,12 @@ def test_no_private_names_in_records(made):
     ("spoil", "message"),
     [
         (lambda t: t[: len(t) // 2], "damaged: not JSON"),
-        (lambda t: "", "damaged: not JSON"),
         (lambda t: "[]", "not a run record"),
         (lambda t: '{"a": 1}', "not a run record"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "format 99"),
         (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
         (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
         (lambda t: t.replace('"status"', '"statu"'), "unknown Record setting 'statu'"),
-        (lambda t: t.replace('"network"', '"networks"', 1), "cannot be read"),
     ],
 )
 def test_damaged_records_are_named(made, tmp_path, spoil, message):
@@ -141,14 +126,8 @@ def test_locked_run_shows_as_running(store):
 def test_diverged_values_become_null(made):
     store, config = made
     record = store.load(config.id)
-    spoiled = Record(
-        config,
-        "diverged",
-        {**record.curves, "loss_ce": [1.0, float("nan")]},
-        record.result,
-        record.cost,
-        record.provenance,
-    )
+    curves = {**record.curves, "loss_ce": [1.0, float("nan")]}
+    spoiled = dataclasses.replace(record, status="diverged", curves=curves)
     text = spoiled.to_json()
     assert '"loss_ce": [1.0, null]' in text and "NaN" not in text
     assert Record.from_json(text, "x").to_json() == text

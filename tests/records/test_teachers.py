@@ -18,14 +18,9 @@ from rkd.records.teachers import half, load_teacher, save_teacher, teacher_file
 from rkd.training import checkpoint
 
 HEADER = {
-    "run": "0123456789ab",
-    "network": "resnet8",
-    "weights": "best",
-    "accuracy": 71.25,
-    "accuracy_fp16": 71.26,
-    "data": "cifar100",
-    "normalisation": "cifar100_crd",
-}
+    "run": "0123456789ab", "network": "resnet8", "weights": "best", "accuracy": 71.25, "accuracy_fp16": 71.26,
+    "data": "cifar100", "normalisation": "cifar100_crd",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,14 +38,7 @@ def saved(weights, tmp_path):
     return path
 
 
-def raw(path):
-    """Header and tensors of a safetensors file, read by hand: 8 bytes of length, JSON, data."""
-    content = path.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def test_round_trip_in_half_precision(saved, weights):
+def test_round_trip_in_half_precision(saved, weights, tmp_path):
     found, header = load_teacher(saved)
     assert header == {name: str(value) for name, value in HEADER.items()}
     assert found.keys() == weights.keys()
@@ -58,30 +46,35 @@ def test_round_trip_in_half_precision(saved, weights):
         wanted = tensor.half().float() if tensor.is_floating_point() else tensor
         assert found[name].dtype == wanted.dtype and torch.equal(found[name], wanted), name
     models.build("resnet8", 100).load_state_dict(found)
+    for n in range(8):  # the library itself writes its header in an order that changes from call to call
+        save_teacher(tmp_path / f"again{n}", found, header)
+        assert (tmp_path / f"again{n}").read_bytes() == saved.read_bytes()
 
 
 def test_file_is_safetensors_of_two_bytes_a_weight(saved, weights):
-    header, body = raw(saved)
+    """Read by hand: 8 bytes of length, JSON, data."""
+    content = saved.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
     texts = header.pop("__metadata__")
     assert all(isinstance(value, str) for value in texts.values()) and texts["run"] == HEADER["run"]
     assert {name: entry["dtype"] for name, entry in header.items()} == {
         name: "F16" if tensor.is_floating_point() else "I64" for name, tensor in weights.items()
     }
-    assert len(body) == sum(t.numel() * (2 if t.is_floating_point() else 8) for t in weights.values())
     begin, end = header["conv1.weight"]["data_offsets"]
     assert body[begin:end] == weights["conv1.weight"].contiguous().half().numpy().tobytes()
     assert list(saved.parent.iterdir()) == [saved], "nothing temporary is left"
 
 
-def test_same_teacher_gives_the_same_bytes(saved, tmp_path):
-    """The library itself writes its header in an order that changes from call to call."""
-    for n in range(8):
-        save_teacher(tmp_path / f"again{n}", *load_teacher(saved))
-        assert (tmp_path / f"again{n}").read_bytes() == saved.read_bytes()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("value", [65520.0, -1e5, float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (65520.0, torch.float32),
+        (-1e5, torch.bfloat16),
+        (float("inf"), torch.float64),
+        (float("nan"), torch.float32),
+    ],
+)
 def test_what_half_precision_cannot_hold_is_named(value, dtype, weights, tmp_path):
     name = next(name for name in weights if name.endswith("running_var"))
     weights[name] = weights[name].to(dtype)
@@ -101,8 +94,7 @@ def test_largest_half_and_integers_are_kept():
 
 def test_every_flipped_bit_is_noticed(saved):
     whole = saved.read_bytes()
-    step = max(1, len(whole) // 60)
-    for position in [*range(8, 900, 13), *range(900, len(whole), step), len(whole) - 1]:
+    for position in [*range(8, 900, 29), *range(900, len(whole), len(whole) // 30), len(whole) - 1]:
         spoilt = bytearray(whole)
         spoilt[position] ^= 4
         saved.write_bytes(spoilt)
@@ -113,12 +105,13 @@ def test_every_flipped_bit_is_noticed(saved):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda b: b[:-1], "is damaged, or is no safetensors file"),
         (lambda b: b[:100], "is damaged, or is no safetensors file"),
         (lambda b: b"", "is damaged, or is no safetensors file"),
-        (lambda b: b"\xff" * 64, "is damaged, or is no safetensors file"),
         (lambda b: b + b"x", "is damaged, or is no safetensors file"),
-        (lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"), "has format 'rkd teacher 2'"),
+        (
+            lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"),
+            "no committed teacher.* format 'rkd teacher 2'",
+        ),
         (lambda b: b.replace(b'"accuracy":', b'"accuracx":'), "lacks accuracy"),
         (lambda b: b.replace(b'"71.25"', b'"99.25"'), "does not match its checksum"),
     ],
@@ -132,28 +125,12 @@ def test_damaged_files_are_named(saved, spoil, message):
     assert str(saved) in str(error.value)
 
 
-def test_foreign_and_missing_files(tmp_path, weights):
-    from safetensors.torch import save_file
-
-    path = tmp_path / "other.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    with pytest.raises(RecordError, match="no committed teacher: its header has format None"):
-        load_teacher(path)
-    torch.save(weights, path)
-    with pytest.raises(RecordError, match="no safetensors file"):
-        load_teacher(path)
+def test_wrong_calls(tmp_path, weights):
     with pytest.raises(RecordError, match="cannot be read: No such file"):
         load_teacher(tmp_path / "nowhere.safetensors")
-
-
-def test_incomplete_header_is_refused(tmp_path, weights):
-    header = {name: value for name, value in HEADER.items() if name not in ("run", "data")}
     with pytest.raises(ConfigError, match="lacks run, data"):
-        save_teacher(tmp_path / "t.safetensors", weights, header)
+        save_teacher(tmp_path / "t", weights, {k: v for k, v in HEADER.items() if k not in ("run", "data")})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_place_beside_the_records(tmp_path):
     store = Store(tmp_path / "results" / "paper", tmp_path / "checkpoints" / "paper")
     assert teacher_file(store, "ab", "best") == tmp_path / "results" / "teachers" / "ab-best.safetensors"
     with pytest.raises(ConfigError, match=r"unknown teacher weights 'bets' \(did you mean 'best'\?\)"):
