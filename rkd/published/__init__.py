@@ -9,7 +9,7 @@ from collections import namedtuple
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +42,8 @@ def rows() -> dict[str, Figure]:
         head, *lines = csv.reader(file)
     if tuple(head) != COLUMNS:
         raise ConfigError(f"published.csv has columns {head}; expected {list(COLUMNS)}")
-    found: dict[str, Figure] = {}
-    for place, values in enumerate(lines):
-        figure = Figure(place, *values, _number(values[COLUMNS.index("value")]))
-        if figure.id in found:
-            raise ConfigError(f"published.csv has the id {figure.id!r} twice")
-        found[figure.id] = figure
-    return found
+    figures = (Figure(i, *line, _number(line[COLUMNS.index("value")])) for i, line in enumerate(lines))
+    return {figure.id: figure for figure in figures}
 
 
 def _number(printed: str) -> float:
@@ -79,9 +74,8 @@ def load(**equal: str) -> "pd.DataFrame":
     """
     import pandas as pd  # most readers want single figures, and are quicker without it
 
-    for column in equal:
-        if column not in COLUMNS:
-            raise ConfigError(f"unknown column {column!r}; allowed: {', '.join(COLUMNS)}")
+    for column in equal.keys() - {*COLUMNS}:
+        raise unknown("column", column, COLUMNS)
     found = [f for f in rows().values() if all(getattr(f, column) == v for column, v in equal.items())]
     return pd.DataFrame(found, columns=Figure._fields).drop(columns="Index")
 

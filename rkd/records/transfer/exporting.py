@@ -96,9 +96,8 @@ def export(
 ) -> Exported:
     """Write records, the checkpoints of unfinished runs, and weights of finished teachers as tar files.
 
-    The store may be in use: only files that can be read back are written. An export that was in the folder is replaced:
-    its parts go once the new manifest stands, so that at any moment the folder holds one whole export. An unchanged
-    store gives the same bytes. Of two exports of one store at once the second waits.
+    The store may be in use: only files that can be read back are written. At any moment the folder holds one whole
+    export, the one before or this one. An unchanged store gives the same bytes.
 
     Args:
         store: where from; the parts are made beside its working files and copied when they are complete.
@@ -122,7 +121,7 @@ def export(
         files = sorted(files, key=lambda file: KINDS.index(kind_and_run(file[0])[0]))
     try:
         store.work.mkdir(parents=True, exist_ok=True)
-        with FileLock(store.work / ".export.lock"):
+        with FileLock(store.work / ".export.lock"):  # of two exports at once the second waits
             shutil.rmtree(desk, ignore_errors=True)
             writer = PartWriter(desk, max_part)
             for path, data in files:
