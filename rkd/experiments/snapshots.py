@@ -143,7 +143,7 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        of, size, places = str(arrays["run"]), int(arrays["size"]), arrays["places"]
+        of, size = str(arrays["run"]), int(arrays["size"])
         epochs, levels, classes = (tuple(arrays[name].tolist()) for name in ("epochs", "levels", "classes"))
         labels = arrays["labels"]
     except Exception as error:  # zip, pickle and key errors of many kinds
@@ -154,6 +154,7 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     if images is None and data_root is not None and store.has(run):
         config = store.load(run).config.data
         if datasets.is_there(config, data_root):
-            images = datasets.load(config, data_root, download=False).test_x[places].numpy()
+            found = datasets.load(config, data_root, download=False)
+            images = found.test_x[arrays["places"]].numpy()
     shown = np.full((len(labels), size, size, 3), 190, dtype=np.uint8) if images is None else images
     return Snapshots(epochs, levels, shown, labels, classes, arrays, pictured=images is not None)
