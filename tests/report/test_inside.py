@@ -39,6 +39,7 @@ def arrays():
     """Of three images after epochs 1 and 4; the deepest level fuses nothing."""
     rng = np.random.default_rng(7)
     found = {"epochs": np.array([1, 4]), "levels": np.array(list(SIZES)), "labels": np.arange(3)}
+    found["places"] = np.arange(3)
     found["images"] = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     found["classes"] = np.array(["cat", "dog & fox", "<owl>"])
     for i, side in enumerate(SIZES.values()):
