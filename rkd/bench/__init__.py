@@ -1,4 +1,4 @@
-"""Measurements of speed: our step against the conventional one, and both against what the machine could do."""
+"""Measurements of speed: our step against the conventional one."""
 
 from rkd.bench.measurement import Request, measure
 from rkd.bench.result import Result, Row

@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from scipy import stats
 
 from rkd import paths
 from rkd.bench.measurement import header_of, load, now
 from rkd.bench.result import files, read_json, write_json
-from rkd.bench.tables import Table, aligned
 from rkd.errors import ConfigError, RecordError, RkdError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.runner import Runner, pick_device
@@ -186,21 +186,26 @@ def last_accuracy(record: Record) -> float | None:
     return record.accuracy("last") if record.status == "finished" else None
 
 
-def table(gate: Gate) -> Table:
-    """Accuracies seed by seed, and what they show."""
-    h, rows = gate.header, [p.cells() for p in gate.pairs]
+def table(gate: Gate) -> pd.DataFrame:
+    """Accuracies seed by seed, as text."""
+    heads = ["seed", f"{REFERENCE}, %", f"{gate.arithmetic}, %", "difference, points"]
+    rows = [p.cells() for p in gate.pairs]
     if gate.differences:
         error = f" ± {gate.standard_error:.2f}" if len(gate.differences) > 1 else ""
         rows.append(["mean ± standard error", "", "", f"{gate.mean:+.2f}{error}"])
-    note = (
+    return pd.DataFrame(rows, columns=heads)
+
+
+def note(gate: Gate) -> str:
+    """What they are of, and what they show."""
+    h = gate.header
+    return (
         f"{display_name(h['student'])} ← {display_name(h['teacher'])}, row “{h['row']}” of {h['chapter']}, "
         f"{h['epochs']} epochs on {h['train_images']:,} images of {h['dataset']}, {h['test_images']:,} test images; "
         f"{h['device_name']}, torch {h['torch']}, {h['ended']}. Both runs of a seed have the same teacher, first "
         f"weights and batches. {gate.finding[:1].upper()}{gate.finding[1:]}. That is evidence about this setting, and "
         "about no other."
     )
-    heads = ["seed", f"{REFERENCE}, %", f"{gate.arithmetic}, %", "difference, points"]
-    return Table(heads, {"": rows}, note)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RkdError as error:
         print(f"gate: {error}", file=sys.stderr)
         return 2
-    print(f"{aligned(table(gate))}\n{table(gate).note}")
+    print(f"{table(gate).to_string(index=False)}\n{note(gate)}")
     print(f"written to {path}", file=sys.stderr)
     return int(len(gate.differences) < len(gate.pairs))
 

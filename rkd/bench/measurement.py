@@ -24,7 +24,7 @@ from rkd.models import canonical
 from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
-from rkd.training.arithmetic import PRECISIONS, exact_kernels
+from rkd.training.arithmetic import PRECISIONS
 from rkd.training.threads import Threads, numbers
 
 LEAST_ROUNDS = 3
@@ -170,12 +170,6 @@ class Measurement:
         """All of it."""
         request, began = self.request, now()
         self.choose_threads()
-        self.say("measuring what this machine does at best")
-        used = [arithmetic(name, self.device) for name in ("fp32", *self.precisions)]
-        dtypes, probe = {a.name: a.low or a.master for a in used}, min(0.3, 0.01 * request.seconds)
-        with exact_kernels():
-            maps, size = self.work.maps(), request.batch_size
-            ceilings = clock.measure_ceilings(self.device, dtypes, maps, size, probe)
         for variant in self._variants():
             self.enter(variant)
         self._round()
@@ -196,7 +190,7 @@ class Measurement:
             **asdict(request), **header_of(self.device, began, self.load), "seconds_asked": request.seconds,
             "train_images": len(self.work.images.train_y), "seconds_used": seconds, "rounds": rounds,
         }  # fmt: skip
-        return Result(header, tuple(map(self._row, self.entries)), ceilings, evaluation, tuple(self.notes))
+        return Result(header, tuple(map(self._row, self.entries)), evaluation, tuple(self.notes))
 
     def choose_threads(self) -> None:
         """One number for all variants, so that they can be compared: the one asked for, or as runs choose it."""

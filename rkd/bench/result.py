@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rkd.bench.clock import Ceilings, Counts
+from rkd.bench.clock import Counts
 from rkd.bench.steps import EPOCH_IMAGES, Variant
 from rkd.errors import RecordError
 from rkd.files import replacing
@@ -69,7 +69,6 @@ class Result:
     Attributes:
         header: machine, versions, times, load, and what was asked for: all that is needed to repeat it.
         rows: variants, each teacher mode's conventional loop among them.
-        ceilings: of the machine.
         evaluation: test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many
             "images".
         notes: what a reader has to know: a budget exceeded, a variant that could not run.
@@ -77,7 +76,6 @@ class Result:
 
     header: dict[str, Any]
     rows: tuple[Row, ...]
-    ceilings: Ceilings
     evaluation: dict[str, float]
     notes: tuple[str, ...] = ()
 
@@ -86,13 +84,6 @@ class Result:
         mode = row.variant.batch_norm
         usual = next(r for r in self.rows if r.variant.conventional and r.variant.batch_norm == mode)
         return ratio(row.times_ms, usual.times_ms)
-
-    def floor_ms(self, row: Row) -> float | None:
-        """What the floating-point operations of a step of one student take at the highest rates seen here; None where
-        they were not counted. A compiled step makes those of its eager twin."""
-        alike = [r for r in self.rows if (r.arithmetic, *_work(r)) == (row.arithmetic, *_work(row))]
-        counts = next((r.counts for r in (row, *alike) if r.counts is not None), None)
-        return counts and self.ceilings.floor_ms(counts, row.arithmetic) / row.variant.group
 
     def epoch_seconds(self, row: Row) -> float:
         """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
@@ -115,15 +106,9 @@ class Result:
             for values in (body["header"], *(row["variant"] for row in body["rows"])):
                 values["group"] = values.pop("gang", None) or values["group"]  # its name in earlier versions
             rows = tuple(_row(values) for values in body["rows"])
-            ceilings = Ceilings(**_known(Ceilings, body["ceilings"]))
-            return cls(body["header"], rows, ceilings, body["evaluation"], tuple(body["notes"]))
+            return cls(body["header"], rows, body["evaluation"], tuple(body["notes"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {type(error).__name__} {error}") from error
-
-
-def _work(row: Row) -> tuple[object, ...]:
-    """What decides how many floating-point operations a step has."""
-    return row.variant.conventional, row.variant.batch_norm, row.variant.group
 
 
 def _row(values: Mapping[str, Any]) -> Row:

@@ -19,7 +19,6 @@ from rkd.data import ImageSet, evaluation_batches
 from rkd.experiments.group import place
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
-from rkd.models import tap_shapes
 from rkd.training import FrozenTeacher, RunConfig, TrainState, arithmetic
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.capture import cuda_graph
@@ -240,11 +239,6 @@ class Workload:
         for layer, momentum in usual.items():
             layer.momentum = momentum
         return network.eval()
-
-    def maps(self) -> list[tuple[int, int]]:
-        """(channels, height) of the maps of both networks' stages."""
-        shapes = [tap_shapes(network) for network in (self.student_network(), self.teacher_network)]
-        return sorted({(c, h) for found in shapes for c, h, _ in found.stages})
 
     def arithmetic(self, precision: str) -> str:
         """Name of what a precision means on the device."""

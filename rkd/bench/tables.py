@@ -1,21 +1,15 @@
-"""What a measurement says: its header in words, its tables, and all of it as plain text. The page shows the same."""
+"""What a measurement says: its header in words, its tables as DataFrames, and all of it as plain text."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, Result, Row
+import pandas as pd
+
+from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, Result
 from rkd.bench.steps import EPOCH_IMAGES
 from rkd.models import display_name
 
 MODES = {"running": "teacher on running statistics", "batch": "teacher on batch statistics"}
-
-
-class Table(NamedTuple):
-    """Rows of text under headings; what a reader has to know."""
-
-    heads: Sequence[str]
-    groups: Mapping[str, Sequence[Sequence[str]]]
-    note: str
 
 
 def header_lines(result: Result) -> dict[str, str]:
@@ -37,19 +31,18 @@ def header_lines(result: Result) -> dict[str, str]:
 
 def command(header: Mapping[str, Any]) -> str:
     """What repeats the measurement."""
-    forms, kernels = (
-        header.get("teacher_forms", ("auto",)),
-        header.get("kernels", ("cudnn",)),
-    )  # none in early files
+    lists = {  # those of Request with what is usual; the latter two are in no early file
+        "precision": ("precisions", None), "teacher-batch-norm": ("batch_norms", None),
+        "teacher-form": ("teacher_forms", ["auto"]), "batch-norm": ("kernels", ["cudnn"]),
+    }  # fmt: skip
+    given = {name: list(header.get(field, usual or ())) for name, (field, usual) in lists.items()}
     parts = [
         f"rkd bench --pair {header['teacher']}/{header['student']} --batch-size {header['batch_size']}",
-        f"--device {header['device']} --precision {' '.join(header['precisions'])}",
-        f"--teacher-batch-norm {','.join(header['batch_norms'])} --seconds {header['seconds_asked']:g}",
+        f"--device {header['device']} --seconds {header['seconds_asked']:g}",
+        *(f"--{name} {','.join(values)}" for name, values in given.items() if values != lists[name][1]),
         f"--threads {header['threads']}" if header["device"] == "cpu" else "",
         f"--group {header['group']}" if header["group"] > 1 else "",
         f"--compile {header['compile']}" if header["compile"] != "no" else "",
-        f"--teacher-form {','.join(forms)}" if list(forms) != ["auto"] else "",
-        f"--batch-norm {','.join(kernels)}" if list(kernels) != ["cudnn"] else "",
         "--cudnn-benchmark" if header.get("cudnn_benchmark") else "",
     ]
     return " ".join(part for part in parts if part)
@@ -61,80 +54,44 @@ def title(header: Mapping[str, Any]) -> str:
     return f"{pair}, batch {header['batch_size']}, {header['train_images']:,} images of the embedded set"
 
 
-def times(result: Result) -> Table:
-    """One row per variant: times, ratios, what they come to."""
-    heads = [
-        "step of one student", "ms: median (best)", "images/s", "× conventional (quartiles)", "first step, s",
-        "s/epoch", "h/run",
-    ]  # fmt: skip
-
-    def cells(row: Row) -> list[str]:
+def times(result: Result) -> pd.DataFrame:
+    """One row per variant: times of a step of one student, what they come to, and what a step does, as text."""
+    rows = {}
+    for row in result.rows:
         (low, median, high), epoch = result.ratio(row), result.epoch_seconds(row)
-        return [
-            f"{row.median_ms:.2f} ({min(row.times_ms):.2f})", f"{row.images_per_second:,.0f}",
-            f"{median:.2f} ({low:.2f}–{high:.2f})", f"{row.cold_seconds:.1f}",
-            f"{epoch:,.1f}", f"{EPOCHS * epoch / 3600:.2f}",
-        ]  # fmt: skip
+        c, n = row.counts, row.variant.group
+        rows[MODES[row.variant.batch_norm], row.name] = {
+            "ms: median (best)": f"{row.median_ms:.2f} ({min(row.times_ms):.2f})",
+            "images/s": f"{row.images_per_second:,.0f}",
+            "× conventional (quartiles)": f"{median:.2f} ({low:.2f}–{high:.2f})",
+            "first step, s": f"{row.cold_seconds:.1f}",
+            "s/epoch": f"{epoch:,.1f}",
+            "h/run": f"{EPOCHS * epoch / 3600:.2f}",
+            "operations": "" if c is None else f"{c.ops / n:,.0f}",
+            "host reads": "" if c is None else f"{c.host_reads / n:.0f}",
+            "GFLOP": "" if c is None else f"{c.flops / n / 1e9:.2f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["", "step of one student"])
 
-    e, compiled = result.evaluation, result.header["compile"] != "no"
-    note = (
+
+def note(result: Result) -> str:
+    """What a reader of `times` has to know."""
+    e = result.evaluation
+    return (
         f"An epoch is {EPOCH_IMAGES:,} training images at the median rate and {EVALUATION_IMAGES:,} test images at the "
-        f"measured one; a run is {EPOCHS} epochs. Ratios are medians over rounds, with quartiles. Evaluation, "
-        f"{e['images']:,} test images: {e['conventional']:,.0f} images/s by the conventional loader and through the "
-        f"fusion modules, {e['ours']:,.0f} by ours ({e['ours'] / e['conventional']:.1f} ×)."
-        + " A compiled variant's first step uses what earlier ones have compiled."
-        * compiled
+        f"measured one; a run is {EPOCHS} epochs. Ratios are medians over rounds, with quartiles. Operations are those "
+        "that compute, of forward pass, backward pass and optimiser; compiled steps are not counted, and their first "
+        f"step uses what earlier ones have compiled. Evaluation, {e['images']:,} test images: {e['conventional']:,.0f} "
+        f"images/s by the conventional loader and through the fusion modules, {e['ours']:,.0f} by ours "
+        f"({e['ours'] / e['conventional']:.1f} ×)."
     )
-    return Table(heads, _by_mode(result, cells), note)
-
-
-def work(result: Result) -> Table:
-    """What a step does, and how near to its floor each variant comes."""
-    heads = ["work of one student", "operations", "host reads", "GFLOP", "ms, median", "floor, ms", "reached"]
-
-    def cells(row: Row) -> list[str]:
-        c, n, floor = row.counts, row.variant.group, result.floor_ms(row)
-        counted = ["not counted", "", ""]
-        if c is not None:
-            counted = [f"{c.ops / n:,.0f}", f"{c.host_reads / n:.0f}", f"{c.flops / n / 1e9:.2f}"]
-        reached = ["", ""] if floor is None else [f"{floor:.2f}", f"{100 * floor / row.median_ms:.0f} %"]
-        return [*counted, f"{row.median_ms:.2f}", *reached]
-
-    best = [
-        f"{name}: {rate / 1e9:,.0f} in a matrix product; in 3×3 convolutions, by channels, "
-        + ", ".join(f"{width}: {r / 1e9:,.0f}" for width, r in result.ceilings.convolution[name].items())
-        for name, rate in result.ceilings.matmul.items()
-    ]
-    note = (
-        "Operations that compute, of forward pass, backward pass and optimiser. Floor: the floating-point operations "
-        "of each convolution at the highest rate seen here in one of its width, all others at the highest of all; a "
-        f"compiled step makes those of its eager twin. At best, this machine reaches, in GFLOP/s, {'; '.join(best)}."
-    )
-    return Table(heads, _by_mode(result, cells), note)
-
-
-def _by_mode(result: Result, cells: Callable[[Row], list[str]]) -> dict[str, list[list[str]]]:
-    """Rows of a table, under a heading for each mode of the teacher."""
-    return {
-        MODES[mode]: [[row.name, *cells(row)] for row in result.rows if row.variant.batch_norm == mode]
-        for mode in result.header["batch_norms"]
-    }
 
 
 def report(result: Result) -> str:
-    """Header, tables and notes as plain text."""
+    """Header, table and note as plain text."""
     head = "\n".join(f"{name}: {text}" for name, text in header_lines(result).items())
-    return "\n\n".join([head, *(f"{aligned(t)}\n{t.note}" for t in (times(result), work(result)))]) + "\n"
-
-
-def aligned(table: Table) -> str:
-    """Columns as wide as their widest cell; the first to the left, the others to the right."""
-    rows = [table.heads, *(row for group in table.groups.values() for row in group)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.heads))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return "  ".join([cells[0].ljust(widths[0]), *padded]).rstrip()
-
-    groups = [text for name, group in table.groups.items() for text in (name, *map(line, group)) if text]
-    return "\n".join([line(table.heads), *groups])
+    parts = [
+        f"{mode}\n{part.droplevel(0).to_string()}"
+        for mode, part in times(result).groupby(level=0, sort=False)
+    ]
+    return "\n\n".join([head, *parts, note(result)]) + "\n"

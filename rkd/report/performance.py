@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from IPython.display import HTML, display
 
 from rkd import paths
 from rkd.bench import Request, Result, measure
+from rkd.bench.gate import Gate, table
+from rkd.bench.gate import note as gate_note
 from rkd.bench.measurement import BATCH_NORMS
-from rkd.bench.tables import Table, header_lines
+from rkd.bench.tables import header_lines, note, times
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.runner import pick_device
-from rkd.report.tables import table_of
+from rkd.report.tables import frame
 
 CHAPTER = "performance"
 # Parameters beside those of the other chapters, their types, and what they must be.
@@ -93,21 +96,18 @@ def open_performance(namespace: Mapping[str, Any]) -> PerformancePage:
     return PerformancePage(parameters.given_in(namespace, OWN))
 
 
-def shown(table: Table, kind: str = "rkd-results") -> str:
-    """A table as HTML, with a heading over each named group of its rows."""
-    rows = []
-    for name, group in table.groups.items():
-        if name:
-            heading = f'<th colspan="{len(table.heads)}" scope="rowgroup">{html.escape(name)}</th>'
-            rows.append(f'<tr class="rkd-group">{heading}</tr>')
-        for first, *rest in group:
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
-            rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
-    heads = table.heads if any(table.heads) else []
-    note = f'<p class="rkd-note">{html.escape(table.note)}</p>' if table.note else ""
-    return table_of(heads, rows, kind) + note
+def shown(result: Result) -> HTML:
+    """A measurement: where, when and how; times and work of each variant; what has to be known."""
+    header = pd.DataFrame(header_lines(result).items(), columns=["", " "])
+    made = times(result).reset_index(level=0, names=["teacher"])
+    return HTML(f"{frame(header).data}{frame(made, index=True).data}{small(note(result))}")
 
 
-def header(result: Result) -> str:
-    """Where, when and how, and what has to be known, as an HTML table."""
-    return shown(Table(["", ""], {"": list(header_lines(result).items())}, ""), "rkd-parameters")
+def shown_gate(gate: Gate) -> str:
+    """Paired accuracies and what they show, in HTML."""
+    return f"{frame(table(gate)).data}{small(gate_note(gate))}"
+
+
+def small(text: str) -> str:
+    """A note under a table."""
+    return f'<p class="rkd-note">{html.escape(text)}</p>'

@@ -1,4 +1,4 @@
-"""`rkd bench` from the command line to its file: counts, floors and ratios by hand, switches, and what it refuses."""
+"""`rkd bench` from the command line to its file: counts and ratios by hand, switches, and what it refuses."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from rkd import paths
 from rkd.bench import Request, Result, measurement
-from rkd.bench.clock import Ceilings, Counts, count, measure_ceilings
+from rkd.bench.clock import Counts, count
 from rkd.bench.measurement import Entry, Measurement
 from rkd.bench.result import KIND, files, ratio
 from rkd.bench.steps import ALL, NOTHING, TEACHER, Variant, Workload, variants
@@ -43,7 +43,7 @@ def test_every_variant_is_measured_in_every_round(bench):
     ]  # fmt: skip
     rounds = result.header["rounds"]
     assert rounds >= 3 and all(len(row.times_ms) == rounds and min(row.times_ms) > 0 for row in result.rows)
-    assert all(row.cold_seconds > 0 and result.floor_ms(row) > 0 for row in result.rows)
+    assert all(row.cold_seconds > 0 for row in result.rows)
 
 
 def test_counts_tell_the_variants_apart(bench):
@@ -78,7 +78,6 @@ def test_committed_files_of_earlier_versions_load():
     assert len(found) >= 3
     row = found[0].rows[1]
     assert (row.name, row.counts.ops, row.counts.host_reads) == ("fp32", 539, 0)
-    assert found[0].floor_ms(row) == pytest.approx(333.2, rel=1e-3)  # as they were computed then
     assert found[0].ratio(found[0].rows[0]) == [1.0, 1.0, 1.0]
 
 
@@ -87,12 +86,10 @@ def test_text_says_where_when_and_how_to_repeat(bench):
     h = result.header
     for said in (
         h["device_name"], h["torch"], h["began"], "teacher on running statistics", "folded teacher, group of 2",
-        "--pair resnet8/resnet8 --batch-size 8 --device cpu --precision fp32", "--threads 1", "--group 2",
-        "--teacher-form unfolded,folded", "load average", "matrix product", "test images",
+        "--pair resnet8/resnet8 --batch-size 8 --device cpu --seconds 1 --precision fp32", "--threads 1", "--group 2",
+        "--teacher-form unfolded,folded", "load average", "test images",
     ):  # fmt: skip
         assert said in text
-    heads, _, *rows = text.split("\n\n")[1].splitlines()[:7]
-    assert {len(row) for row in rows} == {len(heads)}, "columns are aligned"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +235,6 @@ def test_counts_by_hand():
     wide, narrow = (torch.ones(*shape, requires_grad=True) for shape in ((4, 3, 3, 3), (7, 4, 1, 1)))
     counts = count(lambda: F.conv2d(F.conv2d(x, wide, padding=1), narrow).sum().backward())
     large, small = 2 * 2 * 64 * (4 * 3 * 9), 2 * 2 * 64 * (7 * 4)
-    assert counts.convolution_flops == {"4": 3 * large}  # 1x1 convolutions are not among them
     assert counts.flops == 3 * (large + small)
     weights = [torch.ones(100, requires_grad=True) for _ in range(5)]
     for p in weights:
@@ -246,15 +242,6 @@ def test_counts_by_hand():
     assert count(torch.optim.SGD(weights, 0.1, fused=True).step).ops == 1
 
 
-def test_floors_and_ratios_by_hand():
-    ceilings = Ceilings({"fp32": 100.0}, {"fp32": {"16": 50.0, "64": 200.0}})
-    assert ceilings.floor_ms(Counts(1, 0, 1000, {"16": 400}), "fp32") == pytest.approx(
-        1000 * (400 / 50 + 600 / 200)
-    )
-    # The nearest width is so by ratio.
-    assert ceilings.floor_ms(Counts(1, 0, 100, {"30": 100}), "fp32") == pytest.approx(2000)
-    assert ceilings.floor_ms(Counts(1, 0, 100, {"34": 100}), "fp32") == pytest.approx(500)
+def test_ratios_by_hand():
     assert ratio([1.0, 2.0, 4.0], [2.0, 8.0, 8.0]) == [2.0, 2.0, 3.0]  # of 2, 4, 2
     assert ratio([5.0], [10.0]) == [2.0, 2.0, 2.0]
-    measured = measure_ceilings(CPU, {"fp32": torch.float32}, [(4, 8), (4, 4)], 2, 0.02)
-    assert list(measured.convolution["fp32"]) == ["4"] and measured.matmul["fp32"] > 1e8
