@@ -36,8 +36,7 @@ test-all: .venv/test chromium lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 test-oldest: .venv-oldest/test
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" \
-	  -k "not resumed_anywhere and not gang_equals_solo and not a_record_says and not trial_steps" tests/training tests/review tests/methods
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" tests/training tests/review tests/methods
 
 pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf
