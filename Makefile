@@ -19,7 +19,7 @@ help:
 	@echo "make test-fast                         what can be checked in a minute, without browser or book"
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
-	@echo "make lint                              ruff on code and notebooks, notebooks stripped of outputs"
+	@echo "make lint                              ruff on code and notebooks, types by mypy, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
 
@@ -46,6 +46,7 @@ lint: .venv/test
 	  test -z "$$twice" || { echo "test files need names of their own, since pytest imports them by name: $$twice"; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version" book/*.ipynb
 
 .venv/bin/python:

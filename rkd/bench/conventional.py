@@ -140,7 +140,7 @@ class Conventional:
 
     def close(self) -> None:
         """End the loader's processes."""
-        self._batches.close()
+        self._batches.close()  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def evaluate(self) -> float:

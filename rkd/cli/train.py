@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,9 @@ def run(
         )
     if found is None:
         return 0
-    if dry_run:
-        return _train(*found, limit, dry_run, maps, tensorboard)
-    with limit:
-        return _train(*found, limit, dry_run, maps, tensorboard)
+    settings, config, labels = found
+    with nullcontext() if dry_run else limit:
+        return _train(settings, config, labels, limit, dry_run, maps, tensorboard)
 
 
 def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboard: Path | None) -> int:

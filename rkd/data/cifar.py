@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as torchvision downloads and verifies them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from filelock import FileLock
@@ -33,8 +33,10 @@ class Cifar100(Reader):
             raise DataError(
                 f"{folder!r} is damaged (the MD5 of a file differs); delete it and run {fetch}"
             ) from error
-        labels = (np.asarray(each.targets, dtype=np.int64) for each in sets.values())
-        return Source(*labels, lambda split, indices: sets[split].data[indices], tuple(sets["train"].classes))
+        train, test = (np.asarray(each.targets, dtype=np.int64) for each in sets.values())
+        return Source(
+            train, test, lambda split, indices: sets[split].data[indices], tuple(sets["train"].classes)
+        )
 
     def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
         kind = self._kind()
@@ -47,7 +49,7 @@ class Cifar100(Reader):
         if root.exists() and not root.is_dir():
             raise DataError(f"the data folder {str(root)!r} is a file")
 
-    def _kind(self) -> type:
+    def _kind(self) -> Any:
         from torchvision import datasets  # takes a second to import: not before CIFAR is wanted
 
         return getattr(datasets, self.dataset)

@@ -83,4 +83,5 @@ class Embedded(Reader):
             made = [image(config.seed, split, index % 100, index // 100) for index in indices.tolist()]
             return np.array(made, dtype=np.uint8).reshape(-1, SIZE, SIZE, 3)
 
-        return Source(*(np.arange(count) % 100 for count in IMAGES.values()), pixels, CLASS_NAMES)
+        train, test = (np.arange(count) % 100 for count in IMAGES.values())
+        return Source(train, test, pixels, CLASS_NAMES)

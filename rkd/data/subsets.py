@@ -29,7 +29,7 @@ def choose(
         kept = "all others" if images is None else images
         raise DataError(f"{kept} {what} images{held} were asked for, but the data set has {len(labels)}")
     kept_of, held_of = _per_class(images, classes), _per_class(holdout, classes)
-    kept, held = [], []
+    chosen: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     for label in range(classes):
         members = np.flatnonzero(labels == label)
         members = members[
@@ -42,9 +42,9 @@ def choose(
                 f"a class-balanced choice needs {wanted} {what} images of class {label}, "
                 f"which has {len(members)}"
             )
-        kept.append(members[:front])
-        held.append(members[len(members) - held_of[label] :])
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+        chosen[0].append(members[:front])
+        chosen[1].append(members[len(members) - held_of[label] :])
+    return np.sort(np.concatenate(chosen[0])), np.sort(np.concatenate(chosen[1]))
 
 
 def _per_class(images: int | None, classes: int) -> list[int]:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from rkd import models
 from rkd.config import Count, build, frozen
@@ -93,6 +92,8 @@ def deploy_report(
         ConfigError: the run's network is not reparameterised, or a number below 1.
         RkdError: its weights are not on this machine.
     """
+    from torch.utils.benchmark import Timer  # looks for a CUDA toolkit when imported, and logs what it finds
+
     if min(batch_size, rounds) < 1:
         raise ConfigError(f"batch_size is {batch_size} and rounds is {rounds}; both must be at least 1")
     *forms, images = deployed(runner, config, which)

@@ -174,7 +174,7 @@ def review_levels(run: RunConfig, root: str = "data") -> list[dict[str, object]]
         return []
     data = sizes(run.data, paths.home() / root)
     with torch.random.fork_rng(devices=[]):
-        nets = [models.build(name, data.classes) for name in (run.network, run.teacher.name)]
+        student, teacher = (models.build(name, data.classes) for name in (run.network, run.teacher.name))
         return untrained_method(
-            *nets, run.network, run.method, run.options, data.classes, data.pixels
+            student, teacher, run.network, run.method, run.options, data.classes, data.pixels
         ).describe()

@@ -175,7 +175,7 @@ class Page(widgets.VBox):
         ]
         rows = [[found[what] for what in named] for found in (cost.parameters, cost.macs)]
         table = pd.DataFrame(rows, ["parameters", "multiply-adds per image"], heads)
-        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store, group=1)
+        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         parts = [
             scrolling(table.to_html(border=0, formatters=["{:,}".format] * 3)),
@@ -193,7 +193,8 @@ class Page(widgets.VBox):
 
     def _train(self) -> None:
         self.training = Training(self.plan)
-        self._drawn, self._snapshots, self.name.value = None, None, ""
+        self._drawn, self.name.value = None, ""
+        self._snapshots: Snapshots | None = None
         self._title.value = f"<h4>{escape(_in_words(self.plan.distilled))}</h4>"
         _display(self._result, True)
         _display(self._after, False)
@@ -245,7 +246,7 @@ class Page(widgets.VBox):
             every = tuple(range(len(found.classes)))
             self.map_image.options = [("all", every), *((found.classes[i], (i,)) for i in every)]
             self.map_epoch.options, self.map_epoch.value = found.epochs, found.epochs[-1]
-        self._snapshots: Snapshots | None = found
+        self._snapshots = found
         self._show_maps()
         self._show_saved()
         _display(self._after, True)

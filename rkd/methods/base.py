@@ -179,6 +179,7 @@ class SingleLoss(Method):
     """
 
     name = "loss"
+    options: Any
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__()
@@ -205,7 +206,7 @@ class Entry:
         display: as written in tables and figures.
     """
 
-    options: type
+    options: type[Any]
     build: Callable[[Context, Any], Method]
     display: str = ""
 

@@ -51,8 +51,8 @@ class Dkd(Method):
         if self.options.terms == "non_target":
             return {"nckd": nckd}
         # The softmax of these two logits is the split: its KL is that of the two probabilities.
-        pairs = (self._split(logits, batch.labels) for logits in (student, teacher))
-        return {"tckd": kl(*pairs, self.options.temperature), "nckd": nckd}
+        ours, theirs = (self._split(logits, batch.labels) for logits in (student, teacher))
+        return {"tckd": kl(ours, theirs, self.options.temperature), "nckd": nckd}
 
     def _split(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(B, classes) -> (B, 2): logit of the target, and the one logit that stands for all others at T."""

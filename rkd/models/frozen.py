@@ -14,6 +14,7 @@ they are used in.
 import copy
 import operator
 import warnings
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -221,7 +222,7 @@ def _shape(node: object) -> tuple[int, ...] | None:
     return tuple(node.meta["tensor_meta"].shape) if isinstance(node, fx.Node) else None
 
 
-def _fusible(module: fx.GraphModule, node: object) -> nn.Conv2d | None:
+def _fusible(module: fx.GraphModule, node: Any) -> nn.Conv2d | None:
     """The convolution of a node, if its result serves nothing but the operation it is to be one with."""
     conv = _layer(module, node, nn.Conv2d)
     plain = conv is not None and conv.bias is not None and conv.groups == 1 and len(node.users) == 1

@@ -5,9 +5,8 @@ import csv
 import difflib
 import functools
 import math
-from collections import namedtuple
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rkd.errors import ConfigError, unknown
 
@@ -28,11 +27,33 @@ SHORT_SOURCE = {
     "knowledge_distillation": "KnowledgeDistillation README",
     "kdrefine": "KDrefine README",
 }
-COLUMNS = (
-    "id", "source", "table", "teacher", "student", "method", "variant", "dataset", "metric", "value", "note",
-    "answer", "lines", "also", "parts", "setting", "how",
-)  # fmt: skip
-Figure = namedtuple("Figure", ("Index", *COLUMNS, "number"))  # Index: its place in the table
+
+
+class Figure(NamedTuple):
+    """A row of the table: its place, its columns (see `load`), and the value as a number, NaN where it is none."""
+
+    Index: int
+    id: str
+    source: str
+    table: str
+    teacher: str
+    student: str
+    method: str
+    variant: str
+    dataset: str
+    metric: str
+    value: str
+    note: str
+    answer: str
+    lines: str
+    also: str
+    parts: str
+    setting: str
+    how: str
+    number: float
+
+
+COLUMNS = Figure._fields[1:-1]
 
 
 @functools.cache
@@ -42,7 +63,9 @@ def rows() -> dict[str, Figure]:
         head, *lines = csv.reader(file)
     if tuple(head) != COLUMNS:
         raise ConfigError(f"published.csv has columns {head}; expected {list(COLUMNS)}")
-    figures = (Figure(i, *line, _number(line[COLUMNS.index("value")])) for i, line in enumerate(lines))
+    figures = (
+        Figure._make((i, *line, _number(line[COLUMNS.index("value")]))) for i, line in enumerate(lines)
+    )
     return {figure.id: figure for figure in figures}
 
 

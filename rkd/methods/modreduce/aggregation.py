@@ -70,7 +70,7 @@ class GatedAverage(Aggregator):
         super().__init__(classes)
         self.gate = nn.Linear(3 * 2 * 2, COUNT)
 
-    def forward(self, logits: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, logits: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor]:
         quarters = nn.functional.adaptive_avg_pool2d(images.to(logits.dtype), 2).flatten(1)
         shares = self.gate(quarters).relu().softmax(1)
         return torch.einsum("bs,sbc->bc", shares, logits), shares.detach().mean(0)

@@ -61,6 +61,7 @@ def content(kind: str, run: str, data: bytes) -> tuple[Any, Any]:
     Raises:
         RecordError: it cannot be read, or belongs to another run. The message does not name the file.
     """
+    found: Any
     try:
         if kind == "record":
             found = Record.from_json(data, "here")

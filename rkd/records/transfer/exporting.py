@@ -138,9 +138,9 @@ def export(
             for name in done.parts:
                 place(folder / name, (desk / name).read_bytes())
             Manifest(files=done.files, parts=done.parts).write(folder)
-            for path in folder.glob("*part-*"):
-                if path.name not in done.parts:
-                    path.unlink()
+            for old in folder.glob("*part-*"):
+                if old.name not in done.parts:
+                    old.unlink()
             shutil.rmtree(desk)
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
