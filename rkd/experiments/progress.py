@@ -67,6 +67,7 @@ class Bar(Progress):
             unit_scale=True,
             dynamic_ncols=True,
             file=self._file,
+            leave=self._file is None,  # a page shows what came out
         )
         self._images = images
 
@@ -80,22 +81,25 @@ class Bar(Progress):
         self._bar.close()
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=self._file or sys.stderr)
+        if self._file is None:
+            tqdm.write(text, file=sys.stderr)
+        else:
+            print(text)
 
 
 class Cell:
-    """What is written shows in the output of a notebook's cell, in place of what was written before."""
+    """What is written shows in the output of a notebook's cell, in place of what was before; blanks erase it."""
 
     encoding, _shown = "utf-8", None
 
     def write(self, text: str) -> None:
         from IPython.display import display
 
-        data = {"text/plain": text.strip()}
-        if data["text/plain"] and self._shown is None:
-            self._shown = display(data, raw=True, display_id=True)
-        elif data["text/plain"]:
+        data = {"text/plain": text.strip()} if text.strip() else {"text/html": ""}
+        if self._shown is not None:
             self._shown.update(data, raw=True)
+        elif text.strip():
+            self._shown = display(data, raw=True, display_id=True)
 
     def flush(self) -> None:
         pass

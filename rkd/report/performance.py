@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from IPython.display import HTML, display
 
 from rkd import paths
@@ -17,7 +16,7 @@ from rkd.bench.tables import header_lines, note, times
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.runner import pick_device
-from rkd.report.tables import frame
+from rkd.report.tables import frame, table_of
 
 CHAPTER = "performance"
 # Parameters beside those of the other chapters, their types, and what they must be.
@@ -98,9 +97,14 @@ def open_performance(namespace: Mapping[str, Any]) -> PerformancePage:
 
 def shown(result: Result) -> HTML:
     """A measurement: where, when and how; times and work of each variant; what has to be known."""
-    header = pd.DataFrame(header_lines(result).items(), columns=["", " "])
-    made = times(result).reset_index(level=0, names=["teacher"])
-    return HTML(f"{frame(header).data}{frame(made, index=True).data}{small(note(result))}")
+    lines = (
+        f'<tr><th scope="row">{k}</th><td>{html.escape(v)}</td></tr>' for k, v in header_lines(result).items()
+    )
+    parts = [table_of([], list(lines), "rkd-parameters")]
+    for mode, rows in times(result).groupby(level=0, sort=False):
+        parts.append(f"<p><strong>{mode.capitalize()}</strong>, step of one student</p>")
+        parts.append(frame(rows.droplevel(0).rename_axis(None), index=True).data)
+    return HTML("".join([*parts, small(note(result))]))
 
 
 def shown_gate(gate: Gate) -> str:
