@@ -107,6 +107,7 @@ class Cell:
 
 def default_progress() -> Progress:
     """The right one for where this process writes."""
-    if "ipykernel" in sys.modules and sys.modules["ipykernel"].kernelapp.IPKernelApp.initialized():
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    if kernel is not None and kernel.IPKernelApp.initialized():
         return Bar(Cell())
     return Bar() if sys.stderr.isatty() else Progress()
