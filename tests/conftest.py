@@ -28,8 +28,8 @@ from rkd.training import (
     TrainState,
     arithmetic,
 )
+from rkd.training.build import build_method, build_network
 from rkd.training.capture import captured
-from rkd.training.state import build_method, build_network
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from rkd import data, models
 from rkd.bench import clock
 from rkd.bench.steps import Steps, Variant
 from rkd.training import RunConfig
-from rkd.training.state import build_network
+from rkd.training.build import build_network
 
 BATCHES = 2  # of the images that are gone through again and again
 

@@ -21,8 +21,8 @@ from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
 from rkd.training import FrozenTeacher, RunConfig, TrainState, arithmetic
 from rkd.training.arithmetic import exact_kernels
+from rkd.training.build import build_method, build_network
 from rkd.training.capture import cuda_graph
-from rkd.training.state import build_method, build_network
 from rkd.training.step import GroupStep
 from rkd.training.teacher import frozen_teacher
 

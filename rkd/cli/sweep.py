@@ -96,7 +96,7 @@ class _Sweep:
         from rkd.experiments.runner import pick_device, required
         from rkd.experiments.selectors import Selectors
         from rkd.experiments.workspace import store_of
-        from rkd.training.engine import Engine
+        from rkd.training.capture import Engine
 
         self.by_verdicts, self.named, self.tensorboard, self.again = (
             order == "verdicts",

@@ -20,7 +20,7 @@ from rkd.experiments.runner import Runner
 from rkd.methods import get_method
 from rkd.records import Store
 from rkd.training import Engine, RunConfig, SGDConfig, TeacherConfig, arithmetic, checkpoint
-from rkd.training.state import build_network
+from rkd.training.build import build_network
 
 # Largest difference of two ways after the few steps, relative to all that the steps changed: rounding alone stays well
 # below, even in networks as untrained as these. A wrong step is off by about 1.

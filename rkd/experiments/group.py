@@ -32,8 +32,7 @@ from rkd.training import (
 )
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
-from rkd.training.loop import scored_networks
-from rkd.training.state import build_method, build_network
+from rkd.training.build import build_method, build_network
 from rkd.training.teacher import frozen_teacher
 
 if TYPE_CHECKING:
@@ -280,7 +279,7 @@ class RunGroup:
         further networks. Where epochs were scored in low precision, last and best weights are scored again in full; a
         further network's best, whose weights are not kept, stays as it was scored."""
         curves, again, found = state.curves, state.arithmetic.low is not None and not state.diverged, {}
-        for suffix, network in scored_networks(state).items():
+        for suffix, network in state.networks.items():
             scores = curves[f"test_accuracy{suffix}"]
             found[f"last_accuracy{suffix}"] = self._accuracy(network) if again else scores[-1]
             found[f"best_accuracy{suffix}"] = max(scores)

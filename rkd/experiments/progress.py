@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-from rkd.training.state import TrainState
+from rkd.training.step import TrainState
 
 
 def epoch_line(state: TrainState) -> str:

@@ -27,7 +27,7 @@ from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
 from rkd.training.capture import out_of_memory
-from rkd.training.probe import linear_probe
+from rkd.training.evaluation import linear_probe
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
 

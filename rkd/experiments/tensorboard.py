@@ -6,7 +6,7 @@ import yaml
 
 from rkd.errors import ConfigError
 from rkd.experiments.progress import Progress, default_progress
-from rkd.training.state import TrainState
+from rkd.training.step import TrainState
 
 EVENTS = "events.out.tfevents.*"
 

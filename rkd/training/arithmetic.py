@@ -30,6 +30,10 @@ class Arithmetic:
         """What a frozen network, whose weights are stored low, is fed."""
         return self.low or self.master
 
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """A block whose convolutions and linear layers compute in `low`."""
+        return torch.autocast(device.type, dtype=self.low, enabled=self.low is not None)
+
 
 _NAMED = {
     "fp32": Arithmetic("fp32", torch.float32),

@@ -1,17 +1,22 @@
-"""Steps as CUDA graphs: trial steps, the recording, its proof, and what is left of a recording that failed.
-
-Nothing here runs on a CPU but `captured` itself, which takes what records as an argument.
-"""
+"""What happens on a GPU: how steps are launched, their branches, and their recording as CUDA graphs: trial steps, the
+recording, its proof, and what is left of one that failed. Launched otherwise, a step computes the same."""
 
 import contextlib
+import functools
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rkd.errors import RkdError
+from rkd.config import CountOrAuto, Flag, frozen
+from rkd.errors import ConfigError, RkdError, unknown
+from rkd.training.threads import Threads, numbers
 
 Body = Callable[[], None]
 Capture = Callable[[Body, Sequence[Tensor], Sequence[Sequence[Tensor]]], Body]
@@ -33,6 +38,76 @@ class CaptureError(RkdError):
 def failure() -> str | None:
     """Why a recording failed in this process, after which none is tried; None: none has."""
     return _failures[0] if _failures else None
+
+
+ENGINES = {"auto": None, "eager": False, "graph": True}
+
+
+@frozen
+class Engine:
+    """No part of a run's identity: the mathematics stays the same (sums are rounded in another order).
+
+    Attributes:
+        compile: let torch.compile write kernels: for the teacher, and on CUDA for the students too (on a CPU compiled
+            students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
+            step: seconds on a CPU, half a minute to two minutes on CUDA.
+        graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
+        eager: methods whose steps are not captured all the same (see `experiments.check`).
+        threads: that compute on a CPU; "auto" measures how many help, see `training.threads`.
+    """
+
+    compile: Flag = False
+    graph: Flag | None = None
+    eager: frozenset[str] = frozenset()
+    threads: CountOrAuto = "auto"
+
+    @classmethod
+    def named(cls, engine: str | None, compile: bool = False, threads: int | str = "auto") -> "Engine":
+        """By the name of a way to launch steps.
+
+        Args:
+            engine: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a CPU), "eager" (kernel by
+                kernel), "graph" (a CUDA graph or nothing). None: $RKD_ENGINE, else "auto".
+            compile, threads: see there.
+
+        Raises:
+            ConfigError: another name.
+        """
+        name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
+        if name not in ENGINES:
+            raise unknown("engine", name, ENGINES)
+        return cls(compile, ENGINES[name], threads=threads)
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigError for what this machine cannot do."""
+        numbers(self.threads, device)
+        if self.compile and not any(
+            shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")
+        ):
+            raise ConfigError("compile was asked for, but this machine has no C++ compiler (g++ or clang++)")
+        if self.compile:
+            # One function serves every make of state and every batch size of a sweep, each with a graph of its own.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 2**16
+        if self.graph and device.type != "cuda":
+            raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
+
+    def captures(self, device: torch.device, methods: Iterable[str | None] = ()) -> bool:
+        """Whether steps, of runs by these methods, are captured on `device`; never again in a process in which that has
+        failed."""
+        held_back = self.eager & {part for method in methods for part in (method or "").split("+")}
+        return device.type == "cuda" and self.graph is not False and not held_back and failure() is None
+
+    def cold_seconds(self, device: torch.device) -> float:
+        """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
+        return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
+
+    def thread_choice(self, device: torch.device, say: Callable[[str], None] = lambda text: None) -> Threads:
+        """What chooses the number of threads on `device`; `say` as of `Threads`."""
+        return Threads(numbers(self.threads, device), say)
+
+    def compiles_students(self, device: torch.device) -> bool:
+        """Whether students are compiled on `device`, as well as the teacher."""
+        return self.compile and device.type == "cuda"
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
@@ -72,6 +147,67 @@ def told(error: BaseException) -> str:
     """An error and all behind it, one line each."""
     lines = [f"{type(e).__name__}: {str(e).strip() or 'no message'}".splitlines()[0] for e in causes(error)]
     return "; caused by ".join(lines)
+
+
+class Replayed(ABC):
+    """Work on tensors that stay where they are: done as it stands, or recorded once for each of its arguments and
+    replayed.
+
+    Args:
+        capture: turns a function into a faster one that does the same, or gives it back as it is (see `cuda_graph`);
+            None: work is done as it stands.
+        device: of its tensors.
+        branches: that the work has at most.
+    """
+
+    def __init__(self, capture: Capture | None, device: torch.device, branches: int) -> None:
+        self.capture, self._device = capture, device
+        parallel = capture is not None and device.type == "cuda"
+        self.branches = streams(device, branches)[1:] if parallel else []
+        self._recorded: dict[tuple[Any, ...], Body] = {}
+
+    @abstractmethod
+    def body(self, *arguments: Any) -> None:
+        """The work."""
+
+    @abstractmethod
+    def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Every tensor that the work changes, and groups of them; of each group, one at least changes every time."""
+
+    def launch(self, *arguments: Any) -> None:
+        """Do the work."""
+        if self.capture is None:
+            self.body(*arguments)
+            return
+        if arguments not in self._recorded:
+            body = functools.partial(self.body, *arguments)
+            self._recorded[arguments] = self.capture(body, *self.changes())
+            if self._recorded[arguments] is body:  # not recorded: one kernel after another, and no branches
+                self.branches = []
+        self._recorded[arguments]()
+
+    @contextlib.contextmanager
+    def forked(self) -> Iterator[Callable[..., AbstractContextManager[torch.cuda.Stream | None]]]:
+        """In a recording nobody waits for what is not needed: gives `branch`, whose blocks run beside each other, each
+        from what stood before the fork, and are joined when this ends. Tensors that they read are kept until then.
+        Elsewhere blocks follow one another."""
+        if not self.branches:
+            yield lambda *read: nullcontext()
+            return
+        main, free = torch.cuda.current_stream(self._device), iter(self.branches)
+        used: list[tuple[Any, ...]] = []
+
+        @contextlib.contextmanager
+        def branch(*read: Any) -> Iterator[torch.cuda.Stream]:
+            stream = next(free)
+            stream.wait_stream(main)
+            used.append((stream, read))
+            with torch.cuda.stream(stream):
+                yield stream
+
+        yield branch
+        for stream, _ in used:
+            main.wait_stream(stream)
 
 
 def captured(

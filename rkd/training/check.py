@@ -14,10 +14,10 @@ from rkd.methods import Method, Options, make_options
 from rkd.methods.base import lent
 from rkd.models.registry import imported
 from rkd.training.arithmetic import arithmetic
+from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
 from rkd.training.standin import GPU, Recorder, Stopped, standing_in
-from rkd.training.state import TrainState, build_method, build_network
-from rkd.training.step import GroupStep
+from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one

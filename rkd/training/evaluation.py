@@ -1,15 +1,29 @@
-"""Accuracy of networks on a set of images."""
+"""Accuracy of networks on a set of images, and what their features are worth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rkd.data import ImageSet, evaluation_batches
 from rkd.data.batches import affine, scaled
-from rkd.training import capture as graphs
 from rkd.training.arithmetic import Arithmetic, exact_kernels
-from rkd.training.capture import Body, Capture
+from rkd.training.capture import Capture, Replayed
+
+
+@contextmanager
+def evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """All in eval mode; afterwards in the modes they were in."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
 
 
 @torch.no_grad()
@@ -31,14 +45,11 @@ def accuracy(
         mean, std: normalisation, in units of pixel values in [0, 1].
         batch_size: images at a time; None: see `usual_batch`.
     """
-    training = network.training
-    network.eval()
     dtype = next(network.parameters()).dtype
     correct = torch.zeros((), dtype=torch.int64, device=x.device)
-    with exact_kernels():
+    with evaluating([network]), exact_kernels():
         for images, labels in evaluation_batches(x, y, mean, std, batch_size or usual_batch(x.device)):
             correct += (network(images.to(dtype)).argmax(1) == labels).sum()
-    network.train(training)
     return 100.0 * correct.item() / len(y)
 
 
@@ -47,15 +58,14 @@ def usual_batch(device: torch.device) -> int:
     return 2000 if device.type == "cuda" else 500
 
 
-class Scores:
-    """Scores several networks on the same images again and again, under the arithmetic they are trained in: on CUDA as
-    one captured graph, each network on a branch of its own.
+class Scores(Replayed):
+    """Scores several networks on the same images again and again, under the arithmetic they are trained in.
 
     Args:
         networks: give logits (B, classes); on the device of the images.
         images: test and held-out images are scored.
         numbers: the arithmetic.
-        capture: see GroupStep.
+        capture: see Replayed.
     """
 
     def __init__(
@@ -65,73 +75,75 @@ class Scores:
         numbers: Arithmetic,
         capture: Capture | None = None,
     ) -> None:
-        self.networks, self._images = list(networks), images
-        self._numbers, self._capture = numbers, capture
+        self.networks, self._numbers = list(networks), numbers
+        self._parts = {
+            "holdout": (images.holdout_x, images.holdout_y),
+            "test": (images.test_x, images.test_y),
+        }
         device = images.test_x.device
-        parallel = capture is not None and device.type == "cuda"
-        self._branches = graphs.streams(device, len(self.networks))[1:] if parallel else None
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=device)
-        self._size = usual_batch(device)
         self._affine = affine(images.test_x.shape[1:3], images.mean, images.std, device)
-        self._captured: dict[tuple[str, int], Body] = {}
+        super().__init__(capture, device, len(self.networks))
 
     @torch.no_grad()
     def __call__(self) -> list[Mapping[str, float]]:
         """Top-1 accuracies in percent per network: "test", and before it "holdout" where images are held out."""
-        training = [network.training for network in self.networks]
-        for network in self.networks:
-            network.eval()
-        found = {part: self._score(part) for part in ("holdout", "test") if len(self._part(part)[1])}
-        for network, flag in zip(self.networks, training, strict=True):
-            network.train(flag)
+        found: dict[str, list[float]] = {}
+        with evaluating(self.networks):
+            for part, (_, y) in self._parts.items():
+                if not len(y):
+                    continue
+                self._position.zero_()
+                self._correct.zero_()
+                for sized in y.split(usual_batch(y.device)):
+                    self.launch(part, len(sized))
+                found[part] = [100.0 * correct / len(y) for correct in self._correct.tolist()]
         return [{part: values[i] for part, values in found.items()} for i in range(len(self.networks))]
 
-    def _part(self, part: str) -> tuple[Tensor, Tensor]:
-        return getattr(self._images, f"{part}_x"), getattr(self._images, f"{part}_y")
-
-    def _score(self, part: str) -> list[float]:
-        count = len(self._part(part)[1])
-        self._position.zero_()
-        self._correct.zero_()
-        for start in range(0, count, self._size):
-            size = min(self._size, count - start)
-            if self._capture is None:
-                self._body(part, size)
-                continue
-            if (part, size) not in self._captured:
-                changed = [self._position, self._correct]
-                body = self._of(part, size)
-                self._captured[part, size] = self._capture(body, changed, [[self._position]])
-                if self._captured[part, size] is body:
-                    self._branches = None
-            self._captured[part, size]()
-        return [100.0 * correct / count for correct in self._correct.tolist()]
-
-    def _of(self, part: str, size: int) -> Body:
-        return lambda: self._body(part, size)
+    def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
+        return [self._position, self._correct], [[self._position]]
 
     @torch.no_grad()
-    def _body(self, part: str, size: int) -> None:
-        x, y = self._part(part)
+    def body(self, part: str, size: int) -> None:
+        x, y = self._parts[part]
         here = torch.arange(size, device=x.device) + self._position
         batch = scaled(x.index_select(0, here), *self._affine).to(self._numbers.master)
         labels = y.index_select(0, here)
-        main = torch.cuda.current_stream(x.device) if self._branches is not None else None
-        for i, network in enumerate(self.networks):
-            if main is None:
-                self._count(i, network, batch, labels)
-                continue
-            branch = self._branches[i]
-            branch.wait_stream(main)
-            with torch.cuda.stream(branch):
-                self._count(i, network, batch, labels)
-        for branch in self._branches or ():
-            main.wait_stream(branch)
+        with self.forked() as branch:
+            for i, network in enumerate(self.networks):
+                with branch(batch, labels):
+                    with self._numbers.autocast(batch.device):
+                        logits = network(batch)
+                    self._correct[i] += (logits.argmax(1) == labels).sum()
         self._position += size
 
-    def _count(self, i: int, network: nn.Module, batch: Tensor, labels: Tensor) -> None:
-        low = self._numbers.low
-        with torch.autocast(batch.device.type, dtype=low, enabled=low is not None):
-            logits = network(batch)
-        self._correct[i] += (logits.argmax(1) == labels).sum()
+
+@torch.no_grad()
+def linear_probe(network: nn.Module, images: ImageSet, ridge: float = 1e-2) -> float:
+    """Test accuracy in percent of a linear classifier on the pooled features, fitted on the training images, the
+    network itself untouched.
+
+    The layer solves ridge regression onto one-hot labels in closed form, in float64, on standardised features:
+    deterministic, no learning rate to choose.
+
+    Args:
+        network: with `taps`, on the images' device; left in eval mode.
+        images: the data set.
+        ridge: penalty per training image.
+    """
+    network.eval()
+    dtype = next(network.parameters()).dtype
+
+    def features(x: Tensor, y: Tensor) -> Tensor:
+        batches = evaluation_batches(x, y, images.mean, images.std, 500)
+        return torch.cat([network.taps(batch.to(dtype)).pooled.double() for batch, _ in batches])
+
+    with exact_kernels():
+        train, test = features(images.train_x, images.train_y), features(images.test_x, images.test_y)
+    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    x, tested = (F.pad((found - mean) / std, (0, 1), value=1.0) for found in (train, test))  # (N, C + 1)
+    targets = F.one_hot(images.train_y, images.classes).double()
+    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    weights = torch.linalg.solve(gram, x.T @ targets)  # (C + 1, classes)
+    return 100.0 * ((tested @ weights).argmax(1) == images.test_y).double().mean().item()

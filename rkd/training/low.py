@@ -37,6 +37,11 @@ class LowWeights:
         """Whether the first step has been watched, or need not be."""
         return self._buffers is not None
 
+    @property
+    def watching(self) -> bool:
+        """Whether this is the forward pass of the first step."""
+        return self._watch is not None
+
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """For a forward pass."""

@@ -1,32 +1,361 @@
-"""What a run group does in one step, as one function of tensors that stay where they are.
+"""One step of training: of one student (`TrainState`), and of all that share batches and a teacher (`GroupStep`).
 
-Augmentation, teacher, every student's forward and backward pass, optimiser and meters: nothing is read back to the
-host, and whatever changes from step to step (position in the epoch, learning rate, loss weights) is a tensor. On the
-CPU the function is called; on CUDA it is captured once per batch size and replayed.
+Whatever a step reads or writes, and whatever changes from step to step (position in the epoch, learning rates, loss
+weights, meters, momentum, loss scale), is a tensor that stays where it is, and nothing is read back to the host: one
+sequence of kernels serves every step of a run. `rkd.training.capture` says what that is good for on a GPU.
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rkd.data import Batches, ImageSet
-from rkd.training import capture as graphs
-from rkd.training.capture import Body, Capture
-from rkd.training.state import TrainState
+from rkd.methods import Batch, Method
+from rkd.models.taps import Taps
+from rkd.training.arithmetic import Arithmetic, arithmetic
+from rkd.training.capture import Capture, Replayed
+from rkd.training.config import RunConfig
+from rkd.training.low import LowWeights
 from rkd.training.teacher import FrozenTeacher
 
+# Loss scale of fp16: halved, and the step left out, when a gradient overflows; doubled after so many steps without, but
+# never beyond where it began, so that no step is lost to trying.
+FP16_LOSS_SCALE = 1024.0
+FP16_RECOVERY_STEPS = 2000
+# An epoch with more than this share of its steps left out has diverged.
+MOST_LEFT_OUT = 0.5
 
-class GroupStep:
-    """The step of a run group.
+
+def student_taps(student: nn.Module, x: Tensor, numbers: Arithmetic) -> Taps:
+    """The student's taps of a batch (B, 3, H, W), with gradient."""
+    with numbers.autocast(x.device):
+        return student.taps(x)
+
+
+def method_losses(
+    method: Method | None, batch: Batch, numbers: Arithmetic
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Named, unweighted losses of one batch, cross-entropy's among them, and the logits (B, classes)."""
+    extra, seen = {}, batch.student.logits
+    if method is not None:
+        with numbers.autocast(batch.images.device):
+            extra = method.losses(batch)
+            seen = method.classified(batch.student)
+    ce = F.cross_entropy(seen.to(numbers.master), batch.labels)
+    return {"ce": ce, **extra}, batch.student.logits.to(numbers.master)
+
+
+@functools.cache
+def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """`student_taps` or `method_losses` as one graph, which every run of one make shares: networks and methods are
+    arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
+    make, and so is the batch's size. A method of one's own that cannot be one graph runs in pieces."""
+    return torch.compile(part, dynamic=False)
+
+
+class TrainState:
+    """The state of one run in training, and its step.
+
+    Args:
+        config: the run.
+        student: network on its device.
+        method: its method, on the same device, or None.
+        compile: see Engine.
+
+    Attributes:
+        epoch: epochs finished, those of stages included.
+        stage: of the epoch in progress; None: the main training.
+        position: images of the epoch in progress that are done.
+        curves: per-epoch values, as records keep them; those of stages have names of their own.
+        threads: steps made with each number of threads.
+        seconds, joules: this run's share of what its group has taken so far; 0 joules where nothing counts them.
+        best: {"epoch", "score", "student"} of the best epoch so far, counted from 0 without stages.
+        diverged: whether a loss was not finite, or most steps of an epoch were left out.
+    """
+
+    SAVED = ("epoch", "position", "curves", "seconds", "joules", "threads", "best", "diverged")
+
+    def __init__(
+        self, config: RunConfig, student: nn.Module, method: Method | None, compile: bool = False
+    ) -> None:
+        self.config, self.student, self.method, self._compile = config, student, method, compile
+        self._modules = [m for m in (student, method) if m is not None]
+        self.parameters = [p for m in self._modules for p in m.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.arithmetic = arithmetic(config.precision, self.device)
+        self.optimiser = self._optimiser()
+        self.scaler = torch.amp.GradScaler(
+            self.device.type,
+            init_scale=FP16_LOSS_SCALE,
+            growth_interval=FP16_RECOVERY_STEPS,
+            enabled=self.arithmetic.low is torch.float16,
+        )
+        self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
+        # The counters of BatchNorm decide nothing while momentum is a number, but networks of other codes have them in
+        # their state dicts, and so do ours. A step counts for all layers at once, not by a kernel for each of them.
+        self._counted = [
+            layer
+            for module in self._modules
+            for layer in module.modules()
+            if isinstance(layer, _BatchNorm)
+            and layer.momentum is not None
+            and layer.num_batches_tracked is not None
+        ]
+        self._counters = [layer.num_batches_tracked for layer in self._counted]
+        self.epoch = self.position = 0
+        self.diverged = False
+        self.curves: dict[str, list[float]] = {}
+        self.seconds = self.joules = 0.0
+        self.threads: dict[str, int] = {}
+        self.best: dict[str, Any] | None = None
+        self._enter_stage()
+
+    def _optimiser(self) -> torch.optim.SGD:
+        """SGD whose first group learns at the run's rate, each further one at a rate of the method's own.
+
+        Fused, it updates all tensors of a group in one call. One flat tensor in their place would need a copy of every
+        gradient that has no place in a buffer of `low.py`, and checkpoints of another layout.
+        """
+        sgd, method = self.config.optimiser, self.method
+        wide = torch.float32 if self.device.type == "cuda" else torch.float64  # what the fused kernels read
+        rates = {"": sgd.lr, **({} if method is None else method.rates(0, sgd.lr))}
+        self._rates = {p: torch.tensor(lr, dtype=wide, device=self.device) for p, lr in rates.items()}
+        _, *prefixes = rates
+        named = [] if method is None else [(n, p) for n, p in method.named_parameters() if p.requires_grad]
+        own = [[p for name, p in named if name.startswith(prefix)] for prefix in prefixes]
+        apart = {id(p) for group in own for p in group}
+        groups = [[p for p in self.parameters if id(p) not in apart], *own]
+        optimiser = torch.optim.SGD(
+            [{"params": ps, "lr": lr} for ps, lr in zip(groups, self._rates.values(), strict=True)],
+            self._rates[""],
+            sgd.momentum,
+            weight_decay=sgd.weight_decay,
+            nesterov=sgd.nesterov,
+            fused=True,
+        )
+        if sgd.momentum:  # zero momentum is what a first step amounts to
+            for p in self.parameters:
+                optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return optimiser
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is scored: the student under "", and a method's further networks under "_NAME"."""
+        further = {} if self.method is None else self.method.networks(self.student)
+        return {"": self.student} | {f"_{name}": network for name, network in further.items()}
+
+    @property
+    def _trains_student(self) -> bool:
+        return self.stage is None or self.stage.trains_student
+
+    def _enter_stage(self) -> None:
+        """What depends on the stage of the epoch: the losses, their weights and meters."""
+        self.stage, _ = self.config.stage_at(self.epoch)
+        if self.stage is not None:
+            names = list(self.stage.losses)
+        else:
+            names = ["ce", *({} if self.method is None else self.method.weights(0))]
+        self._loss_names = names
+        self._low = LowWeights(self._modules, self.arithmetic.low)
+        self._weights = torch.ones(len(names), dtype=self.arithmetic.master, device=self.device)
+        # Sums over images of each loss and of hits, then images counted, then steps left out.
+        self._meters = torch.zeros(len(names) + 3, dtype=torch.float64, device=self.device)
+
+    def begin_epoch(self) -> None:
+        """Set the learning rate and loss weights of the epoch; clear the meters, unless it was interrupted."""
+        stage, epoch = self.config.stage_at(self.epoch)
+        if stage != self.stage:
+            self._enter_stage()
+        sgd, method = self.config.optimiser, self.method
+        if self.position == 0:
+            self._meters.zero_()
+            # Each stage, and the main training, has an optimiser of its own.
+            if epoch == 0 and self.config.stages:
+                for state in self.optimiser.state.values():
+                    state["momentum_buffer"].zero_()
+        for module in self._modules:
+            module.train()
+        if stage is not None:
+            self._rates[""].fill_(sgd.lr if stage.lr is None else stage.lr)
+            self.student.train(stage.trains_student)
+            return
+        rates, weights = {"": sgd.lr_at(epoch)}, {"ce": self.config.ce_weight}
+        if method is not None:
+            weights |= method.weights(epoch)
+            rates |= method.rates(epoch, sgd.lr_at(epoch))
+            method.begin_epoch(epoch)
+        for prefix, lr in rates.items():
+            self._rates[prefix].fill_(lr)
+        self._weights.copy_(torch.tensor([weights[n] for n in self._loss_names], dtype=torch.float64))
+
+    def losses(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        teacher: Taps | None,
+        ready: Callable[[], None] | None = None,
+    ) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Named, unweighted losses of one batch in the present stage, and the logits (B, classes), which a stage before
+        the main training has not.
+
+        Args:
+            x: (B, 3, H, W), normalised.
+            labels, indices: (B,) int64.
+            teacher: the teacher's taps of x; None for a run without method.
+            ready: called between the student's forward pass and the losses: waits until `teacher` has been computed.
+        """
+        # What a first step is watched for, compiled code does not show.
+        made = compiled if self._compile and not self._low.watching else lambda part: part
+        with self._uncounted():
+            taps = made(student_taps)(self.student, x, self.arithmetic) if self._trains_student else None
+            if ready is not None:
+                ready()
+            batch = Batch(taps, teacher, labels, indices, x)
+            if self.stage is None:
+                return made(method_losses)(self.method, batch, self.arithmetic)
+            with self.arithmetic.autocast(x.device):
+                return self.method.stage_losses(self.stage.name, batch), None
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """A forward pass that the layers do not count."""
+        for layer in self._counted:
+            layer.num_batches_tracked = None
+        try:
+            yield
+        finally:
+            for layer, counter in zip(self._counted, self._counters, strict=True):
+                layer.num_batches_tracked = counter
+
+    def step(self, *batch: Any) -> None:
+        """One update of student and method on one batch; arguments as of `losses`."""
+        with self._low.used():
+            losses, logits = self.losses(*batch)
+        labels = batch[1]
+        values = torch.stack([losses[name].to(self.arithmetic.master) for name in self._loss_names])
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale((values * self._weights).sum()).backward()
+        self._low.hand_back()
+        self.scaler.step(self.optimiser)
+        # 1 where a gradient was not finite and the scaler left the step out.
+        found = self.scaler._found_inf_per_device(self.optimiser) if self.scaler.is_enabled() else {}
+        left_out = next(iter(found.values()), self._meters.new_zeros(()))
+        self.scaler.update()
+        with torch.no_grad():
+            if self.scaler.is_enabled():
+                self.scaler._scale.clamp_(max=FP16_LOSS_SCALE)
+            correct = labels.new_zeros(()) if logits is None else (logits.argmax(1) == labels).sum()
+            images = torch.full_like(self._meters[:1], len(labels))
+            seen = torch.cat([values.double() * len(labels), correct.double()[None], images])
+            # A loss that overflowed is no part of a mean: its step was left out.
+            counted = torch.where(left_out > 0, torch.zeros_like(seen), seen)
+            self._meters += torch.cat([counted, left_out.double()[None]])
+            if self._counters and self._trains_student:
+                torch._foreach_add_(self._counters, 1)
+            if self.method is not None and self.stage is None:
+                self.method.after_step()
+
+    def moving(self) -> list[Tensor]:
+        """Tensors of which every step changes one at least: trained parameters, and the loss scale where steps can be
+        left out."""
+        return [*self.parameters, *([self.scaler._scale] if self.scaler.is_enabled() else [])]
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor a step changes, each once: what has to be put back after a trial step."""
+        kept = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
+        momentum = [t for s in self.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
+        scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
+        return list({id(t): t for t in [*kept, *momentum, *scale, self._meters]}.values())
+
+    def end_epoch(self) -> None:
+        """Read the meters once, append to the curves, note divergence: a loss that is not finite in a step that was
+        made, or more than half of the epoch's steps left out (only fp16 leaves any out)."""
+        *sums, images, left_out = self._meters.tolist()
+        *means, correct = (total / images if images else math.nan for total in sums)
+        prefix = "" if self.stage is None else f"{self.stage.name}_"
+        values: dict[str, float] = {}
+        if self.stage is None:
+            _, epoch = self.config.stage_at(self.epoch)
+            values = {"lr": self.config.optimiser.lr_at(epoch), "train_accuracy": 100.0 * correct}
+        values |= {f"{prefix}loss_{n}": mean for n, mean in zip(self._loss_names, means, strict=True)}
+        if self.stage is None and self.method is not None:
+            with torch.no_grad():
+                self.method.end_epoch(self.student)
+            values |= self.method.report()
+        if self.scaler.is_enabled():
+            values[f"{prefix}left_out_steps"] = left_out
+        self._append(values)
+        mostly_left_out = 1 - images / self.position > MOST_LEFT_OUT
+        self.diverged = mostly_left_out or not all(math.isfinite(mean) for mean in means)
+        self.epoch += 1
+        self.position = 0
+
+    def score(self, **accuracies: float) -> None:
+        """Record this epoch's accuracies in percent; the first one named decides which epoch is best."""
+        self._append(accuracies)
+        score = next(iter(accuracies.values()))
+        if self.best is None or score > self.best["score"]:
+            self.best = {
+                "epoch": len(self.curves["test_accuracy"]) - 1,
+                "score": score,
+                "student": {k: v.detach().clone() for k, v in self.student.state_dict().items()},
+            }
+
+    def _append(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs, as tensors and plain values; between any two steps."""
+        return {
+            "run": self.config.id,
+            "student": dict(self.student.state_dict()),
+            "method": None if self.method is None else dict(self.method.state_dict()),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "meters": self._meters.tolist(),
+            **{name: getattr(self, name) for name in self.SAVED},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.student.load_state_dict(state["student"])
+        if self.method is not None:
+            self.method.load_state_dict(state["method"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group, rate in zip(self.optimiser.param_groups, self._rates.values(), strict=True):
+            group["lr"] = rate
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+            self.scaler.scale(torch.zeros((), device=self.device))
+        for name, value in {"threads": {}, **state}.items():  # early checkpoints do not tell threads
+            if name in self.SAVED:
+                setattr(self, name, value)
+        if self.position:  # between epochs the meters are empty, and may be those of another stage
+            self._enter_stage()
+            meters = state["meters"]
+            if len(meters) == len(self._meters) - 2:  # of a version that counted no steps left out
+                meters = [*meters, self.position, 0]
+            self._meters.copy_(torch.tensor(meters, dtype=torch.float64))
+
+
+class GroupStep(Replayed):
+    """The step of a run group: augmentation, teacher, every student's step.
 
     Args:
         states: their configs agree in everything but seed, network, method, loss weights and optimiser. Those of one
             seed share batches and teacher pass; each seed has its own data order.
         images: the data set, on the states' device.
         teacher: for states with a method.
-        capture: turns a function into a faster one that does the same, or gives it back as it is (see
-            `capture.cuda_graph`); None calls it as it is.
+        capture: see Replayed.
     """
 
     def __init__(
@@ -36,28 +365,19 @@ class GroupStep:
         teacher: FrozenTeacher | None,
         capture: Capture | None = None,
     ) -> None:
-        config = states[0].config
-        self.states, self.teacher, self.capture = list(states), teacher, capture
-        self.batch_size, self.drop_last = config.batch_size, config.drop_last
-        self._dtype = states[0].arithmetic.master
-        device = images.train_x.device
-        self._position = torch.zeros((), dtype=torch.int64, device=device)
+        self.config, self.states, self.teacher = states[0].config, list(states), teacher
         self._stages = [state.stage for state in states]
-        seeds = dict.fromkeys(state.config.seed for state in states)
+        device, data = images.train_x.device, self.config.data
+        self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._groups = [
             (
                 seed,
-                Batches(images, config.data.padding, config.data.flip, config.data.padding_mode),
+                Batches(images, data.padding, data.flip, data.padding_mode),
                 [state for state in states if state.config.seed == seed],
             )
-            for seed in seeds
+            for seed in dict.fromkeys(state.config.seed for state in states)
         ]
-        # In a captured graph nobody waits for what is not needed: the teacher of each seed and every student get a
-        # branch of their own.
-        parallel = capture is not None and device.type == "cuda"
-        branches = len(self._groups) + len(self.states)
-        self._branches = graphs.streams(device, branches)[1:] if parallel else None
-        self._captured: dict[int, Body] = {}
+        super().__init__(capture, device, len(self._groups) + len(self.states))
 
     def serves(self, states: Sequence[TrainState]) -> bool:
         """Whether this is the step of these states in their present stages."""
@@ -69,66 +389,32 @@ class GroupStep:
         for seed, batches, _ in self._groups:
             batches.begin(epoch, seed)
         self._position.fill_(start)
-        return self._groups[0][1].sizes(self.batch_size, start, self.drop_last)
+        return self._groups[0][1].sizes(self.config.batch_size, start, self.config.drop_last)
 
     def __call__(self, size: int) -> None:
         """The next batch, of `size` images, for every state."""
-        if self.capture is None:
-            self._body(size)
-        else:
-            if size not in self._captured:
-                self._captured[size] = self._capture(size)
-            self._captured[size]()
+        self.launch(size)
         for state in self.states:
-            state.stepped(size)
+            state.position += size
 
-    def _capture(self, size: int) -> Body:
-        def body() -> None:
-            self._body(size)
-
+    def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
         changed = [self._position, *(t for state in self.states for t in state.tensors())]
-        moving = [[self._position], *(state.moving() for state in self.states)]
-        replay = self.capture(body, changed, moving)
-        if replay is body:  # not captured: one kernel after another, and no branches
-            self._branches = None
-        return replay
+        return changed, [[self._position], *(state.moving() for state in self.states)]
 
-    def _body(self, size: int) -> None:
-        if self._branches is not None:
-            self._branched(size, self._branches)
-            return
-        for _, batches, members in self._groups:
-            x, labels, indices = batches.take(self._position, size)
-            x = x.to(self._dtype)
-            taps = self.teacher.taps(x) if self.teacher is not None else None
-            for state in members:
-                state.step(x, labels, indices, taps)
-        self._position += size
-
-    def _branched(self, size: int, branches: Sequence[torch.cuda.Stream]) -> None:
-        """The same on CUDA, as a graph that forks and joins: students wait for their teacher only before their losses,
-        and for each other not at all."""
-        main = torch.cuda.current_stream(self._position.device)
-        free = iter(branches)
-        used = []  # with what lies on a branch, kept until all have joined
-        for _, batches, members in self._groups:
-            x, labels, indices = batches.take(self._position, size)
-            x = x.to(self._dtype)
-            taps, seen = None, None
-            if self.teacher is not None:
-                branch = next(free)
-                branch.wait_stream(main)
-                with torch.cuda.stream(branch):
-                    taps = self.teacher.taps(x)
-                    seen = branch.record_event()
-                used.append((branch, x, taps))
-            for state in members:
-                branch = next(free)
-                branch.wait_stream(main)
-                ready = None if seen is None else functools.partial(branch.wait_event, seen)
-                with torch.cuda.stream(branch):
-                    state.step(x, labels, indices, taps, ready)
-                used.append((branch, x, labels, indices))
-        for branch, *_ in used:
-            main.wait_stream(branch)
+    def body(self, size: int) -> None:
+        """Students wait for their teacher only before their losses, and for each other not at all."""
+        with self.forked() as branch:
+            for _, batches, members in self._groups:
+                x, labels, indices = batches.take(self._position, size)
+                x = x.to(self.states[0].arithmetic.master)
+                taps = taught = ready = None
+                if self.teacher is not None:
+                    with branch(x) as stream:
+                        taps = self.teacher.taps(x)
+                        taught = None if stream is None else stream.record_event()
+                for state in members:
+                    with branch(x, labels, indices, taps) as stream:
+                        if taught is not None:
+                            ready = functools.partial(stream.wait_event, taught)
+                        state.step(x, labels, indices, taps, ready)
         self._position += size

@@ -72,8 +72,7 @@ class FrozenTeacher:
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
         """Taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
-        low = self._numbers.low
-        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
+        with self._numbers.autocast(x.device):
             return self._run.taps(x.to(self._numbers.inputs))
 
 

@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from rkd.review import ReviewOptions
 from rkd.training import SGDConfig, TrainState, train
-from rkd.training.state import _compiled
+from rkd.training.step import compiled
 
 REVIEWS = {  # options beside the defaults, precision; the defaults in fp32 are among CASES
     "defaults in bf16": ({}, "bf16"),
@@ -38,9 +38,9 @@ def graphs():
 
     with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=256):
         patch.setattr(torch, "compile", counted)
-        _compiled.cache_clear()
+        compiled.cache_clear()
         yield counters
-    _compiled.cache_clear()
+    compiled.cache_clear()
 
 
 def counts(graphs):
@@ -128,7 +128,7 @@ def group(compile):
     return [TrainState(m.config, m.student, m.method, compile) for m in made]
 
 
-def test_compiled_steps_take_weights_from_their_buffer(graphs):
+def testcompiled_steps_take_weights_from_their_buffer(graphs):
     """In low precision the layers are lent pieces of one tensor in place of their parameters; a first step, which is
     watched for it, is an eager one."""
     config = config_of("reviewkd", precision="fp16", **{**FEW, "batch_size": 6})
@@ -145,18 +145,18 @@ def test_compiled_steps_take_weights_from_their_buffer(graphs):
 
 def test_states_of_one_make_share_their_graphs(graphs):
     """One graph of each part for whole batches, one for the short one; trained as eager states are."""
-    _compiled.cache_clear()
+    compiled.cache_clear()
     torch._dynamo.reset()
-    eager, compiled = group(False), group(True)
+    eager, graphed = group(False), group(True)
     images, teacher = images_of(eager[0].config.data), teacher_of(eager[0].config.teacher, "fp32")
     train(eager, images, teacher)
-    train(compiled, images, teacher)
+    train(graphed, images, teacher)
     assert counts(graphs) == {"student_taps": 2, "method_losses": 2}
-    for ours, theirs in zip(compiled, eager, strict=True):
+    for ours, theirs in zip(graphed, eager, strict=True):
         for a, b in zip(ours.tensors(), theirs.tensors(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         assert ours.curves["loss_review"] == pytest.approx(theirs.curves["loss_review"], rel=1e-4)
-    assert len({state.curves["loss_ce"][0] for state in compiled}) == 3
+    assert len({state.curves["loss_ce"][0] for state in graphed}) == 3
 
 
 def test_another_make_has_graphs_of_its_own(graphs):

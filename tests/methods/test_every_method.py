@@ -16,8 +16,8 @@ from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
 from rkd.training import FrozenTeacher, RunConfig, TeacherConfig, TrainState, arithmetic, checkpoint, train
+from rkd.training.build import build_method, build_network
 from rkd.training.capture import captured
-from rkd.training.state import build_method, build_network
 
 TINY = "cases:Tiny"  # the least that every method takes
 WHOLE = tiny_data(train_images=48, test_images=10)  # two whole batches

@@ -258,7 +258,7 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
         for module, name in ((state.student, "taps"), (state.method, "losses")):
             told(cuda.log, module, name)
     steps = [GroupStep(plain, images, same[0]), GroupStep(forked, images, teachers[0])]
-    steps[1]._branches = [torch.cuda.Stream() for _ in range(4)]
+    steps[1].branches = [torch.cuda.Stream() for _ in range(4)]
     for step, states in zip(steps, (plain, forked), strict=True):
         for state in states:
             state.begin_epoch()
@@ -267,7 +267,7 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     for a, b in zip(plain, forked, strict=True):
         assert all(torch.equal(v, b.student.state_dict()[k]) for k, v in a.student.state_dict().items())
     assert cuda.log == ["taught", "taps", "wait", "losses"] * 2
-    branches = steps[1]._branches
+    branches = steps[1].branches
     assert cuda.main.waited == branches, "all join"
     assert [branch.waited for branch in branches] == [
         [cuda.main], [cuda.main, "event 0"], [cuda.main], [cuda.main, "event 2"]

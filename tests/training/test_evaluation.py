@@ -9,9 +9,8 @@ from rkd.experiments.runner import Runner
 from rkd.methods.negatives import Contrasts
 from rkd.training import accuracy, arithmetic, checkpoint, train
 from rkd.training import evaluation as evaluation_module
-from rkd.training.evaluation import Scores
-from rkd.training.probe import linear_probe
-from rkd.training.state import FP16_LOSS_SCALE
+from rkd.training.evaluation import Scores, linear_probe
+from rkd.training.step import FP16_LOSS_SCALE
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rkd import data
 from rkd.training import TrainState, checkpoint
+from rkd.training.build import build_network
 from rkd.training.low import LowWeights
-from rkd.training.state import build_network
 
 FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
 
@@ -47,13 +47,10 @@ def prepared(config, buffers):
 
 
 def weights(state):
-    state._counters.resume()
     modules = {"s": state.student, "m": state.method}
     found = {
         f"{m}.{k}": v for m, module in modules.items() for k, v in module.state_dict(keep_vars=True).items()
     }
-    if state._loss_names and state.student.training:
-        state._counters.pause()
     return {name: value for name, value in found.items() if "num_batches" not in name}
 
 

@@ -15,7 +15,7 @@ from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.report.book.execution import threads_each
 from rkd.training import Engine, TrainState, train
-from rkd.training.state import build_network
+from rkd.training.build import build_network
 from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, fixed, numbers
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from rkd.experiments.runner import Runner
 from rkd.methods import Batch
 from rkd.review import ReviewKD, ReviewOptions
 from rkd.training import FrozenTeacher, TrainState, checkpoint, train
-from rkd.training.state import build_method, build_network
+from rkd.training.build import build_method, build_network
 
 
 def make_state(config, teacher=None):
