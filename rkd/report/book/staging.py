@@ -91,6 +91,11 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
             continue
         if {"parameters", "injected-parameters"} & set(tags):
             metadata["tags"] = [*tags, "hide-input"]
+        if "injected-parameters" in tags:  # the notebook's own cell stands above
+            prompts = {
+                f"code_prompt_{verb}": f"{verb.capitalize()} what was given here" for verb in ("show", "hide")
+            }
+            metadata["mystnb"] = prompts
         found.append({**cell, "metadata": metadata})
     if repository:
         place = next((i for i, cell in enumerate(found) if cell["cell_type"] == "code"), 0)
