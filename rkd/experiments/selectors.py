@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 import rkd
 from rkd import paths
 from rkd.errors import ConfigError, unknown
@@ -156,15 +158,17 @@ class Selectors:
     def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         """Those that were made before, from the very same sources, else made now."""
         file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
-        try:
-            kept = json.loads(file.read_bytes()) if file.is_file() else {}
-        except ValueError:  # damaged; it is made again
-            kept = {}
-        if kept.get("key") != self._sources:
-            kept = {"key": self._sources, "lines": self._made(chapter)}
-            _, lines = self.chapter(chapter)
-            if not any(_of_a_file(run) for line in lines.values() for run in line.runs):
-                place(file, json.dumps(kept).encode())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):  # of several processes one makes them, and the others wait
+            try:
+                kept = json.loads(file.read_bytes()) if file.is_file() else {}
+            except ValueError:  # damaged; it is made again
+                kept = {}
+            if kept.get("key") != self._sources:
+                kept = {"key": self._sources, "lines": self._made(chapter)}
+                _, lines = self.chapter(chapter)
+                if not any(_of_a_file(run) for line in lines.values() for run in line.runs):
+                    place(file, json.dumps(kept).encode())
         return kept["lines"]
 
     def _made(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:

@@ -42,6 +42,18 @@ def test_what_other_sources_made_is_not_read(build):
     assert Selectors("smoke").ids("table6/full") == ids
 
 
+def test_several_processes_may_ask_at_once(tmp_path):
+    """As parallel chapters of a book do on a new copy."""
+    call = (
+        "from pathlib import Path; from rkd import paths; "
+        f"paths.build = lambda: Path({str(tmp_path)!r}); "
+        "from rkd.experiments.selectors import Selectors; print(list(Selectors('smoke').ids('table6/full')))"
+    )
+    asked = [subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE) for _ in range(3)]
+    assert len({process.communicate()[0] for process in asked}) == 1
+    assert not any(process.returncode for process in asked)
+
+
 def test_ids_that_name_the_content_of_a_file_are_not_kept(build):
     checkpoint = f"x.pth#sha256={'0' * 64}"
     profile = build / "own.yaml"
