@@ -1,3 +1,5 @@
+"""`rkd bench`: steps, ours and conventional ones, timed in turn."""
+
 import sys
 from pathlib import Path
 from typing import Annotated

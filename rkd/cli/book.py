@@ -1,3 +1,5 @@
+"""`rkd book`: chapters executed, the site built, variations."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,3 +1,5 @@
+"""`rkd export` and `rkd import`: results from one machine to another."""
+
 import functools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""`rkd evaluate`: accuracies measured again; deploy forms."""
+
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal

@@ -1,3 +1,5 @@
+"""`rkd pack`: all that training needs, for a machine without network."""
+
 import hashlib
 import io
 import re

@@ -1,3 +1,5 @@
+"""`rkd show`: networks, methods, data sets, published figures, records."""
+
 import csv
 from importlib import resources
 from pathlib import Path

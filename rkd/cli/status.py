@@ -1,3 +1,5 @@
+"""`rkd status`: what is recorded, running, begun or missing; and runs in words."""
+
 import json
 from collections.abc import Iterable
 from pathlib import Path

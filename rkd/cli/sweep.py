@@ -1,3 +1,5 @@
+"""`rkd sweep`: all missing runs of chapters, in a good order, within a budget."""
+
 import fnmatch
 import itertools
 import math

@@ -1,3 +1,5 @@
+"""`rkd run`: one network, trained and recorded."""
+
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

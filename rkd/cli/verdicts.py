@@ -1,3 +1,6 @@
+"""`rkd verdicts`: the declared claims, judged by the recorded runs."""
+
+
 def verdicts(
     *,
     chapter: str | None = None,
