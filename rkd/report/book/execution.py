@@ -209,6 +209,7 @@ def _kill(processes: list) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(processes, timeout=5)  # a killed process lives on for a moment on a busy machine
 
 
 def _machine() -> str:
