@@ -53,7 +53,6 @@ def book(
     from rkd import paths
     from rkd.experiments.settings import profile_path
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
-    from rkd.report.book import list_variations as variations
 
     if name == "":
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
@@ -67,7 +66,7 @@ def book(
     home, build = paths.home(), paths.build()
     made = Book(profile, home / "book", home / "_config.yml", build, profile_path(profile), not no_html)
     if list_variations:
-        _list(variations(made), profile)
+        _list(made.variations(), profile)
         return 0
     if drop:
         return 0 if drop_variation(made, drop).ok else 1

@@ -2,8 +2,7 @@
 
 from rkd.report.book.building import adopt_notebook, build_book, drop_variation
 from rkd.report.book.pages import TOKEN, VARIATION, Book, BookResult, Page
-from rkd.report.book.prose import failed_page, spelt
-from rkd.report.book.variations import list_variations
+from rkd.report.book.variations import spelt
 
 __all__ = [
     "TOKEN",
@@ -14,7 +13,5 @@ __all__ = [
     "adopt_notebook",
     "build_book",
     "drop_variation",
-    "failed_page",
-    "list_variations",
     "spelt",
 ]

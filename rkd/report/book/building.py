@@ -2,19 +2,18 @@
 
 import contextlib
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.notebooks import is_last, read_notebook
-from rkd.report.book.adoption import adopt
-from rkd.report.book.execution import Run, execute
-from rkd.report.book.html import build_html
-from rkd.report.book.pages import Book, BookResult, Page, kept
-from rkd.report.book.staging import stage
-from rkd.report.book.variations import check_name, list_variations, remove, varied_chapters
+from rkd.report.book.execution import execute
+from rkd.report.book.pages import Book, BookResult, Page
+from rkd.report.book.site import build_html, stage
+from rkd.report.book.variations import adopted, check_name, varied_chapters
 
 
 def build_book(
@@ -43,7 +42,7 @@ def build_book(
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
             or without a parameter its chapters declare, or another build at work in the folder.
     """
-    names = book.names
+    names, given = book.names, dict(parameters or {})
     for name in only:
         if name not in names:
             raise unknown("chapter", name, names)
@@ -52,12 +51,13 @@ def build_book(
     selected = [name for name in names if not only or name in only]
     if variation:
         check_name(book, variation)
-        selected = varied_chapters(book, parameters or {}, only and selected)
-    run = Run(book, timeout_s, parameters or {}, environment or {}, variation)
-    last = [name for name in names if is_last(read_notebook(book.source / f"{name}.ipynb"))]
+        selected = varied_chapters(book, given, only and selected)
+    pages = [Page(name, variation=variation, parameters=given if variation else {}) for name in selected]
     with _alone(book):
-        _announce(book, variation, selected)
-        return _finish(book, execute(selected, run, jobs, last), variation)
+        _announce(book, pages)
+        file = book.params_file
+        values = {**(yaml.safe_load(file.read_text(encoding="utf8")) or {} if file else {}), **given}
+        return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs))
 
 
 def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
@@ -68,10 +68,15 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
     """
     check_name(book, variation)
     with _alone(book):
-        before = list_variations(book)
-        page = adopt(book, Path(notebook), variation)
-        _announce(book, variation, [page.name], before)
-        return _finish(book, {page.name: page}, variation)
+        page = adopted(book, Path(notebook), variation)
+        _announce(book, [page])
+        target = book.path(page, ".ipynb")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for ending in (".log", ".failed.ipynb"):  # of an execution here
+            book.path(page, ending).unlink(missing_ok=True)
+        shutil.copyfile(notebook, target)
+        book.save(page)
+        return _finish(book, [page])
 
 
 def drop_variation(book: Book, variation: str) -> BookResult:
@@ -81,8 +86,17 @@ def drop_variation(book: Book, variation: str) -> BookResult:
         ConfigError: the profile has no variation of that name.
     """
     with _alone(book):
-        book.echo(f"variation {variation} is dropped: {', '.join(remove(book, variation))}")
-        return _finish(book, {}, "")
+        pages = book.variations()
+        if not pages:
+            raise ConfigError(
+                f"profile {book.profile} has no variations, so none named {variation!r} to drop"
+            )
+        held = [page for page in pages if page.variation == variation]
+        if not held:
+            raise unknown("variation", variation, {page.variation for page in pages})
+        book.echo(f"variation {variation} is dropped: {', '.join(page.name for page in held)}")
+        shutil.rmtree(book.path(held[0], "").parent)
+        return _finish(book)
 
 
 @contextlib.contextmanager
@@ -91,7 +105,7 @@ def _alone(book: Book) -> Iterator[None]:
     for path in (book.config, *([book.params_file] if book.params_file else [])):
         if not path.is_file():
             raise ConfigError(f"{path} does not exist")
-    book.folder("").mkdir(parents=True, exist_ok=True)
+    book.build.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(book.build / ".lock", timeout=0):
             yield
@@ -101,32 +115,24 @@ def _alone(book: Book) -> Iterator[None]:
         ) from None
 
 
-def _announce(
-    book: Book, variation: str, chapters: Sequence[str], before: Sequence[Page] | None = None
-) -> None:
+def _announce(book: Book, pages: Sequence[Page]) -> None:
     """Says which pages of a variation will be replaced."""
-    there = {
-        p.name for p in (list_variations(book) if before is None else before) if p.variation == variation
-    }
-    if replaced := [name for name in chapters if name in there]:
-        book.echo(f"variation {variation} exists; {', '.join(replaced)} of it will be replaced")
+    there = {page.file for page in book.variations()}
+    if replaced := [page.name for page in pages if page.file in there]:
+        book.echo(f"variation {pages[0].variation} exists; {', '.join(replaced)} of it will be replaced")
 
 
-def _finish(book: Book, executed: Mapping[str, Page], variation: str) -> BookResult:
-    """Pages of the whole book, staged and built; `executed` by chapter, all of one variation or of none."""
-    names = book.names
-    pages = [({} if variation else executed).get(name) or kept(book, name) for name in names]
-    extra = [
-        executed.get(page.name, page) if page.variation == variation else page
-        for page in list_variations(book)
-    ]
-    for page in extra:
-        if page.name not in names:
-            book.echo(
-                f"variation {page.variation} of {page.name} is left out: the book has no such chapter any more"
-            )
-    present = (page for page in extra if page.name in names)
-    pages += sorted(present, key=lambda page: (names.index(page.name), page.variation))
+def _finish(book: Book, executed: Sequence[Page] = ()) -> BookResult:
+    """Pages of the whole book, those of before too, staged and built."""
+    names, now, varied = book.names, {page.file: page for page in executed}, []
+    for page in book.variations():
+        if page.name in names:
+            varied.append(page)
+        else:
+            told = f"variation {page.variation} of {page.name} is left out"
+            book.echo(f"{told}: the book has no such chapter any more")
+    varied.sort(key=lambda page: (names.index(page.name), page.variation))
+    pages = [now.get(page.file, page) for page in [*map(book.page, names), *varied]]
     stage(pages, book)
     result = BookResult(tuple(pages), *(build_html(book) if book.html else ()))
     for line in result.summary():

@@ -8,64 +8,56 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TextIO
 
-import yaml
-
+from rkd.experiments.notebooks import is_last
 from rkd.report.book.pages import TOKEN, VARIATION, Book, Page
 
 
-@dataclass(frozen=True)
-class Run:
-    """What all chapters of one build have in common.
+def execute(
+    book: Book,
+    pages: Sequence[Page],
+    values: Mapping[str, object],
+    environment: Mapping[str, str],
+    timeout_s: float,
+    jobs: int,
+) -> list[Page]:
+    """Pages as their execution left them.
 
-    Attributes:
+    Args:
         book: theirs.
-        timeout_s: wall-clock limit of one chapter, in seconds.
-        parameters: override those of the book's `params_file`.
-        environment: overrides the chapters' environment.
-        variation: name of the variation being executed; empty for the chapters themselves.
+        pages: executed `jobs` at once; those that ask for it when all others have ended.
+        values: the parameters they are given.
+        environment: overrides theirs.
+        timeout_s: wall-clock limit of one page, in seconds.
+        jobs: share the CPU cores evenly.
     """
-
-    book: Book
-    timeout_s: float
-    parameters: Mapping[str, object]
-    environment: Mapping[str, str]
-    variation: str = ""
-
-    def all_parameters(self) -> dict[str, object]:
-        """Those of the file too."""
-        file = self.book.params_file
-        return {**(yaml.safe_load(file.read_text(encoding="utf8")) or {} if file else {}), **self.parameters}
-
-    def kernel_environment(self, threads: int | None) -> dict[str, str]:
-        return {
-            **{name: value for name, value in os.environ.items() if name != VARIATION},
-            **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
-            **self.environment,
-            TOKEN: "1",
-            **({VARIATION: self.variation} if self.variation else {}),
-        }
-
-
-def execute(names: Sequence[str], run: Run, jobs: int, last: Sequence[str] = ()) -> dict[str, Page]:
-    """Executes chapters, `jobs` at once; those in `last` when all others have ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure stands on the page
-    done: dict[str, Page] = {}
-    width = max(map(len, names), default=0)
-    for group in ([n for n in names if n not in last], [n for n in names if n in last]):
+    build, done = uuid.uuid4().hex, []
+    width = max((len(page.name) for page in pages), default=0)
+    last = [page for page in pages if is_last(book.notebook(page.name))]
+    for group in ([page for page in pages if page not in last], last):
         threads = threads_each(len(group), jobs)
-        with _workers(jobs) as start:
-            for future in as_completed([start(_execute, name, run, threads) for name in group]):
-                page = done[future.result().name] = future.result()
-                place = f"[{len(done)}/{len(names)}]"
-                run.book.echo(f"{place} {page.name:<{width}}  {page.status:<6}  {page.seconds:.0f} s")
+        shared = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        with ThreadPoolExecutor(jobs) as pool, _sigterm_exits():
+            futures = [
+                pool.submit(_execute, book, page, values, {**shared, **environment}, timeout_s, build)
+                for page in group
+            ]
+            try:
+                for future in as_completed(futures):
+                    done.append(page := future.result())
+                    place = f"[{len(done)}/{len(pages)}]"
+                    book.echo(f"{place} {page.name:<{width}}  {page.status:<6}  {page.seconds:.0f} s")
+            except BaseException:  # Ctrl-C and SIGTERM too
+                pool.shutdown(wait=False, cancel_futures=True)
+                while wait(futures, timeout=0.3).not_done:
+                    _end(build)
+                raise
     return done
 
 
@@ -82,34 +74,15 @@ def cpus() -> int:
 
 
 @contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[Callable[..., Future]]:
-    """Starts calls, `jobs` at once. Left by an exception, SIGTERM's too, it ends every process they have started."""
-    futures: list[Future] = []
-
-    def start(*call: object) -> Future:
-        futures.append(pool.submit(*call))
-        return futures[-1]
-
-    with ThreadPoolExecutor(jobs) as pool, _sigterm_exits():
-        try:
-            yield start
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while wait(futures, timeout=0.3).not_done:
-                _kill(_descendants(os.getpid()))
-            raise
-
-
-@contextlib.contextmanager
 def _sigterm_exits() -> Iterator[None]:
     """Makes SIGTERM raise SystemExit, so that clean-up runs."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
     former = signal.signal(signal.SIGTERM, leave)
     try:
         yield
@@ -117,99 +90,87 @@ def _sigterm_exits() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _execute(name: str, run: Run, threads: int | None) -> Page:
-    """One chapter, and what became of it. Its notebook counts as failed until it has ended well."""
-    folder = run.book.folder(run.variation)
-    folder.mkdir(parents=True, exist_ok=True)
-    good, output = folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
-    output.unlink(missing_ok=True)
-    started = time.monotonic()
-    with (folder / f"{name}.log").open("w", encoding="utf8") as log, _kernel(run, threads, log) as kernel:
-        reason = _run_cells(run.book.source / f"{name}.ipynb", output, run, kernel, log)
-    page = Page(
-        name,
-        "failed" if reason else "ok",
-        round(time.monotonic() - started, 1),
-        reason,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        "" if reason else _machine(),
-        run.variation,
-        dict(run.parameters) if run.variation else {},
-    )
+def _execute(
+    book: Book,
+    page: Page,
+    values: Mapping[str, object],
+    environment: Mapping[str, str],
+    timeout_s: float,
+    build: str,
+) -> Page:
+    """One page, and what became of it. Its notebook counts as failed until it has ended well."""
+    import papermill
+    from jupyter_client import AsyncKernelManager
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.util import run_sync
+
+    good, unfinished = book.path(page, ".ipynb"), book.path(page, ".failed.ipynb")
+    good.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.unlink(missing_ok=True)
+    token = f"{build} {page.file}."
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != VARIATION},
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
+        **environment,
+        TOKEN: token,
+        **({VARIATION: page.variation} if page.variation else {}),
+    }
+    kernel = AsyncKernelManager(kernel_name="python3")  # one of ours: papermill's takes no environment
+    started, reason = time.monotonic(), ""
+    with book.path(page, ".log").open("w", encoding="utf8") as log:
+        try:
+            run_sync(kernel.start_kernel)(cwd=str(book.source), env=environment, stdout=log, stderr=log)
+            papermill.execute_notebook(
+                book.source / f"{page.name}.ipynb",
+                unfinished,
+                values,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                start_timeout=120,
+                stdout_file=log,
+                stderr_file=log,
+                km=kernel,
+                timeout_func=lambda cell: max(1, math.ceil(started + timeout_s - time.monotonic())),
+                coalesce_streams=True,
+            )
+        except papermill.PapermillExecutionError as error:
+            log.write(str(error))
+            reason = f"{error.ename}: {error.evalue}"
+        except CellTimeoutError:
+            reason = f"it took longer than its limit of {timeout_s:g} s and was stopped"
+        except DeadKernelError:
+            reason = "its kernel died without a word, killed from outside or out of memory"
+        except Exception as error:  # of papermill itself: the other chapters go on
+            log.write(str(error))
+            reason = f"papermill ended with {type(error).__name__}: {error}"
+        finally:
+            run_sync(kernel.shutdown_kernel)(now=True)
+            _end(token)
     if reason:
         good.unlink(missing_ok=True)  # an older copy must not pass for this one
     else:
-        os.replace(output, good)
-    page.save(run.book)
+        os.replace(unfinished, good)
+    page = replace(
+        page,
+        status="failed" if reason else "ok",
+        seconds=round(time.monotonic() - started, 1),
+        reason=reason,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine="" if reason else _machine(),
+    )
+    book.save(page)
     return page
 
 
-def _run_cells(source: Path, output: Path, run: Run, kernel: object, log: TextIO) -> str:
-    """Executes a notebook in a running kernel; why it failed, empty if it did not."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    deadline = time.monotonic() + run.timeout_s
-    try:
-        papermill.execute_notebook(
-            source,
-            output,
-            run.all_parameters(),
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=120,
-            stdout_file=log,
-            stderr_file=log,
-            km=kernel,
-            timeout_func=lambda cell: max(1, math.ceil(deadline - time.monotonic())),
-            coalesce_streams=True,
-        )
-    except papermill.PapermillExecutionError as error:
-        log.write(str(error))
-        return f"{error.ename}: {error.evalue}"
-    except CellTimeoutError:
-        return f"it took longer than its limit of {run.timeout_s:g} s and was stopped"
-    except DeadKernelError:
-        return "its kernel died without a word, killed from outside or out of memory"
-    except Exception as error:  # of papermill itself: the other chapters go on
-        log.write(str(error))
-        return f"papermill ended with {type(error).__name__}: {error}"
-    return ""
-
-
-@contextlib.contextmanager
-def _kernel(run: Run, threads: int | None, log: TextIO) -> Iterator[object]:
-    """A kernel in the book's folder; it ends with everything it started, in sessions of their own too."""
-    from jupyter_client import AsyncKernelManager
-    from nbclient.util import run_sync
-
-    kernel = AsyncKernelManager(kernel_name="python3")
-    start, stop = run_sync(kernel.start_kernel), run_sync(kernel.shutdown_kernel)
-    start(cwd=str(run.book.source), env=run.kernel_environment(threads), stdout=log, stderr=log)
-    try:
-        yield kernel
-    finally:
-        family = _descendants(kernel.provisioner.pid)
-        stop(now=True)
-        _kill(family)
-
-
-def _descendants(process: int) -> list:
+def _end(token: str) -> None:
+    """Kills every process whose token begins so: kernels, and what they started, in sessions of their own too."""
     import psutil
 
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(process).children(recursive=True)
-    return []
-
-
-def _kill(processes: list) -> None:
-    import psutil
-
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=5)  # a killed process lives on for a moment on a busy machine
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(TOKEN, "").startswith(token):
+                process.kill()
 
 
 def _machine() -> str:

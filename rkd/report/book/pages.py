@@ -1,18 +1,51 @@
 """A book on disk, its pages, and how they fared."""
 
 import json
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rkd.experiments.notebooks import notebook_names
+from rkd.experiments.notebooks import notebook_names, read_notebook
+from rkd.files import place
 
-TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes
+TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes: which build, which page
 VARIATION = "RKD_VARIATION"  # there too where they are executed as a variation: its name
 STATUSES = ("ok", "kept", "not executed", "failed")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One chapter of a build, or a variation of one.
+
+    Attributes:
+        name: of the chapter's notebook, without its ending.
+        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "kept" (executed in an
+            earlier build) or "not executed".
+        seconds: wall-clock time of its execution.
+        reason: why it failed, in a few lines.
+        finished: end of its execution, UTC, ISO 8601.
+        machine: what it ran on.
+        variation: name of the variation; empty for the chapter itself.
+        parameters: what the variation was given, by name.
+        adopted: file name of the notebook it was taken from, where no build executed it.
+        edited: whether an adopted notebook's cells differ from the chapter's.
+    """
+
+    name: str
+    status: str = "not executed"
+    seconds: float = 0.0
+    reason: str = ""
+    finished: str = ""
+    machine: str = ""
+    variation: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    adopted: str = ""
+    edited: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the page in the book, without ending."""
+        return f"{self.name}--{self.variation}" if self.variation else self.name
 
 
 @dataclass(frozen=True)
@@ -51,61 +84,32 @@ class Book:
         """Its chapters, in their order."""
         return notebook_names(self.source)
 
-    def folder(self, variation: str) -> Path:
-        """Executed chapters of a variation, with logs and states; of the book itself for the empty name."""
-        return self.work / "variations" / variation if variation else self.work / "chapters"
+    def notebook(self, chapter: str) -> dict:
+        """A chapter's source."""
+        return read_notebook(self.source / f"{chapter}.ipynb")
 
+    def path(self, page: Page, ending: str) -> Path:
+        """The file of a page's execution with this ending: the notebook, its log, its state."""
+        folder = f"variations/{page.variation}" if page.variation else "chapters"
+        return self.work / folder / f"{page.name}{ending}"
 
-@dataclass(frozen=True)
-class Page:
-    """One chapter of a build, or a variation of one.
+    def save(self, page: Page) -> None:
+        """Keeps a page's state beside its executed notebook."""
+        place(self.path(page, ".page.json"), json.dumps(asdict(page), indent=1).encode())
 
-    Attributes:
-        name: of the chapter's notebook, without its ending.
-        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "kept" (executed in an
-            earlier build) or "not executed".
-        seconds: wall-clock time of its execution.
-        reason: why it failed, in a few lines.
-        finished: end of its execution, UTC, ISO 8601.
-        machine: what it ran on.
-        variation: name of the variation; empty for the chapter itself.
-        parameters: what the variation was given, by name.
-        adopted: file name of the notebook it was taken from, where no build executed it.
-        edited: whether an adopted notebook's cells differ from the chapter's.
-    """
+    def page(self, chapter: str, variation: str = "") -> Page:
+        """The page an earlier build of the same profile left behind."""
+        none = Page(chapter, variation=variation)
+        state = self.path(none, ".page.json")
+        if not state.is_file():
+            return none
+        page = Page(**json.loads(state.read_text(encoding="utf8")))
+        return page if page.status == "failed" else replace(page, status="kept")
 
-    name: str
-    status: str
-    seconds: float = 0.0
-    reason: str = ""
-    finished: str = ""
-    machine: str = ""
-    variation: str = ""
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    adopted: str = ""
-    edited: bool = False
-
-    @property
-    def file(self) -> str:
-        """Name of the page in the book, without ending."""
-        return f"{self.name}--{self.variation}" if self.variation else self.name
-
-    def save(self, book: Book) -> None:
-        """Keeps the state beside the executed notebook."""
-        write_if_changed(_state(book, self.name, self.variation), json.dumps(asdict(self), indent=1))
-
-
-def kept(book: Book, chapter: str, variation: str = "") -> Page:
-    """The page an earlier build of the same profile left behind."""
-    state = _state(book, chapter, variation)
-    if not state.is_file():
-        return Page(chapter, "not executed", variation=variation)
-    page = Page(**json.loads(state.read_text(encoding="utf8")))
-    return page if page.status == "failed" else replace(page, status="kept")
-
-
-def _state(book: Book, chapter: str, variation: str) -> Path:
-    return book.folder(variation) / f"{chapter}.page.json"
+    def variations(self) -> list[Page]:
+        """The variations of its profile, by name and chapter."""
+        states = sorted(self.work.glob("variations/*/*.page.json"))
+        return [self.page(state.name.removesuffix(".page.json"), state.parent.name) for state in states]
 
 
 @dataclass(frozen=True)
@@ -135,19 +139,3 @@ class BookResult:
             *(f"the HTML build complains: {warning}" for warning in self.warnings),
             *([str(self.html)] if self.html else []),
         ]
-
-
-def plain(text: str) -> str:
-    """Text without the colours of a terminal."""
-    return _ANSI.sub("", text)
-
-
-def write_if_changed(path: Path, content: str | bytes) -> None:
-    """Writes a file at once or not at all; its time stays if it holds just that."""
-    content = content.encode() if isinstance(content, str) else content
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

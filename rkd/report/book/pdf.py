@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rkd import paths
 from rkd.errors import ConfigError
-from rkd.report.book.html import OF_SPHINX
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -20,6 +20,7 @@ FLAGS = (
     *("--allow-file-access-from-files", "--no-pdf-header-footer"),
     "--virtual-time-budget=20000",  # ms of the page's own clock, for formulas, pictures and widgets to settle
 )
+OF_SPHINX = {"genindex", "search", "py-modindex"}
 TIMEOUT_S = 180  # of one page
 
 
@@ -47,38 +48,28 @@ def print_pages(
     if browser is None:
         raise ConfigError(f"Chromium is needed to print; none of {', '.join(BROWSERS)} was found")
     target.mkdir(parents=True, exist_ok=True)
-    made = []
+    made = [(target / f"{name}.pdf").resolve() for name in pages or present]
     with tempfile.TemporaryDirectory() as profile:
-        for name in pages or present:
-            path = (target / f"{name}.pdf").resolve()
+        for path in made:
             path.unlink(missing_ok=True)
-            address = (site / f"{name}.html").resolve().as_uri()
+            address = (site / f"{path.stem}.html").resolve().as_uri()
             command = [browser, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={path}", address]
             try:
-                subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+                subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
             except subprocess.TimeoutExpired:
-                raise ConfigError(f"{name}.html was not printed within {TIMEOUT_S} s") from None
+                raise ConfigError(f"{path.stem}.html was not printed within {TIMEOUT_S} s") from None
             if not path.is_file():
-                raise ConfigError(f"{name}.html was not printed by {browser}")
+                raise ConfigError(f"{path.stem}.html was not printed by {browser}")
             echo(f"{path.name}  {path.stat().st_size // 1024} kB")
-            made.append(path)
     return made
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit status."""
-    from rkd import paths
-
+if __name__ == "__main__":
     try:
-        if len(arguments) == 1:
+        if len(sys.argv) == 2:
             raise ConfigError("give two folders, SITE and FOLDER, or none")
-        site, target = map(Path, arguments[:2] or (paths.build() / "html", paths.build() / "pdf"))
-        print_pages(site, target, arguments[2:])
+        site, target = sys.argv[1:3] or (paths.build() / "html", paths.build() / "pdf")
+        print_pages(Path(site), Path(target), sys.argv[3:])
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        sys.exit(2)

@@ -1,42 +1,41 @@
-"""Variations: chapters executed with other parameters, kept beside the book's own pages."""
+"""Variations: chapters executed with other parameters, here or elsewhere, kept beside the book's own pages."""
 
+import ast
+import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
 
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.notebooks import declared_parameters, read_notebook
-from rkd.report.book.pages import Book, Page, kept
+from rkd.experiments.notebooks import assigned_values, declared_parameters, read_notebook, tagged, title_of
+from rkd.report.book.pages import Book, Page
 
 # Parameters that say where and how a chapter runs, not what it computes.
-INCIDENTAL = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
-LONGEST_NAME = 40
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
-_ENDINGS = (
-    ".ipynb",
-    ".md",
-    ".html",
-    ".rst",
-    ".txt",
-    ".",
-)  # the page's file would pass for one of another kind
-
-
-def list_variations(book: Book) -> list[Page]:
-    """The variations of a profile, by name and chapter."""
-    states = sorted(book.folder("*").parent.glob("*/*.page.json"))
-    return [kept(book, state.name.removesuffix(".page.json"), state.parent.name) for state in states]
+INCIDENTAL = {"data_root", "results", "device", "threads", "compile", "engine", "on_missing"}
+_NAME = re.compile(r"(?!.*\.(ipynb|md|html|rst|txt)?$)[a-z0-9][a-z0-9.-]{0,39}")
 
 
 def check_name(book: Book, name: str) -> None:
     """Raises ConfigError for a name that cannot be part of a page's address, or would hide a page of the book."""
-    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME or name.endswith(_ENDINGS):
+    if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"variation name {name!r}: allowed are up to {LONGEST_NAME} of a-z, 0-9, '.' and '-', a letter or digit "
-            "first, no file ending last, for example lambda-0.9"
+            f"variation name {name!r}: allowed are up to 40 of a-z, 0-9, '.' and '-', a letter or digit first, no "
+            "file ending last, for example lambda-0.9"
         )
     for page in {f"{chapter}--{name}" for chapter in book.names} & {*book.names}:
         raise ConfigError(f"variation name {name!r} is taken: {page} is a chapter of the book")
+
+
+def spelt(parameters: Mapping[str, object]) -> list[str]:
+    """Parameters and values as text, those left out that change no number."""
+    return [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        for name, value in parameters.items()
+        if name not in INCIDENTAL
+    ]
 
 
 def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence[str]) -> list[str]:
@@ -45,34 +44,106 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
     Raises:
         ConfigError: no parameter that changes a number, the profile among them, or one that chapters do not declare.
     """
-    wanted = {name for name in parameters if name not in INCIDENTAL}
+    wanted = {*parameters} - INCIDENTAL
     if "profile" in wanted:
         raise ConfigError("a variation belongs to one profile; name it with --profile, not as a parameter")
     if not wanted:
         raise ConfigError("a variation needs a parameter that differs, for example -p loss_weight 0.9")
-    declared = {n: declared_parameters(read_notebook(book.source / f"{n}.ipynb")) for n in book.names}
-    for parameter in sorted(wanted):
-        if not any(parameter in names for names in declared.values()):
-            raise unknown("parameter", parameter, {p for names in declared.values() for p in names})
+    declared = {name: declared_parameters(book.notebook(name)) for name in book.names}
+    for parameter in sorted(wanted.difference(*declared.values())):
+        raise unknown("parameter", parameter, {p for names in declared.values() for p in names})
     for name in only:
-        for parameter in sorted(wanted - {*declared[name]}):
+        for parameter in sorted(wanted.difference(declared[name])):
             known = ", ".join(sorted(declared[name])) or "no parameters"
             raise ConfigError(f"chapter {name} does not declare {parameter}; it declares {known}")
-    fitting = [name for name in only or book.names if wanted <= {*declared[name]}]
-    if not fitting:
-        raise ConfigError(
-            f"no chapter declares all of {', '.join(sorted(wanted))}; give them in two variations"
-        )
+    if not (fitting := [name for name in only or book.names if wanted.issubset(declared[name])]):
+        told = ", ".join(sorted(wanted))
+        raise ConfigError(f"no chapter declares all of {told}; give them in two variations")
     return fitting
 
 
-def remove(book: Book, name: str) -> list[str]:
-    """Deletes a variation; names of the chapters it held. ConfigError if there is none of that name."""
-    pages = list_variations(book)
-    held = [page.name for page in pages if page.variation == name]
-    if not pages:
-        raise ConfigError(f"profile {book.profile} has no variations, so none named {name!r} to drop")
-    if not held:
-        raise unknown("variation", name, {page.variation for page in pages})
-    shutil.rmtree(book.folder(name))
-    return held
+def adopted(book: Book, path: Path, variation: str) -> Page:
+    """The variation that a notebook is which papermill executed elsewhere.
+
+    Args:
+        book: whose profile's values are no difference.
+        path: what papermill wrote.
+        variation: its name.
+
+    Raises:
+        ConfigError: no notebook, no chapter of this book, not executed to its last cell without an error, executed
+            with another profile, or with no parameter that differs.
+    """
+    notebook = read_notebook(path)
+    about = notebook["metadata"].get("papermill", {})
+    chapter = chapter_of(notebook, path, book)
+    source = book.notebook(chapter)
+    replied = _finished(notebook, path)
+    ended = datetime.fromisoformat(about.get("end_time") or replied)
+    return Page(
+        chapter,
+        "ok",
+        round(float(about.get("duration") or 0), 1),
+        finished=ended.astimezone(UTC).isoformat(timespec="seconds"),
+        variation=variation,
+        parameters=_differing(about.get("parameters", {}), source, path, book),
+        adopted=path.name,
+        edited=_code(notebook) != _code(source),
+    )
+
+
+def chapter_of(notebook: dict, path: Path, book: Book) -> str:
+    """The chapter a notebook was made from: a build notes it; else by its title.
+
+    Raises:
+        ConfigError: none of this book's.
+    """
+    noted, title = notebook["metadata"].get("rkd", {}).get("chapter"), title_of(notebook)
+    for name in book.names:
+        if noted == name or (not noted and title == title_of(book.notebook(name))):
+            return name
+    raise ConfigError(f"{path.name} is no chapter of this book: no chapter has its title {title!r}")
+
+
+def _finished(notebook: dict, path: Path) -> str:
+    """When the last cell ended. Every cell must have run without an error, and the kernel must have answered for the
+    last one: papermill lists the cells after a kernel's death as completed."""
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
+    for output in (output for cell in cells for output in cell["outputs"]):
+        if output["output_type"] == "error":
+            raise ConfigError(f"{path.name} failed: {output['ename']}: {output['evalue']}")
+    if not cells or any(cell["execution_count"] is None for cell in cells):
+        raise ConfigError(f"{path.name} was not executed to its last cell; execute it with papermill")
+    if not (reply := cells[-1]["metadata"].get("execution", {}).get("shell.execute_reply")):
+        raise ConfigError(f"{path.name} does not say that its last cell ended; execute it with papermill")
+    return reply
+
+
+def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, object]:
+    """Parameters, of those papermill was given, that make a variation of the chapter."""
+    if not given:
+        raise ConfigError(f"{path.name} has no injected parameters; execute it with papermill -p NAME VALUE")
+    defaults = [assigned_values(cell["source"]) for cell in tagged(source, "parameters")]
+    used = given.get("profile", defaults[0].get("profile") if defaults else None)
+    if used is not None and Path(str(used)).stem != Path(book.profile).stem:
+        raise ConfigError(f"{path.name} was executed with profile {used}; add it with --profile {used}")
+    standing = yaml.safe_load(book.params_file.read_text(encoding="utf8")) or {} if book.params_file else {}
+    declared = {*declared_parameters(source)} - {"profile"}
+    differ = {k: v for k, v in given.items() if k in declared and v is not None and standing.get(k) != v}
+    if not differ.keys() - INCIDENTAL:
+        raise ConfigError(
+            f"{path.name} was executed with no parameter that differs from profile {book.profile}; it is no variation"
+        )
+    return differ
+
+
+def _code(notebook: dict) -> list[str]:
+    """Code cells but those that papermill and builds fill in. Layout and comments do not count."""
+    free, found = {"parameters", "injected-parameters", "colab"}, []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and not free & {*cell["metadata"].get("tags", [])}:
+            try:
+                found += map(ast.dump, ast.parse(cell["source"]).body)
+            except SyntaxError:  # IPython's own commands
+                found.append(cell["source"])
+    return found

@@ -1,0 +1,217 @@
+"""The site: its source, assembled from executed chapters, prose and assets, and jupyter-book over it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from rkd.colab import first_cell
+from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_files
+from rkd.report.book.pages import Book, Page
+from rkd.report.book.variations import spelt
+
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+LOG_TAIL = 40  # lines
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours of a terminal
+_COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE): ")
+
+
+def stage(pages: Sequence[Page], book: Book) -> None:
+    """Assembles the source of the site in `book.stage`, of chapters in the order of the book, and their variations."""
+    copied = [path for path in toc_files(book.source) if path.suffix == ".md"]
+    copied += [path for path in (book.source / "_assets").rglob("*") if path.is_file()]
+    files = {path.relative_to(book.source).as_posix(): path.read_bytes() for path in copied}
+    files["_toc.yml"] = (book.source / "_toc.yml").read_bytes()
+    if varied := [page for page in pages if page.variation]:
+        toc = read_toc(book.source)
+        if "chapters" in toc:  # parts and chapters do not go together
+            toc["parts"] = [{"chapters": toc.pop("chapters")}]
+        entries = [{"file": f"{page.file}.ipynb"} for page in varied]
+        toc["parts"] = [*toc.get("parts", []), {"caption": "Variations", "chapters": entries}]
+        files["_toc.yml"] = yaml.safe_dump(toc, sort_keys=False, allow_unicode=True).encode()
+    repository = yaml.safe_load(book.config.read_text(encoding="utf8")).get("repository", {}).get("url", "")
+    for page in pages:
+        of_it = [other for other in varied if other.name == page.name and not page.variation]
+        content = _notebook(page, of_it, book, repository)
+        files[f"{page.file}.ipynb"] = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    shutil.rmtree(book.stage, ignore_errors=True)
+    for name, content in files.items():
+        path = book.stage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: str) -> dict:
+    """A chapter's page, or a variation's: always a notebook, so that all links to it hold."""
+    source, metadata = book.notebook(page.name), KERNEL
+    if page.status in ("failed", "not executed"):
+        opening = [cell for cell in source["cells"][:1] if cell["cell_type"] == "markdown"]
+        cells = [
+            *opening,
+            _words("page", (_failed if page.status == "failed" else _not_executed)(page, book)),
+        ]
+    else:
+        executed = read_notebook(book.path(page, ".ipynb"))
+        cells, metadata = shown(executed["cells"], repository), executed["metadata"]
+        cells.append(_words("provenance", _provenance(page, book)))
+    if variations:
+        items = [
+            f"- [{other.variation}]({other.file}.ipynb): {_given(other.parameters)}" for other in variations
+        ]
+        cells.append(_words("variations", "\n".join(["**Variations of this page**", "", *items])))
+    cells = _headed(cells, page, title_of(source, page.name))
+    metadata = {k: v for k, v in metadata.items() if k != "papermill"} | {"rkd": {"chapter": page.name}}
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def shown(cells: Sequence[dict], repository: str) -> list[dict]:
+    """Cells of an executed notebook as the book shows them: parameters folded, and a first one for Colab.
+
+    Args:
+        cells: of nbformat 4; not changed.
+        repository: address of the project; without it, there is no cell for Colab.
+    """
+    found = []
+    for cell in cells:
+        metadata = {k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")}
+        tags = metadata.get("tags", [])
+        if {"parameters", "injected-parameters"} & {*tags}:
+            metadata["tags"] = [*tags, "hide-input"]
+        if "injected-parameters" in tags:  # the notebook's own cell stands above
+            verbs = ("show", "hide")
+            metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} what was given here" for v in verbs}
+        if "colab" not in tags:  # of a notebook downloaded from a built book
+            found.append({**cell, "metadata": metadata})
+    if repository:
+        place = next((i for i, cell in enumerate(found) if cell["cell_type"] == "code"), 0)
+        found.insert(place, first_cell(repository))
+    return found
+
+
+def _headed(cells: Sequence[dict], page: Page, title: str) -> list[dict]:
+    """With the heading first, a variation's with a note below it."""
+    headings = [
+        cell for cell in cells if cell["cell_type"] == "markdown" and cell["source"].startswith("# ")
+    ][:1]
+    opening = "".join(cell["source"].partition("\n")[2].strip() for cell in headings)
+    name = f"{title} ({page.variation})" if page.variation else title
+    head = [f"# {name}", *([_note(page, title)] if page.variation else []), opening]
+    return [
+        _words("head", "\n\n".join(filter(None, head))),
+        *(cell for cell in cells if cell not in headings),
+    ]
+
+
+def _words(identity: str, markdown: str) -> dict:
+    return {"cell_type": "markdown", "id": identity, "metadata": {}, "source": markdown}
+
+
+# --- what a build says on its pages --------------------------------------------------------------------------------
+
+
+def _provenance(page: Page, book: Book) -> str:
+    finished = datetime.fromisoformat(page.finished).strftime("%-d %B %Y, %H:%M UTC")
+    machine = f" on {page.machine}" if page.machine else ""
+    text = f"Executed {finished}, profile {book.profile}, in {page.seconds:.0f} s{machine}."
+    return f'<p class="rkd-executed">{text}</p>'
+
+
+def _failed(page: Page, book: Book) -> str:
+    log = book.path(page, ".log")
+    text = _ANSI.sub("", log.read_text(encoding="utf8", errors="replace")) if log.is_file() else ""
+    return f"""::::{{admonition}} This chapter failed
+:class: danger
+
+It stopped after {page.seconds:.0f} s with profile `{book.profile}`, and shows no numbers for that reason.
+
+{_code(page.reason, "text")}
+::::
+
+Run it again on its own:
+
+{_code(_command(page, book), "shell")}
+
+::::{{dropdown}} The last {LOG_TAIL} lines of its log
+{_code(chr(10).join(text.splitlines()[-LOG_TAIL:]) or "(the log is empty)", "text")}
+::::"""
+
+
+def _not_executed(page: Page, book: Book) -> str:
+    return f"""::::{{admonition}} Not executed in this build
+:class: note
+
+This copy of the book was built with profile `{book.profile}` and without this chapter. To add it:
+
+{_code(_command(page, book), "shell")}
+::::"""
+
+
+def _note(page: Page, title: str) -> str:
+    source = f" It was executed with papermill on its own and taken from `{page.adopted}`." * bool(
+        page.adopted
+    )
+    source += " **Its code differs from the chapter's.**" * page.edited
+    return f"""::::{{admonition}} Variation {page.variation}
+:class: note
+
+This page is [{title}]({page.name}.ipynb) with {_given(page.parameters)}; all else is as there.{source}
+::::"""
+
+
+def _command(page: Page, book: Book) -> str:
+    """The command that executes a page again."""
+    words = ["rkd", "book", "--profile", book.profile, "--only", page.name]
+    words += ["--name", page.variation] if page.variation else []
+    for name, value in page.parameters.items():
+        words += ["-p", name, json.dumps(value)]
+    return shlex.join(words)
+
+
+def _given(parameters: Mapping[str, object]) -> str:
+    return ", ".join(map(_code, spelt(parameters)))
+
+
+def _code(text: str, language: str = "") -> str:
+    """Markdown code, whatever backticks it holds: a block in a language, or else within a line."""
+    ticks = "`" * max([3 if language else 1, *(len(run) + 1 for run in re.findall("`+", text))])
+    space = " " * ("`" in text)
+    return f"{ticks}{language}\n{text}\n{ticks}" if language else f"{ticks}{space}{text}{space}{ticks}"
+
+
+# --- HTML ----------------------------------------------------------------------------------------------------------
+
+
+def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
+    """Builds the site from what is staged: all of it, as every page shows the titles of the others.
+
+    Returns:
+        Path of the index page, None where none came out, and the complaints of Sphinx.
+    """
+    book.echo("building the site ...")
+    # The folder's name is jupyter-book's; a folder of that name is not nested once more.
+    output = book.build if book.build.name == "_build" else book.build / "_build"
+    for folder in ("html", "jupyter_execute", ".doctrees"):
+        shutil.rmtree(output / folder, ignore_errors=True)
+    call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book.stage)]
+    build = subprocess.run(
+        [*call, "--config", str(book.config), "--path-output", str(output.parent)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1"},
+        check=False,
+    )
+    log = _ANSI.sub("", build.stdout + build.stderr)
+    (book.work / "html.log").write_text(log, encoding="utf8")
+    complaints = [line.strip() for line in log.splitlines() if _COMPLAINT.search(line)]
+    if build.returncode and not complaints:
+        complaints = [line for line in log.splitlines() if line.strip()][-3:]
+    index = output / "html" / "index.html"
+    return (index if build.returncode == 0 and index.is_file() else None), tuple(dict.fromkeys(complaints))
