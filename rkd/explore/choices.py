@@ -29,7 +29,6 @@ FIRST: dict[str, Any] = {
     "teacher": "resnet20", "student": "resnet8", "method": "reviewkd", "recipe": "", "dataset": "embedded",
     "train_images": 1000, "test_images": 500, "epochs": 8, "teacher_epochs": 16, "batch_size": 64, "seed": 0,
 }  # fmt: skip
-FLAGS = ("teacher", "student", "method", "recipe", "data_root", "results", "device")  # of `rkd run`
 OF_METHOD = ("teacher", "method", "ce_weight", "options")
 RESULTS = "results/explore"  # folder of records
 
@@ -57,10 +56,12 @@ class Plan:
         parts = ["run", "--maps"] if distilled else ["run"]
         for name, value in self.given.items():
             if name == "seeds":
-                parts += ["--seed", str(value[0])]
-            elif distilled or name not in OF_METHOD:
-                flag = f"--{name.replace('_', '-')}"
-                parts += [flag, value] if name in FLAGS else ["--set", f"{name}={json.dumps(value)}"]
+                name, value = "seed", value[0]
+            if distilled or name not in OF_METHOD:
+                parts += [
+                    f"--{name.replace('_', '-')}",
+                    value if isinstance(value, str) else json.dumps(value),
+                ]
         return parts
 
 

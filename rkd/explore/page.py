@@ -6,7 +6,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -37,7 +37,6 @@ from rkd.explore.choices import (
 from rkd.explore.pictures import attention_maps, line_chart, training_curves
 from rkd.explore.training import Training
 from rkd.methods import get_method, method_names
-from rkd.report.diagrams import shapes_table
 from rkd.report.interactive import path
 from rkd.report.tables import folded, scrolling
 from rkd.training import RunConfig
@@ -45,6 +44,7 @@ from rkd.training import RunConfig
 LOOK_EVERY = 1.0  # seconds between looks at a training; curves are drawn anew only when an epoch has ended
 AT_ONCE = 6  # options of a method that are shown without being asked for
 HINT = "tooltip" if hasattr(widgets, "Stack") else "description_tooltip"  # renamed with ipywidgets 8
+TYPED = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
 LABELLED = {"style": {"description_width": "112px"}, "layout": {"width": "auto", "max_width": "430px"}}
 WRAPPED = {"layout": {"flex_flow": "row wrap"}}
 STYLE = """<style>
@@ -84,43 +84,32 @@ class Page(widgets.VBox):
 
     # --- choices
 
-    def _boxes(
-        self, own: Mapping, values: Mapping, kinds: Mapping[str, type], lists: Mapping
-    ) -> dict[str, widgets.Widget]:
-        """Labelled inputs by name, of the kinds that `own` values need, and with these where `values` has no other;
-        `kinds` are the dataclasses that say what they mean, by what stands before a dot in a name, and `lists` is what
-        there is to choose from."""
-        typed = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
-        meant, boxes = meanings(RunConfig), {}
-        for part, kind in kinds.items():
-            meant |= {f"{part}{name}": text for name, text in meanings(kind).items()}
-        for name, like in own.items():
-            value = values.get(name, like)
-            label = name.replace("_", " ").replace("hcl", "HCL")
-            shared = {"description": label, HINT: meant[name], **LABELLED}
-            if name == "method":
-                boxes[name] = widgets.Combobox(
-                    options=lists[name], value=value, continuous_update=False, **shared
-                )
-            elif name in lists:
-                boxes[name] = widgets.Dropdown(options=lists[name], value=value, **shared)
-            elif type(like) in typed:
-                boxes[name] = typed[type(like)](value=value, **shared)
-            else:
-                boxes[name] = widgets.Text(value=_text(value), continuous_update=False, **shared)
-            boxes[name].observe(self._safely(self._refresh), names="value")
-        return boxes
+    def _box(self, name: str, value: Any, like: Any, meant: str, allowed: Sequence | None) -> widgets.Widget:
+        """A labelled input of the kind that the value `like` needs, or of what is `allowed`."""
+        label = name.replace("_", " ").replace("hcl", "HCL")
+        shared = {"description": label, HINT: meant, **LABELLED}
+        if name == "method":  # or a sum of some: at+kd
+            box = widgets.Combobox(options=allowed, value=value, continuous_update=False, **shared)
+        elif allowed is not None:
+            box = widgets.Dropdown(options=allowed, value=value, **shared)
+        elif type(like) in TYPED:
+            box = TYPED[type(like)](value=value, **shared)
+        else:
+            box = widgets.Text(value=_text(value), continuous_update=False, **shared)
+        box.observe(self._safely(self._refresh), names="value")
+        return box
 
     def _shared_boxes(self) -> dict[str, widgets.Widget]:
-        first = {**FIRST, **self._begin_with}
+        first, meant = {**FIRST, **self._begin_with}, {**meanings(RunConfig), **meanings(Settings)}
         networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
         named = [(models.display_name(name), name) for name in networks]
+        recipes = [("the method's own", ""), *((name, name) for name in recipe_names())]
         lists = {
-            "teacher": named, "student": named, "dataset": source_names(),
-            "method": method_names(),  # or a sum of some: at+kd
-            "recipe": [("the method's own", ""), *((name, name) for name in recipe_names())],
+            "teacher": named, "student": named, "dataset": source_names(), "method": method_names(), "recipe": recipes,
         }  # fmt: skip
-        return self._boxes(FIRST, self._begin_with, {"": Settings}, lists)
+        return {
+            name: self._box(name, first[name], FIRST[name], meant[name], lists.get(name)) for name in FIRST
+        }
 
     def _follow_recipe(self, shared: Mapping[str, Any]) -> None:
         """What the recipe sets follows it, unless it was changed by hand; another method has other options."""
@@ -130,15 +119,16 @@ class Page(widgets.VBox):
         values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
         first = sorted(own, key=lambda name: name not in Settings.__dataclass_fields__ or name == "ce_weight")
         self._own = {name: own[name] for name in first}
-        names = shared["method"].split("+")
-        kinds = {f"{name}." if len(names) > 1 else "": get_method(name).options for name in names}
-        lists = {
-            f"{before}{name}": get_args(hint)
-            for before, kind in kinds.items()
-            for name, hint in get_type_hints(kind).items()
-            if get_origin(hint) is Literal
+        meant, allowed = meanings(RunConfig), {}
+        for name in (methods := shared["method"].split("+")):
+            kind, before = get_method(name).options, f"{name}." if len(methods) > 1 else ""
+            meant |= {f"{before}{option}": text for option, text in meanings(kind).items()}
+            hints = get_type_hints(kind).items()
+            allowed |= {f"{before}{n}": get_args(hint) for n, hint in hints if get_origin(hint) is Literal}
+        self.options = {
+            name: self._box(name, values.get(name, like), like, meant[name], allowed.get(name))
+            for name, like in self._own.items()
         }
-        self.options = self._boxes(self._own, values, kinds, lists)
         boxes = list(self.options.values())
         self._some.children, self._more.children[0].children = boxes[:AT_ONCE], boxes[AT_ONCE:]
         _display(self._more, len(boxes) > AT_ONCE)
@@ -168,23 +158,22 @@ class Page(widgets.VBox):
         run, root = plan.distilled, paths.home() / self._places[0]
         data = sizes(run.data, root)
         cost = pair_cost(run, data.classes, data.pixels)
-        named = {"student": cost.student, "teacher": cost.teacher, "extra": ""}
-        heads = [
-            f"{what} {models.display_name(name)}" if name else "method (training only)"
-            for what, name in named.items()
-        ]
-        rows = [[found[what] for what in named] for found in (cost.parameters, cost.macs)]
-        table = pd.DataFrame(rows, ["parameters", "multiply-adds per image"], heads)
+        named = {
+            f"{side} {models.display_name(getattr(cost, side))}": side for side in ("student", "teacher")
+        }
+        named["method (training only)"] = "extra"
+        counts = {"parameters": cost.parameters, "multiply-adds per image": cost.macs}
+        rows = {head: {what: found[side] for what, found in counts.items()} for head, side in named.items()}
+        table = pd.DataFrame(rows).to_html(border=0, formatters=["{:,}".format] * 3)
         left = time_left(plan.runs.values(), resolve("run", plan.given), self._store)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         parts = [
-            scrolling(table.to_html(border=0, formatters=["{:,}".format] * 3)),
+            scrolling(table),
             f"<p>One step with distillation: <b>{cost.step_macs / 1e9:.2f} G multiply-adds</b>. "
             f"Time to train: <b>{escape(str(left))}</b>.{there}</p>",
         ]
         if levels := review_levels(run, self._places[0]):
             parts += [path.STYLE, path.review_path(levels, run.options)]
-            parts.append(folded("Level by level", scrolling(shapes_table(levels, run.options).data)))
         page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
         commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
         return "".join([*parts, folded("The same from a terminal", f"<pre>{commands}</pre>")])
@@ -271,26 +260,26 @@ class Page(widgets.VBox):
         except RkdError as error:  # one is damaged
             self.saved.value = _note(f"{error}.", "alert")
             return
-        rows, lines = [], {}
-        for record in records.values():
-            if record.config.method:
-                name = record.provenance["labels"].get("name", "")
-                alone = [
-                    records[r.id].accuracy() for r in without_distillation(record.config) if r.id in records
-                ]
-                ours, bare = record.accuracy(), (alone or [math.nan])[0]
-                rows.append((name, _in_words(record.config), ours, bare, ours - bare, record.id))
-                lines |= {name: record.curves["test_accuracy"]} if name else {}
+        rows, named = [], {}
+        for run, record in records.items():
+            if not record.config.method:
+                continue
+            name, ours = record.provenance["labels"].get("name", ""), record.accuracy()
+            alone = [records[r.id].accuracy() for r in without_distillation(record.config) if r.id in records]
+            bare = [*alone, math.nan][0]
+            rows.append((name, _in_words(record.config), ours, bare, ours - bare, run))
+            named |= {name: record.curves["test_accuracy"]} if name else {}
         heads = ["name", "run", "with, %", "without, %", "difference", "record"]
-        table = pd.DataFrame(sorted(rows), columns=heads).to_html(
-            border=0, index=False, float_format="%.2f", na_rep="–"
+        style = {"border": 0, "index": False, "float_format": "%.2f", "na_rep": "–"}
+        shown = (
+            scrolling(pd.DataFrame(sorted(rows), columns=heads).to_html(**style))
+            if rows
+            else "<p>None yet.</p>"
         )
-        chart = line_chart(
-            "test accuracy with distillation, %", lines, max(map(len, lines.values()), default=1)
-        )
-        self.saved.value = (
-            scrolling(table) * bool(rows) + chart._repr_html_() * bool(lines) or "<p>None yet.</p>"
-        )
+        if named:
+            longest = max(map(len, named.values()))
+            shown += line_chart("test accuracy with distillation, %", named, longest)._repr_html_()
+        self.saved.value = shown
 
     # --- what there is to see
 

@@ -8,7 +8,6 @@ from rkd.config import meanings
 from rkd.errors import ConfigError, DataError
 from rkd.explore.choices import FIRST, plan_of, recipe_values
 from rkd.methods import get_method, method_names
-from rkd.review import ReviewOptions
 
 pytest_plugins = ["exploring"]
 
@@ -21,40 +20,22 @@ def test_choices_become_runs(home):
     }  # fmt: skip
     plan = plan_of(chosen)
     run, o = plan.distilled, plan.distilled.options
-    assert (run.network, run.teacher.name, run.seed, run.epochs, run.batch_size) == (
-        "resnet20",
-        "resnet56",
-        3,
-        24,
-        64,
-    )
+    assert (run.network, run.teacher.name, run.seed) == ("resnet20", "resnet56", 3)
+    assert (run.epochs, run.batch_size, run.ce_weight) == (24, 64, 0.5)
     assert (run.data.name, run.data.train_images, run.data.test_images) == ("cifar100", 5000, 700)
-    assert (o.hcl_levels, o.hcl_weights, o.loss_weight, o.attention) == (
-        ("h", "h/2", 2),
-        (1, 0.5, 0.25),
-        0.7,
-        False,
-    )
-    assert o.hcl_assign == "position", "the recipe's other options"
+    assert (o.hcl_levels, o.hcl_weights, o.loss_weight) == (("h", "h/2", 2), (1, 0.5, 0.25), 0.7)
+    assert not o.attention and o.hcl_assign == "position", "the recipe's other options"
     assert run.optimiser.decay_epochs == (15, 18, 21), "the recipe's schedule, scaled"
     teacher, alone = plan.runs["teacher"], plan.runs["without distillation"]
     assert (teacher.network, teacher.epochs, teacher.seed) == ("resnet56", 12, 0)
-    assert (alone.network, alone.seed, alone.epochs, alone.data, alone.method) == (
-        "resnet20",
-        3,
-        24,
-        run.data,
-        None,
-    )
-    assert (run.ce_weight, alone.ce_weight, alone.optimiser) == (0.5, 1.0, run.optimiser)
+    assert (alone.network, alone.seed, alone.epochs, alone.data) == ("resnet20", 3, 24, run.data)
+    assert (alone.method, alone.ce_weight, alone.optimiser) == (None, 1.0, run.optimiser)
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {},
-        {"method": "at+kd", "at.loss_weight": 9.0},
-        {"method": "dkd", "beta": 2.0, "dataset": "cifar10"},
+        {"method": "at+kd", "at.loss_weight": 9.0, "dataset": "cifar10"},
         {"seed": 4, "stem": True, "ce_weight": 0.5},
     ],
 )
@@ -75,18 +56,9 @@ def test_recipe_values_are_those_of_pair_and_method(home):
 
 
 def test_every_choice_says_what_it_means(home):
-    known = meanings(ReviewOptions)
-    assert known["attention"] == "fuse by attention maps (ABF); False adds the two maps."
-    assert known["student_tap"] == known["teacher_tap"] and set(known) == set(
-        ReviewOptions.__dataclass_fields__
-    )
-    lacking = {
-        (name, option)
-        for name in method_names()
-        for option in get_method(name).options.__dataclass_fields__.keys()
-        - meanings(get_method(name).options)
-    }
-    assert not lacking
+    for method in method_names():
+        options = get_method(method).options
+        assert set(options.__dataclass_fields__) <= set(meanings(options)), method
 
 
 @pytest.mark.parametrize(
@@ -95,20 +67,13 @@ def test_every_choice_says_what_it_means(home):
         ({"epoch": 3}, "unknown choice 'epoch' (did you mean 'epochs'?)"),
         ({"hcl_weights": [1, 0.5]}, "give one weight per size"),
         ({"hcl_levels": ["h", 4, "x", 1]}, "hcl level 'x' is not a size"),
-        ({"hcl_levels": "h, 4"}, "hcl_levels is 'h, 4'; it must be a list"),
-        ({"hcl_weights": [1, "a", 0, 0]}, "hcl_weights is 'a'"),
-        ({"hcl_weights": [0, 0, 0, 0]}, "not all zero"),
         ({"hcl_levels": [64, 48], "hcl_weights": [1, 1]}, "fit none of the maps that are compared (32 x 32, 16 x 16"),
         ({"loss_weight": -1.0}, "loss_weight is -1.0"),
-        ({"residual": "input"}, "unknown residual 'input'"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"teacher_epochs": 0}, "teacher_epochs is 0"),
         ({"seed": -1}, "is -1"),
         ({"train_images": 129}, "the last batch of 64 would be a single one"),
         ({"train_images": 10_001}, "10,001 training images were asked for, but embedded has 10,000"),
-        ({"test_images": 2_001}, "2,001 test images were asked for, but embedded has 2,000"),
         ({"teacher": "resnet21"}, "unknown model 'resnet21'"),
-        ({"recipe": "mine"}, "unknown recipe 'mine'"),
         ({"dataset": "mnist"}, "unknown data set 'mnist'"),
         ({"method": "at+kdd"}, "unknown method 'kdd'"),
         ({"method": "kd", "attention": False}, "unknown choice 'attention'"),

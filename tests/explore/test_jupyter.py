@@ -78,18 +78,12 @@ def lab(home, tmp_path, tiny):
     log = tmp_path / "lab.log"
     browser = chromium(tmp_path / "chromium", 1300, 1200)
     with open(log, "w", encoding="utf-8") as said:
-        server = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            stdout=said,
-            stderr=said,
-            env={**os.environ, "HOME": str(tmp_path)},
-        )
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        server = subprocess.Popen([sys.executable, "-m", *command], stdout=said, stderr=said, env=environment)
     try:
         deadline = time.monotonic() + 60
         while "is running at" not in log.read_text(encoding="utf-8"):
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")[
-                -2000:
-            ]
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.2)
         browser.get(f"http://127.0.0.1:{port}/doc/tree/book/explore.ipynb?token=secret")
         yield Lab(browser)

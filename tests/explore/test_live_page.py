@@ -55,25 +55,20 @@ def test_figures_and_drawing_follow_a_choice_at_once(page):
     page.shared["teacher"].value = "resnet110"
     assert "ResNet-110" in page.meaning.value and page.plan.runs["teacher"].network == "resnet110"
     page.shared["method"].value = "kd"
-    assert (
-        list(page.options) == ["loss_weight", "ce_weight", "temperature"] and "<img" not in page.meaning.value
-    )
+    assert list(page.options) == ["loss_weight", "ce_weight", "temperature"]
     page.options["temperature"].value = 2.0
     assert page.plan.distilled.options.temperature == 2.0
     page.shared["method"].value = "at+kd"
     assert {"at.loss_weight", "kd.temperature", "ce_weight"} <= set(page.options)
     page.options["at.loss_weight"].value = 9.0
-    assert (
-        page.plan.distilled.method == "at+kd"
-        and page.plan.distilled.options.parts[0].options.loss_weight == 9.0
-    )
+    assert page.plan.distilled.options.parts[0].options.loss_weight == 9.0
 
 
 def test_a_contradiction_is_a_sentence_in_place(page):
-    for text, sentence in (
-        ("1, 0.5", "give one weight per size"),
-        ("1,,2", "write it as in: 1, 0.5, 0.25, 0.125"),
-    ):
+    for text, sentence in {
+        "1, 0.5": "give one weight per size",
+        "1,,2": "write it as in: 1, 0.5, 0.25, 0.125",
+    }.items():
         page.options["hcl_weights"].value = text
         assert sentence in page.problem.value and page.meaning.layout.display == "none"
         assert page.train_button.disabled and page.plan is None
@@ -148,10 +143,8 @@ def test_train_stop_go_on(page):
     page.map_epoch.value = 1
     assert "after epoch 1, of " in page.maps.value and page.maps.value != maps
     page.map_image.value = (2,)
-    assert (
-        page.maps.value.count("<img") == 1
-        and ", " not in page.maps.value.partition(", of ")[2].partition(";")[0]
-    )
+    assert page.maps.value.count("<img") == 1
+    assert ", " not in page.maps.value.partition(", of ")[2].partition(";")[0]
 
 
 @pytest.mark.slow
@@ -179,18 +172,9 @@ def test_notebook_is_executed_by_the_book(home, tmp_path, monkeypatch):
     shutil.copy(book / "_assets" / "explore.png", home / "book" / "_assets")
     notebook, out = shutil.copy(book / "explore.ipynb", home / "book"), tmp_path / "out.ipynb"
     monkeypatch.setenv(TOKEN, "a token")
-    command = [
-        "papermill",
-        str(notebook),
-        str(out),
-        "-f",
-        str(home / "params" / "smoke.yaml"),
-        "--cwd",
-        str(home / "book"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=180, check=False
-    )
+    places = [notebook, out, "-f", home / "params" / "smoke.yaml", "--cwd", home / "book"]
+    command = [sys.executable, "-m", "papermill", *map(str, places)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'alt=\\"The live page' in out.read_text(encoding="utf-8")
     assert not (home / "results").exists()

@@ -11,10 +11,10 @@ import yaml
 
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.notebooks import assigned_values, declared_parameters, read_notebook, tagged, title_of
+from rkd.experiments.settings import WHERE
 from rkd.report.book.pages import Book, Page
 
-# Parameters that say where and how a chapter runs, not what it computes.
-INCIDENTAL = {"data_root", "results", "device", "threads", "compile", "engine", "on_missing"}
+INCIDENTAL = {*WHERE}  # where and how a chapter runs, not what it computes
 _NAME = re.compile(r"(?!.*\.(ipynb|md|html|rst|txt)?$)[a-z0-9][a-z0-9.-]{0,39}")
 
 
