@@ -1,13 +1,13 @@
 """Pages on paper: a page of wide tables, pictures and code, printed by Chromium."""
 
 import base64
-import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from browser import chromium
 
@@ -67,28 +67,15 @@ def site(tmp_path_factory) -> Path:
     for name in ("custom.css", "print.css"):
         shutil.copy(ROOT / "book" / "_assets" / name, folder / "book" / "_assets")
     outputs = [RESULTS, LIVE, FOLDED, WIDE, table("rkd-provenance", HEADS, ROW, 60)]
-    cells = [
-        {
-            "cell_type": "markdown",
-            "id": "head",
-            "metadata": {},
-            "source": "# Table 3\n\nOpening [words](x.md).",
-        }
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("# Table 3\n\nOpening [words](x.md).")]
+    source = "page.table(" + ", ".join(f"argument_{n}" for n in range(30)) + ")"
+    cells += [
+        new.new_code_cell(source, outputs=[new.new_output("display_data", {"text/html": html})])
+        for html in outputs
     ]
-    for i, html in enumerate(outputs):
-        cells.append(
-            {
-                "cell_type": "code",
-                "id": f"c{i}",
-                "metadata": {},
-                "execution_count": 1,
-                "source": "page.table(" + ", ".join(f"argument_{n}" for n in range(30)) + ")",
-                "outputs": [{"output_type": "display_data", "metadata": {}, "data": {"text/html": html}}],
-            }
-        )
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "book" / "index.ipynb").write_text(json.dumps(notebook))
+    nbformat.write(new.new_notebook(cells=cells, metadata=kernel), folder / "book" / "index.ipynb")
     (folder / "book" / "x.md").write_text("# Another\n\nWords.\n")
     (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters: [{file: x}]\n")
     (folder / "_config.yml").write_text(

@@ -7,17 +7,9 @@ from pages import page_names, requests_of, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 RESULTS = (
-    "table1",
-    "table2",
-    "table3",
-    "figure6",
-    "table4",
-    "table5",
-    "table6",
-    "no_cross_entropy",
-    "random_teacher",
-    "recipes",
-)
+    "table1", "table2", "table3", "figure6", "table4", "table5", "table6",
+    "no_cross_entropy", "random_teacher", "recipes",
+)  # fmt: skip
 PAGES = (
     "index", "claims", "verdicts", "audit", "method", "explorer", "inside", "explore", "performance", "running",
 )  # fmt: skip
