@@ -128,7 +128,7 @@ def group(compile):
     return [TrainState(m.config, m.student, m.method, compile) for m in made]
 
 
-def testcompiled_steps_take_weights_from_their_buffer(graphs):
+def test_compiled_steps_take_weights_from_their_buffer(graphs):
     """In low precision the layers are lent pieces of one tensor in place of their parameters; a first step, which is
     watched for it, is an eager one."""
     config = config_of("reviewkd", precision="fp16", **{**FEW, "batch_size": 6})

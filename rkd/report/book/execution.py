@@ -167,10 +167,13 @@ def _end(token: str) -> None:
     """Kills every process whose token begins so: kernels, and what they started, in sessions of their own too."""
     import psutil
 
+    ended = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(TOKEN, "").startswith(token):
                 process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=5)  # a killed process lives on for a moment on a busy machine
 
 
 def _machine() -> str:
