@@ -4,6 +4,7 @@ depend on the machine."""
 import functools
 import http.server
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from browser import chromium
 from filelock import FileLock
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from rkd.cli import main
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import (
@@ -127,6 +129,33 @@ class Silent:
 @pytest.fixture
 def silent():
     return Silent()
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rkd(capsys):
+    """Exit status of a call, what it prints, and what it complains of."""
+
+    def call(line, *more):
+        capsys.readouterr()
+        status = main([*shlex.split(line), *map(str, more)])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def done(rkd):
+    """What a call prints that does what it should."""
+
+    def call(line, *more):
+        status, out, err = rkd(line, *more)
+        assert status == 0, err
+        return out
+
+    return call
 
 
 # --- the built site ------------------------------------------------------------------------------------

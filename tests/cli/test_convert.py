@@ -1,13 +1,14 @@
 """From a recorded reparameterised student to its deploy form and back: report, file, evaluation, refusals."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from rkd import files, models
-from rkd.cli import main
 from rkd.data import evaluation_batches
 from rkd.errors import ConfigError, RecordError, RkdError
 from rkd.experiments.deploy import deploy_report, deployed, read_deployed, save_deployed
@@ -30,19 +31,17 @@ def trained(tmp_path_factory):
     return runner, *configs
 
 
-@pytest.fixture
-def rkd(trained, capsys, tmp_path, monkeypatch):
-    results = trained[0].store.records
-    monkeypatch.setenv("RKD_HOME", str(models.__path__[0] + "/../.."))
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Files are written to a folder of the test's own."""
+    monkeypatch.setenv("RKD_HOME", str(ROOT))
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments, recorded=True):
-        named = ["--results", str(results)] if recorded else []
-        status = main([*map(str, arguments), *named])
-        out = capsys.readouterr()
-        return status, out.out, out.err
 
-    return call
+@pytest.fixture
+def recorded(trained, rkd):
+    """A call about the recorded runs."""
+    return lambda line: rkd(f"{line} --results {trained[0].store.records}")
 
 
 @pytest.fixture(scope="module")
@@ -96,70 +95,56 @@ def test_differences_are_counted_over_all_images(trained, monkeypatch):
     assert found.accuracy == 100 * (y == 3).double().mean()
 
 
-def test_convert_then_evaluate(trained, rkd, tmp_path, few_images):
+def test_convert_then_evaluate(trained, recorded, done, tmp_path, few_images):
     runner, config, _ = trained
     said = f"{runner.store.load(config.id).accuracy():.2f} %"
-    status, out, err = rkd("convert", config.id, "--batch-size", 8)
+    status, out, err = recorded(f"convert {config.id} --batch-size 8")
     path = tmp_path / f"represnet20_deploy-{config.id}-last.pt"
-    assert (status, err) == (0, "") and f"wrote {path.name} (" in out
+    assert (status, err) == (0, "") and f"wrote {path.name} (" in out and "0 predictions differ" in out
     rows = {line[:17].strip(): line[17:].split() for line in out.splitlines()}
-    assert rows["parameters"] == ["997,684", "277,636"]
-    assert rows["accuracy, %"] == [said.split()[0]] * 2
-    assert "0 predictions differ" in out
+    assert rows["parameters"] == ["997,684", "277,636"] and rows["accuracy, %"] == [said.split()[0]] * 2
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
-    header = read_deployed(path)
-    assert header.network == "represnet20_deploy" and header.run == config.id
-    assert header.source_sha256 == files.sha256(runner.weights_file(config.id, "last"))
-    assert header.data == config.data and header.classes == 100
+    header, weights = read_deployed(path), runner.weights_file(config.id, "last")
+    assert (header.network, header.run, header.classes) == ("represnet20_deploy", config.id, 100)
+    assert header.source_sha256 == files.sha256(weights) and header.data == config.data
     assert header.normalisation["mean"] == pytest.approx(deployed(runner, config)[2].mean)
-
-    loaded = models.build("represnet20_deploy", 100)
+    loaded, merged = models.build("represnet20_deploy", 100), deployed(runner, config)[1].state_dict()
     models.load_weights(loaded, path)
-    merged = deployed(runner, config)[1].state_dict()
     assert all(torch.equal(merged[key], value) for key, value in loaded.state_dict().items())
 
-    status, out, _ = rkd("evaluate", "--checkpoint", path, recorded=False)
-    assert status == 0 and out == f"{path}: {said} on 100 test images of embedded\n"
-    status, out, _ = rkd("evaluate", config.id, "--deploy")
+    assert done(f"evaluate --checkpoint {path}") == f"{path}: {said} on 100 test images of embedded\n"
+    status, out, _ = recorded(f"evaluate {config.id} --deploy")
     assert status == 0 and out == f"{config.id} last merged: {said} now, {said} in the record\n"
     # the run's own weights, told what they are, merged on the way
-    weights = runner.weights_file(config.id, "last")
-    told = ["--model", "represnet20", "--dataset", few_images, "--normalisation", "embedded", "--deploy"]
-    status, out, _ = rkd("evaluate", "--checkpoint", weights, *told, recorded=False)
-    assert status == 0 and out == f"{weights}: {said} on 100 test images of {few_images}\n"
+    told = f"--model represnet20 --dataset {few_images} --normalisation embedded --deploy"
+    out = done(f"evaluate --checkpoint {weights} {told}")
+    assert out == f"{weights}: {said} on 100 test images of {few_images}\n"
 
 
-def test_what_is_told_goes_before_what_the_file_says(trained, rkd, tmp_path, few_images):
+def test_what_is_told_goes_before_what_the_file_says(trained, rkd, done, few_images):
     runner, config, _ = trained
-    save_deployed(runner, config, tmp_path / "best.pt", "best")
-    assert read_deployed(tmp_path / "best.pt").weights == "best"
-    call = ["evaluate", "--checkpoint", "best.pt", "--dataset", few_images]
-    status, out, _ = rkd(*call, "--normalisation", "half", recorded=False)
-    assert status == 0 and f"on 100 test images of {few_images}" in out
-    status, _, err = rkd(*call, "--model", "represnet20", recorded=False)
+    save_deployed(runner, config, Path("best.pt"), "best")
+    assert read_deployed(Path("best.pt")).weights == "best"
+    call = f"evaluate --checkpoint best.pt --dataset {few_images}"
+    assert f"on 100 test images of {few_images}" in done(f"{call} --normalisation half")
+    status, _, err = rkd(f"{call} --model represnet20")
     assert status == 2 and "not those of this network" in err and err.count("\n") == 1
 
 
-def test_plain_networks_have_nothing_to_merge(trained, rkd, tmp_path):
-    runner, _, plain = trained
-    for call in (["convert", plain.id], ["evaluate", plain.id, "--deploy"]):
-        status, out, err = rkd(*call)
-        assert status == 2 and out == "" and err.count("\n") == 1
-        assert f"run {plain.id} is of resnet8, which is not reparameterised" in err and "represnet20" in err
+def test_refusals(trained, recorded, tmp_path):
+    runner, config, plain = trained
+    for line, said in (
+        ("convert ffffffffffff", "not recorded"),
+        (f"convert {config.id} --batch-size 0", "batch_size is 0"),
+        (f"convert {plain.id}", f"run {plain.id} is of resnet8, which is not reparameterised"),
+        (f"evaluate {plain.id} --deploy", f"run {plain.id} is of resnet8, which is not reparameterised"),
+    ):
+        status, out, err = recorded(line)
+        assert status == 2 and said in err and out == "" and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="no branches to merge"):
         deploy_report(runner, plain)
-
-
-def test_refusals(trained, rkd, tmp_path):
-    runner, config, _ = trained
-    for arguments, said in (
-        (["convert", "ffffffffffff"], "not recorded"),
-        (["convert", config.id, "--batch-size", 0], "batch_size is 0"),
-    ):
-        status, _, err = rkd(*arguments)
-        assert status == 2 and said in err and err.count("\n") == 1
     other = dataclasses.replace(config, seed=7)
     with pytest.raises(RkdError, match=f"weights of run {other.id} are not on this machine"):
         deploy_report(runner, other)
@@ -170,39 +155,21 @@ def test_other_files(trained, rkd, tmp_path):
     path = tmp_path / "file.pt"
     torch.save(models.build("resnet8").state_dict(), path)
     assert read_deployed(path) is None
-    status, _, err = rkd("evaluate", "--checkpoint", path, recorded=False)
+    status, _, err = rkd(f"evaluate --checkpoint {path}")
     assert status == 2 and "--checkpoint needs --model" in err
     torch.save({"epoch": 3, "model": {}, "accuracy": torch.tensor(7.0), "best": [1, 2.5]}, path)
     assert models.checkpoint_header(path) == {"epoch": 3, "model": {}, "best": [1, 2.5]}
-    torch.save([1], path)
-    with pytest.raises(RecordError, match="holds a list"):
-        read_deployed(path)
 
     save_deployed(runner, config, path)
     whole = torch.load(path, weights_only=True)
-    torch.save({key: value for key, value in whole.items() if key != "network"}, path)
-    with pytest.raises(RecordError, match="damaged: DeployHeader needs network"):
-        read_deployed(path)
-    torch.save({**whole, "data": {"name": "embedded", "colour": "red"}}, path)
-    with pytest.raises(RecordError, match=r"damaged: .*colour"):
-        read_deployed(path)
+    for content, said in (
+        ([1], "holds a list"),
+        ({k: v for k, v in whole.items() if k != "network"}, "damaged: DeployHeader needs network"),
+        ({**whole, "data": {"name": "embedded", "colour": "red"}}, r"damaged: .*colour"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(RecordError, match=said):
+            read_deployed(path)
     path.write_text("404: Not Found")
     with pytest.raises(RecordError, match="is not a checkpoint, or is damaged"):
         read_deployed(path)
-
-
-def test_models_shows_both_forms(rkd):
-    status, out, _ = rkd("models", "represnet20", recorded=False)
-    assert status == 0 and "997,684 parameters" in out
-    assert "merged  277,636 parameters, 40,818,944 multiply-adds" in out
-    status, out, _ = rkd("models", "resnet8", recorded=False)
-    assert "merged" not in out
-
-
-def test_models_lists_every_network_in_its_group(rkd):
-    status, out, _ = rkd("models", "--classes", 10, recorded=False)
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith("  ")}
-    assert status == 0 and set(rows) == set(models.names())
-    assert rows["vgg8"] == ["3,918,858", "96.15"]
-    assert rows["repvgg8"][2:] == ["merged:", "3,915,914", "96.15"]
-    assert [group for group in models.groups() if group not in out.splitlines()] == []
