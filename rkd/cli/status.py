@@ -1,7 +1,7 @@
 """`rkd status`: what is recorded, running, begun or missing; and runs in words."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def status(
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
     states = {run: _state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}
     if verbose:
-        time = _list_runs(Selectors(profile, given, settled=True), list(ids))
+        time = _verbose(Selectors(profile, given, settled=True), list(ids))
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
     for name, own in {**ids, ALL: states}.items():
         found = [states[run] for run in own]
@@ -79,17 +79,35 @@ def _state(records: Path, work: Path, forms: Iterable[str]) -> str:
     return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
 
 
-def _list_runs(selectors, chapters: list[str]) -> str:
-    """Print every run; returns the time left."""
+def _verbose(selectors, chapters: list[str]) -> str:
+    """Print every run; returns the time left, or why it is unknown: what is recorded can be listed on a machine without
+    the device."""
+    from rkd.errors import ConfigError
     from rkd.experiments.runner import required
     from rkd.experiments.workspace import store_of
 
     settings, found = selectors.plan(chapters)
     store, runs = store_of(settings), required(run for configs in found.values() for run in configs)
+    list_runs(runs, store)
+    try:
+        return str(time_left(runs, settings, store))
+    except ConfigError as error:
+        return f"unknown here: {error}"
+
+
+def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
+    """Print runs in words: state, how far they are, accuracy, seconds they will take where those are known."""
+    from rkd.experiments.budget import in_words
+
     for run in runs:
         state = state_of(store, run)
-        print(f"{state:9} {run.id}  {describe(run)}{_result(store, run, state)}")
-    return _time_left(runs, settings, store)
+        notes = [progress_of(store, run)] if state in ("begun", "running") else []
+        notes += [f"{store.load(run.id).accuracy():.2f} %"] if store.has(run.id) else []
+        left = (seconds or {}).get(run.id)
+        notes += [f"about {in_words(left)}"] if left is not None else []
+        print(
+            "  ".join([f"{state:9} {run.id}", describe(run), *([f"[{'; '.join(notes)}]"] if notes else [])])
+        )
 
 
 def state_of(store, run) -> str:
@@ -116,16 +134,6 @@ def time_left(runs, settings, store):
     )
 
 
-def _time_left(runs, settings, store):
-    """The same, or why it is unknown: what is recorded can be listed on a machine without the device."""
-    from rkd.errors import ConfigError
-
-    try:
-        return time_left(runs, settings, store)
-    except ConfigError as error:
-        return f"unknown here: {error}"
-
-
 def progress_of(store, run) -> str:
     """How far a run that is not recorded is, in words."""
     from rkd.experiments.estimate import begun
@@ -148,9 +156,3 @@ def describe(run) -> str:
             o = run.options
             words += f" ({o.connector}, {o.loss}, attention {'on' if o.attention else 'off'}, weight {o.loss_weight:g})"
     return f"{words}, seed {run.seed}, {run.epochs} epochs of {run.data.name}"
-
-
-def _result(store, run, state: str) -> str:
-    if state in ("begun", "running"):
-        return f"  {progress_of(store, run)}"
-    return f"  {store.load(run.id).accuracy():.2f} %" if store.has(run.id) else ""

@@ -4,14 +4,17 @@ import fnmatch
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
 from rkd.cli.declare import Duration, Names, Size, spelt
-from rkd.errors import ConfigError
+from rkd.cli.status import describe, list_runs, progress_of, state_of, time_left
+from rkd.errors import ConfigError, RkdError
 
 FIRST_GROUPS = 8  # that a sweep shows before it trains
 
@@ -80,157 +83,126 @@ def sweep(
         if value is not None and out is None:
             raise ConfigError(f"{name} goes with --out DIR")
     limit = Budget(budget)  # imports are part of it: torch comes after this line
-    planned = _Sweep(params, chapters, group, order, claims, tensorboard, given, again)
+    plan = _planned(params, chapters, group, given)
+    if order == "verdicts":
+        plan.ask(claims)
+    estimate = plan.show()
     if dry_run:
-        return planned.list_runs()
+        if plan.claims is None:
+            list_runs([run for run in plan.runs if run.id in estimate.each], plan.store, estimate.each)
+        else:
+            plan.show_groups(plan.groups(), estimate)
+        return 0
     with limit:
-        return planned.train(limit, check, out, max_part or PART, max_files)
+        return _train(plan, estimate, limit, check, out, max_part or PART, max_files, tensorboard, again)
 
 
-class _Sweep:
-    """What one call works on."""
+def _train(
+    plan, estimate, limit, check: bool, out: Path | None, max_part: int, max_files: int | None, tensorboard, again: str
+) -> int:  # fmt: skip
+    """Train what is missing, until it is done or the budget says stop; then say where things stand."""
+    from rkd.experiments.tensorboard import watch
+    from rkd.records.transfer import KeptExport
 
-    def __init__(
-        self, params: Path, chapters: Sequence[str] | None, group: int, order: str, claims: Sequence[str] | None,
-        tensorboard: Path | None, given: dict[str, Any], again: str,
-    ) -> None:  # fmt: skip
-        from rkd.experiments.check import Way
-        from rkd.experiments.runner import pick_device, required
-        from rkd.experiments.selectors import Selectors
-        from rkd.experiments.workspace import store_of
-        from rkd.training.capture import Engine
+    kept = None if out is None else KeptExport(plan.store, out, plan.runs, max_part, max_files)
+    if check and estimate.runs:
+        plan.check()
 
-        self.by_verdicts, self.named, self.tensorboard, self.again = (
-            order == "verdicts",
-            claims,
-            tensorboard,
-            again,
-        )
-        self.selectors = Selectors(str(params), given, settled=True)
-        self.settings, self.chapters = self.selectors.plan(chapters)
-        self.device = pick_device(self.settings.device)
-        self.store = store_of(self.settings)
-        self.runs = required(run for configs in self.chapters.values() for run in configs)
-        s = self.settings
-        self.way = Way(Engine.named(s.engine, s.compile, s.threads), group)
-        self.claims = self._claims() if self.by_verdicts else []
-        self.needs = self._needs()
+    def stop(needed: float) -> bool:
+        return limit.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
 
-    def _claims(self):
-        """Those that are declared; with --claims, the ones it names."""
+    stopped = False
+    try:
+        with kept or nullcontext():
+            groups = [(plan.runs, ())]
+            if plan.claims is not None:
+                groups = plan.groups()
+                if groups and estimate.seconds is None:
+                    estimate = plan.measure(groups[0][0], stop)
+                plan.show_groups(groups, estimate, FIRST_GROUPS)
+            runner = plan.runner(stop, progress=watch(tensorboard))
+            for runs, _ in groups:
+                if not runner.stopped:
+                    runner.run(runs)
+            stopped = runner.stopped
+    except RkdError:
+        plan.report(None, again)
+        raise
+    if kept and kept.last:
+        show(kept.last, out)
+    return plan.report(limit.reason if stopped else None, again)
+
+
+def _planned(params: Path, chapters: Sequence[str] | None, group: int, given: dict[str, Any]) -> "_Plan":
+    from rkd.experiments.check import Way
+    from rkd.experiments.runner import required
+    from rkd.experiments.selectors import Selectors
+    from rkd.experiments.workspace import store_of
+    from rkd.training import Engine
+
+    selectors = Selectors(str(params), given, settled=True)
+    settings, found = selectors.plan(chapters)
+    runs = required(run for configs in found.values() for run in configs)
+    way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
+    return _Plan(selectors, settings, len(found), store_of(settings), runs, way)
+
+
+@dataclass
+class _Plan:
+    """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks."""
+
+    selectors: Any
+    settings: Any
+    chapters: int
+    store: Any
+    runs: list[Any]
+    way: Any
+    claims: list[Any] | None = None
+    needs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def ask(self, patterns: Sequence[str] | None) -> None:
+        """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
         from rkd.errors import unknown
-        from rkd.judge import load_claims
-
-        claims = load_claims(check=False)
-        for pattern in self.named or ():
-            if not fnmatch.filter([claim.id for claim in claims], pattern):
-                raise unknown("claim", pattern, [claim.id for claim in claims])
-        return [
-            c for c in claims if self.named is None or any(fnmatch.fnmatchcase(c.id, p) for p in self.named)
-        ]
-
-    def _needs(self):
-        """What each claim lacks; with --claims, `runs` shrinks to that."""
         from rkd.experiments.runner import required
+        from rkd.judge import load_claims
         from rkd.judge.order import lacking
 
-        there = {run.id for run in self.runs}
-        needs = lacking(self.claims, self.selectors, self.store, there)
-        if self.named is not None:
-            self.runs = required(run for need in needs.values() for run in need.values())
-        return needs
+        known = load_claims(check=False)
+        for pattern in patterns or ():
+            if not fnmatch.filter([claim.id for claim in known], pattern):
+                raise unknown("claim", pattern, [claim.id for claim in known])
+        chosen = patterns or ("*",)
+        self.claims = [c for c in known if any(fnmatch.fnmatchcase(c.id, pattern) for pattern in chosen)]
+        self.needs = lacking(self.claims, self.selectors, self.store, {run.id for run in self.runs})
+        if patterns is not None:
+            self.runs = required(run for need in self.needs.values() for run in need.values())
 
-    def list_runs(self) -> int:
-        """Print the plan and each run in it."""
-        from rkd.cli.status import describe, progress_of
-        from rkd.experiments.budget import in_words
+    def runner(self, stop, **options: Any):
+        from rkd.experiments.workspace import runner_of
 
-        states, estimate = self._plan()
-        if self.by_verdicts:
-            self._show_groups(self._groups(), estimate)
-            return 0
-        for run in self.runs:
-            if run.id not in estimate.each:
-                continue
-            seconds = estimate.each[run.id]
-            words = {"begun": progress_of, "running": progress_of}.get(states[run.id])
-            notes = [states[run.id] + (f", {words(self.store, run)}" if words else "")]
-            notes += [f"about {in_words(seconds)}"] if seconds is not None else []
-            print(f"  {run.id}  {describe(run)}  [{'; '.join(notes)}]")
-        return 0
+        labels = {"profile": self.settings.profile}
+        more = {"group": self.way.group, "engine": self.way.engine, "labels": labels, "stop": stop}
+        return runner_of(self.settings, self.store, **more, **options)
 
-    def train(self, budget, check: bool, out: Path | None, max_part: int, max_files: int | None) -> int:
-        """Train what is missing, until it is done or `budget` says stop; then say where things stand."""
-        from rkd.errors import RkdError
-        from rkd.records.transfer import KeptExport
-
-        kept = None if out is None else KeptExport(self.store, out, self.runs, max_part, max_files)
-        _, estimate = self._plan()
-        if check and estimate.runs:
-            self._check()
-
-        def stop(needed: float) -> bool:
-            return budget.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
-
-        try:
-            with kept or nullcontext():
-                stopped = self._train(estimate, stop)
-        except RkdError:
-            self._report(None)
-            raise
-        if kept and kept.last:
-            show(kept.last, out)
-        return self._report(budget.reason if stopped else None)
-
-    def _train(self, estimate, stop) -> bool:
-        """Whether it was stopped."""
-        groups = [(self.runs, ())]
-        if self.by_verdicts:
-            if estimate.seconds is None:
-                estimate = self._measure(stop)
-            groups = self._groups()
-            self._show_groups(groups, estimate, FIRST_GROUPS)
-        runner = self._runner(stop)
-        for runs, _ in groups:
-            if not runner.stopped:
-                runner.run(runs)
-        return runner.stopped
-
-    def _runner(self, stop):
-        from rkd.experiments.runner import Runner
-        from rkd.experiments.tensorboard import watch
-        from rkd.experiments.workspace import data_root
-
-        return Runner(
-            self.store,
-            data_root(self.settings),
-            self.settings.device,
-            self.way.group,
-            watch(self.tensorboard),
-            labels={"profile": self.settings.profile},
-            engine=self.way.engine,
-            stop=stop,
-        )
-
-    def _check(self) -> None:
+    def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
         from rkd.experiments.check import check_device
-        from rkd.experiments.runner import unfinished
+        from rkd.experiments.runner import pick_device, unfinished
 
+        device = pick_device(self.settings.device)
         methods = {run.method for run in unfinished(self.runs, self.store)}
-        captured = self.way.engine.captures(self.device)
-        print(f"check of {self.device}: {self.way.words(self.device)}")
+        print(f"check of {device}: {self.way.words(device)}")
         print("method        arithmetic  difference  verdict")
 
         def say(row) -> None:
             name, fault = row.method or "no teacher", row.fault or "equal"
             print(f"{name:14}{row.arithmetic:10}{row.difference:12.1e}  {fault}", flush=True)
 
-        found = check_device(self.device, methods, self.settings.precision, self.way, say)
-        if not captured:
+        found = check_device(device, methods, self.settings.precision, self.way, say)
+        if not self.way.engine.captures(device):
             print("nothing to capture here: two runs in lock-step were compared with one alone")
         if found.way != self.way:
-            print(f"from here on: {found.way.words(self.device)}")
+            print(f"from here on: {found.way.words(device)}")
         self.way = found.way
         for method, why in found.broken.items():
             print(f"{method or 'no teacher'} cannot be trained here, and is left out: {why}")
@@ -238,7 +210,7 @@ class _Sweep:
         here = {run.id for run in self.runs}
         self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= here}
 
-    def _groups(self):
+    def groups(self):
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
         from rkd.experiments.estimate import costs
         from rkd.experiments.runner import unfinished
@@ -253,21 +225,19 @@ class _Sweep:
         rest = sorted(left.values(), key=lambda run: cost[run.id])
         return [*found, *([(rest, ())] if rest else [])]
 
-    def _measure(self, stop):
-        """Train the first runs for a moment, since what is begun tells the rate; returns the estimate that follows."""
-        groups, steps, began = self._groups(), itertools.count(), time.monotonic()
+    def measure(self, runs, stop):
+        """Train runs for a moment, since what is begun tells the rate; returns the estimate that follows."""
+        steps, began = itertools.count(), time.monotonic()
 
         def enough(needed: float) -> bool:
             asked = next(steps)
             return stop(needed) or asked > 120 or (asked > 8 and time.monotonic() - began > 15)
 
-        if groups:
-            self._runner(enough).run(groups[0][0])
-        return self._time_left()
+        self.runner(enough).run(runs)
+        return time_left(self.runs, self.settings, self.store)
 
-    def _show_groups(self, groups, estimate, most: int | None = None) -> None:
+    def show_groups(self, groups, estimate, most: int | None = None) -> None:
         """Print the groups: rank, number of runs, claims decided, minutes, the latter two also in all so far."""
-        from rkd.cli.status import describe
         from rkd.judge.order import can_be_decided
 
         print("rank  runs  claims  in all  minutes   in all")
@@ -276,10 +246,10 @@ class _Sweep:
             each = [estimate.each.get(run.id) for run in runs]
             took = math.nan if None in each else sum(each) / 60
             decided, minutes = decided + len(claims), minutes + took
-            time = f"{took:9.1f}{minutes:9.1f}" if math.isfinite(minutes) else f"{'?':>9}{'?':>9}"
+            times = f"{took:9.1f}{minutes:9.1f}" if math.isfinite(minutes) else f"{'?':>9}{'?':>9}"
             words = list(dict.fromkeys(describe(run).partition(", seed")[0] for run in runs))
             listed = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
-            print(f"{rank:4}{len(runs):6}{len(claims):8}{decided:8}{time}  {listed}")
+            print(f"{rank:4}{len(runs):6}{len(claims):8}{decided:8}{times}  {listed}")
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
         wanted = [claim for claim in self.claims if claim.id in self.needs]
@@ -290,59 +260,47 @@ class _Sweep:
                 "not of the published setting"
             )
 
-    def _plan(self):
-        """Print what there is and what is to be done; returns each run's state and the estimate."""
-        from rkd.cli.status import state_of
-
-        states = {run.id: state_of(self.store, run) for run in self.runs}
-        estimate = self._time_left()
+    def show(self):
+        """Print what there is and what is to be done; returns the estimate."""
+        estimate = time_left(self.runs, self.settings, self.store)
         recorded = sum(self.store.has(run.id) for run in self.runs)
-        left = [run for run in self.runs if run.id in estimate.each]
-        said = f"{len(self.runs)} runs in {len(self.chapters)} chapters: {recorded} recorded, {len(left)} to train"
-        if left:
-            said += f" ({_counted(states[run.id] for run in left)})\ntime: {estimate}"
+        said = f"{len(self.runs)} runs in {self.chapters} chapters: {recorded} recorded, {estimate.runs} to train"
+        if estimate.runs:
+            said += f" ({self._counted(estimate.each)})\ntime: {estimate}"
         print(said, flush=True)
-        return states, estimate
+        return estimate
 
-    def _report(self, reason: str | None) -> int:
+    def report(self, reason: str | None, again: str) -> int:
         """Print what is done, begun and left, how long that takes and how to go on; returns the exit status."""
-        from rkd.cli.status import describe, progress_of, state_of
-
-        states = {run.id: state_of(self.store, run) for run in self.runs}
-        done = sum(self.store.has(run.id) for run in self.runs)
-        left = [run for run in self.runs if not self.store.has(run.id)]
-        diverged = [run for run in self.runs if states[run.id] == "diverged"]
         if reason:
             print(f"stopped: {reason}")
-        share = f"{done} of {len(self.runs)}" if left else f"{done}"
+        left = [run for run in self.runs if not self.store.has(run.id)]
+        states = {run.id: state_of(self.store, run) for run in self.runs}
+        share = f"{len(self.runs) - len(left)} of {len(self.runs)}" if left else f"{len(self.runs)}"
         print(f"{share} runs are recorded in {self.store.records}")
+        diverged = [run for run, state in states.items() if state == "diverged"]
         for run in diverged:
-            print(f"  {run.id} diverged")
+            print(f"  {run} diverged")
         for run in left:
             if states[run.id] != "missing":
                 where = "running elsewhere" if states[run.id] == "running" else "begun"
                 print(f"  {run.id} {where}, {progress_of(self.store, run)}  {describe(run)}")
         if not left:
             return 1 if diverged else 0
-        estimate = self._time_left()
-        print(f"{len(left)} runs left ({_counted(states[run.id] for run in left)}); time: {estimate}")
-        print(f"continue with: {self.again}", flush=True)
+        time = time_left(self.runs, self.settings, self.store)
+        print(f"{len(left)} runs left ({self._counted(run.id for run in left)}); time: {time}")
+        print(f"continue with: {again}", flush=True)
         return 1
 
-    def _time_left(self):
-        from rkd.cli.status import time_left
-
-        return time_left(self.runs, self.settings, self.store)
-
-
-def _counted(states) -> str:
-    """ "4 begun, 24 missing"; a recorded run is listed only where its weights are lost."""
-    words = {
-        "begun": "begun",
-        "running": "being trained by another process",
-        "missing": "missing",
-        "recorded": "recorded, but their weights are needed again",
-        "diverged": "diverged",
-    }
-    states = list(states)
-    return ", ".join(f"{states.count(s)} {text}" for s, text in words.items() if s in states)
+    def _counted(self, runs) -> str:
+        """ "4 begun, 24 missing"; a recorded run is listed only where its weights are lost."""
+        words = {
+            "begun": "begun",
+            "running": "being trained by another process",
+            "missing": "missing",
+            "recorded": "recorded, but their weights are needed again",
+            "diverged": "diverged",
+        }
+        chosen = set(runs)
+        count = Counter(state_of(self.store, run) for run in self.runs if run.id in chosen)
+        return ", ".join(f"{count[state]} {text}" for state, text in words.items() if count[state])

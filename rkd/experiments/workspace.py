@@ -52,5 +52,5 @@ def runner_of(settings: "Settings", store: "Store | None" = None, **options: Any
     from rkd.experiments.runner import Runner
     from rkd.training import Engine
 
-    engine = Engine.named(settings.engine, settings.compile, settings.threads)
-    return Runner(store or store_of(settings), data_root(settings), settings.device, engine=engine, **options)
+    options.setdefault("engine", Engine.named(settings.engine, settings.compile, settings.threads))
+    return Runner(store or store_of(settings), data_root(settings), settings.device, **options)

@@ -176,7 +176,7 @@ def test_dry_run_lists_runs_and_trains_nothing(profile, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing)" in out
     assert "time: unknown until the first run has been trained on this machine" in out
-    assert out.count("[missing]") == 4 and not list(tmp_path.rglob("*.json"))
+    assert out.count("\nmissing ") == 4 and not list(tmp_path.rglob("*.json"))
 
 
 def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsys, finished):
@@ -187,7 +187,7 @@ def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsy
     assert main(arguments(profile, results, "--dry-run")) == 0
     out = capsys.readouterr().out
     assert "3 recorded, 1 to train (1 missing)\ntime: about " in out
-    assert f"  {victim.stem}  ResNet-8" in out and "[missing; about " in out
+    assert f"missing   {victim.stem}  ResNet-8" in out and "[about " in out
     assert (
         main(["status", "--profile", str(profile), "--chapters", "table5", "-v", "--results", str(results)])
         == 0
@@ -240,12 +240,12 @@ def test_a_diverged_teacher_ends_a_sweep_and_what_is_left_is_told(profile, tmp_p
 
 def test_what_another_process_trains_is_shown_as_such(profile, tmp_path, capsys):
     assert main(arguments(profile, tmp_path, "--dry-run")) == 0
-    run = capsys.readouterr().out.splitlines()[2].split()[0]
+    run = capsys.readouterr().out.splitlines()[2].split()[1]
     with Store(tmp_path, tmp_path / "work").lock(run) as ours:
         assert ours and main(arguments(profile, tmp_path, "--dry-run")) == 0
     out = capsys.readouterr().out
     assert "4 to train (1 being trained by another process, 3 missing)" in out
-    assert next(line for line in out.splitlines() if "[running, epoch 0 of 3]" in line).split()[0] == run
+    assert next(line for line in out.splitlines() if "[epoch 0 of 3]" in line).split()[:2] == ["running", run]
 
 
 def test_a_budget_ends_a_process_in_time(profile, tmp_path):
