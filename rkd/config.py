@@ -30,12 +30,14 @@ from rkd.errors import ConfigError, unknown
 T = TypeVar("T")
 
 
-def _number(kind: type[float], least: float, words: str, *, above: bool = False) -> BeforeValidator:
+def _number(
+    kind: type[float], least: float, words: str, *, above: bool = False, below: float = math.inf
+) -> BeforeValidator:
     """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text nor truth values are numbers."""
 
     def check(value: Any) -> float:
         right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not right or kind(value) != value or value < least or (above and value == least):
+        if not right or kind(value) != value or not least <= value < below or (above and value == least):
             raise ValueError(f"it must be {words}")
         return kind(value)
 
@@ -46,6 +48,7 @@ Count = Annotated[int, _number(int, 1, "a whole number >= 1")]
 Natural = Annotated[int, _number(int, 0, "a whole number >= 0")]
 Weight = Annotated[float, _number(float, 0, "a finite number >= 0")]
 Positive = Annotated[float, _number(float, 0, "a finite number > 0", above=True)]
+ErrorRate = Annotated[float, _number(float, 0, "a number between 0 and 0.5", above=True, below=0.5)]
 Flag = StrictBool
 
 
@@ -191,6 +194,7 @@ def meanings(source: type | str, section: str = "Attributes") -> dict[str, str]:
 __all__ = [
     "Count",
     "CountOrAuto",
+    "ErrorRate",
     "Flag",
     "Natural",
     "Positive",

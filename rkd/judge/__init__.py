@@ -3,12 +3,13 @@
 Nothing here needs torch until a record is there to be read.
 """
 
+from rkd.judge.decide import VERDICTS
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.evaluation import Evaluation, evaluate
-from rkd.judge.rules import VERDICTS, RuleResult
-from rkd.judge.setting import PublishedSetting, is_published_setting, published_setting
+from rkd.judge.rules import RuleResult
+from rkd.judge.setting import is_published_setting
 
 __all__ = [
-    "KINDS", "VERDICTS", "Claim", "Evaluation", "Kind", "PublishedSetting", "RuleResult", "evaluate",
-    "is_published_setting", "load_claims", "published_setting",
+    "KINDS", "VERDICTS", "Claim", "Evaluation", "Kind", "RuleResult", "evaluate", "is_published_setting",
+    "load_claims",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special  # its distributions are those of scipy.stats, which takes a second to import
 
+from rkd.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -69,8 +71,13 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast
     Args:
         groups: each (..., runs), runs >= 1.
         weights: one per group; a group of weight 0 adds neither to the sum nor to its error.
+
+    Raises:
+        ConfigError: a run without a finite accuracy.
     """
     pairs = list(zip(groups, weights, strict=True))
+    if not all(np.isfinite(group).all() for group in groups):
+        raise ConfigError("a run's accuracy is not finite; every run must have one in percent")
     variances = [_variance(group) * w**2 if w else np.zeros(group.shape[:-1]) for group, w in pairs]
     sizes = np.array([group.shape[-1] for group in groups])
     return Contrast(np.asarray(sum(w * group.mean(-1) for group, w in pairs)), np.stack(variances, -1), sizes)

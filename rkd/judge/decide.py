@@ -4,6 +4,8 @@
 Both decide here.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import special
 
@@ -12,15 +14,20 @@ from rkd.judge.contrast import Contrast, ratio
 REPRODUCED, SMALLER, EXCEEDED = "reproduced", "reproduced, smaller effect", "exceeded"
 NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN = "not reproduced", "inconclusive", "not run"
 VERDICTS = (REPRODUCED, SMALLER, EXCEEDED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
+THRESHOLD = 0.75  # P(A > B) from which A is called better
 
 
-def value(gap: Contrast, margin: float, alpha: float) -> np.ndarray:
-    """Verdicts on mean minus published."""
+# Verdicts with where each holds, the first one first, and what is said of the interval there.
+Cases = Sequence[tuple[str, np.ndarray, str]]
+
+
+def value(gap: Contrast, margin: float, alpha: float) -> Cases:
+    """On mean minus published."""
     low, high = gap.interval(1 - 2 * alpha)
-    return _first(
-        (REPRODUCED, (low > -margin) & (high < margin)),
-        (EXCEEDED, low > margin),
-        (NOT_REPRODUCED, high < -margin),
+    return (
+        (REPRODUCED, (low > -margin) & (high < margin), f"lies within ±{margin:g}"),
+        (EXCEEDED, low > margin, f"lies above {margin:g}"),
+        (NOT_REPRODUCED, high < -margin, f"lies below {-margin:g}"),
     )
 
 
@@ -30,16 +37,15 @@ def order(
     gap: Contrast,
     threshold: float,
     alpha: float,
-) -> np.ndarray:
-    """Verdicts on P(A > B) with its bootstrap interval, guarded at both ends by tests on mean(A) - mean(B)."""
+) -> Cases:
+    """On P(A > B) with its bootstrap interval, guarded at both ends by tests on mean(A) - mean(B)."""
     low, high = ends
-    return _first(
-        (REPRODUCED, (low > 0.5) & (probability >= threshold) & (gap.p_above(0.0) < alpha)),
-        (NOT_REPRODUCED, (high < threshold) & (p_seldom_above(gap, threshold) < alpha)),
-    )
+    above = (low > 0.5) & (probability >= threshold) & (gap.p_above(0.0) < alpha)
+    below = (high < threshold) & (p_seldom_above(gap, threshold) < alpha)
+    return (REPRODUCED, above, "lies above 0.5"), (NOT_REPRODUCED, below, f"lies below {threshold:g}")
 
 
-def order_by_tests(gap: Contrast, threshold: float, alpha: float) -> np.ndarray:
+def order_by_tests(gap: Contrast, threshold: float, alpha: float) -> Cases:
     """As `order`, from means and spreads alone: what more runs of the same kind would give."""
     probability = special.ndtr(ratio(gap.value, np.sqrt(gap.variances.sum(-1))))
     return order(probability, (probability, probability), gap, threshold, alpha)
@@ -53,37 +59,42 @@ def p_seldom_above(gap: Contrast, threshold: float) -> np.ndarray:
     """
     error, spread = gap.standard_error, np.sqrt(gap.variances.sum(-1))
     usable = (error > 0) & np.isfinite(error)
+    settled = np.where((error == 0) & (gap.value <= 0), 0.0, 1.0)
     error, spread = np.where(usable, error, 1.0), np.where(usable, spread, 1.0)
     shift = special.ndtri(threshold) * spread / error
-    p = special.nctdtr(gap.degrees_of_freedom, shift, gap.value / error)
-    settled = np.where((gap.standard_error == 0) & (gap.value <= 0), 0.0, 1.0)
-    return np.where(usable, p, settled)
+    return np.where(usable, special.nctdtr(gap.degrees_of_freedom, shift, gap.value / error), settled)
 
 
-def effect(gain: Contrast, published: float, margin: float, alpha: float) -> np.ndarray:
-    """Verdicts on a gain whose claimed direction is upwards (published > 0)."""
+def effect(gain: Contrast, published: float, margin: float, alpha: float) -> Cases:
+    """On a gain whose claimed direction is upwards (published > 0)."""
     low, high = gain.interval(1 - 2 * alpha)
-    above = low > 0
-    return _first(
-        (REPRODUCED, above & (low > published - margin) & (high < published + margin)),
-        (SMALLER, above & (high < published - margin)),
-        (EXCEEDED, above & (low > published + margin)),
-        (NOT_REPRODUCED, ~above & (high < max(published - margin, 0.0))),
+    least, most = published - margin, published + margin
+    nothing = max(least, 0.0)
+    return (
+        (REPRODUCED, (low > nothing) & (high < most), f"lies within {figure(least)} to {figure(most)}"),
+        (SMALLER, (low > 0) & (high < least), f"lies above 0 and below {figure(least)}"),
+        (EXCEEDED, low > most, f"lies above {figure(most)}"),
+        (NOT_REPRODUCED, high < nothing, f"does not lie above 0, but below {figure(nothing)}"),
     )
 
 
-def trend(slope: Contrast, margin: float, alpha: float) -> np.ndarray:
-    """Verdicts on a contrast whose claimed direction is upwards."""
-    _, high = slope.interval(1 - 2 * alpha)
-    there, small = slope.p_above(0.0) < alpha, high < margin
-    return _first((REPRODUCED, there & ~small), (SMALLER, there & small), (NOT_REPRODUCED, small))
+def trend(slope: Contrast, margin: float, alpha: float) -> Cases:
+    """On a contrast whose claimed direction is upwards."""
+    there, small = slope.p_above(0.0) < alpha, slope.interval(1 - 2 * alpha)[1] < margin
+    return (
+        (REPRODUCED, there & ~small, "lies above 0"),
+        (SMALLER, there & small, f"lies above 0 and below {margin:g}"),
+        (NOT_REPRODUCED, small, f"does not lie above 0, but below {margin:g}"),
+    )
 
 
-def bound(gaps: list[Contrast], limit: float, alpha: float) -> np.ndarray:
-    """Verdicts on all gaps at once: every one within the limit, or some one beyond it."""
-    return _first(
-        (REPRODUCED, p_all_within(gaps, limit) < alpha),
-        (NOT_REPRODUCED, p_one_beyond(gaps, limit) < alpha),
+def bound(gaps: list[Contrast], limit: float, alpha: float) -> Cases:
+    """On all gaps at once: every one within the limit, or some one beyond it."""
+    within, beyond = p_all_within(gaps, limit) < alpha, p_one_beyond(gaps, limit) < alpha
+    return (REPRODUCED, within, f"lies within ±{limit:g}"), (
+        NOT_REPRODUCED,
+        beyond,
+        f"lies beyond ±{limit:g}",
     )
 
 
@@ -107,6 +118,12 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.take_along_axis(raised, np.argsort(order, axis=-1), -1)
 
 
-def _first(*cases: tuple[str, np.ndarray]) -> np.ndarray:
-    """The verdict of the first condition that holds, else inconclusive."""
-    return np.select([condition for _, condition in cases], [verdict for verdict, _ in cases], INCONCLUSIVE)
+def first(cases: Cases) -> np.ndarray:
+    """The verdict of the first case that holds, else inconclusive."""
+    verdicts, conditions, _ = zip(*cases, strict=True)
+    return np.select(conditions, verdicts, INCONCLUSIVE)
+
+
+def figure(x: float) -> str:
+    """Two decimals, and never -0.00."""
+    return f"{round(float(x), 2) + 0.0:.2f}"

@@ -7,12 +7,16 @@ not a missing line in the book.
 
 import csv
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rkd import paths, published
+from rkd.config import Count, ErrorRate, Positive, frozen
+from rkd.config import check as checked
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.selectors import Selectors, split
 from rkd.published import SHORT_SOURCE, Figure
@@ -27,115 +31,100 @@ class Kind:
         words: of several.
         question: what is asked of the runs.
         estimate: what is measured.
-        needs: columns a claim of this kind must fill in beyond those of all kinds.
-        takes: columns it may fill in.
-        sides: columns of the groups of runs; those with a question mark may be left out.
+        columns: that a claim of this kind fills in beyond those of all kinds; one with a question mark may be empty.
     """
 
     name: str
     words: str
     question: str
     estimate: str
-    needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
-    sides: tuple[str, ...] = ("a",)
+    columns: tuple[str, ...]
 
 
 KINDS = {
     "value": Kind(
         "accuracy", "accuracies", "does the mean over seeds lie within the margin of the published accuracy?",
-        "ours minus published", needs=("margin", "published_n"), takes=("also",),
+        "ours minus published", ("margin", "published_n", "also?", "a"),
     ),
     "order": Kind(
         "comparison", "comparisons", "does a run of one side beat a run of the other?",
-        "P(A > B)", needs=("family",), takes=("minus",), sides=("a", "b?"),
+        "P(A > B)", ("family", "minus?", "a", "b?"),
     ),
     "effect": Kind(
         "gain", "gains", "is the difference of two means the published one, within the margin?",
-        "difference of means", needs=("margin", "family"), takes=("minus", "also"), sides=("a", "b"),
+        "difference of means", ("margin", "family", "minus?", "also?", "a", "b"),
     ),
     "trend": Kind(
         "trend", "trends", "does a contrast that was declared beforehand point the claimed way?",
-        "contrast", needs=("margin", "family", "contrast"), takes=("best",), sides=("groups",),
+        "contrast", ("margin", "family", "groups", "contrast", "best?"),
     ),
     "bound": Kind(
         "bound", "a bound", "does every one of several means lie within a bound of its published value?",
-        "widest gap", needs=("margin", "over"), sides=("groups",),
+        "widest gap", ("margin", "over", "groups"),
     ),
     "chance": Kind(
         "chance", "chance level", "does the mean lie within the margin of chance?",
-        "ours minus chance", needs=("margin", "chance"),
+        "ours minus chance", ("margin", "chance", "a"),
     ),
 }  # fmt: skip
-_NEEDS = ("id", "kind", "about", "statement", "figures", "alpha", "min_seeds")
-_TAKES = ("published", "reports", "which_student", "asked_by")
-COLUMNS = (
-    "id", "kind", "about", "statement", "figures", "minus", "also", "over", "published", "published_n", "margin",
-    "alpha", "min_seeds", "family", "a", "b", "groups", "contrast", "best", "chance", "reports", "which_student",
-    "asked_by",
+_OF_ALL = (
+    "id", "kind", "about", "statement", "figures", "alpha", "min_seeds", "published?", "reports?", "which_student?",
+    "asked_by?",
 )  # fmt: skip
-REPORTS = ("the last epoch", "the best epoch on the test set")
+COLUMNS = dict.fromkeys(c.rstrip("?") for c in (*_OF_ALL, *(c for k in KINDS.values() for c in k.columns)))
 BEST = "best"  # of the students that one run trains
 
 
-@dataclass(frozen=True)
+@frozen
 class Claim:
-    """One claim, and how it is judged.
+    """One claim, and how it is judged. What is not said here is said of the column of that name in params/claims.md.
 
     Attributes:
-        id: stable and unique.
-        about: heading of the group it belongs to.
         kind: a key of KINDS.
-        chapter: where it is shown first; `chapters` are all that hold runs of it.
-        family: claims corrected together for their number; "" for none.
-        source, table, row: where the figure stands: key of rkd.published.SOURCES, its table, and the row in words.
-        statement: what is claimed, in our words.
-        who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", a README of
-            another system, or "this report" where the question is its own.
         published: the figure in percent (value, chance, order against one figure), the gain in percentage points
             (effect), both sides (order of two lines) or all rows (trend, bound); None where none is printed.
         printed: the same as text for a table.
         published_n: runs the published mean stands on; None where the source does not say.
         margin: percentage points; None for order.
-        alpha: error rate; intervals have level 1 - 2 alpha.
-        min_seeds: runs per side below which no verdict is given.
-        runs: side -> selectors "chapter/line": "a" and "b", or "groups" with one selector per group.
         contrast: one coefficient per group, scaled so that those above zero sum to 1: a difference of two weighted
             means, in percentage points.
         best: indices of the groups among which the best one is claimed to be.
-        chance: level in percent.
+        family: claims corrected together for their number; "" for none.
+        runs: side -> selectors "chapter/line": "a" and "b", or "groups" with one selector per group.
+        chapter: where it is shown first; `chapters` are all that hold runs of it.
+        source, table, row: where the figure stands: key of rkd.published.SOURCES, its table, and the row in words.
+        who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", a README of
+            another system, or "this report" where the question is its own.
+        also_by: further sources that print the same figure of the same runs.
         notes: what the table of claims remarks on the rows.
         references: indices of the rows in `rkd.published.load()`.
-        also_by: further sources that print the same figure of the same runs.
-        reports: one of REPORTS, which the source's figures are of; "" where that is not noted.
-        which_student: of runs that train several: one of rkd.methods.modreduce.STUDENTS, or BEST of them; "": the
-            run's own network.
+        which_student: one of rkd.methods.modreduce.STUDENTS, or BEST of them; "": the run's own network.
     """
 
-    id: str
-    about: str
     kind: str
-    chapter: str
-    family: str
-    source: str
-    table: str
-    row: str
-    statement: str
-    who: str
-    published: float | tuple[float, ...] | None
-    printed: str
-    published_n: int | None
-    margin: float | None
-    alpha: float
-    min_seeds: int
-    runs: Mapping[str, tuple[str, ...]] = field(hash=False)
+    published: float | tuple[float, ...] | None = None
+    printed: str = ""
+    published_n: Count | None = None
+    margin: Positive | None = None
+    alpha: ErrorRate = 0.05
+    min_seeds: Count = 5
     contrast: tuple[float, ...] = ()
     best: tuple[int, ...] = ()
-    chance: float | None = None
+    chance: Positive | None = None
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "made-up"
+    about: str = ""
+    statement: str = ""
+    family: str = ""
+    runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    chapter: str = ""
+    source: str = ""
+    table: str = ""
+    row: str = ""
+    who: str = ""
+    also_by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     references: tuple[int, ...] = ()
-    also_by: tuple[str, ...] = ()
-    reports: str = ""
+    reports: Literal["", "the last epoch", "the best epoch on the test set"] = ""
     which_student: str = ""
 
     @property
@@ -169,9 +158,10 @@ def load_claims(
     Raises:
         ConfigError: one sentence that names the file, the claim and what is wrong with it.
     """
-    path = paths.params() / "claims.csv" if path is None else path
-    selectors = (Selectors() if selectors is None else selectors) if check else None
+    path = path or paths.params() / "claims.csv"
+    selectors = (selectors or Selectors()) if check else None
     found: dict[str, Claim] = {}
+    families: dict[str, Claim] = {}  # the first of each
     for number, row in enumerate(_read(path), 1):
         try:
             claim = _claim(row)
@@ -179,12 +169,13 @@ def load_claims(
                 raise ConfigError(f"id {claim.id!r} is taken by an earlier claim")
             for selector in claim.selectors if selectors else ():
                 selectors.ids(selector)
+            first = families.setdefault(claim.family, claim) if claim.family else claim
+            for name in ("kind", "alpha"):  # Holm's correction shares the latter out
+                if (one := getattr(claim, name)) != (other := getattr(first, name)):
+                    raise ConfigError(f"{name} is {one}, but {other} for {first.id!r} of the same family")
         except ConfigError as error:
-            raise ConfigError(
-                f"{path.name}, claim {row.get('id') or f'number {number}'!r}: {error}"
-            ) from error
+            raise ConfigError(f"{path.name}, claim {row['id'] or f'number {number}'!r}: {error}") from error
         found[claim.id] = claim
-    _check_families(path, found.values())
     return tuple(found.values())
 
 
@@ -193,38 +184,14 @@ def _read(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             table = csv.DictReader(file, strict=True)
             columns, rows = table.fieldnames or (), list(table)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no table of claims: {' '.join(str(error).split())}") from error
-    if not columns:
-        raise ConfigError(f"{path} is no table of claims: it is empty")
     for column in columns:
         if column not in COLUMNS:
             raise unknown(f"column in {path.name}:", column, COLUMNS)
-    for column in _NEEDS:
-        if column not in columns:
-            raise ConfigError(f"{path.name} lacks the column {column!r}")
-    for row in rows:
-        if None in row or None in row.values():
-            raise ConfigError(f"{path} is no table of claims: row {row['id']!r} has not {len(columns)} cells")
+    if not rows or any(None in (*row, *row.values()) for row in rows):
+        raise ConfigError(f"{path} is no table of claims: it needs rows, of {len(columns)} cells each")
     return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
-
-
-def _check_families(path: Path, claims: Iterable[Claim]) -> None:
-    """One family has one kind and one alpha: Holm's correction shares the latter out."""
-    first: dict[str, Claim] = {}
-    for claim in claims:
-        other = first.setdefault(claim.family, claim) if claim.family else claim
-        for name in ("kind", "alpha"):
-            if getattr(claim, name) != getattr(other, name):
-                raise ConfigError(
-                    f"{path.name}: family {claim.family!r} holds {other.id!r} with {name} {getattr(other, name)} and "
-                    f"{claim.id!r} with {name} {getattr(claim, name)}; a family has one"
-                )
-
-
-# --- a row to a claim -----------------------------------------------------------------------------------------------
 
 
 def _claim(row: Mapping[str, str]) -> Claim:
@@ -239,54 +206,47 @@ def _claim(row: Mapping[str, str]) -> Claim:
         if figure.number != value:
             raise ConfigError(f"`also` names a figure that prints {figure.value}, not {printed}")
     first, everything, groups = figures[0], [*figures, *minus, *also, *over], runs.get("groups", ())
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
-        raise ConfigError(f"id {row['id']!r} must consist of lower-case letters, digits, '-', '_' and '.'")
     for line in row["best"].split():
         if line not in groups:
             raise unknown("line in `best`:", line, groups)
-    known_n = row["published_n"] not in ("", "unknown")
+    texts = ("id", "kind", "about", "statement", "family", "reports", "which_student")
+    numbers = ("published_n", "margin", "alpha", "min_seeds", "chance")
     return Claim(
-        id=row["id"],
-        about=row["about"],
-        kind=row["kind"],
+        **{name: row[name] for name in texts},
+        **{name: _number(row[name]) for name in numbers},
+        published=value,
+        printed=printed,
+        contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
+        best=tuple(groups.index(line) for line in row["best"].split()),
+        runs=runs,
         chapter=split(next(iter(runs.values()))[0])[0],
-        family=row["family"],
         source=first.source,
         table=", ".join(dict.fromkeys(r.table for r in [*figures, *also] if r.source == first.source)),
         row=_row_in_words(figures, minus),
-        statement=row["statement"],
         who=row["asked_by"] or _who(first),
-        published=value,
-        printed=printed,
-        published_n=_whole("published_n", row["published_n"], 1) if known_n else None,
-        margin=_positive("margin", row["margin"]) if row["margin"] else None,
-        alpha=_number("alpha", row["alpha"], lambda x: 0 < x < 0.5, "a number between 0 and 0.5"),
-        min_seeds=_whole("min_seeds", row["min_seeds"], 2),
-        runs=runs,
-        contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
-        best=tuple(groups.index(line) for line in row["best"].split()),
-        chance=_positive("chance", row["chance"]) if row["chance"] else None,
+        also_by=tuple(dict.fromkeys(_who(r) for r in figures if r.source != first.source)),
         notes=tuple(dict.fromkeys(r.note for r in everything if r.note)),
         references=tuple(dict.fromkeys(r.Index for r in everything)),
-        also_by=tuple(dict.fromkeys(_who(r) for r in figures if r.source != first.source)),
-        reports=row["reports"],
-        which_student=row["which_student"],
     )
+
+
+def _number(text: str) -> float | str | None:
+    """The number in a cell; None where it is empty or the source does not say, the text where it is none."""
+    try:
+        return None if text in ("", "unknown") else float(text)
+    except ValueError:
+        return text
 
 
 def _check_columns(row: Mapping[str, str]) -> None:
     if row["kind"] not in KINDS:
         raise unknown("kind", row["kind"], KINDS)
-    kind = KINDS[row["kind"]]
-    needs = {*_NEEDS, *kind.needs, *(side for side in kind.sides if not side.endswith("?"))}
-    takes = {*needs, *_TAKES, *kind.takes, *(side.rstrip("?") for side in kind.sides)}
-    for column in COLUMNS:
-        if column in needs and not row[column].strip():
+    takes = (*_OF_ALL, *KINDS[row["kind"]].columns)
+    for column, text in row.items():
+        if column in takes and not text.strip():
             raise ConfigError(f"column {column!r} is empty; a claim of kind {row['kind']} needs it")
-        if row[column] and column not in takes:
-            raise ConfigError(f"column {column!r} is {row[column]!r}; a claim of kind {row['kind']} has none")
-    if row["reports"] not in ("", *REPORTS):
-        raise unknown("reports", row["reports"], REPORTS)
+        if text and column not in takes and f"{column}?" not in takes:
+            raise ConfigError(f"column {column!r} is {text!r}; a claim of kind {row['kind']} has none")
     if row["which_student"] not in ("", BEST):
         from rkd.methods.modreduce import STUDENTS
 
@@ -298,24 +258,23 @@ def _published(
     row: Mapping[str, str], figures: Sequence[Figure], minus: Sequence[Figure], over: Sequence[Figure]
 ) -> tuple[float | tuple[float, ...] | None, str]:
     """The published figure, and as it is shown."""
-    kind, first = row["kind"], figures[0]
-    known = not any(math.isnan(r.number) for r in figures)
+    kind, first, printed = row["kind"], figures[0], ", ".join(r.value for r in figures)
+    numbers = tuple(r.number for r in figures)
+    known = not any(map(math.isnan, numbers))
     if row["published"]:
         if minus or known:
             raise ConfigError(
                 f"`published` is given, but the table of published figures has it: {first.value}"
             )
-        return _positive("published", row["published"]), first.value
+        return checked(Positive, "published", _number(row["published"])), first.value
     if kind == "bound":
         return tuple(r.number for r in over), f"{len(over)} accuracies within {float(row['margin']):g}"
     if kind == "trend":
-        return (tuple(r.number for r in figures) if known else None), ", ".join(r.value for r in figures)
+        return (numbers if known else None), printed
     if not known:
         raise ConfigError(f"its figure is printed as {first.value!r}, no single number; give `published`")
-    if len({r.number for r in figures}) != 1:
-        raise ConfigError(
-            f"it names {len(figures)} figures that differ: {', '.join(r.value for r in figures)}"
-        )
+    if len(set(numbers)) != 1:
+        raise ConfigError(f"it names {len(figures)} figures that differ: {printed}")
     if minus:
         other, both = minus[0].number, f"{first.value} against {minus[0].value}"
         if kind == "effect":
@@ -328,6 +287,19 @@ def _published(
             "column 'minus' is empty: a gain is a difference of two figures, or given as `published`"
         )
     return (None, "") if kind == "order" and row["b"] else (first.number, first.value)
+
+
+def _contrast(text: str, groups: int) -> tuple[float, ...]:
+    try:
+        values = [float(value) for value in text.split()]
+    except ValueError:
+        values = []
+    above = sum(v for v in values if v > 0)
+    if len(values) != groups or not above > 0 or not math.isclose(sum(values), 0.0, abs_tol=1e-9):
+        raise ConfigError(
+            f"contrast is {text!r}; it must be {groups} numbers, one for each line, that sum to 0 and are not all 0"
+        )
+    return tuple(v / above for v in values)
 
 
 def _who(figure: Figure) -> str:
@@ -348,38 +320,3 @@ def _row_in_words(figures: Sequence[Figure], minus: Sequence[Figure]) -> str:
     if minus:
         words += f" − {minus[0].variant if minus[0].method == first.method else minus[0].method}"
     return words
-
-
-# --- numbers of cells -----------------------------------------------------------------------------------------------
-
-
-def _number(
-    name: str, text: str, allowed: Callable[[float], bool] = math.isfinite, words: str = "a finite number"
-) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or not allowed(number):
-        raise ConfigError(f"{name} is {text!r}; it must be {words}")
-    return number
-
-
-def _positive(name: str, text: str) -> float:
-    return _number(name, text, lambda x: x > 0, "a finite number > 0")
-
-
-def _whole(name: str, text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{name} is {text!r}; it must be a whole number >= {least}")
-    return int(text)
-
-
-def _contrast(text: str, groups: int) -> tuple[float, ...]:
-    values = [_number("contrast", value) for value in text.split()]
-    if len(values) != groups:
-        raise ConfigError(f"contrast has {len(values)} coefficients for {groups} groups of runs")
-    above = sum(v for v in values if v > 0)
-    if above <= 0 or not math.isclose(sum(values), 0.0, abs_tol=1e-9):
-        raise ConfigError(f"contrast is {text!r}; its coefficients must sum to 0 and not all be 0")
-    return tuple(v / above for v in values)

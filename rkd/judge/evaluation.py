@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
-from rkd.judge.declared import KINDS, Claim, load_claims
-from rkd.judge.evidence import Evidence, accuracy
+from rkd.judge.declared import BEST, Claim, load_claims
+from rkd.judge.evidence import Evidence, Found
 from rkd.judge.rules import RuleResult
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ class Evaluation:
     best: RuleResult
     optimism: float
     records: tuple[str, ...]
-    arithmetics: str = ""
-    left_out: str = ""
-    missing: tuple[str, ...] = ()
-    diverged: tuple[str, ...] = ()
+    arithmetics: str
+    left_out: str
+    missing: tuple[str, ...]
+    diverged: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
@@ -75,58 +74,52 @@ def evaluate(
     if claims is None:
         claims = load_claims(selectors=selectors if profile == "paper" else None)
     evidence = Evidence(selectors, store, gates)
-    last, best = (
-        _corrected(claims, [_result(c, evidence, which) for c in claims]) for which in ("last", "best")
-    )
-    return tuple(_evaluation(evidence, *each) for each in zip(claims, last, best, strict=True))
+    found = [(claim, evidence.of(claim)) for claim in claims]
+    last, best = (_corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
+    return tuple(_evaluation(*each, *results) for each, *results in zip(found, last, best, strict=True))
 
 
-def apply_rule(claim: Claim, groups: Sequence[np.ndarray]) -> RuleResult:
-    """The rule of a claim's kind on accuracies in percent, one array for each of `claim.groups`, wherever they come
-    from; before Holm's correction."""
-    return _RULES[claim.kind](claim, *groups, alpha=claim.alpha, min_seeds=claim.min_seeds)
-
-
-def _generator(claim: Claim) -> np.random.Generator:
-    """One stream per claim, named by its id: the same records give the same interval, whatever else is evaluated."""
-    return np.random.default_rng(zlib.crc32(claim.id.encode()))
-
-
-_RULES: Mapping[str, Callable[..., RuleResult]] = {
-    "value": lambda c, ours, **common: rules.value(
-        ours, c.published, published_n=c.published_n, margin=c.margin, **common
-    ),
-    "chance": lambda c, ours, **common: rules.chance(ours, chance=c.chance, margin=c.margin, **common),
-    "order": lambda c, a, b=None, **common: rules.order(
-        a, c.published if b is None else b, rng=_generator(c), **common
-    ),
-    "effect": lambda c, a, b, **common: rules.effect(a, b, published=c.published, margin=c.margin, **common),
-    "trend": lambda c, *groups, **common: rules.trend(
-        groups, c.contrast, margin=c.margin, rng=_generator(c), best=c.best, **common
-    ),
-    "bound": lambda c, *groups, **common: rules.bound(groups, c.published, bound=c.margin, **common),
-}
-assert set(_RULES) == set(KINDS)
-
-
-def _result(claim: Claim, evidence: Evidence, which: str) -> RuleResult:
-    groups = evidence.groups(claim, which)
-    empty = [" and ".join(s) for s, values in zip(claim.groups, groups, strict=True) if not len(values)]
+def _result(claim: Claim, found: Found, which: str) -> RuleResult:
+    empty = [
+        " and ".join(side) for side, records in zip(claim.groups, found.groups, strict=True) if not records
+    ]
     # A bound over many means says something of the rows there are; every other rule needs all its sides.
-    if not empty or (claim.kind == "bound" and len(empty) < len(groups)):
-        return apply_rule(claim, groups)
+    if not empty or (claim.kind == "bound" and len(empty) < len(found.groups)):
+        return rules.judge(claim, [np.array([_accuracy(r, which, claim) for r in g]) for g in found.groups])
     lines = ", ".join(empty) if len(empty) <= 3 else f"{empty[0]} and {len(empty) - 1} more lines"
     how, more = "", ""
-    if others := evidence.others(claim):
-        how = f" in {evidence.pool(claim)[0]}"
-        more = f"; {_named(others)} is recorded, which no gate shows equal to it here"
-    return rules.not_run(f"no run in the published setting is recorded{how} of {lines}{more}", claim.kind)
+    if found.others:
+        how = f" in {found.pool[0]}"
+        more = f"; {_named(found.others)} is recorded, which no gate shows equal to it here"
+    return rules.not_run(f"no run in the published setting is recorded{how} of {lines}{more}")
 
 
-def _evaluation(evidence: Evidence, claim: Claim, last: RuleResult, best: RuleResult) -> Evaluation:
+def _accuracy(record: Record, which: str, claim: Claim) -> float:
+    """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
+    students, of the one the claim is about."""
+    if not claim.which_student or record.config.method != "modreduce":
+        return record.accuracy(which)
+    from rkd.methods.modreduce import student_accuracies
+
+    found = student_accuracies(record, which)
+    return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
+
+
+def _corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleResult]:
+    """Holm's correction within each family of several."""
+    for name in {claim.family for claim in claims} - {""}:
+        members = [i for i, claim in enumerate(claims) if claim.family == name]
+        if len(members) > 1:
+            holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
+            for i, result in zip(members, holm, strict=True):
+                results[i] = result
+    return results
+
+
+def _evaluation(claim: Claim, found: Found, last: RuleResult, best: RuleResult) -> Evaluation:
     """Results with what they stand on."""
-    entered = evidence.finished(claim, claim.selectors)
-    gaps = [accuracy(record, "best", claim) - accuracy(record, "last", claim) for record in entered]
+    entered = found.entered
+    gaps = [_accuracy(record, "best", claim) - _accuracy(record, "last", claim) for record in entered]
     return Evaluation(
         claim,
         last,
@@ -134,9 +127,9 @@ def _evaluation(evidence: Evidence, claim: Claim, last: RuleResult, best: RuleRe
         float(np.mean(gaps)) if gaps else math.nan,
         tuple(record.id for record in entered),
         _named(entered),
-        _named(evidence.others(claim)),
-        evidence.missing(claim),
-        evidence.diverged(claim),
+        _named(found.others),
+        found.missing,
+        found.diverged,
     )
 
 
@@ -144,20 +137,6 @@ def _named(records: Sequence[Record]) -> str:
     """What they were computed in, and how many of them in each."""
     if not records:
         return ""
-    from rkd.records import arithmetics
+    from rkd.records import arithmetics  # with torch
 
     return arithmetics(records)
-
-
-def _corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleResult]:
-    """Holm's correction within each family."""
-    families: dict[str, list[int]] = {}
-    for index, claim in enumerate(claims):
-        families.setdefault(claim.family, []).append(index)
-    for name, members in families.items():
-        if not name or len(members) == 1:  # one comparison needs no correction
-            continue
-        holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
-        for index, result in zip(members, holm, strict=True):
-            results[index] = result
-    return results

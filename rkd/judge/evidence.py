@@ -14,16 +14,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rkd.experiments.selectors import Selectors, split
 from rkd.experiments.workspace import folders, store_for
-from rkd.judge.declared import BEST, Claim
-from rkd.judge.setting import published_setting
+from rkd.judge.declared import Claim
+from rkd.judge.setting import is_published_setting
 
 if TYPE_CHECKING:
     from rkd.bench.gate import Gate
@@ -31,6 +30,30 @@ if TYPE_CHECKING:
     from rkd.training.config import RunConfig
 
 Forms = Mapping[str, "Record"]  # of one run: its records by their own arithmetic, the preferred one first
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is recorded of the runs that a claim asks for.
+
+    Attributes:
+        groups: finished records that enter its figures, for each of `claim.groups`.
+        pool: the arithmetics of these, the leading one first.
+        others: a record of each run that finished, but in no arithmetic of the pool.
+        missing: ids of runs that are not recorded, teachers included.
+        diverged: ids of the runs that ended in NaN.
+    """
+
+    groups: list[list[Record]]
+    pool: list[str]
+    others: list[Record]
+    missing: tuple[str, ...]
+    diverged: tuple[str, ...]
+
+    @property
+    def entered(self) -> list[Record]:
+        """All that enter, a run of several groups once."""
+        return list({record.id: record for group in self.groups for record in group}.values())
 
 
 class Evidence:
@@ -48,57 +71,65 @@ class Evidence:
         self.selectors, self._store, self._gates = selectors, store, gates
         records = folders(selectors.profile)[0] if store is None else store.records
         self._recorded = {path.stem for path in records.glob("*.json")}
-        self._forms: dict[str, Forms] = {}
-        self._pools: dict[str, tuple[str, ...]] = {}
+        self._read: dict[str, Forms] = {}
 
-    def forms(self, selectors: Sequence[str], teachers: bool = False) -> dict[str, Forms]:
-        """The records of some lines' runs, by the id by which the line asks and by arithmetic; none where the run is
-        not of the published setting of its line."""
-        found: dict[str, Forms] = {}
-        for selector in selectors:
-            ids = self.selectors.ids(selector, teachers)
-            if self._recorded.isdisjoint(itertools.chain(*ids.values())):
-                found = {**{run: {} for run in ids}, **found}
-                continue
-            setting = published_setting(split(selector)[0], self.selectors.recipe(selector))
-            configs = (self.selectors.needed if teachers else self.selectors.runs)([selector])
-            for run, config in configs.items():
-                found[run] = found.get(run) or (self._read(config) if setting.holds(config) else {})
-        return found
+    def of(self, claim: Claim) -> Found:
+        """What is recorded of a claim's runs."""
+        asked: dict[str, Forms] = {}  # with the teachers
+        for selector in claim.selectors:
+            for run, forms in self._line(selector).items():
+                asked[run] = asked.get(run) or forms
+        sides = [
+            list(dict.fromkeys(run for line in side for run in self.selectors.ids(line)))
+            for side in claim.groups
+        ]
+        finished = {run: {k: r for k, r in f.items() if r.status == "finished"} for run, f in asked.items()}
+        pool = self._pool([[finished[run] for run in side] for side in sides])
+        taken = {run: _first(forms, pool or _order()) for run, forms in asked.items() if forms}
+        used = {run: record for run, record in taken.items() if record}
+        others = [run for run in dict.fromkeys(itertools.chain(*sides)) if run not in used and finished[run]]
+        return Found(
+            [[r for run in side if (r := used.get(run)) and r.status == "finished"] for side in sides],
+            pool,
+            [next(iter(finished[run].values())) for run in others],
+            tuple(run for run, forms in asked.items() if not forms),
+            tuple(record.id for record in used.values() if record.status != "finished"),
+        )
 
-    def _read(self, config: RunConfig) -> Forms:
-        if config.id not in self._forms:
+    def _line(self, selector: str) -> dict[str, Forms]:
+        """The records of a line's runs and of their teachers; none where a run is not of the published setting."""
+        ids = self.selectors.ids(selector, teachers=True)
+        if self._recorded.isdisjoint(itertools.chain(*ids.values())):
+            return {run: {} for run in ids}  # without the configs, which take torch
+        setting = split(selector)[0], self.selectors.recipe(selector)
+        runs = self.selectors.needed([selector]).values()
+        return {run.id: self._forms(run) if is_published_setting(run, *setting) else {} for run in runs}
+
+    def _forms(self, config: RunConfig) -> Forms:
+        if config.id not in self._read:
             store = self._store = self._store or store_for(self.selectors.profile)
             forms: dict[str, Record] = {}
             for run in store.recorded(config):
                 if run.precision not in forms:  # the same with several teachers: the first
                     forms[run.precision] = store.load(run.id)
-            self._forms[config.id] = forms
-        return self._forms[config.id]
+            self._read[config.id] = forms
+        return self._read[config.id]
 
-    def pool(self, claim: Claim) -> tuple[str, ...]:
-        """The arithmetics that enter a claim's figures, the leading one first; empty without a finished run.
+    def _pool(self, groups: Sequence[Sequence[Forms]]) -> list[str]:
+        """The arithmetics of finished runs that enter a claim's figures; empty without one.
 
         The leading one has runs on the most sides, and of those the most runs over all sides; ties: fp32, fp16, bf16.
         """
-        if claim.id not in self._pools:
-            self._pools[claim.id] = tuple(self._pooled(claim))
-        return self._pools[claim.id]
-
-    def _pooled(self, claim: Claim) -> Iterator[str]:
-        groups = [[_finished(forms) for forms in self.forms(side).values()] for side in claim.groups]
         sides = [Counter(name for forms in side for name in forms) for side in groups]
         runs = sum(sides, Counter())
-        if not runs:
-            return
-        settings = {_setting(record) for side in groups for forms in side for record in forms.values()}
-        order, chosen = _order(), []
+        settings = {_setting(r) for side in groups for forms in side for r in forms.values()}
+        chosen: list[str] = []
         for name in sorted(
-            runs, key=lambda name: (-sum(name in s for s in sides), -runs[name], order.index(name))
+            runs, key=lambda name: (-sum(name in s for s in sides), -runs[name], _order().index(name))
         ):
             if all(self._equal({name, other}, setting) for other in chosen for setting in settings):
                 chosen.append(name)
-                yield name
+        return chosen
 
     def _equal(self, two: set[str], setting: tuple[object, ...]) -> bool:
         """Whether some gate shows two arithmetics equal in a setting, and none, in the same setting, does not."""
@@ -109,55 +140,10 @@ class Evidence:
         of = [gate for gate in self._gates if gate.setting == setting and gate.arithmetics == two]
         return bool(of) and all(gate.equal for gate in of)
 
-    def finished(self, claim: Claim, selectors: Sequence[str]) -> list[Record]:
-        """Records of some lines' runs that enter a claim's figures."""
-        found = [_taken(forms, self.pool(claim)) for forms in self.forms(selectors).values()]
-        return [record for record in found if record and record.status == "finished"]
 
-    def others(self, claim: Claim) -> list[Record]:
-        """A record of each run that ended, but in no arithmetic of the claim's."""
-        chosen = self.pool(claim)
-        left = [forms for forms in self.forms(claim.selectors).values() if not _taken(forms, chosen)]
-        return [next(iter(found.values())) for forms in left if (found := _finished(forms))]
-
-    def missing(self, claim: Claim) -> tuple[str, ...]:
-        """Ids of the runs that it still needs, teachers included."""
-        forms = self.forms(claim.selectors, teachers=True)
-        return tuple(run for run, each in forms.items() if not each)
-
-    def diverged(self, claim: Claim) -> tuple[str, ...]:
-        """Ids of the runs that ended in NaN."""
-        forms = self.forms(claim.selectors, teachers=True).values()
-        ended = [_taken(each, self.pool(claim) or _order()) for each in forms if each]
-        return tuple(record.id for record in ended if record and record.status != "finished")
-
-    def groups(self, claim: Claim, which: str) -> list[np.ndarray]:
-        """Accuracies in percent at the "last" or "best" epoch: an array for each of `claim.groups`."""
-        return [
-            np.array([accuracy(record, which, claim) for record in self.finished(claim, selectors)])
-            for selectors in claim.groups
-        ]
-
-
-def accuracy(record: Record, which: str, claim: Claim) -> float:
-    """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
-    students, of the one the claim is about."""
-    if not claim.which_student or record.config.method != "modreduce":
-        return record.accuracy(which)
-    from rkd.methods.modreduce import student_accuracies
-
-    found = student_accuracies(record, which)
-    return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
-
-
-def _finished(forms: Forms) -> Forms:
-    """Without the runs that diverged."""
-    return {name: record for name, record in forms.items() if record.status == "finished"}
-
-
-def _taken(forms: Forms, chosen: Sequence[str]) -> Record | None:
-    """The record of a run that enters: in the first of the chosen arithmetics it is recorded in."""
-    return next((forms[name] for name in chosen if name in forms), None)
+def _first(forms: Forms, arithmetics: Iterable[str]) -> Record | None:
+    """The record of a run in the first of the arithmetics it is recorded in."""
+    return next((forms[name] for name in arithmetics if name in forms), None)
 
 
 @functools.cache

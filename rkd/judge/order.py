@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors, split
 from rkd.judge.declared import Claim
-from rkd.judge.setting import published_setting
+from rkd.judge.setting import is_published_setting
 
 if TYPE_CHECKING:
     from rkd.records import Store
@@ -98,7 +98,7 @@ def can_be_decided(claim: Claim, selectors: Selectors) -> bool:
     return all(
         len(selectors.runs(side)) >= claim.min_seeds
         and all(
-            published_setting(split(line)[0], selectors.recipe(line)).holds(config)
+            is_published_setting(config, split(line)[0], selectors.recipe(line))
             for line in side
             for config in selectors.runs([line]).values()
         )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from rkd.judge import KINDS, VERDICTS, Claim, Evaluation, RuleResult
-from rkd.judge.decide import NOT_RUN
+from rkd.judge.decide import NOT_RUN, THRESHOLD
 from rkd.judge.declared import BEST
 
 _MEASURED = {
@@ -54,7 +54,7 @@ def facts(found: Evaluation) -> list[tuple[str, str]]:
         "computed in": found.arithmetics if ran else None,
         "left out, in another arithmetic": found.left_out,
         "margin": None if claim.margin is None else f"{claim.margin:g} points",
-        "P(A > B) needed": f"{details.get('threshold', 0.75):g}" if claim.kind == "order" else None,
+        "P(A > B) needed": f"{THRESHOLD:g}" if claim.kind == "order" else None,
     }
     if "prediction_low" in details:
         where = "inside" if details["published_inside"] else "outside"

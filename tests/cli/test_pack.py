@@ -22,7 +22,7 @@ CHAPTER = "table5"
 # What a machine with a GPU may lack: all that pyproject.toml names beyond the dependencies of the package itself.
 EXTRAS = {
     "IPython", "ipywidgets", "ipykernel", "itables", "jupyter_book", "matplotlib", "myst_nb", "nbclient", "nbformat",
-    "papermill", "plotly", "pytest", "seaborn", "selenium", "sklearn", "sphinx", "statsmodels", "tensorboard",
+    "papermill", "plotly", "pytest", "seaborn", "selenium", "sklearn", "sphinx", "tensorboard",
 }  # fmt: skip
 # A checkpoint after every batch, so that kills meet runs at all stages.
 ALONE = f"""

@@ -63,7 +63,7 @@ def test_pictures_have_alternative_texts_with_figures_in_them(page):
 
 
 def test_rates_are_those_of_the_simulation(page):
-    rates = simulate.error_rates(simulate.Setting(), repeats=40)
+    rates = page["error_rates"](simulate.Setting(), repeats=40)
     assert page["rates"].equals(rates)
     assert len(page["powers"]) == len(rates[rates["stated"].isna()]) / 3
 
