@@ -1,7 +1,6 @@
 """From contrasts to verdicts: the inequalities of each rule, for one data set or many at once.
 
-`rkd.judge.rules` states the rules in words and explains a verdict; `rkd.judge.simulate` measures how often they err.
-Both decide here.
+`rkd.judge.rules` explains a verdict; book/verdicts.ipynb simulates how often the rules err. Both decide here.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ Accuracies are in percent, differences in percentage points (pp). Every rule ask
 runs were made and answers "inconclusive" where its interval, of level 1 - 2·alpha, straddles a limit: a difference
 that is not significant is no reproduction. So it does with fewer than `min_seeds` runs on a side. Runs that are all
 equal give an interval of no width, a single run gives none. The inequalities are those of `rkd.judge.decide`; how often
-each rule errs is simulated in `rkd.judge.simulate`.
+each rule errs is simulated in book/verdicts.ipynb.
 """
 
 import math

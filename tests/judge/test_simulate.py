@@ -1,41 +1,40 @@
 """The rules err no more often than they state, as the page on verdicts shows it; one that does is noticed."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from cells import execute
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 
-from rkd.errors import ConfigError
-from rkd.judge import VERDICTS, Claim, decide, resampling, rules, simulate
+from rkd.judge import Claim, decide, resampling, rules
 from rkd.judge.contrast import Contrast, contrast
-
-QUICK = simulate.Setting(resamples=200)
-UNEVEN = dataclasses.replace(QUICK, sd_ratio=3.0)
 
 
 @pytest.fixture(scope="module")
 def page():
-    given = {"profile": "smoke", "margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 20}
-    return execute("verdicts", "import matplotlib", "def cases", "def error_rates", **given)
+    """The page's names: its functions read its numbers."""
+    given = {"profile": "smoke", "margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 5}
+    cells = ("import matplotlib", "def runs(", "RULES =", "def verdicts(", "def cases", "def error_rates")
+    names = execute("verdicts", *cells, **given)
+    names |= {"repeats": 1000, "resamples": 200}
+    return names
 
 
 @pytest.fixture(scope="module")
 def rates(page):
-    return page["error_rates"](QUICK, 1000)
+    return page["error_rates"]()
 
 
 @pytest.fixture
-def exceeded(page):
-    """Rules whose rate is exceeded, with the number of runs."""
+def simulated(page, monkeypatch):
+    """Rates at other numbers of the page."""
 
-    def found(*rules, s=QUICK, repeats=300, runs=(5,)):
-        rates = page["error_rates"](s, repeats, runs, rules)
-        return {(row.rule, row.n) for row in rates.itertuples() if not row.kept}
+    def rates(*rules, counts=(5,), **numbers):
+        for name, number in numbers.items():
+            monkeypatch.setitem(page, name, number)
+        return page["error_rates"](counts, rules)
 
-    return found
+    return rates
 
 
 def rate(rates, rule, truth, n) -> float:
@@ -43,12 +42,10 @@ def rate(rates, rule, truth, n) -> float:
     return found
 
 
-def test_stated_rates_hold(rates):
+def test_stated_rates_hold(rates, page):
     stated = rates[rates.stated.notna()]
     assert rates.kept.all() and len(stated) == 48 and (stated.stated == 0.05).all()
-    assert (stated.rate <= 0.05 + 4 * 0.0069).all() and set(stated.rule) < set(rates.rule) == {
-        *simulate.RULES
-    }
+    assert (stated.rate <= 0.05 + 4 * 0.0069).all() and set(rates.rule) == {*page["RULES"]}
     exact = rates[(rates.rule == "value") & rates.truth.isin(["at the margin", "at minus the margin"])]
     assert (abs(exact.rate - 0.05) <= 4 * 0.0069).all(), "one-sided tests by t: not far below alpha either"
 
@@ -75,29 +72,29 @@ def test_power_of_value_is_that_of_a_direct_simulation(rates):
         assert rate(rates, "value", "no difference", n) == pytest.approx(within.mean(), abs=0.06)
 
 
-def test_without_holm_the_family_errs_far_too_often(rates, exceeded, monkeypatch):
+def test_without_holm_the_family_errs_far_too_often(rates, simulated, monkeypatch):
     assert rate(rates, "order, family without Holm", "all 8 pairs equal", 5) > 0.2
     monkeypatch.setattr(decide, "holm", lambda p: p)
-    assert exceeded("order, family") == {("order, family", 5)}
+    assert not simulated("order, family", repeats=300).kept.any()
 
 
-def test_without_its_guards_the_bootstrap_errs_too_often(exceeded, page, monkeypatch):
+def test_without_its_guards_the_bootstrap_errs_too_often(simulated, monkeypatch):
     monkeypatch.setattr(Contrast, "p_above", lambda self, limit: np.zeros_like(self.value))
     monkeypatch.setattr(decide, "p_seldom_above", lambda gap, threshold: np.zeros_like(gap.value))
-    broken = page["error_rates"](UNEVEN, 3000, (3,), ["order"])
+    broken = simulated("order", counts=(3,), ratio=3.0, repeats=3000)
     assert list(broken[~broken.kept].verdict) == ["reproduced", "not reproduced"]
 
 
-def test_too_narrow_an_interval_is_noticed(exceeded, monkeypatch):
+def test_too_narrow_an_interval_is_noticed(simulated, monkeypatch):
     right = Contrast.interval
     monkeypatch.setattr(Contrast, "interval", lambda self, level: right(self, level - 0.1))
-    assert {rule for rule, _ in exceeded("value", "effect", repeats=1500)} == {"value", "effect"}
+    broken = simulated("value", "effect", repeats=1500)
+    assert set(broken[~broken.kept].rule) == {"value", "effect"}
 
 
-@pytest.mark.slow
-def test_stated_rates_hold_with_uneven_spreads(exceeded, page):
-    assert exceeded("order", "effect", s=UNEVEN, repeats=4000, runs=(3, 5, 10)) == set()
-    family = page["error_rates"](UNEVEN, 2000, rules=["order, family"])
+def test_stated_rates_hold_with_uneven_spreads(simulated):
+    assert simulated("order", "effect", counts=(3, 5, 10), ratio=3.0, repeats=2000).kept.all()
+    family = simulated("order, family", counts=(3, 5, 10), ratio=3.0, repeats=2000)
     assert (family.rate < 0.075).all()  # Welch's test far out in its tail: about 6 %, as the page says
 
 
@@ -132,22 +129,14 @@ def test_simulation_judges_as_the_rules_do(monkeypatch):
             assert claim.kind != "effect" or len(set(one_by_one)) > 1
 
 
-def test_cases_do_not_disturb_each_other(page, rates):
-    alone = page["error_rates"](QUICK, 1000, (5,), ["trend"])
+def test_cases_do_not_disturb_each_other(simulated, rates):
+    alone = simulated("trend")
     assert list(rates[(rates.rule == "trend") & (rates.n == 5)].rate) == list(alone.rate)
 
 
-def test_characteristics_are_shares():
-    frame = simulate.characteristics("effect", [0.0, 2.0], QUICK, repeats=200, runs=(5,))
-    assert np.allclose(frame[list(VERDICTS)].sum(axis=1), 1.0)
-    assert frame["not reproduced"][0] > 0.9 > frame["reproduced"][1] > 0.6
-
-
-def test_setting_is_the_published_one():
-    setting = simulate.Setting()
-    assert setting.shape == (71.62, 71.62, 71.79, 71.77, 71.91)
-    assert setting.published_contrast == pytest.approx((71.77 + 2 * 71.91) / 3 - 71.62)
-    assert setting.at_threshold == pytest.approx(0.6744898 * 0.25 * 2**0.5)
+def test_setting_is_the_published_one(page):
+    assert tuple(page["shape"]) == (71.62, 71.62, 71.79, 71.77, 71.91)
+    assert page["steepness"] == pytest.approx((71.77 + 2 * 71.91) / 3 - 71.62)
 
 
 def test_table_marks_what_is_exceeded(page, rates):
@@ -156,12 +145,3 @@ def test_table_marks_what_is_exceeded(page, rates):
     assert len(table) * 3 == len(rates) and not table["n = 5"].str.contains("exceeded").any()
     assert table["n = 5"][0] == f"{100 * rates.rate[1]:.1f} %"
     assert page["side_by_side"](rates.assign(kept=False))["n = 3"].str.endswith("% (exceeded)").all()
-
-
-def test_bad_input_is_one_clear_sentence():
-    with pytest.raises(ConfigError, match="repeats is 0"):
-        simulate.characteristics("value", [0.0], repeats=0)
-    with pytest.raises(ConfigError, match=r"unknown rule 'vale' .did you mean 'value'"):
-        simulate.characteristics("vale", [0.0])
-    with pytest.raises(ConfigError, match=r"sd is 0.0; it must be a finite number > 0"):
-        simulate.Setting(sd=0.0)
