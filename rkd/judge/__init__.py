@@ -6,8 +6,8 @@ Nothing here needs torch until a record is there to be read.
 from rkd.judge.decide import VERDICTS
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.evaluation import Evaluation, evaluate
+from rkd.judge.evidence import is_published_setting
 from rkd.judge.rules import RuleResult
-from rkd.judge.setting import is_published_setting
 
 __all__ = [
     "KINDS", "VERDICTS", "Claim", "Evaluation", "Kind", "RuleResult", "evaluate", "is_published_setting",

@@ -209,11 +209,9 @@ def _claim(row: Mapping[str, str]) -> Claim:
     for line in row["best"].split():
         if line not in groups:
             raise unknown("line in `best`:", line, groups)
-    texts = ("id", "kind", "about", "statement", "family", "reports", "which_student")
-    numbers = ("published_n", "margin", "alpha", "min_seeds", "chance")
     return Claim(
-        **{name: row[name] for name in texts},
-        **{name: _number(row[name]) for name in numbers},
+        **{c: row[c] for c in ("id", "kind", "about", "statement", "family", "reports", "which_student")},
+        **{c: _number(row[c]) for c in ("published_n", "margin", "alpha", "min_seeds", "chance")},
         published=value,
         printed=printed,
         contrast=_contrast(row["contrast"], len(groups)) if row["contrast"] else (),
@@ -283,9 +281,7 @@ def _published(
             raise ConfigError("`minus` needs runs on side b")
         return (first.number, other), both
     if kind == "effect":
-        raise ConfigError(
-            "column 'minus' is empty: a gain is a difference of two figures, or given as `published`"
-        )
+        raise ConfigError("column 'minus' is empty: a gain is a difference of two figures, or `published`")
     return (None, "") if kind == "order" and row["b"] else (first.number, first.value)
 
 
@@ -310,12 +306,10 @@ def _who(figure: Figure) -> str:
 def _row_in_words(figures: Sequence[Figure], minus: Sequence[Figure]) -> str:
     first = figures[0]
     pair = f"{first.student} ← {first.teacher}" if first.teacher not in ("-", "all pairs") else ""
-    several = (
-        len({r.variant for r in figures}) > 1
-        and len({r.number for r in figures if not math.isnan(r.number)}) != 1
-    )
-    named = ", ".join(dict.fromkeys(text for text in (first.method, first.variant) if text))
-    what = f"{len(figures)} rows" if several else named
+    numbers = {r.number for r in figures if not math.isnan(r.number)}
+    what = ", ".join(dict.fromkeys(text for text in (first.method, first.variant) if text))
+    if len({r.variant for r in figures}) > 1 and len(numbers) != 1:
+        what = f"{len(figures)} rows"
     words = f"{pair}: {what}" if pair else what
     if minus:
         words += f" − {minus[0].variant if minus[0].method == first.method else minus[0].method}"

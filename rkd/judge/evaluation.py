@@ -76,7 +76,18 @@ def evaluate(
     evidence = Evidence(selectors, store, gates)
     found = [(claim, evidence.of(claim)) for claim in claims]
     last, best = (_corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
-    return tuple(_evaluation(*each, *results) for each, *results in zip(found, last, best, strict=True))
+    return tuple(
+        Evaluation(
+            claim, results[0], results[1], _optimism(claim, runs.entered), tuple(r.id for r in runs.entered),
+            _named(runs.entered), _named(runs.others), runs.missing, runs.diverged,
+        )
+        for (claim, runs), *results in zip(found, last, best, strict=True)
+    )  # fmt: skip
+
+
+def _optimism(claim: Claim, records: Sequence[Record]) -> float:
+    gaps = [_accuracy(record, "best", claim) - _accuracy(record, "last", claim) for record in records]
+    return float(np.mean(gaps)) if gaps else math.nan
 
 
 def _result(claim: Claim, found: Found, which: str) -> RuleResult:
@@ -114,23 +125,6 @@ def _corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleR
             for i, result in zip(members, holm, strict=True):
                 results[i] = result
     return results
-
-
-def _evaluation(claim: Claim, found: Found, last: RuleResult, best: RuleResult) -> Evaluation:
-    """Results with what they stand on."""
-    entered = found.entered
-    gaps = [_accuracy(record, "best", claim) - _accuracy(record, "last", claim) for record in entered]
-    return Evaluation(
-        claim,
-        last,
-        best,
-        float(np.mean(gaps)) if gaps else math.nan,
-        tuple(record.id for record in entered),
-        _named(entered),
-        _named(found.others),
-        found.missing,
-        found.diverged,
-    )
 
 
 def _named(records: Sequence[Record]) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from rkd.experiments.selectors import Selectors, split
 from rkd.experiments.workspace import folders, store_for
 from rkd.judge.declared import Claim
-from rkd.judge.setting import is_published_setting
 
 if TYPE_CHECKING:
     from rkd.bench.gate import Gate
@@ -85,8 +84,11 @@ class Evidence:
         ]
         finished = {run: {k: r for k, r in f.items() if r.status == "finished"} for run, f in asked.items()}
         pool = self._pool([[finished[run] for run in side] for side in sides])
-        taken = {run: _first(forms, pool or _order()) for run, forms in asked.items() if forms}
-        used = {run: record for run, record in taken.items() if record}
+        used = {
+            run: next(forms[name] for name in pool or _order() if name in forms)
+            for run, forms in asked.items()
+            if forms and forms.keys() & (pool or _order())
+        }
         others = [run for run in dict.fromkeys(itertools.chain(*sides)) if run not in used and finished[run]]
         return Found(
             [[r for run in side if (r := used.get(run)) and r.status == "finished"] for side in sides],
@@ -121,12 +123,10 @@ class Evidence:
         The leading one has runs on the most sides, and of those the most runs over all sides; ties: fp32, fp16, bf16.
         """
         sides = [Counter(name for forms in side for name in forms) for side in groups]
-        runs = sum(sides, Counter())
+        runs, chosen = sum(sides, Counter()), []
         settings = {_setting(r) for side in groups for forms in side for r in forms.values()}
-        chosen: list[str] = []
-        for name in sorted(
-            runs, key=lambda name: (-sum(name in s for s in sides), -runs[name], _order().index(name))
-        ):
+        rank = {name: (-sum(name in s for s in sides), -runs[name], _order().index(name)) for name in runs}
+        for name in sorted(runs, key=rank.get):
             if all(self._equal({name, other}, setting) for other in chosen for setting in settings):
                 chosen.append(name)
         return chosen
@@ -141,11 +141,6 @@ class Evidence:
         return bool(of) and all(gate.equal for gate in of)
 
 
-def _first(forms: Forms, arithmetics: Iterable[str]) -> Record | None:
-    """The record of a run in the first of the arithmetics it is recorded in."""
-    return next((forms[name] for name in arithmetics if name in forms), None)
-
-
 @functools.cache
 def _order() -> tuple[str, ...]:
     from rkd.training.arithmetic import PRECISIONS, SETTLED
@@ -158,3 +153,32 @@ def _setting(record: Record) -> tuple[object, ...]:
     data = record.config.data
     images = record.provenance.get("train_images", data.train_images)
     return Path(data.name).stem, record.config.epochs, images
+
+
+def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> bool:
+    """Whether a run, and the run of its teacher, is of the published setting of a chapter's lines: as long as their
+    recipe, or longer, on the whole of one of the data sets that the claim of the chapter is about.
+
+    Args:
+        config: of the run.
+        chapter: its name.
+        recipe: of the line or the profile; "": the chapter's.
+
+    Raises:
+        ConfigError: unknown chapter or recipe.
+    """
+    epochs, datasets = _asked(chapter, recipe)
+    data, teacher = config.data, config.teacher.run if config.teacher else None
+    whole = data.train_images is None and data.test_images is None and not data.holdout
+    if not (whole and data.name in datasets and config.epochs >= epochs):
+        return False
+    return teacher is None or is_published_setting(teacher, chapter, recipe)
+
+
+@functools.cache
+def _asked(chapter: str, recipe: str) -> tuple[int, tuple[str, ...]]:
+    from rkd.experiments.chapters import get_chapter
+    from rkd.experiments.recipes import load_recipe
+
+    found = get_chapter(chapter)
+    return load_recipe(recipe or found.recipe).epochs, found.datasets

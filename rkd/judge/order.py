@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors, split
 from rkd.judge.declared import Claim
-from rkd.judge.setting import is_published_setting
+from rkd.judge.evidence import is_published_setting
 
 if TYPE_CHECKING:
     from rkd.records import Store
@@ -32,9 +32,9 @@ def ranked(
         claims[frozenset(need)].append(claim)
     groups = []
     while claims:
-        chosen = max(claims, key=functools.partial(_density, claims, seconds))
-        done = [name for need, names in claims.items() if need <= chosen for name in names]
-        groups.append(([run for run in seconds if run in chosen], done))
+        density = {runs: len(_decided(claims, runs)) / sum(map(seconds.get, runs)) for runs in claims}
+        chosen = max(density, key=density.get)
+        groups.append(([run for run in seconds if run in chosen], _decided(claims, chosen)))
         rest: dict[frozenset[str], list[str]] = defaultdict(list)
         for need, names in claims.items():
             if left := need - chosen:
@@ -43,12 +43,9 @@ def ranked(
     return groups
 
 
-def _density(
-    claims: Mapping[frozenset[str], Collection[str]], seconds: Mapping[str, float], chosen: frozenset[str]
-) -> float:
-    """Claims per second of training these runs."""
-    decided = sum(len(names) for need, names in claims.items() if need <= chosen)
-    return decided / sum(seconds[run] for run in chosen)
+def _decided(claims: Mapping[frozenset[str], Collection[str]], runs: frozenset[str]) -> list[str]:
+    """The claims that need nothing but these runs."""
+    return [name for need, names in claims.items() if need <= runs for name in names]
 
 
 def lacking(
@@ -74,17 +71,17 @@ def lacking(
 
     found = {}
     for claim in claims:
-        missing: dict[str, RunConfig] = {}
         try:
             sides = [selectors.runs(side) for side in claim.groups]
         except ConfigError:  # a line this profile does not have
             continue
+        missing: dict[str, RunConfig] = {}
         for side in sides:
-            open_runs = [config for run, config in side.items() if finished(run) is None]
+            left = [config for run, config in side.items() if finished(run) is None]
             wanted = min(claim.min_seeds, len(side)) - sum(finished(run) is True for run in side)
-            if wanted > len(open_runs):
+            if wanted > len(left):
                 break
-            missing |= {config.id: config for config in open_runs[: max(wanted, 0)]}
+            missing |= {config.id: config for config in left[: max(wanted, 0)]}
         else:
             needed = {config.id: config for config in unfinished(missing.values(), store)}
             if needed and (runs is None or needed.keys() <= set(runs)):
@@ -93,14 +90,9 @@ def lacking(
 
 
 def can_be_decided(claim: Claim, selectors: Selectors) -> bool:
-    """Whether a profile's runs can give a claim a verdict: enough of them on every side, all in the published
-    setting."""
-    return all(
-        len(selectors.runs(side)) >= claim.min_seeds
-        and all(
-            is_published_setting(config, split(line)[0], selectors.recipe(line))
-            for line in side
-            for config in selectors.runs([line]).values()
-        )
-        for side in claim.groups
+    """Whether a profile's runs can give a claim a verdict: enough on every side, all in the published setting."""
+    return all(len(selectors.runs(side)) >= claim.min_seeds for side in claim.groups) and all(
+        is_published_setting(config, split(line)[0], selectors.recipe(line))
+        for line in claim.selectors
+        for config in selectors.runs([line]).values()
     )

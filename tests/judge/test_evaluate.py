@@ -114,17 +114,6 @@ def test_what_is_missing_shrinks_with_the_records(store):
     assert found.last.more_seeds >= 3
 
 
-@pytest.mark.parametrize("profile", ["smoke", "mini"])
-def test_records_of_other_profiles_are_no_evidence(profile, store):
-    """In the very folder that is judged, with the published accuracy on them."""
-    other = Selectors(profile)
-    put(store, "table3/full", around(71.79, n=2), selectors=other)
-    assert store.ids()
-    assert verdict(store, "table3-full").verdict == "not run"
-    (found,) = evaluate(profile, [CLAIMS["table3-full"]], store)
-    assert found.verdict == "not run" and found.records == (), "not even when that profile is asked for"
-
-
 def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
     text = (paths.params() / "paper.yaml").read_text()
     claim = CLAIMS["table3-full"]

@@ -16,7 +16,7 @@ def page():
     given = {"profile": "smoke", "margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 5}
     cells = ("import matplotlib", "def runs(", "RULES =", "def verdicts(", "def cases", "def error_rates")
     names = execute("verdicts", *cells, **given)
-    names |= {"repeats": 1000, "resamples": 200}
+    names |= {"repeats": 600, "resamples": 200}
     return names
 
 
@@ -45,9 +45,9 @@ def rate(rates, rule, truth, n) -> float:
 def test_stated_rates_hold(rates, page):
     stated = rates[rates.stated.notna()]
     assert rates.kept.all() and len(stated) == 48 and (stated.stated == 0.05).all()
-    assert (stated.rate <= 0.05 + 4 * 0.0069).all() and set(rates.rule) == {*page["RULES"]}
+    assert (stated.rate <= 0.05 + 4 * 0.0089).all() and set(rates.rule) == {*page["RULES"]}
     exact = rates[(rates.rule == "value") & rates.truth.isin(["at the margin", "at minus the margin"])]
-    assert (abs(exact.rate - 0.05) <= 4 * 0.0069).all(), "one-sided tests by t: not far below alpha either"
+    assert (abs(exact.rate - 0.05) <= 4 * 0.0089).all(), "one-sided tests by t: not far below alpha either"
 
 
 def test_power_grows_with_runs_and_with_the_difference(rates):
