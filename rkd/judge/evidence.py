@@ -50,8 +50,7 @@ class Found:
     diverged: tuple[str, ...]
 
     @property
-    def entered(self) -> list[Record]:
-        """All that enter, a run of several groups once."""
+    def entered(self) -> list[Record]:  # a run of several groups once
         return list({record.id: record for group in self.groups for record in group}.values())
 
 
@@ -157,12 +156,7 @@ def _setting(record: Record) -> tuple[object, ...]:
 
 def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> bool:
     """Whether a run, and the run of its teacher, is of the published setting of a chapter's lines: as long as their
-    recipe, or longer, on the whole of one of the data sets that the claim of the chapter is about.
-
-    Args:
-        config: of the run.
-        chapter: its name.
-        recipe: of the line or the profile; "": the chapter's.
+    recipe ("": the chapter's), or longer, on the whole of one of the data sets that the chapter is about.
 
     Raises:
         ConfigError: unknown chapter or recipe.

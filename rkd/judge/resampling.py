@@ -6,13 +6,8 @@ import numpy as np
 
 
 def probability_above(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """P(A > B): the share of pairs in which the run of A is the better one, ties counting half.
-
-    Args:
-        a, b: (..., n) and (..., m).
-
-    Returns:
-        (...), in [0, 1].
+    """P(A > B), (...): the share of pairs of runs, (..., n) and (..., m), in which that of A is the better one, ties
+    counting half.
 
     Source: Mann and Whitney's statistic over n·m; Bouthillier et al. 2021 (arXiv 2103.03098) judge methods by it.
     """

@@ -52,9 +52,8 @@ class RuleResult:
         more_seeds: of an inconclusive verdict: about how many more runs per side would decide it, were means and
             spreads to stay as they are; None: not even 200 runs would.
         sentence: why, with figures.
-        details: other numbers, yes and no as 1.0 and 0.0. Of value and chance: mean, and of several runs sd; of value
-            also prediction_low, prediction_high, published_inside. Of an effect: ratio (to the published gain). Of a
-            trend: argmax_inside.
+        details: of value and chance: mean, and of several runs sd; of value also prediction_low, prediction_high and
+            published_inside (1.0 or 0.0). Of an effect: ratio (to the published gain). Of a trend: argmax_inside.
         free: degrees of freedom behind p.
         without_p: the verdict where p does not hold.
         p_holm: p after Holm's correction over the family (`holm`).
@@ -146,11 +145,8 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
     gap = contrast(groups, [1.0, -1.0]) if two else contrast([ours - theirs], [1.0])
     probability, p, ends = resampling.probability_above(ours, theirs), float(gap.p_above(0.0)), (0.0, 1.0)
     against = _mean(theirs) if two else f"the published {figure(theirs[0])}"
-    said, several = (
-        f"{_mean(ours)} against {against}, P(A > B) is {figure(probability)}",
-        min(map(len, groups)) > 1,
-    )
-    if several:  # a single run tells nothing of its spread
+    said = f"{_mean(ours)} against {against}, P(A > B) is {figure(probability)}"
+    if several := min(map(len, groups)) > 1:  # a single run tells nothing of its spread
         level, rng = 1 - 2 * claim.alpha, _generator(claim)
         ends = resampling.probability_above_interval(ours, theirs, level, RESAMPLES, rng)
         said += f", {_p(p)} for the means"
@@ -240,13 +236,9 @@ def _generator(claim: "Claim") -> np.random.Generator:
 def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     """Corrects p of the results of one family, and takes back verdicts that no longer stand.
 
-    Holm's step-down correction over all results with a p: the probability that any of them is called reproduced
-    without cause stays at alpha. One whose corrected p is not below alpha becomes inconclusive, or "not reproduced"
-    where its interval lies below what is claimed.
-
-    Args:
-        results: of orders, effects or trends that were declared together.
-        alpha: error rate of the whole family.
+    The results are of orders, effects or trends that were declared together. Holm's step-down correction over those
+    with a p: the probability that any of them is called reproduced without cause stays at alpha. One whose corrected p
+    is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below what is claimed.
     """
     family = [i for i, found in enumerate(results) if found.p is not None]
     corrected = list(results)
