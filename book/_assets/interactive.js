@@ -11,18 +11,15 @@
   }
   const self = document.currentScript?.src; // in the book alone
 
-  let library = null;
-  async function plotly() {
-    if (!window.Plotly) await window.rkdPlotly;
-    if (window.Plotly) return window.Plotly;
-    library ??= new Promise((loaded, failed) => {
+  function plotly() {
+    window.rkdPlotly ??= new Promise((loaded, failed) => {
       const script = document.createElement("script");
       script.src = self.replace(/interactive\.js.*$/, "plotly/plotly-cartesian.min.js");
       script.onload = () => loaded(window.Plotly);
       script.onerror = () => failed(new Error(`${script.src} cannot be read`));
       document.head.append(script);
     });
-    return library;
+    return window.rkdPlotly;
   }
 
   const specOf = (root) => JSON.parse(root.querySelector(":scope > script[type='application/json']").textContent);
@@ -40,10 +37,11 @@
     return { ...trace, x: pick(trace.x), y: kept.map(([place]) => place), text: pick(trace.text), error_x: bars };
   }
 
+  const places = (trace) => trace.x ?? trace.y.map((_, i) => trace.x0 + i * trace.dx);
+
   function since(trace, from) {
-    const x = trace.x ?? trace.y.map((_, i) => i + 1);
-    const kept = x.map((_, i) => i).filter((i) => x[i] >= from);
-    return { ...trace, x: kept.map((i) => x[i]), y: kept.map((i) => trace.y[i]) };
+    const kept = places(trace).flatMap((x, i) => (x < from ? [] : [[x, trace.y[i]]]));
+    return { ...trace, x: kept.map(([x]) => x), y: kept.map(([, y]) => y) };
   }
 
   async function plot(root, form) {
@@ -60,7 +58,7 @@
       let shown = spec.data.filter((trace) => Object.entries(trace.meta?.facets ?? {}).every(fits));
       if (rows) shown = shown.map((trace) => listed(trace, rows)).filter((trace) => trace.x.length);
       const share = Number(chosen.get("from"));
-      const last = share && Math.max(...shown.map((trace) => trace.x?.at(-1) ?? trace.y.length));
+      const last = share && Math.max(...shown.map((trace) => places(trace).at(-1)));
       if (share) shown = shown.map((trace) => since(trace, share * last));
       return shown.map((trace) => ({ ...trace, visible: hidden.has(trace.legendgroup) ? "legendonly" : true }));
     }

@@ -22,8 +22,8 @@ from rkd.experiments.snapshots import Snapshots
 from rkd.experiments.workspace import store_for
 from rkd.records import Store
 from rkd.report import inside
-from rkd.report.interactive.stack import Stack
-from rkd.report.interactive.strips import column
+from rkd.report.interactive.plot import stack
+from rkd.report.interactive.strips import attention_tiles, column
 from rkd.review import ReviewOptions, hcl
 
 SIZES = {"pooled": 1, "stage 2": 8, "stage 1": 16}
@@ -60,7 +60,7 @@ def maps(arrays):
 @pytest.fixture(scope="module")
 def cell():
     """What the notebook's cells define."""
-    return execute("inside", "open_inside", "def epoch_page", "def mean_weights", "def comparisons", shown=[])
+    return execute("inside", "open_inside", "def fusing", "def mean_weights", "def comparisons", shown=[])
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_attention_pictures_and_means_follow_the_maps(cell, maps):
     means = cell["mean_weights"](maps, levels).set_index(["epoch", "level", "weight"])
     assert len(means) == 8
     for epoch in maps.epochs:
-        (_, images), *drawn = pictures(cell["epoch_page"](maps, levels, epoch))
+        (_, images), *drawn = pictures(attention_tiles(maps, epoch))
         assert (np.asarray(Image.open(io.BytesIO(images)))[136:264:4, ::4, :3] == maps.images[1]).all()
         for (alt, png), (level, side) in zip(drawn, itertools.product(levels, range(2)), strict=True):
             raw = maps.arrays[f"attention_{epoch}_{maps.levels.index(level)}"][:, side] / 255
@@ -152,7 +152,7 @@ def test_pyramid_pictures_and_printed_numbers(cell, maps):
     equal = [{**part, "maps": np.zeros_like(part["maps"])} for part in parts]
     assert "HCL of this channel and image: 0." in cell["level_page"](equal, 0)
     assert "adds nothing" in cell["level_page"]([], 0)
-    assert "<form" not in Stack({"only": made}, "level", slider=True)._repr_html_()
+    assert "<form" not in stack({"only": made}, "level", slides=True)
 
 
 @pytest.mark.slow

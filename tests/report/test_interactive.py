@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import math
 import re
 import time
 
@@ -13,21 +12,18 @@ import pytest
 pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
 pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
 
-import plotly.graph_objects as go
 from browser import chromium
 from conftest import tiny_plain, tiny_review
 from plotly.offline import get_plotlyjs_version
 from scipy import stats
 
 from rkd import models, paths
-from rkd.errors import ConfigError
 from rkd.experiments.chapters import Line
 from rkd.experiments.workspace import store_for
 from rkd.records import Record
 from rkd.report.book import TOKEN
 from rkd.report.interactive import assets
-from rkd.report.interactive.curves import COLOURS, DASHES, curves
-from rkd.report.interactive.datatable import datatable
+from rkd.report.interactive.curves import NAMED, curves
 from rkd.report.interactive.explorer import (
     EVIDENCE,
     MACHINERY,
@@ -39,7 +35,6 @@ from rkd.report.interactive.explorer import (
 )
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.path import review_path, review_paths
-from rkd.report.interactive.plot import Choice, Plot
 from rkd.review import ReviewKD, ReviewOptions, level_weights
 from rkd.training import DataConfig, RunConfig, SGDConfig
 
@@ -57,27 +52,15 @@ def outside(monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)
 
 
-def record(config, rng, stop=None, level=70.0, labels=None):
+def record(config, rng, stop=None, labels=None):
     """A made-up run with accuracies in hundredths of a percent, as 10,000 test images give; `stop`: diverged there."""
-    epochs = config.epochs
-    tests = np.round(
-        np.clip(level * (1 - np.exp(-np.arange(1, epochs + 1) / 9)) + rng.normal(0, 1, epochs), 0, 99), 2
-    )
-    drawn = {
-        "test_accuracy": tests,
-        "train_accuracy": np.round(tests + 1, 2),
-        "loss_ce": 4 - tests / 30,
-        "lr": np.full(epochs, 0.1),
-    }
-    if config.method:
-        drawn["loss_review"] = 3 - tests / 40
-    kept = {name: [float(v) for v in values[:stop]] for name, values in drawn.items()}
-    result = {
-        "last_accuracy": kept["test_accuracy"][-1],
-        "best_accuracy": max(kept["test_accuracy"]),
-        "best_epoch": int(np.argmax(kept["test_accuracy"])),
-        "epochs": len(kept["lr"]),
-    }
+    tests = np.linspace(20, 70, config.epochs) + rng.normal(0, 1, config.epochs)
+    drawn = {"test_accuracy": tests, "train_accuracy": tests + 1, "loss_ce": 4 - tests / 30}
+    drawn |= {"loss_review": 3 - tests / 40} if config.method else {}
+    kept = {name: np.round(values, 2).tolist()[:stop] for name, values in drawn.items()}
+    kept["lr"] = [0.1] * len(kept["loss_ce"])
+    found = kept["test_accuracy"]
+    result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0, "epochs": len(found)}
     provenance = {"labels": {"profile": "mini"} if labels is None else labels}
     return Record(
         config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, provenance
@@ -103,12 +86,14 @@ def emitted(shown):
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', page, re.S)[1])
 
 
-def traces(spec, **facets):
-    return [t for t in spec["data"] if all(t["meta"]["facets"].get(k) == v for k, v in facets.items())]
+def traces(spec, metric, **facets):
+    """Those of a curve, by its name in records."""
+    wanted = {"metric": NAMED[metric], **facets}
+    return [t for t in spec["data"] if wanted.items() <= t["meta"]["facets"].items()]
 
 
-def means(spec, **facets):
-    return [t for t in traces(spec, **facets) if "runs" not in t["meta"]["facets"]]
+def means(spec, metric, **facets):
+    return [t for t in traces(spec, metric, **facets) if "runs" not in t["meta"]["facets"]]
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
@@ -120,15 +105,15 @@ def test_curves_hold_the_numbers_of_the_records(in_book):
     spec = emitted(plot)
     for line in lines:
         for metric in ("test_accuracy", "train_accuracy"):
-            drawn = [t for t in traces(spec, metric=metric, runs="single") if t["legendgroup"] == line.key]
+            drawn = [t for t in traces(spec, metric, runs="single") if t["legendgroup"] == line.key]
             assert [t["y"] for t in drawn] == [records[run.id].curves[metric] for run in line.runs]
             assert all((t["x0"], t["dx"]) == (1, 1) for t in drawn), "epochs count from 1"
         for metric in ("test_accuracy", "train_accuracy", "loss_ce", "loss_review", "lr"):
-            (mean,) = (t for t in means(spec, metric=metric) if t["legendgroup"] == line.key)
+            (mean,) = (t for t in means(spec, metric) if t["legendgroup"] == line.key)
             values = np.mean([records[run.id].curves[metric] for run in line.runs], axis=0)
             assert mean["y"] == pytest.approx(values, abs=0.0051, rel=6e-4) and mean["name"] == line.label
-    metrics = next(c for c in plot.controls if c.name == "metric")
-    assert list(metrics.options)[:2] == ["test_accuracy", "train_accuracy"]
+    (metrics,) = (c for c in plot.controls if getattr(c, "name", "") == "metric")
+    assert list(metrics.options) == [name for key, name in NAMED.items() if key != "holdout_accuracy"]
 
 
 def test_curves_say_what_is_missing_or_diverged(in_book):
@@ -153,7 +138,7 @@ def test_curves_say_what_is_missing_or_diverged(in_book):
 def test_curves_of_one_epoch_and_of_nothing(in_book):
     lines, records = table(epochs=1, seeds=1)
     plot = curves(lines, records, "Curves")
-    assert all(t["mode"] == "lines+markers" for t in means(emitted(plot))), "one point needs a mark"
+    assert all(t["mode"] == "lines+markers" for t in means(emitted(plot), "lr")), "one point needs a mark"
     assert [c.name for c in plot.controls] == ["metric"]
     nothing = curves(lines, {}, "Curves")
     assert "No run is recorded yet" in nothing.alt and emitted(nothing)["data"] == []
@@ -173,21 +158,12 @@ def test_one_group_is_shown_at_a_time(in_book):
     assert styles[0] == styles[1] and len(styles[0]) == 2, "a role looks the same in every group"
 
 
-def test_thirty_lines_are_told_apart_without_colours_alone():
-    styles = [(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]) for i in range(30)]
-    assert len(set(styles)) == 30
-
-
 def test_a_table_of_the_paper_profile_stays_small(in_book):
     lines, records = table(count=8, seeds=5, epochs=240)
-    plot = curves(lines, records, "Curves", step=3)
-    mean = means(emitted(plot), metric="lr")[0]
-    assert mean["x"][:2] == [1, 4] and mean["x"][-1] == 240
-    assert len(emitted_text(curves(lines, records, "Curves"))) < 260_000
-
-
-def emitted_text(plot):
-    return json.dumps(emitted(plot), separators=(",", ":"))
+    spec = emitted(curves(lines, records, "Curves", step=3))
+    mean = means(spec, "lr")[0]
+    assert (mean["x0"], mean["dx"], len(mean["y"])) == (3, 3, 80), "the last epoch is drawn"
+    assert len(json.dumps(spec, separators=(",", ":"))) < 260_000
 
 
 # --- plots and tables in general -------------------------------------------------------------------------------
@@ -199,7 +175,7 @@ def test_labels_cannot_leave_their_place(in_book):
     page = plot._repr_html_()
     assert page.count("</script>") == 1, "the JSON's own end"
     assert "<b>" not in page and "<script>" not in page
-    assert "<" not in means(emitted(plot))[0]["name"], "plotly reads tags in names"
+    assert "<" not in means(emitted(plot), "lr")[0]["name"], "plotly reads tags in names"
     assert tag("b", "<i>", Html("<br>"), title='"', data_x=0, hidden=False) == (
         '<b title="&quot;" data-x="0">&lt;i&gt;<br></b>'
     )
@@ -219,15 +195,6 @@ def test_outside_the_book_a_plot_brings_all_it_needs(outside):
     assert gzip.decompress(packed).decode() == (ASSETS / assets.PLOTLY).read_text(encoding="utf-8")
     assert (ASSETS / "interactive.js").read_text(encoding="utf-8") in page
     assert 'src="' not in page.replace('src="data:', ""), "nothing is fetched"
-
-
-def test_what_no_control_offers_is_an_error():
-    figure = go.Figure(go.Scatter(y=[1], name="lost", meta={"facets": {"metric": "loss"}}))
-    control = Choice("metric", "Show", {"accuracy": "accuracy"})
-    with pytest.raises(ConfigError, match="trace 'lost' has metric 'loss', which no control offers"):
-        Plot(figure, "nothing", controls=(control,))
-    with pytest.raises(ConfigError, match="no row says under which 'metric' it is shown"):
-        datatable(tag("table"), [control], label="nothing")
 
 
 def test_vendored_plotly_is_the_one_the_figures_are_written_for():
@@ -256,16 +223,15 @@ def gathered():
 
 def test_runs_that_differ_in_their_seed_are_one_configuration():
     records, rows = gathered()
-    assert [len(c.records) for c in rows] == [4, 2, 1] and sum(len(c.records) for c in rows) == len(records)
-    assert [c.kind for c in rows] == [EVIDENCE, SHORT, MACHINERY]
-    assert [c.recipe for c in rows] == ["authors", "reproduction", ""]
-    assert rows[1].pair == "ResNet-8 ← ResNet-14" and rows[1].method == "ReviewKD: RM + RLF + ABF + HCL"
-    assert (len(rows[1].accuracies()), rows[1].cells()["diverged"]) == (1, "1")
-    assert len({c.label for c in rows}) == 3
-    values = np.array([r.result["last_accuracy"] for r in rows[0].records])
-    expected = stats.t.interval(0.95, 3, values.mean(), values.std(ddof=1) / 2)
-    assert rows[0].interval() == pytest.approx(expected)
-    assert all(math.isnan(v) for v in rows[2].interval())
+    assert [len(found) for found in rows["records"]] == [4, 2, 1]
+    assert rows["kind"].tolist() == [EVIDENCE, SHORT, MACHINERY] and rows["label"].is_unique
+    assert rows["recipe"].tolist() == ["authors", "reproduction", "not noted"]
+    assert rows["pair"][1] == "ResNet-8 ← ResNet-14" and rows["method"][1] == "ReviewKD: RM + RLF + ABF + HCL"
+    assert (rows["n"][1], rows["diverged"][1], rows["95 % interval"][2]) == ("1", "1", "")
+    values = np.array([r.result["last_accuracy"] for _, r in records[:4]])
+    low, high = stats.t.interval(0.95, 3, values.mean(), values.std(ddof=1) / 2)
+    assert rows["95 % interval"][0] == f"{low:.2f} to {high:.2f}"
+    assert rows["half"][0] == pytest.approx((high - low) / 2)
 
 
 def test_rows_that_leave_the_arithmetic_open_stand_on_records_in_any():
@@ -274,42 +240,35 @@ def test_rows_that_leave_the_arithmetic_open_stand_on_records_in_any():
     asked = tiny_review(precision="auto").request
     records = [("mini", record(asked.settled(name, "fp32"), rng)) for name in ("fp16", "bf16")]
     rows = configurations(records, {asked.id: [Place("table3", "Table 3, full", "reproduction")]})
-    assert [c.row for c in rows] == ["Table 3, full"] * 2
-    assert {c.cells()["precision"] for c in rows} == {"fp16", "bf16"}
+    assert rows["row"].tolist() == ["Table 3, full"] * 2 and set(rows["precision"]) == {"fp16", "bf16"}
 
 
 def test_overview_holds_the_numbers_of_the_records(in_book):
     _, rows = gathered()
     page = overview(rows)
-    assert "of 2 configurations" in page and "of 1 configurations" in overview(rows[2:]), (
-        "smoke runs are no evidence"
-    )
-    assert re.findall(r'<tr data-kind="([^"]+)"', page) == [
-        "evidence|results",
-        "short run|results",
-        "machinery",
-    ]
+    assert "of 2 configurations" in page, "smoke runs are no evidence"
+    assert "of 1 configurations" in overview(rows[2:].reset_index(drop=True))
+    kinds = re.findall(r'<tr data-kind="([^"]+)"', page)
+    assert kinds == ["evidence|results", "short run|results", "machinery"]
     means = [t for t in emitted(page)["data"] if "error_x" in t]
-    for c, drawn in zip(rows, means, strict=True):
-        values = [r.result["last_accuracy"] for r in c.records if r.status == "finished"]
+    for found, drawn in zip(rows["records"], means, strict=True):
+        values = [r.result["last_accuracy"] for r in found if r.status == "finished"]
         assert drawn["x"] == pytest.approx([sum(values) / len(values)], abs=6e-4)
         assert f'<td class="num">{np.mean(values):.2f}</td>' in page
-    assert "No run is recorded yet" in overview([])
-
-
-def test_overview_escapes_what_it_shows(in_book):
+    assert "No run is recorded yet" in overview(configurations([], {}))
     labels = {"profile": "mini", "recipe": HOSTILE}
-    rows = configurations([("mini", record(tiny_plain(), np.random.default_rng(0), labels=labels))], {})
-    page = overview(rows)
+    page = overview(
+        configurations([("mini", record(tiny_plain(), np.random.default_rng(0), labels=labels))], {})
+    )
     assert "<b>x" not in page and 'alert("1")</script>' not in page and "rm &lt;/script&gt;" in page
 
 
 def test_explorer_reads_the_committed_records(in_book, tmp_path):
     explorer = Explorer("mini", str(tmp_path))
     mini = store_for("mini")
-    shown = {r.id: r for c in explorer.rows for r in c.records if c.profile == "mini"}
-    assert sorted(shown) == mini.ids()
-    assert "Table 3, RM + RLF" in {c.row for c in explorer.rows}
+    shown = explorer.rows[explorer.rows["profile"] == "mini"]
+    assert sorted(r.id for found in shown["records"] for r in found) == mini.ids()
+    assert "Table 3, RM + RLF" in set(shown["row"])
     assert explorer.curves().controls[1].label == "beside it"
     notebook = json.loads((paths.home() / "book" / "explorer.ipynb").read_text(encoding="utf-8"))
     assert notebook["metadata"]["rkd"]["last"] is True, "other chapters record first"

@@ -6,7 +6,6 @@ carries them itself: it shows wherever scripts of outputs run, and still shows i
 """
 
 import base64
-import functools
 import gzip
 import os
 
@@ -42,15 +41,13 @@ def attached(plotly: bool = False, script: bool = True) -> Html:
     """
     if in_book():
         return Html("")
-    library = f"<script>{_packed_plotly()}</script>" if plotly else ""
-    own = f"<script>{_text('interactive.js')}</script>" if script else ""
-    return Html(f"<style>{''.join(map(_text, STYLES))}</style>{library}{own}")
+    library = (
+        _UNPACK % base64.b64encode(gzip.compress(_text(PLOTLY).encode(), mtime=0)).decode() if plotly else ""
+    )
+    scripts = library, _text("interactive.js") if script else ""
+    drawn = "".join(f"<script>{code}</script>" for code in scripts if code)
+    return Html(f"<style>{''.join(map(_text, STYLES))}</style>{drawn}")
 
 
 def _text(name: str) -> str:
     return (paths.home() / "book" / "_assets" / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _packed_plotly() -> str:
-    return _UNPACK % base64.b64encode(gzip.compress(_text(PLOTLY).encode(), mtime=0)).decode()

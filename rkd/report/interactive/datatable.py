@@ -1,30 +1,27 @@
 """Tables to search, sort, filter and export, by the DataTables that the itables package carries, without a network."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import itables.options
 from itables.javascript import generate_init_offline_itables_html
 from itables.version import __version__
 
-from rkd.errors import ConfigError
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag
-from rkd.report.interactive.plot import Choice, controls
+from rkd.report.interactive.plot import Choice, figure, spec
 
 LIBRARY = f"_itables_{__version__.replace('.', '_')}"  # where the bundle puts its promise
 
 
 def datatable(
     table: Html,
-    filters: Iterable[Choice],
+    filters: Sequence[Choice],
     *,
     label: str,
     buttons: tuple[str, ...] = ("csv",),
     page: int = 25,
-    columns: Iterable[Mapping[str, object]] = (),
-    above: str = "",
+    above: Html | None = None,
 ) -> Html:
     """A table that answers; without scripts it is the whole table, as given.
 
@@ -35,31 +32,18 @@ def datatable(
         label: of the table.
         buttons: of DataTables: "csv", "colvis", "searchBuilder".
         page: rows seen at a time.
-        columns: DataTables' `columnDefs`.
         above: between filters and table; a plot whose points name rows follows what is listed.
     """
-    filters = tuple(filters)
-    if missing := [f.name for f in filters if f" data-{f.name}=" not in table]:
-        raise ConfigError(f"no row says under which {missing[0]!r} it is shown")
     language = {"search": "Words", "info": "_START_ to _END_ of _TOTAL_", "infoFiltered": "(of _MAX_ in all)"}
     options = {
         "pageLength": page,
         "order": [],
-        "columnDefs": list(columns),
-        "layout": {"topStart": {"buttons": list(buttons)}, "topEnd": "search"},
+        "layout": {"topStart": {"buttons": buttons}, "topEnd": "search"},
         "language": {**language, "zeroRecords": "Nothing matches these filters."},
         "autoWidth": False,
     }
-    spec = json.dumps(options).replace("<", "\\u003c")
-    drawn = tag(
-        "figure",
-        controls(*filters, label=f"Filters of {label}"),
-        above,
-        tag("div", table, class_="rkd-datatable", role="region", aria_label=label, tabindex="0"),
-        tag("script", Html(spec), type="application/json"),
-        class_="rkd-figure",
-        data_kind="table",
-        data_library=LIBRARY,
-    )
+    framed = tag("div", table, class_="rkd-datatable", role="region", aria_label=label, tabindex="0")
+    inside = above or "", framed, spec(options)
+    drawn = figure("table", filters, f"Filters of {label}", *inside, library=LIBRARY)
     bundle = generate_init_offline_itables_html(Path(itables.options.dt_bundle)).partition("<div")[0]
     return join(Html(bundle), drawn, attached(plotly=bool(above)))

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import math
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from scipy import stats
 
@@ -23,8 +23,8 @@ from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
 from rkd.review import ReviewOptions
-from rkd.training import RunConfig
 
+HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
 COMMITTED = ("paper", "mini")  # profiles whose records are part of the project
 EVIDENCE, SHORT, MACHINERY = "evidence", "short run", "machinery"
 KINDS = {EVIDENCE: ("#0072b2", "circle"), SHORT: ("#d55e00", "diamond"), MACHINERY: (GREY, "x")}
@@ -33,8 +33,7 @@ FILTERS = ("pair", "method", "recipe", "level set", "profile")
 NUMBERS = ("n", "mean, %", "sd", "best epoch, %", "diverged", "loss weight", "epochs", "training images")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a run stands in the report."""
 
     chapter: str
@@ -42,249 +41,173 @@ class Place:
     recipe: str
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Runs that differ in nothing but their seed.
-
-    Attributes:
-        key: short hash of the configuration.
-        records: by seed.
-        profile: under which they were recorded.
-        places: rows of chapters that stand on them; empty for runs no chapter asks for.
-        recipe: "" where nothing says.
-        chapter: they were recorded for; "" where nothing says.
-    """
-
-    key: str
-    records: tuple[Record, ...]
-    profile: str
-    places: tuple[Place, ...] = ()
-    recipe: str = ""
-    chapter: str = ""
-
-    @property
-    def config(self) -> RunConfig:
-        """That of its first seed."""
-        return self.records[0].config
-
-    @property
-    def pair(self) -> str:
-        """Student ← teacher, or the network alone."""
-        c = self.config
-        student = display_name(c.network)
-        return f"{student} ← {display_name(c.teacher.name)}" if c.teacher else f"{student} alone"
-
-    @property
-    def method(self) -> str:
-        """What it was trained with, part by part."""
-        o = self.config.options
-        if not isinstance(o, ReviewOptions):
-            return self.config.method or "labels only"
-        parts = {"none": ["same level"], "mechanism": ["RM"], "residual": ["RM + RLF"]}[o.connector]
-        parts += ["ABF"] * (o.connector == "residual" and o.attention) + ["HCL"] * (o.loss == "hcl")
-        return f"ReviewKD: {' + '.join(parts)}{'' if self.config.ce_weight else ', without cross-entropy'}"
-
-    @property
-    def kind(self) -> str:
-        """EVIDENCE: the published setting, as for verdicts; MACHINERY: smoke runs; SHORT: what is between."""
-        if self.profile == "smoke":
-            return MACHINERY
-        settings = {(place.chapter, place.recipe) for place in self.places}
-        if not settings:  # no row stands on it: the chapter it was recorded for, else those of ReviewKD
-            settings = {(self.chapter if self.chapter in chapter_names() else "table1", "")}
-        published = any(is_published_setting(self.config, *setting) for setting in settings)
-        return EVIDENCE if published else SHORT
-
-    @property
-    def row(self) -> str:
-        """The first row of the report that stands on it, else its method."""
-        return self.places[0].row if self.places else self.method
-
-    @property
-    def label(self) -> str:
-        """A name of its own within an explorer: pair, row or method, profile, key."""
-        return f"{self.pair}: {self.row} ({self.profile}, {self.key})"
-
-    def accuracies(self, which: str = "last") -> list[float]:
-        """Of the finished runs, in percent."""
-        return [r.accuracy(which) for r in self.records if r.status == "finished"]
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Of the mean last-epoch accuracy, by Student's t; NaN below two runs."""
-        values = self.accuracies()
-        if len(values) < 2:
-            return math.nan, math.nan
-        half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
-        return float(np.mean(values) - half), float(np.mean(values) + half)
-
-    def cells(self) -> dict[str, str]:
-        """Its row of the table. Options without effect, or of another method, are empty."""
-        values, best, config, o = self.accuracies(), self.accuracies("best"), self.config, self.config.options
-        review = isinstance(o, ReviewOptions)
-        unread = o.unread() if review else ("attention", "residual")
-        several = len(values) > 1
-        low, high = self.interval()
-        cells = {
-            "pair": self.pair,
-            "in the report": self.places[0].row if self.places else "",
-            "n": len(values),
-            "mean, %": f"{np.mean(values):.2f}" if values else "",
-            "sd": f"{np.std(values, ddof=1):.2f}" if several else "",
-            "95 % interval": f"{low:.2f} to {high:.2f}" if several else "",
-            "best epoch, %": f"{np.mean(best):.2f}" if best else "",
-            "diverged": sum(r.status != "finished" for r in self.records),
-            "kind": self.kind,
-            "profile": self.profile,
-            "method": self.method,
-            "recipe": self.recipe or "not noted",
-            "level set": ("h (L2)" if o.loss == "l2" else ", ".join(map(str, o.hcl_levels)))
-            if review
-            else "",
-            "loss weight": f"{o.loss_weight:g}" if review else "",
-            "attention": "" if "attention" in unread else "yes" if o.attention else "no",
-            "residual": "" if "residual" in unread else o.residual,
-            "teacher BN": config.teacher.batch_norm if config.teacher else "",
-            "precision": self.records[0].arithmetic,
-            "epochs": config.epochs,
-            "training images": config.data.train_images or "all",
-            "data": config.data.name,
-            "also": "; ".join(place.row for place in self.places[1:]),
-            "key": self.key,
-        }
-        return {name: str(cell) for name, cell in cells.items()}
-
-
 def configurations(
     records: Iterable[tuple[str, Record]], places: Mapping[str, Sequence[Place]]
-) -> list[Configuration]:
-    """Runs gathered into configurations: evidence first, then by profile, pair and method.
+) -> pd.DataFrame:
+    """Runs gathered into configurations, which differ in nothing but their seed: evidence first, then by profile, pair
+    and method.
 
     Args:
         records: (profile, record); a run that occurs twice counts once.
         places: id of a run, or of a run in whatever arithmetic -> rows of chapters that stand on it.
+
+    Returns:
+        The columns of the table, as text, and those of HIDDEN: label (a name of its own), row (the first of the report
+        that stands on it, else its method), records (by seed), accuracies (of its finished runs at the last epoch, %),
+        half (the width of half their mean's 95 % interval, by Student's t; 0 below two runs).
     """
     found: dict[tuple[str, str], dict[str, Record]] = {}
     for profile, record in records:
-        labels = record.provenance.get("labels", {})
         body = {name: value for name, value in record.config.to_dict().items() if name != "seed"}
         key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:8]
-        stem = Path(labels.get("profile", profile)).stem
+        stem = Path(record.provenance.get("labels", {}).get("profile", profile)).stem
         found.setdefault((key, stem), {}).setdefault(record.id, record)
-    made = []
+    rows = []
     for (key, profile), group in found.items():
         asked = [name for r in group.values() for name in (r.id, r.config.request.id)]
-        rows = tuple(dict.fromkeys(place for name in asked for place in places.get(name, ())))
-        by_seed = tuple(sorted(group.values(), key=lambda r: r.config.seed))
-        labels = by_seed[0].provenance.get("labels", {})
-        recipe = labels.get("recipe") or next((place.recipe for place in rows), "")
-        made.append(Configuration(key, by_seed, profile, rows, recipe, labels.get("chapter", "")))
-    return sorted(made, key=lambda c: (list(KINDS).index(c.kind), c.profile, c.pair, c.method, c.key))
+        standing = list(dict.fromkeys(place for name in asked for place in places.get(name, ())))
+        by_seed = sorted(group.values(), key=lambda record: record.config.seed)
+        rows.append(_configuration(key, profile, by_seed, standing))
+    order = ("profile", "pair", "method", "key")
+    rows.sort(key=lambda row: (list(KINDS).index(row["kind"]), *(row[name] for name in order)))
+    return pd.DataFrame(rows)
 
 
-def places_of(profiles: Iterable[str]) -> dict[str, list[Place]]:
-    """Run id -> rows of all chapters under these profiles."""
-    found: dict[str, list[Place]] = {}
-    for profile in profiles:
-        for name in chapter_names():
-            chapter, given = get_chapter(name), settings.resolve(name, {"profile": profile})
-            head, colon, _ = chapter.title.partition(":")
-            called = head if colon else name.replace("_", " ").capitalize()
-            for line in chapter.lines(given):
-                recipe = line.recipe or given.recipe or chapter.recipe
-                place = Place(name, f"{called}, {line.label}", recipe)
-                for run in line.runs:
-                    found.setdefault(run.id, []).append(place)
-    return found
+def _configuration(
+    key: str, profile: str, records: Sequence[Record], places: Sequence[Place]
+) -> dict[str, object]:
+    """A row: options without effect, or of another method, are empty."""
+    config, labels = records[0].config, records[0].provenance.get("labels", {})
+    finished = [r for r in records if r.status == "finished"]
+    values, best = ([r.accuracy(which) for r in finished] for which in ("last", "best"))
+    n, mean = len(values), np.mean(values or [0.0])
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else 0.0
+    # Where no row stands on it: the chapter it was recorded for, else those of ReviewKD.
+    chapter = labels.get("chapter") if labels.get("chapter") in chapter_names() else "table1"
+    named = {(place.chapter, place.recipe) for place in places} or {(chapter, "")}
+    published = any(is_published_setting(config, *each) for each in named)
+    student, method, review = display_name(config.network), config.method or "labels only", {}
+    if isinstance(o := config.options, ReviewOptions):
+        parts = {"none": ["same level"], "mechanism": ["RM"], "residual": ["RM + RLF"]}[o.connector]
+        parts += ["ABF"] * (o.connector == "residual" and o.attention) + ["HCL"] * (o.loss == "hcl")
+        method = f"ReviewKD: {' + '.join(parts)}{'' if config.ce_weight else ', without cross-entropy'}"
+        review["level set"] = "h (L2)" if o.loss == "l2" else ", ".join(map(str, o.hcl_levels))
+        review["loss weight"] = f"{o.loss_weight:g}"
+        review["attention"] = "" if "attention" in o.unread() else "yes" if o.attention else "no"
+        review["residual"] = "" if "residual" in o.unread() else o.residual
+    cells = {
+        "pair": f"{student} ← {display_name(config.teacher.name)}" if config.teacher else f"{student} alone",
+        "in the report": places[0].row if places else "",
+        "n": n,
+        "mean, %": f"{mean:.2f}" if n else "",
+        "sd": f"{np.std(values, ddof=1):.2f}" if n > 1 else "",
+        "95 % interval": f"{mean - half:.2f} to {mean + half:.2f}" if n > 1 else "",
+        "best epoch, %": f"{np.mean(best):.2f}" if n else "",
+        "diverged": len(records) - n,
+        "kind": MACHINERY if profile == "smoke" else EVIDENCE if published else SHORT,
+        "profile": profile,
+        "method": method,
+        "recipe": labels.get("recipe") or (places[0].recipe if places else "") or "not noted",
+        **{name: review.get(name, "") for name in ("level set", "loss weight", "attention", "residual")},
+        "teacher BN": config.teacher.batch_norm if config.teacher else "",
+        "precision": records[0].arithmetic,
+        "epochs": config.epochs,
+        "training images": config.data.train_images or "all",
+        "data": config.data.name,
+        "also": "; ".join(place.row for place in places[1:]),
+        "key": key,
+    }
+    cells = {name: str(cell) for name, cell in cells.items()}
+    row = cells["in the report"] or method
+    label = f"{cells['pair']}: {row} ({profile}, {key})"
+    return {**cells, **dict(zip(HIDDEN, (label, row, records, values, half), strict=True))}
 
 
-def overview(rows: Sequence[Configuration]) -> Html:
+def overview(rows: pd.DataFrame) -> Html:
     """Table and dot plot of configurations, under one set of filters."""
-    if not rows:
+    if rows.empty:
         return tag("p", "No run is recorded yet.", class_="rkd-note")
-    table = [c.cells() for c in rows]
-    heads = list(table[0])
-    heads.insert(2, "curves")
+    names = rows.columns.drop(list(HIDDEN))
+    heads = [tag("th", name, scope="col") for name in names]
+    heads.insert(2, tag("th", "curves", scope="col", data_orderable="false"))
     body = []
-    for c, cells in zip(rows, table, strict=True):
-        said = f"show training curves of {c.label}"
-        button = tag(
-            "button", "show", type="button", class_="rkd-button", data_curves=c.label, aria_label=said
-        )
-        filled = (
-            tag("td", {**cells, "curves": button}[name], class_=name in NUMBERS and "num") for name in heads
-        )
-        marks = {f"data_{name.replace(' ', '_')}": cells[name] for name in FILTERS}
-        kind = c.kind if c.kind == MACHINERY else f"{c.kind}|results"
-        body.append(tag("tr", *filled, data_kind=kind, **marks))
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
-    results = {"results": "evidence and short runs"} if any(c.kind != MACHINERY for c in rows) else {}
-    kinds = results | {"": "all, smoke runs too"} | {kind: kind for kind in KINDS}
-    values = {name: sorted({cells[name] for cells in table} - {""}) for name in FILTERS}
-    every = (Choice(n.replace(" ", "-"), n, {"": "all", **{v: v for v in values[n]}}) for n in FILTERS)
+    for c in rows.to_dict("records"):
+        told = {"data_curves": c["label"], "aria_label": f"show training curves of {c['label']}"}
+        filled = [tag("td", c[name], class_=name in NUMBERS and "num") for name in names]
+        filled.insert(2, tag("td", tag("button", "show", type="button", class_="rkd-button", **told)))
+        marks = {f"data_{name.replace(' ', '_')}": c[name] for name in FILTERS}
+        kinds = c["kind"] if c["kind"] == MACHINERY else f"{c['kind']}|results"
+        body.append(tag("tr", *filled, data_kind=kinds, **marks))
+    kinds = {"results": "evidence and short runs"} if (rows["kind"] != MACHINERY).any() else {}
+    filters = [Choice("kind", "kind", kinds | {"": "all, smoke runs too"} | {kind: kind for kind in KINDS})]
+    for name in FILTERS:
+        values = {value: value for value in sorted({*rows[name]} - {""})}
+        filters.append(Choice(name.replace(" ", "-"), name, {"": "all", **values}))
+    table = tag(
+        "table", tag("thead", tag("tr", *heads)), tag("tbody", *body), class_="rkd-configurations compact"
+    )
     return datatable(
-        tag("table", head, tag("tbody", *body), class_="rkd-configurations compact nowrap"),
-        (Choice("kind", "kind", kinds), *every),
+        table,
+        filters,
         label="Table of configurations",
         buttons=("csv", "colvis", "searchBuilder"),
         page=10,
-        columns=[{"targets": heads.index("curves"), "orderable": False}],
         above=dot_plot(rows).html(),
     )
 
 
-def dot_plot(rows: Sequence[Configuration]) -> Plot:
+def dot_plot(rows: pd.DataFrame) -> Plot:
     """Mean and 95 % interval of each configuration, single runs faint.
 
     Args:
-        rows: in the order of `configurations`: smoke runs, last, are left out where there is anything else.
+        rows: of `configurations`: smoke runs, last, are left out where there is anything else.
     """
-    first = [c for c in rows if c.kind != MACHINERY] or list(rows)
+    results = rows[rows["kind"] != MACHINERY]
+    first = rows if results.empty else results
+    shown = min(len(first), DRAWN)
     figure = go.Figure()
-    for kind, (colour, symbol) in KINDS.items():
-        members = {i: c for i, c in enumerate(rows) if c.kind == kind and c.accuracies()}
-        if not members:
-            continue
-        dots = [(i, value) for i, c in members.items() for value in c.accuracies()]
-        mean = {i: float(np.mean(c.accuracies())) for i, c in members.items()}
-        bars = [np.nan_to_num(c.interval()[1] - mean[i]) for i, c in members.items()]
-        told = (f"{c.label}\nmean {mean[i]:.2f} %, n = {len(c.accuracies())}" for i, c in members.items())
-        same = {"legendgroup": kind, "name": kind, "mode": "markers"}
-        same["visible"] = kind != MACHINERY or len(first) == len(rows)
-        faint = {
-            "marker": {"color": colour, "size": 6},
-            "opacity": 0.35,
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
-        x, y = [value for _, value in dots], [i for i, _ in dots]
-        figure.add_scatter(x=x, y=y, meta={"rows": y}, **faint, **same)
+    for kind, members in rows[rows["accuracies"].map(bool)].groupby("kind", sort=False):
+        colour, symbol = KINDS[kind]
+        same = {"legendgroup": kind, "name": kind, "mode": "markers", "visible": kind in {*first["kind"]}}
+        dots = members["accuracies"].explode()
         figure.add_scatter(
-            x=[round(value, 3) for value in mean.values()],
-            y=list(mean),
-            marker={"color": colour, "size": 10, "symbol": symbol},
-            error_x={"array": bars, "color": colour, "thickness": 1.6, "width": 4},
-            text=list(told),
-            hovertemplate="%{text}<extra></extra>",
-            meta={"rows": list(mean)},
+            x=dots.tolist(),
+            y=dots.index.tolist(),
+            marker={"color": colour, "size": 6},
+            opacity=0.35,
+            hoverinfo="skip",
+            showlegend=False,
+            meta={"rows": dots.index.tolist()},
             **same,
         )
-    shown = min(len(first), DRAWN)
-    names = [f"{textwrap.shorten(c.row, 44, placeholder='…')}\n{c.pair}" for c in rows]
+        figure.add_scatter(
+            x=members["accuracies"].map(np.mean).round(3).tolist(),
+            y=members.index.tolist(),
+            marker={"color": colour, "size": 10, "symbol": symbol},
+            error_x={"array": members["half"].tolist(), "color": colour, "thickness": 1.6, "width": 4},
+            text=(members["label"] + "\nmean " + members["mean, %"] + " %, n = " + members["n"]).tolist(),
+            hovertemplate="%{text}<extra></extra>",
+            meta={"rows": members.index.tolist()},
+            **same,
+        )
     figure.update_layout(
         hovermode="closest",
         meta={"most": DRAWN},
-        xaxis={"title": {"text": "test accuracy, last epoch, %: mean and 95 % interval"}},
+        xaxis_title_text="test accuracy, last epoch, %: mean and 95 % interval",
         yaxis={
-            "tickvals": list(range(len(rows))),
+            "tickvals": rows.index.tolist(),
             "tickfont": {"size": 11},
-            "ticktext": names,
+            "ticktext": (
+                rows["row"].map(lambda row: shorten(row, 44, placeholder="…")) + "\n" + rows["pair"]
+            ).tolist(),
             "fixedrange": True,
             "range": [shown - 0.4, -0.6],
         },
     )
-    told = [f"{c.label} {np.mean(c.accuracies()):.2f} %" for c in first if c.accuracies()]
+    means = first[first["mean, %"] != ""]
+    said = "; ".join((means["label"] + " " + means["mean, %"] + " %")[:12])
     more = f"; and {len(first) - 12} more" if len(first) > 12 else ""
-    alt = f"Mean test accuracy of {len(first)} configurations with 95 % intervals: {'; '.join(told[:12])}{more}."
+    alt = f"Mean test accuracy of {len(first)} configurations with 95 % intervals: {said}{more}."
     return Plot(figure, alt, height=60 + 36 * shown)
 
 
@@ -300,10 +223,10 @@ class Explorer:
     """
 
     def __init__(self, profile: str, results: str | None = None) -> None:
-        self.store = store_for(profile, results)
-        stores = [*((name, store_for(name)) for name in COMMITTED), (profile, self.store)]
-        self._stores = [(name, store) for name, store in stores if store.ids()]
-        self.rows = configurations(self._records(), places_of({name for name, _ in self._stores}))
+        named = [*((name, store_for(name)) for name in COMMITTED), (profile, store_for(profile, results))]
+        stores = [(name, store) for name, store in named if store.ids()]
+        records = ((name, record) for name, store in stores for record in store)
+        self.rows = configurations(records, _places({name for name, _ in stores}))
 
     def overview(self) -> Html:
         """Table and dot plot."""
@@ -311,14 +234,22 @@ class Explorer:
 
     def curves(self) -> Plot:
         """Training curves of a configuration, and of another beside it."""
-        lines = [
-            Line(c.key + c.profile, c.label, tuple(r.config for r in c.records), group=c.label)
-            for c in self.rows
-        ]
-        records = {r.id: r for c in self.rows for r in c.records}
+        kept = {row["label"]: row["records"] for row in self.rows.to_dict("records")}
+        lines = [Line(c, c, tuple(r.config for r in found), group=c) for c, found in kept.items()]
+        records = {r.id: r for found in kept.values() for r in found}
         return curves(lines, records, "Training curves", choose="Configuration", beside=True, step=3)
 
-    def _records(self) -> Iterator[tuple[str, Record]]:
-        for profile, store in self._stores:
-            for run in store.ids():
-                yield profile, store.load(run)
+
+def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
+    """Run id -> rows of all chapters under these profiles."""
+    found: dict[str, list[Place]] = {}
+    for profile in profiles:
+        for name in chapter_names():
+            chapter, given = get_chapter(name), settings.resolve(name, {"profile": profile})
+            head, colon, _ = chapter.title.partition(":")
+            called = head if colon else name.replace("_", " ").capitalize()
+            for line in chapter.lines(given):
+                recipe = line.recipe or given.recipe or chapter.recipe
+                for run in line.runs:
+                    found.setdefault(run.id, []).append(Place(name, f"{called}, {line.label}", recipe))
+    return found

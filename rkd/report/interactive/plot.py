@@ -1,20 +1,19 @@
-"""A plotly figure with controls that keys reach, a static picture of the same data, and words for both."""
+"""Pictures that answer to mouse and keys: plotly figures, each with a static picture of the same data and words for
+both, and pages to go through."""
 
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rkd.errors import ConfigError
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag, text
 
-CARD, GRID = "#ffffff", "#dddddd"
 GREY = "#7f8790"  # reads on light and dark pages
 PANELS = 6  # of the static picture, at most
 _AXIS = {"gridcolor": "rgba(127,135,144,.25)", "linecolor": GREY, "zeroline": False, "automargin": True}
@@ -38,8 +37,8 @@ class Choice:
     """One of several, in a <select>.
 
     Attributes:
-        name: traces whose `meta["facets"]` name it are shown while their value is chosen. Of two of one name, either's.
-            Two names act on the drawing itself: "from" is the share of the x axis that is left out at its start.
+        name: traces whose `meta["facets"]` name it are shown while their value is chosen; of two choices of one name,
+            either's. "from" is the share of the x axis that is left out at its start.
         label: for readers.
         options: value -> what it is called; the first is chosen at first.
     """
@@ -53,50 +52,66 @@ class Choice:
         return tag("label", tag("span", self.label), tag("select", *options, name=self.name))
 
 
-@dataclass(frozen=True)
-class Tick:
-    """A value of a facet that can be left out: a checkbox, ticked at first."""
-
-    name: str
-    label: str
-    value: str
-
-    def html(self) -> Html:
-        return tag(
-            "label", tag("input", type="checkbox", name=self.name, value=self.value, checked=True), self.label
-        )
+def tick(name: str, label: str, value: str) -> Html:
+    """A checkbox, ticked at first: the traces that have this value of the facet `name`."""
+    return tag("label", tag("input", type="checkbox", name=name, value=value, checked=True), label)
 
 
-@dataclass(frozen=True)
-class Slider:
+def slider(name: str, label: str, low: int, high: int, start: int, said: Sequence[str] = ()) -> Html:
     """A whole number, by the arrow keys. Named "at", it reads a plot out at that place of its x axis; named "page", it
-    goes through the pages of a stack, and each place has a `said`."""
-
-    name: str
-    label: str
-    low: int
-    high: int
-    start: int
-    said: tuple[str, ...] = ()
-
-    def html(self) -> Html:
-        bounds = {"min": self.low, "max": self.high, "value": self.start, "name": self.name}
-        said = json.dumps(self.said) if self.said else None
-        shown = self.said[self.start] if self.said else self.start
-        slider = tag("input", type="range", data_said=said, aria_valuetext=shown, **bounds)
-        return tag("label", tag("span", self.label), slider, tag("output", shown), class_="rkd-slider")
+    goes through the pages of a stack, each called as `said`."""
+    shown = said[start] if said else start
+    words = {"data_said": json.dumps(said) if said else None, "aria_valuetext": shown}
+    bar = tag("input", type="range", min=low, max=high, value=start, name=name, **words)
+    return tag("label", tag("span", label), bar, tag("output", shown), class_="rkd-slider")
 
 
-Control = Choice | Tick | Slider
+def figure(
+    kind: str,
+    controls: Sequence[Choice | Html],
+    label: str,
+    *inside: object,
+    title: str = "",
+    library: str | None = None,
+) -> Html:
+    """What `interactive.js` brings to life: a form of that label, seen only once the script is there, and what it acts
+    on."""
+    made = (c.html() if isinstance(c, Choice) else c for c in controls)
+    form = tag("form", *made, class_="rkd-controls", aria_label=label) if controls else ""
+    caption = tag("figcaption", title) if title else ""
+    return tag("figure", caption, form, *inside, class_="rkd-figure", data_kind=kind, data_library=library)
 
 
-def controls(*given: Control, label: str) -> Html:
-    """A form that its picture listens to; seen only once the script is there."""
-    return (
-        tag("form", *(c.html() for c in given), class_="rkd-controls", aria_label=label)
-        if given
-        else Html("")
-    )
+def spec(values: Mapping[str, object]) -> Html:
+    """What the script reads. "<" never appears in it, so no label can end the element."""
+    made = json.dumps(values, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    return tag("script", Html(made), type="application/json")
+
+
+def stack(
+    pages: Mapping[str, Html],
+    label: str,
+    *,
+    slides: bool = False,
+    start: int = 0,
+    above: object = "",
+    below: object = "",
+) -> Html:
+    """Pages of which one is seen at a time; without scripts it is the one at the start.
+
+    Args:
+        pages: what each is called -> the page.
+        label: of the control, what it goes through ("epoch").
+        slides: by a slider, where the pages are ordered; else by a <select>.
+        start: place of the page that is seen first.
+        above, below: what stays, whatever is chosen.
+    """
+    names = tuple(pages)
+    choice = Choice("page", label, {str(i): name for i, name in enumerate(names)})
+    chosen = slider("page", label, 0, len(names) - 1, start, names) if slides else choice
+    shown = (tag("div", p, class_="rkd-page", hidden=i != start) for i, p in enumerate(pages.values()))
+    controls = [chosen] if len(names) > 1 else []
+    return join(figure("stack", controls, f"Choice of {label}", above, *shown, below), attached())
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,122 +130,101 @@ class Plot:
         note: below it.
         height: of the drawing, in CSS pixels, without the legend.
         panels: facet by whose values the static picture is divided.
-
-    Raises:
-        ConfigError: a trace has a value of a facet that its control does not offer.
     """
 
     figure: go.Figure
     alt: str
-    controls: tuple[Control, ...] = ()
+    controls: tuple[Choice | Html, ...] = ()
     title: str = ""
     note: str = ""
     height: int = 430
     panels: str = ""
 
-    def __post_init__(self) -> None:
-        offered = {c.name: set(c.options) for c in self.controls if isinstance(c, Choice)}
-        for trace in self.figure.data:
-            for facet, value in _facets(trace).items():
-                if value not in offered.get(facet, {value}):
-                    raise ConfigError(f"trace {trace.name!r} has {facet} {value!r}, which no control offers")
+    def __repr__(self) -> str:
+        return f"<Plot: {self.alt}>"
 
     def _repr_html_(self) -> str:
         return join(self.html(), attached(plotly=True))
 
     def html(self) -> Html:
         """The picture without the scripts it needs outside the book."""
-        drawn = json.loads(self.figure.to_json())
-        for part, key in [
-            *((t, k) for t in drawn["data"] for k in ("name", "text")),
-            (drawn["layout"]["yaxis"], "ticktext"),
-        ]:
-            if key in part:  # plotly reads tags in these
-                part[key] = _escaped(part[key])
-        spec = {**drawn, "height": self.height}
-        spec["layout"]["template"] = TEMPLATE
-        # "<" never appears in the JSON, so no label can end the script element
-        spec = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-        return tag(
-            "figure",
-            tag("figcaption", self.title) if self.title else "",
-            controls(*self.controls, label=f"Controls of: {self.title}"),
+        drawn = json.loads(self.figure.to_json(), object_hook=_plain)
+        drawn["layout"]["template"] = TEMPLATE
+        return figure(
+            "plot",
+            self.controls,
+            f"Controls of: {self.title}",
             tag("div", class_="rkd-area", role="group", aria_label=self.alt),
             self.still(),
             tag("p", self.note, class_="rkd-note") if self.note else "",
-            tag("script", Html(spec), type="application/json"),
-            class_="rkd-figure",
-            data_kind="plot",
+            spec({**drawn, "height": self.height}),
+            title=self.title,
         )
 
-    def __repr__(self) -> str:
-        return f"<Plot: {self.alt}>"
-
     def still(self) -> Html:
-        """An <img> of what is shown at first, by matplotlib; of all values of the facet `panels`, the first few."""
-        start = {c.name: next(iter(c.options)) for c in self.controls if isinstance(c, Choice)}
-        start.pop(self.panels, None)
-        shown = [
-            t for t in self.figure.data
-            if t.visible is not False and all(start.get(k, v) == v for k, v in _facets(t).items())
-        ]  # fmt: skip
-        names = list(dict.fromkeys(_facets(t).get(self.panels, "") for t in shown))[:PANELS] or [""]
-        columns = min(2, len(names))
-        rows = -(-len(names) // columns)
-        size = (9.2, 0.6 + rows * (self.height / 135))
-        drawn = Figure(figsize=size, facecolor=CARD, layout="constrained")
-        axes = drawn.subplots(rows, columns, squeeze=False).ravel()
-        for ax in axes[len(names) :]:
-            ax.set_axis_off()
-        for ax, name in zip(axes, names, strict=False):
-            ax.set_title(name, fontsize=10)
-            for trace in shown:
-                if _facets(trace).get(self.panels, "") == name:
-                    _draw(ax, trace)
-            self._dress(ax)
-        found = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        if found:
-            drawn.legend(
-                found.values(), found, loc="outside lower center", ncols=3, frameon=False, fontsize=8
-            )
+        """An <img> of what is shown at first; of the facet `panels`, the first few values side by side."""
+        choices = {c.name: list(c.options) for c in self.controls[::-1] if isinstance(c, Choice)}
+        choices.pop(self.panels, None)
+        panels: dict[str, list[go.Scatter]] = {}
+        for trace in self.figure.data:
+            facets = (trace.meta or {}).get("facets", {})
+            at_first = all(facets.get(name, values[0]) == values[0] for name, values in choices.items())
+            if at_first and trace.visible is not False:
+                panels.setdefault(facets.get(self.panels, ""), []).append(trace)
+        shown = list(panels.items())[:PANELS] or [("", [])]
+        columns = min(2, len(shown))
+        rows = -(-len(shown) // columns)
+        drawn = Figure((9.2, 0.6 + rows * self.height / 135), facecolor="white", layout="constrained")
+        for i, (name, traces) in enumerate(shown, 1):
+            self._draw(drawn.add_subplot(rows, columns, i), name, traces)
+        entries = {
+            name: h for ax in drawn.axes for h, name in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        if entries:
+            at = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
+            drawn.legend(entries.values(), entries, **at)
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=110)
         data = base64.b64encode(buffer.getvalue()).decode()
         return tag("img", class_="rkd-still", width=760, alt=self.alt, src=f"data:image/png;base64,{data}")
 
-    def _dress(self, ax: Axes) -> None:
+    def _draw(self, ax: Axes, name: str, traces: Sequence[go.Scatter]) -> None:
         layout = self.figure.layout
+        for trace in traces:
+            counted = ((trace.x0 or 0) + i * (trace.dx or 1) for i in range(len(trace.y)))
+            x = list(counted) if trace.x is None else trace.x
+            marked = "markers" in (trace.mode or "")
+            style = {
+                "color": trace.line.color or trace.marker.color,
+                "alpha": trace.opacity,
+                "linestyle": _DASHES.get(trace.line.dash, "-") if "lines" in (trace.mode or "lines") else "",
+                "linewidth": trace.line.width,
+                "marker": _MARKERS[trace.marker.symbol or "circle"] if marked else "",
+                "markersize": 5,
+                "label": None if trace.showlegend is False else trace.name,
+            }
+            if trace.error_x.array is None:
+                ax.plot(x, trace.y, **style)
+            else:
+                ax.errorbar(x, trace.y, xerr=trace.error_x.array, capsize=3, **style)
+        axis = (traces[0].meta or {}).get("yaxis") if traces else None
+        ax.set_title(name, fontsize=10)
         ax.set_xlabel(layout.xaxis.title.text)
-        ax.set_ylabel(layout.yaxis.title.text)
+        ax.set_ylabel(axis["title"]["text"] if axis else layout.yaxis.title.text)
         if layout.yaxis.ticktext:
             ax.set_yticks(layout.yaxis.tickvals, layout.yaxis.ticktext, fontsize=8)
             ax.set_ylim(*layout.yaxis.range)
-        ax.grid(color=GRID)
+        ax.grid(color="#dddddd")
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
 
 
-def _facets(trace: go.Scatter) -> Mapping[str, str]:
-    return (trace.meta or {}).get("facets", {})
+def _plain(part: dict[str, object]) -> dict[str, object]:
+    """A part of a figure whose texts are text: plotly reads tags in them."""
+    return {k: _escaped(v) if k in ("name", "text", "ticktext") else v for k, v in part.items()}
 
 
-def _escaped(said: str | list[str]) -> str | list[str]:
-    return text(said).replace("\n", "<br>") if isinstance(said, str) else [_escaped(s) for s in said]
-
-
-def _draw(ax: Axes, trace: go.Scatter) -> None:
-    x = range(1, len(trace.y) + 1) if trace.x is None else trace.x
-    lines = "lines" in (trace.mode or "lines")
-    marked = "markers" in (trace.mode or "")
-    style = {
-        "color": trace.line.color or trace.marker.color,
-        "alpha": trace.opacity,
-        "linestyle": _DASHES.get(trace.line.dash, "-") if lines else "",
-        "linewidth": trace.line.width,
-        "marker": _MARKERS[trace.marker.symbol or "circle"] if marked else "",
-        "markersize": 5,
-        "label": None if trace.showlegend is False else trace.name,
-    }
-    if trace.error_x.array is not None:
-        style |= {"xerr": trace.error_x.array, "capsize": 3}
-    (ax.errorbar if trace.error_x.array is not None else ax.plot)(x, trace.y, **style)
+def _escaped(said: object) -> object:
+    if isinstance(said, str):
+        return text(said).replace("\n", "<br>")
+    return [_escaped(each) for each in said] if isinstance(said, list) else said

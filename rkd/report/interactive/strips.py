@@ -11,9 +11,11 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rkd.report.interactive.markup import Html, tag
+from rkd.experiments.snapshots import Snapshots
+from rkd.report.interactive.markup import Html, join, tag
 
 CELL, GAP = 128, 8  # pixels: edge of one map, distance of two
+WEIGHTS = ("z₁ student map", "z₂ residual")  # of a fusion block
 
 
 def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
@@ -29,16 +31,12 @@ def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
     """
     if not np.isfinite(maps).all() or not low < high:
         raise ValueError(f"maps from {maps.min()} to {maps.max()} cannot be drawn between {low} and {high}")
-    share = (np.clip(maps.astype(np.float64), low, high) - low) / (high - low)
-    return photos(matplotlib.colormaps[colour_map](share, bytes=True))
+    share = (maps.astype(np.float64) - low) / (high - low)
+    return photos(matplotlib.colormaps[colour_map](share.clip(0, 1), bytes=True))
 
 
 def photos(images: np.ndarray) -> bytes:
-    """PNG of images below one another, parted by transparent gaps.
-
-    Args:
-        images: (N, H, W, 3 or 4) uint8.
-    """
+    """PNG of images, (N, H, W, 3 or 4) uint8, below one another, parted by transparent gaps."""
     times = max(1, CELL // max(images.shape[1:3]))
     cells = images.repeat(times, axis=1).repeat(times, axis=2)
     cells = np.concatenate([cells, np.full((*cells.shape[:3], 4 - cells.shape[3]), 255, np.uint8)], axis=3)
@@ -58,16 +56,37 @@ def img(png: bytes, alt: str, kind: str | None = None) -> Html:
 
 def scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
     """A colour bar with what stands at its left end, middle and right end, and a sentence about it."""
-    bar = img(
-        column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1), f"colours from {ticks[0]} to {ticks[2]}"
-    )
+    png = column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1)
     marks = tag("div", *(tag("span", tick) for tick in ticks))
+    bar = img(png, f"colours from {ticks[0]} to {ticks[2]}")
     return tag("div", bar, marks, tag("p", said), class_="rkd-scale")
 
 
 def tiles(*rows: Sequence[object]) -> Html:
     """Heads, pictures and feet in columns of equal width."""
     cells = (tag("div", cell) for row in rows for cell in row)
-    return tag(
-        "div", *cells, class_="rkd-tiles", style=f"grid-template-columns:repeat({len(rows[0])},minmax(0,1fr))"
-    )
+    columns = f"grid-template-columns:repeat({len(rows[0])},minmax(0,1fr))"
+    return tag("div", *cells, class_="rkd-tiles", style=columns)
+
+
+def attention_tiles(maps: Snapshots, epoch: int, images: Sequence[int] | None = None) -> Html | None:
+    """The weights of every level that fuses by attention, deep to shallow: a column of images, then two of maps per
+    level; None where none does.
+
+    Args:
+        maps: of one run.
+        epoch: one that was looked at.
+        images: places of those to show; None: all.
+    """
+    kept = list(range(len(maps.images)) if images is None else images)
+    named = ", ".join(maps.classes[i] for i in kept)
+    heads, columns = ["image"], [img(photos(maps.images[kept]), f"images of {named}")]
+    for level in maps.levels:
+        if (found := maps.attention(epoch, level)) is None:
+            continue
+        for z, name in zip(found[kept].swapaxes(0, 1), WEIGHTS, strict=True):
+            size, mean = f"{z.shape[1]} × {z.shape[2]}", f"mean {z.mean():.2f}"
+            heads.append(join(tag("b", level), *(tag("div", line) for line in (size, name, mean))))
+            said = f"weight {name} at {level} ({size}) after epoch {epoch}, {mean}"
+            columns.append(img(column(z, "viridis", 0, 1), said))
+    return tiles(heads, columns) if len(heads) > 1 else None
