@@ -228,7 +228,7 @@
 
   function scan() {
     watch.observe(document.body, { attributes: true, attributeFilter }); // Jupyter's theme is an attribute there
-    document.querySelectorAll(".rkd-figure:not(.started)").forEach(start);
+    document.querySelectorAll(".rkd-figure[data-kind]:not(.started)").forEach(start);
   }
 
   const watch = new MutationObserver(themed);

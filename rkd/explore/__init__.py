@@ -26,23 +26,17 @@ def explore(
     Raises:
         ConfigError: an unknown choice or device, or a value that is not allowed.
     """
+    from rkd import paths
     from rkd.report.book import TOKEN
+    from rkd.report.interactive.markup import tag
 
     if os.environ.get(TOKEN):
-        return _picture()
+        data = base64.b64encode((paths.home() / "book" / "_assets" / "explore.png").read_bytes()).decode()
+        style = "max-width:100%;height:auto;border:1px solid #8884"
+        return tag("img", alt=ALT, style=style, src=f"data:image/png;base64,{data}")
     from rkd.explore.page import open_page
 
     return open_page(choices or {}, data_root, device)
-
-
-def _picture() -> object:
-    from IPython.display import HTML
-
-    from rkd import paths
-
-    data = base64.b64encode((paths.home() / "book" / "_assets" / "explore.png").read_bytes()).decode()
-    style = "max-width:100%;height:auto;border:1px solid #8884"
-    return HTML(f'<img alt="{ALT}" style="{style}" src="data:image/png;base64,{data}">')
 
 
 __all__ = ["explore"]

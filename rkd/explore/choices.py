@@ -1,4 +1,4 @@
-"""What a visitor chooses, as the parameters of `rkd run`; the runs these stand for, and what they cost. No widgets."""
+"""What a visitor chooses, as the parameters of `rkd run`; the runs these stand for. No widgets."""
 
 import functools
 import json
@@ -11,16 +11,16 @@ import torch
 from rkd import models, paths
 from rkd.cli.train import RECIPES
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.estimate import sizes, untrained_method
+from rkd.experiments.estimate import sizes
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import pick_device
-from rkd.experiments.settings import resolve
+from rkd.experiments.settings import Settings, resolve
 from rkd.experiments.settle import settle
 from rkd.experiments.workspace import store_for
 from rkd.methods import get_method
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
-from rkd.review import level_weights
+from rkd.review import ReviewKD, level_weights
 from rkd.training import RunConfig
 
 # What is chosen whatever the method is; besides, there are its options and the weight of cross-entropy. These values
@@ -40,10 +40,12 @@ class Plan:
     Attributes:
         runs: by what they are, in the order in which they are trained.
         given: what `rkd run` is given for the distilled one.
+        settings: the same, with what was left to the profile.
     """
 
     runs: Mapping[str, RunConfig]
     given: Mapping[str, Any]
+    settings: Settings
 
     @property
     def distilled(self) -> RunConfig:
@@ -51,18 +53,18 @@ class Plan:
         return self.runs["with distillation"]
 
     def command(self, distilled: bool = True) -> list[str]:
-        """Arguments of `rkd` that train the distilled run, and its teacher, or else the run without, among this page's
-        records."""
+        """Arguments of `rkd` that train the distilled run and its teacher, or else the run without."""
         parts = ["run", "--maps"] if distilled else ["run"]
         for name, value in self.given.items():
-            if name == "seeds":
-                name, value = "seed", value[0]
             if distilled or name not in OF_METHOD:
-                parts += [
-                    f"--{name.replace('_', '-')}",
-                    value if isinstance(value, str) else json.dumps(value),
-                ]
+                said = value if isinstance(value, str) else json.dumps(value)
+                parts += [f"--{name.replace('_', '-')}", said]
         return parts
+
+
+def explored() -> Store:
+    """Records and working files of what was trained here."""
+    return store_for("smoke", RESULTS)
 
 
 def without_distillation(run: RunConfig) -> list[RunConfig]:
@@ -70,11 +72,6 @@ def without_distillation(run: RunConfig) -> list[RunConfig]:
     does not."""
     alone = replace(run, method=None, options=None, teacher=None, ce_weight=1.0)
     return [alone, replace(alone, drop_last=False)]
-
-
-def explored() -> Store:
-    """Records and working files of what was trained here."""
-    return store_for("smoke", RESULTS)
 
 
 def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,10 +84,12 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a value that is not allowed.
     """
-    run = _requests(_given(shared))["with distillation"]
-    if not isinstance(run.options, SumOptions):
-        return {"ce_weight": run.ce_weight, **vars(run.options)}
-    own = {f"{p.method}.{name}": value for p in run.options.parts for name, value in vars(p.options).items()}
+    run = _requested(_given(shared))[0]["with distillation"]
+    own = vars(run.options)
+    if isinstance(run.options, SumOptions):
+        own = {
+            f"{p.method}.{name}": value for p in run.options.parts for name, value in vars(p.options).items()
+        }
     return {"ce_weight": run.ce_weight, **own}
 
 
@@ -106,46 +105,40 @@ def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto")
             sentence.
     """
     shared = {name: chosen.get(name, value) for name, value in FIRST.items()}
-    options = {name: value for name, value in chosen.items() if name not in FIRST}
-    allowed = recipe_values(shared)
-    for name in options:
-        if name not in allowed:
-            raise unknown("choice", name, [*FIRST, *allowed])
-    given = _given(shared) | ({"data_root": root} if root != "data" else {})
-    given |= {"device": device} if device != "auto" else {}
-    given |= {"ce_weight": options.pop("ce_weight")} if "ce_weight" in options else {}
-    given |= {"options": _nested(options)} if options else {}
-    store = explored()
-    runs = {name: settle(run, store, pick_device(device)) for name, run in _requests(given).items()}
-    _check(runs["with distillation"], root)
-    return Plan({**runs, "teacher": runs["with distillation"].teacher.run}, given)
-
-
-def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """{"at.loss_weight": 9.0} as {"at": {"loss_weight": 9.0}}: a sum's options by method."""
-    found: dict[str, Any] = {}
-    for name, value in options.items():
+    allowed = [*FIRST, *recipe_values(shared)]
+    given = _given(shared) | {"data_root": root, "device": device}
+    for name, value in chosen.items():
         part, dot, own = name.partition(".")
-        (found.setdefault(part, {}) if dot else found)[own or name] = value
-    return found
+        if name not in allowed:
+            raise unknown("choice", name, allowed)
+        if name == "ce_weight":
+            given[name] = value
+        elif name not in FIRST:  # a sum's options are given by method
+            options = given.setdefault("options", {})
+            (options.setdefault(part, {}) if dot else options)[own or name] = value
+    requests, settings = _requested(given)
+    store, on = explored(), pick_device(device)
+    runs = {name: settle(run, store, on) for name, run in requests.items()}
+    _check(runs["with distillation"], root)
+    return Plan({**runs, "teacher": runs["with distillation"].teacher.run}, given, settings)
 
 
 def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
     recipe = shared["recipe"] or RECIPES.get(shared["method"], "crd")
-    named = {name: value for name, value in shared.items() if name != "seed"}
-    return {**named, "recipe": recipe, "seeds": [shared["seed"]], "results": RESULTS}
+    return {**shared, "recipe": recipe, "results": RESULTS}
 
 
-def _requests(given: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """The runs as `rkd run` makes them; their arithmetic is open."""
-    settings = resolve("run", given)
+def _requested(given: Mapping[str, Any]) -> tuple[dict[str, RunConfig], Settings]:
+    """The runs as `rkd run` makes them, their arithmetic still open; and the settings they are made under."""
+    settings = resolve("run", {**{k: v for k, v in given.items() if k != "seed"}, "seeds": [given["seed"]]})
     get_method(settings.method)  # an unknown one is told of
     builder, seed = Builder(settings), settings.seeds[0]
-    return {
+    runs = {
         "without distillation": builder.plain(settings.student, seed),
         "teacher": builder.teacher(settings.teacher),
         "with distillation": builder.distilled(settings.teacher, settings.student, seed, settings.method),
     }
+    return runs, settings
 
 
 def _check(run: RunConfig, root: str) -> None:
@@ -160,11 +153,11 @@ def _check(run: RunConfig, root: str) -> None:
             f"BatchNorm has no statistics; take {images + 1:,}"
         )
     if run.method == "reviewkd" and run.options.loss == "hcl":
-        heights = sorted({row["teacher_size"] for row in review_levels(run, root)}, reverse=True)
+        heights = {row["teacher_size"] for row in review_levels(run, root)}
         if not any(level_weights(height, run.options)[0] for height in heights):
             raise ConfigError(
                 f"hcl_levels {list(run.options.hcl_levels)} fit none of the maps that are compared "
-                f"({', '.join(f'{h} x {h}' for h in heights)}); name a smaller size, or h"
+                f"({', '.join(f'{h} x {h}' for h in sorted(heights)[::-1])}); name a smaller size, or h"
             )
 
 
@@ -173,9 +166,6 @@ def review_levels(run: RunConfig, root: str = "data") -> list[dict[str, object]]
     """Rows of `ReviewKD.describe()` of a run's pair; none under another method."""
     if run.method != "reviewkd":
         return []
-    data = sizes(run.data, paths.home() / root)
     with torch.random.fork_rng(devices=[]):
-        student, teacher = (models.build(name, data.classes) for name in (run.network, run.teacher.name))
-        return untrained_method(
-            student, teacher, run.network, run.method, run.options, data.classes, data.pixels
-        ).describe()
+        pair = [models.build(name) for name in (run.network, run.teacher.name)]
+        return ReviewKD(*pair, run.options, sizes(run.data, paths.home() / root).pixels).describe()

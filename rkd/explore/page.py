@@ -5,9 +5,9 @@ import json
 import math
 import shlex
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -21,9 +21,10 @@ from rkd.cli.status import describe, time_left
 from rkd.config import meanings
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
+from rkd.experiments.chapters import Line
 from rkd.experiments.estimate import sizes
 from rkd.experiments.recipes import recipe_names
-from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots
 from rkd.explore.choices import (
     FIRST,
@@ -34,29 +35,21 @@ from rkd.explore.choices import (
     review_levels,
     without_distillation,
 )
-from rkd.explore.pictures import attention_maps, line_chart, training_curves
-from rkd.explore.training import Training
+from rkd.explore.training import Look, Training
 from rkd.methods import get_method, method_names
-from rkd.report.interactive import path
+from rkd.records import Record
+from rkd.report.interactive.assets import attached
+from rkd.report.interactive.curves import curves
+from rkd.report.interactive.path import review_path
+from rkd.report.interactive.strips import attention_tiles
 from rkd.report.tables import folded, scrolling
 from rkd.training import RunConfig
 
-LOOK_EVERY = 1.0  # seconds between looks at a training; curves are drawn anew only when an epoch has ended
 AT_ONCE = 6  # options of a method that are shown without being asked for
 HINT = "tooltip" if hasattr(widgets, "Stack") else "description_tooltip"  # renamed with ipywidgets 8
 TYPED = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
 LABELLED = {"style": {"description_width": "112px"}, "layout": {"width": "auto", "max_width": "430px"}}
 WRAPPED = {"layout": {"flex_flow": "row wrap"}}
-STYLE = """<style>
-.rkd-explore .widget-html-content { line-height: 1.45; min-width: 0; }
-.rkd-explore h4, .rkd-explore p { margin: 0.5em 0 0.35em; }
-.rkd-explore img { max-width: 100%; height: auto; }
-.rkd-explore td, .rkd-explore th { text-align: right; padding: 0.2em 0.8em 0.2em 0; }
-.rkd-explore .rkd-scroll { overflow-x: auto; }
-.rkd-explore pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.rkd-explore [role=status], .rkd-explore [role=alert] { border-left: 4px solid #009E73; padding: 0.3em 0.7em; }
-.rkd-explore [role=alert] { border-color: #D55E00; background: #D55E0018; }
-</style>"""
 
 
 class Page(widgets.VBox):
@@ -65,12 +58,12 @@ class Page(widgets.VBox):
     def __init__(self, choices: Mapping[str, Any], root: str = "data", device: str = "auto") -> None:
         self.training: Training | None = None  # the last one
         plan_of(choices, root, device)  # raises what is wrong with the call
-        self._begin_with, self._places = dict(choices), (root, device)
+        self._begin_with, self._places, self._store = dict(choices), (root, device), explored()
         self._lock = threading.RLock()  # handlers and the watcher of a training run in threads of their own
         self.plan: Plan | None = None  # of the choices, where they agree
-        self._store = explored()
         self._own: dict[str, Any] = {}  # the recipe's values
         self.options: dict[str, widgets.Widget] = {}
+        self._snapshots: Snapshots | None = None
         self._build()
         self._refresh()
         self._show_saved()
@@ -99,32 +92,21 @@ class Page(widgets.VBox):
         box.observe(self._safely(self._refresh), names="value")
         return box
 
-    def _shared_boxes(self) -> dict[str, widgets.Widget]:
-        first, meant = {**FIRST, **self._begin_with}, {**meanings(RunConfig), **meanings(Settings)}
-        networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
-        named = [(models.display_name(name), name) for name in networks]
-        recipes = [("the method's own", ""), *((name, name) for name in recipe_names())]
-        lists = {
-            "teacher": named, "student": named, "dataset": source_names(), "method": method_names(), "recipe": recipes,
-        }  # fmt: skip
-        return {
-            name: self._box(name, first[name], FIRST[name], meant[name], lists.get(name)) for name in FIRST
-        }
-
     def _follow_recipe(self, shared: Mapping[str, Any]) -> None:
         """What the recipe sets follows it, unless it was changed by hand; another method has other options."""
         own = recipe_values(shared)
         if own == self._own:
             return
         values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
-        first = sorted(own, key=lambda name: name not in Settings.__dataclass_fields__ or name == "ce_weight")
-        self._own = {name: own[name] for name in first}
+        of_chapters = Settings.__dataclass_fields__.keys() - {"ce_weight"}
+        self._own = {name: own[name] for name in sorted(own, key=lambda name: name not in of_chapters)}
         meant, allowed = meanings(RunConfig), {}
-        for name in (methods := shared["method"].split("+")):
-            kind, before = get_method(name).options, f"{name}." if len(methods) > 1 else ""
+        for method in (methods := shared["method"].split("+")):
+            kind, before = get_method(method).options, f"{method}." if len(methods) > 1 else ""
             meant |= {f"{before}{option}": text for option, text in meanings(kind).items()}
-            hints = get_type_hints(kind).items()
-            allowed |= {f"{before}{n}": get_args(hint) for n, hint in hints if get_origin(hint) is Literal}
+            for option, hint in get_type_hints(kind).items():
+                if get_origin(hint) is Literal:
+                    allowed[f"{before}{option}"] = get_args(hint)
         self.options = {
             name: self._box(name, values.get(name, like), like, meant[name], allowed.get(name))
             for name, like in self._own.items()
@@ -134,9 +116,19 @@ class Page(widgets.VBox):
         _display(self._more, len(boxes) > AT_ONCE)
 
     def _changed(self) -> dict[str, Any]:
-        """The options that are not as the recipe has them."""
-        values = {name: _read(name, box, self._own[name]) for name, box in self.options.items()}
-        return {name: value for name, value in values.items() if value != self._own[name]}
+        """The options that are not as the recipe has them; ConfigError for a list with a bracket too few."""
+        found = {}
+        for name, box in self.options.items():
+            value = box.value
+            if isinstance(box, widgets.Text):
+                try:
+                    value = yaml.safe_load(value)
+                except yaml.YAMLError:
+                    like = _text(self._own[name])
+                    raise ConfigError(f"{name} is {value!r}; write it as in: {like}") from None
+            if value != (list(own) if isinstance(own := self._own[name], tuple) else own):
+                found[name] = value
+        return found
 
     def _refresh(self) -> None:
         """Figures and drawing of the choices, or the sentence that says why there are none."""
@@ -158,32 +150,28 @@ class Page(widgets.VBox):
         run, root = plan.distilled, paths.home() / self._places[0]
         data = sizes(run.data, root)
         cost = pair_cost(run, data.classes, data.pixels)
-        named = {
-            f"{side} {models.display_name(getattr(cost, side))}": side for side in ("student", "teacher")
+        table = pd.DataFrame({"parameters": cost.parameters, "multiply-adds per image": cost.macs}).T
+        names = {
+            side: f"{side} {models.display_name(getattr(cost, side))}" for side in ("student", "teacher")
         }
-        named["method (training only)"] = "extra"
-        counts = {"parameters": cost.parameters, "multiply-adds per image": cost.macs}
-        rows = {head: {what: found[side] for what, found in counts.items()} for head, side in named.items()}
-        table = pd.DataFrame(rows).to_html(border=0, formatters=["{:,}".format] * 3)
-        left = time_left(plan.runs.values(), resolve("run", plan.given), self._store)
+        table = table.rename(columns=names | {"extra": "method (training only)"})
+        left = time_left(plan.runs.values(), plan.settings, self._store)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
-        parts = [
-            scrolling(table),
-            f"<p>One step with distillation: <b>{cost.step_macs / 1e9:.2f} G multiply-adds</b>. "
-            f"Time to train: <b>{escape(str(left))}</b>.{there}</p>",
-        ]
-        if levels := review_levels(run, self._places[0]):
-            parts += [path.STYLE, path.review_path(levels, run.options)]
+        levels = review_levels(run, self._places[0])
         page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
         commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
-        return "".join([*parts, folded("The same from a terminal", f"<pre>{commands}</pre>")])
+        return (
+            scrolling(table.to_html(border=0, float_format="{:,}".format, formatters=["{:,}".format] * 3))
+            + f"<p>One step with distillation: <b>{cost.step_macs / 1e9:.2f} G multiply-adds</b>. "
+            f"Time to train: <b>{escape(str(left))}</b>.{there}</p>"
+            + (review_path(levels, run.options) if levels else "")
+            + folded("The same from a terminal", f"<pre>{commands}</pre>")
+        )
 
     # --- training
 
     def _train(self) -> None:
-        self.training = Training(self.plan)
-        self._drawn, self.name.value = None, ""
-        self._snapshots: Snapshots | None = None
+        self.training, self.name.value, self._drawn = Training(self.plan), "", {}
         self._title.value = f"<h4>{escape(_in_words(self.plan.distilled))}</h4>"
         _display(self._result, True)
         _display(self._after, False)
@@ -192,40 +180,43 @@ class Page(widgets.VBox):
         self.watcher.start()
 
     def _watch(self) -> None:
-        look = self._safely(self._look)
-        while look():
-            time.sleep(LOOK_EVERY)
+        for look in self.training.looks():
+            self._safely(partial(self._show, look))()
 
     def _stop(self) -> None:
         self.training.stop()
-        self._look()
+        self.stop_button.disabled = True
 
     def _set_buttons(self) -> None:
         running = self.training is not None and self.training.running
         self.train_button.disabled = running or self.plan is None
         self.stop_button.disabled = not running
 
-    def _look(self) -> bool:
-        """Show how the training stands; only what differs is sent. Whether it goes on."""
-        look, epochs = self.training.look(), self.training.plan.distilled.epochs
-        self._set_buttons()
+    def _show(self, look: Look) -> None:
+        """How the training stands; only what differs is sent."""
         self._bar.value = look.share
         self.status.value = _note(look.text, "alert" if look.status == "failed" else "status")
-        drawn = {name: len(curves.get("test_accuracy", ())) for name, curves in look.curves.items()}
+        drawn = {name: len(record.curves["lr"]) for name, record in look.records.items()}
         if drawn != self._drawn:
             self._drawn = drawn
-            for box, picture in zip(self.curves.children, training_curves(look.curves, epochs), strict=True):
-                box.value = picture._repr_html_()
+            self.curves.value = self._pictures(look.records)
         if look.status == "finished":
-            self._show_result(self.training.plan)
-        goes_on = look.status in ("training", "stopping")
-        if not goes_on:
+            self._show_result(look.records)
+        if not self.training.running:
             self._refresh()  # of what is left of the choices, which may be others by now
-        return goes_on
 
-    def _show_result(self, plan: Plan) -> None:
-        ran = [self._store.load(run.id) for run in plan.runs.values()]
-        bare, _, ours = (record.accuracy() for record in ran)  # NaN: it diverged
+    def _pictures(self, found: Mapping[str, Record]) -> str:
+        """Every curve of the runs, a panel each."""
+        roles = {"teacher": "teacher", "without distillation": "student"}
+        lines = [Line(k, k, (r.config,), role=roles.get(k, "distilled")) for k, r in found.items()]
+        records = {record.id: record for record in found.values()}
+        return replace(curves(lines, records, "This training", panels="metric"), height=300).still()
+
+    def _show_result(self, records: Mapping[str, Record]) -> None:
+        plan = self.training.plan
+        ours, bare = (
+            records[f"{how} distillation"].accuracy() for how in ("with", "without")
+        )  # NaN: diverged
         self.status.value = _note(
             f"Done. Test accuracy after the last epoch: {ours:.2f} % with distillation, {bare:.2f} % without "
             f"({ours - bare:+.2f} points). One seed and a short run: a demonstration, no evidence."
@@ -241,10 +232,9 @@ class Page(widgets.VBox):
         _display(self._after, True)
 
     def _show_maps(self) -> None:
-        found, drawing = self._snapshots, None
-        if found is not None:
-            drawing = attention_maps(found, self.map_epoch.value, list(self.map_image.value))
-        self.maps.value = drawing._repr_html_() if drawing else "This run has no attention maps to show."
+        found = self._snapshots
+        drawn = found and attention_tiles(found, self.map_epoch.value, self.map_image.value)
+        self.maps.value = drawn or "This run has no attention maps to show."
 
     def _save(self) -> None:
         """Give the run that is shown a name."""
@@ -260,7 +250,7 @@ class Page(widgets.VBox):
         except RkdError as error:  # one is damaged
             self.saved.value = _note(f"{error}.", "alert")
             return
-        rows, named = [], {}
+        rows, named = [], []
         for run, record in records.items():
             if not record.config.method:
                 continue
@@ -268,63 +258,68 @@ class Page(widgets.VBox):
             alone = [records[r.id].accuracy() for r in without_distillation(record.config) if r.id in records]
             bare = [*alone, math.nan][0]
             rows.append((name, _in_words(record.config), ours, bare, ours - bare, run))
-            named |= {name: record.curves["test_accuracy"]} if name else {}
+            named += [Line(run, name, (record.config,))] if name else []
         heads = ["name", "run", "with, %", "without, %", "difference", "record"]
-        style = {"border": 0, "index": False, "float_format": "%.2f", "na_rep": "–"}
-        shown = (
-            scrolling(pd.DataFrame(sorted(rows), columns=heads).to_html(**style))
-            if rows
-            else "<p>None yet.</p>"
-        )
+        table = pd.DataFrame(sorted(rows), columns=heads)
+        shown = table.to_html(border=0, index=False, float_format="{:.2f}".format, na_rep="–")
+        self.saved.value = scrolling(shown) if rows else "<p>None yet.</p>"
         if named:
-            longest = max(map(len, named.values()))
-            shown += line_chart("test accuracy with distillation, %", named, longest)._repr_html_()
-        self.saved.value = shown
+            self.saved.value += curves(named, records, "Test accuracy of the runs with names").still()
 
     # --- what there is to see
 
-    def _safely(self, act: Callable[[], Any]) -> Callable[..., Any]:
+    def _safely(self, act: Callable[[], Any]) -> Callable[..., None]:
         """`act` under the lock, its errors shown in place: a notebook puts them into a log that nobody reads."""
 
-        def safely(*event: Any) -> Any:
+        def safely(*event: Any) -> None:
             with self._lock:
                 try:
-                    return act()
+                    act()
                 except Exception as error:
                     self.problem.value = _note(f"The page failed: {type(error).__name__}: {error}.", "alert")
                     raise
 
         return safely
 
-    def _button(self, label: str, icon: str, act: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(description=label, icon=icon, layout={"width": "120px"})
+    def _button(self, label: str, icon: str, act: Callable[[], None], style: str = "") -> widgets.Button:
+        button = widgets.Button(description=label, icon=icon, button_style=style, layout={"width": "120px"})
         button.on_click(self._safely(act))
         return button
 
     def _build(self) -> None:
-        self.problem, self.meaning, self._title, self.status, self.maps, self.saved = (
-            _html() for _ in range(6)
-        )
-        self.shared = self._shared_boxes()
+        first, meant = {**FIRST, **self._begin_with}, {**meanings(RunConfig), **meanings(Settings)}
+        networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
+        named = [(models.display_name(name), name) for name in networks]
+        recipes = [("the method's own", ""), *((name, name) for name in recipe_names())]
+        lists = {
+            "teacher": named, "student": named, "dataset": source_names(), "method": method_names(), "recipe": recipes,
+        }  # fmt: skip
+        self.shared = {
+            name: self._box(name, first[name], like, meant[name], lists.get(name))
+            for name, like in FIRST.items()
+        }
+        self.problem, self.meaning, self._title, self.status = (_html() for _ in range(4))
+        self.curves, self.maps, self.saved = (_html() for _ in range(3))
         self._some, self._more = widgets.VBox(), widgets.Accordion([widgets.VBox()], selected_index=None)
         self._more.set_title(0, "Further options of the method")
-        shared = list(self.shared.values())
+        boxes = list(self.shared.values())
         left = [
-            _html("<h4>Pair and method</h4>"), *shared[:4], _html("<h4>Loss</h4>"), self._some, self._more,
-            _html("<h4>Data and length</h4>"), *shared[4:],
+            _html("<h4>Pair and method</h4>"), *boxes[:4], _html("<h4>Loss</h4>"), self._some, self._more,
+            _html("<h4>Data and length</h4>"), *boxes[4:],
         ]  # fmt: skip
         right = [_html("<h4>What these choices mean</h4>"), self.problem, self.meaning]
         columns = [
             widgets.VBox(left, layout={"flex": "1 1 280px", "max_width": "430px", "margin": "0 28px 0 0"}),
             widgets.VBox(right, layout={"flex": "1 1 280px", "min_width": "0"}),
         ]
-        self.train_button = self._button("Train", "play", self._train)
-        self.train_button.button_style = "primary"
+        self.train_button = self._button("Train", "play", self._train, "primary")
         self.stop_button = self._button("Stop", "stop", self._stop)
         self._bar = widgets.FloatProgress(max=1.0, layout={"width": "auto"})
-        self.curves = widgets.HBox([_html() for _ in range(3)], **WRAPPED)
         self.map_epoch = widgets.SelectionSlider(options=[1], description="after epoch", **LABELLED)
         self.map_image = widgets.Dropdown(options=[("all", (0,))], description="images", **LABELLED)
+        for box in (self.map_epoch, self.map_image):
+            box.observe(self._safely(self._show_maps), names="value")
+        self.maps.add_class("rkd-figure")
         about = "How much of its own map and of the residual each position lets through: dark 0, bright 1."
         self.name = widgets.Text(description="name", placeholder="for example: without attention", **LABELLED)
         self.save_button = self._button("Save", "save", self._save)
@@ -336,12 +331,13 @@ class Page(widgets.VBox):
         )  # fmt: skip
         self._result = widgets.VBox([self._title, self._bar, self.status, self.curves, self._after])
         _display(self._result, False)
-        buttons = widgets.HBox([self.train_button, self.stop_button])
-        saved = [_html("<h4>Recorded runs</h4>"), self.saved]
-        super().__init__([_html(STYLE), widgets.HBox(columns, **WRAPPED), buttons, self._result, *saved])
+        parts = [
+            _html(attached(script=False)), widgets.HBox(columns, **WRAPPED),
+            widgets.HBox([self.train_button, self.stop_button]), self._result,
+            _html("<h4>Recorded runs</h4>"), self.saved,
+        ]  # fmt: skip
+        super().__init__(parts)
         self.add_class("rkd-explore")
-        for box in (self.map_epoch, self.map_image):
-            box.observe(self._safely(self._show_maps), names="value")
 
 
 _OPEN: list[Page] = []  # at most one
@@ -363,22 +359,8 @@ def close_page() -> None:
 
 
 def _text(value: Any) -> str:
-    """A list, a text or None, as it is written into a box."""
-    if isinstance(value, list | tuple):
-        return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
-    return "" if value is None else str(value)
-
-
-def _read(name: str, box: widgets.Widget, like: Any) -> Any:
-    """A box's value; ConfigError for a list with a comma too many, or the like."""
-    if not isinstance(box, widgets.Text):
-        return box.value
-    many = isinstance(like, tuple)
-    try:
-        found = yaml.safe_load(f"[{box.value.strip(' []()')}]" if many else box.value)
-    except yaml.YAMLError:
-        raise ConfigError(f"{name} is {box.value!r}; write it as in: {_text(like)}") from None
-    return tuple(found) if many else found
+    """A list, a text or None, as it is written into a box: YAML."""
+    return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
 
 
 def _html(value: str = "") -> widgets.HTML:

@@ -30,9 +30,11 @@ def tiny_plan(home):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A project with profiles and recipes and nothing else."""
+    """A project with profiles, recipes, scripts and styles, and nothing else."""
     folder = tmp_path / "project"
     shutil.copytree(paths.params(), folder / "params")
+    (folder / "book").mkdir()
+    (folder / "book" / "_assets").symlink_to(paths.home() / "book" / "_assets")
     monkeypatch.setenv("RKD_HOME", str(folder))
     return folder
 

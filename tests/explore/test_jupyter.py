@@ -61,7 +61,6 @@ def lab(home, tmp_path, tiny):
     notebook = json.loads((BOOK / "explore.ipynb").read_text(encoding="utf-8"))
     (cell,) = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
     cell["source"] = "".join(cell["source"]) + f"\nchoices = { {**tiny, 'epochs': 200}!r}"
-    (home / "book").mkdir()
     (home / "book" / "explore.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     settings = tmp_path / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)

@@ -22,9 +22,9 @@ from rkd.explore import explore
 # An argument this version does not know is only warned of.
 warnings.filterwarnings("error", message=".*(unrecognized|unexpected).*")
 page = explore(TINY, device="cpu")
-page.options["hcl_weights"].value = "1"
+page.options["hcl_weights"].value = "[1]"
 assert "give one weight per size" in page.problem.value and page.train_button.disabled
-page.options["hcl_weights"].value = "1, 0.5, 0.25, 0.125"
+page.options["hcl_weights"].value = "[1, 0.5, 0.25, 0.125]"
 assert all(box.description_tooltip for box in page.shared.values())
 page.train_button.click()
 page.watcher.join(200)
