@@ -9,11 +9,12 @@ from rkd import models
 from rkd.bench.result import Result
 from rkd.bench.steps import Workload
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, untrained_method, work
+from rkd.experiments.estimate import FORWARD_AND_BACKWARD, method_macs, sizes, work
 from rkd.experiments.runner import required
 from rkd.experiments.settings import resolve
 from rkd.records import Record, Store
 from rkd.training import RunConfig
+from rkd.training.build import build_method
 
 PAIR_CHAPTERS = ("table1", "table2")
 PROFILE = "paper"
@@ -60,13 +61,13 @@ def pair_costs(chapters: Sequence[str] = PAIR_CHAPTERS) -> list[PairCost]:
 
 def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> PairCost:
     """Of a distilled run's pair."""
-    names, method = (run.network, run.teacher.name), (run.method, run.options)
+    images = max(run.batch_size, 8)
     with torch.random.fork_rng(devices=[]):
-        student, teacher = (models.build(name, classes) for name in names)
-        extra = untrained_method(student, teacher, run.network, *method, classes, pixels, run.batch_size)
+        student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
+    extra = build_method(run, student, teacher, pixels, classes, images, torch.arange(images) % classes)
     parts = {"student": student, "teacher": teacher, "extra": extra}
     macs = {name: models.macs(parts[name], pixels) for name in ("student", "teacher")}
-    macs["extra"] = method_macs(*names, *method, classes, pixels)
+    macs["extra"] = method_macs(run, classes, pixels)
     parameters = {name: models.parameter_count(part) for name, part in parts.items()}
     return PairCost(run.teacher.name, run.network, parameters, macs, run.batch_size)
 

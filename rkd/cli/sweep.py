@@ -105,7 +105,7 @@ def _train(
     from rkd.records.transfer import KeptExport
 
     kept = None if out is None else KeptExport(plan.store, out, plan.runs, max_part, max_files)
-    if check and estimate.runs:
+    if check and estimate.each:
         plan.check()
 
     def stop(needed: float) -> bool:
@@ -198,15 +198,15 @@ class _Plan:
             name, fault = row.method or "no teacher", row.fault or "equal"
             print(f"{name:14}{row.arithmetic:10}{row.difference:12.1e}  {fault}", flush=True)
 
-        found = check_device(device, methods, self.settings.precision, self.way, say)
+        way, broken = check_device(device, methods, self.settings.precision, self.way, say)
         if not self.way.engine.captures(device):
             print("nothing to capture here: two runs in lock-step were compared with one alone")
-        if found.way != self.way:
-            print(f"from here on: {found.way.words(device)}")
-        self.way = found.way
-        for method, why in found.broken.items():
+        if way != self.way:
+            print(f"from here on: {way.words(device)}")
+        self.way = way
+        for method, why in broken.items():
             print(f"{method or 'no teacher'} cannot be trained here, and is left out: {why}")
-        self.runs = [r for r in self.runs if not set((r.method or "").split("+")) & found.broken.keys()]
+        self.runs = [r for r in self.runs if not set((r.method or "").split("+")) & broken.keys()]
         here = {run.id for run in self.runs}
         self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= here}
 
@@ -264,8 +264,8 @@ class _Plan:
         """Print what there is and what is to be done; returns the estimate."""
         estimate = time_left(self.runs, self.settings, self.store)
         recorded = sum(self.store.has(run.id) for run in self.runs)
-        said = f"{len(self.runs)} runs in {self.chapters} chapters: {recorded} recorded, {estimate.runs} to train"
-        if estimate.runs:
+        said = f"{len(self.runs)} runs in {self.chapters} chapters: {recorded} recorded, {len(estimate.each)} to train"
+        if estimate.each:
             said += f" ({self._counted(estimate.each)})\ntime: {estimate}"
         print(said, flush=True)
         return estimate

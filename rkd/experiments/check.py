@@ -1,13 +1,12 @@
 """Whether a device computes what it should: every method a few steps, in the fast way and in the plain one."""
 
-import dataclasses
 import math
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor as Worker
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,12 +44,11 @@ class Checked(NamedTuple):
     method: str
     arithmetic: str
     captures: bool
-    difference: float
+    difference: float = math.nan
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """How to train on a device: `engine`, and at most `group` runs in lock-step."""
 
     engine: Engine
@@ -61,21 +59,6 @@ class Way:
         if self.engine.captures(device) and self.engine.eager:
             steps += f" (kernel by kernel: {', '.join(name or 'no teacher' for name in sorted(self.engine.eager))})"
         return f"{steps}, at most {self.group} run{'s' if self.group > 1 else ''} in lock-step"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a check found.
-
-    Attributes:
-        rows: of the way first tried and, for methods that it does not suit, of the same without capture.
-        way: the fastest in which every method that can be trained at all is right.
-        broken: methods that cannot be trained here, with the reason.
-    """
-
-    rows: tuple[Checked, ...]
-    way: Way
-    broken: dict[str, str]
 
 
 def child() -> Worker:
@@ -90,7 +73,7 @@ def check_device(
     way: Way,
     say: Callable[[Checked], None],
     worker: Callable[[], Worker] = child,
-) -> Findings:
+) -> tuple[Way, dict[str, str]]:
     """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
     the way it is meant to be done; in fp64 and in the runs' own arithmetic.
 
@@ -104,52 +87,55 @@ def check_device(
         way: first choice.
         say: told each row.
         worker: makes what a method is examined in; made anew after a fault, and when it dies.
+
+    Returns:
+        The fastest way in which every method that can be trained at all is right; and the methods that cannot be
+        trained here, with the reason.
     """
     numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
-    rows: list[Checked] = []
-    broken: dict[str, str] = {}
-    place: Worker | None = None
-    for name in sorted({part for method in methods for part in (method or "").split("+")}):
+    names = sorted({part for method in methods for part in (method or "").split("+")})
+    eager, group, broken, place = set(), way.group, {}, None
+    for name in names:
         place = place or worker()
-        found: list[Checked] = []
+        rows: list[Checked] = []
         try:
-            found = place.submit(_examine, name, numbers, device, way).result()
+            rows = place.submit(_examine, name, numbers, device, way).result()
         except (
             Exception
-        ) as error:  # whatever a device or a library may raise, or the process died: the others go on
+        ) as error:  # whatever a device or a library raises, or the process died: the others go on
             broken[name] = _first_line(error)
-        rows += found
-        for row in found:
+        for row in rows:
             say(row)
-        if name in broken or any(row.fault for row in found):
+            if row.fault and row.captures:
+                eager.add(name)
+            elif row.fault:
+                group = 1
+        if name in broken or name == names[-1] or any(row.fault for row in rows):
             place.shutdown()
             place = None
-    if place is not None:
-        place.shutdown()
-    eager = frozenset(row.method for row in rows if row.captures and row.fault)
-    alone = any(row.fault and not row.captures for row in rows)
-    best = Way(dataclasses.replace(way.engine, eager=eager), 1 if alone else way.group)
-    return Findings(tuple(rows), best, broken)
+    return Way(replace(way.engine, eager=frozenset(eager)), group), broken
 
 
 def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> list[Checked]:
     """Raises whatever keeps the method from being trained the plain way."""
-    engines = [way.engine, dataclasses.replace(way.engine, graph=False)]
+    engines = [way.engine, replace(way.engine, graph=False)]
     seeds = (0, 1) if way.group > 1 else (0,)
     rows = []
     for number in numbers:
         alone, _ = _train(name, number, (0,), device, Engine(graph=False))
         for engine in engines if way.engine.captures(device) else engines[1:]:
-            captures, difference = engine.captures(device), math.nan
+            row = Checked(name, number, engine.captures(device))
             try:
                 fast, captured = _train(name, number, seeds, device, engine)
-                difference = _difference(name, number, alone, fast)
-                fault = "" if difference <= TOLERANCE[number] else "another result"
-                fault = fault or ("not captured" if captures and not captured else "")
+                apart = _difference(name, number, alone, fast)
+                fault = "" if captured or not row.captures else "not captured"
+                row = row._replace(
+                    difference=apart, fault=fault if apart <= TOLERANCE[number] else "another result"
+                )
             except Exception as error:
-                fault = _first_line(error)
-            rows.append(Checked(name, number, captures, difference, fault))
-            if not fault:
+                row = row._replace(fault=_first_line(error))
+            rows.append(row)
+            if not row.fault:
                 break
     return rows
 
@@ -165,7 +151,7 @@ def _train(
     """Train some seeds of a method in lock-step, as any group; returns the weights of the first, and whether the steps
     were captured."""
     configs = [_config(method, precision, seed) for seed in seeds]
-    engine = dataclasses.replace(engine, threads=torch.get_num_threads())  # without trying how many help
+    engine = replace(engine, threads=torch.get_num_threads())  # without trying how many help
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "records", Path(folder) / "work")
         for config in configs:
@@ -190,19 +176,17 @@ def _difference(
 
 def _config(method: str, precision: str, seed: int) -> RunConfig:
     """A run of a few steps."""
-    data = DataConfig("embedded", "embedded", train_images=_IMAGES, test_images=20)
     plain = RunConfig(
-        network="resnet8", data=data, epochs=_EPOCHS, batch_size=_BATCH, precision=precision, seed=seed,
+        network="resnet8", data=DataConfig("embedded", "embedded", train_images=_IMAGES, test_images=20),
+        epochs=_EPOCHS, batch_size=_BATCH, precision=precision, seed=seed,
         optimiser=SGDConfig(lr=0.01, decay_epochs=(1,), decay_when="before"),
     )  # fmt: skip
     if not method:
         return plain
     options = get_method(method).options
-    short = {f.name: _SHORT[f.name] for f in dataclasses.fields(options) if f.name in _SHORT}
-    teacher = TeacherConfig(
-        run=dataclasses.replace(plain, network="resnet14", seed=0), weights="random", batch_norm="batch"
-    )
-    return dataclasses.replace(plain, method=method, options=options(**short), teacher=teacher)
+    short = {f.name: _SHORT[f.name] for f in fields(options) if f.name in _SHORT}
+    teacher = TeacherConfig(run=replace(plain, network="resnet14", seed=0), weights="random")
+    return replace(plain, method=method, options=options(**short), teacher=teacher)
 
 
 def _first_line(error: BaseException) -> str:

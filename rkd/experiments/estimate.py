@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
-import json
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from rkd.experiments.budget import in_words
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settle import settle_all
 from rkd.files import place, sha256
-from rkd.methods import Batch, Context, Method, get_method
-from rkd.records import Record, Store
+from rkd.methods import Batch
+from rkd.records import Store
 from rkd.training import RunConfig, checkpoint
+from rkd.training.build import build_method
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
 FORWARD_AND_BACKWARD = 3
@@ -34,8 +36,7 @@ LATEST = 16
 # A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
 # of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
 LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
-# A method may compare the images of a batch with one another.
-DRY_IMAGES = 8
+DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
 
 
 class Sizes(NamedTuple):
@@ -93,19 +94,17 @@ class Estimate:
 
     Attributes:
         seconds: in all; None where some run's time is unknown.
-        runs: number of runs left to train.
-        each: seconds by run id; None where unknown.
+        each: seconds by id of the runs left; None where unknown.
         basis: what the estimate rests on, or why there is none.
     """
 
     seconds: float | None
-    runs: int
     each: dict[str, float | None] = field(default_factory=dict)
     basis: str = ""
 
     def __str__(self) -> str:
         """ "about 2 h 05 min (rates of ...)", or why that is not known."""
-        if self.runs == 0:
+        if not self.each:
             return "nothing is left to train"
         if self.seconds is None:
             return f"unknown until {self.basis}"
@@ -149,30 +148,25 @@ def work(config: RunConfig, data: Sizes) -> Work:
     chosen = config.data
     images = chosen.train_images if chosen.train_images is not None else data.train - chosen.holdout
     test = (data.test if chosen.test_images is None else chosen.test_images) + chosen.holdout
-    student = _forward(config.network, data.classes, data.pixels)
-    teacher = extra = 0
+    student, teacher, extra = _forward(config.network, data.classes, data.pixels), 0, 0
     if config.teacher is not None:
-        names = config.network, config.teacher.name
         teacher = _forward(config.teacher.name, data.classes, data.pixels)
-        extra = method_macs(*names, config.method, config.options, data.classes, data.pixels)
+        extra = method_macs(config, data.classes, data.pixels)
     return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
 
 
-@functools.cache
-def method_macs(
-    student: str, teacher: str, method: str, options: Any, classes: int = 100, pixels: int = 32
-) -> int:
-    """Multiply-adds of a method's own modules for one image, counted in a dry pass over a few zero images.
+def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
+    """Multiply-adds of the own modules of a run's method for one image, counted in a dry pass over a few zero images.
 
     Every convolution and matrix product counts, also those called as functions. Counts are kept in the build folder:
     those of the paper profile take minutes.
     """
-    told = json.dumps([student, teacher, method, repr(options), classes, pixels, _methods_hash()])
+    told = repr([run.network, run.teacher.name, run.method, run.options, classes, pixels, _methods_hash()])
     kept = counts_folder() / hashlib.sha256(told.encode()).hexdigest()[:16]
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.parent / ".lock"):  # other processes count too
-            place(kept, str(_counted(student, teacher, method, options, classes, pixels)).encode())
+            place(kept, str(_counted(run, classes, pixels)).encode())
     return int(kept.read_bytes())
 
 
@@ -186,46 +180,20 @@ def _methods_hash() -> str:
     """Of the code that decides what a method computes."""
     root = Path(rkd.__file__).parent
     files = sorted(path for part in ("methods", "models", "review") for path in (root / part).rglob("*.py"))
-    return hashlib.sha256("".join(sha256(path) for path in files).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
-def _counted(student: str, teacher: str, method: str, options: Any, classes: int, pixels: int) -> int:
-    ours, theirs = _network(student, classes), _network(teacher, classes)
-    module = untrained_method(ours, theirs, student, method, options, classes, pixels).eval()
-    labels = torch.arange(DRY_IMAGES) % classes
+def _counted(run: RunConfig, classes: int, pixels: int) -> int:
+    student, teacher = _network(run.network, classes), _network(run.teacher.name, classes)
+    few, numbers = replace(run, batch_size=DRY_IMAGES), torch.arange(DRY_IMAGES)
+    method = build_method(few, student, teacher, pixels, classes, DRY_IMAGES, numbers % classes).eval()
     with torch.no_grad():
-        module.begin_epoch(0)
+        method.begin_epoch(0)
         images = torch.zeros(DRY_IMAGES, 3, pixels, pixels)
-        batch = Batch(ours.taps(images), theirs.taps(images), labels, torch.arange(DRY_IMAGES), images)
+        batch = Batch(student.taps(images), teacher.taps(images), numbers % classes, numbers, images)
         with FlopCounterMode(display=False) as counter:
-            module.losses(batch)
+            method.losses(batch)
     return counter.get_total_flops() // (2 * DRY_IMAGES)  # it counts a multiply-add as two operations
-
-
-def untrained_method(
-    student: torch.nn.Module,
-    teacher: torch.nn.Module,
-    name: str,
-    method: str,
-    options: Any,
-    classes: int = 100,
-    pixels: int = 32,
-    batch_size: int | None = None,
-) -> Method:
-    """A method as if for a training set of a few images, to be counted or looked at.
-
-    Args:
-        student, teacher: networks on the CPU; `name` is the student's.
-        method, options: as in a run's config.
-        classes, pixels: of the data set.
-        batch_size: images of a step, where a method has modules of that width; None: the few images.
-    """
-    size = batch_size or DRY_IMAGES
-    images = max(size, DRY_IMAGES)
-    labels = torch.arange(images) % classes
-    context = Context(student, teacher, pixels, classes, images, labels, size, network=name)
-    with torch.random.fork_rng(devices=[]):
-        return get_method(method).build(context, options)
 
 
 @functools.lru_cache(maxsize=256)
@@ -268,44 +236,33 @@ def estimate(
         RecordError: a checkpoint is damaged.
     """
     left = unfinished(settle_all(runs, store, torch.device(device)), store)
-    if not left:
-        return Estimate(0.0, 0)
-    each: dict[str, float | None] = {run.id: None for run in left}
     at = {run.id: begun(store, run.id) for run in left}
-    sets = {(run.data.name, run.data.sha256) for run in left}
-    records, unreadable = _records(store, device_name, threads)
-    done = [  # run, images, seconds
-        (r.config, r.result["epochs"] * r.provenance["train_images"], r.cost["train_seconds"])
-        for r in records
-        if (r.config.data.name, r.config.data.sha256) in sets
-    ]
+    each: dict[str, float | None] = dict.fromkeys(at)
     basis = f"the rates of runs recorded on {device_name}"
     try:
+        need = {run.id: _work(run, data_root) for run in left}
+        sets = {(run.data.name, run.data.sha256) for run in left}
+        done = list(_recorded(store, device_name, threads, sets)) if left else []  # run, images, seconds
         if not done:
             basis = "the rates of the runs begun"
-            done = [
-                (run, here.epoch * _work(run, data_root).images + here.position, here.seconds)
-                for run in left
-                if (here := at[run.id])
-            ]
-        rates = [
-            (run, _work(run, data_root).training(images) / time) for run, images, time in done if time > 0
-        ]
-        for run in left:
-            able = [(other, rate) for other, rate in rates if other.precision == run.precision]
-            alike = [rate for other, rate in able if _networks(other) == _networks(run)]
-            if latest := (alike or [rate for _, rate in able])[-LATEST:]:
-                need = _work(run, data_root).left(run, at[run.id])
-                each[run.id] = need / statistics.median(latest)
+            here = ((run, need[run.id].images, at[run.id]) for run in left if at[run.id])
+            done = [(run, so_far.epoch * n + so_far.position, so_far.seconds) for run, n, so_far in here]
+        rates: dict[object, list[float]] = defaultdict(list)
+        for run, images, seconds in done:
+            if seconds > 0:
+                rate = _work(run, data_root).training(images) / seconds
+                rates[run.precision].append(rate)
+                rates[_kind(run)].append(rate)
     except DataError as error:
-        return Estimate(None, len(left), each, f"the data set is here: {error}")
+        return Estimate(None, each, f"the data set is here: {error}")
+    for run in left:
+        if latest := (rates[_kind(run)] or rates[run.precision])[-LATEST:]:
+            each[run.id] = need[run.id].left(run, at[run.id]) / statistics.median(latest)
     if None in each.values():
-        lacking = sorted({run.precision for run in left if each[run.id] is None}) if rates else []
-        kind = f" in {' and in '.join(lacking)}" if lacking else ""
-        return Estimate(None, len(left), each, f"the first run{kind} has been trained on this machine")
-    if unreadable:
-        basis += f"; {unreadable} unreadable records left aside"
-    return Estimate(sum(each.values()), len(left), each, basis)
+        lacking = sorted({run.precision for run in left if each[run.id] is None})
+        kind = f" in {' and in '.join(lacking)}" if any(rates.values()) else ""
+        return Estimate(None, each, f"the first run{kind} has been trained on this machine")
+    return Estimate(sum(each.values()), each, basis)
 
 
 def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dict[str, float]:
@@ -315,34 +272,37 @@ def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dic
         DataError: a data set is not here.
         RecordError: a checkpoint is damaged.
     """
-    found = {}
-    for run in left:
-        need = _work(run, data_root)
-        need = need._replace(image=max(need.image, LEAST_IMAGE))
-        found[run.id] = need.left(run, begun(store, run.id))
-    return found
+    need = ((run, _work(run, data_root)) for run in left)
+    return {
+        run.id: work._replace(image=max(work.image, LEAST_IMAGE)).left(run, begun(store, run.id))
+        for run, work in need
+    }
 
 
-def _records(store: Store, device_name: str, threads: int | None) -> tuple[list[Record], int]:
-    """Those made on this device, the latest last, and how many cannot be read: a damaged one is told of by whoever
-    needs it."""
-    found, unreadable = [], 0
+def _recorded(
+    store: Store, device_name: str, threads: int | None, sets: Collection[tuple[str, str | None]]
+) -> Iterator[tuple[RunConfig, int, float]]:
+    """Runs recorded on a device and on some data sets, the latest last: each with the images it was trained on and
+    the seconds that took. A damaged record is told of by whoever needs it."""
+    records = []
     for run in store.ids():
-        try:
-            record = store.load(run)
-        except RecordError:
-            unreadable += 1
-            continue
-        made = record.provenance
+        with suppress(RecordError):
+            records.append(store.load(run))
+    for record in sorted(records, key=lambda record: str(record.provenance.get("ended"))):
+        run, made, cost = record.config, record.provenance, record.cost
         same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads
-        if made.get("device_name") == device_name and same_threads:
-            found.append(record)
-    return sorted(found, key=lambda record: str(record.provenance.get("ended"))), unreadable
+        if (
+            made.get("device_name") == device_name
+            and same_threads
+            and (run.data.name, run.data.sha256) in sets
+        ):
+            yield run, record.result["epochs"] * made["train_images"], cost["train_seconds"]
 
 
 def _work(run: RunConfig, data_root: Path | str) -> Work:
     return work(run, sizes(run.data, data_root))
 
 
-def _networks(config: RunConfig) -> tuple[str, str | None, str | None]:
-    return config.network, config.teacher.name if config.teacher else None, config.method
+def _kind(run: RunConfig) -> tuple[str | None, ...]:
+    """What runs of one rate have in common."""
+    return run.precision, run.network, run.teacher.name if run.teacher else None, run.method

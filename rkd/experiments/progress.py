@@ -1,7 +1,8 @@
 """Progress for whoever watches: a bar on a terminal or in a notebook, one line an epoch in a log."""
 
+import io
 import sys
-import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,16 +12,13 @@ from rkd.training.step import TrainState
 def epoch_line(state: TrainState) -> str:
     """One finished epoch in words."""
     curves, stage = state.curves, state.stage
-    prefix = "loss_" if stage is None else f"{stage.name}_loss_"
-    losses = ", ".join(
-        f"{name.removeprefix(prefix)} {values[-1]:.3f}"
-        for name, values in curves.items()
-        if name.startswith(prefix)
-    )
+    prefix = f"{stage.name}_loss_" if stage else "loss_"
+    losses = (f"{n.removeprefix(prefix)} {v[-1]:.3f}" for n, v in curves.items() if n.startswith(prefix))
     begun = f"{state.config.id} epoch {state.epoch}/{state.config.total_epochs}: "
-    if stage is not None:
-        return f"{begun}stage {stage.name}, {losses}"
-    return f"{begun}{losses}; train {curves['train_accuracy'][-1]:.2f} %, test {curves['test_accuracy'][-1]:.2f} %"
+    if stage:
+        return f"{begun}stage {stage.name}, {', '.join(losses)}"
+    train, test = curves["train_accuracy"][-1], curves["test_accuracy"][-1]
+    return f"{begun}{', '.join(losses)}; train {train:.2f} %, test {test:.2f} %"
 
 
 class Progress:
@@ -28,60 +26,43 @@ class Progress:
     an epoch, with images/s and the time left."""
 
     def begin(self, title: str, epochs: int, images: int) -> None:
-        self._images, self._total = images, epochs * images
-        self._started, self._first, self._at = time.perf_counter(), None, 0
-        self.say(f"{title}: {epochs} epochs of {images} images")
+        self._images = images
+        self._bar = self._made(total=epochs * images, desc=title, unit=" images", unit_scale=True)
+
+    def _made(self, **about: Any) -> tqdm:
+        self.say(f"{about['desc']}: {about['total']:,} images")
+        return tqdm(file=io.StringIO(), bar_format="{rate_fmt}, {remaining} left", **about)
 
     def batch(self, epoch: int, done: int, total: int) -> None:
-        self._at = epoch * total + done
-        if self._first is None:  # a resumed run does not start at zero
-            self._first = self._at - done
+        at = epoch * self._images + done
+        if self._bar.n == 0:  # a resumed run does not start at zero
+            self._bar.initial = self._bar.n = self._bar.last_print_n = at - done
+        self._bar.update(at - self._bar.n)
 
     def epoch(self, state: TrainState) -> None:
-        rate = max((self._at - (self._first or 0)) / (time.perf_counter() - self._started), 1e-9)
-        left = (self._total - state.epoch * self._images) / rate
-        self.say(f"{epoch_line(state)}; {rate:.0f} images/s, {left:.0f} s left")
+        self.say(f"{epoch_line(state)}; {self._bar}")
 
     def end(self) -> None:
-        pass
+        self._bar.close()
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
 class Bar(Progress):
-    """A tqdm bar over the images of all epochs.
+    """A tqdm bar over the images of all epochs, on the terminal or in a notebook's `cell`."""
 
-    Args:
-        file: written to; None: the terminal.
-    """
+    def __init__(self, cell: "Cell | None" = None) -> None:
+        self._cell = cell
 
-    def __init__(self, file: "Cell | None" = None) -> None:
-        self._file = file
-
-    def begin(self, title: str, epochs: int, images: int) -> None:
-        self._bar = tqdm(
-            total=epochs * images,
-            desc=title,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-            file=self._file,
-            leave=self._file is None,  # a page shows what came out
-        )
-        self._images = images
-
-    def batch(self, epoch: int, done: int, total: int) -> None:
-        self._bar.update(epoch * self._images + done - self._bar.n)
+    def _made(self, **about: Any) -> tqdm:
+        return tqdm(file=self._cell, leave=self._cell is None, dynamic_ncols=True, **about)
 
     def epoch(self, state: TrainState) -> None:
         self._bar.set_postfix_str(epoch_line(state).partition(" ")[2])
 
-    def end(self) -> None:
-        self._bar.close()
-
     def say(self, text: str) -> None:
-        if self._file is None:
+        if self._cell is None:
             tqdm.write(text, file=sys.stderr)
         else:
             print(text)

@@ -1,6 +1,9 @@
 """TensorBoard event files of runs while they train: DIR/<run id>/events.out.tfevents.*, one per run."""
 
+import textwrap
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -42,44 +45,31 @@ class TensorBoard:
             raise ConfigError(
                 "tensorboard is not installed; --tensorboard needs it: pip install tensorboard"
             ) from error
-        self.folder, self.inner = folder, inner or default_progress()
+        self.folder, self.inner, self._writer = folder, inner or default_progress(), SummaryWriter
         self.begin, self.batch, self.say = self.inner.begin, self.inner.batch, self.inner.say
-        self._writer = SummaryWriter
-        self._open: dict[str, SummaryWriter] = {}  # by run
-        self._written: dict[tuple[str, str], int] = {}  # (run, curve) -> values in the file
+        self._open: dict[str, tuple[Any, Counter[str]]] = {}  # by run; values written of each curve
 
     def epoch(self, state: TrainState) -> None:
-        run = state.config.id
-        if run not in self._open:
-            self._open[run] = self._start(state)
-        writer = self._open[run]
+        writer, written = self._open.get(state.config.id) or self._start(state)
         for name, values in state.curves.items():
-            first = self._written.get((run, name), 0)
-            for i, value in enumerate(values[first:], first):
-                writer.add_scalar(_tag(name), value, i + 1)
-            self._written[run, name] = len(values)
+            kind = "loss/" if "loss_" in name else "accuracy/" if "accuracy" in name else ""
+            for step in range(written[name], len(values)):
+                writer.add_scalar(f"{kind}{name}", values[step], step + 1)
+            written[name] = len(values)
         writer.flush()
         self.inner.epoch(state)
 
     def end(self) -> None:
-        for writer in self._open.values():
-            writer.close()
-        self._open.clear()
-        self._written.clear()
+        while self._open:
+            self._open.popitem()[1][0].close()
         self.inner.end()
 
-    def _start(self, state: TrainState) -> object:
+    def _start(self, state: TrainState) -> tuple[Any, Counter[str]]:
         folder = self.folder / state.config.id
         for old in folder.glob(EVENTS):
             old.unlink()
         # purge_step tells a TensorBoard that is looking on to drop what it has read of the old file.
         writer = self._writer(str(folder), purge_step=0)
         config = yaml.safe_dump(state.config.to_dict(), sort_keys=False)
-        writer.add_text("config", "\n".join(f"    {line}" for line in config.splitlines()))
-        return writer
-
-
-def _tag(curve: str) -> str:
-    """The curve's name under the heading it shares with others of its kind."""
-    kind = "loss" if "loss_" in curve else "accuracy" if "accuracy" in curve else ""
-    return f"{kind}/{curve}" if kind else curve
+        writer.add_text("config", textwrap.indent(config, "    "))
+        return self._open.setdefault(state.config.id, (writer, Counter()))

@@ -4,6 +4,7 @@ import dataclasses
 from concurrent.futures import Executor as Worker
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,9 +48,8 @@ class Here(Worker):
 
 def check(methods, way, precision="fp64", worker=Here):
     told = []
-    found = check_device(CPU, methods, precision, way, told.append, worker)
-    assert list(found.rows) == told
-    return found
+    way, broken = check_device(CPU, methods, precision, way, told.append, worker)
+    return SimpleNamespace(rows=told, way=way, broken=broken)
 
 
 def faults(found):
