@@ -1,8 +1,9 @@
 """From settings and a recipe to complete run configs, whose values know where they come from."""
 
-import dataclasses
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from rkd import paths
 from rkd.config import Count, Flag, Positive, Weight, build, frozen
 from rkd.data.npz import find
 from rkd.errors import ConfigError
-from rkd.experiments.settings import Settings, named_file, read_yaml
+from rkd.experiments.settings import Settings, layered, named_file, read_yaml
 from rkd.experiments.workspace import data_root
 from rkd.files import sha256
 from rkd.methods import Options, get_method
@@ -19,12 +20,9 @@ from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 
-OF_RUNS = (
-    "ce_weight",
-    "teacher_weights",
-    "teacher_batch_norm",
-)  # what a row may say that is no option of its method
-_NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}  # of a recipe's values for a method
+# What a row may say that is no option of its method; and what of a recipe's values for a method is none.
+OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
+_NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}
 _REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
 Values = dict[str, Any]
 
@@ -59,7 +57,7 @@ class Recipe:
     ce_weight: Weight = 1.0
     lr_override: dict[str, Positive] = Field(default_factory=dict)
     loss_weights: tuple[Values, ...] = ()
-    review: Values = Field(default_factory=lambda: {"warmup_epochs": 20})
+    review: Values = Field(default_factory=dict)
     methods: dict[str, Values] = Field(default_factory=dict)
     sums: dict[str, Values] = Field(default_factory=dict)
     pairs: tuple[Values, ...] = ()
@@ -80,24 +78,22 @@ def load_recipe(name: str) -> Recipe:
 
 
 def teacher_file_of(checkpoint: str) -> tuple[str, str]:
-    """Path and SHA-256 of a `teacher_checkpoint`, "PATH" or "PATH#sha256=DIGEST".
-
-    With its digest a file need not be there for runs to be named and looked up; what is loaded is checked against it.
+    """Path and SHA-256 of a `teacher_checkpoint`, "PATH" or "PATH#sha256=DIGEST". With its digest a file need not be
+    there for runs to be named and looked up; what is loaded is checked against it.
 
     Raises:
         ConfigError: no such file, and no digest; or one that is no SHA-256.
     """
     name, mark, digest = checkpoint.partition("#sha256=")
-    if mark:
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ConfigError(
-                f"teacher_checkpoint {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits"
-            )
-        return name, digest
     path = paths.home() / name
-    if not path.is_file():
+    if not mark and not path.is_file():
         raise ConfigError(f"teacher_checkpoint {name!r} is not a file")
-    return name, sha256(path)
+    digest = digest if mark else sha256(path)
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(
+            f"teacher_checkpoint {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits"
+        )
+    return name, digest
 
 
 class Builder:
@@ -118,8 +114,9 @@ class Builder:
         self.recipe_name = settings.recipe or default_recipe
         self.recipe = load_recipe(self.recipe_name)
         self.epochs = self._set("epochs", self.recipe.epochs)
+        self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
-        self.origins = dict.fromkeys(of_runs, f"recipe {self.recipe_name}")
+        self.origins = dict.fromkeys(of_runs, self._source)
 
     def plain(self, network: str, seed: int) -> RunConfig:
         """A network trained on labels alone."""
@@ -127,11 +124,15 @@ class Builder:
 
     def teacher(self, network: str) -> RunConfig:
         """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
-        other = self.recipe.teacher.get("recipe")
-        if other is not None and other != self.recipe_name:
-            return Builder(dataclasses.replace(self.settings, recipe=other)).teacher(network)
-        epochs = self._set("teacher_epochs", self.epochs)
-        return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
+        b = self._of_teachers
+        return RunConfig(**b._common(network, b.settings.teacher_seed, b._set("teacher_epochs", b.epochs)))
+
+    @functools.cached_property
+    def _of_teachers(self) -> "Builder":
+        other = self.recipe.teacher.get("recipe", self.recipe_name)
+        return (
+            self if other == self.recipe_name else Builder(replace(self.settings, recipe=other))._of_teachers
+        )
 
     def distilled(
         self,
@@ -154,16 +155,12 @@ class Builder:
         """
         row, of_method = dict(row or {}), self.recipe.methods.get(method, {})
         of_run = {name: row.pop(name) for name in OF_RUNS if name in row}
-        common = self._common(student, seed, self.epochs)
-        common["drop_last"] = of_method.get("drop_last", common["drop_last"])
-        ce_weight = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
-        return RunConfig(
-            **common,
-            ce_weight=of_run.pop("ce_weight", ce_weight),
-            method=method,
-            options=self._options(method, (teacher, student), row, fixed),
-            teacher=self._taught(teacher, {n.removeprefix("teacher_"): v for n, v in of_run.items()}),
-        )
+        run = self._common(student, seed, self.epochs)
+        run["drop_last"] = of_method.get("drop_last", run["drop_last"])
+        run["ce_weight"] = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
+        run["ce_weight"] = of_run.pop("ce_weight", run["ce_weight"])
+        options = self._options(method, (teacher, student), row, fixed)
+        return RunConfig(**run, method=method, options=options, teacher=self._taught(teacher, of_run))
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
@@ -201,49 +198,43 @@ class Builder:
     def _options_of(
         self, method: str, pair: tuple[str, str], row: Values, given: Values, fixed: Collection[str]
     ) -> Options:
-        """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are scaled, unless
-        given."""
-        kind, recipe = get_method(method).options, f"recipe {self.recipe_name}"
+        """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are in proportion to
+        the run's, unless given."""
+        kind, review = get_method(method).options, method == "reviewkd"
+        in_epochs, least = kind().in_epochs(), 0 if review else 1  # a warm-up may vanish, a stage may not
         of_pair = next((e for e in _of(self.recipe.pairs, pair) if e["method"] == method), {})
-        layers = [  # (where from, values): later ones win
-            (recipe, {k: v for k, v in self.recipe.methods.get(method, {}).items() if k not in _NO_OPTIONS}),
-            (recipe, {k: v for k, v in of_pair.items() if k not in _NO_OPTIONS}),
+        standing: list[tuple[str, Mapping[str, Any]]] = [
+            ("default", {name: getattr(kind(), name) for name in in_epochs}),
+            *([(self._source, self.recipe.review), self._pair_weight(pair)] if review else []),
+            (self._source, self.recipe.methods.get(method, {})),
+            (self._source, of_pair),
             ("row", row),
         ]
-        if method == "reviewkd":
-            warm_up = self._scaled(self.recipe.review["warmup_epochs"], self.epochs)
-            review = (recipe, {**self.recipe.review, "warmup_epochs": warm_up})
-            layers = [review, self._pair_weight(pair), *layers]
-        else:
-            names = kind().in_epochs()
-            layers = [("default", {name: getattr(kind(), name) for name in names}), *layers]
-            layers = [(origin, self._in_proportion(values, names)) for origin, values in layers]
-        layers += [("given", given), ("row", {name: row[name] for name in fixed if name in row})]
-        values: Values = {}
-        for origin, layer in layers:
-            values |= layer
-            self.origins |= dict.fromkeys(layer, origin)
+        layers = []
+        for origin, layer in standing:
+            own = {name: value for name, value in layer.items() if name not in _NO_OPTIONS}
+            own |= {n: max(least, self._scaled(own[n], self.epochs)) for n in in_epochs if own.get(n)}
+            layers.append((origin, own))
+        of_row = {name: row[name] for name in fixed if name in row}
+        values, origins = layered(*layers, ("given", given), ("row", of_row))
+        self.origins |= origins
         return build(kind, values)
 
     def _pair_weight(self, pair: tuple[str, str]) -> tuple[str, Values]:
         """The weight of the review loss for a pair, and where it stands; empty where nowhere."""
-        standing = {
-            f"recipe {self.recipe_name}": self.recipe.loss_weights,
-            "params/pairs.yaml": read_yaml(paths.params() / "pairs.yaml"),
-        }
-        found = ((origin, entry) for origin, entries in standing.items() for entry in _of(entries, pair))
-        origin, entry = next(found, ("", None))
-        return origin, {"loss_weight": float(entry["loss_weight"])} if entry else {}
+        standing = ((self._source, self.recipe.loss_weights), ("params/pairs.yaml", self._pairs))
+        found = ((origin, entry) for origin, entries in standing for entry in _of(entries, pair))
+        return next(((origin, {"loss_weight": float(e["loss_weight"])}) for origin, e in found), ("", {}))
 
-    def _in_proportion(self, values: Mapping[str, Any], names: Collection[str]) -> Values:
-        """With numbers of epochs as in a run of this length; what was not zero stays so."""
-        scaled = {n: max(1, self._scaled(values[n], self.epochs)) for n in names if values.get(n)}
-        return {**values, **scaled}
+    @functools.cached_property
+    def _pairs(self) -> list[Values]:
+        return read_yaml(paths.params() / "pairs.yaml")
 
     def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
-        standing = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
         asked, checkpoint = self.settings.teacher_batch_norm, self.settings.teacher_checkpoint
-        values = {**standing, **({"batch_norm": asked} if asked is not None else {}), **of_row}
+        values = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
+        values |= {} if asked is None else {"batch_norm": asked}
+        values |= {name.removeprefix("teacher_"): value for name, value in of_row.items()}
         if checkpoint is None or values["weights"] == "random":  # which comes from its seed alone
             return TeacherConfig(run=self.teacher(network), **values)
         check_name(network)
@@ -286,12 +277,14 @@ class Builder:
         if dataset == "embedded":
             self.origins["normalisation"] = "the data set's own"
             return "embedded"
-        if isinstance(preset, Mapping) and dataset not in preset:
+        if isinstance(preset, str):
+            return preset
+        if dataset not in preset:
             raise ConfigError(
-                f"recipe {self.recipe_name} has input statistics for {', '.join(preset)}, not for "
-                f"{dataset!r}; give normalisation"
+                f"recipe {self.recipe_name} has input statistics for {', '.join(preset)}, not for {dataset!r}; "
+                "give normalisation"
             )
-        return preset if isinstance(preset, str) else preset[dataset]
+        return preset[dataset]
 
     def _scaled(self, epoch: int, epochs: int) -> int:
         """An epoch of the recipe's schedule in a run of another length."""

@@ -5,10 +5,8 @@ given explicitly (papermill, the command line, a notebook's parameters cell). No
 which of them it comes from (`Settings.origins`).
 """
 
-import copy
 import difflib
-import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,10 +128,6 @@ class Settings:
     engine: str | None = None
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def origin(self, name: str) -> str:
-        """Where a value comes from, in words."""
-        return self.origins.get(name, "default")
-
 
 def names() -> list[str]:
     """All parameter names."""
@@ -154,45 +148,37 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     Args:
         chapter: its name; picks the profile's budget.
         given: parameter name -> value; None means not given. `budget` (the profile's own per-chapter values, as
-            papermill injects them from a profile file) and `parameters` (further values by name) are allowed too.
+            papermill injects them from a profile file) is allowed too.
 
     Raises:
         ConfigError: unknown name, value of the wrong form or out of range, unknown profile.
     """
-    given = flattened(given)
-    budget = given.pop(LAYERED, None)
-    _known(given, "parameter", [*names(), LAYERED, MORE])
-    named = str(given.get("profile", "smoke"))
-    profile = load_profile(named)
+    given, named = dict(given), str(given.get("profile") or "smoke")
+    profile, injected = load_profile(named), given.pop(LAYERED, None)
     standing = profile.pop(LAYERED, {})
-    budget = standing if budget is None else budget
+    budget = standing if injected is None else injected
+    _known(given, "parameter")
     words = f"profile {Path(named).stem}"
-    layers = {
-        words: profile,
-        f"{words}, every chapter": budget.get("default", {}),
-        f"{words}, {chapter}": budget.get(chapter, {}),
-        "given": given,
-    }
-    values, origins = {}, {}
-    for origin, layer in layers.items():
-        values |= _not_none(layer)
-        origins |= dict.fromkeys(_not_none(layer), origin)
+    values, origins = layered(
+        (words, _given(profile)),
+        (f"{words}, every chapter", _given(budget.get("default", {}))),
+        (f"{words}, {chapter}", _given(budget.get(chapter, {}))),
+        ("given", _given(given)),
+    )
     return build(Settings, {"chapter": chapter, **values, "origins": origins})
 
 
-def flattened(given: Mapping[str, Any]) -> dict[str, Any]:
-    """With the values of `parameters` among the others, which win.
-
-    Raises:
-        ConfigError: `parameters` is no mapping.
-    """
-    more = given.get(MORE) or {}
-    if not isinstance(more, Mapping):
-        raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
-    return _not_none({**more, **_not_none({name: value for name, value in given.items() if name != MORE})})
+def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values by name, of which those of later layers win; and the name of the layer that each comes from."""
+    values, origins = {}, {}
+    for origin, layer in layers:
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    return values, origins
 
 
-def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -210,7 +196,7 @@ def named_file(kind: str, name: str, folder: Path) -> Path:
 
 
 def load_profile(profile: str) -> dict[str, Any]:
-    """A profile's values, checked: names known, and no name both common and in a budget (there would be two truths).
+    """A profile's values by name, of each chapter under `budget`.
 
     Raises:
         ConfigError: no such profile, not a mapping, unknown names.
@@ -219,38 +205,25 @@ def load_profile(profile: str) -> dict[str, Any]:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"profile {path} is not a mapping of parameters")
-    allowed = [*names(), LAYERED]
-    _known(values, f"parameter in {path.name}:", allowed)
-    for chapter, entries in (values.get(LAYERED) or {}).items():
-        _known(entries, f"parameter in the {chapter} budget of {path.name}:", allowed)
-        if twice := values.keys() & entries.keys():
-            raise ConfigError(
-                f"{path.name} gives {min(twice)} both for all chapters and in the budget of {chapter}"
-            )
+    _known(values, f"parameter in {path.name}:", LAYERED)
+    for chapter, own in (values.get(LAYERED) or {}).items():
+        _known(own, f"parameter in the {chapter} budget of {path.name}:")
     return values
 
 
-def _known(entries: Iterable[str], kind: str, allowed: Collection[str]) -> None:
+def _known(entries: Iterable[str], kind: str, *more: str) -> None:
     for name in entries:
-        if name not in allowed:
+        if name not in (allowed := [*names(), *more]):
             raise unknown(kind, name, allowed)
 
 
 def read_yaml(path: Path) -> Any:
-    """Content of a YAML file, one's own to change; ConfigError where it is none."""
-    return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(path: Path, changed: int) -> Any:
-    """Read again once the file has changed: a chapter asks for its recipe once per line."""
+    """Content of a YAML file; ConfigError where it is none."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
 def assignments(entries: Iterable[str]) -> dict[str, Any]:
@@ -272,7 +245,7 @@ def assignments(entries: Iterable[str]) -> dict[str, Any]:
 
 
 def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
-    """The parameters that a notebook's namespace gives: those that are not None.
+    """The parameters that a notebook's namespace gives: those that are not None, and the values of `parameters`.
 
     Args:
         namespace: `globals()` of the notebook.
@@ -281,14 +254,15 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     Raises:
         ConfigError: a value under a name that looks like a misspelt parameter; papermill injects such without stopping.
     """
-    declared = {*names(), *own, LAYERED}
-    allowed = {*declared, MORE}
+    declared = [*names(), *own, LAYERED]
     plain = {
         n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
     }
-    for name in sorted(plain - allowed - {"In", "Out"}):
-        if near := difflib.get_close_matches(name, allowed, n=1, cutoff=0.75):
+    for name in sorted(plain - {*declared, MORE, "In", "Out"}):
+        if near := difflib.get_close_matches(name, [*declared, MORE], n=1, cutoff=0.75):
             raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
-    given = flattened({name: namespace.get(name) for name in allowed})
-    _known(given, "parameter", declared)
-    return given
+    more = namespace.get(MORE) or {}
+    if not isinstance(more, Mapping):
+        raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
+    _known(more, "parameter", *own, LAYERED)
+    return _given({**more, **_given({name: namespace.get(name) for name in declared})})

@@ -76,8 +76,6 @@ def test_profile_files_are_checked(tmp_path):
     assert load_profile(write(profile="own", epochs=3))["epochs"] == 3
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         load_profile(write(epoch=3))
-    with pytest.raises(ConfigError, match="both for all chapters and in the budget of table1"):
-        load_profile(write(epochs=3, budget={"table1": {"epochs": 1}}))
     (tmp_path / "p.yaml").write_text("{")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_profile(str(tmp_path / "p.yaml"))
