@@ -250,16 +250,15 @@ def _answered(rows, answers, profile: str, results: str | None):
     """One row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
-    from rkd.experiments.runner import pick_device
+    from rkd.experiments.runner import pick_device, settle
     from rkd.experiments.selectors import Selectors
-    from rkd.experiments.settle import settle_all
     from rkd.experiments.workspace import store_for
 
     lines, store, device = Selectors(profile), store_for(profile, results), pick_device()
     found = []
     for row, answer in zip(rows.itertuples(), answers, strict=True):
         asked = (run for selector in answer.lines for run in lines.line_of_paper(selector).runs)
-        runs = [run.id for run in settle_all(asked, store, device)]
+        runs = list(dict.fromkeys(settle(run, store, device).id for run in asked))
         found.append({
             "id": row.id, "source": row.source, "value": row.value, "kind": answer.kind,
             "answer": " ".join(answer.lines) or answer.ours,

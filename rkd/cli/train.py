@@ -94,8 +94,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     import yaml
 
     from rkd.cli.status import progress_of
-    from rkd.experiments.runner import required
-    from rkd.experiments.settle import settle
+    from rkd.experiments.runner import required, settle
     from rkd.experiments.snapshots import SnapshotTaker
     from rkd.experiments.tensorboard import watch
     from rkd.experiments.workspace import runner_of

@@ -17,16 +17,16 @@ of them. What may be assigned:
     TRAINED_AS  student -> the network that is trained in its place in rows with `trained_as`.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BeforeValidator
 
 from rkd import paths, published
@@ -34,11 +34,13 @@ from rkd.config import build, frozen
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.notebooks import assigned_values, notebook_names, read_notebook, tagged, title_of
 from rkd.experiments.recipes import OF_RUNS, Builder
+from rkd.experiments.runner import settle
 from rkd.experiments.settings import Pair, Settings
 from rkd.methods import get_method
 from rkd.methods.modreduce import cutoff_of, growth_steps_of
 from rkd.models import canonical, display_name
 from rkd.published import SHORT_SOURCE
+from rkd.records import Store
 from rkd.training.config import RunConfig
 
 SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -100,6 +102,10 @@ class Line:
     role: str = "distilled"
     recipe: str = ""
 
+    def settled(self, store: Store, device: torch.device) -> "Line":
+        """With its runs as they are recorded, or would be trained on a device (see `rkd.experiments.runner.settle`)."""
+        return replace(self, runs=tuple(settle(run, store, device) for run in self.runs))
+
 
 def _mapping(rows: Any) -> Any:
     return {key: {} for key in rows} if isinstance(rows, list) else rows
@@ -151,7 +157,7 @@ class Chapter:
         recipes = ((settings.recipe,) if settings.recipe else self.recipes) if self.recipes else ("",)
         found = []
         for dataset in self.sets(settings):
-            s = dataclasses.replace(settings, dataset=dataset)
+            s = replace(settings, dataset=dataset)
             builder = functools.cache(functools.partial(self._builder, s))  # reading a recipe takes its time
             for recipe, pair in itertools.product(recipes, pairs):
                 prefix = self._prefix(dataset, recipe, pair)
@@ -165,7 +171,7 @@ class Chapter:
         return found
 
     def _builder(self, s: Settings, recipe: str) -> Builder:
-        return Builder(dataclasses.replace(s, recipe=recipe or s.recipe), self.recipe)
+        return Builder(replace(s, recipe=recipe or s.recipe), self.recipe)
 
     def sets(self, s: Settings) -> tuple[str, ...]:
         """The data sets: the settings' `datasets`, else the chapter's, unless `dataset` names another than its

@@ -21,8 +21,7 @@ from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
-from rkd.experiments.runner import unfinished
-from rkd.experiments.settle import settle_all
+from rkd.experiments.runner import settle, unfinished
 from rkd.files import place, sha256
 from rkd.methods import Batch
 from rkd.records import Store
@@ -235,7 +234,7 @@ def estimate(
     Raises:
         RecordError: a checkpoint is damaged.
     """
-    left = unfinished(settle_all(runs, store, torch.device(device)), store)
+    left = unfinished((settle(run, store, torch.device(device)) for run in runs), store)
     at = {run.id: begun(store, run.id) for run in left}
     each: dict[str, float | None] = dict.fromkeys(at)
     basis = f"the rates of runs recorded on {device_name}"

@@ -21,11 +21,11 @@ from rkd.experiments.group import (
     weights_file,
 )
 from rkd.experiments.progress import Progress, default_progress
-from rkd.experiments.settle import settle
 from rkd.experiments.snapshots import SnapshotTaker
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
-from rkd.training import Engine, RunConfig, TeacherConfig, accuracy
+from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
+from rkd.training.arithmetic import SETTLED
 from rkd.training.capture import out_of_memory
 from rkd.training.evaluation import linear_probe
 
@@ -84,19 +84,17 @@ def run_groups(
 
 def learned_from(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
     """The teachers of runs whose weights come from a run of ours."""
-    teachers = (run.teacher for run in runs)
-    return [teacher for teacher in teachers if teacher and teacher.run and teacher.weights != "random"]
+    return [t for run in runs if (t := run.teacher) and t.run and t.weights != "random"]
 
 
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
-    teachers = [teacher.run for teacher in learned_from(configs)]
-    return list({config.id: config for config in [*teachers, *configs]}.values())
+    return _once([*(teacher.run for teacher in learned_from(configs)), *configs])
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
-    """What has to be trained for settled `runs`: those not recorded, and the teachers they lack."""
+    """What has to be trained for settled `runs`: those not recorded, and before them the teachers they lack."""
     return with_lacking([run for run in runs if not store.has(run.id)], store)
 
 
@@ -106,6 +104,36 @@ def with_lacking(missing: Sequence[RunConfig], store: Store) -> list[RunConfig]:
     wanted = {run.id for run in missing}
     wanted |= {t.run.id for t in learned_from(missing) if weights_file(store, t.run.id, t.weights) is None}
     return [run for run in required(missing) if run.id in wanted or not store.has(run.id)]
+
+
+def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
+    """The run with names for its arithmetic and its teacher's, where they are "auto". What is trained, locked, saved
+    and recorded is always settled, so that no record's identity depends on where it is read.
+
+    Recorded in the device's own arithmetic: that run. Else recorded in another: that one, in the order fp32, fp16,
+    bf16. Else, to be trained, in the device's own. Its teacher then is one that is recorded and whose weights are
+    here, in the same order, else the device's own too.
+
+    Args:
+        run: with or without "auto".
+        store: of the records.
+        device: that would train it.
+    """
+    if not any(run.open):
+        return run
+    own = taught = arithmetic("auto", device).name
+    if recorded := next(store.recorded(run, own), None):
+        return recorded
+    if run.teacher and run.teacher.weights == "random":  # first weights are the same in every arithmetic
+        taught = SETTLED[0]
+    for teacher in learned_from([run]):
+        here = (r for r in store.recorded(teacher.run, own) if weights_file(store, r.id, teacher.weights))
+        taught = next((r.precision for r in here), own)
+    return run.settled(own, taught)
+
+
+def _once(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    return list({run.id: run for run in runs}.values())
 
 
 @dataclass(eq=False)
@@ -160,10 +188,10 @@ class Runner:
             DataError: the data cannot be had.
         """
         asked = {config.id: settle(config, self.store, self.device) for config in configs}
-        wanted = list({config.id: config for config in asked.values()}.values())
+        wanted = _once(asked.values())
         missing = [config for config in wanted if not self.store.has(config.id)]
         if missing and on_missing == "error":
-            listed = ", ".join(config.id for config in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            listed = ", ".join(config.id for config in missing[:5]) + ", ..." * (len(missing) > 5)
             raise MissingRunsError(
                 f"{len(missing)} of {len(wanted)} runs are not recorded in {self.store.records} ({listed}); "
                 "train them (on_missing: train) or show them as missing (on_missing: skip)"
@@ -251,10 +279,7 @@ class Runner:
         """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here."""
         if not self.store.has(config.id):
             return False
-        if (
-            self.snapshots is not None
-            and self.snapshots.wants(config)
-            and not self.store.maps(config.id).exists()
-        ):
+        wants_maps = self.snapshots is not None and self.snapshots.wants(config)
+        if wants_maps and not self.store.maps(config.id).exists():
             return self.store.load(config.id).status != "finished"
         return not weights or all(self.weights_file(config.id, which) for which in ("last", "best"))

@@ -19,6 +19,8 @@ from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
 from rkd.files import place
 
 if TYPE_CHECKING:
+    import torch
+
     from rkd.experiments.chapters import Line
     from rkd.training.config import RunConfig
 
@@ -35,8 +37,8 @@ def split(selector: str) -> tuple[str, str]:
     Raises:
         ConfigError: not of the form chapter/line.
     """
-    chapter, slash, key = selector.partition("/")
-    if not slash or not chapter or not key:
+    chapter, _, key = selector.partition("/")
+    if not chapter or not key:
         raise ConfigError(f"selector {selector!r} is not of the form chapter/line, for example table3/rm")
     return chapter, key
 
@@ -44,11 +46,13 @@ def split(selector: str) -> tuple[str, str]:
 class Selectors:
     """The lines of all chapters under one profile; what was asked for once is kept.
 
+    Every method raises ConfigError for a chapter or line there is not.
+
     Args:
         profile: "paper", or any other profile's name or path.
         given: parameters that win over the profile's, by name.
         settled: the runs are those that are recorded, or would be trained on the device of the settings, be it here or
-            not (see `rkd.experiments.settle`); else, where the arithmetic is "auto", requests for them.
+            not (see `rkd.experiments.runner.settle`); else, where the arithmetic is "auto", requests for them.
     """
 
     def __init__(
@@ -60,64 +64,48 @@ class Selectors:
         self._ids: dict[str, dict[str, tuple[Ids, Ids]]] = {}
 
     def line(self, selector: str) -> "Line":
-        """The line a selector names; ConfigError if there is none."""
+        """The line a selector names."""
         chapter, key = split(selector)
         return _in_chapter(self.chapter(chapter)[1], chapter, key)
 
     def line_of_paper(self, selector: str) -> "Line":
         """The line that the paper profile has under this name, with this profile's data and length: of the pair that
-        the name tells, on the data set that it tells where this profile has that. ConfigError if there is none."""
+        the name tells, on the data set that it tells where this profile has that."""
         from rkd.experiments.chapters import get_chapter
 
         name, key = split(selector)
-        chapter = get_chapter(name)
+        chapter, start = get_chapter(name), ""
         if len(chapter.datasets) > 1:
             dataset, _, key = key.partition("-")
             sets = chapter.sets(resolve(name, self._given))
             start = f"{dataset if dataset in sets else sets[0]}-"
-        else:
-            start = ""
-        pair = ("resnet56", "resnet20") if chapter.one_pair else tuple(key.split("-", 2)[1::-1])
+        pair = ("resnet56", "resnet20") if chapter.one_pair else key.split("-", 2)[1::-1]
         return _in_chapter(self.chapter(name, *pair)[1], name, start + key)
 
     def chapter(self, name: str, *pair: str) -> "tuple[Settings, dict[str, Line]]":
-        """A chapter's settings, and its lines by key; ConfigError for an unknown one.
-
-        Args:
-            name: of the chapter.
-            pair: teacher and student, in place of the profile's.
-        """
+        """A chapter's settings, and its lines by key; those of a pair of teacher and student in place of the
+        profile's, where one is named."""
         if (name, *pair) not in self._chapters:
             from rkd.experiments.chapters import get_chapter
-            from rkd.experiments.settle import settle_lines
             from rkd.experiments.workspace import store_of
 
             chapter, own = get_chapter(name), {}
             if pair:
-                own = (
-                    dict(zip(("teacher", "student"), pair, strict=True))
-                    if chapter.one_pair
-                    else {"pairs": [pair]}
-                )
+                own = {"teacher": pair[0], "student": pair[1]} if chapter.one_pair else {"pairs": [pair]}
             settings = resolve(name, {**own, **self._given})
             lines = chapter.lines(settings)
             if self._settled:
-                lines = settle_lines(lines, store_of(settings), _device(settings.device))
+                store, device = store_of(settings), _device(settings.device)
+                lines = [line.settled(store, device) for line in lines]
             self._chapters[name, *pair] = settings, {line.key: line for line in lines}
         return self._chapters[name, *pair]
 
     def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, dict[str, list[RunConfig]]]":
-        """The runs of each chapter, of all by default; and the settings of the first (where records and data lie).
-
-        Raises:
-            ConfigError: an unknown chapter.
-        """
+        """The settings of the first chapter (where records and data lie), and the runs of each, of all by default."""
         from rkd.experiments.chapters import chapter_names
 
         found = {name: self.chapter(name) for name in chapters or chapter_names()}
-        runs = {
-            name: [run for line in lines.values() for run in line.runs] for name, (_, lines) in found.items()
-        }
+        runs = {name: [r for line in lines.values() for r in line.runs] for name, (_, lines) in found.items()}
         return next(iter(found.values()))[0], runs
 
     def recipe(self, selector: str) -> str:
@@ -125,8 +113,7 @@ class Selectors:
         from rkd.experiments.chapters import get_chapter
 
         chapter, _ = split(selector)
-        settings, _ = self.chapter(chapter)
-        return self.line(selector).recipe or settings.recipe or get_chapter(chapter).recipe
+        return self.line(selector).recipe or self.chapter(chapter)[0].recipe or get_chapter(chapter).recipe
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
@@ -141,7 +128,7 @@ class Selectors:
     # --- ids alone ------------------------------------------------------------------------------------------
 
     def ids(self, selector: str, teachers: bool = False) -> Ids:
-        """The runs of a line, and those of its teachers too, as ids; ConfigError for an unknown chapter or line."""
+        """The runs of a line, and those of its teachers too, as ids."""
         chapter, key = split(selector)
         return _in_chapter(self._lines(chapter), chapter, key)[teachers]
 
@@ -152,7 +139,7 @@ class Selectors:
     def _lines(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         if chapter not in self._ids:
             plain = not self._settled and set(self._given) <= {"profile", *WHERE}
-            self._ids[chapter] = self._kept(chapter) if plain else self._made(chapter)
+            self._ids[chapter] = self._kept(chapter) if plain else self._named(chapter)
         return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
@@ -160,20 +147,19 @@ class Selectors:
         file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):  # of several processes one makes them, and the others wait
-            try:
-                kept = json.loads(file.read_bytes()) if file.is_file() else {}
-            except ValueError:  # damaged; it is made again
-                kept = {}
+            kept = json.loads(file.read_bytes()) if file.is_file() else {}
             if kept.get("key") != self._sources:
-                kept = {"key": self._sources, "lines": self._made(chapter)}
-                _, lines = self.chapter(chapter)
-                if not any(_of_a_file(run) for line in lines.values() for run in line.runs):
+                kept = {"key": self._sources, "lines": self._named(chapter)}
+                runs = (run for line in self.chapter(chapter)[1].values() for run in line.runs)
+                if not any(
+                    run.data.sha256 or (run.teacher and run.teacher.sha256) for run in runs
+                ):  # files may change
                     place(file, json.dumps(kept).encode())
         return kept["lines"]
 
-    def _made(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
-        selectors = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}
-        return {key: (_answers(self.runs(one)), _answers(self.needed(one))) for key, one in selectors.items()}
+    def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
+        lines = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}
+        return {key: (_answers(self.runs(one)), _answers(self.needed(one))) for key, one in lines.items()}
 
     @functools.cached_property
     def _sources(self) -> str:
@@ -187,7 +173,7 @@ class Selectors:
         return digest.hexdigest()
 
 
-def _device(name: str) -> Any:
+def _device(name: str) -> "torch.device":
     import torch
 
     from rkd.experiments.runner import pick_device
@@ -206,8 +192,3 @@ def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
 
 def _answers(runs: "Mapping[str, RunConfig]") -> Ids:
     return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
-
-
-def _of_a_file(run: "RunConfig") -> bool:
-    """Whether an id names the content of a file, which may change: of data, or of a teacher's weights."""
-    return run.data.sha256 is not None or bool(run.teacher and run.teacher.checkpoint)

@@ -13,9 +13,8 @@ from rkd.cli.train import RECIPES
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.estimate import sizes
 from rkd.experiments.recipes import Builder
-from rkd.experiments.runner import pick_device
+from rkd.experiments.runner import pick_device, settle
 from rkd.experiments.settings import Settings, resolve
-from rkd.experiments.settle import settle
 from rkd.experiments.workspace import store_for
 from rkd.methods import get_method
 from rkd.methods.sum import SumOptions

@@ -19,7 +19,6 @@ from rkd.experiments.chapters import Chapter, Line, chapter_in
 from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame, same_runs
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, pick_device
-from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.models import canonical, display_name
@@ -304,7 +303,7 @@ class Experiment:
 
     def _settled(self, lines: Sequence[Line], store: Store) -> list[Line]:
         """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
-        return settle_lines(lines, store, pick_device(self.settings.device))
+        return [line.settled(store, pick_device(self.settings.device)) for line in lines]
 
     def _recorded(self, settings: Any, store: Store) -> tuple[list[Line], dict[str, Record]]:
         lines = self._settled(self.chapter.lines(settings), store)

@@ -9,7 +9,6 @@ from typing import Any
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line
 from rkd.experiments.recipes import Builder
-from rkd.experiments.settle import settle_lines
 from rkd.experiments.workspace import runner_of
 from rkd.methods import get_method
 from rkd.models import display_name
@@ -71,5 +70,5 @@ def trial(namespace: Mapping[str, Any], methods: Sequence[str]) -> Trial:
         lines.append(Line(method, get_method(method).display, runs))
     with tempfile.TemporaryDirectory(prefix="rkd-trial-") as folder:
         executor = runner_of(s, Store(Path(folder) / "records", Path(folder) / "work"))
-        lines = settle_lines(lines, executor.store, executor.device)
+        lines = [line.settled(executor.store, executor.device) for line in lines]
         return Trial(lines, executor.run([run for line in lines for run in line.runs]))

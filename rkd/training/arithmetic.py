@@ -51,7 +51,7 @@ def arithmetic(precision: str, device: torch.device) -> Arithmetic:
 
     "auto" is the device's fastest: bf16 on CPUs that compute in it, fp16 with a guarded loss scale on CUDA, whose
     gradients lie closer to fp32's than bf16's do, and fp32 anywhere else. What it costs in accuracy is measured by
-    `rkd.bench.gate`. It is no part of a record's identity: `rkd.experiments.settle` puts a name in its place.
+    `rkd.bench.gate`. It is no part of a record's identity: `rkd.experiments.runner.settle` puts a name in its place.
     """
     if precision != "auto":
         return _NAMED[precision]

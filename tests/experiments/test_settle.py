@@ -8,9 +8,8 @@ import torch
 from conftest import Silent, tiny_plain, tiny_review
 from evidence import record
 
-from rkd.experiments import settle as module
-from rkd.experiments.runner import Runner
-from rkd.experiments.settle import settle
+from rkd.experiments import runner as module
+from rkd.experiments.runner import Runner, settle
 from rkd.records import Store
 from rkd.records.teachers import teacher_file
 from rkd.training import RunConfig, TeacherConfig, arithmetic
