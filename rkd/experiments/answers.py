@@ -3,8 +3,10 @@
 The table of published figures says it, in its columns from `answer` on; here the values of settings are looked up.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import functools
+from dataclasses import asdict
+from operator import getitem
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -21,8 +23,7 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What answers one published figure.
 
     Attributes:
@@ -44,69 +45,57 @@ class Answer:
     agrees: bool = True
 
 
-def answer(row: Any) -> Answer:
-    """What answers a row of `rkd.published.load()`."""
+def answer_of(figure: str) -> Answer:
+    """What answers the published figure with this id; ConfigError for an unknown one."""
+    row = published.get(figure)
     if row.answer == "setting":
         where, ours = _setting(row)
         how = f"{where}; {row.how}" if row.how else where
-        return Answer(row.id, "setting", how=how, ours=ours, agrees=_figures(ours) == _figures(row.value))
-    lines, parts = row.lines.split(), tuple(row.parts.split())
-    for part in parts:
-        lines += published.get(part).lines.split()
-    return Answer(row.id, row.answer, tuple(dict.fromkeys(lines)), parts, row.how)
-
-
-def answer_of(figure: str) -> Answer:
-    """What answers the published figure with this id; ConfigError for an unknown one."""
-    return answer(published.get(figure))
+        return Answer(figure, "setting", how=how, ours=ours, agrees=_figures(ours) == _figures(row.value))
+    parts = tuple(row.parts.split())
+    lines = [line for one in (row, *map(published.get, parts)) for line in one.lines.split()]
+    return Answer(figure, row.answer, tuple(dict.fromkeys(lines)), parts, row.how)
 
 
 def answers(rows: pd.DataFrame | None = None) -> list[Answer]:
     """The answers of all published figures, or of these rows of `rkd.published.load()`."""
-    return [answer(row) for row in (published.load() if rows is None else rows).itertuples()]
+    return [answer_of(figure) for figure in (published.rows() if rows is None else rows["id"])]
 
 
-# --- settings: the column reads "kind name key" ---------------------------------------------------------------
-
-
-def _setting(row: Any) -> tuple[str, str]:
-    """Where a setting stands here, in words, and its value as a source would write it."""
-    kind, _, rest = row.setting.partition(" ")
-    name, _, key = rest.partition(" ")
+def _setting(row: published.Figure) -> tuple[str, str]:
+    """Where a setting stands here, in words, and its value as a source would write it. Its column reads "kind name
+    key"."""
+    kind, name, key = [*row.setting.split(" ", 2), "", ""][:3]
     match kind:
         case "recipe" if key == "loss_weight":  # of the row's pair
-            builder = Builder(resolve("table1", {"profile": "paper"}), name)
-            value: Any = builder.loss_weight(row.teacher, row.student)
-            return f"recipe {name}, and params/pairs.yaml: loss_weight", _written(value)
+            value: Any = Builder(resolve("table1", {"profile": "paper"}), name).loss_weight(
+                row.teacher, row.student
+            )
+            where = f"recipe {name}, and params/pairs.yaml: loss_weight"
         case "recipe":
-            value = asdict(load_recipe(name))
-            for part in key.split("."):
-                value = value[part]
-            return f"recipe {name}: {key}", _written(value)
+            where, value = (
+                f"recipe {name}: {key}",
+                functools.reduce(getitem, key.split("."), asdict(load_recipe(name))),
+            )
         case "profile":
-            return f"params/{name}.yaml: {key}", str(len(load_profile(name)[key]))
+            where, value = f"params/{name}.yaml: {key}", len(load_profile(name)[key])
         case "data":
-            return f"the data set (`rkd show data {name}`)", _written(getattr(KNOWN_SIZES[name], key))
+            where, value = f"the data set (`rkd show data {name}`)", getattr(KNOWN_SIZES[name], key)
         case "shapes":
             from rkd.models import build, tap_shapes  # builds a network: only where it is asked for
 
-            sizes = [f"{height}x{width}" for _, height, width in tap_shapes(build(name), 32).stages]
-            return f"network {name}", _written(sizes)
-    return rest, row.value  # "text": as printed
+            where = f"network {name}"
+            value = [f"{height}x{width}" for _, height, width in tap_shapes(build(name), 32).stages]
+        case _:  # "text": as printed
+            where, value = row.setting.partition(" ")[2], row.value
+    values = value if isinstance(value, list | tuple) else [value]
+    return where, ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def _written(value: Any) -> str:
-    values = value if isinstance(value, list | tuple) else (value,)
-    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-
-
-def _figures(text: str) -> list[float | str]:
+def _figures(text: str) -> list[float] | list[str]:
     """The numbers of a list as numbers, so that 5e-4 is 0.0005; words stay words."""
-
-    def read(part: str) -> float | str:
-        try:
-            return float(part)
-        except ValueError:
-            return part.strip()
-
-    return [read(part) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        return parts

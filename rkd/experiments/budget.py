@@ -1,6 +1,5 @@
 """A limit of time, and signals that end a sweep between two batches instead of inside one."""
 
-import math
 import re
 import signal
 import threading
@@ -31,9 +30,9 @@ def parse_duration(text: str) -> float:
         ConfigError: of another form, or not longer than zero.
     """
     match = _DURATION.fullmatch(re.sub(r"^([\d.]+)$", r"\1s", text.strip().lower()))
-    parts = match.groups() if match else ()  # the empty text matches too, and comes to zero
-    seconds = sum(float(n or 0) * unit for n, unit in zip(parts, _SECONDS.values(), strict=bool(parts)))
-    if not 0 < seconds < math.inf:
+    parts = match.groups(0) if match else (0,) * 4
+    seconds = sum(float(n) * unit for n, unit in zip(parts, _SECONDS.values(), strict=True))
+    if not seconds:
         raise ConfigError(f"{text!r} is not a duration; write 90s, 9m, 1h30m, 2.5h, 2d, or seconds as 45")
     return seconds
 
@@ -46,8 +45,8 @@ def in_words(seconds: float) -> str:
     s, minutes, hours = round(seconds), round(seconds / 60), round(seconds / 3600)
     if s < 60:
         return f"{s} s"
-    if s < 600:
-        return f"{s // 60} min {s % 60:02d} s" if s % 60 else f"{s // 60} min"
+    if s < 600 and s % 60:
+        return f"{s // 60} min {s % 60:02d} s"
     if minutes < 60:
         return f"{minutes} min"
     if minutes < 48 * 60:
@@ -66,14 +65,15 @@ class Budget:
     Args:
         seconds: the limit; None: no limit.
         clock: gives seconds that never run backwards.
+
+    Attributes:
+        reason: why `stop` says True, in words; None while it does not.
     """
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
-        self._clock = clock
-        self._started = clock()
-        self._signal: int | None = None
-        self._used_up = False
+        self.reason: str | None = None
+        self._clock, self._started = clock, clock()
         self._old: dict[int, object] = {}
 
     def stop(self, needed: float) -> bool:
@@ -81,20 +81,11 @@ class Budget:
         arrived, or the time left is less than `needed`, half as much again in case it is slow, and a reserve of 5 s (a
         tenth of a budget under 50 s) for saving and leaving. Once True, it stays True.
         """
-        if self.seconds is not None and not self._used_up:
+        if self.seconds is not None and self.reason is None:
             reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)
-            left = self.seconds - (self._clock() - self._started)
-            self._used_up = left < needed * (1 + SLOW) + reserve
-        return self._used_up or self._signal is not None
-
-    @property
-    def reason(self) -> str | None:
-        """Why `stop` says True, in words; None while it does not."""
-        if self._signal is not None:
-            return _SIGNALS[signal.Signals(self._signal)]
-        if self._used_up:
-            return f"the budget of {in_words(self.seconds)} is used up"
-        return None
+            if self.seconds - (self._clock() - self._started) < needed * (1 + SLOW) + reserve:
+                self.reason = f"the budget of {in_words(self.seconds)} is used up"
+        return self.reason is not None
 
     def __enter__(self) -> "Budget":
         if threading.current_thread() is threading.main_thread():
@@ -109,6 +100,6 @@ class Budget:
         self._old.clear()
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self.reason in _SIGNALS.values():
             raise KeyboardInterrupt
-        self._signal = number
+        self.reason = _SIGNALS[signal.Signals(number)]

@@ -25,24 +25,23 @@ def toc_files(book_dir: Path) -> list[Path]:
     Raises:
         ConfigError: no `_toc.yml`, or an entry that is neither a notebook nor a Markdown page.
     """
-
-    def entries(node: Any) -> Iterator[str]:
-        if isinstance(node, list):
-            for item in node:
-                yield from entries(item)
-            return
-        yield from (node[key] for key in ("root", "file") if key in node)
-        for key in ("parts", "chapters", "sections"):
-            yield from entries(node.get(key, []))
-
     files = []
-    for entry in entries(read_toc(book_dir)):
+    for entry in _entries(read_toc(book_dir)):
         found = [book_dir / f"{entry}{suffix}" for suffix in (".ipynb", ".md")]
-        existing = [path for path in found if path.is_file()]
-        if not existing:
+        files += [path for path in found if path.is_file()][:1]
+        if not files or files[-1] not in found:
             raise ConfigError(f"_toc.yml names {entry!r}, but {found[0]} and {found[1].name} do not exist")
-        files.append(existing[0])
     return files
+
+
+def _entries(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _entries(item)
+        return
+    yield from (node[key] for key in ("root", "file") if key in node)
+    for key in ("parts", "chapters", "sections"):
+        yield from _entries(node.get(key, []))
 
 
 def notebook_names(book_dir: Path) -> list[str]:
@@ -51,29 +50,30 @@ def notebook_names(book_dir: Path) -> list[str]:
 
 
 def read_notebook(path: Path) -> dict:
-    """A notebook of format 4 as a dict, every source and text joined into one string.
+    """A notebook of format 4 as a dict, every source joined into one string.
 
     Raises:
         ConfigError: no such file, or no notebook of that format.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist")
     try:
         notebook = json.loads(path.read_text(encoding="utf8"))
+        if notebook["nbformat"] != 4:
+            raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
         cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
-        made = notebook["nbformat"]
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist") from error
+    except (UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not a Jupyter notebook") from error
-    if made != 4:
-        raise ConfigError(f"{path} has notebook format {made}; format 4 is read")
     return {**notebook, "cells": cells}
 
 
 def title_of(notebook: Mapping, default: str = "") -> str:
     """First heading of a notebook."""
-    texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    headings = (re.search(r"^# +(.+)$", text, re.MULTILINE) for text in texts)
-    return next((heading[1].strip() for heading in headings if heading), default)
+    texts = "\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+    )
+    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
+    return heading[1].strip() if heading else default
 
 
 def is_last(notebook: Mapping) -> bool:
@@ -83,11 +83,8 @@ def is_last(notebook: Mapping) -> bool:
 
 def tagged(notebook: Mapping, tag: str) -> list[dict]:
     """The code cells with a tag."""
-    return [
-        cell
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", [])
-    ]
+    code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return [cell for cell in code if tag in cell["metadata"].get("tags", [])]
 
 
 def declared_parameters(notebook: Mapping) -> list[str]:
