@@ -93,10 +93,10 @@ def _checkpoint(
 
     # A checkpoint is told what it is, or says so itself.
     said = None if model else read_deployed(file)
-    name = said.network if said else model
+    name = said["network"] if said else model
     if name is None:
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
-    test_set = said.data if said else data.DataConfig(normalisation="cifar100")
+    test_set = said["data"] if said else data.DataConfig(normalisation="cifar100")
     if dataset:
         test_set = data.DataConfig(dataset, normalisation=test_set.normalisation)
     if normalisation:

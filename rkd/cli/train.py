@@ -95,7 +95,6 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 
     from rkd.cli.status import progress_of
     from rkd.experiments.runner import required, settle
-    from rkd.experiments.snapshots import SnapshotTaker
     from rkd.experiments.tensorboard import watch
     from rkd.experiments.workspace import runner_of
 
@@ -105,7 +104,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
         progress=watch(tensorboard),
         labels=labels,
         stop=limit.stop,
-        snapshots=SnapshotTaker() if maps else None,
+        maps=maps,
     )
     store = runner.store
     config = settle(config, store, runner.device)

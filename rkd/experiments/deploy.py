@@ -1,11 +1,6 @@
-"""Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing.
+"""Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing."""
 
->>> from rkd.experiments.deploy import deploy_report, save_deployed        # doctest: +SKIP
->>> deploy_report(runner, record.config)[["parameters", "accuracy"]]       # doctest: +SKIP
->>> save_deployed(runner, record.config, "student.pt")                   # doctest: +SKIP
-"""
-
-import dataclasses
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,7 @@ import torch
 from torch import nn
 
 from rkd import models
-from rkd.config import Count, build, frozen
+from rkd.config import build
 from rkd.data import DataConfig, ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.group import place
@@ -25,30 +20,6 @@ from rkd.training import RunConfig, checkpoint
 from rkd.training.arithmetic import exact_kernels
 
 FORMAT = "rkd deploy 1"
-
-
-@frozen
-class DeployHeader:
-    """What stands in the file of a deploy form beside its weights.
-
-    Attributes:
-        network: name of the deploy form.
-        run, weights: which run's it is, "last" or "best".
-        source_sha256: of the file of those weights.
-        accuracy: in percent, as recorded.
-        classes: their number.
-        data: the data set.
-        normalisation: mean and standard deviation of pixel values in [0, 1], by channel.
-    """
-
-    network: str
-    run: str
-    weights: str
-    source_sha256: str
-    accuracy: float
-    classes: Count
-    data: DataConfig
-    normalisation: dict[str, list[float]]
 
 
 def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:
@@ -127,22 +98,28 @@ def save_deployed(runner: Runner, config: RunConfig, path: str | Path, which: st
     """Write an ended run's deploy form as a checkpoint, atomically: a torch file of plain values, the state dict under
     "model" beside what `read_deployed` returns. Raises as `deployed`."""
     _, merged, images = deployed(runner, config, which)
-    header: dict[str, Any] = {
+    state = {
+        "format": FORMAT,
         "network": models.deploy_name(config.network),
         "run": config.id,
         "weights": which,
         "source_sha256": sha256(runner.weights_file(config.id, which)),
         "accuracy": runner.store.load(config.id).accuracy(which),
         "classes": images.classes,
-        "data": dataclasses.asdict(config.data),
+        "data": asdict(config.data),
         "normalisation": {"mean": list(images.mean), "std": list(images.std)},
+        "model": {name: value.detach().cpu().contiguous() for name, value in merged.state_dict().items()},
     }
-    state = {name: value.detach().cpu().contiguous() for name, value in merged.state_dict().items()}
-    checkpoint.save({"format": FORMAT, **header, "model": state}, Path(path))
+    checkpoint.save(state, Path(path))
 
 
-def read_deployed(path: str | Path) -> DeployHeader | None:
+def read_deployed(path: str | Path) -> dict[str, Any] | None:
     """What `save_deployed` wrote beside the state dict; None for other checkpoints.
+
+    Returns:
+        network (name of the deploy form), run and weights ("last" or "best": whose it is), source_sha256 (of the file
+        of those weights), accuracy (%, as recorded), classes (their number), data (the data set's DataConfig),
+        normalisation (mean and std of pixel values in [0, 1], by channel).
 
     Raises:
         RecordError: the file cannot be read, or is a damaged one of this form.
@@ -151,6 +128,6 @@ def read_deployed(path: str | Path) -> DeployHeader | None:
     if header.pop("format", None) != FORMAT:
         return None
     try:
-        return build(DeployHeader, header)
-    except ConfigError as error:
+        return {**header, "network": header["network"], "data": build(DataConfig, header["data"])}
+    except (ConfigError, KeyError) as error:
         raise RecordError(f"{path}: the deploy form is damaged: {error}") from error

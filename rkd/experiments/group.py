@@ -14,6 +14,7 @@ from rkd import data as datasets
 from rkd import models, paths
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
+from rkd.experiments import snapshots
 from rkd.experiments.progress import epoch_line
 from rkd.files import place as put
 from rkd.files import sha256
@@ -236,8 +237,8 @@ class RunGroup:
         folder = self.runner.store.folder(state.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
-        if self.runner.snapshots is not None and self.teacher is not None and state.stage is None:
-            self.runner.snapshots.take(state, self.teacher.network, self.images, folder)
+        if self.runner.maps and snapshots.has_maps(state.config) and state.stage is None:
+            snapshots.take(state, self.teacher.network, self.images, folder)
         self.runner.progress.epoch(state)
 
     def _count_energy(self) -> None:

@@ -21,7 +21,7 @@ from rkd.experiments.group import (
     weights_file,
 )
 from rkd.experiments.progress import Progress, default_progress
-from rkd.experiments.snapshots import SnapshotTaker
+from rkd.experiments.snapshots import has_maps
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
@@ -150,7 +150,7 @@ class Runner:
         engine: how steps are computed.
         stop: asked, all along, with the seconds the next piece of work is expected to take; True ends training with
             everything saved.
-        snapshots: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
+        maps: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
             where missing runs are trained, and its record stays as it is.
 
     Attributes:
@@ -166,7 +166,7 @@ class Runner:
     labels: dict[str, str] = field(default_factory=dict)
     engine: Engine = field(default_factory=Engine)
     stop: Callable[[float], bool] = lambda needed: False
-    snapshots: SnapshotTaker | None = None
+    maps: bool = False
 
     def __post_init__(self) -> None:
         self.data_root, self.device = Path(self.data_root), pick_device(self.device)
@@ -279,7 +279,6 @@ class Runner:
         """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here."""
         if not self.store.has(config.id):
             return False
-        wants_maps = self.snapshots is not None and self.snapshots.wants(config)
-        if wants_maps and not self.store.maps(config.id).exists():
+        if self.maps and has_maps(config) and not self.store.maps(config.id).exists():
             return self.store.load(config.id).status != "finished"
         return not weights or all(self.weights_file(config.id, which) for which in ("last", "best"))

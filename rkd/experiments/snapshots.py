@@ -10,96 +10,82 @@ import torch
 from torch import nn
 
 from rkd import data as datasets
-from rkd.config import Count, frozen
 from rkd.data import ImageSet, evaluation_batches
 from rkd.errors import RecordError
 from rkd.files import replacing
 from rkd.records import Store
-from rkd.review import ReviewKD
 from rkd.review.maps import level_maps_of
 from rkd.training import RunConfig, TrainState
 
+IMAGES = 6  # the first test image of each of so many classes
+TIMES = 12  # at most so many points in time
 
-@frozen
-class SnapshotTaker:
-    """Which images, and when.
 
-    Attributes:
-        images: the first test image of each of so many classes.
-        epochs: at most so many points in time, the first and the last epoch among them, the early ones closer together.
+def due(total: int) -> tuple[int, ...]:
+    """Numbers of finished epochs after which a run of `total` epochs is looked at: the first and the last among them,
+    the early ones closer together.
+
+    >>> due(240), due(3)
+    ((1, 3, 9, 19, 33, 50, 72, 98, 127, 161, 199, 240), (1, 2, 3))
     """
+    return tuple(sorted({round(1 + (total - 1) * (i / (TIMES - 1)) ** 2) for i in range(TIMES)}))
 
-    images: Count = 6
-    epochs: Count = 12
 
-    def due(self, total: int) -> tuple[int, ...]:
-        """Numbers of finished epochs after which a run of `total` epochs is looked at.
+def has_maps(config: RunConfig) -> bool:
+    """Whether a run has maps to show."""
+    return config.method == "reviewkd"
 
-        >>> SnapshotTaker(epochs=5).due(240), SnapshotTaker().due(3)
-        ((1, 16, 61, 135, 240), (1, 2, 3))
-        """
-        if self.epochs == 1:
-            return (total,)
-        places = [i / (self.epochs - 1) for i in range(self.epochs)]
-        return tuple(sorted({round(1 + (total - 1) * place**2) for place in places}))
 
-    def wants(self, config: RunConfig) -> bool:
-        """Whether a run has maps to show."""
-        return config.method == "reviewkd"
+def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) -> None:
+    """Look at a state that has maps between two epochs, if it is time; adds to `folder`/maps.npz.
 
-    def take(self, state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) -> None:
-        """Look at a state between two epochs, if it is time; adds to `folder`/maps.npz.
-
-        Args:
-            state: at the end of an epoch.
-            teacher: its teacher's network; evaluated with running statistics, whatever it trains with.
-            images: the data set, on the state's device.
-            folder: the run's working folder.
-        """
-        config = state.config
-        if not self.wants(config) or state.epoch not in self.due(config.epochs):
-            return
-        assert isinstance(state.method, ReviewKD)
-        labels = images.test_y.tolist()
-        first = sorted(labels.index(label) for label in set(labels))[: self.images]  # image of each class
-        test_y, pixels = images.test_y[first], images.test_x[first]
-        x, _ = next(evaluation_batches(pixels, test_y, images.mean, images.std, len(first)))
-        dtype = next(state.student.parameters()).dtype
-        levels = level_maps_of(state.method, state.student, teacher, x.to(dtype))
-        path = folder / "maps.npz"
-        arrays = dict(np.load(path)) if path.exists() else {"epochs": np.array([], dtype=np.int64)}
-        arrays |= {
-            "run": np.array(config.id),
-            "levels": np.array([maps.level for maps in levels]),
-            "places": np.array(first),
-            "size": np.array(images.test_x.shape[1]),
-            "labels": test_y.cpu().numpy(),
-            "classes": np.array([images.class_names[label] for label in test_y.tolist()]),
-        }
-        if images.name == "embedded":  # our own; those of other data sets are not ours to hand on
-            arrays["images"] = pixels.cpu().numpy()
-        for i, maps in enumerate(levels):
-            if maps.attention is not None:
-                attention = (maps.attention.float() * 255).round().to(torch.uint8)
-                arrays[f"attention_{state.epoch}_{i}"] = attention.cpu().numpy()
-            channel = int(maps.teacher.double().var(dim=(0, 2, 3), correction=0).argmax())
-            for side, tensor in (("student", maps.fused), ("teacher", maps.teacher)):
-                arrays[f"{side}_{i}"] = tensor[:, channel].float().cpu().numpy().astype(np.float16)
-        seen = arrays["epochs"]  # of a resumed run some may be yet to come
-        arrays["epochs"] = np.union1d(seen[seen < state.epoch], [state.epoch])
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+    Args:
+        state: at the end of an epoch.
+        teacher: its teacher's network; evaluated with running statistics, whatever it trains with.
+        images: the data set, on the state's device.
+        folder: the run's working folder.
+    """
+    if state.epoch not in due(state.config.epochs):
+        return
+    labels = images.test_y.tolist()
+    first = sorted(labels.index(label) for label in set(labels))[:IMAGES]
+    test_y, pixels = images.test_y[first], images.test_x[first]
+    x, _ = next(evaluation_batches(pixels, test_y, images.mean, images.std, len(first)))
+    levels = level_maps_of(state.method, state.student, teacher, x.to(next(state.student.parameters()).dtype))
+    path = folder / "maps.npz"
+    arrays = dict(np.load(path)) if path.exists() else {"epochs": np.array([], dtype=np.int64)}
+    arrays |= {
+        "run": np.array(state.config.id),
+        "levels": np.array([maps.level for maps in levels]),
+        "places": np.array(first),
+        "size": np.array(images.test_x.shape[1]),
+        "labels": test_y.cpu().numpy(),
+        "classes": np.array([images.class_names[label] for label in test_y.tolist()]),
+    }
+    if images.name == "embedded":  # our own; those of other data sets are not ours to hand on
+        arrays["images"] = pixels.cpu().numpy()
+    for i, maps in enumerate(levels):
+        if maps.attention is not None:
+            attention = (maps.attention.float() * 255).round().to(torch.uint8)
+            arrays[f"attention_{state.epoch}_{i}"] = attention.cpu().numpy()
+        channel = int(maps.teacher.double().var(dim=(0, 2, 3), correction=0).argmax())
+        for side, tensor in (("student", maps.fused), ("teacher", maps.teacher)):
+            arrays[f"{side}_{i}"] = tensor[:, channel].float().cpu().numpy().astype(np.float16)
+    seen = arrays["epochs"]  # of a resumed run some may be yet to come
+    arrays["epochs"] = np.union1d(seen[seen < state.epoch], [state.epoch])
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What a taker kept of one run.
+    """What was kept of one run.
 
     Attributes:
         epochs: numbers of finished epochs, ascending.
         levels: names, deep to shallow.
         images: (N, H, W, 3) uint8; grey where they are not to be had.
-        labels: (N,) int64; classes: their names.
+        classes: names of their classes.
         arrays: as the file holds them.
         pictured: whether `images` are the images.
     """
@@ -107,7 +93,6 @@ class Snapshots:
     epochs: tuple[int, ...]
     levels: tuple[str, ...]
     images: np.ndarray
-    labels: np.ndarray
     classes: tuple[str, ...]
     arrays: Mapping[str, np.ndarray]
     pictured: bool = True
@@ -143,9 +128,8 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        of, size = str(arrays["run"]), int(arrays["size"])
+        of, grey = str(arrays["run"]), (len(arrays["labels"]), *[int(arrays["size"])] * 2, 3)
         epochs, levels, classes = (tuple(arrays[name].tolist()) for name in ("epochs", "levels", "classes"))
-        labels = arrays["labels"]
     except Exception as error:  # zip, pickle and key errors of many kinds
         raise RecordError(f"{path} is damaged: {error}") from error
     if of != run:
@@ -156,5 +140,5 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
         if datasets.is_there(config, data_root):
             found = datasets.load(config, data_root, download=False)
             images = found.test_x[arrays["places"]].numpy()
-    shown = np.full((len(labels), size, size, 3), 190, dtype=np.uint8) if images is None else images
-    return Snapshots(epochs, levels, shown, labels, classes, arrays, pictured=images is not None)
+    shown = np.full(grey, 190, dtype=np.uint8) if images is None else images
+    return Snapshots(epochs, levels, shown, classes, arrays, pictured=images is not None)

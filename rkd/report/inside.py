@@ -12,7 +12,7 @@ from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.frames import runs_frame
-from rkd.experiments.snapshots import Snapshots, SnapshotTaker, load_snapshots
+from rkd.experiments.snapshots import IMAGES, Snapshots, load_snapshots
 from rkd.experiments.workspace import data_root, runner_of, store_for
 from rkd.judge import is_published_setting
 from rkd.records import Record, Store
@@ -69,10 +69,10 @@ class Inside(Experiment):
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        given, images = dict(given), SnapshotTaker().images
+        given = dict(given)
         self.image = given.pop("image", 0)
-        if type(self.image) is not int or self.image not in range(images):
-            raise ConfigError(f"image is {self.image!r}; it must be a whole number from 0 to {images - 1}")
+        if type(self.image) is not int or self.image not in range(IMAGES):
+            raise ConfigError(f"image is {self.image!r}; it must be a whole number from 0 to {IMAGES - 1}")
         chapter = get_chapter(CHAPTER)
         super().__init__(replace(chapter, rows={ROW: chapter.rows[ROW]}), given)
 
@@ -85,7 +85,7 @@ class Inside(Experiment):
         (line,) = self.lines
         labels = {"profile": self.settings.profile, "recipe": self.recipe, "chapter": "inside"}
         had = self.store.has(line.runs[0].id) and self.store.maps(line.runs[0].id).exists()
-        runner = runner_of(self.settings, self.store, labels=labels, snapshots=SnapshotTaker())
+        runner = runner_of(self.settings, self.store, labels=labels, maps=True)
         self.records = runner.run(line.runs, self.settings.on_missing)
         here = self._kept("This execution", self.profile, line, self.store, self.records)
         others = []

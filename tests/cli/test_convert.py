@@ -106,9 +106,10 @@ def test_convert_then_evaluate(trained, recorded, done, tmp_path, few_images):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
     header, weights = read_deployed(path), runner.weights_file(config.id, "last")
-    assert (header.network, header.run, header.classes) == ("represnet20_deploy", config.id, 100)
-    assert header.source_sha256 == files.sha256(weights) and header.data == config.data
-    assert header.normalisation["mean"] == pytest.approx(deployed(runner, config)[2].mean)
+    names = [header[name] for name in ("network", "run", "classes")]
+    assert names == ["represnet20_deploy", config.id, 100]
+    assert header["source_sha256"] == files.sha256(weights) and header["data"] == config.data
+    assert header["normalisation"]["mean"] == pytest.approx(deployed(runner, config)[2].mean)
     loaded, merged = models.build("represnet20_deploy", 100), deployed(runner, config)[1].state_dict()
     models.load_weights(loaded, path)
     assert all(torch.equal(merged[key], value) for key, value in loaded.state_dict().items())
@@ -125,7 +126,7 @@ def test_convert_then_evaluate(trained, recorded, done, tmp_path, few_images):
 def test_what_is_told_goes_before_what_the_file_says(trained, rkd, done, few_images):
     runner, config, _ = trained
     save_deployed(runner, config, Path("best.pt"), "best")
-    assert read_deployed(Path("best.pt")).weights == "best"
+    assert read_deployed(Path("best.pt"))["weights"] == "best"
     call = f"evaluate --checkpoint best.pt --dataset {few_images}"
     assert f"on 100 test images of {few_images}" in done(f"{call} --normalisation half")
     status, _, err = rkd(f"{call} --model represnet20")
@@ -164,7 +165,7 @@ def test_other_files(trained, rkd, tmp_path):
     whole = torch.load(path, weights_only=True)
     for content, said in (
         ([1], "holds a list"),
-        ({k: v for k, v in whole.items() if k != "network"}, "damaged: DeployHeader needs network"),
+        ({k: v for k, v in whole.items() if k != "network"}, "damaged: 'network'"),
         ({**whole, "data": {"name": "embedded", "colour": "red"}}, r"damaged: .*colour"),
     ):
         torch.save(content, path)

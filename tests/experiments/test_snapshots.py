@@ -8,9 +8,10 @@ import torch
 from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
-from rkd.errors import ConfigError, RecordError
+from rkd.errors import RecordError
+from rkd.experiments import snapshots
 from rkd.experiments.runner import Runner
-from rkd.experiments.snapshots import SnapshotTaker, load_snapshots
+from rkd.experiments.snapshots import load_snapshots
 from rkd.review import ReviewKD, ReviewOptions
 from rkd.review.maps import level_maps_of
 
@@ -43,29 +44,25 @@ def test_attention_is_what_the_block_computes(residual):
 
 
 def test_due_epochs():
-    assert SnapshotTaker().due(1) == (1,) and SnapshotTaker().due(4) == (1, 2, 3, 4)
-    due = SnapshotTaker(epochs=12).due(240)
+    assert snapshots.due(1) == (1,) and snapshots.due(4) == (1, 2, 3, 4)
+    due = snapshots.due(240)
     assert due[0] == 1 and due[-1] == 240 and len(due) == 12
     assert np.all(np.diff(np.diff(due)) >= -1), "early epochs stand closer together"
-    assert SnapshotTaker(epochs=1).due(7) == (7,)
-    with pytest.raises(ConfigError, match="images is 0"):
-        SnapshotTaker(images=0)
 
 
 def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_path):
     config = tiny_review()
-    taker = SnapshotTaker(images=3)
-    runner = Runner(store, tmp_path, "cpu", progress=silent, snapshots=taker)
+    runner = Runner(store, tmp_path, "cpu", progress=silent, maps=True)
     record = runner.run([config, tiny_plain()])[config.id]
     kept = load_snapshots(store, config.id)
     assert kept.epochs == (1, 2) and kept.levels == ("pooled", "stage 3", "stage 2", "stage 1")
-    assert kept.images.shape == (3, 32, 32, 3) and len(set(kept.labels.tolist())) == 3 == len(kept.classes)
+    assert kept.images.shape == (6, 32, 32, 3) and len(set(kept.classes)) == 6
     assert kept.attention(1, "pooled") is None
     first, last = kept.attention(1, "stage 1"), kept.attention(2, "stage 1")
-    assert first.shape == (3, 2, 32, 32) and 0 <= first.min() < first.max() <= 1
+    assert first.shape == (6, 2, 32, 32) and 0 <= first.min() < first.max() <= 1
     assert not np.array_equal(first, last)
     student, teacher = kept.pair("stage 2")
-    assert student.shape == teacher.shape == (3, 16, 16) and teacher.std() > 0
+    assert student.shape == teacher.shape == (6, 16, 16) and teacher.std() > 0
     assert load_snapshots(store, tiny_plain().id) is None, "nothing to show of an undistilled run"
 
     other = type(store)(tmp_path / "other", tmp_path / "otherwork")
@@ -75,11 +72,11 @@ def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_p
     # Recorded without maps: trained again for them, the record untouched. With maps: nothing is trained.
     before = other.path(config.id).read_bytes()
     begun = len(silent.titles)
-    Runner(other, tmp_path, "cpu", progress=silent, snapshots=taker).run([config])
+    Runner(other, tmp_path, "cpu", progress=silent, maps=True).run([config])
     assert other.path(config.id).read_bytes() == before and len(silent.titles) == begun + 1
     again = load_snapshots(other, config.id)
     assert all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
-    Runner(other, tmp_path, "cpu", progress=silent, snapshots=taker).run([config])
+    Runner(other, tmp_path, "cpu", progress=silent, maps=True).run([config])
     assert len(silent.titles) == begun + 1
 
 
@@ -92,7 +89,7 @@ def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
     base = tiny_review(epochs=1)
     teacher = dataclasses.replace(base.teacher, run=dataclasses.replace(base.teacher.run, data=data))
     config = dataclasses.replace(base, data=data, teacher=teacher)
-    Runner(store, tmp_path, "cpu", progress=silent, snapshots=SnapshotTaker(images=4)).run([config])
+    Runner(store, tmp_path, "cpu", progress=silent, maps=True).run([config])
     kept = load_snapshots(store, config.id)
     assert "images" not in kept.arrays and not kept.pictured
     assert kept.images.shape == (4, 32, 32, 3) and kept.images.std() == 0
@@ -105,7 +102,7 @@ def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
 
 def test_damaged_and_renamed_files_are_named(store, silent, tmp_path):
     config = tiny_review(epochs=1)
-    Runner(store, tmp_path, "cpu", progress=silent, snapshots=SnapshotTaker(images=1)).run([config])
+    Runner(store, tmp_path, "cpu", progress=silent, maps=True).run([config])
     path = store.maps(config.id)
     (path.parent / "000000000000.npz").write_bytes(path.read_bytes())
     with pytest.raises(RecordError, match=f"holds maps of run {config.id}"):
