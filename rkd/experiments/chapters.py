@@ -24,7 +24,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BeforeValidator
@@ -67,8 +67,7 @@ _SOURCES = list(SHORT_SOURCE)
 _COMPUTED = {"growth_steps": growth_steps_of, "cutoff_epochs": cutoff_of}  # where a row says "auto"
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """One published accuracy, in percent, with where it stands and what the source or we note about it."""
 
     source: str
@@ -167,7 +166,8 @@ class Chapter:
                     empty = figures and not any(figure.value for figure in figures)
                     if _applies(key, row, s, pair, pairs) and not empty:
                         here = builder(recipe or s.recipe or row.get("recipe", ""))
-                        found.append(self._line(prefix, key, row, here, pair, recipe, figures))
+                        line = self._line(key, row, here, pair, recipe, figures, self.notes.get(prefix + key))
+                        found.append(replace(line, key=prefix + key))
         return found
 
     def _builder(self, s: Settings, recipe: str) -> Builder:
@@ -208,21 +208,20 @@ class Chapter:
 
     def _line(
         self,
-        prefix: str,
         key: str,
         row: Mapping[str, Any],
         builder: Builder,
         pair: tuple[str, str],
         recipe: str,
         figures: tuple[published.Figure, ...],
+        note: str | None,
     ) -> Line:
         s, (teacher, student), role = builder.settings, pair, _role(key, row)
-        of_network: tuple[published.Figure, ...] = ()
         shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
         shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
-        given: Mapping[str, Any] = {}
+        of_network, given = (), {}
         if role:
-            label, note = NETWORKS[role]
+            label, standing = NETWORKS[role]
             network, runs = student, tuple(builder.plain(student, seed) for seed in s.seeds)
             if role == "teacher":
                 network, runs = teacher, (builder.teacher(teacher),)
@@ -230,24 +229,24 @@ class Chapter:
             of_network = _of_network(network, role, on)
         else:
             method = row.get("method") or self.method or key
-            label, note = self.label or get_method(method).display, ""
+            label, standing = self.label or get_method(method).display, ""
             network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
             runs = self._distilled(builder, teacher, network, key, row, method)
             shown = {**(vars(runs[0].options) if runs else {}), **shown, "network": display_name(network)}
             given = {} if self.method else builder.given(method)
         if (said := _as_published(of_network, figures)) and "note_of_published" in row:
-            note = row["note_of_published"]
-        note = _filled(self.notes.get(prefix + key, row.get("note", note)), shown)
-        if given:
-            with_these = f"here with {', '.join(f'{option} {value}' for option, value in given.items())}"
-            note = f"{note}; {with_these}" if note else with_these
+            standing = row["note_of_published"]
+        notes = [_filled(row.get("note", standing) if note is None else note, shown)]
+        notes += (
+            ["here with " + ", ".join(f"{name} {value}" for name, value in given.items())] if given else []
+        )
         return Line(
-            key=prefix + key,
-            label=_filled(row.get("label", label), shown),
-            runs=runs,
+            key,
+            _filled(row.get("label", label), shown),
+            runs,
             group=_filled(row.get("group", self._group(s.dataset, recipe, pair)), shown),
             published=said,
-            note=note,
+            note="; ".join(filter(None, notes)),
             x=next((row.get(option) for option in self.sweep), None),
             role=role or "distilled",
             recipe=builder.recipe_name if recipe or row.get("recipe") else "",
@@ -271,10 +270,9 @@ class Chapter:
         )
 
     def _prefix(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
-        parts = [Path(dataset).stem] if len(self.datasets) > 1 else []
-        parts += [recipe] if recipe else []
+        parts = [Path(dataset).stem if len(self.datasets) > 1 else "", recipe]
         parts += [] if self.one_pair else [canonical(pair[1]), canonical(pair[0])]
-        return "".join(f"{part}-" for part in parts)
+        return "".join(f"{part}-" for part in parts if part)
 
     def _group(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
         if recipe:
@@ -389,12 +387,9 @@ def same_network(printed: str, name: str) -> bool:
 def _of_network(name: str, role: str, dataset: str) -> tuple[published.Figure, ...]:
     """What all sources say of one undistilled network ("teacher" or "student")."""
     method = {"teacher": "teacher", "student": "student baseline"}[role]
-    return tuple(
-        row
-        for row in published.rows().values()
-        if (row.metric, row.method, row.dataset) == ("top1_acc_percent", method, dataset)
-        and same_network(getattr(row, role), name)
-    )
+    of_kind = "top1_acc_percent", method, dataset
+    rows = (row for row in published.rows().values() if (row.metric, row.method, row.dataset) == of_kind)
+    return tuple(row for row in rows if same_network(getattr(row, role), name))
 
 
 def _as_published(*parts: Iterable[published.Figure]) -> tuple[Published, ...]:
