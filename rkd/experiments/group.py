@@ -22,15 +22,7 @@ from rkd.records import Record, Store
 from rkd.records.energy import EnergyShares
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
-from rkd.training import (
-    RunConfig,
-    TeacherConfig,
-    TrainState,
-    accuracy,
-    arithmetic,
-    checkpoint,
-    train,
-)
+from rkd.training import RunConfig, TeacherConfig, TrainState, accuracy, arithmetic, checkpoint, train
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.build import build_method, build_network
@@ -82,11 +74,7 @@ def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> t
 
 
 def check_teacher_file(teacher: TeacherConfig) -> Path:
-    """Where the checkpoint file of a teacher that is no run of ours lies.
-
-    Raises:
-        RecordError: it is not there, or is another one.
-    """
+    """Where the checkpoint file of a teacher that is no run of ours lies; RecordError if it is missing or another."""
     path = paths.home() / teacher.checkpoint
     if not path.is_file():
         raise RecordError(
@@ -133,35 +121,33 @@ class RunGroup:
     """
 
     def __init__(self, configs: Sequence[RunConfig], runner: "Runner") -> None:
-        self.configs, self.runner = list(configs), runner
-        self.started = datetime.datetime.now(datetime.UTC)
-        first = configs[0]
-        self.images = load_images(first.data, runner.data_root.resolve(), runner.device)
+        self.configs, self.runner, self.started = list(configs), runner, _now()
+        first, device = configs[0], runner.device
+        self.images = load_images(first.data, runner.data_root.resolve(), device)
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
-        frozen, self.teacher_facts = None, None
+        frozen = self.teacher = self.teacher_facts = None
         if first.teacher is not None:
             frozen, self.teacher_facts = load_teacher_network(
                 first.teacher, runner.store, self.images.classes
             )
         self.states = [self._state(config, frozen) for config in configs]
-        self.teacher = None
         if frozen is not None:
             self.teacher = frozen_teacher(
-                place(frozen, first, runner.device),
+                place(frozen, first, device),
                 first.teacher.batch_norm,
                 self.states[0].arithmetic,
                 runner.engine.compile,
                 (first.batch_size, 3, *self.images.train_x.shape[1:3]),
                 runner.progress.say,
             )
-        self._captured = runner.engine.captures(runner.device, [c.method for c in configs])
+        self._captured = runner.engine.captures(device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
-        self._energy = EnergyShares(runner.device)
+        self._energy = EnergyShares(device)
 
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
-        first, progress = self.configs[0], self.runner.progress
-        progress.begin(_title(self.configs), first.total_epochs, self._epoch_images)
+        runner, first = self.runner, self.configs[0]
+        runner.progress.begin(_title(self.configs), first.total_epochs, self._epoch_images)
         try:
             with exact_kernels():
                 ended = train(
@@ -169,14 +155,14 @@ class RunGroup:
                     self.images,
                     self.teacher,
                     capture=self._capture if self._captured else None,
-                    cold_seconds=self.runner.engine.cold_seconds(self.runner.device),
+                    cold_seconds=runner.engine.cold_seconds(runner.device),
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
-                    stop=self.runner.stop,
-                    threads=self.runner.threads,
+                    stop=runner.stop,
+                    threads=runner.threads,
                 )
         finally:
-            progress.end()
+            runner.progress.end()
         if ended:
             self._count_energy()
         else:
@@ -190,27 +176,25 @@ class RunGroup:
         self, body: graphs.Body, changed: Sequence[Tensor], moving: Sequence[Sequence[Tensor]]
     ) -> graphs.Body:
         """A CUDA graph; the function as it is once one has failed, unless a graph was asked for by name."""
-        if self._captured:
-            try:
-                return graphs.cuda_graph(body, changed, moving)
-            except graphs.CaptureError as error:
-                if self.runner.engine.graph:
-                    raise
-                self._captured = False
-                self.runner.progress.say(
-                    f"no CUDA graph, steps are launched one kernel at a time from here on ({error})"
-                )
-        return body
+        if not self._captured:
+            return body
+        try:
+            return graphs.cuda_graph(body, changed, moving)
+        except graphs.CaptureError as error:
+            if self.runner.engine.graph:
+                raise
+            self._captured = False
+            self.runner.progress.say(
+                f"no CUDA graph, steps are launched one kernel at a time from here on ({error})"
+            )
+            return body
 
     def _state(self, config: RunConfig, teacher: nn.Module | None) -> TrainState:
         runner, images = self.runner, self.images
-        network = build_network(config, images.classes)
-        method = None
+        network, method = build_network(config, images.classes), None
         if config.method is not None:
-            size = images.train_x.shape[1]
-            method = build_method(
-                config, network, teacher, size, images.classes, len(images.train_y), images.train_y
-            )
+            sizes = images.train_x.shape[1], images.classes, len(images.train_y)
+            method = build_method(config, network, teacher, *sizes, images.train_y)
             method = place(method, config, runner.device)
         compiled = runner.engine.compiles_students(runner.device)
         state = TrainState(config, place(network, config, runner.device), method, compiled)
@@ -228,15 +212,13 @@ class RunGroup:
 
     def _batch_ended(self, epoch: int, done: int, total: int) -> None:
         self.runner.progress.batch(epoch, done, total)
-        if time.monotonic() - self._saved > max(SAVE_WITHIN_EPOCH, self._save_seconds / SAVING_SHARE):
-            self._save()
+        self._save_after(SAVE_WITHIN_EPOCH)
 
     def _epoch_ended(self, state: TrainState) -> None:
-        if time.monotonic() - self._saved > self._save_seconds / SAVING_SHARE:
-            self._save()
+        self._save_after(0.0)
         folder = self.runner.store.folder(state.config.id)
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
+            log.write(f"{_now():%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
         if self.runner.maps and snapshots.has_maps(state.config) and state.stage is None:
             snapshots.take(state, self.teacher.network, self.images, folder)
         self.runner.progress.epoch(state)
@@ -245,6 +227,10 @@ class RunGroup:
         share = self._energy.share(len(self.states))
         for state in self.states:
             state.joules += share
+
+    def _save_after(self, seconds: float) -> None:
+        if time.monotonic() - self._saved > max(seconds, self._save_seconds / SAVING_SHARE):
+            self._save()
 
     def _save(self) -> None:
         self._count_energy()
@@ -256,22 +242,21 @@ class RunGroup:
         self._save_seconds = self._saved - started
 
     def _finish(self, state: TrainState) -> None:
-        config, store = state.config, self.runner.store
-        folder = store.folder(config.id)
-        last = {"run": config.id, "epoch": state.epoch, "student": state.student.state_dict()}
+        run, store, best = state.config.id, self.runner.store, state.best
+        folder = store.folder(run)
+        last = {"run": run, "epoch": state.epoch, "student": state.student.state_dict()}
         if state.method is not None and state.method.networks(state.student):
             last["method"] = state.method.state_dict()  # it holds further networks
         checkpoint.save(last, folder / "last.pt")
-        best = state.best
         checkpoint.save(
-            {"run": config.id, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
+            {"run": run, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
-        if (folder / "maps.npz").exists():  # before the record, which says that all of the run is there
-            put(
-                store.maps(config.id), (folder / "maps.npz").read_bytes()
-            )  # the folders may be on different disks
-            (folder / "maps.npz").unlink()
-        if not store.has(config.id):  # weights of a recorded teacher may have been trained again
+        if (
+            maps := folder / "maps.npz"
+        ).exists():  # before the record, which says that all of the run is there
+            put(store.maps(run), maps.read_bytes())  # the folders may be on different disks
+            maps.unlink()
+        if not store.has(run):  # weights of a recorded teacher may have been trained again
             store.save(self._record(state))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -301,11 +286,8 @@ class RunGroup:
             config=state.config,
             status="diverged" if state.diverged else "finished",
             curves=state.curves,
-            result={
-                **self._scores(state),
-                "best_epoch": state.best["epoch"],
-                "epochs": len(state.curves["test_accuracy"]),
-            },
+            result=self._scores(state)
+            | {"best_epoch": state.best["epoch"], "epochs": len(state.curves["test_accuracy"])},
             cost={
                 "train_seconds": state.seconds,
                 "images_per_second": state.epoch * self._epoch_images / state.seconds,
@@ -331,9 +313,13 @@ class RunGroup:
                 "teacher": self.teacher_facts,
                 "scored": {"curves": state.arithmetic.name, "result": state.arithmetic.full},
                 "started": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
-                "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+                "ended": f"{_now():%Y-%m-%dT%H:%M:%SZ}",
             },
         )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _title(configs: Sequence[RunConfig]) -> str:
