@@ -18,15 +18,14 @@ def declared(**values):
 
 
 def test_a_changed_row_changes_its_runs_alone():
-    rows = get_chapter("table3").rows
-    changed = chapter_in(
-        "table3", {"ROWS": {**rows, "full": {**rows["full"], "attention": False}}, "METHOD": "reviewkd"}
-    )
-    ours = {line.key: line.runs for line in changed.lines(SMOKE)}
-    plain = {
-        line.key: line.runs
-        for line in chapter_in("table3", {"METHOD": "reviewkd", "ROWS": rows}).lines(SMOKE)
-    }
+    def runs(**changed):
+        rows = get_chapter("table3").rows
+        of = chapter_in(
+            "table3", {"METHOD": "reviewkd", "ROWS": {**rows, "full": {**rows["full"], **changed}}}
+        )
+        return {line.key: line.runs for line in of.lines(SMOKE)}
+
+    ours, plain = runs(attention=False), runs()
     assert [key for key in plain if ours[key] != plain[key]] == ["full"]
     assert ours["full"] == ours["rm_rlf_hcl"], "without attention it is that row"
 
@@ -53,13 +52,16 @@ def test_fixed_options_are_the_rows_own_and_no_others():
     assert (run.options.loss_weight, run.options.attention) == (3.0, False)
 
 
+def notebook(path, source):
+    cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
 def test_cells_that_are_no_literals_are_not_executed(tmp_path, monkeypatch):
     touched = tmp_path / "touched"
-    source = f"ROWS = {{'x': {{'note': str(open({str(touched)!r}, 'w'))}}}}"
-    cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
     (tmp_path / "book").mkdir()
-    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (tmp_path / "book" / "bad.ipynb").write_text(json.dumps(notebook))
+    notebook(tmp_path / "book" / "bad.ipynb", f"ROWS = {{'x': {{'note': str(open({str(touched)!r}, 'w'))}}}}")
     monkeypatch.setattr(paths, "home", lambda: tmp_path)
     with pytest.raises(ConfigError, match="the cell tagged rows must assign literals alone"):
         get_chapter("bad")
@@ -67,13 +69,5 @@ def test_cells_that_are_no_literals_are_not_executed(tmp_path, monkeypatch):
 
 
 def test_a_notebook_is_read_again_once_it_has_changed(tmp_path):
-    path = tmp_path / "x.ipynb"
     for key in ("first", "second"):
-        cell = {
-            "cell_type": "code",
-            "metadata": {"tags": ["rows"]},
-            "source": f"ROWS = ['{key}']",
-            "outputs": [],
-        }
-        path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
-        assert list(chapters._read(path).rows) == [key]
+        assert list(chapters._read(notebook(tmp_path / "x.ipynb", f"ROWS = ['{key}']")).rows) == [key]

@@ -76,8 +76,6 @@ def test_maps_are_kept_beside_the_record_and_change_nothing(store, silent, tmp_p
     assert other.path(config.id).read_bytes() == before and len(silent.titles) == begun + 1
     again = load_snapshots(other, config.id)
     assert all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
-    Runner(other, tmp_path, "cpu", progress=silent, maps=True).run([config])
-    assert len(silent.titles) == begun + 1
 
 
 def test_images_of_other_data_sets_are_not_kept(store, silent, tmp_path):
