@@ -18,7 +18,7 @@ from rkd.experiments.settings import resolve
 from rkd.records import Record
 from rkd.records.teachers import save_teacher, teacher_file
 from rkd.review import ReviewOptions
-from rkd.training import checkpoint
+from rkd.training import SGDConfig, TeacherConfig, checkpoint
 
 
 def test_groups_share_everything_the_batches_depend_on():
@@ -29,6 +29,8 @@ def test_groups_share_everything_the_batches_depend_on():
     ]  # fmt: skip
     assert [len(g) for g in run_groups([*same, *apart], 8)] == [3] + [1] * 7
     assert [len(g) for g in run_groups(same * 2, 4)] == [4, 2]
+    seeds = [tiny_review(seed=seed) for seed in (0, 1, 2)]
+    assert [[len(g) for g in run_groups(seeds, 8, across)] for across in (False, True)] == [[1, 1, 1], [3]]
 
 
 def test_what_is_unfinished_includes_teachers_whose_weights_are_lost(store):
@@ -38,29 +40,20 @@ def test_what_is_unfinished_includes_teachers_whose_weights_are_lost(store):
     def left():
         return [run.id for run in unfinished([student], store)]
 
-    def record(run, *weights):
-        store.save(Record(run, "finished", {}, {}, {}, {}))
-        store.folder(run.id).mkdir(parents=True, exist_ok=True)
-        for which in weights:
-            (store.folder(run.id) / f"{which}.pt").touch()
+    def put(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
 
     assert left() == [teacher.id, student.id]
-    record(teacher, "best")
-    assert left() == [student.id], "only the best weights are needed"
-    (store.folder(teacher.id) / "best.pt").unlink()
+    store.save(Record(teacher, "finished", {}, {}, {}, {}))
     assert left() == [teacher.id, student.id]
-    committed = teacher_file(store, teacher.id, "best")
-    committed.parent.mkdir()
-    committed.touch()
-    assert left() == [student.id], "a committed teacher serves as well"
-    committed.unlink()
-    record(student)
+    for file in (store.folder(teacher.id) / "best.pt", teacher_file(store, teacher.id, "best")):
+        put(file)
+        assert left() == [student.id], "only the best weights are needed; a committed teacher serves as well"
+        file.unlink()
+    store.save(Record(student, "finished", {}, {}, {}, {}))
     assert left() == [], "no run needs the teacher any more"
-
-
-def test_a_gpu_trains_seeds_together():
-    runs = [tiny_review(seed=seed) for seed in (0, 1, 2)]
-    assert [[len(g) for g in run_groups(runs, 8, across)] for across in (False, True)] == [[1, 1, 1], [3]]
 
 
 def test_a_recorded_teacher_without_weights_is_trained_again_unless_it_is_committed(store, silent, tmp_path):
@@ -110,25 +103,26 @@ def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):
     again = dataclasses.replace(config, seed=1)
     with pytest.raises(RecordError, match="has sha256"):
         Runner(store, tmp_path, "cpu", progress=silent).run([again])
-    digest = again.teacher.sha256
-    named = resolve("table6", {**given, "teacher_checkpoint": f"{file}#sha256={digest}"})
-    assert get_chapter("table6").lines(named)[1].runs[0].id == config.id
     file.unlink()
-    assert get_chapter("table6").lines(named)[1].runs[0].id == config.id, "known without the file"
     with pytest.raises(RecordError, match="does not exist; put the ResNet-14"):
         Runner(store, tmp_path, "cpu", progress=silent).run([again])
-    wrong = {**given, "teacher_checkpoint": f"{file}#sha256=123"}
-    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
-        get_chapter("table6").lines(resolve("table6", wrong))
-    with pytest.raises(ConfigError, match="is not a file"):
-        get_chapter("table6").lines(resolve("table6", {**given, "teacher_checkpoint": "nowhere.pth"}))
+
+    def named(checkpoint, chapter="table6"):
+        return get_chapter(chapter).lines(resolve(chapter, {**given, "teacher_checkpoint": checkpoint}))
+
+    known = named(f"{file}#sha256={again.teacher.sha256}")[1]
+    assert known.runs[0].id == config.id, "known without the file"
+    for file_, message in (
+        (f"{file}#sha256=123", "64 hexadecimal digits"),
+        ("nowhere.pth", "is not a file"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            named(file_)
     with pytest.raises(ConfigError, match="name 4 teachers"):
-        get_chapter("table1").lines(resolve("table1", {"teacher_checkpoint": str(file)}))
+        named(str(file), "table1")
 
 
 def test_diverged_teacher_is_refused(store, silent, tmp_path):
-    from rkd.training import SGDConfig, TeacherConfig
-
     teacher = tiny_plain(optimiser=SGDConfig(lr=1e30, decay_epochs=()))
     config = dataclasses.replace(tiny_review(), teacher=TeacherConfig(run=teacher, weights="last"))
     with pytest.raises(RecordError, match="ended as 'diverged'"):
@@ -167,24 +161,19 @@ def test_own_networks_train_on_either_side(store, silent, tmp_path, monkeypatch)
 def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def write(seed):
+    def planned(seed):
         random = np.random.default_rng(seed)
         x_train, x_test = (random.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for n in (40, 8))
-        np.savez(
-            "own.npz", x_train=x_train, y_train=np.arange(40) % 4, x_test=x_test, y_test=np.arange(8) % 4
-        )
-
-    def planned():
+        labels = {"y_train": np.arange(40) % 4, "y_test": np.arange(8) % 4}
+        np.savez("own.npz", x_train=x_train, x_test=x_test, **labels)
         given = {"dataset": "own.npz", "student": "resnet8", "teacher": "resnet8", "seeds": [0], "epochs": 1}
         given |= {"train_images": 40, "test_images": 8}
         return get_chapter("table6").lines(resolve("table6", given))[1].runs[0]
 
-    write(0)
-    first = planned()
+    first = planned(0)
     record = Runner(store, tmp_path, "cpu", progress=silent).run([first])[first.id]
     assert record.provenance["train_images"] == 40 and first.data.sha256
-    write(1)
-    assert planned().id != first.id
+    assert planned(1).id != first.id
     group.load_images.cache_clear()  # as in a later process
     with pytest.raises(DataError, match="checksum has changed"):
         Runner(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
