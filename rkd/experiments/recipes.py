@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,14 +29,12 @@ Values = dict[str, Any]
 
 @frozen
 class Recipe:
-    """How a source trains: a file of params/recipes/.
+    """How a source trains: a file of params/recipes/. Values that are explained nowhere here are as of `RunConfig`.
 
     Attributes:
-        description: in words.
-        epochs, batch_size, drop_last, ce_weight: see RunConfig.
         normalisation: preset of input statistics; by data set, where it depends on that.
-        padding_mode: see DataConfig.
         optimiser: see SGDConfig.
+        padding_mode: see DataConfig.
         lr_override: part of a network's name -> its first learning rate.
         teacher: weights and batch_norm (see TeacherConfig), and `recipe` where teachers are trained under another one.
         loss_weights: of ReviewKD by pair, in place of params/pairs.yaml.
@@ -124,15 +122,15 @@ class Builder:
 
     def teacher(self, network: str) -> RunConfig:
         """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
-        b = self._of_teachers
-        return RunConfig(**b._common(network, b.settings.teacher_seed, b._set("teacher_epochs", b.epochs)))
+        if self._of_teachers is not None:
+            return self._of_teachers.teacher(network)
+        epochs = self._set("teacher_epochs", self.epochs)
+        return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
 
     @functools.cached_property
-    def _of_teachers(self) -> "Builder":
+    def _of_teachers(self) -> "Builder | None":
         other = self.recipe.teacher.get("recipe", self.recipe_name)
-        return (
-            self if other == self.recipe_name else Builder(replace(self.settings, recipe=other))._of_teachers
-        )
+        return None if other == self.recipe_name else Builder(replace(self.settings, recipe=other))
 
     def distilled(
         self,
@@ -164,7 +162,7 @@ class Builder:
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
-        return self._pair_weight((teacher, student))[1].get("loss_weight", 1.0)
+        return self._of_pair("reviewkd", (teacher, student))[1].get("loss_weight", 1.0)
 
     def given(self, method: str) -> Values:
         """The options that the settings give explicitly for this method; of a sum, by method."""
@@ -202,16 +200,13 @@ class Builder:
         the run's, unless given."""
         kind, review = get_method(method).options, method == "reviewkd"
         in_epochs, least = kind().in_epochs(), 0 if review else 1  # a warm-up may vanish, a stage may not
-        of_pair = next((e for e in _of(self.recipe.pairs, pair) if e["method"] == method), {})
-        standing: list[tuple[str, Mapping[str, Any]]] = [
-            ("default", {name: getattr(kind(), name) for name in in_epochs}),
-            *([(self._source, self.recipe.review), self._pair_weight(pair)] if review else []),
-            (self._source, self.recipe.methods.get(method, {})),
-            (self._source, of_pair),
-            ("row", row),
-        ]
         layers = []
-        for origin, layer in standing:
+        for origin, layer in (
+            ("default", {name: getattr(kind(), name) for name in in_epochs}),
+            (self._source, {**(self.recipe.review if review else {}), **self.recipe.methods.get(method, {})}),
+            self._of_pair(method, pair),
+            ("row", row),
+        ):
             own = {name: value for name, value in layer.items() if name not in _NO_OPTIONS}
             own |= {n: max(least, self._scaled(own[n], self.epochs)) for n in in_epochs if own.get(n)}
             layers.append((origin, own))
@@ -220,15 +215,26 @@ class Builder:
         self.origins |= origins
         return build(kind, values)
 
-    def _pair_weight(self, pair: tuple[str, str]) -> tuple[str, Values]:
-        """The weight of the review loss for a pair, and where it stands; empty where nowhere."""
-        standing = ((self._source, self.recipe.loss_weights), ("params/pairs.yaml", self._pairs))
-        found = ((origin, entry) for origin, entries in standing for entry in _of(entries, pair))
-        return next(((origin, {"loss_weight": float(e["loss_weight"])}) for origin, e in found), ("", {}))
+    def _of_pair(self, method: str, pair: tuple[str, str]) -> tuple[str, Mapping[str, Any]]:
+        """Where the options of a method for a pair of teacher and student stand, and they; empty where nowhere."""
+        wanted = [method, *map(canonical, pair)]
+        found = (
+            (origin, entry)
+            for origin, entry in self._pairs
+            if [entry.get("method", "reviewkd"), *map(canonical, (entry["teacher"], entry["student"]))]
+            == wanted
+        )
+        return next(found, ("", {}))
 
     @functools.cached_property
-    def _pairs(self) -> list[Values]:
-        return read_yaml(paths.params() / "pairs.yaml")
+    def _pairs(self) -> list[tuple[str, Values]]:
+        own, everywhere = (
+            (*self.recipe.pairs, *self.recipe.loss_weights),
+            read_yaml(paths.params() / "pairs.yaml"),
+        )
+        return [(self._source, entry) for entry in own] + [
+            ("params/pairs.yaml", entry) for entry in everywhere
+        ]
 
     def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
         asked, checkpoint = self.settings.teacher_batch_norm, self.settings.teacher_checkpoint
@@ -294,9 +300,3 @@ class Builder:
         """The settings' value, else the recipe's."""
         value = getattr(self.settings, name)
         return standing if value is None else value
-
-
-def _of(entries: Iterable[Mapping[str, Any]], pair: tuple[str, str]) -> Iterator[Mapping[str, Any]]:
-    """The entries about a pair of teacher and student."""
-    wanted = canonical(pair[0]), canonical(pair[1])
-    return (e for e in entries if (canonical(e["teacher"]), canonical(e["student"])) == wanted)
