@@ -70,9 +70,10 @@ class Budget:
         reason: why `stop` says True, in words; None while it does not.
     """
 
+    reason: str | None = None
+
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
-        self.reason: str | None = None
         self._clock, self._started = clock, clock()
         self._old: dict[int, object] = {}
 

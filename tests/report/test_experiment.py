@@ -9,7 +9,7 @@ from scipy import stats
 
 from rkd.experiments.chapters import Line, Published, chapter_in
 from rkd.experiments.frames import mean_sd, names_of, printed, published_frame, runs_frame, same_runs
-from rkd.experiments.settings import resolve
+from rkd.experiments.settings import given_in, resolve
 from rkd.records import Record, Store
 from rkd.report import experiment as module
 from rkd.report.experiment import Experiment
@@ -81,9 +81,7 @@ def stores(tmp_path, monkeypatch):
 
 def experiment(**given):
     namespace = {"profile": "smoke", "on_missing": "skip", **given}
-    return Experiment(
-        chapter_in("table3", namespace), {k: v for k, v in namespace.items() if not k.isupper()}
-    )
+    return Experiment(chapter_in("table3", namespace), given_in(namespace))
 
 
 def shown(of):
