@@ -128,7 +128,6 @@ def time_left(runs, settings, store):
         runs,
         store,
         machine_state(device)["device_name"],
-        device=device.type,
         threads=threads.fixed(settings.threads, device),
         data_root=data_root(settings),
     )

@@ -20,7 +20,6 @@ of them. What may be assigned:
 import functools
 import itertools
 import math
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -305,22 +304,22 @@ def _applies(
     return here == (wanted if wanted in all_pairs else all_pairs[0])
 
 
-class _Filler(string.Formatter):
-    """Lists as "h, 4, 1", numbers without needless digits."""
-
-    def format_field(self, value: Any, spec: str) -> str:
-        if isinstance(value, tuple):
-            return ", ".join(self.format_field(v, spec) for v in value)
-        return f"{value:g}" if isinstance(value, float) else format(value, spec)
-
-
 def _filled(text: str, shown: Mapping[str, Any]) -> str:
     try:
-        return _Filler().vformat(text, (), shown) if "{" in text else text
+        return (
+            text.format(**{name: _written(value) for name, value in shown.items()}) if "{" in text else text
+        )
     except (KeyError, ValueError, IndexError) as error:
         raise ConfigError(
             f"{text!r} cannot be filled in ({error}); it may name {', '.join(shown)}"
         ) from error
+
+
+def _written(value: Any) -> str:
+    """Lists as "h, 4, 1", numbers without needless digits."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_written, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # --- which chapters there are ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
-from rkd.experiments.runner import settle, unfinished
+from rkd.experiments.runner import unfinished
 from rkd.files import place, sha256
 from rkd.methods import Batch
 from rkd.records import Store
@@ -92,14 +92,17 @@ class Estimate:
     """What is left, and how long it takes if one process does it.
 
     Attributes:
-        seconds: in all; None where some run's time is unknown.
         each: seconds by id of the runs left; None where unknown.
         basis: what the estimate rests on, or why there is none.
     """
 
-    seconds: float | None
-    each: dict[str, float | None] = field(default_factory=dict)
-    basis: str = ""
+    each: dict[str, float | None]
+    basis: str
+
+    @property
+    def seconds(self) -> float | None:
+        """In all; None where some run's time is unknown."""
+        return None if None in self.each.values() else sum(self.each.values())
 
     def __str__(self) -> str:
         """ "about 2 h 05 min (rates of ...)", or why that is not known."""
@@ -211,7 +214,6 @@ def estimate(
     store: Store,
     device_name: str,
     *,
-    device: str = "cpu",
     threads: int | None = None,
     data_root: Path | str = "data",
 ) -> Estimate:
@@ -223,10 +225,9 @@ def estimate(
     data and saving come on top; so does, on a shared machine, whatever the others take.
 
     Args:
-        runs: wanted; settled first.
+        runs: wanted, settled.
         store: of the records and checkpoints.
         device_name: as in a record's provenance.
-        device: kind of that device, "cpu" or "cuda": decides what "auto" precision is.
         threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
             measured while training.
         data_root: folder of the data sets.
@@ -234,7 +235,7 @@ def estimate(
     Raises:
         RecordError: a checkpoint is damaged.
     """
-    left = unfinished((settle(run, store, torch.device(device)) for run in runs), store)
+    left = unfinished(runs, store)
     at = {run.id: begun(store, run.id) for run in left}
     each: dict[str, float | None] = dict.fromkeys(at)
     basis = f"the rates of runs recorded on {device_name}"
@@ -253,15 +254,15 @@ def estimate(
                 rates[run.precision].append(rate)
                 rates[_kind(run)].append(rate)
     except DataError as error:
-        return Estimate(None, each, f"the data set is here: {error}")
+        return Estimate(each, f"the data set is here: {error}")
     for run in left:
         if latest := (rates[_kind(run)] or rates[run.precision])[-LATEST:]:
             each[run.id] = need[run.id].left(run, at[run.id]) / statistics.median(latest)
     if None in each.values():
         lacking = sorted({run.precision for run in left if each[run.id] is None})
         kind = f" in {' and in '.join(lacking)}" if any(rates.values()) else ""
-        return Estimate(None, each, f"the first run{kind} has been trained on this machine")
-    return Estimate(sum(each.values()), each, basis)
+        return Estimate(each, f"the first run{kind} has been trained on this machine")
+    return Estimate(each, basis)
 
 
 def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dict[str, float]:
