@@ -285,9 +285,9 @@ def _recorded(
     """Runs recorded on a device and on some data sets, the latest last: each with the images it was trained on and
     the seconds that took. A damaged record is told of by whoever needs it."""
     records = []
-    for run in store.ids():
+    for name in store.ids():
         with suppress(RecordError):
-            records.append(store.load(run))
+            records.append(store.load(name))
     for record in sorted(records, key=lambda record: str(record.provenance.get("ended"))):
         run, made, cost = record.config, record.provenance, record.cost
         same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads

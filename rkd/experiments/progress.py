@@ -30,7 +30,7 @@ class Progress:
         self._bar = self._made(total=epochs * images, desc=title, unit=" images", unit_scale=True)
 
     def _made(self, **about: Any) -> tqdm:
-        self.say(f"{about['desc']}: {about['total']:,} images")
+        self.say(f"{about['desc']}: {about['total']:,} images in all epochs")
         return tqdm(file=io.StringIO(), bar_format="{rate_fmt}, {remaining} left", **about)
 
     def batch(self, epoch: int, done: int, total: int) -> None:
