@@ -19,8 +19,6 @@ from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
 from rkd.files import place
 
 if TYPE_CHECKING:
-    import torch
-
     from rkd.experiments.chapters import Line
     from rkd.training.config import RunConfig
 
@@ -86,7 +84,10 @@ class Selectors:
         """A chapter's settings, and its lines by key; those of a pair of teacher and student in place of the
         profile's, where one is named."""
         if (name, *pair) not in self._chapters:
+            import torch
+
             from rkd.experiments.chapters import get_chapter
+            from rkd.experiments.runner import pick_device
             from rkd.experiments.workspace import store_of
 
             chapter, own = get_chapter(name), {}
@@ -95,8 +96,13 @@ class Selectors:
             settings = resolve(name, {**own, **self._given})
             lines = chapter.lines(settings)
             if self._settled:
-                store, device = store_of(settings), _device(settings.device)
-                lines = [line.settled(store, device) for line in lines]
+                # What is recorded can be listed on a machine without the device.
+                device = (
+                    torch.device("cuda")
+                    if settings.device.startswith("cuda")
+                    else pick_device(settings.device)
+                )
+                lines = [line.settled(store_of(settings), device) for line in lines]
             self._chapters[name, *pair] = settings, {line.key: line for line in lines}
         return self._chapters[name, *pair]
 
@@ -171,17 +177,6 @@ class Selectors:
         for path in (*found, profile_path(self.profile)):
             digest.update(f"\n{path}\n".encode() + path.read_bytes())
         return digest.hexdigest()
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    from rkd.experiments.runner import pick_device
-
-    try:
-        return pick_device(name)
-    except ConfigError:  # what is recorded can be listed on a machine without it
-        return torch.device("cuda" if name.startswith("cuda") else "cpu")
 
 
 def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
