@@ -1,8 +1,8 @@
-"""Weights of one network in low precision, by one cast instead of one for each of them.
+"""Weights in low precision by one call for all, instead of one cast for each of them.
 
 Autocast casts every weight of a convolution or linear layer in every step, and casts its gradient back: some ninety
-kernels of a step of ReviewKD on ResNets, each of which moves a few kilobytes. Here these weights lie in one buffer. A
-step casts the buffer, lends its pieces to the layers, and gets one gradient of all pieces back, cast once. The numbers
+kernels of a step of ReviewKD on ResNets, each of which moves a few kilobytes. Here copies in low precision stand in for
+these weights during the forward pass; all are filled at once, and all gradients are brought back at once. The numbers
 are the same to the bit: every weight is rounded once and every gradient is what it was.
 """
 
@@ -23,19 +23,18 @@ class LowWeights:
     step is watched. A weight takes part if it was cast to the low precision and read in no other way.
 
     Args:
-        modules: whose parameters; each gets a buffer of its own.
+        modules: whose parameters.
         low: the precision; None: there is nothing to do, and nothing is watched.
+
+    Attributes:
+        copies: of each module, parameter -> its copy; None before the first step.
     """
 
     def __init__(self, modules: Sequence[nn.Module], low: torch.dtype | None) -> None:
         self._modules, self._low = list(modules), low
         self._watch: _Watch | None = None
-        self._buffers: list[_Buffer] | None = None if low is not None else []
-
-    @property
-    def known(self) -> bool:
-        """Whether the first step has been watched, or need not be."""
-        return self._buffers is not None
+        self._places: list[tuple[nn.Module, str, nn.Parameter, Tensor]] = []
+        self.copies: list[dict[nn.Parameter, Tensor]] | None = None if low is not None else []
 
     @property
     def watching(self) -> bool:
@@ -45,119 +44,57 @@ class LowWeights:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """For a forward pass."""
-        if not self.known:
-            self._watch = _Watch({p for m in self._modules for p in m.parameters()}, self._low)
+        if self.copies is None:
+            self._watch = _Watch(self._low)
             with self._watch:
                 yield
             return
-        for buffer in self._buffers:
-            buffer.lend()
+        for copies in self.copies:
+            with torch.no_grad():
+                torch._foreach_copy_([*copies.values()], [*copies])
         try:
+            for part, name, _, copy in self._places:
+                part._parameters[name] = copy
             yield
         finally:
-            for buffer in self._buffers:
-                buffer.take_back()
+            for part, name, parameter, _ in self._places:
+                part._parameters[name] = parameter
 
     def hand_back(self) -> None:
-        """After the backward pass: give every weight its gradient."""
-        if self._buffers is not None:
-            for buffer in self._buffers:
-                buffer.hand_back()
+        """After the backward pass: give every weight its gradient; none where a step's losses reached none of them."""
+        if self._watch is not None:
+            self._find()
             return
-        chosen, self._watch = self._watch.chosen(), None
-        found = []
+        for copies in self.copies:
+            if any(copy.grad is not None for copy in copies.values()):
+                # One that was not reached, where others of its module were, gets zeros.
+                low = [torch.zeros_like(c) if c.grad is None else c.grad for c in copies.values()]
+                wide = [torch.empty_like(p) for p in copies]
+                torch._foreach_copy_(wide, low)
+                for (p, copy), gradient in zip(copies.items(), wide, strict=True):
+                    p.grad, copy.grad = gradient, None
+
+    def _find(self) -> None:
+        chosen, self._watch, self.copies = self._watch.cast - self._watch.read, None, []
         for module in self._modules:
-            slots: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+            found = [p for p in module.parameters() if id(p) in chosen and p.grad is not None]
+            copies = {p: torch.empty_like(p, dtype=self._low).requires_grad_() for p in found}
+            if copies:
+                self.copies.append(copies)
             for part in module.modules():
-                for name, parameter in part._parameters.items():
-                    if parameter in chosen and parameter.grad is not None and _fits(parameter):
-                        slots.setdefault(parameter, []).append((part, name))
-            if slots:
-                found.append(_Buffer(slots, self._low))
-        self._buffers = found
+                kept = ((name, p) for name, p in part._parameters.items() if p is not None and p in copies)
+                self._places += [(part, name, p, copies[p]) for name, p in kept]
 
 
 class _Watch(TorchDispatchMode):
-    """Notes in which ways parameters are read."""
+    """Notes the ids of tensors that are cast to `low`, and of those that are read otherwise."""
 
-    def __init__(self, parameters: set[nn.Parameter], low: torch.dtype) -> None:
+    def __init__(self, low: torch.dtype) -> None:
         super().__init__()
-        self._low = low
-        self._parameters = {id(p): p for p in parameters}
-        self._cast: set[int] = set()
-        self._read: set[int] = set()
+        self._low, self.cast, self.read = low, set(), set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         casts = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == self._low
-        for value in tree_iter((args, kwargs)):
-            if id(value) in self._parameters:
-                (self._cast if casts else self._read).add(id(value))
+        (self.cast if casts else self.read).update(id(value) for value in tree_iter((args, kwargs)))
         return func(*args, **kwargs)
-
-    def chosen(self) -> set[nn.Parameter]:
-        """Parameters that were cast, and nothing else."""
-        return {self._parameters[i] for i in self._cast - self._read}
-
-
-class _Buffer:
-    """Parameters side by side in one tensor, each in its own memory order.
-
-    Args:
-        slots: parameter -> the (module, name) pairs under which it is found.
-        low: the precision they are lent in.
-    """
-
-    def __init__(self, slots: dict[nn.Parameter, list[tuple[nn.Module, str]]], low: torch.dtype) -> None:
-        self._slots, self._low = slots, low
-        first = next(iter(slots))
-        self._sizes = [p.numel() for p in slots]
-        self._wide = torch.empty(sum(self._sizes), dtype=first.dtype, device=first.device)
-        with torch.no_grad():
-            for p, piece in zip(slots, self._wide.split(self._sizes), strict=True):
-                piece = _shaped(piece, p)
-                piece.copy_(p)
-                p.data = piece
-        self._lent: Tensor | None = None
-
-    def lend(self) -> None:
-        """Put the pieces in the parameters' places."""
-        self._lent = self._wide.to(self._low).requires_grad_()
-        pieces = self._lent.split(self._sizes)
-        for (p, places), piece in zip(self._slots.items(), pieces, strict=True):
-            piece = _shaped(piece, p)
-            for module, name in places:
-                module._parameters[name] = piece
-
-    def take_back(self) -> None:
-        """Put the parameters in their places again."""
-        for p, places in self._slots.items():
-            for module, name in places:
-                module._parameters[name] = p
-
-    def hand_back(self) -> None:
-        """Give each parameter its piece of the gradient; none where a step's losses reached none of them."""
-        gradient, self._lent = self._lent.grad, None
-        if gradient is None:
-            return
-        pieces = gradient.to(self._wide.dtype).split(self._sizes)
-        for p, piece in zip(self._slots, pieces, strict=True):
-            p.grad = _shaped(piece, p)
-
-
-def _shaped(piece: Tensor, like: Tensor) -> Tensor:
-    """A piece of a buffer (numel,) with the shape and memory order of a parameter. Orders that differ only in
-    dimensions of size 1 are told apart: kernels are chosen by strides."""
-    plain = piece.view(like.shape)
-    if plain.stride() == like.stride():
-        return plain
-    out, channels, height, width = like.shape
-    return piece.view(out, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _fits(parameter: Tensor) -> bool:
-    """Whether `_shaped` knows its memory order."""
-    if parameter.dim() != 4:
-        return parameter.is_contiguous()
-    flat = torch.empty(parameter.numel(), device="meta")
-    return _shaped(flat, parameter).stride() == parameter.stride()

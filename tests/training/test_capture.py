@@ -4,11 +4,11 @@ import types
 
 import pytest
 import torch
-from conftest import make, tiny_data, tiny_plain, tiny_review
+from conftest import make
+from test_engine import assert_same, small, small_plain
 
 from rkd import data
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.group import RunGroup
 from rkd.experiments.runner import Runner
 from rkd.training import Engine, capture
 from rkd.training.step import GroupStep
@@ -209,7 +209,7 @@ def test_lack_of_memory_is_found_behind_other_errors():
 
 def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     """The first recording fails: said once, with its cause; all numbers are those of a plain run; no other is tried."""
-    config = tiny_plain(epochs=2, data=tiny_data(train_images=40, test_images=20), batch_size=24)
+    config = small_plain()
     plain = Runner(store, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     tried = []
 
@@ -232,25 +232,10 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     assert third.ids() == []
 
 
-def test_lack_of_memory_in_a_capture_halves_the_gang(store, silent, tmp_path, monkeypatch):
-    configs = [tiny_plain(epochs=1), tiny_plain(epochs=1, network="resnet14")]
-    original, sizes = RunGroup.train, []
-
-    def train(self):
-        sizes.append(len(self.states))
-        if len(self.states) > 1:
-            raise RuntimeError("capture failed") from torch.OutOfMemoryError("CUDA out of memory")
-        return original(self)
-
-    monkeypatch.setattr(RunGroup, "train", train)
-    records = Runner(store, tmp_path, "cpu", progress=silent).run(configs)
-    assert sizes == [2, 1, 1] and len(records) == 2
-
-
 def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     """Teacher and students on branches of their own, for two seeds: the same bits, in an order that waits for nothing
     that is not needed."""
-    configs = [tiny_review(seed=seed, precision="fp64", epochs=1) for seed in (0, 1)]
+    configs = [small(seed=seed, precision="fp64") for seed in (0, 1)]
     images = data.load(configs[0].data)
     plain, same = zip(*(make(config) for config in configs), strict=True)
     forked, teachers = zip(*(make(config) for config in configs), strict=True)
@@ -263,9 +248,9 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
         for state in states:
             state.begin_epoch()
         step.begin(0)
-        step(64)
+        step(24)
     for a, b in zip(plain, forked, strict=True):
-        assert all(torch.equal(v, b.student.state_dict()[k]) for k, v in a.student.state_dict().items())
+        assert_same(b, a)
     assert cuda.log == ["taught", "taps", "wait", "losses"] * 2
     branches = steps[1].branches
     assert cuda.main.waited == branches, "all join"

@@ -1,19 +1,15 @@
-"""Weights in low precision by one cast: the same numbers, fewer casts, and only where autocast would have cast."""
+"""Weights in low precision by one call: the same numbers, fewer casts, and only where autocast would have cast."""
 
 import collections
 
 import pytest
 import torch
-from conftest import make, tiny_data, tiny_plain, tiny_review
+from conftest import make, tiny_plain
+from test_engine import batch, small
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rkd import data
-from rkd.training import TrainState, checkpoint
-from rkd.training.build import build_network
 from rkd.training.low import LowWeights
-
-FEW = {"data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
 
 
 class Counted(TorchDispatchMode):
@@ -28,71 +24,59 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def prepared(config, buffers):
-    """A state in its first epoch with first weights, its buffers known or not yet, and what to step it with."""
+def prepared(precision, found):
+    """A state in its first epoch with first weights, the weights to be lent found or not yet, and a batch with taps."""
+    config = small(precision=precision)
     state, teacher = make(config)
     first = {name: value.clone() for name, value in weights(state).items()}
-    images = data.load(config.data)
-    x, y, index = next(data.Batches(images, 4, True).epoch(0, 0, 24))
+    x, y, index = batch(config)
     step = (x, y, index, teacher.taps(x))
     state.begin_epoch()
-    if buffers:
+    if found:
         state.step(*step)
         with torch.no_grad():
             for name, value in weights(state).items():
                 value.copy_(first[name])
             for kept in state.optimiser.state.values():
                 kept["momentum_buffer"].zero_()
+    assert (state._low.copies is not None) == found
     return state, step
 
 
 def weights(state):
-    modules = {"s": state.student, "m": state.method}
-    found = {
-        f"{m}.{k}": v for m, module in modules.items() for k, v in module.state_dict(keep_vars=True).items()
-    }
-    return {name: value for name, value in found.items() if "num_batches" not in name}
+    found = [
+        *state.student.state_dict(keep_vars=True).items(),
+        *state.method.state_dict(keep_vars=True).items(),
+    ]
+    return {name: value for name, value in found if "num_batches" not in name}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_buffers_change_no_bit(precision):
-    config = tiny_review(precision=precision, **FEW)
-    found = []
-    for buffers in (False, True):
-        state, step = prepared(config, buffers)
-        assert state._low.known == buffers
-        for _ in range(3):
-            state.step(*step)
-        found.append({k: v.detach().clone() for k, v in weights(state).items()})
-    assert found[0].keys() == found[1].keys() and len(found[0]) > 50
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
-
-
-def test_casts_of_weights_and_gradients_are_gone():
-    config = tiny_review(precision="fp16", **FEW)
-    counts = []
-    for buffers in (False, True):
-        state, step = prepared(config, buffers)
+def test_copies_change_no_bit_and_casts_of_weights_and_gradients_are_gone(precision):
+    made, counts = [], []
+    for found in (False, True):
+        state, step = prepared(precision, found)
         with Counted() as counted:
             state.step(*step)
+        state.step(*step)
         counts.append(counted.counts)
-    buffers = state._low._buffers
-    lent = sum(len(buffer._slots) for buffer in buffers)
+        made.append({k: v.detach().clone() for k, v in weights(state).items()})
+    assert made[0].keys() == made[1].keys() and len(made[0]) > 40
+    assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
+    lent = sum(map(len, state._low.copies))
     layers = [
-        m
-        for part in (state.student, state.method)
-        for m in part.modules()
-        if isinstance(m, nn.Conv2d | nn.Linear)
-    ]
+        m for part in (state.student, state.method) for m in part.modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    ]  # fmt: skip
     # All but the attention's weights, of which each half is a convolution of its own.
-    assert lent == sum(1 + (m.bias is not None) for m in layers) - 3 and len(buffers) == 2
-    # There and back for each weight; with buffers, for each buffer.
-    assert counts[0]["aten._to_copy"] - counts[1]["aten._to_copy"] == 2 * (lent - len(buffers))
+    assert lent == sum(1 + (m.bias is not None) for m in layers) - 3 and len(state._low.copies) == 2
+    assert counts[0]["aten._to_copy"] - counts[1]["aten._to_copy"] == 2 * lent, (
+        "there and back for each weight"
+    )
 
 
-def test_full_precision_has_no_buffers():
+def test_full_precision_has_no_copies():
     state, _ = make(tiny_plain(precision="fp32"))
-    assert state._low.known and state._low._buffers == []
+    assert state._low.copies == []
 
 
 class Mixed(nn.Module):
@@ -126,40 +110,22 @@ def test_only_what_autocast_alone_reads_takes_part():
         for (name, a), b in zip(modules[0].named_parameters(), modules[1].parameters(), strict=True):
             assert (a.grad is None) == (b.grad is None) == name.startswith("unused"), name
             assert a.grad is None or torch.equal(a.grad, b.grad), name
-    (buffer,) = low._buffers
-    named = {id(p): name for name, p in modules[1].named_parameters()}
-    assert {named[id(p)] for p in buffer._slots} == {"low.weight", "low.bias", "both.bias"}
+    (copies,) = low.copies
+    named = {p: name for name, p in modules[1].named_parameters()}
+    assert {named[p] for p in copies} == {"low.weight", "low.bias", "both.bias"}
 
 
 def test_weights_come_back_after_an_error():
-    config = tiny_review(precision="fp16", **FEW)
-    state, step = prepared(config, True)
+    state, step = prepared("fp16", True)
     state.method.losses = lambda batch: 1 / 0
     with pytest.raises(ZeroDivisionError):
         state.step(*step)
-    assert all(
-        isinstance(p, nn.Parameter)
-        for m in state.student.modules()
-        for p in m._parameters.values()
-        if p is not None
-    )
+    found = [p for m in state.student.modules() for p in m._parameters.values() if p is not None]
+    assert found and all(isinstance(p, nn.Parameter) for p in found)
 
 
-def test_a_checkpoint_holds_each_weight_once(tmp_path):
-    config = tiny_review(precision="fp16", **FEW)
-    sizes = []
-    for buffers in (False, True):
-        state, _ = prepared(config, buffers)
-        checkpoint.save(state.state_dict(), tmp_path / "c.pt")
-        sizes.append((tmp_path / "c.pt").stat().st_size)
-        again = TrainState(config, build_network(config, 100), make(config)[0].method)
-        again.load_state_dict(checkpoint.load(tmp_path / "c.pt"))
-        assert all(torch.equal(v, weights(again)[k]) for k, v in weights(state).items())
-    assert sizes[1] < 1.05 * sizes[0]
-
-
-def test_weights_that_a_step_does_not_reach_have_no_gradient():
-    """As without buffers, so that the optimiser leaves them alone."""
+def test_modules_that_a_step_does_not_reach_have_no_gradients():
+    """As without copies, so that the optimiser leaves them alone."""
     reached, other, x = nn.Linear(4, 4), nn.Linear(4, 4), torch.ones(2, 4)
     low = LowWeights([reached, other], torch.bfloat16)
     for both in (True, False):

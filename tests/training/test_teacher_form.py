@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_review
+from test_engine import small
 from torch import nn
 
 from rkd import models
@@ -182,7 +182,7 @@ def test_without_a_gpu_or_with_a_compiler_nothing_is_measured(monkeypatch):
 
 
 def test_the_record_names_the_form(store, silent, tmp_path, monkeypatch):
-    config = tiny_review(batch_norm="running", epochs=1)
+    config = small(batch_norm="running", epochs=1)
     seen = []
 
     def chosen(network, batch_norm, numbers, compile, batch, say):
@@ -193,7 +193,7 @@ def test_the_record_names_the_form(store, silent, tmp_path, monkeypatch):
     monkeypatch.setattr("rkd.experiments.group.frozen_teacher", chosen)
     record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert (
-        record.cost["teacher_form"] == "unfolded" and seen == [(64, 3, 32, 32)] and "measured" in silent.said
+        record.cost["teacher_form"] == "unfolded" and seen == [(24, 3, 32, 32)] and "measured" in silent.said
     )
     monkeypatch.undo()
     other = dataclasses.replace(config, seed=1)

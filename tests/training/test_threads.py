@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from conftest import tiny_plain
+from test_engine import small_plain
 
 from rkd import data
 from rkd.cli import main
@@ -157,7 +157,7 @@ def test_chapters_side_by_side_share_the_cores(monkeypatch):
 
 
 def ten_steps(**values):
-    return tiny_plain(batch_size=10, **values)
+    return small_plain(batch_size=4, **values)
 
 
 def test_training_computes_with_the_number_and_the_record_says_so(cores, store, silent, tmp_path):
