@@ -1,8 +1,8 @@
-"""Whether a run's steps can be captured as a CUDA graph and replayed, told on any machine."""
+"""Whether a method's steps can be captured as a CUDA graph and replayed, told on any machine."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from rkd.models.registry import imported
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
-from rkd.training.standin import GPU, Recorder, Stopped, standing_in
+from rkd.training.standin import GPU, Recorder, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 
@@ -38,7 +38,7 @@ class Captured:
     """What became of a check.
 
     Attributes:
-        name: of the method, or of the network alone.
+        name: of the method.
         steps: that were looked at.
         problems: one sentence each; none: the run can be captured.
     """
@@ -62,7 +62,9 @@ def check_method(
     teacher: str = "resnet56",
     student: str = "resnet20",
 ) -> Captured:
-    """Follow steps of a method on stand-ins for a GPU's tensors (see `check_run`), in the arithmetic of a GPU.
+    """Follow steps of a method on stand-ins for a GPU's tensors, in the arithmetic of a GPU: batches, teacher, student,
+    losses, backward pass, optimiser, memories; in every stage, in the first epoch with a whole batch and a short one,
+    and in the last with a whole one.
 
     Args:
         method: a registered method, a sum such as "at+kd", `package.module:function` naming a builder or what a
@@ -81,8 +83,11 @@ def check_method(
         if not isinstance(options, Options):
             options = make_options(name, options or {})
         taught = TeacherConfig(run=RunConfig(teacher), weights="random")
-        found = check_run(RunConfig(student, method=name, options=options, teacher=taught))
-    return replace(found, name=method if isinstance(method, str) else name)
+        config = RunConfig(
+            student, method=name, options=options, teacher=taught, precision="auto", batch_size=BATCH
+        )
+        steps, problems = _followed(config)
+    return Captured(method if isinstance(method, str) else name, steps, problems)
 
 
 @contextmanager
@@ -99,74 +104,50 @@ def _named(method: str | Callable[..., Method]) -> Iterator[str]:
         )
 
 
-def check_run(config: RunConfig) -> Captured:
-    """Follow steps of a run: batches, teacher, student, losses, backward pass, optimiser, memories; in every stage, in
-    the first epoch with a whole batch and a short one, and in the last; without a method one step.
-
-    Tensors stand in for those of a GPU and have no values. Networks and method are built as for a run, on other data
-    and in the precision that a GPU has by itself.
-
-    Raises:
-        ConfigError: a pair that the method refuses.
-    """
-    config = replace(config, precision="auto", batch_size=BATCH, drop_last=False)
-    student, teacher = build_network(config, CLASSES), None
-    labels = torch.arange(IMAGES) % SEEN
-    if config.teacher is not None:
-        teacher = build_network(config.teacher.run, CLASSES)
-    method = build_method(config, student, teacher, SIZE, CLASSES, IMAGES, labels)
-    frozen = (
-        None
-        if teacher is None
-        else FrozenTeacher(teacher, config.teacher.batch_norm, arithmetic("auto", GPU))
-    )
-    owners = [module for module in (method, student) if module is not None]
-    with standing_in(owners) as recorder:
-        placed = [m.to(device=GPU, memory_format=torch.channels_last) for m in owners]
-        state = TrainState(config, placed[-1], None if method is None else placed[0])
-        steps = _follow(state, _images(labels), None if frozen is None else frozen.to(GPU), recorder)
-    return Captured(config.method or config.network, steps, recorder.sentences())
-
-
-def _images(labels: Tensor) -> ImageSet:
-    pixels, y = torch.zeros(IMAGES, SIZE, SIZE, 3, dtype=torch.uint8, device=GPU), labels.to(GPU)
-    norm = ((0.5,) * 3,) * 2
-    return ImageSet("stand-in", CLASSES, pixels, y, pixels, y, pixels[:0], y[:0], *norm, "", ("",) * CLASSES)
-
-
-def _follow(state: TrainState, images: ImageSet, teacher: FrozenTeacher | None, recorder: Recorder) -> int:
-    """Take the steps; returns their number."""
-    config, steps = state.config, 0
+def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
+    """The number of steps taken, and their problems."""
+    network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
+    labels, steps = torch.arange(IMAGES) % SEEN, 0
+    method = build_method(config, student, network, SIZE, CLASSES, IMAGES, labels)
+    teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
-    main: list[list[object]] = []
-    # The last epoch for comparison, with a whole batch; a network alone has but one kind of step.
-    for epoch in firsts if state.method is None else dict.fromkeys((*firsts, config.total_epochs - 1)):
-        state.epoch, state.position = epoch, 0
-        state.begin_epoch()
-        step = GroupStep([state], images, teacher)
-        sizes = step.begin(epoch)
-        for size in sizes[:1] if state.method is None or epoch not in firsts else sizes:
-            recorder.operations.clear()
-            _watched(state, step, size, recorder)
-            steps += 1
-            if size == BATCH and state.stage is None:
-                main.append(list(recorder.operations))
-    if not recorder.problems and main[0] != main[-1]:
-        recorder.note(CHANGING.format(_difference(*main)), "between epochs")
-    return steps
+    main: list[list[object]] = []  # operations of its steps with a whole batch
+    with standing_in([method, student]) as recorder:
+        for module in (method, student):
+            module.to(device=GPU, memory_format=torch.channels_last)
+        state = TrainState(config, student, method)
+        pixels, y = torch.zeros(IMAGES, SIZE, SIZE, 3, dtype=torch.uint8, device=GPU), labels.to(GPU)
+        images = ImageSet(
+            "stand-in", CLASSES, pixels, y, pixels, y, pixels[:0], y[:0], (0.5,) * 3, (0.5,) * 3, "", ("",) * CLASSES
+        )  # fmt: skip
+        teacher.to(GPU)
+        for epoch in dict.fromkeys((*firsts, config.total_epochs - 1)):
+            state.epoch, state.position = epoch, 0
+            state.begin_epoch()
+            step = GroupStep([state], images, teacher)
+            for size in step.begin(epoch)[: 2 if epoch in firsts else 1]:
+                _watched(step, size, {"student": student, "method": method}, recorder)
+                steps += 1
+                if size == BATCH and state.stage is None:
+                    main.append(recorder.operations)
+        if not recorder.problems and main[0] != main[-1]:
+            pairs = zip(*main, strict=False)
+            differing = (f"{_words(one)} has become {_words(other)}" for one, other in pairs if one != other)
+            fewer = f"{len(main[0])} have become {len(main[-1])}"
+            recorder.note(CHANGING.format(next(differing, fewer)), "between epochs")
+    return steps, recorder.sentences()
 
 
-def _watched(state: TrainState, step: GroupStep, size: int, recorder: Recorder) -> None:
-    owners = {"student": state.student, "method": state.method}
-    before = {name: _state(module) for name, module in owners.items() if module is not None}
+def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: Recorder) -> None:
+    before = {name: _state(module) for name, module in owners.items()}
     try:
         with recorder.recording():
             step(size)
-    except Stopped:
-        return
     except RkdError:
         raise
-    except Exception as error:  # of code that is being checked; a device mismatch has been noted already
+    except (
+        Exception
+    ) as error:  # of code that is being checked; what cannot be followed may have been noted already
         if not recorder.noted:
             reason = str(error).strip().partition("\n")[0]
             recorder.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
@@ -192,9 +173,5 @@ def _state(module: nn.Module) -> dict[str, Any]:
     return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _difference(first: list[Any], last: list[Any]) -> str:
-    """The first operation that differs."""
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            return f"{' '.join(map(str, one))} has become {' '.join(map(str, other))}"
-    return f"{len(first)} have become {len(last)}"
+def _words(operation: Any) -> str:
+    return " ".join(map(str, operation))

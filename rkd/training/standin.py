@@ -40,10 +40,6 @@ _DECOMPOSITIONS = {"geqrf", "ormqr", "cholesky", "cholesky_inverse", "cholesky_s
 _aten = torch.ops.aten
 
 
-class Stopped(Exception):
-    """A step cannot be followed any further; the problem has been noted."""
-
-
 class Recorder(TorchDispatchMode):
     """Looks at every operation, forward and backward, while `recording`.
 
@@ -55,7 +51,7 @@ class Recorder(TorchDispatchMode):
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
         noted: whether the step under way, or the last one, has met a problem.
-        operations: what has been recorded: each operation with its plain arguments.
+        operations: of that step, each with its plain arguments.
     """
 
     def __init__(self, owners: Sequence[nn.Module]) -> None:
@@ -76,14 +72,13 @@ class Recorder(TorchDispatchMode):
     @contextmanager
     def recording(self) -> Iterator[None]:
         """A `with` block whose operations are part of a step."""
-        self._recording, self.noted = True, False
+        self._recording, self.noted, self.operations = True, False, []
         try:
             yield
         finally:
             self._recording = False
 
     def note(self, text: str, place: str, operation: str = "") -> None:
-        """Remember a problem."""
         self.problems[place, text, operation] = None
         self.noted = True
 
@@ -113,8 +108,6 @@ class Recorder(TorchDispatchMode):
             self.operations.append((str(func), *plain))
         if on_gpu and torch.Tag.data_dependent_output in func.tags:
             return _some(func, tensors[0])
-        if found == SIZED and torch.Tag.dynamic_output_shape in func.tags:
-            raise Stopped
         if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
             return None
         return func(*args, **kwargs)
@@ -170,72 +163,54 @@ def _place(files: set[str]) -> str:
     """ "my_methods.py, line 12, `x.item()`"; "": in the backward pass of an operation of torch."""
     frame: FrameType | None = sys._getframe()
     nearest: FrameType | None = None
-    while frame is not None:
+    while frame is not None and frame.f_code is not backward.__code__:
         file = frame.f_code.co_filename
-        if frame.f_code is backward.__code__:
-            break
         if file in files:
-            return _line(frame)
+            nearest = frame
+            break
         if nearest is None and file != __file__ and not file.startswith(_TORCH):
             nearest = frame
         frame = frame.f_back
-    return "" if nearest is None else _line(nearest)
-
-
-def _line(frame: FrameType) -> str:
-    file, number = frame.f_code.co_filename, frame.f_lineno
+    if nearest is None:
+        return ""
+    file, number = nearest.f_code.co_filename, nearest.f_lineno
     text = linecache.getline(file, number).strip()
     name = "this notebook" if "ipykernel" in file else Path(file).name  # each cell is a file
     return f"{name}, line {number}{f', `{text}`' if text else ''}"
 
 
 def backward(loss: Tensor, *_: object, **__: object) -> None:
-    """`loss.backward()` without torch's engine, which asks the GPU's driver for streams: the same derivatives, called
-    one by one, added up into `grad`."""
-    waiting: dict[Any, int] = {}
-    found = [loss.grad_fn]
-    for node in found:
-        for following, _ in node.next_functions:
-            if following is not None:
-                if following not in waiting:
-                    found.append(following)
-                waiting[following] = waiting.get(following, 0) + 1
+    """`loss.backward()` without torch's engine, which asks the GPU's driver for streams: the same derivatives in the
+    same order, the latest operation first, added up into `grad`."""
     gradients: dict[Any, dict[int, Tensor]] = {loss.grad_fn: {0: torch.ones_like(loss)}}
-    ready = [loss.grad_fn]
     with torch.no_grad():
-        while ready:
-            node = ready.pop()
-            given = gradients.pop(node, {})
-            for (following, slot), gradient in zip(node.next_functions, _derived(node, given), strict=True):
-                if following is None:
-                    continue
-                if gradient is not None:
+        while gradients:
+            node = max(gradients, key=lambda waiting: waiting._sequence_nr())
+            found = _derived(node, gradients.pop(node))
+            for (following, slot), gradient in zip(node.next_functions, found, strict=True):
+                if following is not None and gradient is not None:
                     form = following._input_metadata[slot]
                     fitting = gradient if gradient.shape == form.shape else gradient.sum_to_size(form.shape)
-                    slots = gradients.setdefault(following, {})
-                    fitting = fitting.to(form.dtype)
+                    slots, fitting = gradients.setdefault(following, {}), fitting.to(form.dtype)
                     slots[slot] = slots[slot] + fitting if slot in slots else fitting
-                waiting[following] -= 1
-                if not waiting[following]:
-                    ready.append(following)
 
 
 def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
     """Gradients of a node's inputs from those of its outputs."""
-    if not given:
-        return [None] * len(node.next_functions)
     if hasattr(node, "variable"):  # a leaf
         leaf = node.variable
         leaf.grad = given[0] if leaf.grad is None else leaf.grad + given[0]
         return ()
-    forms = node._input_metadata
-    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+    forms, own = node._input_metadata, isinstance(node, torch.autograd.function.BackwardCFunction)
+    if own:  # an autograd.Function of the user's
+        zeros = (torch.zeros(form.shape, dtype=form.dtype, device=form.device) for form in forms)
+        inputs = node.apply(*(given.get(slot, zero) for slot, zero in enumerate(zeros)))
+    else:
         inputs = node(*(given.get(slot) for slot in range(len(forms))))
-        return inputs if isinstance(inputs, tuple) else (inputs,)
-    # An autograd.Function of the user's: it answers for every argument, tensor or not.
-    zeros = (torch.zeros(form.shape, dtype=form.dtype, device=form.device) for form in forms)
-    inputs = node.apply(*(given.get(slot, zero) for slot, zero in enumerate(zeros)))
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not own:
+        return inputs
+    # It answers for every argument, tensor or not.
     wanted = (g for g, needed in zip(inputs, node.needs_input_grad, strict=False) if needed)
     return [None if following is None else next(wanted) for following, _ in node.next_functions]
 
@@ -250,15 +225,10 @@ def standing_in(owners: Sequence[nn.Module]) -> Iterator[Recorder]:
         owners: see `Recorder`.
     """
     recorder = Recorder(owners)
-    there = mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", _available)
     with (
-        there,
+        mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         mock.patch.object(Tensor, "backward", backward),
         FakeTensorMode(allow_non_fake_inputs=True),
         recorder,
     ):
         yield recorder
-
-
-def _available() -> bool:
-    return False

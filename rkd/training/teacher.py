@@ -17,7 +17,7 @@ CALLS, REPEATS = 5, 3  # forward passes in a row that are timed, and how often
 AHEAD = 2**25  # GPU cycles, some 20 ms, in which that many passes are launched
 
 
-class FrozenTeacher:
+class FrozenTeacher(nn.Module):
     """Gives taps of a network that never learns.
 
     Args:
@@ -30,10 +30,9 @@ class FrozenTeacher:
         form: see `rkd.models.frozen`.
 
     Attributes:
-        network: what was given.
-        form: "unfolded" also where there was nothing to fold; None where the network runs as it is.
-        folded: BatchNorm layers that went into convolutions; None: no graph could be made of the network (its code
-            depends on its data, or reads maps by hooks), so that it runs as it is.
+        form: "unfolded" also where there was nothing to fold; None where no graph could be made of the network (its
+            code depends on its data, or reads maps by hooks), which runs as it is.
+        folded: BatchNorm layers that went into convolutions; None likewise.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class FrozenTeacher:
         compile: bool = False,
         form: str = "folded",
     ) -> None:
+        super().__init__()
         self.network = network.requires_grad_(False).eval()
         if batch_norm == "batch":
             for module in self.network.modules():
@@ -62,12 +62,6 @@ class FrozenTeacher:
             frozen.graph_module = torch.compile(
                 frozen.graph_module, dynamic=False, options={"freezing": True, "triton.cudagraphs": False}
             )
-
-    def to(self, device: torch.device) -> "FrozenTeacher":
-        """This teacher, moved."""
-        self.network.to(device)
-        self._run.to(device)
-        return self
 
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
@@ -97,46 +91,6 @@ def frozen_teacher(
     return quickest(network, batch_norm, numbers, batch, say)
 
 
-def quickest(
-    network: nn.Module,
-    batch_norm: str,
-    numbers: Arithmetic,
-    batch: Sequence[int],
-    say: Callable[[str], None],
-    seconds: Callable[[Callable[[], object], torch.device], float] | None = None,
-) -> FrozenTeacher:
-    """Of the forms whose taps agree with the unfolded network in full precision, the one that takes the least time.
-
-    Args:
-        network, batch_norm, numbers, batch, say: as of `frozen_teacher`.
-        seconds: tells how long a call takes on a device; None: by the GPU's own clock.
-    """
-    weight = next(network.parameters())
-    x = torch.randn(*batch, generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
-    x = x.to(weight.device, memory_format=torch.channels_last)
-    found: dict[str, tuple[float, FrozenTeacher]] = {}
-    told = []
-    with exact_kernels(), on(weight.device):
-        exact = _tensors(FrozenTeacher(network, batch_norm, form="unfolded").taps(x))
-        for form in forms(weight.device, numbers.inputs):
-            try:
-                teacher = FrozenTeacher(network, batch_norm, numbers, form=form)
-                apart = _apart(_tensors(teacher.taps(x)), exact)
-                took = (seconds or gpu_seconds)(lambda teacher=teacher: teacher.taps(x), weight.device)
-            except RuntimeError as error:  # cuDNN has no kernel for one of the shapes
-                if form == "unfolded" or out_of_memory(error):
-                    raise
-                told.append(f"{form} not possible ({str(error).splitlines()[0]})")
-                continue
-            # What the unfolded form loses is the arithmetic's own.
-            if form == "unfolded" or apart <= TOLERANCE[numbers.name]:
-                found[form] = took, teacher
-            told.append(f"{form} {1000 * took:.2f} ms" + f" but off by {apart:.1g}" * (form not in found))
-    best = min(found, key=lambda form: found[form][0])
-    say(f"teacher's forward pass: {', '.join(told)}; going on {best}")
-    return found[best][1]
-
-
 def gpu_seconds(call: Callable[[], object], device: torch.device) -> float:
     """What a call keeps the GPU busy for, in seconds: as in a CUDA graph, without the time it takes to launch it."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -151,6 +105,42 @@ def gpu_seconds(call: Callable[[], object], device: torch.device) -> float:
         torch.cuda.synchronize(device)
         took.append(start.elapsed_time(end) / 1000 / CALLS)
     return min(took[1:])
+
+
+def quickest(
+    network: nn.Module,
+    batch_norm: str,
+    numbers: Arithmetic,
+    batch: Sequence[int],
+    say: Callable[[str], None],
+    seconds: Callable[[Callable[[], object], torch.device], float] = gpu_seconds,
+) -> FrozenTeacher:
+    """Of the forms whose taps agree with the unfolded network in full precision, the one that takes the least time.
+    Arguments as of `frozen_teacher`; `seconds` tells how long a call takes on a device."""
+    weight = next(network.parameters())
+    x = torch.randn(*batch, generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
+    x = x.to(weight.device, memory_format=torch.channels_last)
+    found: dict[str, tuple[float, FrozenTeacher]] = {}
+    told = []
+    with exact_kernels(), on(weight.device):
+        exact = _tensors(FrozenTeacher(network, batch_norm, form="unfolded").taps(x))
+        for form in forms(weight.device, numbers.inputs):
+            try:
+                teacher = FrozenTeacher(network, batch_norm, numbers, form=form)
+                apart = _apart(_tensors(teacher.taps(x)), exact)
+                took = seconds(lambda teacher=teacher: teacher.taps(x), weight.device)
+            except RuntimeError as error:  # cuDNN has no kernel for one of the shapes
+                if form == "unfolded" or out_of_memory(error):
+                    raise
+                told.append(f"{form} not possible ({str(error).splitlines()[0]})")
+                continue
+            # What the unfolded form loses is the arithmetic's own.
+            if form == "unfolded" or apart <= TOLERANCE[numbers.name]:
+                found[form] = took, teacher
+            told.append(f"{form} {1000 * took:.2f} ms" + f" but off by {apart:.1g}" * (form not in found))
+    best = min(found, key=lambda form: found[form][0])
+    say(f"teacher's forward pass: {', '.join(told)}; going on {best}")
+    return found[best][1]
 
 
 def _tensors(taps: Taps) -> list[torch.Tensor]:
