@@ -155,7 +155,7 @@ class RunGroup:
                     self.images,
                     self.teacher,
                     capture=self._capture if self._captured else None,
-                    cold_seconds=runner.engine.cold_seconds(runner.device),
+                    batch_seconds=runner.engine.cold_seconds(runner.device),
                     on_batch=self._batch_ended,
                     on_epoch=self._epoch_ended,
                     stop=runner.stop,

@@ -28,6 +28,7 @@ from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
 from rkd.training.arithmetic import SETTLED
 from rkd.training.capture import out_of_memory
 from rkd.training.evaluation import linear_probe
+from rkd.training.threads import Threads, numbers
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
 
@@ -172,7 +173,7 @@ class Runner:
         self.data_root, self.device = Path(self.data_root), pick_device(self.device)
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
-        self.threads = self.engine.thread_choice(self.device, self.progress.say)
+        self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
         self.stopped = False
 
     def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:

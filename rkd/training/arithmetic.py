@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
@@ -41,28 +42,23 @@ _NAMED = {
     "fp16": Arithmetic("fp16", torch.float32, torch.float16),
     "fp64": Arithmetic("fp64", torch.float64),
 }
-PRECISIONS = ("auto", *_NAMED)
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+PRECISIONS = get_args(Precision)
 # What "auto" can be, in the order in which one is taken where nothing else decides.
 SETTLED = ("fp32", "fp16", "bf16")
 
 
 def arithmetic(precision: str, device: torch.device) -> Arithmetic:
-    """What `precision` means on `device`.
-
-    "auto" is the device's fastest: bf16 on CPUs that compute in it, fp16 with a guarded loss scale on CUDA, whose
-    gradients lie closer to fp32's than bf16's do, and fp32 anywhere else. What it costs in accuracy is measured by
-    `rkd.bench.gate`. It is no part of a record's identity: `rkd.experiments.runner.settle` puts a name in its place.
-    """
+    """What `precision` means on `device`. "auto" is the device's fastest: bf16 on CPUs that compute in it, fp16 with a
+    guarded loss scale on CUDA, whose gradients lie closer to fp32's than bf16's do, and fp32 anywhere else. What it
+    costs in accuracy is measured by `rkd.bench.gate`; in records `rkd.experiments.runner.settle` puts a name in its place."""
     if precision != "auto":
         return _NAMED[precision]
     if device.type == "cuda":
         return _NAMED["fp16"]
-    return _NAMED["bf16" if device.type == "cpu" and native_bf16() else "fp32"]
-
-
-def native_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX); elsewhere bf16 is emulated, and slow."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # A CPU with AVX-512 BF16 or AMX; elsewhere bf16 is emulated, and slow.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return _NAMED["bf16" if device.type == "cpu" and native else "fp32"]
 
 
 def exact_kernels(benchmark: bool = False) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from rkd.training.config import RunConfig
 
 
 def build_network(config: RunConfig, classes: int) -> nn.Module:
-    """The run's network as it stands before the first step: a function of its name, class count and seed alone."""
+    """The run's network: a function of its name, class count and seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "network"))
         return models.build(config.network, classes)

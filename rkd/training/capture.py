@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rkd.config import CountOrAuto, Flag, frozen
 from rkd.errors import ConfigError, RkdError, unknown
-from rkd.training.threads import Threads, numbers
+from rkd.training.threads import numbers
 
 Body = Callable[[], None]
 Capture = Callable[[Body, Sequence[Tensor], Sequence[Sequence[Tensor]]], Body]
@@ -24,8 +24,8 @@ Capture = Callable[[Body, Sequence[Tensor], Sequence[Sequence[Tensor]]], Body]
 TRIALS = 3  # kernels are chosen, and compiled, before a recording: what allocates or asks the host must not be in it
 MOST_STREAMS = 32  # of torch's pool; a 33rd would be one of the first again
 
-# Streams by device, made once: torch hands out those of its pool in turn, so that streams made anew for every group
-# would meet those of others, and the one that records.
+# By device, made once for everyone: torch hands out those of its pool in turn, so that streams made anew for every
+# group would meet those of others, and the one that records.
 _streams: dict[torch.device, list[torch.cuda.Stream]] = {}
 # Why a recording failed, once one has: what CUDA and its allocator hold is in doubt then, and none is tried again.
 _failures: list[str] = []
@@ -63,16 +63,9 @@ class Engine:
 
     @classmethod
     def named(cls, engine: str | None, compile: bool = False, threads: int | str = "auto") -> "Engine":
-        """By the name of a way to launch steps.
-
-        Args:
-            engine: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a CPU), "eager" (kernel by
-                kernel), "graph" (a CUDA graph or nothing). None: $RKD_ENGINE, else "auto".
-            compile, threads: see there.
-
-        Raises:
-            ConfigError: another name.
-        """
+        """By the name of a way to launch steps: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a
+        CPU), "eager" (kernel by kernel), "graph" (a CUDA graph or nothing); None: $RKD_ENGINE, else "auto". ConfigError
+        for another name."""
         name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
         if name not in ENGINES:
             raise unknown("engine", name, ENGINES)
@@ -81,29 +74,24 @@ class Engine:
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
         numbers(self.threads, device)
-        if self.compile and not any(
-            shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")
-        ):
-            raise ConfigError("compile was asked for, but this machine has no C++ compiler (g++ or clang++)")
         if self.compile:
+            if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+                raise ConfigError(
+                    "compile was asked for, but this machine has no C++ compiler (g++ or clang++)"
+                )
             # One function serves every make of state and every batch size of a sweep, each with a graph of its own.
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 2**16
         if self.graph and device.type != "cuda":
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
 
     def captures(self, device: torch.device, methods: Iterable[str | None] = ()) -> bool:
-        """Whether steps, of runs by these methods, are captured on `device`; never again in a process in which that has
-        failed."""
+        """Whether steps, of runs by these methods, are captured on `device`."""
         held_back = self.eager & {part for method in methods for part in (method or "").split("+")}
         return device.type == "cuda" and self.graph is not False and not held_back and failure() is None
 
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
-
-    def thread_choice(self, device: torch.device, say: Callable[[str], None] = lambda text: None) -> Threads:
-        """What chooses the number of threads on `device`; `say` as of `Threads`."""
-        return Threads(numbers(self.threads, device), say)
 
     def compiles_students(self, device: torch.device) -> bool:
         """Whether students are compiled on `device`, as well as the teacher."""
@@ -116,8 +104,8 @@ def on(device: torch.device) -> AbstractContextManager[object]:
 
 
 def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
-    """The same streams for everyone: the first one records, all further ones are branches. Of more branches than there
-    are streams, some follow one another."""
+    """The first one records, further ones are branches. Of more branches than there are streams, some follow one
+    another."""
     made = _streams.setdefault(device, [])
     while len(made) < min(count + 1, MOST_STREAMS):
         made.append(torch.cuda.Stream(device))
@@ -126,7 +114,7 @@ def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An error, what caused it, what caused that, and so on."""
+    """An error and all behind it."""
     found: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in found:
@@ -154,8 +142,8 @@ class Replayed(ABC):
     replayed.
 
     Args:
-        capture: turns a function into a faster one that does the same, or gives it back as it is (see `cuda_graph`);
-            None: work is done as it stands.
+        capture: turns a function into a faster one that does the same, or gives it back (see `cuda_graph`); None: work
+            is done as it stands.
         device: of its tensors.
         branches: that the work has at most.
     """
@@ -280,26 +268,11 @@ def _record(body: Body, device: torch.device) -> Body:
     torch.cuda.empty_cache()
     # Other threads may use CUDA meanwhile; only what this one does must be fit for a recording.
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-    with _ended_after_errors(graph, pool, device):
-        body()
-    graph.capture_end()
-
-    def replay() -> None:
-        with on(device):
-            graph.replay()
-
-    return replay
-
-
-@contextlib.contextmanager
-def _ended_after_errors(
-    graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device
-) -> Iterator[None]:
-    """End a recording that an error has broken, and let the error through. torch's own context manager would put the
-    error of ending it in its place."""
     try:
-        yield
-    except BaseException as error:
+        body()
+    except (
+        BaseException
+    ) as error:  # torch's own context manager would put the error of ending it in its place
         try:
             graph.capture_end()
         except RuntimeError as ending:
@@ -309,3 +282,10 @@ def _ended_after_errors(
             with contextlib.suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device.index, pool)
         raise
+    graph.capture_end()
+
+    def replay() -> None:
+        with on(device):
+            graph.replay()
+
+    return replay

@@ -20,11 +20,8 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU, executing nothing.
-
-    Raises:
-        RecordError: the file is damaged or of another kind.
-    """
+    """Read what `save` wrote, onto the CPU, executing nothing; RecordError where the file is damaged or of another
+    kind."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:

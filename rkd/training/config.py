@@ -14,22 +14,16 @@ from pydantic import AfterValidator
 
 from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, frozen
 from rkd.data.config import DataConfig
-from rkd.errors import ConfigError, RecordError, unknown
+from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, get_method, make_options
 from rkd.models import canonical, check_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-from rkd.training.arithmetic import PRECISIONS, SETTLED
+from rkd.training.arithmetic import SETTLED, Precision
 
 
 def _network(name: str) -> str:
     check_name(canonical(name))
     return canonical(name)
-
-
-def _precision(name: str) -> str:
-    if name not in PRECISIONS:
-        raise unknown("precision", name, PRECISIONS)
-    return name
 
 
 @frozen
@@ -130,7 +124,7 @@ class RunConfig:
     epochs: Count = 240
     batch_size: Count = 128
     optimiser: SGDConfig = field(default_factory=SGDConfig)
-    precision: Annotated[str, AfterValidator(_precision)] = "fp32"
+    precision: Precision = "fp32"
     ce_weight: Weight = 1.0
     method: str | None = None
     options: Any = None

@@ -1,7 +1,6 @@
 """Accuracy of networks on a set of images, and what their features are worth."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +12,6 @@ from rkd.training.arithmetic import Arithmetic, exact_kernels
 from rkd.training.capture import Capture, Replayed
 
 
-@contextmanager
-def evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """All in eval mode; afterwards in the modes they were in."""
-    modes = [network.training for network in networks]
-    for network in networks:
-        network.eval()
-    try:
-        yield
-    finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
-
-
-@torch.no_grad()
 def accuracy(
     network: nn.Module,
     x: Tensor,
@@ -35,8 +20,7 @@ def accuracy(
     std: tuple[float, ...],
     batch_size: int | None = None,
 ) -> float:
-    """Top-1 accuracy in percent, in the network's own precision and by exact kernels, in eval mode, every image counted
-    once; the training flag is left as it was.
+    """Top-1 accuracy in percent, in the network's own precision and by exact kernels, in eval mode.
 
     Args:
         network: gives logits (B, classes).
@@ -45,12 +29,10 @@ def accuracy(
         mean, std: normalisation, in units of pixel values in [0, 1].
         batch_size: images at a time; None: see `usual_batch`.
     """
-    dtype = next(network.parameters()).dtype
-    correct = torch.zeros((), dtype=torch.int64, device=x.device)
-    with evaluating([network]), exact_kernels():
-        for images, labels in evaluation_batches(x, y, mean, std, batch_size or usual_batch(x.device)):
-            correct += (network(images.to(dtype)).argmax(1) == labels).sum()
-    return 100.0 * correct.item() / len(y)
+    numbers = Arithmetic("own", next(network.parameters()).dtype)
+    with exact_kernels():
+        (found,) = Scores([network], {"": (x, y)}, (mean, std), numbers, batch_size=batch_size)()
+    return found[""]
 
 
 def usual_batch(device: torch.device) -> int:
@@ -59,47 +41,54 @@ def usual_batch(device: torch.device) -> int:
 
 
 class Scores(Replayed):
-    """Scores several networks on the same images again and again, under the arithmetic they are trained in.
+    """Scores several networks on the same images again and again.
 
     Args:
         networks: give logits (B, classes); on the device of the images.
-        images: test and held-out images are scored.
-        numbers: the arithmetic.
+        parts: name -> images (N, H, W, 3) uint8 and labels (N,).
+        normalisation: mean and std, as of `accuracy`.
+        numbers: the arithmetic the networks are trained in.
         capture: see Replayed.
+        batch_size: as of `accuracy`.
     """
 
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        images: ImageSet,
+        parts: Mapping[str, tuple[Tensor, Tensor]],
+        normalisation: tuple[tuple[float, ...], tuple[float, ...]],
         numbers: Arithmetic,
         capture: Capture | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        self.networks, self._numbers = list(networks), numbers
-        self._parts = {
-            "holdout": (images.holdout_x, images.holdout_y),
-            "test": (images.test_x, images.test_y),
-        }
-        device = images.test_x.device
-        self._position = torch.zeros((), dtype=torch.int64, device=device)
-        self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=device)
-        self._affine = affine(images.test_x.shape[1:3], images.mean, images.std, device)
-        super().__init__(capture, device, len(self.networks))
+        self.networks, self._numbers, self._parts = list(networks), numbers, parts
+        x, _ = next(iter(parts.values()))
+        self._position = torch.zeros((), dtype=torch.int64, device=x.device)
+        self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=x.device)
+        self._affine = affine(x.shape[1:3], *normalisation, x.device)
+        self._batch_size = batch_size or usual_batch(x.device)
+        super().__init__(capture, x.device, len(self.networks))
 
     @torch.no_grad()
     def __call__(self) -> list[Mapping[str, float]]:
-        """Top-1 accuracies in percent per network: "test", and before it "holdout" where images are held out."""
-        found: dict[str, list[float]] = {}
-        with evaluating(self.networks):
+        """Top-1 accuracies in percent of each network, by part; every image counted once, each network's mode left as
+        it was."""
+        found: list[dict[str, float]] = [{} for _ in self.networks]
+        modes = [network.training for network in self.networks]
+        for network in self.networks:
+            network.eval()
+        try:
             for part, (_, y) in self._parts.items():
-                if not len(y):
-                    continue
                 self._position.zero_()
                 self._correct.zero_()
-                for sized in y.split(usual_batch(y.device)):
-                    self.launch(part, len(sized))
-                found[part] = [100.0 * correct / len(y) for correct in self._correct.tolist()]
-        return [{part: values[i] for part, values in found.items()} for i in range(len(self.networks))]
+                for labels in y.split(self._batch_size):
+                    self.launch(part, len(labels))
+                for accuracies, correct in zip(found, self._correct.tolist(), strict=True):
+                    accuracies[part] = 100.0 * correct / len(y)
+        finally:
+            for network, mode in zip(self.networks, modes, strict=True):
+                network.train(mode)
+        return found
 
     def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
         return [self._position, self._correct], [[self._position]]
@@ -121,17 +110,9 @@ class Scores(Replayed):
 
 @torch.no_grad()
 def linear_probe(network: nn.Module, images: ImageSet, ridge: float = 1e-2) -> float:
-    """Test accuracy in percent of a linear classifier on the pooled features, fitted on the training images, the
-    network itself untouched.
-
-    The layer solves ridge regression onto one-hot labels in closed form, in float64, on standardised features:
-    deterministic, no learning rate to choose.
-
-    Args:
-        network: with `taps`, on the images' device; left in eval mode.
-        images: the data set.
-        ridge: penalty per training image.
-    """
+    """Test accuracy in percent of a linear classifier on the pooled features of `network`, which is left in eval mode:
+    ridge regression onto one-hot labels of the training images, on standardised features, in closed form, in float64;
+    `ridge` is the penalty per training image."""
     network.eval()
     dtype = next(network.parameters()).dtype
 

@@ -65,8 +65,7 @@ class TrainState:
 
     Args:
         config: the run.
-        student: network on its device.
-        method: its method, on the same device, or None.
+        student, method: on one device; no method: None.
         compile: see Engine.
 
     Attributes:
@@ -100,14 +99,8 @@ class TrainState:
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
         # The counters of BatchNorm decide nothing while momentum is a number, but networks of other codes have them in
         # their state dicts, and so do ours. A step counts for all layers at once, not by a kernel for each of them.
-        self._counted = [
-            layer
-            for module in self._modules
-            for layer in module.modules()
-            if isinstance(layer, _BatchNorm)
-            and layer.momentum is not None
-            and layer.num_batches_tracked is not None
-        ]
+        norms = [m for module in self._modules for m in module.modules() if isinstance(m, _BatchNorm)]
+        self._counted = [n for n in norms if n.momentum is not None and n.num_batches_tracked is not None]
         self._counters = [layer.num_batches_tracked for layer in self._counted]
         self.epoch = self.position = 0
         self.diverged = False
@@ -118,11 +111,8 @@ class TrainState:
         self._enter_stage()
 
     def _optimiser(self) -> torch.optim.SGD:
-        """SGD whose first group learns at the run's rate, each further one at a rate of the method's own.
-
-        Fused, it updates all tensors of a group in one call. One flat tensor in their place would need a copy of every
-        gradient that has no place in a buffer of `low.py`, and checkpoints of another layout.
-        """
+        """SGD whose first group learns at the run's rate, each further one at a rate of the method's own; fused, it
+        updates all tensors of a group in one call."""
         sgd, method = self.config.optimiser, self.method
         wide = torch.float32 if self.device.type == "cuda" else torch.float64  # what the fused kernels read
         rates = {"": sgd.lr, **({} if method is None else method.rates(0, sgd.lr))}
@@ -158,11 +148,9 @@ class TrainState:
     def _enter_stage(self) -> None:
         """What depends on the stage of the epoch: the losses, their weights and meters."""
         self.stage, _ = self.config.stage_at(self.epoch)
-        if self.stage is not None:
-            names = list(self.stage.losses)
-        else:
-            names = ["ce", *({} if self.method is None else self.method.weights(0))]
-        self._loss_names = names
+        of_method = {} if self.method is None else self.method.weights(0)
+        names = ["ce", *of_method] if self.stage is None else self.stage.losses
+        self._loss_names = list(names)
         self._low = LowWeights(self._modules, self.arithmetic.low)
         self._weights = torch.ones(len(names), dtype=self.arithmetic.master, device=self.device)
         # Sums over images of each loss and of hits, then images counted, then steps left out.
@@ -210,7 +198,7 @@ class TrainState:
             x: (B, 3, H, W), normalised.
             labels, indices: (B,) int64.
             teacher: the teacher's taps of x; None for a run without method.
-            ready: called between the student's forward pass and the losses: waits until `teacher` has been computed.
+            ready: waits until `teacher` has been computed; called between the student's forward pass and the losses.
         """
         # What a first step is watched for, compiled code does not show.
         made = compiled if self._compile and not self._low.watching else lambda part: part
@@ -264,8 +252,7 @@ class TrainState:
                 self.method.after_step()
 
     def moving(self) -> list[Tensor]:
-        """Tensors of which every step changes one at least: trained parameters, and the loss scale where steps can be
-        left out."""
+        """Tensors of which every step changes one at least: a step that is left out changes the loss scale."""
         return [*self.parameters, *([self.scaler._scale] if self.scaler.is_enabled() else [])]
 
     def tensors(self) -> list[Tensor]:
@@ -280,13 +267,13 @@ class TrainState:
         made, or more than half of the epoch's steps left out (only fp16 leaves any out)."""
         *sums, images, left_out = self._meters.tolist()
         *means, correct = (total / images if images else math.nan for total in sums)
-        prefix = "" if self.stage is None else f"{self.stage.name}_"
+        stage, epoch = self.config.stage_at(self.epoch)
         values: dict[str, float] = {}
-        if self.stage is None:
-            _, epoch = self.config.stage_at(self.epoch)
+        if stage is None:
             values = {"lr": self.config.optimiser.lr_at(epoch), "train_accuracy": 100.0 * correct}
+        prefix = "" if stage is None else f"{stage.name}_"
         values |= {f"{prefix}loss_{n}": mean for n, mean in zip(self._loss_names, means, strict=True)}
-        if self.stage is None and self.method is not None:
+        if stage is None and self.method is not None:
             with torch.no_grad():
                 self.method.end_epoch(self.student)
             values |= self.method.report()
@@ -351,8 +338,7 @@ class GroupStep(Replayed):
     """The step of a run group: augmentation, teacher, every student's step.
 
     Args:
-        states: their configs agree in everything but seed, network, method, loss weights and optimiser. Those of one
-            seed share batches and teacher pass; each seed has its own data order.
+        states: see `loop.train`. Those of one seed share batches and teacher pass; each seed has its own data order.
         images: the data set, on the states' device.
         teacher: for states with a method.
         capture: see Replayed.
@@ -369,13 +355,12 @@ class GroupStep(Replayed):
         self._stages = [state.stage for state in states]
         device, data = images.train_x.device, self.config.data
         self._position = torch.zeros((), dtype=torch.int64, device=device)
+        members: dict[int, list[TrainState]] = {}
+        for state in states:
+            members.setdefault(state.config.seed, []).append(state)
         self._groups = [
-            (
-                seed,
-                Batches(images, data.padding, data.flip, data.padding_mode),
-                [state for state in states if state.config.seed == seed],
-            )
-            for seed in dict.fromkeys(state.config.seed for state in states)
+            (seed, Batches(images, data.padding, data.flip, data.padding_mode), group)
+            for seed, group in members.items()
         ]
         super().__init__(capture, device, len(self._groups) + len(self.states))
 

@@ -21,13 +21,9 @@ SHARE = 0.05  # of the time may go into probes
 
 
 def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
-    """The numbers of threads to choose from, ascending; none on CUDA, where torch's own stays.
-
-    "auto" doubles from one to all cores of this process, unless OMP_NUM_THREADS is set: that is then the only choice.
-
-    Raises:
-        ConfigError: OMP_NUM_THREADS is no number of threads.
-    """
+    """The numbers of threads to choose from, ascending; none on CUDA, where torch's own stays. "auto" doubles from one
+    to all cores of this process, unless OMP_NUM_THREADS is set, which is then the only choice; ConfigError where it is
+    no number of threads."""
     if device.type == "cuda":
         return ()
     if setting != "auto":
@@ -52,8 +48,8 @@ def fixed(setting: int | str, device: torch.device) -> int | None:
 
 @torch.no_grad()
 def convolution_seconds(number: int) -> float:
-    """Mean seconds of a convolution such as steps are made of, with so many threads. The mean, because a thread that is
-    put aside delays few of them, but by much."""
+    """Mean seconds of a small convolution with so many threads: the mean, because a thread that is put aside delays few
+    of them, but by much."""
     torch.set_num_threads(number)
     x = torch.ones(64, 16, 32, 32).to(memory_format=torch.channels_last)
     weight = torch.ones(16, 16, 3, 3)

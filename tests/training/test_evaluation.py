@@ -1,8 +1,12 @@
 """Scoring: of several networks at once, in the run's arithmetic after every epoch and in full for the record."""
 
+import copy
+import itertools
+
 import pytest
 import torch
-from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
+from conftest import make, stand_in, tiny_data
+from test_engine import small, small_plain, trained
 
 from rkd import data, models
 from rkd.experiments.runner import Runner
@@ -15,9 +19,12 @@ from rkd.training.step import FP16_LOSS_SCALE
 CPU = torch.device("cpu")
 
 
-def pair():
-    torch.manual_seed(0)
-    return [models.build("resnet8"), models.build("resnet14").eval()]
+def scores_of(networks, images, precision, capture=None):
+    parts = {
+        part: (getattr(images, f"{part}_x"), getattr(images, f"{part}_y")) for part in ("holdout", "test")
+    }
+    parts = {part: held for part, held in parts.items() if len(held[1])}
+    return Scores(networks, parts, (images.mean, images.std), arithmetic(precision, CPU), capture)
 
 
 @pytest.mark.parametrize("capture", [None, stand_in])
@@ -25,14 +32,18 @@ def test_scores_are_accuracies(capture, monkeypatch):
     """Several networks, held-out images, a last batch that is short; each network left in its mode."""
     monkeypatch.setattr(evaluation_module, "usual_batch", lambda device: 48)
     images = data.load(tiny_data(train_images=100, test_images=110, holdout=20))
-    networks = pair()
-    scores = Scores(networks, images, arithmetic("fp32", CPU), capture)
+    torch.manual_seed(0)
+    networks = [models.build("cases:Tiny"), models.build("resnet8").eval()]
+    scores = scores_of(networks, images, "fp32", capture)
     for _ in range(2):
         found = scores()
         for network, parts in zip(networks, found, strict=True):
             for part, value in parts.items():
                 x, y = getattr(images, f"{part}_x"), getattr(images, f"{part}_y")
+                with torch.no_grad():
+                    logits = copy.deepcopy(network).eval()(data.normalise(x, images.mean, images.std))
                 assert value == accuracy(network, x, y, images.mean, images.std)
+                assert value == 100 * (logits.argmax(1) == y).double().mean().item()
         assert [list(parts) for parts in found] == [["holdout", "test"]] * 2
         assert [network.training for network in networks] == [True, False]
         with torch.no_grad():
@@ -40,7 +51,7 @@ def test_scores_are_accuracies(capture, monkeypatch):
 
 
 def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, silent, tmp_path):
-    config = tiny_review(precision="bf16", data=tiny_data(train_images=100, test_images=300))
+    config = small(precision="bf16", data=tiny_data(train_images=100, holdout=100), epochs=3)
     record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert record.provenance["scored"] == {"curves": "bf16", "result": "fp32"}
     images = data.load(config.data)
@@ -51,12 +62,16 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
         full = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
         assert record.accuracy(which) == pytest.approx(full, rel=1e-5)
         epoch = {"last": -1, "best": record.result["best_epoch"]}[which]
-        (low,) = Scores([network], images, arithmetic("bf16", CPU))()
+        (low,) = scores_of([network], images, "bf16")()
         assert record.curves["test_accuracy"][epoch] == pytest.approx(low["test"], rel=1e-5)
-    plain = tiny_plain(epochs=1)
-    record = Runner(store, tmp_path, "cpu", progress=silent).run([plain])[plain.id]
-    assert record.accuracy("last") == record.curves["test_accuracy"][-1]
+    held = record.curves["holdout_accuracy"]
+    assert len(held) == 3 and record.result["best_epoch"] == held.index(max(held))
+    plain = small_plain(epochs=1)
+    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    record = runner.run([plain])[plain.id]
+    assert record.accuracy("last") == record.curves["test_accuracy"][-1] == runner.evaluate(plain)
     assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
+    assert "left_out_steps" not in record.curves
 
 
 def test_scores_and_probes_never_compute_in_tf32():
@@ -65,7 +80,7 @@ def test_scores_and_probes_never_compute_in_tf32():
     class Asking(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = models.build("resnet8")
+            self.inner = models.build("cases:Tiny")
 
         def forward(self, x):
             return self.taps(x).logits
@@ -85,7 +100,9 @@ def test_scores_and_probes_never_compute_in_tf32():
 
 def overflowing(steps):
     """A state in fp16 whose losses overflow in these steps of the run, and the images."""
-    config = tiny_plain(precision="fp16", epochs=1, data=tiny_data(train_images=100), batch_size=20)
+    config = small_plain(
+        precision="fp16", epochs=1, data=tiny_data(train_images=100, test_images=10), batch_size=20
+    )
     state, _ = make(config)
     original, made = state.losses, []
 
@@ -101,7 +118,9 @@ def overflowing(steps):
 
 def test_a_step_that_overflows_is_no_part_of_the_epoch():
     state, images = overflowing({1, 3})
-    train([state], images, None)
+    weights = []
+    train([state], images, None, on_batch=lambda *_: weights.append(state.student.fc.weight.detach().clone()))
+    assert [torch.equal(a, b) for a, b in itertools.pairwise(weights)] == [True, False, True, False]
     assert not state.diverged and state.curves["left_out_steps"] == [2]
     assert 0 < state.curves["loss_ce"][0] < 100 and state.scaler.get_scale() == FP16_LOSS_SCALE / 4
 
@@ -120,18 +139,9 @@ def test_the_loss_scale_recovers_and_goes_no_further(monkeypatch):
     assert state.scaler.get_scale() == FP16_LOSS_SCALE
 
 
-def test_fp32_leaves_nothing_out():
-    config = tiny_plain(epochs=1)
-    state, _ = make(config)
-    train([state], data.load(config.data), None)
-    assert "left_out_steps" not in state.curves
-
-
 def test_an_unfinished_run_of_an_earlier_version_goes_on():
-    config = tiny_plain(epochs=1, data=tiny_data(train_images=40), batch_size=24)
-    images = data.load(config.data)
-    whole, _ = make(config)
-    train([whole], images, None)
+    config = small_plain(epochs=1)
+    images, whole = data.load(config.data), trained(config)
     part, _ = make(config)
     train([part], images, None, stop=lambda needed: part.position > 0)
     state = part.state_dict()
@@ -145,8 +155,8 @@ def test_an_unfinished_run_of_an_earlier_version_goes_on():
 def test_what_an_epoch_begins_with_counts_in_its_time(monkeypatch):
     """CRD draws its negatives between epochs; a clock that stands still but for that shows where the time goes."""
     now = [0.0]
-    monkeypatch.setattr("rkd.training.loop.time.perf_counter", lambda: now[0])
-    config = tiny_plain(epochs=2)
+    monkeypatch.setattr("rkd.training.loop.now", lambda: now[0])
+    config = small_plain()
     state, _ = make(config)
     begin = state.begin_epoch
 
