@@ -1,6 +1,6 @@
 """Capturing a step, by stand-ins for CUDA: trials, proof, failures and what is left of them, streams."""
 
-import types
+from unittest import mock
 
 import pytest
 import torch
@@ -63,66 +63,36 @@ def test_what_a_broken_step_changed_is_put_back(fails_at):
     assert (position.item(), total.item()) == (0, 0.0)
 
 
-class FakeGraph:
-    """Of torch.cuda.CUDAGraph, what a recording uses."""
-
-    def __init__(self, ends=None):
-        self.ends, self.log = ends, []
-
-    def capture_begin(self, pool, capture_error_mode):
-        self.log.append(("begin", pool, capture_error_mode))
-
-    def capture_end(self):
-        self.log.append(("end",))
-        if self.ends:
-            raise self.ends
-
-
 @pytest.fixture
 def cuda(monkeypatch):
-    """Enough of CUDA for `cuda_graph` to run through: streams that know their order, graphs, an allocator."""
-    made = types.SimpleNamespace(graphs=[], streams=[], ended=[], log=[], ends=None)
+    """Enough of CUDA for `cuda_graph` to run through; `log` tells which stream has waited for what."""
+    made, device = mock.MagicMock(log=[], streams=[]), mock.MagicMock()
+    device.return_value.__exit__.return_value = False  # lets errors through
 
-    class Stream:
-        def __init__(self, device=None):
-            self.device, self.waited = device, []
-            made.streams.append(self)
+    def stream(device=None):
+        one, event = mock.MagicMock(), f"event {len(made.streams)}"
+        one.record_event.side_effect = lambda: made.log.append("taught") or event
+        one.wait_event.side_effect = lambda event: made.log.append("wait")
+        made.streams.append(one)
+        return one
 
-        def wait_stream(self, other):
-            self.waited.append(other)
-
-        def wait_event(self, event):
-            made.log.append("wait")
-            self.waited.append(event)
-
-        def record_event(self):
-            made.log.append("taught")
-            return f"event {made.streams.index(self)}"
-
-    def graph():
-        made.graphs.append(FakeGraph(made.ends))
-        made.graphs[-1].replay = lambda: made.replay()
-        return made.graphs[-1]
-
-    class nothing:
-        def __init__(self, *arguments):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return False
-
-    main = Stream()
-    made.streams.clear()
-    made.main = main
-    for name, value in {
-        "Stream": Stream, "CUDAGraph": graph, "graph_pool_handle": lambda: (0, 7), "synchronize": lambda device: None,
-        "empty_cache": lambda: None, "current_stream": lambda device: main, "stream": nothing, "device": nothing,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *a: made.ended.append(a), raising=False)
+    made.main, made.Stream.side_effect = mock.MagicMock(), stream
+    made.current_stream.return_value = made.main
+    made.graph_pool_handle.return_value = (0, 7)
+    made.graph = made.CUDAGraph.return_value
+    made.device, made.stream = device, device
+    names = (
+        "Stream",
+        "CUDAGraph",
+        "graph_pool_handle",
+        "synchronize",
+        "empty_cache",
+        "current_stream",
+        "stream",
+    )
+    for name in (*names, "device"):
+        monkeypatch.setattr(torch.cuda, name, getattr(made, name))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.ended, raising=False)
     monkeypatch.setattr(capture, "_streams", {})
     monkeypatch.setattr(capture, "_failures", [])
     return made
@@ -140,37 +110,41 @@ def test_streams_are_made_once_and_apart_from_the_recorder(cuda):
 
 def test_a_recording_ends_and_is_replayed(cuda):
     body, position, total = counting()
-    cuda.replay = body
+    cuda.graph.replay.side_effect = body
     replay = capture.cuda_graph(body, [position, total], [[position], [total]])
-    (graph,) = cuda.graphs
-    assert graph.log == [("begin", (0, 7), "thread_local"), ("end",)]
+    begin = mock.call.capture_begin(pool=(0, 7), capture_error_mode="thread_local")
+    assert cuda.graph.mock_calls[:2] == [begin, mock.call.capture_end()]
     assert position.item() == 0
     replay()
-    assert position.item() == 3 and capture.failure() is None and not cuda.ended
+    assert position.item() == 3 and capture.failure() is None and not cuda.ended.called
+
+
+def failing(body, error, cause):
+    """`body`, which fails while it is recorded."""
+    calls = []
+
+    def fails():
+        calls.append(1)
+        body()
+        if len(calls) == capture.TRIALS + 1:
+            raise error from cause
+
+    return fails
 
 
 @pytest.mark.parametrize("ends", [None, RuntimeError("capture was invalidated")])
 def test_a_failed_recording_says_why_and_is_left(cuda, ends):
     """The cause stays in front, the recording is ended, the allocator told, and nothing is recorded any more."""
     body, position, total = counting()
-    cuda.ends = ends
-    calls = []
-
-    def refuses():
-        calls.append(1)
-        body()
-        if len(calls) == capture.TRIALS + 1:
-            raise RuntimeError("operation not permitted when stream is capturing") from ValueError(
-                "an .item()"
-            )
-
-    with pytest.raises(
-        capture.CaptureError, match=r"not permitted.*caused by ValueError: an .item()"
-    ) as caught:
+    cuda.graph.capture_end.side_effect = ends
+    refused = RuntimeError("operation not permitted when stream is capturing")
+    refuses = failing(body, refused, ValueError("an .item()"))
+    says = r"not permitted.*caused by ValueError: an .item()"
+    with pytest.raises(capture.CaptureError, match=says) as caught:
         capture.cuda_graph(refuses, [position, total], [[position]])
     assert "invalidated" not in str(caught.value)
-    assert cuda.graphs[0].log[-1] == ("end",)
-    assert bool(cuda.ended) == bool(ends), "torch ends the allocation where ending the recording succeeds"
+    assert cuda.graph.mock_calls[-1] == mock.call.capture_end()
+    assert cuda.ended.called == bool(ends), "torch ends the allocation where ending the recording succeeds"
     assert (position.item(), total.item()) == (0, 0.0)
     assert "not permitted" in capture.failure()
     assert not Engine().captures(torch.device("cuda"))
@@ -178,15 +152,8 @@ def test_a_failed_recording_says_why_and_is_left(cuda, ends):
 
 def test_lack_of_memory_in_a_recording_is_no_failure_of_recording(cuda):
     body, position, total = counting()
-    cuda.ends = RuntimeError("capture was invalidated")
-    calls = []
-
-    def large():
-        calls.append(1)
-        body()
-        if len(calls) == capture.TRIALS + 1:
-            raise RuntimeError("inner") from torch.OutOfMemoryError("CUDA out of memory")
-
+    cuda.graph.capture_end.side_effect = RuntimeError("capture was invalidated")
+    large = failing(body, RuntimeError("inner"), torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError, match="caused by OutOfMemoryError: CUDA out of memory"):
         capture.cuda_graph(large, [position, total], [[position]])
     assert capture.failure() is None
@@ -241,9 +208,11 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     forked, teachers = zip(*(make(config) for config in configs), strict=True)
     for state in forked:
         for module, name in ((state.student, "taps"), (state.method, "losses")):
-            told(cuda.log, module, name)
+            inner = getattr(module, name)
+            told = lambda *given, inner=inner, name=name: cuda.log.append(name) or inner(*given)  # noqa: E731
+            setattr(module, name, told)
     steps = [GroupStep(plain, images, same[0]), GroupStep(forked, images, teachers[0])]
-    steps[1].branches = [torch.cuda.Stream() for _ in range(4)]
+    branches = steps[1].branches = [torch.cuda.Stream() for _ in range(4)]
     for step, states in zip(steps, (plain, forked), strict=True):
         for state in states:
             state.begin_epoch()
@@ -252,22 +221,9 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     for a, b in zip(plain, forked, strict=True):
         assert_same(b, a)
     assert cuda.log == ["taught", "taps", "wait", "losses"] * 2
-    branches = steps[1].branches
-    assert cuda.main.waited == branches, "all join"
-    assert [branch.waited for branch in branches] == [
-        [cuda.main], [cuda.main, "event 0"], [cuda.main], [cuda.main, "event 2"]
-    ]  # fmt: skip
-
-
-def told(log, module, name):
-    """Let calls of a method of a module be logged."""
-    inner = getattr(module, name)
-
-    def logged(*arguments):
-        log.append(name)
-        return inner(*arguments)
-
-    setattr(module, name, logged)
+    assert cuda.main.mock_calls == [mock.call.wait_stream(branch) for branch in branches], "all join"
+    waits = [[c.args[0] for c in b.mock_calls if c[0] in ("wait_stream", "wait_event")] for b in branches]
+    assert waits == [[cuda.main], [cuda.main, "event 0"], [cuda.main], [cuda.main, "event 2"]]
 
 
 def test_engines_by_name(monkeypatch):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import make, stand_in, tiny_data, tiny_plain, tiny_review
 
 from rkd import data
@@ -55,24 +56,28 @@ def trained(config, **how):
     return state
 
 
-def reference_update(config):
-    """The change of all parameters in one step of plain modules in float64: no reordering, no folding, no autocast."""
+def by_hand(config, x, y, steps):
+    """How so many steps on one batch change the parameters, of plain modules in float64: no reordering, no folding, no
+    autocast; SGD with Nesterov momentum and weight decay on every parameter written out. And the last cross-entropy."""
     config = dataclasses.replace(config, precision="fp64")
     state, _ = make(config)
-    teacher = build_network(config.teacher.run, 100).double()
+    teacher = build_network(config.teacher.run, 100).double().requires_grad_(False)
     plain = PlainReviewKD(build_network(config, 100), build_network(config.teacher.run, 100)).double()
     plain.review.load_state_dict(state.method.connector.state_dict())
     plain.train()
     teacher.train(config.teacher.batch_norm == "batch")
-    x, y, _ = batch(config)
-    total, logits = plain.loss(x.double(), y, teacher.requires_grad_(False), config.options.loss_weight)
-    total.backward()
-    sgd = config.optimiser
-    update = []
-    for p in plain.parameters():  # first step: momentum is the gradient
-        g = p.grad + sgd.weight_decay * p.detach()
-        update.append(-sgd.lr * (1 + sgd.momentum) * g.flatten())
-    return torch.cat(update), torch.nn.functional.cross_entropy(logits, y).item()
+    parameters, sgd = list(plain.parameters()), config.optimiser
+    before = [p.detach().clone() for p in parameters]
+    velocity = [torch.zeros_like(p) for p in parameters]
+    for _ in range(steps):
+        total, logits = plain.loss(x.double(), y, teacher, config.options.loss_weight)
+        with torch.no_grad():
+            for p, v, g in zip(parameters, velocity, torch.autograd.grad(total, parameters), strict=True):
+                g = g + sgd.weight_decay * p
+                v.mul_(sgd.momentum).add_(g)
+                p.sub_(sgd.lr * (g + sgd.momentum * v))
+    change = torch.cat([(p - first).detach().flatten() for p, first in zip(parameters, before, strict=True)])
+    return change, F.cross_entropy(logits, y).item()
 
 
 def batch(config):
@@ -80,65 +85,65 @@ def batch(config):
     return next(data.Batches(images, config.data.padding, config.data.flip).epoch(0, config.seed, 24))
 
 
-# Relative error of one step's update as a vector, over student and fusion modules, at random initialisation, where
-# gradients are worst conditioned: rounding alone gives these.
+# Relative error of one step's change as a vector, over student and fusion modules, at random initialisation, where
+# gradients are worst conditioned: rounding alone gives these. Of three steps in fp64.
 TOLERANCE = {"fp64": 1e-10, "fp32": 2e-3, "fp16": 0.2, "bf16": 0.5}
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "running"])
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_one_step_equals_the_plain_float64_step(precision, batch_norm):
-    options = ReviewOptions(loss_weight=0.6, warmup_epochs=0)
+def test_steps_equal_plain_ones_in_float64(precision, batch_norm):
+    options, steps = ReviewOptions(loss_weight=0.6, warmup_epochs=0), 3 if precision == "fp64" else 1
     config = small(options, precision=precision, batch_norm=batch_norm)
-    state, teacher = make(config)
+    (state, teacher), (x, y, index) = make(config), batch(config)
     before = flat(state)
-    x, y, index = batch(config)
-    state.begin_epoch()
-    state.step(x.to(state.arithmetic.master), y, index, teacher.taps(x.to(state.arithmetic.master)))
-    update, loss = reference_update(config)
-    error = ((flat(state) - before - update).norm() / update.norm()).item()
-    assert error < TOLERANCE[precision]
+    for _ in range(steps):
+        state.begin_epoch()  # its meters hold the last step alone
+        state.step(x.to(state.arithmetic.master), y, index, teacher.taps(x.to(state.arithmetic.master)))
+    change, loss = by_hand(config, x, y, steps)
+    assert (flat(state) - before - change).norm() < TOLERANCE[precision] * change.norm()
     state.position += 24
     state.end_epoch()
     assert state.curves["loss_ce"][0] == pytest.approx(loss, rel=min(TOLERANCE[precision], 1e-2))
 
 
-@pytest.mark.parametrize("precision", ["fp64", "fp16"])
-def test_a_recorded_step_serves_every_step(precision):
-    """Two epochs with another learning rate and loss weight, a short last batch each: two recordings do it all."""
-    config = small(ReviewOptions(loss_weight=0.6, warmup_epochs=2), precision=precision)
-    recorded = []
+def counted(recorded):
+    """A capture that counts."""
 
     def capture(body, changed, moving):
         recorded.append(len(changed))
         return stand_in(body, changed, moving)
 
-    one, two = trained(config), trained(config, capture=capture)
+    return capture
+
+
+def test_a_recorded_step_serves_every_step():
+    """Two epochs with another learning rate, loss weight and loss scale, a short last batch each: two recordings do it
+    all."""
+    config, recorded = small(ReviewOptions(loss_weight=0.6, warmup_epochs=2), precision="fp16"), []
+    one, two = trained(config), trained(config, capture=counted(recorded))
     assert len(recorded) == 3, "one recording for whole batches, one for the short one, one for scoring"
-    tight = {"fp64": 1e-11, "fp16": 2e-2}[precision]
     for name, value in values(one).items():
-        torch.testing.assert_close(values(two)[name], value, rtol=tight, atol=tight, msg=name)
+        torch.testing.assert_close(values(two)[name], value, rtol=2e-2, atol=2e-2, msg=name)
     assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
-    assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=tight)
+    assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=2e-2)
 
 
-@pytest.mark.parametrize("batch_norm", ["batch", "running"])
-def test_group_across_seeds_equals_solo_in_float64(batch_norm):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_group_across_seeds_equals_solo_in_float64(recorded):
     """Each seed keeps its own data order, its own augmentation and its own teacher pass, whatever the company."""
     variants = [
         {"options": ReviewOptions(connector="mechanism", loss="l2", stem=True, warmup_epochs=0)},
-        {"options": ReviewOptions(attention=False, warmup_epochs=0), "ce_weight": 0.0},
+        {"options": ReviewOptions(attention=False, warmup_epochs=2), "ce_weight": 0.0},
     ]
-    configs = [
-        small(precision="fp64", epochs=1, seed=seed, batch_norm=batch_norm, **values)
-        for seed in (0, 1)
-        for values in variants
-    ]
-    if batch_norm == "batch":  # recorded, which takes long: one of each seed
+    batch_norm, recordings = "batch" if recorded else "running", []
+    configs = [small(precision="fp64", seed=s, batch_norm=batch_norm, **v) for s in (0, 1) for v in variants]
+    if recorded:  # which takes long: one of each seed
         configs = [configs[0], configs[3]]
     images = data.load(configs[0].data)
     members, teachers = zip(*(make(config) for config in configs), strict=True)
-    train(members, images, teachers[0], capture=stand_in if batch_norm == "batch" else None)
+    train(members, images, teachers[0], capture=counted(recordings) if recorded else None)
+    assert len(recordings) == 3 * recorded
     for config, member in zip(configs, members, strict=True):
         alone = trained(config)
         for name, value in values(alone).items():

@@ -1,7 +1,6 @@
 """The teacher's forms: equal in float64, the fused one with plain stand-ins for cuDNN's operations, the choice by an
 injected clock."""
 
-import dataclasses
 import math
 import types
 
@@ -59,7 +58,7 @@ def cudnn(monkeypatch):
     library._destroy()
 
 
-@pytest.mark.parametrize("name", ["resnet14", "wrn_16_1", "shufflenetv1", "vgg8", "represnet8x4"])
+@pytest.mark.parametrize("name", ["resnet8", "shufflenetv1", "vgg8", "represnet20"])
 def test_every_form_gives_the_same_taps(name, cudnn):
     network = with_statistics(name)
     x = torch.randn(*SHAPE, dtype=torch.float64)
@@ -70,9 +69,8 @@ def test_every_form_gives_the_same_taps(name, cudnn):
         expected = network.taps(x)
         for one in made.values():
             same(one.taps(x), expected)
-        assert len({count(lambda one=one: one.taps(x)).flops for one in made.values()}) == 1 + (
-            name == "represnet8x4"
-        )
+        flops = {count(lambda one=one: one.taps(x)).flops for one in made.values()}
+    assert len(flops) == 1 + (name == "represnet20")
 
 
 def test_a_residual_network_is_convolutions_with_their_activations(cudnn):
@@ -183,19 +181,11 @@ def test_without_a_gpu_or_with_a_compiler_nothing_is_measured(monkeypatch):
 
 def test_the_record_names_the_form(store, silent, tmp_path, monkeypatch):
     config = small(batch_norm="running", epochs=1)
-    seen = []
 
     def chosen(network, batch_norm, numbers, compile, batch, say):
-        seen.append(batch)
-        say("measured")
+        say(f"measured with {batch}")
         return FrozenTeacher(network, batch_norm, numbers, compile, "unfolded")
 
     monkeypatch.setattr("rkd.experiments.group.frozen_teacher", chosen)
     record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
-    assert (
-        record.cost["teacher_form"] == "unfolded" and seen == [(24, 3, 32, 32)] and "measured" in silent.said
-    )
-    monkeypatch.undo()
-    other = dataclasses.replace(config, seed=1)
-    record = Runner(store, tmp_path, "cpu", progress=silent).run([other])[other.id]
-    assert record.cost["teacher_form"] == "folded"
+    assert record.cost["teacher_form"] == "unfolded" and "measured with (24, 3, 32, 32)" in silent.said

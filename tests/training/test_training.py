@@ -1,56 +1,14 @@
-"""The loop: one step against plain torch, the teacher's modes, divergence, meters, a killed process."""
-
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""The loop: the teacher's modes, streams of random numbers, divergence, meters."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import make, tiny_review
 from test_engine import small, small_plain
 
 from rkd import data
 from rkd.experiments.runner import Runner
-from rkd.methods import Batch
-from rkd.records import Record
-from rkd.review import ReviewKD, ReviewOptions
-from rkd.training import FrozenTeacher, SGDConfig, checkpoint, train
+from rkd.training import FrozenTeacher, SGDConfig, train
 from rkd.training.build import build_network
-
-
-def test_one_step_equals_plain_torch_in_float64():
-    """SGD with Nesterov momentum and weight decay on every parameter, fusion modules included, written out by hand."""
-    config = small(precision="fp64", ce_weight=0.7, options=ReviewOptions(loss_weight=0.6, warmup_epochs=0))
-    (state, teacher), student = make(config), make(config)[0].student
-    torch.manual_seed(data.stream_seed(config.seed, "method"))
-    review = ReviewKD(student, teacher.network, config.options).double()
-    reference = [*student.parameters(), *review.parameters()]
-    velocity = [torch.zeros_like(p) for p in reference]
-    generator = torch.Generator().manual_seed(0)
-    state.begin_epoch()
-    student.train(), review.train()
-    for _ in range(3):
-        x = torch.randn(8, 3, 32, 32, dtype=torch.float64, generator=generator)
-        y = torch.randint(0, 100, (8,), generator=generator)
-        state.step(x, y, y, teacher.taps(x))
-        taps = student.taps(x)
-        loss = (
-            0.7 * F.cross_entropy(taps.logits, y)
-            + 0.6 * review.losses(Batch(taps, teacher.taps(x), y, y))["review"]
-        )
-        gradients = torch.autograd.grad(loss, reference)
-        with torch.no_grad():
-            for p, v, g in zip(reference, velocity, gradients, strict=True):
-                g = g + 5e-4 * p
-                v.mul_(0.9).add_(g)
-                p.sub_(0.05 * (g + 0.9 * v))
-    ours = [*state.student.parameters(), *state.method.parameters()]
-    for a, b in zip(ours, reference, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_batch_norm_modes_of_the_teacher():
@@ -112,49 +70,3 @@ def test_meters_are_means_over_images():
         mean = sum(loss * n for loss, _, n in part) / 40
         assert state.curves["loss_ce"][epoch] == pytest.approx(mean, rel=1e-6)
         assert state.curves["train_accuracy"][epoch] == pytest.approx(sum(c for _, c, _ in part) / 0.4)
-
-
-COMMAND = [
-    "run", "--student", "resnet8", "--teacher", "resnet14", "--set", "train_images=100", "--set", "test_images=50",
-    "--set", "epochs=2", "--set", "batch_size=20",
-]  # fmt: skip
-
-
-def start(results):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "rkd", *COMMAND, "--results", str(results)]
-    return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-@pytest.mark.slow
-def test_sigkill_in_mid_epoch_then_resume_gives_the_same_bits(tmp_path):
-    undisturbed = start(tmp_path / "a")
-    assert undisturbed.wait(120) == 0, undisturbed.stdout.read()
-    names = sorted(p.stem for p in (tmp_path / "a").glob("*.json"))
-    assert len(names) == 2, "the teacher's run and the student's"
-
-    killed = tmp_path / "b"
-    for _ in range(2):
-        process = start(killed)
-        deadline, seen = time.monotonic() + 60, len(_logged(killed))
-        while len(_logged(killed)) == seen and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(0.05)  # an epoch has just been saved: the next one is under way
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    process = start(killed)
-    assert process.wait(120) == 0, process.stdout.read()
-    assert not list(killed.rglob("*.tmp")), "half-written files were left"
-    for name in names:
-        for which in ("last", "best"):
-            a, b = (checkpoint.load(tmp_path / d / "work" / name / f"{which}.pt")["student"] for d in "ab")
-            assert all(torch.equal(a[k], b[k]) for k in a), (name, which)
-        one, two = (Record.from_json((tmp_path / d / f"{name}.json").read_text(), name) for d in "ab")
-        assert one.curves == two.curves and one.result == two.result
-
-
-def _logged(folder: Path):
-    return [
-        line for log in sorted((folder / "work").glob("*/log.txt")) for line in log.read_text().splitlines()
-    ]
