@@ -51,7 +51,7 @@ SETTLED = ("fp32", "fp16", "bf16")
 def arithmetic(precision: str, device: torch.device) -> Arithmetic:
     """What `precision` means on `device`. "auto" is the device's fastest: bf16 on CPUs that compute in it, fp16 with a
     guarded loss scale on CUDA, whose gradients lie closer to fp32's than bf16's do, and fp32 anywhere else. What it
-    costs in accuracy is measured by `rkd.bench.gate`; in records `rkd.experiments.runner.settle` puts a name in its place."""
+    costs in accuracy is measured by `rkd.bench.gate`; in records `rkd.experiments.runner.settle` names one instead."""
     if precision != "auto":
         return _NAMED[precision]
     if device.type == "cuda":
