@@ -23,7 +23,7 @@ def export(
     profile: str = "smoke",
     **given: Any,
 ) -> int:
-    """Write a profile's results as tar files with a manifest, to be merged elsewhere by `rkd import`:
+    """Write a profile's results as a tar file in parts, with a manifest, to be merged elsewhere by `rkd import`:
     finished records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on
     meanwhile. With --teachers instead, write the teachers in half precision beside the records, small enough to be
     committed.

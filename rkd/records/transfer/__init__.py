@@ -1,4 +1,4 @@
-"""Carrying results from machine to machine: a folder of tar files and a manifest, merged into a store."""
+"""Carrying results from machine to machine: a tar file in parts and a manifest, merged into a store."""
 
 from rkd.records.transfer.exporting import Exported, export
 from rkd.records.transfer.keeping import KeptExport

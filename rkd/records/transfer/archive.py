@@ -1,30 +1,29 @@
-"""An export on disk: tar files, whose members are named by their SHA-256, and a manifest that says which of them make
-up which file of a store. Reading goes by the manifest and its checksums alone, and executes nothing."""
+"""An export on disk: one tar file of a store's files, cut into parts, and a manifest that says where in it each file
+begins. Reading goes by the manifest and the parts' checksums alone: no header is followed, nothing is executed."""
 
 import functools
-import hashlib
 import io
 import json
-import math
 import re
-import tarfile
-from dataclasses import asdict, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import StringConstraints
 
-import rkd
-from rkd.config import Natural, build, frozen
+from rkd.config import Count, Natural, build, frozen
 from rkd.errors import RecordError
-from rkd.files import place
+from rkd.files import sha256
 from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.teachers import digest
 from rkd.training import checkpoint
 
 MANIFEST = "manifest.json"
-PART_NAME = re.compile(r"part-[0-9]{4,}-[0-9a-f]{12}\.tar")
+FORMAT = "rkd export 3"
+# With the beginning of its SHA-256, so that none takes the place of another.
+PART_NAME = r"part-[0-9]{4,}-[0-9a-f]{12}\.bin"
 KINDS = ("record", "weights", "checkpoint", "maps")  # what cost most to compute first
 _KIND_OF = {
     "records/RUN.json": "record",
@@ -51,87 +50,81 @@ def local(store: Store, path: str) -> Path:
     return {"records": store.records, "work": store.work, "maps": store.records / "maps"}[top] / rest
 
 
-def content(kind: str, run: str, data: bytes) -> tuple[Any, Any]:
-    """What a file of a run holds, and what two of them are compared by.
-
-    Returns:
-        Of a record: the Record; what two of them must agree in, by name. Of weights: the dict; the same. Of a
-        checkpoint or maps: the dict; how far they are, in epochs and in images of the next one.
+def content(path: str, data: bytes) -> Any:
+    """What two files of one path are compared by: of records and weights, what must be equal; of checkpoints and maps,
+    how far they are, in epochs and in images of the next one.
 
     Raises:
         RecordError: it cannot be read, or belongs to another run. The message does not name the file.
     """
-    found: Any
+    kind, run = kind_and_run(path)
     try:
         if kind == "record":
             found = Record.from_json(data, "here")
             of, mark = found.id, _outcome(found)
         elif kind == "maps":
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                found = dict(file)
-            of, mark = str(found["run"]), (len(found["epochs"]), 0)
+                of, mark = str(file["run"]), (len(file["epochs"]), 0)
         else:
-            found = checkpoint.load(io.BytesIO(data))
-            of, tensors = found["run"], digest(found["student"])
-            done = int(found["epoch"]), int(found.get("position", 0))
-            mark = {"state": tensors} if kind == "weights" else done
+            state = checkpoint.load(io.BytesIO(data))
+            of, tensors = state["run"], digest(state["student"])
+            done = int(state["epoch"]), int(state.get("position", 0))
+            mark = tensors if kind == "weights" else done
     except Exception as error:  # a file from elsewhere can be wrong anywhere, with any type of error
         cause = error.__cause__ or error
         said = str(cause).partition("\n")[0]
         raise RecordError(f"it is damaged, or no {kind} of a run ({type(cause).__name__}: {said})") from error
     if of != run:
         raise RecordError(f"it belongs to run {of}, not {run}")
-    return found, mark
+    return mark
 
 
-def _outcome(record: Record) -> dict[str, Any]:
+def _outcome(record: Record) -> list[Any]:
     """As JSON values, in which an infinite loss equals itself. Where a teacher's file lies differs from machine to
     machine; its hash names it."""
     body = json.loads(record.to_json())
     if body["config"]["teacher"]:
         body["config"]["teacher"]["checkpoint"] = None
-    return {name: body[name] for name in ("config", "status", "curves", "result")}
+    return [body[name] for name in ("config", "status", "curves", "result")]
 
 
 @frozen
 class Entry:
-    """One file of an export: its path, `kind_and_run` of that, its size in bytes, and the members (their SHA-256) that
-    laid end to end are its content."""
+    """One file of an export: its path, its first byte in the tar file, and its size in bytes."""
 
     path: str
-    kind: str
-    run: str
+    start: Natural
     size: Natural
-    pieces: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if kind_and_run(self.path) != (self.kind, self.run):
-            raise RecordError(f"{self.path!r} is no place for a {self.kind} of run {self.run}")
+        kind_and_run(self.path)
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return kind_and_run(self.path)[0]
+
+    @property
+    def run(self) -> str:
+        """Id of the run it belongs to."""
+        return kind_and_run(self.path)[1]
 
 
 @frozen
 class Manifest:
-    """What an export holds, in the order in which it lies there.
+    """What an export holds.
 
     Attributes:
-        kind, format, rkd: that it is one, and what wrote it.
-        files: of the store.
-        parts: the tar files by their names, which hold their hashes so that none takes the place of another, and their
-            members.
+        part_size: bytes of every part but the last.
+        parts: names of the parts, which laid end to end are the tar file.
+        files: in the order in which they lie there.
+        format: that it is one.
     """
 
-    kind: Literal["rkd export"] = "rkd export"
-    format: Literal[2] = 2
-    rkd: str = rkd.__version__
-    files: tuple[Entry, ...] = ()
-    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if wrong := [name for name in self.parts if not PART_NAME.fullmatch(name)]:
-            raise RecordError(f"{wrong[0]!r} is no name of a part")
-        there = {piece for pieces in self.parts.values() for piece in pieces}
-        if lost := [entry.path for entry in self.files if not there.issuperset(entry.pieces)]:
-            raise RecordError(f"no part holds {lost[0]!r}")
+    part_size: Count
+    parts: tuple[Annotated[str, StringConstraints(pattern=f"^{PART_NAME}$")], ...]
+    files: tuple[Entry, ...]
+    format: Literal["rkd export 3"] = FORMAT
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -145,89 +138,31 @@ class Manifest:
         if not path.exists():
             raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
         try:
-            needed = dict.fromkeys(("kind", "format", "files", "parts"))
-            return build(cls, needed | json.loads(path.read_text(encoding="utf-8")))
+            return build(cls, {"format": None} | json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecordError) as error:
             raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
 
-    def write(self, folder: Path) -> None:
-        """Put it in place in a folder; the same content gives the same bytes."""
-        place(folder / MANIFEST, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
+def reader(folder: Path, manifest: Manifest) -> Callable[[Entry], bytes]:
+    """Gives the content of a file of an export; RecordError names the part that is missing or damaged."""
 
-class PartWriter:
-    """Writes files into tar files of at most so many bytes; a file that does not fit into what is left of one goes on
-    in the next. The same files give the same bytes.
-
-    Attributes:
-        parts: names of the tar files and of their members; all, once the writer is closed.
-    """
-
-    def __init__(self, folder: Path, most: int) -> None:
-        self.parts: dict[str, tuple[str, ...]] = {}
-        self._folder, self._held = folder, {}
-        # A tar file is filled up to whole records, two blocks of which say that it ends; a member begins with a block.
-        self._room = self._most = most // tarfile.RECORDSIZE * tarfile.RECORDSIZE - 3 * tarfile.BLOCKSIZE
-
-    def parts_with(self, size: int) -> int:
-        """How many parts there would be if a file of so many bytes were the last one."""
-        return len(self.parts) + 1 + math.ceil(max(0, size - self._room) / self._most)
-
-    def add(self, data: bytes) -> tuple[str, ...]:
-        """Append a file; returns its pieces."""
-        pieces = []
-        while data:
-            if self._room <= 0:
-                self.close()
-            piece, data = data[: self._room], data[self._room :]
-            pieces.append(hashlib.sha256(piece).hexdigest())
-            self._held[pieces[-1]] = piece
-            self._room -= (1 + math.ceil(len(piece) / tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
-        return tuple(pieces)
-
-    def close(self) -> None:
-        """Write the part that was begun."""
-        file = io.BytesIO()
-        with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, piece in self._held.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(piece)
-                tar.addfile(member, io.BytesIO(piece))
-        data = file.getvalue()
-        name = f"part-{len(self.parts) + 1:04d}-{hashlib.sha256(data).hexdigest()[:12]}.tar"
-        place(self._folder / name, data)
-        self.parts[name] = tuple(self._held)
-        self._held, self._room = {}, self._most
-
-
-class PartReader:
-    """Files out of the parts of an export."""
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._where = {piece: folder / name for name, pieces in manifest.parts.items() for piece in pieces}
-        self._spans = functools.cache(_spans)
-
-    def read(self, entry: Entry) -> bytes:
-        """A file's content; RecordError names the part that is wrong."""
-        return b"".join(map(self._piece, entry.pieces))
-
-    def _piece(self, piece: str) -> bytes:
-        path = self._where[piece]
+    @functools.cache
+    def sound(name: str) -> Path:
         try:
-            start, size = self._spans(path)[piece]
-            with open(path, "rb") as file:
-                file.seek(start)
-                data = file.read(size)
-            if hashlib.sha256(data).hexdigest() != piece:
-                raise tarfile.TarError("the SHA-256 of its content differs")
-        except FileNotFoundError as error:
-            raise RecordError(f"{path.name} is missing") from error
-        except (OSError, tarfile.TarError, KeyError) as error:
-            raise RecordError(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
+            found = sha256(folder / name)
+        except OSError as error:
+            raise RecordError(f"{name} is missing, or cannot be read") from error
+        if f"-{found[:12]}." not in name:
+            raise RecordError(f"{name} is damaged: its SHA-256 differs")
+        return folder / name
+
+    def read(entry: Entry) -> bytes:
+        data, number = b"", entry.start // manifest.part_size
+        while len(data) < entry.size and number < len(manifest.parts):
+            with open(sound(manifest.parts[number]), "rb") as part:
+                part.seek(max(0, entry.start - number * manifest.part_size))
+                data += part.read(entry.size - len(data))
+            number += 1
         return data
 
-
-def _spans(path: Path) -> dict[str, tuple[int, int]]:
-    """Where in a tar file the content of each member begins, and its size. Nothing but plain files counts."""
-    with tarfile.open(path, "r:") as tar:
-        return {m.name: (m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()}
+    return read

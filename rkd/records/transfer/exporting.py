@@ -1,24 +1,29 @@
 """Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
 manifest is a whole export."""
 
+import hashlib
+import io
+import json
 import re
-import shutil
 import tarfile
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
+from rkd.config import Count
+from rkd.config import check as check_value
 from rkd.errors import ConfigError, RecordError
 from rkd.files import place
 from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.transfer import archive
-from rkd.records.transfer.archive import KINDS, MANIFEST, PART_NAME, Entry, Manifest, PartWriter, kind_and_run
+from rkd.records.transfer.archive import KINDS, MANIFEST, Entry, Manifest, kind_and_run
 from rkd.training import RunConfig
 
-_OURS = re.compile(rf"\.?({PART_NAME.pattern}|{re.escape(MANIFEST)})(\.tmp)?")
+_OURS = re.compile(rf"\.?({archive.PART_NAME}|{re.escape(MANIFEST)})(\.tmp)?")
 
 
 @dataclass
@@ -33,7 +38,7 @@ class Exported:
     """
 
     files: list[Entry] = field(default_factory=list)
-    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     without_weights: list[str] = field(default_factory=list)
     no_room: list[str] = field(default_factory=list)
@@ -55,16 +60,13 @@ def collect(
         for path in paths:
             try:
                 data = archive.local(store, path).read_bytes()
-                kind, run = kind_and_run(path)
-                holds, _ = archive.content(kind, run, data)
+                archive.content(path, data)
             except FileNotFoundError:
                 continue
             except RecordError as error:
                 done.left_out[path] = str(error)
                 continue
             found.append((path, data))
-            if kind == "record":
-                records[run] = holds
         return found
 
     begun = (path.name for path in store.work.glob("[0-9a-f]*"))
@@ -72,7 +74,10 @@ def collect(
         if runs is None or run in runs:
             ended, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
             # Twice: a run that was in training at the first look may have ended.
-            yield from sound(ended) or sound(state) or sound(ended)
+            for path, data in (found := sound(ended) or sound(state) or sound(ended)):
+                if path == ended:
+                    records[run] = Record.from_json(data, path)
+            yield from found
             yield from sound(f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
     named = [config.teacher for config in (*planned, *(record.config for record in records.values()))]
     teachers = {t.run.id for t in named if t and t.run and t.weights != "random"}
@@ -94,63 +99,73 @@ def export(
     all_weights: bool = False,
     max_files: int | None = None,
 ) -> Exported:
-    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as tar files.
+    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as one tar file in parts.
 
     The store may be in use: only files that can be read back are written. At any moment the folder holds one whole
     export, the one before or this one. An unchanged store gives the same bytes.
 
     Args:
-        store: where from; the parts are made beside its working files and copied when they are complete.
+        store: where from.
         folder: made if it is not there; holds nothing but an export, or nothing.
         runs: ids; None: all there are.
         planned: runs that may be unfinished. A checkpoint does not say from which run it learns: weights go along of
             the teachers that these and the records name.
-        max_part: most bytes of one tar file; a file may lie in several.
+        max_part: most bytes of a part.
         all_weights: weights of all recorded runs, not of finished teachers alone.
         max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
             Records go first then, weights of teachers next, then checkpoints, then maps, each as long as it fits.
 
     Raises:
-        ConfigError: max_part is below 10,240, or max_files below 2.
+        ConfigError: max_part is below 1, or max_files below 2.
         RecordError: the folder holds something else, or cannot be written; there is nothing to export.
     """
     check(folder, max_part, max_files)
-    done, desk = Exported(), store.work / ".export"
+    done = Exported()
     files: Iterable[tuple[str, bytes]] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
         files = sorted(files, key=lambda file: KINDS.index(kind_and_run(file[0])[0]))
     try:
         store.work.mkdir(parents=True, exist_ok=True)
-        with FileLock(store.work / ".export.lock"):  # of two exports at once the second waits
-            shutil.rmtree(desk, ignore_errors=True)
-            writer = PartWriter(desk, max_part)
-            for path, data in files:
-                if max_files is not None and writer.parts_with(len(data)) >= max_files:
-                    done.no_room.append(path)
-                    continue
-                done.files.append(Entry(path, *kind_and_run(path), len(data), writer.add(data)))
+        # Of two exports at once the second waits.
+        with FileLock(store.work / ".export.lock"), tempfile.TemporaryFile(dir=store.work) as whole:
+            with tarfile.TarFile(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for path, data in files:
+                    start = whole.tell() + tarfile.BLOCKSIZE  # behind its header
+                    if max_files is not None and _ended(start + len(data)) > max_part * (max_files - 1):
+                        done.no_room.append(path)
+                        continue
+                    member = tarfile.TarInfo(path)  # without time or owner
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+                    done.files.append(Entry(path, start, len(data)))
             if not done.files:
                 raise RecordError(
                     f"nothing to export: no sound record in {store.records}, no checkpoint in {store.work}"
                 )
-            writer.close()
-            done.parts = writer.parts
-            for name in done.parts:
-                place(folder / name, (desk / name).read_bytes())
-            Manifest(files=done.files, parts=done.parts).write(folder)
+            whole.seek(0)
+            while piece := whole.read(max_part):
+                digest = hashlib.sha256(piece).hexdigest()
+                done.parts.append(f"part-{len(done.parts) + 1:04d}-{digest[:12]}.bin")
+                place(folder / done.parts[-1], piece)
+            manifest = asdict(Manifest(max_part, done.parts, done.files))
+            place(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
             for old in folder.glob("*part-*"):
                 if old.name not in done.parts:
                     old.unlink()
-            shutil.rmtree(desk)
     except OSError as error:
         raise RecordError(f"the export to {folder} failed: {error}") from error
     return done
 
 
+def _ended(end: int) -> int:
+    """Most bytes of a tar file whose last member ends there: it is filled up to whole blocks, two empty ones follow,
+    and it is filled up to whole records."""
+    return -(-(end + 3 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
 def check(folder: Path, max_part: int, max_files: int | None) -> None:
     """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
-    if max_part < tarfile.RECORDSIZE:
-        raise ConfigError(f"max_part is {max_part}; a tar file has at least {tarfile.RECORDSIZE} bytes")
+    check_value(Count, "max_part", max_part)
     if max_files is not None and max_files < 2:
         raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
     check_folder(folder, "an export", _OURS)

@@ -1,9 +1,11 @@
 """An export that is kept up to date while runs are trained, for machines that may go away at any moment."""
 
+import functools
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rkd.errors import RecordError
@@ -34,12 +36,13 @@ class KeptExport:
         runs = {config.id for config in planned if not store.has(config.id)}
         if (folder / MANIFEST).exists():
             runs |= {entry.run for entry in Manifest.read(folder).files}
-        self._store, self._folder = store, folder
-        self._what = {"runs": runs, "planned": planned, "max_part": max_part, "max_files": max_files}
+        self._export = functools.partial(
+            export, store, folder, runs=runs, planned=planned, max_part=max_part, max_files=max_files
+        )
         self._saves = [
             path for run in runs for path in (store.path(run), store.folder(run) / "checkpoint.pt")
         ]
-        self._seen: dict[Path, int] = {}
+        self._seen: dict[Path, int] = {}  # what was saved before the last export, and when
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="export", daemon=True)
         self.seconds = 0.0
@@ -61,24 +64,19 @@ class KeptExport:
             if (saved := self._saved()) != self._seen:
                 try:
                     self._write(saved)
-                except (
-                    RecordError
-                ) as error:  # training goes on; if it does not help, the last one says so again
+                except RecordError as error:  # if it does not help, the last one says so again
                     print(f"{error}; training goes on", file=sys.stderr, flush=True)
                 wait = max(LEAST_SECONDS, self.seconds / SHARE)
 
     def _write(self, saved: dict[Path, int]) -> None:
         if saved:
             started = time.monotonic()
-            self.last = export(self._store, self._folder, **self._what)
+            self.last = self._export()
             self._seen, self.seconds = saved, max(self.seconds, time.monotonic() - started)
 
     def _saved(self) -> dict[Path, int]:
-        """Records and checkpoints that are there, and when each was put in place."""
         found = {}
         for path in self._saves:
-            try:
+            with suppress(FileNotFoundError):
                 found[path] = path.stat().st_mtime_ns
-            except FileNotFoundError:
-                continue
         return found

@@ -1,6 +1,6 @@
 """Merging an export into a store, run by run: what is added, what is here already, what is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from filelock import FileLock
 from rkd.errors import RecordError
 from rkd.files import place
 from rkd.records.store import Store
-from rkd.records.transfer.archive import KINDS, Entry, Manifest, PartReader, content, local
+from rkd.records.transfer.archive import KINDS, Entry, Manifest, content, local, reader
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
             the store cannot be written.
     """
     manifest = Manifest.read(folder)
-    parts = PartReader(folder, manifest)
+    read = reader(folder, manifest)
     by_run: dict[str, list[Entry]] = {}
     for entry in sorted(manifest.files, key=lambda entry: KINDS.index(entry.kind)):
         by_run.setdefault(entry.run, []).append(entry)
@@ -51,18 +51,20 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
             for run, entries in by_run.items():
                 # Others hold a run for an instant to see whether it is being trained.
                 with store.lock(run, wait=0.2) as ours:
-                    outcomes |= {done.path: done for done in _merge_run(store, entries, parts, ours)}
+                    outcomes |= {done.path: done for done in _merge_run(store, entries, read, ours)}
     except OSError as error:
         raise RecordError(f"the import into {store.records} failed: {error}") from error
     return [outcomes[entry.path] for entry in manifest.files]
 
 
-def _merge_run(store: Store, entries: list[Entry], parts: PartReader, ours: bool) -> Iterator[Outcome]:
-    """Merge the files of one run, its record first."""
+def _merge_run(
+    store: Store, entries: list[Entry], read: Callable[[Entry], bytes], ours: bool
+) -> Iterator[Outcome]:
+    """Merge the files of one run, its record first: where that is refused, so are the others."""
     contradicted = False
     for entry in entries:
         try:
-            data = parts.read(entry)
+            data = read(entry)
             if not ours:
                 raise RecordError(
                     f"run {entry.run} is being trained here now; import again when it has ended"
@@ -84,21 +86,18 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
     unfinished = kind == "checkpoint" or (kind == "maps" and path.is_relative_to(store.folder(run)))
     if here == data or (unfinished and store.has(run)):
         return False
-    _, theirs = content(kind, run, data)
+    theirs = content(entry.path, data)
     if here is not None:
         try:
-            _, mine = content(kind, run, here)
+            mine = content(entry.path, here)
         except RecordError as error:
             raise RecordError(
                 f"the file here cannot be compared: {error}; delete {path} and import again"
             ) from error
-        if kind in ("record", "weights"):
-            if differing := [name for name in mine if mine[name] != theirs[name]]:
-                raise RecordError(
-                    f"conflict: the {kind} here has another {' and '.join(differing)}; it stays"
-                )
-            return False
-        if theirs <= mine:
+        final = kind in ("record", "weights")
+        if final and theirs != mine:
+            raise RecordError(f"conflict: the {kind} here has other content; it stays")
+        if final or theirs <= mine:
             return False
     place(path, data)
     if kind == "record":
