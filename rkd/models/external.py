@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,36 +50,34 @@ def from_module(
         >>> [tuple(s.shape[1:]) for s in resnet18(100).taps(torch.zeros(1, 3, 64, 64)).stages]
         [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
     """
-    return ExternalNet(module, stages=stages, pooled=pooled, stem=stem, stages_pre=stages_pre)
+    stages_pre = stages if stages_pre is None else stages_pre
+    if isinstance(stages, str) or not stages or len(stages_pre) != len(stages):
+        raise ConfigError(
+            "stages must be a list of at least one module path, and stages_pre as long a one, not "
+            f"{stages!r} and {stages_pre!r}"
+        )
+    known = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+    paths = [stages[0] if stem is None else stem, *stages, *stages_pre, pooled]
+    for path in paths:
+        if path not in known:
+            near = difflib.get_close_matches(str(path), known, cutoff=0)
+            raise ConfigError(
+                f"{type(module).__name__} has no submodule {path!r}; nearest: {', '.join(near) or 'none'}"
+            )
+    return ExternalNet(module, paths)
 
 
 class ExternalNet(nn.Module):
-    """What `from_module` returns."""
+    """What `from_module` returns.
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        stages: Sequence[str],
-        pooled: str,
-        stem: str | None,
-        stages_pre: Sequence[str] | None,
-    ) -> None:
+    Args:
+        module: see there.
+        paths: of the stem, of n stages, of the n maps before their ReLU, and of the pooled vector.
+    """
+
+    def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
         super().__init__()
-        self.stages = _paths("stages", stages)
-        self.stages_pre = self.stages if stages_pre is None else _paths("stages_pre", stages_pre)
-        if len(self.stages_pre) != len(self.stages):
-            raise ConfigError(
-                f"stages_pre names {len(self.stages_pre)} maps and stages {len(self.stages)}: "
-                "they must be as many"
-            )
-        self.pooled = pooled
-        self.stem = self.stages[0] if stem is None else stem
-        known = {path for path, _ in module.named_modules(remove_duplicate=False) if path}
-        for path in self._all_paths():
-            if path not in known:
-                raise _unknown_path(path, module, known)
-        self.module = module
+        self.paths, self.module = tuple(paths), module
         for submodule in module.modules():
             if getattr(submodule, "inplace", False) is True:
                 submodule.inplace = False
@@ -96,86 +95,42 @@ class ExternalNet(nn.Module):
         return self._taps(x)
 
     def _taps(self, x: Tensor) -> Taps:
-        captured: dict[str, list[tuple[object, int]]] = {path: [] for path in self._all_paths()}
+        seen: dict[str, tuple[Tensor, int]] = {}
+
+        def see(path: str, module: nn.Module, inputs: tuple, output: object) -> None:
+            if path in seen:
+                raise ConfigError(f"tap {path!r} was called twice in one forward pass; name one called once")
+            forms = (4,) if path in self.paths[:-1] else (2, 4)
+            tap = _checked(f"tap {path!r} must give", output, forms)
+            seen[path] = tap, tap._version
+
         handles = []
         # Hooks live for this one pass: nothing outlives it, and copies of the network need no repair.
         try:
-            for path, outputs in captured.items():
-                handles.append(self.module.get_submodule(path).register_forward_hook(_capture(outputs)))
-            logits = self.module(x)
+            for path in dict.fromkeys(self.paths):
+                submodule = self.module.get_submodule(path)
+                handles.append(submodule.register_forward_hook(partial(see, path)))
+            logits = _checked(f"{type(self.module).__name__} must return logits", self.module(x), (2,))
         finally:
             for handle in handles:
                 handle.remove()
-        maps = {path: _checked(path, outputs) for path, outputs in captured.items()}
-        if not (isinstance(logits, Tensor) and logits.ndim == 2):
-            raise ConfigError(
-                f"{self._name()} must return logits (B, classes), but returns {_describe(logits)}"
-            )
-        for path in (self.stem, *self.stages, *self.stages_pre):
-            if maps[path].ndim != 4:
+        for path in self.paths:
+            if path not in seen:
+                raise ConfigError(f"tap {path!r} was not called in the forward pass")
+            if seen[path][0]._version != seen[path][1]:
                 raise ConfigError(
-                    f"tap {path!r} must give a map (B, C, H, W), but gives {_describe(maps[path])}"
+                    f"tap {path!r} was overwritten in place later in the forward pass; replace that in-place "
+                    "operation (a functional relu with inplace=True, or +=) or name another tap"
                 )
-        pooled = maps[self.pooled]
-        if pooled.ndim not in (2, 4):
-            raise ConfigError(
-                f"tap {self.pooled!r} must give (B, C) or (B, C, H, W), but gives {_describe(pooled)}"
-            )
-        return Taps(
-            stem=maps[self.stem],
-            stages=tuple(maps[path] for path in self.stages),
-            stages_pre=tuple(maps[path] for path in self.stages_pre),
-            pooled=pooled.mean((2, 3)) if pooled.ndim == 4 else pooled,
-            logits=logits,
-        )
-
-    def _all_paths(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.stem, *self.stages, *self.stages_pre, self.pooled)))
-
-    def _name(self) -> str:
-        return type(self.module).__name__
+        stem, *maps, pooled = (seen[path][0] for path in self.paths)
+        n = len(maps) // 2
+        pooled = pooled.mean((2, 3)) if pooled.ndim == 4 else pooled
+        return Taps(stem, tuple(maps[:n]), tuple(maps[n:]), pooled, logits)
 
 
-def _paths(what: str, paths: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(paths, str) or not paths:
-        raise ConfigError(f"{what} must be a list of at least one module path, not {paths!r}")
-    return tuple(paths)
-
-
-def _unknown_path(path: object, module: nn.Module, known: set[str]) -> ConfigError:
-    near = difflib.get_close_matches(str(path), sorted(known), n=3, cutoff=0.5)
-    offer = near or [name for name, _ in module.named_children()]
-    lead = "nearest" if near else "its children are"
-    return ConfigError(
-        f"{type(module).__name__} has no submodule {path!r}; {lead}: {', '.join(offer) or 'none'}"
-    )
-
-
-def _capture(outputs: list[tuple[object, int]]):
-    def hook(module: nn.Module, args: tuple, output: object) -> None:
-        outputs.append((output, output._version if isinstance(output, Tensor) else 0))
-
-    return hook
-
-
-def _checked(path: str, outputs: list[tuple[object, int]]) -> Tensor:
-    """The one tensor captured at `path`, untouched since."""
-    if not outputs:
-        raise ConfigError(f"tap {path!r} was not called in the forward pass")
-    if len(outputs) > 1:
-        raise ConfigError(
-            f"tap {path!r} was called {len(outputs)} times in one forward pass; name one called once"
-        )
-    output, version = outputs[0]
-    if not isinstance(output, Tensor):
-        raise ConfigError(f"tap {path!r} must give a tensor, but gives {_describe(output)}")
-    if output._version != version:
-        raise ConfigError(
-            f"tap {path!r} was overwritten in place later in the forward pass; replace that in-place "
-            "operation (a functional relu with inplace=True, or +=) or name another tap"
-        )
-    return output
-
-
-def _describe(value: object) -> str:
-    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+def _checked(what: str, output: object, dimensions: tuple[int, ...]) -> Tensor:
+    if isinstance(output, Tensor) and output.ndim in dimensions:
+        return output
+    wanted = " or ".join({2: "(B, C)", 4: "(B, C, H, W)"}[n] for n in dimensions)
+    found = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise ConfigError(f"{what} {wanted}, but gives {found}")

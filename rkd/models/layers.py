@@ -1,9 +1,7 @@
 """Pieces that several network families share."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,15 +42,14 @@ class StagedNet(TapNet):
     block of a stage returns its map before and after its final ReLU.
 
     Attributes:
-        STAGES: their number.
         HEAD: name of the linear layer.
     """
 
-    STAGES, HEAD = 3, "fc"
+    HEAD = "fc"
 
-    def stages(self) -> Sequence[nn.Sequential]:
-        """`layer1`, `layer2`, ..., shallow to deep."""
-        return [getattr(self, f"layer{i}") for i in range(1, self.STAGES + 1)]
+    def stages(self) -> list[nn.Sequential]:
+        """Shallow to deep."""
+        return [module for name, module in self.named_children() if name.startswith("layer")]
 
     def taps(self, x: Tensor) -> Taps:
         x = stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -76,40 +73,19 @@ def global_average(x: Tensor) -> Tensor:
     return x.mean((2, 3))
 
 
-def _identity_norm(module: nn.BatchNorm2d) -> None:
-    nn.init.ones_(module.weight)
-    nn.init.zeros_(module.bias)
-
-
-@torch.no_grad()
 def init_kaiming(network: nn.Module) -> None:
-    """Convolutions Kaiming-normal by fan-out, BatchNorm identity; linear layers keep torch's default."""
+    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))), Kaiming's rule by fan-out; all else keeps torch's default,
+    which is the identity for BatchNorm."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
-            _identity_norm(module)
 
 
-@torch.no_grad()
-def init_wide(network: nn.Module) -> None:
-    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))), BatchNorm identity, linear biases zero."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels
-            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
-        elif isinstance(module, nn.BatchNorm2d):
-            _identity_norm(module)
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-
-
-@torch.no_grad()
 def init_vgg(network: nn.Module) -> None:
-    """As `init_wide`, with convolutions' biases zero and linear weights normal(0, 0.01)."""
-    init_wide(network)
+    """As `init_kaiming`, with biases zero and linear weights normal(0, 0.01)."""
+    init_kaiming(network)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01)

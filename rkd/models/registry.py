@@ -9,34 +9,27 @@ from typing import Any
 
 from torch import nn
 
+from rkd.config import Count, check
 from rkd.errors import ConfigError, unknown
 
 Builder = Callable[[int], nn.Module]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    build: Builder
-    display: str
-    group: str
-    deployed: Builder | None
-
-
-@dataclass(frozen=True)
-class _Family:
-    pattern: re.Pattern[str]
-    form: str
-    display: str
-    check: Callable[..., None]
-    build: Callable[..., nn.Module]
-
-
 OWN = "own"  # group of networks registered without one
 DEPLOYED = "_deploy"  # a reparameterised network's name and this are the name of its deploy form
 
-_ENTRIES: dict[str, _Entry] = {}
-_SPELLINGS: dict[str, str] = {}  # spelling without case and separators -> registered name
-_FAMILIES: list[_Family] = []
+
+@dataclass(frozen=True)
+class Entry:
+    """A network's canonical name, its name in tables, what builds it for a number of classes, and its heading in lists;
+    without one it is not listed."""
+
+    name: str
+    display: str
+    build: Builder
+    group: str | None = None
+
+
+_ENTRIES: dict[str, Entry] = {}  # by spelling, without case and separators
+_FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., Entry]]] = {}  # by how their names look
 
 
 def register(
@@ -61,34 +54,31 @@ def register(
         ... def my_net(num_classes):
         ...     return MyNet(num_classes)
     """
+    shown = display or name
 
     def add(builder: Builder) -> Builder:
-        _ENTRIES[name] = _Entry(builder, display or name, group, deployed)
         for spelling in (name, *aliases):
-            _SPELLINGS[_squash(spelling)] = name
+            _ENTRIES[_squash(spelling)] = Entry(name, shown, builder, group)
+            if deployed is not None:
+                _ENTRIES[_squash(spelling + DEPLOYED)] = Entry(name + DEPLOYED, f"{shown} deploy", deployed)
         return builder
 
     return add
 
 
-def register_family(
-    pattern: str, *, form: str, display: str, check: Callable[..., None]
-) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Decorator: make `builder(num_classes, *numbers) -> network` buildable for every name of a pattern.
-
-    Registered names go before families.
+def register_family(form: str, pattern: str) -> Callable[[Callable[..., Entry]], Callable[..., Entry]]:
+    """Decorator: `member(*numbers) -> Entry` says which network a name that matches a pattern means, or raises
+    ConfigError. Registered names go before families.
 
     Args:
+        form: how their names look, for messages.
         pattern: regular expression over the name in lower case, without separators except a "_" between two
             digits; every group is a whole number.
-        form: canonical name, a format string of the numbers, such as "wrn_{}_{}".
-        display: as written in tables, a format string of the numbers.
-        check: called with the numbers, raises ConfigError for those that are not allowed.
     """
 
-    def add(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        _FAMILIES.append(_Family(re.compile(pattern), form, display, check, builder))
-        return builder
+    def add(member: Callable[..., Entry]) -> Callable[..., Entry]:
+        _FAMILIES[form] = re.compile(pattern), member
+        return member
 
     return add
 
@@ -96,15 +86,14 @@ def register_family(
 def names() -> list[str]:
     """All registered names, sorted. Families have further members beyond these, reparameterised networks their deploy
     forms."""
-    return sorted(_ENTRIES)
+    return sorted({entry.name for entry in _ENTRIES.values() if entry.group})
 
 
 def groups() -> dict[str, list[str]]:
     """Registered names by group: groups sorted, own networks last; names in the order of registration."""
-    found: dict[str, list[str]] = {}
-    for name, entry in sorted(_ENTRIES.items(), key=lambda item: (item[1].group == OWN, item[1].group)):
-        found.setdefault(entry.group, []).append(name)
-    return found
+    listed = {entry.name: entry.group for entry in _ENTRIES.values() if entry.group}
+    heads = sorted(set(listed.values()), key=lambda group: (group == OWN, group))
+    return {head: [name for name, group in listed.items() if group == head] for head in heads}
 
 
 def deploy_name(name: str) -> str:
@@ -113,14 +102,17 @@ def deploy_name(name: str) -> str:
     Raises:
         ConfigError: no such network, or none with a registered deploy form.
     """
-    return _find_deployed(canonical(name))[0]
+    found = canonical(name) + DEPLOYED
+    if _squash(found) not in _ENTRIES:
+        raise unknown("deploy form", found, {e.name for e in _ENTRIES.values() if e.name.endswith(DEPLOYED)})
+    return found
 
 
 def canonical(name: str) -> str:
     """The name used in configurations and records for any common spelling of it.
 
     Case, spaces, hyphens and underscores do not matter, except between two digits, where one must stand.
-    `package.module:function` stays as it is.
+    `package.module:function` stays as it is, and is not imported here.
 
     >>> canonical("ResNet-56"), canonical("WRN40-2"), canonical("ShuffleV1")
     ('resnet56', 'wrn_40_2', 'shufflenetv1')
@@ -128,7 +120,7 @@ def canonical(name: str) -> str:
     Raises:
         ConfigError: no such network.
     """
-    return _find(name)[0]
+    return _find(name).name
 
 
 def display_name(name: str) -> str:
@@ -137,7 +129,7 @@ def display_name(name: str) -> str:
     Raises:
         ConfigError: no such network.
     """
-    return _find(name)[1]
+    return _find(name).display
 
 
 def check_name(name: str) -> None:
@@ -154,50 +146,19 @@ def build(name: str, num_classes: int = 100) -> nn.Module:
     Raises:
         ConfigError: no such network, or what the function returns has no `taps`.
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ConfigError(f"num_classes must be a whole number of at least 1, not {num_classes!r}")
-    return _find(name)[2](num_classes)
+    return _find(name).build(check(Count, "num_classes", num_classes))
 
 
-def _find(name: str) -> tuple[str, str, Builder]:
-    """Canonical name, display name and builder."""
-    if not isinstance(name, str):
-        raise unknown("model", name, _allowed())
-    if ":" in name:
-        return name, name, partial(_build_imported, name)
-    squashed = _squash(name)
-    key = name if name in _ENTRIES else _SPELLINGS.get(squashed)
-    if key is not None:
-        return key, _ENTRIES[key].display, _ENTRIES[key].build
-    if squashed.endswith(_squash(DEPLOYED)):
-        return _find_deployed(_find(squashed.removesuffix(_squash(DEPLOYED)))[0])
-    for family in _FAMILIES:
-        if match := family.pattern.fullmatch(squashed):
-            numbers = [int(group) for group in match.groups()]
-            family.check(*numbers)
-            found = family.form.format(*numbers)
-            build_member = partial(_build_member, family, numbers)
-            return found, family.display.format(*numbers), build_member
-    raise unknown("model", name, _allowed())
-
-
-def _find_deployed(name: str) -> tuple[str, str, Builder]:
-    """The deploy form of the network of that canonical name."""
-    entry = _ENTRIES.get(name)
-    if entry is None or entry.deployed is None:
-        having = ", ".join(name for name, entry in sorted(_ENTRIES.items()) if entry.deployed)
-        raise ConfigError(
-            f"model {name!r} has no deploy form, since it was not registered with one; those that have: {having}"
-        )
-    return f"{name}{DEPLOYED}", f"{entry.display} deploy", entry.deployed
-
-
-def _build_member(family: _Family, numbers: list[int], num_classes: int) -> nn.Module:
-    return family.build(num_classes, *numbers)
-
-
-def _allowed() -> list[str]:
-    return [*names(), *(family.form.format("<depth>", "<width>") for family in _FAMILIES)]
+def _find(name: str) -> Entry:
+    if isinstance(name, str) and ":" in name:
+        return Entry(name, name, partial(_build_imported, name))
+    squashed = _squash(name) if isinstance(name, str) else ""
+    if squashed in _ENTRIES:
+        return _ENTRIES[squashed]
+    for pattern, member in _FAMILIES.values():
+        if match := pattern.fullmatch(squashed):
+            return member(*map(int, match.groups()))
+    raise unknown("model", name, [*(entry.name for entry in _ENTRIES.values()), *_FAMILIES])
 
 
 def _squash(name: str) -> str:

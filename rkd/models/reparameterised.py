@@ -15,15 +15,15 @@ from functools import partial
 from rkd.models.mobilenetv2 import MobileNetV2
 from rkd.models.registry import register
 from rkd.models.reparam import branched, merged
-from rkd.models.resnet import WIDTHS_X4, ResNet
+from rkd.models.resnet import WIDTHS_X4, cifar_resnet
 from rkd.models.shufflenetv1 import ShuffleNetV1
 from rkd.models.vgg import CONVOLUTIONS, VGG
 from rkd.models.wrn import WideResNet
 
 NETWORKS = {
-    "represnet20": ("RepResNet-20", partial(ResNet, depth=20), ()),
-    "represnet32": ("RepResNet-32", partial(ResNet, depth=32), ()),
-    "represnet8x4": ("RepResNet-8x4", partial(ResNet, depth=8, widths=WIDTHS_X4), ()),
+    "represnet20": ("RepResNet-20", partial(cifar_resnet, depth=20), ()),
+    "represnet32": ("RepResNet-32", partial(cifar_resnet, depth=32), ()),
+    "represnet8x4": ("RepResNet-8x4", partial(cifar_resnet, depth=8, widths=WIDTHS_X4), ()),
     "repwrn_16_2": ("RepWRN-16-2", partial(WideResNet, depth=16, width=2), ()),
     "repwrn_40_1": ("RepWRN-40-1", partial(WideResNet, depth=40, width=1), ()),
     "repvgg8": ("RepVGG-8", partial(VGG, convolutions=CONVOLUTIONS[8]), ()),

@@ -1,13 +1,13 @@
 """ResNets (He et al. 2016) for small images. State-dict names are those of RepDistiller, mdistiller and ReviewKD, whose
 checkpoints load unchanged."""
 
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import ConvBN, StagedNet, chain, conv1x1, conv3x3, conv_bn, init_kaiming
+from rkd.models.layers import ConvBN, StagedNet, chain, conv_bn, init_kaiming
 from rkd.models.registry import register
 
 WIDTHS = (16, 16, 32, 64)
@@ -18,166 +18,132 @@ def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
     """Where stride or width changes; else the identity (an empty Sequential)."""
     if stride == 1 and in_channels == channels:
         return nn.Sequential()
-    return nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
+    return nn.Sequential(*conv_bn(in_channels, channels, 1, stride))
 
 
 class Block(nn.Module):
-    """Basic residual block; returns its output before and after the final ReLU."""
+    """Two 3x3 convolutions beside a shortcut; returns their sum before and after the final ReLU.
 
-    def __init__(self, in_channels: int, channels: int, stride: int, conv_bn: ConvBN) -> None:
+    Attributes:
+        EXPANSION: channels of the sum, in widths.
+        SHORTCUT, LAST: names of the shortcut and of the branch's last BatchNorm.
+    """
+
+    EXPANSION, SHORTCUT, LAST = 1, "downsample", "bn2"
+
+    def __init__(self, in_channels: int, width: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv_bn(in_channels, channels, stride=stride)
-        self.conv2, self.bn2 = conv_bn(channels, channels)
-        self.downsample = _projection(in_channels, channels, stride)
+        self.conv1, self.bn1 = conv_bn(in_channels, width, stride=stride)
+        self.conv2, self.bn2 = conv_bn(width, width)
+        setattr(self, self.SHORTCUT, _projection(in_channels, width, stride))
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        branch = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        pre = self.bn2(self.conv2(branch)) + self.downsample(x)
+        pre = self.branch(x) + getattr(self, self.SHORTCUT)(x)
         return pre, F.relu(pre)
 
 
+class BasicBlock(Block):
+    """The same under the names of ResNet-18 and -34."""
+
+    SHORTCUT = "shortcut"
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 (which carries the stride) and 1x1 convolution to four times the width."""
+
+    EXPANSION, SHORTCUT, LAST = 4, "shortcut", "bn3"
+
+    def __init__(self, in_channels: int, width: int, stride: int, conv_bn: ConvBN) -> None:
+        nn.Module.__init__(self)
+        self.conv1, self.bn1 = conv_bn(in_channels, width, 1)
+        self.conv2, self.bn2 = conv_bn(width, width, stride=stride)
+        self.conv3, self.bn3 = conv_bn(width, width * self.EXPANSION, 1)
+        self.shortcut = _projection(in_channels, width * self.EXPANSION, stride)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return self.bn3(self.conv3(x))
+
+
 class ResNet(StagedNet):
-    """CIFAR ResNet of depth 6n+2 (section 4.2) with projection shortcuts: three stages at full, half and quarter image
-    size.
+    """A 3x3 stem of stride 1 and stages, each but the first at half the size before it.
 
     Args:
         num_classes: number of logits.
-        depth: 6n+2.
-        widths: channels of stem and stages.
+        blocks: number of blocks in each stage.
+        widths: of stem and stages, in channels.
+        block: Block, BasicBlock or Bottleneck.
         conv_bn: makes each 3x3 convolution with its BatchNorm; projections are ordinary ones.
     """
 
     def __init__(
         self,
         num_classes: int,
-        depth: int,
-        widths: tuple[int, int, int, int] = WIDTHS,
+        blocks: Sequence[int],
+        widths: Sequence[int],
+        block: type[Block] = Block,
         conv_bn: ConvBN = conv_bn,
     ) -> None:
         super().__init__()
-        blocks = (depth - 2) // 6
-        self.conv1, self.bn1 = conv_bn(3, widths[0])
-        for i, (inputs, channels) in enumerate(pairwise(widths), 1):
-            first = Block(inputs, channels, 1 if i == 1 else 2, conv_bn)
+        channels, *stages = widths
+        self.conv1, self.bn1 = conv_bn(3, channels)
+        for i, (width, count) in enumerate(zip(stages, blocks, strict=True)):
+            first = block(channels, width, 2 if i else 1, conv_bn)
+            channels = width * block.EXPANSION
             setattr(
-                self, f"layer{i}", chain(first, partial(Block, channels, channels, 1, conv_bn), blocks - 1)
+                self, f"layer{i + 1}", chain(first, partial(block, channels, width, 1, conv_bn), count - 1)
             )
-        self.fc = nn.Linear(widths[-1], num_classes)
+        setattr(self, self.HEAD, nn.Linear(channels, num_classes))
         init_kaiming(self)
 
     def final_norms(self) -> list[nn.Module]:
         """See `rkd.models.taps.final_norms`."""
-        return [stage[-1].bn2 for stage in self.stages()]
+        return [getattr(stage[-1], stage[-1].LAST) for stage in self.stages()]
 
 
-class WideStemResNet(ResNet):
-    """As `ResNet` but for the 7x7 stem, and for the linear layer's weights, which start Xavier-uniform (hankyul2's
-    KnowledgeDistillation code, whose checkpoints load unchanged). The stem pads by one pixel, so that maps of 32x32
-    images are 28x28, 14x14 and 7x7.
+class ImageNetResNet(ResNet):
+    """ResNet-18, -34 or -50 (Table 1) without max-pooling: four stages of widths 64, 128, 256, 512."""
 
-    Args:
-        num_classes: number of logits.
-        depth: 6n+2.
-    """
-
-    def __init__(self, num_classes: int, depth: int) -> None:
-        super().__init__(num_classes, depth)
-        self.conv1 = nn.Conv2d(3, self.conv1.out_channels, 7, padding=1, bias=False)
-        init_kaiming(self.conv1)
-        nn.init.xavier_uniform_(self.fc.weight)
+    HEAD = "linear"
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; returns its output before and after the final ReLU."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(in_channels, width, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = _projection(in_channels, width, stride)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        branch = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        pre = self.bn2(self.conv2(branch)) + self.shortcut(x)
-        return pre, F.relu(pre)
+def cifar_resnet(
+    num_classes: int, depth: int, widths: Sequence[int] = WIDTHS, conv_bn: ConvBN = conv_bn
+) -> ResNet:
+    """CIFAR ResNet of depth 6n+2 (section 4.2) with projection shortcuts and three stages."""
+    return ResNet(num_classes, 3 * [(depth - 2) // 6], widths, conv_bn=conv_bn)
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride) and 1x1 convolution to four times the width; returns as BasicBlock."""
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = conv1x1(in_channels, width)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = conv1x1(width, width * self.expansion)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.shortcut = _projection(in_channels, width * self.expansion, stride)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        branch = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        branch = F.relu(self.bn2(self.conv2(branch)), inplace=True)
-        pre = self.bn3(self.conv3(branch)) + self.shortcut(x)
-        return pre, F.relu(pre)
+def wide_stem_resnet(num_classes: int, depth: int) -> ResNet:
+    """As `cifar_resnet` but for the 7x7 stem, and for the linear layer's weights, which start Xavier-uniform
+    (hankyul2's KnowledgeDistillation code, whose checkpoints load unchanged). The stem pads by one pixel, so that maps
+    of 32x32 images are 28x28, 14x14 and 7x7."""
+    network = cifar_resnet(num_classes, depth)
+    network.conv1 = nn.Conv2d(3, WIDTHS[0], 7, padding=1, bias=False)
+    init_kaiming(network.conv1)
+    nn.init.xavier_uniform_(network.fc.weight)
+    return network
 
 
-class ImageNetResNet(StagedNet):
-    """ResNet-18, -34 or -50 (Table 1) with a 3x3 stem of stride 1 and no max-pooling: four stages of widths 64, 128,
-    256, 512 at full to one eighth of the image size.
-
-    Args:
-        num_classes: number of logits.
-        block: BasicBlock or Bottleneck.
-        blocks: number of blocks in each stage.
-    """
-
-    STAGES, HEAD = 4, "linear"
-
-    def __init__(
-        self, num_classes: int, block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int]
-    ) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(3, 64)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels = 64
-        for i, count in enumerate(blocks):
-            width = 64 * 2**i
-            first = block(channels, width, 2 if i else 1)
-            channels = width * block.expansion
-            setattr(self, f"layer{i + 1}", chain(first, partial(block, channels, width, 1), count - 1))
-        self.linear = nn.Linear(channels, num_classes)
-        init_kaiming(self)
-
-    def final_norms(self) -> list[nn.Module]:
-        """See `rkd.models.taps.final_norms`."""
-        return [
-            stage[-1].bn3 if isinstance(stage[-1], Bottleneck) else stage[-1].bn2 for stage in self.stages()
-        ]
+def _register(name: str, family: str, build: partial, *aliases: str) -> None:
+    register(f"resnet{name}", display=f"ResNet-{name.replace('_', '-')}", aliases=aliases, group=family)(
+        build
+    )
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):
-    register(f"resnet{_depth}", display=f"ResNet-{_depth}", group="ResNet")(partial(ResNet, depth=_depth))
+    _register(f"{_depth}", "ResNet", partial(cifar_resnet, depth=_depth))
 for _depth in (8, 32):
-    register(f"resnet{_depth}x4", display=f"ResNet-{_depth}x4", group="ResNet")(
-        partial(ResNet, depth=_depth, widths=WIDTHS_X4)
-    )
+    _register(f"{_depth}x4", "ResNet", partial(cifar_resnet, depth=_depth, widths=WIDTHS_X4))
 for _depth in (20, 110):
-    register(
-        f"resnet{_depth}_7x7",
-        display=f"ResNet-{_depth}-7x7",
-        aliases=(f"resnet_32_{_depth}",),
-        group="ResNet with 7x7 stem",
-    )(partial(WideStemResNet, depth=_depth))
+    _build = partial(wide_stem_resnet, depth=_depth)
+    _register(f"{_depth}_7x7", "ResNet with 7x7 stem", _build, f"resnet_32_{_depth}")
 for _depth, _block, _blocks in (
     (18, BasicBlock, (2, 2, 2, 2)), (34, BasicBlock, (3, 4, 6, 3)), (50, Bottleneck, (3, 4, 6, 3)),
 ):  # fmt: skip
-    register(f"resnet{_depth}", display=f"ResNet-{_depth}", group="ResNet with ImageNet widths")(
-        partial(ImageNetResNet, block=_block, blocks=_blocks)
-    )
+    _build = partial(ImageNetResNet, block=_block, blocks=_blocks, widths=(64, 64, 128, 256, 512))
+    _register(f"{_depth}", "ResNet with ImageNet widths", _build)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd.errors import ConfigError
-from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, init_wide
-from rkd.models.registry import register, register_family
+from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, init_kaiming
+from rkd.models.registry import Entry, register, register_family
 from rkd.models.taps import TapNet, Taps
 
 
@@ -69,7 +69,8 @@ class WideResNet(TapNet):
         self.block3 = Group(32 * width, 64 * width, 2, blocks, conv_bn)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
-        init_wide(self)
+        init_kaiming(self)
+        nn.init.zeros_(self.fc.bias)
 
     def final_norms(self) -> list[nn.Module]:
         """See `rkd.models.taps.final_norms`."""
@@ -91,19 +92,15 @@ class WideResNet(TapNet):
         return Taps(stem, (first, second, third), stages_pre, pooled, self.fc(pooled))
 
 
-def _check(depth: int, width: int) -> None:
+@register_family("wrn_<depth>_<width>", r"(?:wrn|wideresnet)(\d+)_(\d+)")
+def _member(depth: int, width: int) -> Entry:
+    name = f"wrn_{depth}_{width}"
     if depth < 10 or (depth - 4) % 6:
-        raise ConfigError(
-            f"model wrn_{depth}_{width}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}"
-        )
+        raise ConfigError(f"model {name}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}")
     if width < 1:
-        raise ConfigError(f"model wrn_{depth}_{width}: the widening factor must be at least 1, not {width}")
+        raise ConfigError(f"model {name}: the widening factor must be at least 1, not {width}")
+    return Entry(name, f"WRN-{depth}-{width}", partial(WideResNet, depth=depth, width=width))
 
 
-register_family(r"(?:wrn|wideresnet)(\d+)_(\d+)", form="wrn_{}_{}", display="WRN-{}-{}", check=_check)(
-    WideResNet
-)
-for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
-    register(f"wrn_{_depth}_{_width}", display=f"WRN-{_depth}-{_width}", group="WRN")(
-        partial(WideResNet, depth=_depth, width=_width)
-    )
+for _entry in (_member(16, 1), _member(16, 2), _member(40, 1), _member(40, 2)):
+    register(_entry.name, display=_entry.display, group="WRN")(_entry.build)

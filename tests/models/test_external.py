@@ -139,7 +139,7 @@ def test_inference_mode(x):
 
 
 def test_second_call_and_missing_call_are_refused(x):
-    with pytest.raises(ConfigError, match="tap 'pool' was called 2 times"):
+    with pytest.raises(ConfigError, match="tap 'pool' was called twice"):
         wrap_own(twice=True).taps(x)
     network = models.from_module(Own(), stages=["first", "unused"], pooled="pool")
     with pytest.raises(ConfigError, match="tap 'unused' was not called"):
@@ -152,7 +152,7 @@ def test_second_call_and_missing_call_are_refused(x):
         ({"stages": ["frist"], "pooled": "pool"}, "Own has no submodule 'frist'; nearest: first"),
         (
             {"stages": ["first"], "pooled": "zzzzzz"},
-            "'zzzzzz'; its children are: first, second, pool, unused, head",
+            "has no submodule 'zzzzzz'; nearest: ",
         ),
         (
             {"stages": ["first"], "pooled": "pool", "stem": "first.9"},
@@ -163,7 +163,7 @@ def test_second_call_and_missing_call_are_refused(x):
         ({"stages": "first", "pooled": "pool"}, "stages must be a list .* not 'first'"),
         (
             {"stages": ["first", "second"], "stages_pre": ["first.1"], "pooled": "pool"},
-            "stages_pre names 1 maps and stages 2",
+            r"stages_pre as long a one, not .* and \['first.1'\]",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_refused_paths(options, said):
 
 def test_refused_forms(x):
     with pytest.raises(
-        ConfigError, match=r"tap 'head' must give a map \(B, C, H, W\), but gives a tensor \(2, 5\)"
+        ConfigError, match=r"tap 'head' must give \(B, C, H, W\), but gives a tensor \(2, 5\)"
     ):
         models.from_module(Own(), stages=["first", "head"], pooled="pool").taps(x)
 
@@ -182,7 +182,7 @@ def test_refused_forms(x):
         def forward(self, x):
             return super().forward(x), 0
 
-    with pytest.raises(ConfigError, match=r"Pair must return logits \(B, classes\), but returns a tuple"):
+    with pytest.raises(ConfigError, match=r"Pair must return logits \(B, C\), but gives a tuple"):
         models.from_module(Pair(), stages=["first"], pooled="pool").taps(x)
 
 

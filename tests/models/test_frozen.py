@@ -94,7 +94,7 @@ def test_networks_no_graph_can_stand_for_are_left_alone():
         def taps(self, x):
             return super().taps(x * 2 if x.sum() > 0 else x)
 
-    assert freeze(Moody(10, 8).eval()) is None  # its code depends on its data
+    assert freeze(Moody(10, [1, 1, 1], [16, 16, 32, 64]).eval()) is None  # its code depends on its data
 
 
 def test_a_graph_that_says_something_else_is_not_used():
@@ -107,7 +107,7 @@ def test_a_graph_that_says_something_else_is_not_used():
             Counting.calls += 1
             return super().taps(x if Counting.calls == 1 else x * 1.5)
 
-    assert freeze(Counting(10, 8).eval()) is None
+    assert freeze(Counting(10, [1, 1, 1], [16, 16, 32, 64]).eval()) is None
 
 
 def test_a_layer_called_twice_is_not_folded():
@@ -117,7 +117,7 @@ def test_a_layer_called_twice_is_not_folded():
             return super().taps(x + self.bn1(self.conv1(x)).mean(1, keepdim=True))
 
     torch.manual_seed(0)
-    network = Twice(10, 8).double().eval()
+    network = Twice(10, [1, 1, 1], [16, 16, 32, 64]).double().eval()
     frozen = freeze(network)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert frozen.folded == 8, "all but bn1"

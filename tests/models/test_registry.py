@@ -77,16 +77,15 @@ def test_refused_names(function, name, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("classes", [0, -1, 10.0, "10", True, None])
-def test_refused_class_counts(classes):
-    with pytest.raises(ConfigError, match="num_classes must be a whole number"):
-        models.build("resnet8", classes)
+def test_refused_class_counts():
+    for classes in (0, "10", True):
+        with pytest.raises(ConfigError, match="num_classes is .*; it must be a whole number >= 1"):
+            models.build("resnet8", classes)
 
 
 @pytest.fixture
 def own_names(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    monkeypatch.setattr(registry, "_SPELLINGS", dict(registry._SPELLINGS))
 
 
 def test_register_an_own_network(own_names):
