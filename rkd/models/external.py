@@ -122,10 +122,8 @@ class ExternalNet(nn.Module):
                     f"tap {path!r} was overwritten in place later in the forward pass; replace that in-place "
                     "operation (a functional relu with inplace=True, or +=) or name another tap"
                 )
-        stem, *maps, pooled = (seen[path][0] for path in self.paths)
-        n = len(maps) // 2
-        pooled = pooled.mean((2, 3)) if pooled.ndim == 4 else pooled
-        return Taps(stem, tuple(maps[:n]), tuple(maps[n:]), pooled, logits)
+        *maps, pooled = (seen[path][0] for path in self.paths)
+        return Taps.of([*maps, pooled.mean((2, 3)) if pooled.ndim == 4 else pooled, logits])
 
 
 def _checked(what: str, output: object, dimensions: tuple[int, ...]) -> Tensor:

@@ -14,6 +14,7 @@ they are used in.
 import copy
 import operator
 import warnings
+from collections import Counter
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rkd.errors import ConfigError, unknown
 from rkd.models.reparam import merge_branches
-from rkd.models.taps import Taps
+from rkd.models.taps import TapNet, Taps
 
 FORMS = ("unfolded", "folded", "fused")
 # Where cuDNN's fused operations are, and in which precisions.
@@ -36,42 +37,32 @@ _RELUS = {F.relu, torch.relu, "relu", "relu_"}
 
 
 class _Outputs(nn.Module):
-    """A network whose forward returns its taps as one flat tuple, which is what a graph can carry."""
+    """A network whose forward returns its taps as one flat tuple."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.stages = 0
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        taps = self.network.taps(x)
-        self.stages = len(taps.stages)
-        return (taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits)
+        return self.network.taps(x).tensors()
 
 
-class Frozen(nn.Module):
-    """What `freeze` returns: a network with `taps` and `forward`, for inference alone.
+class Frozen(TapNet):
+    """What `freeze` returns: a network for inference alone.
 
     Attributes:
-        graph_module: the rewritten network, giving (stem, *stages, *stages_pre, pooled, logits).
-        stages: number of stages.
+        graph_module: the rewritten network, giving `Taps.tensors`.
         folded: BatchNorm layers that went into a convolution's weights, of branches too.
         fused: convolutions that are one operation with the ReLU behind them.
     """
 
-    def __init__(self, graph_module: nn.Module, stages: int, folded: int, fused: int = 0) -> None:
+    def __init__(self, graph_module: nn.Module, folded: int, fused: int) -> None:
         super().__init__()
-        self.graph_module, self.stages, self.folded, self.fused = graph_module, stages, folded, fused
+        self.graph_module, self.folded, self.fused = graph_module, folded, fused
 
     def taps(self, x: Tensor) -> Taps:
         """Taps of a batch (B, 3, H, W)."""
-        stem, *rest = self.graph_module(x)
-        n = self.stages
-        return Taps(stem, tuple(rest[:n]), tuple(rest[n : 2 * n]), rest[-2], rest[-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, classes)."""
-        return self.graph_module(x)[-1]
+        return Taps.of(self.graph_module(x))
 
 
 def forms(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
@@ -112,7 +103,6 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None, form: str = "fo
             graph = fx.Tracer().trace(outputs)
     except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, ValueError):
         return None
-    stages = outputs.stages
     module = fx.GraphModule(outputs, graph)
     folded = 0 if form == "unfolded" else merged + _fold(module)
     module.graph.eliminate_dead_code()
@@ -124,7 +114,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None, form: str = "fo
     for part in module.to(own).modules():
         if dtype is not None and isinstance(part, nn.Conv2d | nn.Linear):
             part.to(dtype)
-    return Frozen(module, stages, folded, fused)
+    return Frozen(module, folded, fused)
 
 
 @torch.no_grad()
@@ -132,9 +122,8 @@ def _same(module: fx.GraphModule, network: nn.Module) -> bool:
     """Whether the rewritten graph gives what the network gives for two images, in float64."""
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     x = x.to(next(network.parameters()))
-    taps = network.taps(x)
-    expected = (taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits)
-    return all((a - b).abs().max() <= 1e-8 * a.abs().max() for a, b in zip(expected, module(x), strict=True))
+    pairs = zip(network.taps(x).tensors(), module(x), strict=True)
+    return all((a - b).abs().max() <= 1e-8 * a.abs().max() for a, b in pairs)
 
 
 def _layer(module: fx.GraphModule, node: object, kind: type) -> nn.Module | None:
@@ -144,19 +133,9 @@ def _layer(module: fx.GraphModule, node: object, kind: type) -> nn.Module | None
     return None
 
 
-def _put(module: fx.GraphModule, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(module.get_submodule(parent), last, layer)
-
-
-def _calls(module: fx.GraphModule) -> dict[str, int]:
-    """How often each layer is called: a layer called twice must stay as it is."""
-    targets = [node.target for node in module.graph.nodes if node.op == "call_module"]
-    return {target: targets.count(target) for target in targets}
-
-
 def _fold(module: fx.GraphModule) -> int:
-    count, calls = 0, _calls(module)
+    count = 0
+    calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
     for node in list(module.graph.nodes):
         bn = _layer(module, node, nn.BatchNorm2d)
         if bn is None or bn.training or bn.running_mean is None:
@@ -164,8 +143,8 @@ def _fold(module: fx.GraphModule) -> int:
         before = node.args[0]
         conv = _layer(module, before, nn.Conv2d)
         if conv is None or len(before.users) > 1 or calls[before.target] > 1 or calls[node.target] > 1:
-            continue
-        _put(module, before.target, fuse_conv_bn_eval(conv.eval(), bn).requires_grad_(False))
+            continue  # a layer called twice must stay as it is
+        module.set_submodule(before.target, fuse_conv_bn_eval(conv.eval(), bn).requires_grad_(False))
         node.replace_all_uses_with(before)
         module.graph.erase_node(node)
         count += 1

@@ -74,8 +74,8 @@ def global_average(x: Tensor) -> Tensor:
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))), Kaiming's rule by fan-out; all else keeps torch's default,
-    which is the identity for BatchNorm."""
+    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))); all else keeps torch's default, which is the identity for
+    BatchNorm."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

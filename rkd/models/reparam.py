@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd.errors import ConfigError
-
-SQUARES = 3
-BRANCHED = (3, 5)  # kernel sizes; an even one has no middle for the tall and the wide branch
+from rkd.models.layers import conv_bn
 
 
 class BranchedConv(nn.Module):
@@ -22,22 +20,15 @@ class BranchedConv(nn.Module):
 
     Args:
         in_channels, out_channels, stride, groups: of every branch.
-        kernel: 1, 3 or 5; padded by half of it, so that size changes by the stride alone.
-
-    Raises:
-        ConfigError: another kernel.
+        kernel: odd, since the branches share a middle row and column; padded by half of it, so that size changes by
+            the stride alone.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        if kernel not in (1, *BRANCHED):
-            raise ConfigError(
-                f"a reparameterised convolution has a kernel of 1, 3 or 5, not {kernel!r}: "
-                "its branches must share a middle row and column"
-            )
-        shapes = [(kernel, kernel)] * SQUARES + [(kernel, 1), (1, kernel)] if kernel > 1 else [(1, 1)]
+        shapes = [(kernel, kernel)] * 3 + [(kernel, 1), (1, kernel)] if kernel > 1 else [(1, 1)]
         self.kernel = kernel
         self.branches = nn.ModuleList(
             nn.Sequential(
@@ -52,11 +43,8 @@ class BranchedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H', W')."""
-        first, *rest = self.branches
-        total = first(x)
-        for branch in rest:
-            total = total + branch(x)
-        return total
+        first, *rest = (branch(x) for branch in self.branches)
+        return sum(rest, start=first)
 
     @torch.no_grad()
     def merged(self) -> nn.Conv2d:
@@ -92,8 +80,7 @@ def merged(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
 ) -> tuple[nn.Module, nn.Module]:
     """What `branched` gives once it is merged: one convolution with bias."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups)
-    return conv, nn.Identity()
+    return conv_bn(in_channels, out_channels, kernel, stride, groups, bias=True)[0], nn.Identity()
 
 
 def is_reparameterised(network: nn.Module) -> bool:
@@ -121,7 +108,6 @@ def merge_branches(network: nn.Module) -> int:
     gone = 0
     for name, block in list(network.named_modules()):
         if isinstance(block, BranchedConv) and not any(bn.training for _, bn in block.branches):
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, block.merged())
+            network.set_submodule(name, block.merged())
             gone += len(block.branches)
     return gone

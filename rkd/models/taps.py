@@ -1,7 +1,7 @@
 """What every network shows of itself: one tap protocol for teachers and students; and what can be read off it: shapes,
 parameters, multiply-adds, the BatchNorm before each stage's final ReLU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,17 @@ class Taps:
     stages_pre: tuple[Tensor, ...]
     pooled: Tensor
     logits: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """(stem, *stages, *stages_pre, pooled, logits), which is all that a graph can carry."""
+        return self.stem, *self.stages, *self.stages_pre, self.pooled, self.logits
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Taps":
+        """The taps whose `tensors` these are."""
+        stem, *maps, pooled, logits = tensors
+        n = len(maps) // 2
+        return cls(stem, tuple(maps[:n]), tuple(maps[n:]), pooled, logits)
 
 
 class TapNet(nn.Module):

@@ -79,7 +79,7 @@ def test_refused_names(function, name, said):
 
 def test_refused_class_counts():
     for classes in (0, "10", True):
-        with pytest.raises(ConfigError, match="num_classes is .*; it must be a whole number >= 1"):
+        with pytest.raises(ConfigError, match=r"num_classes is .*; it must be a whole number >= 1"):
             models.build("resnet8", classes)
 
 
