@@ -3,10 +3,9 @@
 from rkd.data import cifar, embedded, npz  # noqa: F401  (they register)
 from rkd.data.augment import EpochDraws, draw_epoch
 from rkd.data.batches import Batches, evaluation_batches, normalise, used_images
-from rkd.data.config import DataConfig
 from rkd.data.images import ImageSet, check, describe, is_there, load, measure
 from rkd.data.normalisation import PRESETS, Normalisation, preset
-from rkd.data.sources import Reader, Source, register_source, source_names
+from rkd.data.sources import DataConfig, Reader, Source, register_source, source_names
 from rkd.data.streams import stream_seed
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -44,13 +45,8 @@ def _padded(x: Tensor, padding: int, mode: str) -> Tensor:
         return x
     if mode == "zeros":
         return pad(x, (0, 0, padding, padding, padding, padding))
-    rows, columns = (_mirrored(size, padding).to(x.device) for size in x.shape[1:3])
+    rows, columns = (np.pad(np.arange(size), padding, mode="reflect") for size in x.shape[1:3])
     return x[:, rows][:, :, columns]
-
-
-def _mirrored(size: int, padding: int) -> Tensor:
-    """Places 0..size-1 of a line that goes on beyond its ends as in a mirror."""
-    return size - 1 - (size - 1 - torch.arange(-padding, size + padding).abs()).abs()
 
 
 def used_images(images: int, batch_size: int, drop_last: bool) -> int:

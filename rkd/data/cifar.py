@@ -1,16 +1,13 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as torchvision downloads and verifies them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from filelock import FileLock
 
-from rkd.data.sources import Reader, Source, register_source
+from rkd.data.sources import DataConfig, Reader, Source, register_source
 from rkd.errors import DataError
-
-if TYPE_CHECKING:
-    from rkd.data.config import DataConfig
 
 
 @register_source("cifar100")
@@ -20,7 +17,7 @@ class Cifar100(Reader):
 
     dataset: ClassVar[str] = "CIFAR100"  # class in torchvision.datasets
 
-    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
+    def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         kind, fetch = self._kind(), f"`rkd show data {config.name} --root {root}`"
         if not self.is_there(config, root):
             if not download:
@@ -38,23 +35,18 @@ class Cifar100(Reader):
             train, test, lambda split, indices: sets[split].data[indices], tuple(sets["train"].classes)
         )
 
-    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
+    def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
         kind = self._kind()
         listed = [file for file, _ in (*kind.train_list, *kind.test_list)]
         names = [f"{kind.base_folder}/{file}" for file in (*listed, kind.meta["filename"])]
         return {name: root / name for name in names}
-
-    def check(self, config: "DataConfig", root: Path) -> None:
-        """Missing files can be downloaded, and damage shows only in reading; a file for a folder is wrong."""
-        if root.exists() and not root.is_dir():
-            raise DataError(f"the data folder {str(root)!r} is a file")
 
     def _kind(self) -> Any:
         from torchvision import datasets  # takes a second to import: not before CIFAR is wanted
 
         return getattr(datasets, self.dataset)
 
-    def _download(self, config: "DataConfig", root: Path) -> None:
+    def _download(self, config: DataConfig, root: Path) -> None:
         kind = self._kind()
         try:
             root.mkdir(parents=True, exist_ok=True)

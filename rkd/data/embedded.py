@@ -7,15 +7,11 @@ output of PCG64, which NumPy keeps the same for ever: the same bytes on every ma
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rkd.data.sources import Reader, Source, register_source
+from rkd.data.sources import DataConfig, Reader, Source, register_source
 from rkd.data.streams import stream_seed
-
-if TYPE_CHECKING:
-    from rkd.data.config import DataConfig
 
 SIZE = 32
 IMAGES = {"train": 10_000, "test": 2_000}
@@ -78,7 +74,7 @@ def _stripes(texture: str, x: np.ndarray, y: np.ndarray, phase: int, period: int
 class Embedded(Reader):
     """Makes only the images that are asked for, and keeps them in memory for the next who asks."""
 
-    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
+    def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         def pixels(split: str, indices: np.ndarray) -> np.ndarray:
             made = [image(config.seed, split, index % 100, index // 100) for index in indices.tolist()]
             return np.array(made, dtype=np.uint8).reshape(-1, SIZE, SIZE, 3)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rkd.data.config import DataConfig
 from rkd.data.normalisation import preset
-from rkd.data.sources import reader_of
+from rkd.data.sources import DataConfig, reader_of
 from rkd.data.subsets import choose
 from rkd.errors import DataError
 

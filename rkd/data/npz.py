@@ -2,16 +2,12 @@
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rkd.data.sources import NPZ, Reader, Source, register_source
+from rkd.data.sources import NPZ, DataConfig, Reader, Source, register_source
 from rkd.errors import DataError
 from rkd.files import sha256
-
-if TYPE_CHECKING:
-    from rkd.data.config import DataConfig
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,20 +20,25 @@ class Npz(Reader):
     is there, from the data folder.
     """
 
-    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
+    def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
+        return {config.name: _place(config.name, root)}
+
+    def check(self, config: DataConfig, root: Path) -> None:
+        find(config.name, root)
+
+    def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         path = find(config.name, root)
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         try:
-            return _source(_read(path))
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} cannot be read as an npz file of plain arrays: {error}") from error
+        try:
+            return _source(arrays)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from error.__cause__
-
-    def check(self, config: "DataConfig", root: Path) -> None:
-        find(config.name, root)
-
-    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
-        return {config.name: _place(config.name, root)}
+            raise DataError(f"{path}: {error}") from None
 
 
 def find(name: str, root: Path) -> Path:
@@ -51,58 +52,40 @@ def _place(name: str, root: Path) -> Path:
     return Path(name) if Path(name).is_file() else root / name
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [key for key in KEYS if key not in file]:
-                raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(file)}")
-            return {key: file[key] for key in (*KEYS, "class_names") if key in file}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"it cannot be read as an npz file of plain arrays: {error}") from error
-
-
 def _source(arrays: dict[str, np.ndarray]) -> Source:
     """DataError says what is wrong with the arrays."""
+    if missing := [key for key in KEYS if key not in arrays]:
+        raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(arrays)}")
     x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in ("train", "test")}
-    y = {split: _labels(f"y_{split}", arrays[f"y_{split}"]) for split in ("train", "test")}
-    for split, images in x.items():
-        if len(images) != len(y[split]):
-            raise DataError(f"x_{split} has {len(images)} images, but y_{split} has {len(y[split])} labels")
+    y = {split: arrays[f"y_{split}"] for split in ("train", "test")}
+    for split, labels in y.items():
+        if labels.shape != (len(x[split]),) or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"y_{split} must be whole numbers, one for each of the {len(x[split])} images of x_{split}, not "
+                f"{labels.dtype} of shape {labels.shape}"
+            )
     if x["train"].shape[1:] != x["test"].shape[1:]:
-        raise DataError(f"training images are {_size(x['train'])}, but test images are {_size(x['test'])}")
-    classes, last = int(y["train"].max()) + 1, int(y["test"].max())
-    if absent := sorted(set(range(classes)) - set(y["train"].tolist())):
         raise DataError(
-            f"y_train goes up to {classes - 1}, but has no image of class {absent[0]}; "
-            "labels must run from 0 without a gap"
+            f"training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
         )
-    if last >= classes:
-        raise DataError(f"y_test has class {last}, but y_train ends at {classes - 1}")
-    names = arrays.get("class_names", np.arange(classes)).astype(str)
-    if names.shape != (classes,):
-        raise DataError(f"class_names has shape {names.shape}, but there are {classes} classes")
-    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], tuple(names.tolist()))
+    found = np.unique(y["train"]).tolist()
+    if found != list(range(len(found))):
+        raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
+    if stray := sorted({*y["test"].tolist()} - {*found}):
+        raise DataError(f"y_test has class {stray[0]}, of which y_train has no image")
+    names = arrays.get("class_names", np.array(found)).astype(str)
+    if names.shape != (len(found),):
+        raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
+    train, test = (labels.astype(np.int64) for labels in y.values())
+    return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()))
 
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:
-    if x.dtype != np.uint8:
-        raise DataError(f"{key} must be uint8 with values 0..255, not {x.dtype}")
-    if x.ndim != 4 or 3 not in (x.shape[3], x.shape[1]):
-        raise DataError(f"{key} must be (N, H, W, 3) or (N, 3, H, W), not {x.shape}")
-    if x.shape[3] != 3:
+    if x.ndim == 4 and x.shape[3] != 3:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    if not len(x) or x.shape[1] != x.shape[2]:
-        raise DataError(f"{key} must hold square images, not {len(x)} of {_size(x)}")
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or x.shape[1] != x.shape[2] or not len(x):
+        raise DataError(
+            f"{key} must be square images, uint8 with values 0..255, (N, H, H, 3) or (N, 3, H, H), not {x.dtype} of "
+            f"shape {x.shape}"
+        )
     return x
-
-
-def _labels(key: str, y: np.ndarray) -> np.ndarray:
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{key} must be (N,) whole numbers, not {y.dtype} of shape {y.shape}")
-    if len(y) and y.min() < 0:
-        raise DataError(f"{key} has the label {y.min()}; labels start at 0")
-    return y.astype(np.int64)
-
-
-def _size(x: np.ndarray) -> str:
-    return f"{x.shape[1]} x {x.shape[2]}"

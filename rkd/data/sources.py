@@ -1,17 +1,58 @@
-"""Where images come from: data sets by name, and npz files by path."""
+"""Which images a run sees, as written in profiles and records, and where they come from: data sets by name, and npz
+files by path."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 
+from rkd.config import Count, Flag, Natural, frozen
+from rkd.data.normalisation import preset
 from rkd.errors import unknown
 
-if TYPE_CHECKING:
-    from rkd.data.config import DataConfig
+
+@frozen
+class DataConfig:
+    """A data set and what is done to its images.
+
+    Attributes:
+        name: "cifar10", "cifar100", "embedded" (generated, needs no download) or the path of an npz file with
+            uint8 arrays x_train, y_train, x_test, y_test.
+        normalisation: preset of `rkd.data.normalisation`.
+        train_images: size of a class-balanced subset of the training images; None takes all that are not held
+            out. A smaller subset lies within a larger one of the same seed. Where the classes do not divide
+            the number, the first classes have one image more.
+        test_images: the same of the test images.
+        holdout: training images set aside as a validation split, class-balanced likewise; no subset of the
+            training images contains one.
+        seed: of the choices above, and of the embedded set's images. Nothing else: order and augmentation
+            follow the run's seed.
+        padding: pixels added on each side before a random crop to the old size; 0 means no crop.
+        padding_mode: what is added: "zeros", or the image mirrored at its border ("reflect").
+        flip: mirror each training image left to right with probability 1/2.
+        sha256: of the npz file, so that another file under the same name is another run; None for named sets.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    name: str = "cifar100"
+    normalisation: str = "cifar10_reviewkd"
+    train_images: Count | None = None
+    test_images: Count | None = None
+    holdout: Natural = 0
+    seed: Natural = 0
+    padding: Natural = 4
+    flip: Flag = True
+    sha256: str | None = None
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+
+    def __post_init__(self) -> None:
+        reader_of(self.name)
+        preset(self.normalisation)
 
 
 @dataclass(frozen=True)
@@ -35,18 +76,18 @@ class Reader(ABC):
     """How a data set is found and opened. Methods raise DataError for what is missing or damaged."""
 
     @abstractmethod
-    def open(self, config: "DataConfig", root: Path, download: bool) -> Source:
+    def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
 
-    def files(self, config: "DataConfig", root: Path) -> dict[str, Path]:
+    def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
         """The files it reads, by the path they have, or could have, below `root`; by default it reads none."""
         return {}
 
-    def is_there(self, config: "DataConfig", root: Path) -> bool:
+    def is_there(self, config: DataConfig, root: Path) -> bool:
         """Whether `open` needs no download."""
         return all(path.is_file() for path in self.files(config, root).values())
 
-    def check(self, config: "DataConfig", root: Path) -> None:  # noqa: B027  (most have nothing to check)
+    def check(self, config: DataConfig, root: Path) -> None:  # noqa: B027  (most have nothing to check)
         """Raise what `open` would certainly raise, without reading images; nothing by default."""
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, frozen
-from rkd.data.config import DataConfig
+from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, get_method, make_options
 from rkd.models import canonical, check_name
