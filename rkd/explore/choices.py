@@ -166,5 +166,5 @@ def review_levels(run: RunConfig, root: str = "data") -> list[dict[str, object]]
     if run.method != "reviewkd":
         return []
     with torch.random.fork_rng(devices=[]):
-        pair = [models.build(name) for name in (run.network, run.teacher.name)]
-        return ReviewKD(*pair, run.options, sizes(run.data, paths.home() / root).pixels).describe()
+        student, teacher = models.build(run.network), models.build(run.teacher.name)
+        return ReviewKD(student, teacher, run.options, sizes(run.data, paths.home() / root).pixels).describe()
