@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cells import execute
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
+
+from cells import execute
 
 from rkd.judge import Claim, decide, resampling, rules
 from rkd.judge.contrast import Contrast, contrast
