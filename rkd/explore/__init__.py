@@ -34,9 +34,9 @@ def explore(
         data = base64.b64encode((paths.home() / "book" / "_assets" / "explore.png").read_bytes()).decode()
         style = "max-width:100%;height:auto;border:1px solid #8884"
         return tag("img", alt=ALT, style=style, src=f"data:image/png;base64,{data}")
-    from rkd.explore.page import open_page
+    from rkd.explore.page import Page
 
-    return open_page(choices or {}, data_root, device)
+    return Page(choices or {}, data_root, device)
 
 
 __all__ = ["explore"]

@@ -37,7 +37,6 @@ from rkd.explore.choices import (
 )
 from rkd.explore.training import Look, Training
 from rkd.methods import get_method, method_names
-from rkd.records import Record
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.curves import curves
 from rkd.report.interactive.path import review_path
@@ -53,7 +52,9 @@ WRAPPED = {"layout": {"flex_flow": "row wrap"}}
 
 
 class Page(widgets.VBox):
-    """The page; arguments and errors are those of `rkd.explore.choices.plan_of`."""
+    """The page, which closes the one before; arguments and errors are those of `rkd.explore.choices.plan_of`."""
+
+    shown: "Page | None" = None
 
     def __init__(self, choices: Mapping[str, Any], root: str = "data", device: str = "auto") -> None:
         self.training: Training | None = None  # the last one
@@ -67,6 +68,10 @@ class Page(widgets.VBox):
         self._build()
         self._refresh()
         self._show_saved()
+        if Page.shown is not None:
+            Page.shown.close()
+        Page.shown = self
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Stop a training under way, with its checkpoint written, and take the page's widgets away."""
@@ -199,41 +204,34 @@ class Page(widgets.VBox):
         drawn = {name: len(record.curves["lr"]) for name, record in look.records.items()}
         if drawn != self._drawn:
             self._drawn = drawn
-            self.curves.value = self._pictures(look.records)
+            records, lines = {record.id: record for record in look.records.values()}, []
+            for name, record in look.records.items():
+                role = "teacher" if name == "teacher" else "distilled"
+                lines.append(Line(name, name, (record.config,), role=role))
+            plot = curves(lines, records, "Curves so far", panels="metric")
+            self.curves.value = replace(plot, height=300).still()
         if look.status == "finished":
-            self._show_result(look.records)
+            self._show_result(look)
         if not self.training.running:
             self._refresh()  # of what is left of the choices, which may be others by now
 
-    def _pictures(self, found: Mapping[str, Record]) -> str:
-        """Every curve of the runs, a panel each."""
-        roles = {"teacher": "teacher", "without distillation": "student"}
-        lines = [Line(k, k, (r.config,), role=roles.get(k, "distilled")) for k, r in found.items()]
-        records = {record.id: record for record in found.values()}
-        return replace(curves(lines, records, "This training", panels="metric"), height=300).still()
-
-    def _show_result(self, records: Mapping[str, Record]) -> None:
-        plan = self.training.plan
-        ours, bare = (
-            records[f"{how} distillation"].accuracy() for how in ("with", "without")
-        )  # NaN: diverged
+    def _show_result(self, look: Look) -> None:
+        how = ("with distillation", "without distillation")
+        ours, bare = (look.records[name].accuracy() for name in how)  # NaN: it diverged
         self.status.value = _note(
             f"Done. Test accuracy after the last epoch: {ours:.2f} % with distillation, {bare:.2f} % without "
             f"({ours - bare:+.2f} points). One seed and a short run: a demonstration, no evidence."
         )
-        found = load_snapshots(self._store, plan.distilled.id, paths.home() / self._places[0])
+        run = self.training.plan.distilled.id
+        self._snapshots = found = load_snapshots(self._store, run, paths.home() / self._places[0])
         if found is not None:
-            every = tuple(range(len(found.classes)))
-            self.map_image.options = [("all", every), *((found.classes[i], (i,)) for i in every)]
             self.map_epoch.options, self.map_epoch.value = found.epochs, found.epochs[-1]
-        self._snapshots = found
         self._show_maps()
         self._show_saved()
         _display(self._after, True)
 
     def _show_maps(self) -> None:
-        found = self._snapshots
-        drawn = found and attention_tiles(found, self.map_epoch.value, self.map_image.value)
+        drawn = self._snapshots and attention_tiles(self._snapshots, self.map_epoch.value)
         self.maps.value = drawn or "This run has no attention maps to show."
 
     def _save(self) -> None:
@@ -316,16 +314,14 @@ class Page(widgets.VBox):
         self.stop_button = self._button("Stop", "stop", self._stop)
         self._bar = widgets.FloatProgress(max=1.0, layout={"width": "auto"})
         self.map_epoch = widgets.SelectionSlider(options=[1], description="after epoch", **LABELLED)
-        self.map_image = widgets.Dropdown(options=[("all", (0,))], description="images", **LABELLED)
-        for box in (self.map_epoch, self.map_image):
-            box.observe(self._safely(self._show_maps), names="value")
+        self.map_epoch.observe(self._safely(self._show_maps), names="value")
         self.maps.add_class("rkd-figure")
         about = "How much of its own map and of the residual each position lets through: dark 0, bright 1."
         self.name = widgets.Text(description="name", placeholder="for example: without attention", **LABELLED)
         self.save_button = self._button("Save", "save", self._save)
         self._after = widgets.VBox(
             [
-                _html(f"<h4>Attention maps</h4><p>{about}</p>"), self.map_epoch, self.map_image, self.maps,
+                _html(f"<h4>Attention maps</h4><p>{about}</p>"), self.map_epoch, self.maps,
                 _html("<h4>Name of this run</h4>"), self.name, self.save_button,
             ]
         )  # fmt: skip
@@ -338,24 +334,6 @@ class Page(widgets.VBox):
         ]  # fmt: skip
         super().__init__(parts)
         self.add_class("rkd-explore")
-
-
-_OPEN: list[Page] = []  # at most one
-
-
-def open_page(choices: Mapping[str, Any], root: str, device: str) -> Page:
-    """See `explore`."""
-    page = Page(choices, root, device)
-    close_page()
-    _OPEN.append(page)
-    return page
-
-
-@atexit.register
-def close_page() -> None:
-    """Close the page that is open, if there is one."""
-    while _OPEN:
-        _OPEN.pop().close()
 
 
 def _text(value: Any) -> str:

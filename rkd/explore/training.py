@@ -88,8 +88,10 @@ class Training:
             if self.store.has(run.id):
                 records[name], done = self.store.load(run.id), done + 1
             elif (come := begun(self.store, run.id)) and come.epoch:
-                so_far = {"last_accuracy": come.curves["test_accuracy"][-1]}
-                records[name] = Record(run, "finished", come.curves, so_far, {}, {})
+                found = come.curves["test_accuracy"]
+                result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0}
+                made = {"commit": None, "changed": False}
+                records[name] = Record(run, "finished", come.curves, result, {}, made)
                 done += come.epoch / run.total_epochs
         last = self._log.read_text(encoding="utf-8").strip().rpartition("\n")[2].strip()
         last = last.removeprefix("rkd run: ") or "A process for it is starting"

@@ -54,7 +54,7 @@ def finish():
             }
             result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 1, "epochs": 2}
             cost = {"train_seconds": 1.0, "images_per_second": 100.0, "gang": 1}
-            made = {"labels": {}, "commit": "abc", "device_name": "an abacus"}
+            made = {"labels": {}, "commit": "abc", "changed": False, "device_name": "an abacus"}
             explored().save(Record(run, "finished", curves, result, cost, made))
 
     return finished

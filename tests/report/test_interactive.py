@@ -13,6 +13,7 @@ pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[
 pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
 
 from browser import chromium
+from cells import execute
 from conftest import tiny_plain, tiny_review
 from plotly.offline import get_plotlyjs_version
 from scipy import stats
@@ -28,13 +29,14 @@ from rkd.report.interactive.explorer import (
     EVIDENCE,
     MACHINERY,
     SHORT,
-    Explorer,
     Place,
     configurations,
     overview,
+    recorded,
 )
 from rkd.report.interactive.markup import Html, tag
-from rkd.report.interactive.path import review_path, review_paths
+from rkd.report.interactive.path import review_path
+from rkd.report.interactive.plot import stack
 from rkd.review import ReviewKD, ReviewOptions, level_weights
 from rkd.training import DataConfig, RunConfig, SGDConfig
 
@@ -47,36 +49,30 @@ def in_book(monkeypatch):
     monkeypatch.setenv(TOKEN, "token")
 
 
-@pytest.fixture
-def outside(monkeypatch):
-    monkeypatch.delenv(TOKEN, raising=False)
-
-
-def record(config, rng, stop=None, labels=None):
+def record(config, rng, stop=None, **labels):
     """A made-up run with accuracies in hundredths of a percent, as 10,000 test images give; `stop`: diverged there."""
     tests = np.linspace(20, 70, config.epochs) + rng.normal(0, 1, config.epochs)
-    drawn = {"test_accuracy": tests, "train_accuracy": tests + 1, "loss_ce": 4 - tests / 30}
+    drawn = {
+        "test_accuracy": tests,
+        "train_accuracy": tests + 1,
+        "loss_ce": 4 - tests / 30,
+        "lr": 0.1 + 0 * tests,
+    }
     drawn |= {"loss_review": 3 - tests / 40} if config.method else {}
     kept = {name: np.round(values, 2).tolist()[:stop] for name, values in drawn.items()}
-    kept["lr"] = [0.1] * len(kept["loss_ce"])
     found = kept["test_accuracy"]
     result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0, "epochs": len(found)}
-    provenance = {"labels": {"profile": "mini"} if labels is None else labels}
-    return Record(
-        config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, provenance
-    )
+    made = {"labels": labels or {"profile": "mini"}, "commit": None, "changed": False}
+    return Record(config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, made)
 
 
-def table(count=3, seeds=3, epochs=6, group="", **more):
+def table(count=3, seeds=3, epochs=6, group=""):
     """Lines of reviewed runs that differ in their loss weight, and their records."""
-    rng = np.random.default_rng(0)
-    lines = []
+    rng, lines = np.random.default_rng(0), []
     for i in range(count):
-        runs = [
-            tiny_review(ReviewOptions(loss_weight=0.5 + i, warmup_epochs=0), seed=s, epochs=epochs)
-            for s in range(seeds)
-        ]
-        lines.append(Line(f"line{i}", f"line {i}", tuple(runs), group, **more))
+        options = ReviewOptions(loss_weight=0.5 + i, warmup_epochs=0)
+        runs = tuple(tiny_review(options, seed=s, epochs=epochs) for s in range(seeds))
+        lines.append(Line(f"line{i}", f"line {i}", runs, group))
     return lines, {run.id: record(run, rng) for line in lines for run in line.runs}
 
 
@@ -122,48 +118,39 @@ def test_curves_say_what_is_missing_or_diverged(in_book):
     del records[lost.id]
     records[broken.id] = record(broken, np.random.default_rng(1), stop=2)
     plot = curves(lines, records, "Curves")
-    assert "Missing: line 0 (seed 1)." in plot.note
-    assert "Diverged, and in no mean: line 1, seed 3, after epoch 2." in plot.note
+    assert "Missing: line 0 (seed 1). Diverged, and in no mean: line 1 (seed 3)." in plot.note
     spec = emitted(plot)
-    (mean,) = (t for t in means(spec, metric="test_accuracy") if t["legendgroup"] == "line1")
+    (mean,) = (t for t in means(spec, "test_accuracy") if t["legendgroup"] == "line1")
     sound = [records[run.id].curves["test_accuracy"] for run in lines[1].runs[:3]]
     assert mean["y"] == pytest.approx(np.mean(sound, axis=0), abs=0.0051)
-    crosses = [t for t in traces(spec, metric="test_accuracy") if t.get("marker", {}).get("symbol") == "x"]
+    crosses = [t for t in traces(spec, "test_accuracy") if t.get("marker", {}).get("symbol") == "x"]
     assert [t["x"] for t in crosses] == [[2]], "a cross marks where it ended"
-    assert traces(spec, metric="loss_ce", runs="single"), "a diverged run shows its loss as well"
-    alone = {broken.id: records[broken.id]}
-    assert "line 1 diverged" in curves(lines[1:], alone, "Curves").alt
+    assert traces(spec, "loss_ce", runs="single"), "a diverged run shows its loss as well"
+    assert "line 1 diverged" in curves(lines[1:], {broken.id: records[broken.id]}, "Curves").alt
 
 
-def test_curves_of_one_epoch_and_of_nothing(in_book):
+def test_curves_of_one_epoch_of_nothing_and_of_very_many(in_book):
     lines, records = table(epochs=1, seeds=1)
     plot = curves(lines, records, "Curves")
     assert all(t["mode"] == "lines+markers" for t in means(emitted(plot), "lr")), "one point needs a mark"
     assert [c.name for c in plot.controls] == ["metric"]
     nothing = curves(lines, {}, "Curves")
     assert "No run is recorded yet" in nothing.alt and emitted(nothing)["data"] == []
+    spec = emitted(curves(*table(count=8, seeds=5, epochs=240), "Curves", step=3))
+    mean = means(spec, "lr")[0]
+    assert (mean["x0"], mean["dx"], len(mean["y"])) == (3, 3, 80), "the last epoch is drawn"
+    assert len(json.dumps(spec, separators=(",", ":"))) < 260_000
 
 
 def test_one_group_is_shown_at_a_time(in_book):
     first, records = table(count=2, group="pair A")
-    second, more = table(count=2, group="pair B")
-    second = [Line(f"b-{line.key}", line.label, line.runs, line.group) for line in second]
-    plot = curves([*first, *second], {**records, **more}, "Curves")
+    second = [Line(f"b-{line.key}", line.label, line.runs, "pair B") for line in first]
+    plot = curves([*first, *second], records, "Curves")
     assert list(plot.controls[0].options) == ["pair A", "pair B"]
-    spec = emitted(plot)
-    styles = [
-        [(t["line"]["color"], t["line"]["dash"]) for t in means(spec, group=group, metric="lr")]
-        for group in ("pair A", "pair B")
-    ]
-    assert styles[0] == styles[1] and len(styles[0]) == 2, "a role looks the same in every group"
-
-
-def test_a_table_of_the_paper_profile_stays_small(in_book):
-    lines, records = table(count=8, seeds=5, epochs=240)
-    spec = emitted(curves(lines, records, "Curves", step=3))
-    mean = means(spec, "lr")[0]
-    assert (mean["x0"], mean["dx"], len(mean["y"])) == (3, 3, 80), "the last epoch is drawn"
-    assert len(json.dumps(spec, separators=(",", ":"))) < 260_000
+    a, b = (
+        [t["line"] for t in means(emitted(plot), "loss_ce", group=group)] for group in ("pair A", "pair B")
+    )
+    assert a == b and len(a) == 2, "a role looks the same in every group"
 
 
 # --- plots and tables in general -------------------------------------------------------------------------------
@@ -174,27 +161,25 @@ def test_labels_cannot_leave_their_place(in_book):
     plot = curves([Line("k", HOSTILE, lines[0].runs)], records, HOSTILE)
     page = plot._repr_html_()
     assert page.count("</script>") == 1, "the JSON's own end"
-    assert "<b>" not in page and "<script>" not in page
+    assert "<b>" not in page and page.count("<script") == 1
     assert "<" not in means(emitted(plot), "lr")[0]["name"], "plotly reads tags in names"
     assert tag("b", "<i>", Html("<br>"), title='"', data_x=0, hidden=False) == (
         '<b title="&quot;" data-x="0">&lt;i&gt;<br></b>'
     )
 
 
-def test_in_the_book_a_plot_names_no_host_and_brings_no_script(in_book):
-    lines, records = table(count=1)
-    page = curves(lines, records, "Curves")._repr_html_()
-    assert "http" not in page and page.count("<script") == 1
-    assert re.search(r'<img class="rkd-still"[^>]* alt="Curves\. [^"]+"', page)
-
-
-def test_outside_the_book_a_plot_brings_all_it_needs(outside):
-    lines, records = table(count=1)
-    page = curves(lines, records, "Curves")._repr_html_()
+def test_a_plot_brings_all_it_needs_outside_the_book_and_nothing_inside(monkeypatch):
+    plot = curves(*table(count=1), "Curves")
+    monkeypatch.delenv(TOKEN, raising=False)
+    page = plot._repr_html_()
     packed = base64.b64decode(re.search(r'atob\("([^"]+)"\)', page)[1])
     assert gzip.decompress(packed).decode() == (ASSETS / assets.PLOTLY).read_text(encoding="utf-8")
     assert (ASSETS / "interactive.js").read_text(encoding="utf-8") in page
     assert 'src="' not in page.replace('src="data:', ""), "nothing is fetched"
+    monkeypatch.setenv(TOKEN, "token")
+    page = plot._repr_html_()
+    assert "http" not in page and page.count("<script") == 1
+    assert re.search(r'<img class="rkd-still"[^>]* alt="Curves\. [^"]+"', page)
 
 
 def test_vendored_plotly_is_the_one_the_figures_are_written_for():
@@ -209,14 +194,19 @@ def test_vendored_plotly_is_the_one_the_figures_are_written_for():
 # --- explorer ----------------------------------------------------------------------------------------------------
 
 
+def dot_plot(rows):
+    """As the notebook's cell draws it."""
+    return execute("explorer", "from textwrap", "def dot_plot")["dot_plot"](rows)
+
+
 def gathered():
     rng = np.random.default_rng(3)
     full = {"network": "resnet20", "data": DataConfig(), "optimiser": SGDConfig()}  # the published length
     runs = [RunConfig(**full, seed=s) for s in range(4)]
-    records = [("paper", record(run, rng, labels={"profile": "paper", "recipe": "authors"})) for run in runs]
+    records = [("paper", record(run, rng, profile="paper", recipe="authors")) for run in runs]
     tiny, other = tiny_review(seed=0), tiny_review(seed=1)
     records += [("mini", record(tiny, rng)), ("mini", record(other, rng, stop=1))]
-    records += [("smoke", record(tiny_plain(seed=0), rng, labels={"profile": "params/smoke.yaml"}))]
+    records += [("smoke", record(tiny_plain(seed=0), rng, profile="params/smoke.yaml"))]
     places = {tiny.id: [Place("table3", "Table 3, full", "reproduction")]}
     return records, configurations([*records, records[0]], places)
 
@@ -245,9 +235,9 @@ def test_rows_that_leave_the_arithmetic_open_stand_on_records_in_any():
 
 def test_overview_holds_the_numbers_of_the_records(in_book):
     _, rows = gathered()
-    page = overview(rows)
+    page = overview(rows, dot_plot)
     assert "of 2 configurations" in page, "smoke runs are no evidence"
-    assert "of 1 configurations" in overview(rows[2:].reset_index(drop=True))
+    assert "of 1 configurations" in overview(rows[2:].reset_index(drop=True), dot_plot)
     kinds = re.findall(r'<tr data-kind="([^"]+)"', page)
     assert kinds == ["evidence|results", "short run|results", "machinery"]
     means = [t for t in emitted(page)["data"] if "error_x" in t]
@@ -255,21 +245,17 @@ def test_overview_holds_the_numbers_of_the_records(in_book):
         values = [r.result["last_accuracy"] for r in found if r.status == "finished"]
         assert drawn["x"] == pytest.approx([sum(values) / len(values)], abs=6e-4)
         assert f'<td class="num">{np.mean(values):.2f}</td>' in page
-    assert "No run is recorded yet" in overview(configurations([], {}))
-    labels = {"profile": "mini", "recipe": HOSTILE}
-    page = overview(
-        configurations([("mini", record(tiny_plain(), np.random.default_rng(0), labels=labels))], {})
-    )
+    assert "No run is recorded yet" in overview(configurations([], {}), dot_plot)
+    hostile = record(tiny_plain(), np.random.default_rng(0), profile="mini", recipe=HOSTILE)
+    page = overview(configurations([("mini", hostile)], {}), dot_plot)
     assert "<b>x" not in page and 'alert("1")</script>' not in page and "rm &lt;/script&gt;" in page
 
 
 def test_explorer_reads_the_committed_records(in_book, tmp_path):
-    explorer = Explorer("mini", str(tmp_path))
-    mini = store_for("mini")
-    shown = explorer.rows[explorer.rows["profile"] == "mini"]
-    assert sorted(r.id for found in shown["records"] for r in found) == mini.ids()
+    rows = recorded("mini", str(tmp_path))
+    shown = rows[rows["profile"] == "mini"]
+    assert sorted(r.id for found in shown["records"] for r in found) == store_for("mini").ids()
     assert "Table 3, RM + RLF" in set(shown["row"])
-    assert explorer.curves().controls[1].label == "beside it"
     notebook = json.loads((paths.home() / "book" / "explorer.ipynb").read_text(encoding="utf-8"))
     assert notebook["metadata"]["rkd"]["last"] is True, "other chapters record first"
 
@@ -292,19 +278,16 @@ def test_explorer_reads_the_committed_records(in_book, tmp_path):
 def test_drawing_shows_the_inferred_shapes(options):
     levels = ReviewKD(models.build("resnet8"), models.build("resnet14"), options).describe()
     drawn = review_path(levels, options).split('<div class="rkd-level">')[2:]
-    assert len(drawn) == len(levels)
     for part, level in zip(drawn, levels, strict=True):
         words, details = part.split("<details>")
         for side in ("student", "teacher"):
             shape = f"{level[f'{side}_channels']} × {level[f'{side}_size']} × {level[f'{side}_size']}"
             assert shape in words and shape in details
         assert f"{level['parameters']:,}" in details
-        if options.loss == "hcl":
-            used, _ = level_weights(level["teacher_size"], options)
-            assert ", ".join(str(size) for size, _ in used) in words
-            assert all(f"HCL at {size} × {size}" in details for size, _ in used)
-        else:
-            assert "L2" in words and "HCL" not in details
+        used = level_weights(level["teacher_size"], options)[0] if options.loss == "hcl" else []
+        assert ", ".join(str(size) for size, _ in used) in words and options.loss.upper() in words
+        assert details.count("HCL at") == len(used)
+        assert all(f"HCL at {size} × {size}" in details for size, _ in used)
     passed = 0 if options.connector == "none" else len(levels) - 1
     assert "".join(drawn).count("rkd-passed") == passed
 
@@ -338,21 +321,18 @@ def test_residual_shapes_follow_a_forward_pass():
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """One page from a file that holds all kinds, as outputs outside the book would show them."""
-    folder = tmp_path_factory.mktemp("page")
+    file = tmp_path_factory.mktemp("page") / "page.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(TOKEN, raising=False)
-        lines, records = table(epochs=20)
-        _, rows = gathered()
-        parts = [curves(lines, records, "Curves"), review_paths("resnet14", "resnet8"), overview(rows)]
+        pairs = execute("method", "options =", "wanted =", teacher="resnet14", student="resnet8")["drawn"]
+        parts = [curves(*table(epochs=20), "Curves"), stack(pairs, "Pair"), overview(gathered()[1], dot_plot)]
         body = "".join(part._repr_html_() for part in parts)
     style = "<style>html[data-theme=dark]{background:#111;color:#eee}</style>"
-    (folder / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{style}{body}', encoding="utf-8")
+    file.write_text(f'<!doctype html><meta charset="utf-8">{style}{body}', encoding="utf-8")
     chrome = chromium(tmp_path_factory.mktemp("chromium"))
-    chrome.get((folder / "page.html").as_uri())
-    wait(
-        chrome,
-        "return document.querySelectorAll('.drawn').length === 4 && !!document.querySelector('.dt-search')",
-    )
+    chrome.get(file.as_uri())
+    drawn = "document.querySelectorAll('.drawn').length === 4"
+    wait(chrome, f"return {drawn} && !!document.querySelector('.dt-search')")
     yield chrome
     severe = [e["message"] for e in chrome.get_log("browser") if e["level"] == "SEVERE"]
     chrome.quit()
@@ -383,9 +363,8 @@ def test_keys_change_the_curves(page):
     page.execute_script(f"{entry}.focus()")
     page.switch_to.active_element.send_keys(Keys.ENTER)
     wait(page, f"return {area}.data.filter(t => t.visible === true).length === 8")
-    wait(
-        page, f"return {entry}.getAttribute('aria-checked') === 'false' && document.activeElement === {entry}"
-    )
+    wait(page, f"return {entry}.getAttribute('aria-checked') === 'false'")
+    wait(page, f"return document.activeElement === {entry}")
     find(page, "select[name=metric]").send_keys("learning")
     wait(page, f"return {area}.layout.yaxis.title.text === 'learning rate' && {area}.data.length === 3")
     wait(page, f"return {area}.data.filter(t => t.visible === true).length === 2")  # line 1 stays hidden

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from rkd.experiments.chapters import Line
-from rkd.experiments.frames import same_runs
+from rkd.experiments.frames import mean_sd, runs_frame, same_runs
 from rkd.records import Record
 from rkd.report.interactive.plot import GREY, Choice, Plot, slider, tick
 
@@ -67,6 +68,7 @@ def curves(
         for metric, name in metrics.items()
         for trace in _traces(line, found[line.key], metric, name, style, step)
     ]
+    runs = runs_frame(lines, records, "")
     groups = {line.group: line.group for line in drawn}
     controls = [Choice("group", choose, groups)] if len(groups) > 1 else []
     controls += [Choice("group", "beside it", {"-": "nothing", **groups})] if controls and beside else []
@@ -77,10 +79,10 @@ def curves(
     controls += [slider("at", "Values at epoch", 1, last, last)] if last > 1 else []
     return Plot(
         go.Figure(traces, {"hovermode": "x unified", "xaxis": axis}),
-        _in_words(title, drawn, found),
+        _in_words(title, runs),
         controls=tuple(controls),
         title=title,
-        note=_note(lines, found),
+        note=_note(lines, runs),
         panels=panels,
     )
 
@@ -133,39 +135,27 @@ def _styles(lines: Sequence[Line], apart: bool) -> Iterator[dict[str, str]]:
         yield {"color": colour, "dash": dash}
 
 
-def _called(line: Line) -> str:
-    return f"{line.group}: {line.label}" if line.group else line.label
-
-
-def _note(lines: Sequence[Line], found: Mapping[str, Sequence[Record]]) -> str:
+def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
     """What the lines are, and which runs are not among them."""
-    missing, diverged, groups = [], [], {}
-    for line in lines:
-        groups.setdefault(line.group, []).append(line)
-        there = {record.id for record in found[line.key]}
-        if absent := [str(run.seed) for run in line.runs if run.id not in there]:
-            missing.append(f"{_called(line)} (seed {', '.join(absent)})")
-        for r in found[line.key]:
-            if r.status != "finished":
-                diverged.append(f"{_called(line)}, seed {r.config.seed}, after epoch {len(r.curves['lr'])}")
     said = [
         "Bold: mean over the finished runs of a line; thin: single runs. A click on a name, or Enter, hides its line; "
         "a double click, or Shift and Enter, all others."
     ]
-    said += [f"Missing: {'; '.join(missing)}."] if missing else []
-    said += [f"Diverged, and in no mean: {'; '.join(diverged)}."] if diverged else []
-    for members in groups.values():  # after injecting, two lines may coincide
-        labels = {line.key: line.label for line in members}
-        said += [f"“{labels[key]}” has the runs of “{first}”." for key, first in same_runs(members).items()]
+    for status, words in (("missing", "Missing"), ("diverged", "Diverged, and in no mean")):
+        found = runs[runs["status"] == status].groupby("name", sort=False)["seed"].agg(list)
+        if len(found):
+            each = (f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in found.items())
+            said.append(f"{words}: {'; '.join(each)}.")
+    for group in dict.fromkeys(line.group for line in lines):  # after injecting, two lines may coincide
+        labels = {line.key: line.label for line in lines if line.group == group}
+        same = same_runs([line for line in lines if line.group == group])
+        said += [f"“{labels[key]}” has the runs of “{first}”." for key, first in same.items()]
     return " ".join(said)
 
 
-def _in_words(title: str, lines: Sequence[Line], found: Mapping[str, Sequence[Record]]) -> str:
-    ends = []
-    for line in lines:
-        values = [r.accuracy() for r in found[line.key] if r.status == "finished"]
-        ends.append(f"{_called(line)} {np.mean(values):.2f} %" if values else f"{_called(line)} diverged")
+def _in_words(title: str, runs: pd.DataFrame) -> str:
+    groups = runs[runs["status"] != "missing"].groupby("name", sort=False)
+    ends = [f"{name} {mean_sd(rows)}" for name, rows in groups]
     more = f"; and {len(ends) - TOLD} more" if len(ends) > TOLD else ""
-    return (
-        f"{title}. Test accuracy against epochs, one line each; at the end: {'; '.join(ends[:TOLD])}{more}."
-    )
+    start = f"{title}. Test accuracy against epochs, one line each; at the end, in percent: "
+    return f"{start}{'; '.join(ends[:TOLD])}{more}."

@@ -1,24 +1,21 @@
-"""Every recorded run, one row per configuration: a table, a dot plot that follows it, and training curves."""
+"""Every recorded run, one row per configuration, and a table that a plot follows."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from scipy import stats
 
 from rkd.experiments import settings
-from rkd.experiments.chapters import Line, chapter_names, get_chapter
+from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.workspace import store_for
 from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record
-from rkd.report.interactive.curves import curves
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
@@ -28,7 +25,6 @@ HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the t
 COMMITTED = ("paper", "mini")  # profiles whose records are part of the project
 EVIDENCE, SHORT, MACHINERY = "evidence", "short run", "machinery"
 KINDS = {EVIDENCE: ("#0072b2", "circle"), SHORT: ("#d55e00", "diamond"), MACHINERY: (GREY, "x")}
-DRAWN = 40  # rows of the dot plot, at most
 FILTERS = ("pair", "method", "recipe", "level set", "profile")
 NUMBERS = ("n", "mean, %", "sd", "best epoch, %", "diverged", "loss weight", "epochs", "training images")
 
@@ -39,6 +35,22 @@ class Place(NamedTuple):
     chapter: str
     row: str
     recipe: str
+
+
+def recorded(profile: str, results: str | None = None) -> pd.DataFrame:
+    """All recorded runs there are, as `configurations`.
+
+    Args:
+        profile: whose store is read beside the committed ones.
+        results: its folder of records; None: the profile's own.
+
+    Raises:
+        ConfigError: an unknown profile.
+    """
+    named = [*((name, store_for(name)) for name in COMMITTED), (profile, store_for(profile, results))]
+    stores = [(name, store) for name, store in named if store.ids()]
+    records = ((name, record) for name, store in stores for record in store)
+    return configurations(records, _places({name for name, _ in stores}))
 
 
 def configurations(
@@ -123,8 +135,8 @@ def _configuration(
     return {**cells, **dict(zip(HIDDEN, (label, row, records, values, half), strict=True))}
 
 
-def overview(rows: pd.DataFrame) -> Html:
-    """Table and dot plot of configurations, under one set of filters."""
+def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
+    """Table of configurations, and a plot of them whose `meta["rows"]` are places in `rows`; one set of filters."""
     if rows.empty:
         return tag("p", "No run is recorded yet.", class_="rkd-note")
     names = rows.columns.drop(list(HIDDEN))
@@ -152,92 +164,8 @@ def overview(rows: pd.DataFrame) -> Html:
         label="Table of configurations",
         buttons=("csv", "colvis", "searchBuilder"),
         page=10,
-        above=dot_plot(rows).html(),
+        above=plot(rows).html(),
     )
-
-
-def dot_plot(rows: pd.DataFrame) -> Plot:
-    """Mean and 95 % interval of each configuration, single runs faint.
-
-    Args:
-        rows: of `configurations`: smoke runs, last, are left out where there is anything else.
-    """
-    results = rows[rows["kind"] != MACHINERY]
-    first = rows if results.empty else results
-    shown = min(len(first), DRAWN)
-    figure = go.Figure()
-    for kind, members in rows[rows["accuracies"].map(bool)].groupby("kind", sort=False):
-        colour, symbol = KINDS[kind]
-        same = {"legendgroup": kind, "name": kind, "mode": "markers", "visible": kind in {*first["kind"]}}
-        dots = members["accuracies"].explode()
-        figure.add_scatter(
-            x=dots.tolist(),
-            y=dots.index.tolist(),
-            marker={"color": colour, "size": 6},
-            opacity=0.35,
-            hoverinfo="skip",
-            showlegend=False,
-            meta={"rows": dots.index.tolist()},
-            **same,
-        )
-        figure.add_scatter(
-            x=members["accuracies"].map(np.mean).round(3).tolist(),
-            y=members.index.tolist(),
-            marker={"color": colour, "size": 10, "symbol": symbol},
-            error_x={"array": members["half"].tolist(), "color": colour, "thickness": 1.6, "width": 4},
-            text=(members["label"] + "\nmean " + members["mean, %"] + " %, n = " + members["n"]).tolist(),
-            hovertemplate="%{text}<extra></extra>",
-            meta={"rows": members.index.tolist()},
-            **same,
-        )
-    figure.update_layout(
-        hovermode="closest",
-        meta={"most": DRAWN},
-        xaxis_title_text="test accuracy, last epoch, %: mean and 95 % interval",
-        yaxis={
-            "tickvals": rows.index.tolist(),
-            "tickfont": {"size": 11},
-            "ticktext": (
-                rows["row"].map(lambda row: shorten(row, 44, placeholder="…")) + "\n" + rows["pair"]
-            ).tolist(),
-            "fixedrange": True,
-            "range": [shown - 0.4, -0.6],
-        },
-    )
-    means = first[first["mean, %"] != ""]
-    said = "; ".join((means["label"] + " " + means["mean, %"] + " %")[:12])
-    more = f"; and {len(first) - 12} more" if len(first) > 12 else ""
-    alt = f"Mean test accuracy of {len(first)} configurations with 95 % intervals: {said}{more}."
-    return Plot(figure, alt, height=60 + 36 * shown)
-
-
-class Explorer:
-    """All recorded runs there are.
-
-    Args:
-        profile: whose store is read beside the committed ones.
-        results: its folder of records; None: the profile's own.
-
-    Raises:
-        ConfigError: an unknown profile.
-    """
-
-    def __init__(self, profile: str, results: str | None = None) -> None:
-        named = [*((name, store_for(name)) for name in COMMITTED), (profile, store_for(profile, results))]
-        stores = [(name, store) for name, store in named if store.ids()]
-        records = ((name, record) for name, store in stores for record in store)
-        self.rows = configurations(records, _places({name for name, _ in stores}))
-
-    def overview(self) -> Html:
-        """Table and dot plot."""
-        return overview(self.rows)
-
-    def curves(self) -> Plot:
-        """Training curves of a configuration, and of another beside it."""
-        kept = {row["label"]: row["records"] for row in self.rows.to_dict("records")}
-        lines = [Line(c, c, tuple(r.config for r in found), group=c) for c, found in kept.items()]
-        records = {r.id: r for found in kept.values() for r in found}
-        return curves(lines, records, "Training curves", choose="Configuration", beside=True, step=3)
 
 
 def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:

@@ -5,36 +5,10 @@ Everything is read off `ReviewKD.describe()`. Nothing here needs a script: boxes
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rkd import models
-from rkd.experiments.chapters import get_chapter
-from rkd.models import canonical, display_name
 from rkd.report.interactive.markup import Html, table, tag
-from rkd.report.interactive.plot import stack
-from rkd.review import ReviewKD, ReviewOptions, level_weights
+from rkd.review import ReviewOptions, level_weights
 
 Level = Mapping[str, object]  # one row of ReviewKD.describe()
-
-
-def review_paths(
-    teacher: str, student: str, options: ReviewOptions | None = None, image_size: int = 32
-) -> Html:
-    """The review path of a pair, and of the pairs of Tables 1 and 2 beside it.
-
-    Args:
-        teacher, student: the pair shown at first.
-        options: of the method; None: the released code's.
-        image_size: height and width of the images, in pixels.
-
-    Raises:
-        ConfigError: an unknown network.
-    """
-    options = options or ReviewOptions()
-    wanted = [(teacher, student), *get_chapter("table1").pairs, *get_chapter("table2").pairs]
-    pairs = {}
-    for t, s in dict.fromkeys((canonical(t), canonical(s)) for t, s in wanted):
-        levels = ReviewKD(models.build(s), models.build(t), options, image_size).describe()
-        pairs[f"{display_name(s)} ← {display_name(t)}"] = review_path(levels, options)
-    return stack(pairs, "Pair (student ← teacher)")
 
 
 def review_path(levels: Sequence[Level], options: ReviewOptions) -> Html:

@@ -210,7 +210,8 @@ class Plot:
         axis = (traces[0].meta or {}).get("yaxis") if traces else None
         ax.set_title(name, fontsize=10)
         ax.set_xlabel(layout.xaxis.title.text)
-        ax.set_ylabel(axis["title"]["text"] if axis else layout.yaxis.title.text)
+        label = axis["title"]["text"] if axis else layout.yaxis.title.text
+        ax.set_ylabel("" if label == name else label)
         if layout.yaxis.ticktext:
             ax.set_yticks(layout.yaxis.tickvals, layout.yaxis.ticktext, fontsize=8)
             ax.set_ylim(*layout.yaxis.range)

@@ -69,22 +69,14 @@ def tiles(*rows: Sequence[object]) -> Html:
     return tag("div", *cells, class_="rkd-tiles", style=columns)
 
 
-def attention_tiles(maps: Snapshots, epoch: int, images: Sequence[int] | None = None) -> Html | None:
-    """The weights of every level that fuses by attention, deep to shallow: a column of images, then two of maps per
-    level; None where none does.
-
-    Args:
-        maps: of one run.
-        epoch: one that was looked at.
-        images: places of those to show; None: all.
-    """
-    kept = list(range(len(maps.images)) if images is None else images)
-    named = ", ".join(maps.classes[i] for i in kept)
-    heads, columns = ["image"], [img(photos(maps.images[kept]), f"images of {named}")]
+def attention_tiles(maps: Snapshots, epoch: int) -> Html | None:
+    """The weights after an epoch that was looked at: a column of images, then two of maps for every level that fuses by
+    attention, deep to shallow; None where none does."""
+    heads, columns = ["image"], [img(photos(maps.images), f"images of {', '.join(maps.classes)}")]
     for level in maps.levels:
         if (found := maps.attention(epoch, level)) is None:
             continue
-        for z, name in zip(found[kept].swapaxes(0, 1), WEIGHTS, strict=True):
+        for z, name in zip(found.swapaxes(0, 1), WEIGHTS, strict=True):
             size, mean = f"{z.shape[1]} × {z.shape[2]}", f"mean {z.mean():.2f}"
             heads.append(join(tag("b", level), *(tag("div", line) for line in (size, name, mean))))
             said = f"weight {name} at {level} ({size}) after epoch {epoch}, {mean}"
