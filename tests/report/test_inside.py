@@ -52,9 +52,7 @@ def arrays():
 
 @pytest.fixture
 def maps(arrays):
-    return Snapshots(
-        (1, 4), tuple(SIZES), arrays["images"], arrays["labels"], tuple(arrays["classes"]), arrays
-    )
+    return Snapshots((1, 4), tuple(SIZES), arrays["images"], tuple(arrays["classes"]), arrays)
 
 
 @pytest.fixture(scope="module")
