@@ -27,7 +27,6 @@ from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
 from rkd.training.arithmetic import SETTLED
 from rkd.training.capture import out_of_memory
-from rkd.training.evaluation import linear_probe
 from rkd.training.threads import Threads, numbers
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
@@ -217,10 +216,6 @@ class Runner:
         """Test accuracy in percent of an ended run's weights, measured again."""
         network, images = self.network(config, which)
         return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
-
-    def probe(self, config: RunConfig) -> float:
-        """Test accuracy in percent of a linear layer refitted on an ended run's features."""
-        return linear_probe(*self.network(config))
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         """Train what no other process is training, in groups, teachers first, until every run is recorded or `stop`

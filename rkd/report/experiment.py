@@ -228,14 +228,6 @@ class Experiment:
         pair = quoted["student"] + " ← " + quoted["teacher"]
         return quoted.assign(pair=pair).pivot_table("value", "method", "pair", aggfunc="first", sort=False)
 
-    def probe(self) -> pd.DataFrame:
-        """Accuracy (%) of a linear layer refitted on each student's frozen features, where its weights are here: as
-        `run`, with a column `refitted`."""
-        runs = runs_frame(self.lines, self.records, self.profile)
-        runner, configs = self.runner(), {run.id: run for line in self.lines for run in line.runs}
-        here = {run: runner.probe(c) for run, c in configs.items() if runner.weights_file(run, "last")}
-        return runs.assign(refitted=runs["run"].map(here))
-
     def parameters(self) -> pd.DataFrame:
         """Every parameter in force, and where its value comes from."""
         s = self.settings

@@ -1,12 +1,10 @@
-"""Accuracy of networks on a set of images, and what their features are worth."""
+"""Accuracy of networks on a set of images."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rkd.data import ImageSet, evaluation_batches
 from rkd.data.batches import affine, scaled
 from rkd.training.arithmetic import Arithmetic, exact_kernels
 from rkd.training.capture import Capture, Replayed
@@ -106,25 +104,3 @@ class Scores(Replayed):
                         logits = network(batch)
                     self._correct[i] += (logits.argmax(1) == labels).sum()
         self._position += size
-
-
-@torch.no_grad()
-def linear_probe(network: nn.Module, images: ImageSet, ridge: float = 1e-2) -> float:
-    """Test accuracy in percent of a linear classifier on the pooled features of `network`, which is left in eval mode:
-    ridge regression onto one-hot labels of the training images, on standardised features, in closed form, in float64;
-    `ridge` is the penalty per training image."""
-    network.eval()
-    dtype = next(network.parameters()).dtype
-
-    def features(x: Tensor, y: Tensor) -> Tensor:
-        batches = evaluation_batches(x, y, images.mean, images.std, 500)
-        return torch.cat([network.taps(batch.to(dtype)).pooled.double() for batch, _ in batches])
-
-    with exact_kernels():
-        train, test = features(images.train_x, images.train_y), features(images.test_x, images.test_y)
-    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
-    x, tested = (F.pad((found - mean) / std, (0, 1), value=1.0) for found in (train, test))  # (N, C + 1)
-    targets = F.one_hot(images.train_y, images.classes).double()
-    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weights = torch.linalg.solve(gram, x.T @ targets)  # (C + 1, classes)
-    return 100.0 * ((tested @ weights).argmax(1) == images.test_y).double().mean().item()

@@ -143,7 +143,7 @@ def test_group_across_seeds_equals_solo_in_float64(recorded):
     images = data.load(configs[0].data)
     members, teachers = zip(*(make(config) for config in configs), strict=True)
     train(members, images, teachers[0], capture=counted(recordings) if recorded else None)
-    assert len(recordings) == 3 * recorded
+    assert len(recordings) == recorded * (2 + len(members)), "steps of both sizes, and scoring of each"
     for config, member in zip(configs, members, strict=True):
         alone = trained(config)
         for name, value in values(alone).items():
