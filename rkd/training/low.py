@@ -54,7 +54,7 @@ class LowWeights:
                 torch._foreach_copy_([*copies.values()], [*copies])
         try:
             for part, name, _, copy in self._places:
-                part._parameters[name] = copy
+                part._parameters[name], copy.grad = copy, None  # a step that failed may have left one
             yield
         finally:
             for part, name, parameter, _ in self._places:
@@ -71,8 +71,8 @@ class LowWeights:
                 low = [torch.zeros_like(c) if c.grad is None else c.grad for c in copies.values()]
                 wide = [torch.empty_like(p) for p in copies]
                 torch._foreach_copy_(wide, low)
-                for (p, copy), gradient in zip(copies.items(), wide, strict=True):
-                    p.grad, copy.grad = gradient, None
+                for p, gradient in zip(copies, wide, strict=True):
+                    p.grad = gradient
 
     def _find(self) -> None:
         chosen, self._watch, self.copies = self._watch.cast - self._watch.read, None, []

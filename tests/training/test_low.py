@@ -115,13 +115,22 @@ def test_only_what_autocast_alone_reads_takes_part():
     assert {named[p] for p in copies} == {"low.weight", "low.bias", "both.bias"}
 
 
-def test_weights_come_back_after_an_error():
-    state, step = prepared("fp16", True)
-    state.method.losses = lambda batch: 1 / 0
-    with pytest.raises(ZeroDivisionError):
-        state.step(*step)
-    found = [p for m in state.student.modules() for p in m._parameters.values() if p is not None]
-    assert found and all(isinstance(p, nn.Parameter) for p in found)
+def test_a_step_that_fails_leaves_nothing_behind(monkeypatch):
+    """Weights are back in their places, and the next step is what it would have been: wherever it failed."""
+    (state, step), (undisturbed, same) = prepared("fp16", True), prepared("fp16", True)
+    for where in ((state.method, "losses"), (state._low, "hand_back")):
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(*where, lambda *given: 1 / 0)
+            state.step(*step)
+        found = [p for m in state.student.modules() for p in m._parameters.values() if p is not None]
+        assert found and all(isinstance(p, nn.Parameter) for p in found)
+    with torch.no_grad():  # what the forward pass had moved
+        for (name, ours), theirs in zip(weights(state).items(), weights(undisturbed).values(), strict=True):
+            if "running" in name:
+                ours.copy_(theirs)
+    state.step(*step)
+    undisturbed.step(*same)
+    assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(state).items())
 
 
 def test_modules_that_a_step_does_not_reach_have_no_gradients():
