@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from rkd.config import build, frozen
-from rkd.errors import ConfigError, RecordError
+from rkd.errors import RecordError
 from rkd.training.config import RunConfig
 
 FORMAT = 1
@@ -99,17 +99,12 @@ class Record:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:  # no UTF-8 text, too
-            raise RecordError(f"record {name} is damaged: not JSON ({error})") from error
-        if not isinstance(body, dict) or "format" not in body or "config" not in body:
-            raise RecordError(f"{name} is not a run record: it has no format and config")
-        if (found := body.pop("format")) != FORMAT:
-            raise RecordError(f"record {name} has format {found!r}; this version reads {FORMAT}")
-        said = body.pop("id", None)
-        try:
+            if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
+                raise RecordError(f"it is no run record of format {FORMAT}")
+            said = body.pop("id", None)
             record = build(cls, body)
-        except (ConfigError, TypeError, RecordError) as error:
-            raise RecordError(f"record {name} cannot be read: {error}") from error
+        except (ValueError, TypeError, RecordError) as error:
+            raise RecordError(f"record {name} is damaged, or cannot be read: {error}") from error
         if record.id != said:
             raise RecordError(
                 f"record {name} says id {said} but its config has id {record.id}: it was edited"

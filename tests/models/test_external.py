@@ -65,23 +65,6 @@ def test_torchvision_resnet18(x):
     assert models.tap_shapes(network).classes == 10
 
 
-def test_torchvision_vgg11_bn(x):
-    net = torchvision.models.vgg11_bn(weights=None, num_classes=10)
-    network = models.from_module(
-        net,
-        stages=["features.2", "features.6", "features.13", "features.20", "features.27"],
-        stages_pre=["features.1", "features.5", "features.12", "features.19", "features.26"],
-        pooled="features.28",
-    ).eval()
-    taps = network.taps(x)
-    assert [m.shape[1] for m in taps.stages] == [64, 128, 256, 512, 512]
-    assert [m.shape[2] for m in taps.stages] == [32, 16, 8, 4, 2]
-    for pre, post in zip(taps.stages_pre, taps.stages, strict=True):
-        assert pre.min() < 0 and torch.equal(pre.relu(), post)
-    assert taps.pooled.shape == (2, 512)
-    assert torch.equal(taps.logits, net(x))
-
-
 def test_torchvision_mobilenet_v2(x):
     net = torchvision.models.mobilenet_v2(weights=None, num_classes=10)
     network = models.from_module(
@@ -113,11 +96,6 @@ def test_own_network(x):
     assert torch.allclose(taps.pooled, second_pre.relu().mean((2, 3)))
     assert torch.equal(taps.logits, own.head(taps.pooled))
     assert torch.equal(network(x), taps.logits)
-
-
-def test_inplace_flags_are_switched_off():
-    network = wrap_own()
-    assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
 def test_overwriting_is_detected(x):

@@ -1,40 +1,22 @@
-"""Golden sizes and tap shapes of every built-in network (RepDistiller's definitions)."""
+"""Sizes and tap shapes of every built-in network (RepDistiller's definitions)."""
+
+import csv
+import subprocess
+import sys
+from importlib import resources
 
 import pytest
 import torch
 
 from rkd import models
+from rkd.models.taps import TapShapes
 
-# name: parameters at 100 and at 10 classes, multiply-adds in millions at 100 classes, state-dict entries
-SIZES = {
-    "resnet8": (83_892, 78_042, 12.51, 56),
-    "resnet14": (181_108, 175_258, 26.66, 92),
-    "resnet20": (278_324, 272_474, 40.82, 128),
-    "resnet32": (472_756, 466_906, 69.13, 200),
-    "resnet44": (667_188, 661_338, 97.44, 272),
-    "resnet56": (861_620, 855_770, 125.75, 344),
-    "resnet110": (1_736_564, 1_730_714, 253.16, 668),
-    "resnet8x4": (1_233_540, 1_210_410, 177.07, 62),
-    "resnet32x4": (7_433_860, 7_410_730, 1083.04, 206),
-    "wrn_16_1": (180_916, 175_066, 26.66, 82),
-    "wrn_16_2": (703_284, 691_674, 101.12, 83),
-    "wrn_40_1": (569_780, 563_930, 83.29, 226),
-    "wrn_40_2": (2_255_156, 2_243_546, 327.61, 227),
-    "vgg8": (3_965_028, 3_918_858, 96.19, 37),
-    "vgg11": (9_277_284, 9_231_114, 209.44, 58),
-    "vgg13": (9_462_180, 9_416_010, 284.94, 72),
-    "vgg16": (14_774_436, 14_728_266, 398.18, 93),
-    "vgg19": (20_086_692, 20_040_522, 511.43, 114),
-    "mobilenetv2": (812_836, 697_546, 6.52, 320),
-    "shufflenetv1": (949_258, 862_768, 38.69, 296),
-    "shufflenetv2": (1_355_528, 1_263_278, 44.50, 338),
-    "resnet18": (11_220_132, 11_173_962, 555.47, 122),
-    "resnet34": (21_328_292, 21_282_122, 1159.45, 218),
-    "resnet50": (23_705_252, 23_520_842, 1298.01, 320),
-    # the 3x3 networks with 16 x 3 x 40 more weights in the stem, and maps of 28², 14² and 7² instead of 32², 16², 8²
-    "resnet20_7x7": (280_244, 274_394, 32.76, 128),
-    "resnet110_7x7": (1_738_484, 1_732_634, 195.33, 668),
-}
+# Parameters at 100 classes, as RepDistiller's definitions have them
+PARAMETERS = {
+    "resnet20": 278_324, "resnet110": 1_736_564, "resnet32x4": 7_433_860, "wrn_16_2": 703_284, "wrn_40_1": 569_780,
+    "vgg8": 3_965_028, "vgg13": 9_462_180, "mobilenetv2": 812_836, "shufflenetv1": 949_258, "shufflenetv2": 1_355_528,
+    "resnet18": 11_220_132, "resnet50": 23_705_252, "resnet20_7x7": 280_244,
+}  # fmt: skip
 
 # stem, stages, pooled channels
 SHAPES = {
@@ -68,25 +50,42 @@ SHAPES = {
 }
 
 
+KEPT = {r["name"]: r for r in csv.DictReader(resources.files("rkd").joinpath("models/sizes.csv").open())}
+
+
 def test_every_network_is_measured():
-    assert set(SIZES) == set(SHAPES)
-    assert set(SIZES) | set(models.groups()["reparameterised"]) == set(models.names())
+    listed = {name: group for group, names in models.groups().items() if group != "own" for name in names}
+    assert {name: row["group"] for name, row in KEPT.items()} == listed
+    for name, count in PARAMETERS.items():
+        assert int(KEPT[name]["parameters"]) + 100 * (int(KEPT[name]["width"]) + 1) == count
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", KEPT)
 def test_sizes_and_shapes(name):
-    network = models.build(name, 100)
-    at_100, at_10, million_macs, entries = SIZES[name]
-    assert models.parameter_count(network) == at_100
-    assert models.parameter_count(models.build(name, 10)) == at_10
-    assert models.macs(network) / 1e6 == pytest.approx(million_macs, abs=0.005)
+    """The file, which `rkd models` lists without importing torch, holds parameters and multiply-adds without the
+    classifier."""
+    forms = {"": name} | ({"merged_": models.deploy_name(name)} if name.startswith("rep") else {})
+    row = dict.fromkeys(KEPT[name], "") | {
+        column: KEPT[name][column] for column in ("group", "name", "width")
+    }
+    stem, stages, pooled = SHAPES[name.removeprefix("rep")]
+    assert int(row["width"]) == pooled
+    for form, network in forms.items():
+        with torch.device("meta"):
+            net = models.build(network, 10)
+        row[f"{form}parameters"] = str(models.parameter_count(net) - 10 * (pooled + 1))
+        row[f"{form}multiply_adds"] = str(models.macs(net) - 10 * pooled)
+    assert row == KEPT[name]
+    shapes = models.tap_shapes(net)
+    assert shapes == TapShapes(stem, stages, stages, pooled, 10)
 
-    assert len(network.state_dict()) == entries
 
-    shapes = models.tap_shapes(network)
-    stem, stages, pooled = SHAPES[name]
-    assert (shapes.stem, shapes.stages, shapes.pooled, shapes.classes) == (stem, stages, pooled, 100)
-    assert shapes.stages_pre == stages
+def test_the_list_does_without_torch():
+    call = "import sys; from rkd.cli import main; main(['models', '--classes', '10']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True).stdout
+    net = models.build("represnet20", 10)
+    assert out.endswith("False\n") and f"{models.parameter_count(net):,}" in out
+    assert f"merged:{models.parameter_count(models.deploy(net)):>12,}" in out
 
 
 def test_projections_stand_where_the_papers_put_them():

@@ -105,14 +105,13 @@ def test_every_flipped_bit_is_noticed(saved):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda b: b[:100], "is damaged, or is no safetensors file"),
-        (lambda b: b"", "is damaged, or is no safetensors file"),
-        (lambda b: b + b"x", "is damaged, or is no safetensors file"),
+        (lambda b: b[:100], "cannot be read, or is damaged"),
+        (lambda b: b"", "cannot be read, or is damaged"),
+        (lambda b: b + b"x", "cannot be read, or is damaged"),
         (
             lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"),
             "no committed teacher.* format 'rkd teacher 2'",
         ),
-        (lambda b: b.replace(b'"accuracy":', b'"accuracx":'), "lacks accuracy"),
         (lambda b: b.replace(b'"71.25"', b'"99.25"'), "does not match its checksum"),
     ],
 )
@@ -126,7 +125,7 @@ def test_damaged_files_are_named(saved, spoil, message):
 
 
 def test_wrong_calls(tmp_path, weights):
-    with pytest.raises(RecordError, match="cannot be read: No such file"):
+    with pytest.raises(RecordError, match=r"cannot be read.*No such file"):
         load_teacher(tmp_path / "nowhere.safetensors")
     with pytest.raises(ConfigError, match="lacks run, data"):
         save_teacher(tmp_path / "t", weights, {k: v for k, v in HEADER.items() if k not in ("run", "data")})
