@@ -1,5 +1,6 @@
 """Capturing a step, by stand-ins for CUDA: trials, proof, failures and what is left of them, streams."""
 
+import contextlib
 from unittest import mock
 
 import pytest
@@ -117,6 +118,30 @@ def test_a_recording_ends_and_is_replayed(cuda):
     assert position.item() == 0
     replay()
     assert position.item() == 3 and capture.failure() is None and not cuda.ended.called
+
+
+class Elsewhere(torch.Tensor):
+    device = torch.device("cuda", 1)
+
+
+def test_a_graph_belongs_to_the_device_of_its_tensors(cuda, monkeypatch):
+    """Streams and graphs are of whichever device is current: on another than the first, a recording would be empty."""
+    body, position, total = counting()
+    current, seen = [], []
+
+    @contextlib.contextmanager
+    def device(chosen):
+        current.append(chosen)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    cuda.graph.capture_begin.side_effect = lambda **how: seen.append(tuple(current))
+    cuda.graph.replay.side_effect = lambda: seen.append(tuple(current)) or body()
+    there = [tensor.as_subclass(Elsewhere) for tensor in (position, total)]
+    capture.cuda_graph(body, there, [[there[0]], [there[1]]])()
+    assert seen[0] == (Elsewhere.device,) and len(seen) == 3
+    assert all(last[-1:] == (Elsewhere.device,) for last in seen) and not current
 
 
 def failing(body, error, cause):
