@@ -90,7 +90,7 @@ def _duration() -> str:
     runs = costs.once(costs.paper_runs())
     rates = costs.rates_of_records(runs, store_for(costs.PROFILE))
     total = costs.total_macs(runs) if rates else 0.0
-    hours = [f", {total / rate.macs_per_second / 3600:,.0f} hours on {rate.device}" for rate in rates]
+    hours = [f", {total / rate['macs_per_second'] / 3600:,.0f} hours on {rate['device']}" for rate in rates]
     return (
         "The parameters below say profile smoke: minutes. Profile paper, the published setting, is "
         f"{len(runs)} runs of up to {max(run.epochs for run in runs)} epochs for the whole report{''.join(hours)}; "

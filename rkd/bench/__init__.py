@@ -1,7 +1,6 @@
 """Measurements of speed: our step against the conventional one."""
 
 from rkd.bench.measurement import Request, measure
-from rkd.bench.result import Result, Row
-from rkd.bench.tables import report
+from rkd.bench.result import Result, Row, committed, load, save
 
-__all__ = ["Request", "Result", "Row", "measure", "report"]
+__all__ = ["Request", "Result", "Row", "committed", "load", "measure", "save"]

@@ -1,9 +1,10 @@
-"""What a piece of work takes and does: seconds, operations, FLOP."""
+"""What a piece of work takes and does: seconds, operations, FLOP.
 
-import math
+`torch.utils.benchmark.Timer` makes two more calls before each measurement, which would treble a round of steps.
+"""
+
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,54 +14,35 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 _aten = torch.ops.aten
-_ALLOCATIONS = ["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"]
-_FREE = {getattr(_aten, name) for name in _ALLOCATIONS}
+_FREE = {
+    _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty, _aten.new_empty_strided, _aten._unsafe_view,
+}  # fmt: skip
 _HOST_READS = {_aten._local_scalar_dense, _aten.equal, _aten.is_nonzero}
-_FUSED = {_aten.cudnn_convolution_relu, _aten.cudnn_convolution_add_relu}
 
 
 def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
     """Mean seconds of one of `repeats` calls in a row, from an idle device to an idle device."""
-    _synchronise(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+    wait(device)
     started = time.perf_counter()
     for _ in range(repeats):
         work()
-    _synchronise(device)
+    wait(device)
     return (time.perf_counter() - started) / repeats
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def count(step: Callable[[], object]) -> dict[str, int]:
+    """Run `step` once, eagerly (compiled code too), and count.
 
-
-def repeats(one: float, wanted: float, most: int = 200) -> int:
-    """How many calls of `one` second each fill `wanted` seconds: at least one, at most `most`."""
-    return max(1, min(most, math.ceil(wanted / max(one, 1e-9))))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """One step in numbers.
-
-    Attributes:
-        ops: operations that compute or move data, forward, backward and optimiser; views and allocations are none.
-            Each is a kernel or a few.
-        host_reads: times the host waited for a value.
-        flops: floating-point operations of convolutions and matrix products, a multiply-add being two.
+    Returns:
+        "ops": operations that compute or move data, each a kernel or a few; views and allocations are none.
+        "host_reads": times the host waited for a value.
+        "flops": floating-point operations of convolutions and matrix products, a multiply-add being two.
     """
-
-    ops: int
-    host_reads: int
-    flops: int
-
-
-def count(step: Callable[[], object]) -> Counts:
-    """Run `step` once, eagerly, and count. Compiled code runs as if it were not compiled."""
-    mapping = dict.fromkeys(_FUSED, _fused_flops)
-    with FlopCounterMode(display=False, custom_mapping=mapping) as flops, _Operations() as seen:
+    fused = dict.fromkeys((_aten.cudnn_convolution_relu, _aten.cudnn_convolution_add_relu), _fused_flops)
+    with FlopCounterMode(display=False, custom_mapping=fused) as flops, _Operations() as seen:
         step()
-    return Counts(seen.ops, seen.host_reads, flops.get_total_flops())
+    return {"ops": seen.ops, "host_reads": seen.host_reads, "flops": flops.get_total_flops()}
 
 
 def _fused_flops(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:

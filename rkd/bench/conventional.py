@@ -32,12 +32,8 @@ def maps(network: nn.Module, x: Tensor, pre: bool) -> tuple[list[Tensor], Tensor
 
 
 class PlainReviewKD(nn.Module):
-    """A student with its fusion blocks; networks of different depth are paired from the deepest map up.
-
-    Args:
-        student, teacher: networks with taps.
-        image_size: height and width of the images, in pixels.
-    """
+    """A student with its fusion blocks, for images `image_size` pixels wide and high; networks of different depth are
+    paired from the deepest map up."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, image_size: int = 32) -> None:
         super().__init__()
@@ -100,10 +96,8 @@ class Conventional:
         student, teacher: networks; both are moved to `device`.
         images: the data set, on the CPU.
         batch_norm: of the teacher: "batch" (train mode, as ReviewKD and the [Re] code leave it) or "running".
-        device: "cpu" or "cuda".
-        batch_size: images a step.
         loss_weight: of the review loss.
-        epoch_images: see `loaders`.
+        batch_size, epoch_images: see `loaders`.
     """
 
     def __init__(

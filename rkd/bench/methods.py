@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from rkd import data, models
-from rkd.bench import clock
+from rkd.bench.clock import seconds
 from rkd.bench.steps import Steps, Variant
 from rkd.training import RunConfig
 from rkd.training.build import build_network
-
-BATCHES = 2  # of the images that are gone through again and again
 
 
 @dataclass(frozen=True)
@@ -45,30 +43,24 @@ def method_costs(
         device: where.
         rounds: number of steps of each.
     """
-    few = {"train_images": BATCHES * plain.batch_size, "test_images": 100, "holdout": 0, "sha256": None}
+    few = {"train_images": 2 * plain.batch_size, "test_images": 100, "holdout": 0, "sha256": None}
     images = data.load(replace(plain.data, name="embedded", normalisation="embedded", **few)).to(device)
     taught = next(iter(runs.values())).teacher
-    teacher = models.build(taught.name, images.classes)
-    if taught.run is not None:
-        teacher = build_network(taught.run, images.classes)
+    own = taught.run is not None
+    teacher = build_network(taught.run, images.classes) if own else models.build(taught.name, images.classes)
     variant = Variant("batch", graph=device.type == "cuda")
-    steps = {key: Steps([run], images, teacher, variant) for key, run in {"": plain, **runs}.items()}
-    times: dict[str, list[float]] = {key: [] for key in steps}
+    student, *others = (Steps([run], images, teacher, variant) for run in (plain, *runs.values()))
+    times = []
     for _ in range(rounds + 1):
-        for key, one in steps.items():
+        times.append([])
+        for one in (student, *others):
             with one.context():
                 one.ready()
-                times[key].append(clock.seconds(one.step, 1, device))
-    return {
-        key: MethodCost(
-            1000 * statistics.median(times[key][1:]),
-            statistics.median(a / b for a, b in list(zip(times[key], times[""], strict=True))[1:]),
-            _extra(steps[key]),
-        )
-        for key in runs
-    }
-
-
-def _extra(steps: Steps) -> int:
-    method = steps.states[0].method
-    return 0 if method is None else sum(p.numel() for p in method.parameters() if p.requires_grad)
+                times[-1].append(seconds(one.step, 1, device))
+    alone, *each = zip(*times[1:], strict=True)
+    found = {}
+    for key, one, took in zip(runs, others, each, strict=True):
+        extra = sum(p.numel() for p in one.states[0].method.parameters() if p.requires_grad)
+        relative = statistics.median(a / b for a, b in zip(took, alone, strict=True))
+        found[key] = MethodCost(1000 * statistics.median(took), relative, extra)
+    return found

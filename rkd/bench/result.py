@@ -1,22 +1,27 @@
 """What a measurement found, what follows from it by arithmetic, and the files of results/bench."""
 
 import json
-import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from rkd.bench.clock import Counts
+from pydantic import TypeAdapter, ValidationError
+
+from rkd import paths
 from rkd.bench.steps import EPOCH_IMAGES, Variant
 from rkd.errors import RecordError
-from rkd.files import replacing
+from rkd.files import place
 
+T = TypeVar("T")
 FORMAT = 1
-KIND = "rkd bench"
 EVALUATION_IMAGES = 10_000  # of CIFAR-100
 EPOCHS = 240
+_EARLIER = {  # names of earlier versions
+    "gang": "group", "precisions": "precision", "batch_norms": "teacher_batch_norm", "teacher_forms": "teacher_form",
+    "seconds_asked": "seconds",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Row:
         images: of a step, per student.
         times_ms: of one step of one student, one value per round: a group's step divided by its students.
         cold_seconds: from networks to the end of the first step: folding, compiling, capturing.
-        counts: of one step of the whole group; None where the step is compiled, which cannot be counted.
+        counts: of one step of the whole group, see `clock.count`; None where the step is compiled, which cannot be
+            counted.
     """
 
     variant: Variant
@@ -37,22 +43,17 @@ class Row:
     images: int
     times_ms: tuple[float, ...]
     cold_seconds: float
-    counts: Counts | None
+    counts: dict[str, Any] | None
 
     @property
     def name(self) -> str:
         """As tables show it, without the teacher's mode."""
-        return self.variant.name(self.arithmetic)
+        return replace(self.variant, precision=self.arithmetic).name
 
     @property
     def median_ms(self) -> float:
         """Of one step of one student."""
         return statistics.median(self.times_ms)
-
-    @property
-    def images_per_second(self) -> float:
-        """Training images, summed over students, at the median."""
-        return 1000 * self.images / self.median_ms
 
 
 def ratio(times_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
@@ -74,9 +75,10 @@ class Result:
         notes: what a reader has to know: a budget exceeded, a variant that could not run.
     """
 
+    KIND: ClassVar[str] = "rkd bench"
     header: dict[str, Any]
     rows: tuple[Row, ...]
-    evaluation: dict[str, float]
+    evaluation: dict[str, Any]
     notes: tuple[str, ...] = ()
 
     def ratio(self, row: Row) -> list[float]:
@@ -88,82 +90,47 @@ class Result:
     def epoch_seconds(self, row: Row) -> float:
         """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
         test = self.evaluation["conventional" if row.variant.conventional else "ours"]
-        return EPOCH_IMAGES / row.images_per_second + EVALUATION_IMAGES / test
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        write_json(path, KIND, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "Result":
-        """What `save` wrote, now or in an earlier version: fields that are no longer used are passed over.
-
-        Raises:
-            RecordError: no such file, or not one of these.
-        """
-        body = read_json(path, KIND)
-        try:
-            for values in (body["header"], *(row["variant"] for row in body["rows"])):
-                values["group"] = values.pop("gang", None) or values["group"]  # its name in earlier versions
-            rows = tuple(_row(values) for values in body["rows"])
-            return cls(body["header"], rows, body["evaluation"], tuple(body["notes"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RecordError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        return EPOCH_IMAGES / row.images * row.median_ms / 1000 + EVALUATION_IMAGES / test
 
 
-def _row(values: Mapping[str, Any]) -> Row:
-    counts = values["counts"] and Counts(**_known(Counts, values["counts"]))
-    times = tuple(map(float, values["times_ms"]))
-    made = {"variant": Variant(**_known(Variant, values["variant"])), "times_ms": times, "counts": counts}
-    return Row(**{**_known(Row, values), **made})
+def save(path: Path, found: Any) -> None:
+    """Write a `Result` or a `Gate` as JSON, whole or not at all: numbers with six significant digits, null for what is
+    not finite."""
+    body = json.loads(
+        json.dumps(asdict(found)),
+        parse_float=lambda text: float(f"{float(text):.6g}"),
+        parse_constant=lambda text: None,
+    )
+    text = json.dumps({"format": FORMAT, "kind": found.KIND, **body}, indent=1, sort_keys=True)
+    place(path, f"{text}\n".encode())
 
 
-def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
-
-
-def write_json(path: Path, kind: str, body: Mapping[str, Any]) -> None:
-    """A file of `results/bench`, whole or not at all; numbers with six significant digits."""
-    with replacing(path) as temporary:
-        text = json.dumps({"format": FORMAT, "kind": kind, **_rounded(body)}, indent=1, sort_keys=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _rounded(value: Any) -> Any:
-    """What is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
-
-
-def files(folder: Path, kind: str) -> list[Path]:
-    """The JSON files of a kind in a folder, by name.
+def load(path: Path, kind: type[T]) -> T:
+    """What `save` wrote, now or in an earlier version: fields that are no longer used are passed over.
 
     Raises:
-        RecordError: one is damaged.
-    """
-    return [path for path in sorted(folder.glob("*.json")) if _parsed(path).get("kind") == kind]
-
-
-def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """The content of a file of `results/bench`.
-
-    Raises:
-        RecordError: no such file, not JSON, of another kind or format.
+        RecordError: no such file, or not one of these.
     """
     body = _parsed(path)
-    if (body.get("kind"), body.get("format")) != (kind, FORMAT):
-        raise RecordError(f"{path} is not what `{kind}` of this version writes")
-    return body
+    if (body.get("kind"), body.get("format")) != (kind.KIND, FORMAT):
+        raise RecordError(f"{path} is not what `{kind.KIND}` of this version writes")
+    try:
+        return TypeAdapter(kind).validate_python(body)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise RecordError(f"{path} is damaged: {where}: {error.errors()[0]['msg']}") from error
+
+
+def committed(kind: type[T]) -> dict[str, T]:
+    """What results/bench holds of a kind, by name of the file; RecordError where one is damaged."""
+    files = sorted((paths.home() / "results" / "bench").glob("*.json"))
+    return {path.name: load(path, kind) for path in files if _parsed(path).get("kind") == kind.KIND}
 
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        body = json.loads(text, object_hook=lambda d: {_EARLIER.get(name, name): v for name, v in d.items()})
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

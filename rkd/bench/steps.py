@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -12,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 from rkd import data
 from rkd.bench.conventional import Conventional
-from rkd.data import ImageSet, evaluation_batches
+from rkd.data import ImageSet, normalise
 from rkd.experiments.group import place
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
-from rkd.training import FrozenTeacher, RunConfig, TrainState, arithmetic
+from rkd.training import FrozenTeacher, RunConfig, TrainState
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.build import build_method, build_network
 from rkd.training.capture import cuda_graph
@@ -39,7 +39,7 @@ class Variant:
 
     Attributes:
         batch_norm: of the teacher, "running" or "batch" (see TeacherConfig).
-        precision: as asked for; the conventional loop knows only "fp32".
+        precision: the conventional loop knows only "fp32".
         conventional: the conventional loop, not ours.
         compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
         graph: steps are captured as a CUDA graph.
@@ -59,37 +59,15 @@ class Variant:
     kernels: str = "cudnn"
     cudnn_benchmark: bool = False
 
-    def name(self, arithmetic: str) -> str:
+    @property
+    def name(self) -> str:
         """As tables show it, without the teacher's mode."""
         if self.conventional:
             return "conventional"
-        parts = [arithmetic, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
+        parts = [self.precision, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
         parts += [f"{self.form} teacher"] * (self.form != "auto") + ["native BN"] * (self.kernels == "native")
-        return ", ".join(
-            parts + ["cuDNN benchmark"] * self.cudnn_benchmark + [f"group of {self.group}"] * (self.group > 1)
-        )
-
-
-def variants(
-    batch_norms: Sequence[str], precisions: Sequence[str], group: int = 1, **switches: Sequence[Any]
-) -> list[Variant]:
-    """All that are compared: for each teacher mode the conventional loop, then ours.
-
-    Args:
-        batch_norms, precisions: of ours; the last precision is also that of the group.
-        group: students of the group; 1: no group.
-        switches: values of further fields of `Variant`; each of ours with all of them, but what is compiled has no form
-            or BatchNorm kernels to choose.
-    """
-    sizes = [(precision, 1) for precision in precisions] + [(precisions[-1], group)] * (group > 1)
-    sets = [dict(zip(switches, values, strict=True)) for values in itertools.product(*switches.values())]
-    found: list[Variant] = []
-    for mode in batch_norms:
-        found.append(Variant(mode, conventional=True))
-        for (precision, size), values in itertools.product(sizes, sets):
-            made = Variant(mode, precision, group=size, **values)
-            found.append(made if made.compile == NOTHING else replace(made, form="auto", kernels="cudnn"))
-    return list(dict.fromkeys(found))
+        parts += ["cuDNN benchmark"] * self.cudnn_benchmark + [f"group of {self.group}"] * (self.group > 1)
+        return ", ".join(parts)
 
 
 class Steps:
@@ -171,14 +149,14 @@ def without_cudnn(network: nn.Module) -> None:
     """Let every BatchNorm layer run its forward pass with `torch.backends.cudnn.enabled` off, which is what
     `torch.nn.functional.batch_norm` chooses its kernels by; a backward pass follows its forward pass. Convolutions
     keep cuDNN."""
+
+    def native(forward: Any, x: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(enabled=False):
+            return forward(x)
+
     for layer in network.modules():
         if isinstance(layer, _BatchNorm):
-            layer.forward = functools.partial(_native, layer.forward)
-
-
-def _native(forward: Any, x: Tensor) -> Tensor:
-    with torch.backends.cudnn.flags(enabled=False):
-        return forward(x)
+            layer.forward = functools.partial(native, layer.forward)
 
 
 class Workload:
@@ -191,7 +169,6 @@ class Workload:
     Args:
         teacher, student: names of networks.
         batch_size: images of a step.
-        device: where.
         train_images, test_images: at most so many.
     """
 
@@ -206,14 +183,14 @@ class Workload:
     @cached_property
     def images(self) -> ImageSet:
         """On the CPU, where the conventional loader wants them."""
-        return data.load(self.config("fp32", "batch").data)
+        return data.load(self.config().data)
 
     @cached_property
     def device_images(self) -> ImageSet:
         """On the device, where ours wants them."""
         return self.images.to(self.device)
 
-    def config(self, precision: str, batch_norm: str) -> RunConfig:
+    def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
         """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
         settings = Settings(
             "bench", dataset="embedded", train_images=self._train_images, test_images=self._test_images,
@@ -221,35 +198,20 @@ class Workload:
         )  # fmt: skip
         return Builder(settings).distilled(self.teacher, self.student, 0, row={"warmup_epochs": 0})
 
-    def student_network(self) -> nn.Module:
-        """On the CPU; every time the same weights."""
-        return build_network(self.config("fp32", "batch"), self.images.classes)
-
     @cached_property
     def teacher_network(self) -> nn.Module:
         """On the CPU, in eval mode."""
-        network = build_network(self.config("fp32", "batch").teacher.run, self.images.classes)
-        images, count = self.images, min(CALIBRATION_IMAGES, len(self.images.train_y))
-        some = images.train_x[:count], images.train_y[:count], images.mean, images.std
-        usual = {m: m.momentum for m in network.modules() if isinstance(m, _BatchNorm)}
-        for layer in usual:
-            layer.momentum = 1.0
-        with torch.no_grad():
-            network.train()(next(evaluation_batches(*some, count))[0])
-        for layer, momentum in usual.items():
-            layer.momentum = momentum
+        network = build_network(self.config().teacher.run, self.images.classes)
+        x = normalise(self.images.train_x[:CALIBRATION_IMAGES], self.images.mean, self.images.std)
+        update_bn([x], network)
         return network.eval()
-
-    def arithmetic(self, precision: str) -> str:
-        """Name of what a precision means on the device."""
-        return arithmetic(precision, self.device).name
 
     def begin(self, variant: Variant) -> Steps | Conventional:
         """The variant, set up; a group's students are alike but for the weight of their review loss."""
         first = self.config(variant.precision, variant.batch_norm)
         weight = first.options.loss_weight
         if variant.conventional:
-            networks = self.student_network(), copy.deepcopy(self.teacher_network)
+            networks = build_network(first, self.images.classes), copy.deepcopy(self.teacher_network)
             whole = EPOCH_IMAGES // self.batch_size * self.batch_size
             size = self.batch_size
             return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)

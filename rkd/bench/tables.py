@@ -7,6 +7,7 @@ import pandas as pd
 
 from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, Result
 from rkd.bench.steps import EPOCH_IMAGES
+from rkd.cli.bench import command
 from rkd.models import display_name
 
 MODES = {"running": "teacher on running statistics", "batch": "teacher on batch statistics"}
@@ -29,49 +30,31 @@ def header_lines(result: Result) -> dict[str, str]:
     }
 
 
-def command(header: Mapping[str, Any]) -> str:
-    """What repeats the measurement."""
-    lists = {  # those of Request with what is usual; the latter two are in no early file
-        "precision": ("precisions", None), "teacher-batch-norm": ("batch_norms", None),
-        "teacher-form": ("teacher_forms", ["auto"]), "batch-norm": ("kernels", ["cudnn"]),
-    }  # fmt: skip
-    given = {name: list(header.get(field, usual or ())) for name, (field, usual) in lists.items()}
-    parts = [
-        f"rkd bench --pair {header['teacher']}/{header['student']} --batch-size {header['batch_size']}",
-        f"--device {header['device']} --seconds {header['seconds_asked']:g}",
-        *(f"--{name} {','.join(values)}" for name, values in given.items() if values != lists[name][1]),
-        f"--threads {header['threads']}" if header["device"] == "cpu" else "",
-        f"--group {header['group']}" if header["group"] > 1 else "",
-        f"--compile {header['compile']}" if header["compile"] != "no" else "",
-        "--cudnn-benchmark" if header.get("cudnn_benchmark") else "",
-    ]
-    return " ".join(part for part in parts if part)
-
-
 def title(header: Mapping[str, Any]) -> str:
     """The pair and the size of a step."""
     pair = f"{display_name(header['student'])} <- {display_name(header['teacher'])}"
     return f"{pair}, batch {header['batch_size']}, {header['train_images']:,} images of the embedded set"
 
 
-def times(result: Result) -> pd.DataFrame:
-    """One row per variant: times of a step of one student, what they come to, and what a step does, as text."""
-    rows = {}
+def times(result: Result) -> dict[str, pd.DataFrame]:
+    """For each mode of the teacher one row per variant: times of a step of one student, what they come to, and what a
+    step does, as text."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
     for row in result.rows:
         (low, median, high), epoch = result.ratio(row), result.epoch_seconds(row)
         c, n = row.counts, row.variant.group
-        rows[MODES[row.variant.batch_norm], row.name] = {
+        found.setdefault(MODES[row.variant.batch_norm], {})[row.name] = {
             "ms: median (best)": f"{row.median_ms:.2f} ({min(row.times_ms):.2f})",
-            "images/s": f"{row.images_per_second:,.0f}",
+            "images/s": f"{1000 * row.images / row.median_ms:,.0f}",
             "× conventional (quartiles)": f"{median:.2f} ({low:.2f}–{high:.2f})",
             "first step, s": f"{row.cold_seconds:.1f}",
             "s/epoch": f"{epoch:,.1f}",
             "h/run": f"{EPOCHS * epoch / 3600:.2f}",
-            "operations": "" if c is None else f"{c.ops / n:,.0f}",
-            "host reads": "" if c is None else f"{c.host_reads / n:.0f}",
-            "GFLOP": "" if c is None else f"{c.flops / n / 1e9:.2f}",
+            "operations": f"{c['ops'] / n:,.0f}" if c else "",
+            "host reads": f"{c['host_reads'] / n:.0f}" if c else "",
+            "GFLOP": f"{c['flops'] / n / 1e9:.2f}" if c else "",
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["", "step of one student"])
+    return {mode: pd.DataFrame.from_dict(rows, orient="index") for mode, rows in found.items()}
 
 
 def note(result: Result) -> str:
@@ -88,10 +71,7 @@ def note(result: Result) -> str:
 
 
 def report(result: Result) -> str:
-    """Header, table and note as plain text."""
+    """Header, tables and note as plain text."""
     head = "\n".join(f"{name}: {text}" for name, text in header_lines(result).items())
-    parts = [
-        f"{mode}\n{part.droplevel(0).to_string()}"
-        for mode, part in times(result).groupby(level=0, sort=False)
-    ]
+    parts = [f"{mode}, step of one student\n{rows.to_string()}" for mode, rows in times(result).items()]
     return "\n\n".join([head, *parts, note(result)]) + "\n"

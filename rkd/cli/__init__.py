@@ -29,6 +29,7 @@ COMMANDS = {
     "import": ("carry.import_", "merge what export wrote into the results here"),
     "pack": ("pack.pack", "write all that training needs on a machine without network"),
     "bench": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
+    "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
     "show models": ("show.models", "list networks, or show one's sizes and taps"),
     "show method": ("show.method", "say whether a method's steps can be captured as a CUDA graph"),
     "show data": ("show.data", "fetch, check and describe a data set"),

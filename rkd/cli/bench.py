@@ -1,27 +1,32 @@
-"""`rkd bench`: steps, ours and conventional ones, timed in turn."""
+"""`rkd bench`: steps, ours and conventional ones, timed in turn; `rkd gate`: whether a quicker arithmetic costs
+accuracy."""
 
+import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from rkd.cli.declare import Names
+from rkd.cli.declare import Names, spelt, value
 from rkd.errors import ConfigError
+
+Numbers = Annotated[tuple[int, ...], lambda text: tuple(value(f"[{text}]")), "A,B"]
 
 
 def bench(
     *,
     pair: str = "resnet56/resnet20",
-    group: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int = 128,
     device: str = "auto",
-    threads: str | None = None,
-    precision: Names | None = None,
-    teacher_batch_norm: Names | None = None,
-    compile: Annotated[str, str, "WHAT", "engine"] | None = None,
-    teacher_form: Names | None = None,
-    batch_norm: Names | None = None,
+    seconds: float = 100.0,
+    precision: Names = ("fp32", "auto"),
+    teacher_batch_norm: Names = ("running", "batch"),
+    teacher_form: Names = ("auto",),
+    batch_norm: Names = ("cudnn",),
+    threads: str = "auto",
+    group: int = 1,
+    compile: Annotated[str, str, "WHAT", "engine"] = "no",
     cudnn_benchmark: bool = False,
-    seconds: float | None = None,
     out: Path | None = None,
 ) -> int:
     """Measure how fast this machine makes training steps: ours and the conventional ones in turn, in one process,
@@ -29,19 +34,19 @@ def bench(
 
     Args:
         pair: TEACHER/STUDENT (default resnet56/resnet20)
-        group: also N students in lock-step
         batch_size: images of a step (default 128)
         device: auto, cpu, cuda or cuda:N
-        threads: threads on a CPU, or auto: as runs choose it (default)
+        seconds: for all of it; three rounds are made in any case (default 100)
         precision: arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32,auto)
         teacher_batch_norm: what the teacher normalises by: running, batch (default: both)
-        compile: also compiled steps: engine (what runs compile: the teacher, on CUDA students too; the default) or all
         teacher_form: forms of the teacher's graph: unfolded, folded (BatchNorm in the convolutions), fused (with bias,
             addition and ReLU in one operation of cuDNN; on CUDA alone), auto (default: auto, what runs take)
         batch_norm: on CUDA: every BatchNorm by PyTorch's own kernels (native), or by cuDNN where PyTorch takes it
             (cudnn, the default)
+        threads: threads on a CPU, or auto: as runs choose it (default)
+        group: also N students in lock-step
+        compile: also compiled steps: engine (what runs compile: the teacher, on CUDA students too; the default) or all
         cudnn_benchmark: on CUDA: each of our steps also with torch.backends.cudnn.benchmark
-        seconds: for all of it; three rounds are made in any case (default 100)
         out: write the measurement there too, a .json file
 
     Examples:
@@ -51,12 +56,9 @@ def bench(
         rkd bench --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
         rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
     """
-    given = {
-        "batch_size": batch_size, "device": device, "threads": threads, "precisions": precision, "group": group,
-        "batch_norms": teacher_batch_norm, "compile": compile, "teacher_forms": teacher_form, "kernels": batch_norm,
-        "cudnn_benchmark": cudnn_benchmark, "seconds": seconds,
-    }  # fmt: skip
-    from rkd.bench import Request, measure, report
+    given = {name: found for name, found in locals().items() if name not in ("pair", "batch_norm", "out")}
+    from rkd.bench import Request, measure, save
+    from rkd.bench.tables import report
 
     teacher, slash, student = pair.partition("/")
     if not (slash and teacher and student):
@@ -67,9 +69,61 @@ def bench(
     def say(text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
 
-    result = measure(Request(teacher, student, **{k: v for k, v in given.items() if v is not None}), say)
+    result = measure(Request(teacher, student, kernels=batch_norm, **given), say)
     print(report(result), end="")
     if out is not None:
-        result.save(out)
+        save(out, result)
         print(f"written to {out}", file=sys.stderr)
     return 0
+
+
+def command(header: Mapping[str, Any]) -> str:
+    """The call of `rkd bench` that repeats the measurement with this header."""
+    values = {parameter.name: parameter.default for parameter in inspect.signature(bench).parameters.values()}
+    for name, found in {**header, "batch_norm": header.get("kernels", ("cudnn",))}.items():
+        if name in values:
+            values[name] = tuple(found) if isinstance(found, list) else found
+    values |= {"pair": f"{header['teacher']}/{header['student']}", "seconds": f"{header['seconds']:g}"}
+    if header["device"] != "cpu":
+        values["threads"] = "auto"
+    return spelt(bench, values)
+
+
+def gate(
+    *,
+    profile: str = "mini",
+    seeds: Numbers = (0, 1, 2),
+    chapter: str = "table3",
+    row: str = "full",
+    work: Path | None = None,
+    out: Path | None = None,
+    **given: Any,
+) -> int:
+    """Measure whether a quicker arithmetic costs accuracy: train one row of a chapter with each seed once in fp32 and
+    once in the quicker arithmetic (--precision; this device's fastest where not given), from the same first weights on
+    the same batches with the same teacher, which is trained in fp32. An interrupted call goes on where it was.
+
+    The two are shown equal where the whole 90 % interval of the mean difference lies within half a point of zero and no
+    run diverged. That is evidence about runs of this length on these images, and about no others.
+
+    Args:
+        profile: name or path of a profile (default mini)
+        seeds: one pair of runs each (default 0,1,2)
+        chapter: whose row is trained (default table3)
+        row: of the chapter's table (default full)
+        work: folder of the runs (default _build/gate)
+        out: file to write (default results/bench/gate-DEVICE.json)
+
+    Examples:
+        rkd gate
+        rkd gate --data-root ~/cifar --seeds 0,1,2,3,4 --epochs 30
+        rkd gate --precision bf16 --chapter table1 --row resnet20-resnet56-reviewkd
+
+        Exit status: 0 written, 1 a run diverged, 2 wrong call.
+    """
+    from rkd.bench.gate import note, table, train
+
+    found, path = train(chapter, row, {"profile": profile, "seeds": list(seeds), **given}, work, out)
+    print(f"{table(found).to_string(index=False)}\n{note(found)}")
+    print(f"written to {path}", file=sys.stderr)
+    return int(found.diverged)

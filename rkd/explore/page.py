@@ -22,7 +22,7 @@ from rkd.config import meanings
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.chapters import Line
-from rkd.experiments.estimate import sizes
+from rkd.experiments.estimate import sizes, work
 from rkd.experiments.recipes import recipe_names
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots
@@ -154,12 +154,14 @@ class Page(widgets.VBox):
         """Sizes, cost, review path and commands as HTML."""
         run, root = plan.distilled, paths.home() / self._places[0]
         data = sizes(run.data, root)
-        cost = pair_cost(run, data.classes, data.pixels)
-        table = pd.DataFrame({"parameters": cost.parameters, "multiply-adds per image": cost.macs}).T
-        names = {
-            side: f"{side} {models.display_name(getattr(cost, side))}" for side in ("student", "teacher")
+        heads = {
+            "student": f"student {models.display_name(run.network)}",
+            "teacher": f"teacher {models.display_name(run.teacher.name)}",
+            "extra": "method (training only)",
         }
-        table = table.rename(columns=names | {"extra": "method (training only)"})
+        table = pair_cost(run, data.classes, data.pixels).rename(heads)
+        table = table.rename(columns={"multiply-adds": "multiply-adds per image"}).T
+        step = work(run, data).training(run.batch_size)
         left = time_left(plan.runs.values(), plan.settings, self._store)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         levels = review_levels(run, self._places[0])
@@ -167,7 +169,7 @@ class Page(widgets.VBox):
         commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
         return (
             scrolling(table.to_html(border=0, float_format="{:,}".format, formatters=["{:,}".format] * 3))
-            + f"<p>One step with distillation: <b>{cost.step_macs / 1e9:.2f} G multiply-adds</b>. "
+            + f"<p>One step with distillation: <b>{step / 1e9:.2f} G multiply-adds</b>. "
             f"Time to train: <b>{escape(str(left))}</b>.{there}</p>"
             + (review_path(levels, run.options) if levels else "")
             + folded("The same from a terminal", f"<pre>{commands}</pre>")

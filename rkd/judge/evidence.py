@@ -133,9 +133,10 @@ class Evidence:
     def _equal(self, two: set[str], setting: tuple[object, ...]) -> bool:
         """Whether some gate shows two arithmetics equal in a setting, and none, in the same setting, does not."""
         if self._gates is None:
-            from rkd.bench.gate import committed
+            from rkd.bench.gate import Gate
+            from rkd.bench.result import committed
 
-            self._gates = committed()
+            self._gates = list(committed(Gate).values())
         of = [gate for gate in self._gates if gate.setting == setting and gate.arithmetics == two]
         return bool(of) and all(gate.equal for gate in of)
 

@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 from IPython.display import HTML
 
 from rkd.bench.gate import SECTION as GATES
-from rkd.bench.gate import committed
+from rkd.bench.gate import Gate
+from rkd.bench.result import committed
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.judge import KINDS, VERDICTS, Evaluation, evaluate, load_claims
 from rkd.judge.decide import NOT_RUN
@@ -147,7 +148,7 @@ def claims_table(evaluations: Sequence[Evaluation]) -> HTML:
 
 def _gates() -> Html:
     """What decides whether runs in several arithmetics enter one verdict."""
-    found = [tag("li", gate.finding) for gate in committed()]
+    found = [tag("li", gate.finding) for gate in committed(Gate).values()]
     rule = tag(
         "p",
         "Runs in several arithmetics enter one verdict only where a paired comparison of runs as long, on as many "

@@ -12,6 +12,7 @@ from rkd.bench.conventional import Conventional, loaders
 from rkd.bench.steps import Workload
 from rkd.data import normalise
 from rkd.training import accuracy
+from rkd.training.build import build_network
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,8 @@ def test_loaders_crop_normalise_and_count(images):
 def test_steps_train_and_evaluation_agrees_with_ours(images):
     work = Workload("resnet8", "resnet8", 25, CPU, train_images=100, test_images=20)
     few = dataclasses.replace(images, test_x=images.test_x[:40], test_y=images.test_y[:40])
-    loop = Conventional(work.student_network(), work.teacher_network, few, "batch", CPU, 25, 0.6)
+    student = build_network(work.config(), 100)
+    loop = Conventional(student, work.teacher_network, few, "batch", CPU, 25, 0.6)
     before = loop.model.student.conv1.weight.clone()
     loop.step()
     assert not torch.equal(before, loop.model.student.conv1.weight)

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from evidence import PAPER, around, put, record
 
-from rkd.bench.gate import Gate, Pair, committed
+from rkd.bench import committed
+from rkd.bench.gate import Gate, Pair
 from rkd.judge import evaluate, load_claims
 from rkd.report.verdict_text import computed, facts
 
@@ -123,7 +124,7 @@ def test_diverged_runs_choose_no_arithmetic(store):
 
 def test_the_gate_on_record_is_about_its_own_setting():
     """bf16 against fp32 on three seeds: 0.11 +- 2.92 * 0.127, within half a point; of 4 epochs on 12,000 images."""
-    (found,) = [g for g in committed() if g.arithmetic == "bf16"]
+    (found,) = [g for g in committed(Gate).values() if g.arithmetic == "bf16"]
     half = 2.919986 * 0.12701705922171702
     assert found.interval == pytest.approx((0.11 - half, 0.11 + half)) and found.equal
     assert found.setting == ("cifar100", 4, 12_000)

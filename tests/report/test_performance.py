@@ -17,22 +17,24 @@ from cells import execute
 from conftest import tiny_plain
 
 from rkd import paths
-from rkd.bench import Result, Row, costs, tables
-from rkd.bench.clock import Counts
+from rkd.bench import Result, Row, costs, save, tables
 from rkd.bench.steps import TEACHER, Variant
 from rkd.errors import ConfigError, RecordError
+from rkd.experiments.estimate import sizes, work
 from rkd.experiments.settings import load_profile
+from rkd.models import display_name
 from rkd.records import Record
 from rkd.report import performance
 from rkd.report.performance import open_performance
 
-COUNTS = Counts(500, 0, 8_000_000_000)
+COUNTS = {"ops": 500, "host_reads": 0, "flops": 8_000_000_000}
 HEADER = {
     "device": "cpu", "device_name": "a <CPU>", "threads": 2, "cpus": 2, "load_before": 0.1, "load_after": 1.9,
     "python": "3.12.0", "torch": "2.14.1", "cuda": None, "cudnn": None, "system": "Linux", "commit": "0123456789abcdef",
     "changed": None, "began": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:00Z", "teacher": "resnet20",
-    "student": "resnet8", "batch_size": 64, "train_images": 4992, "precisions": ["fp32", "auto"],
-    "batch_norms": ["batch"], "group": 2, "compile": "engine", "seconds_asked": 20.0, "seconds_used": 21.5, "rounds": 2,
+    "student": "resnet8", "batch_size": 64, "train_images": 4992, "precision": ["fp32", "auto"],
+    "teacher_batch_norm": ["batch"], "group": 2, "compile": "engine", "seconds": 20.0, "seconds_used": 21.5,
+    "rounds": 2,
 }  # fmt: skip
 
 
@@ -54,14 +56,14 @@ def test_header_is_honest_and_escaped(result):
     text = tables.header_lines(result)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
-        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --seconds 20 --precision fp32,auto "
+        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --seconds 20 "
         "--teacher-batch-norm batch --threads 2 --group 2 --compile engine"
     )
     assert "commit 0123456789ab" in text["versions"] and "2 rounds in 22 s" in text["measured"]
 
 
 def test_times_ratios_and_work_of_one_student(result):
-    rows = tables.times(result).droplevel(0)
+    (rows,) = tables.times(result).values()
     assert rows.loc["conventional"].tolist()[:3] == ["300.00 (200.00)", "213", "1.00 (1.00–1.00)"]
     assert rows.loc["bf16"].tolist()[:3] == ["65.00 (50.00)", "985", "4.50 (4.25–4.75)"]  # rounds: 4 and 5
     assert rows.loc["bf16", "first step, s":].tolist()[:3] == [
@@ -90,7 +92,7 @@ def test_spent_and_projected_from_records_and_measurements(store, result, monkey
     monkeypatch.setattr(costs, "paper_runs", lambda: runs)
     monkeypatch.setattr("rkd.experiments.workspace.store_for", lambda profile: store)
     names = {"costs": costs, "pd": pd, "frame": lambda table: table, "result": result, "recorded_here": {}}
-    names["page"] = SimpleNamespace(file=None)
+    names |= {"page": SimpleNamespace(file=None), "work": work, "sizes": sizes, "display_name": display_name}
     found = execute("performance", "def spent", **names)
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}
@@ -109,8 +111,8 @@ def test_spent_and_projected_from_records_and_measurements(store, result, monkey
     ("given", "message"),
     [
         ({"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
-        ({"seconds": "soon"}, "seconds is 'soon'; it must be a number"),
-        ({"gang": True}, "gang is True; it must be a whole number"),
+        ({"seconds": "soon"}, "seconds is 'soon'; it must be a finite number > 0"),
+        ({"gang": True}, "group is True; it must be a whole number"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
         ({"profile": "papr"}, "did you mean 'paper'?"),
@@ -130,17 +132,17 @@ def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
     injected = load_profile("smoke")  # as papermill does it
     smoke = open_performance(injected | {"seeds": [0]}).request
     assert (smoke.teacher, smoke.student, smoke.batch_size) == ("resnet20", "resnet8", 64)
-    assert smoke.seconds == 20 and smoke.precisions == ("fp32", "auto") and smoke.compile == "no"
+    assert smoke.seconds == 20 and smoke.precision == ("fp32", "auto") and smoke.compile == "no"
     paper = open_performance({"profile": "paper", "precision": "bf16", "compile": True, "group": 4}).request
     assert (paper.teacher, paper.student, paper.seconds) == ("resnet56", "resnet20", 100)
-    assert paper.precisions == ("fp32", "bf16") and paper.compile == "engine" and paper.group == 4
-    assert open_performance({"teacher_batch_norm": "batch"}).request.batch_norms == ("batch",)
+    assert paper.precision == ("fp32", "bf16") and paper.compile == "engine" and paper.group == 4
+    assert open_performance({"teacher_batch_norm": "batch"}).request.teacher_batch_norm == ("batch",)
 
 
 @pytest.mark.slow
 def test_chapter_executes(result, tmp_path):
     named = tmp_path / "named.json"
-    result.save(named)
+    save(named, result)
     out = tmp_path / "out.ipynb"
     call = [
         sys.executable, "-m", "papermill", str(paths.home() / "book" / "performance.ipynb"), str(out),

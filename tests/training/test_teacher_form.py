@@ -69,7 +69,7 @@ def test_every_form_gives_the_same_taps(name, cudnn):
         expected = network.taps(x)
         for one in made.values():
             same(one.taps(x), expected)
-        flops = {count(lambda one=one: one.taps(x)).flops for one in made.values()}
+        flops = {count(lambda one=one: one.taps(x))["flops"] for one in made.values()}
     assert len(flops) == 1 + (name == "represnet20")
 
 
