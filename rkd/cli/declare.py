@@ -20,15 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
-
 from rkd.config import meanings
 from rkd.errors import ConfigError, RkdError
+from rkd.experiments.settings import assignments, value
 
 Command = Callable[..., int]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 _ALSO = {"group": ["--gang"], "loss_weight": ["-b"], "ce_weight": ["-r"], "verbose": ["-v"]}
-_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -101,11 +99,7 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     """
     values = {name: found for name, found in vars(options).items() if name not in ("call", "command")}
     named, typed = values.pop("set", []), values.pop("typed", [])
-    for entry in named:
-        name, equals, text = entry.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
-        values[name.strip()] = value(text, f"--set {entry!r}")
+    values |= assignments(named)
     for name, text in typed:
         values[name] = value(text, f"-p {name} {text!r}")
     parameters = inspect.signature(options.call).parameters.values()
@@ -128,19 +122,6 @@ def spelt(command: Command, values: dict[str, Any]) -> str:
             if given is not True:
                 words.append(",".join(given) if isinstance(given, tuple) else f"{given}")
     return shlex.join(words)
-
-
-def value(text: str, where: str = "") -> Any:
-    """A parameter's value as written, in YAML.
-
-    Raises:
-        ConfigError: no YAML.
-    """
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where or repr(text)}: the value is not valid YAML") from error
-    return float(text) if isinstance(found, str) and _SCIENTIFIC.fullmatch(text) else found
 
 
 def _sections(command: Command) -> tuple[str, dict[str, str], str]:

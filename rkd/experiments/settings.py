@@ -6,6 +6,7 @@ which of them it comes from (`Settings.origins`).
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from rkd.errors import ConfigError, unknown
 # Parameters that change no run.
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
 LAYERED = "budget"  # a profile's values per chapter
+_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 
 
@@ -237,11 +239,21 @@ def assignments(entries: Iterable[str]) -> dict[str, Any]:
         name, equals, text = entry.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
-        try:
-            found[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {entry!r}: the value is not valid YAML") from error
+        found[name.strip()] = value(text, f"--set {entry!r}")
     return found
+
+
+def value(text: str, where: str = "") -> Any:
+    """A parameter's value as written, in YAML, but for 1e-3, which is a number.
+
+    Raises:
+        ConfigError: no YAML; it begins with `where`, or the text.
+    """
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where or repr(text)}: the value is not valid YAML") from error
+    return float(text) if isinstance(found, str) and _SCIENTIFIC.fullmatch(text) else found
 
 
 def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
