@@ -12,11 +12,6 @@ from rkd.models.taps import TapNet, Taps
 ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """3x3 convolution without bias, padding 1."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
-
-
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)

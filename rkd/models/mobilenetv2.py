@@ -48,12 +48,7 @@ class Block(nn.Module):
 
 
 class MobileNetV2(TapNet):
-    """Seven stages of inverted residuals, four of which are tapped, between two ordinary convolutions.
-
-    Args:
-        num_classes: number of logits.
-        conv_bn: makes each convolution with its BatchNorm.
-    """
+    """Seven stages of inverted residuals, four of which are tapped, between two ordinary convolutions."""
 
     def __init__(self, num_classes: int, conv_bn: ConvBN = conv_bn) -> None:
         super().__init__()

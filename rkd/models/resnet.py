@@ -73,7 +73,6 @@ class ResNet(StagedNet):
     """A 3x3 stem of stride 1 and stages, each but the first at half the size before it.
 
     Args:
-        num_classes: number of logits.
         blocks: number of blocks in each stage.
         widths: of stem and stages, in channels.
         block: Block, BasicBlock or Bottleneck.
@@ -101,7 +100,6 @@ class ResNet(StagedNet):
         init_kaiming(self)
 
     def final_norms(self) -> list[nn.Module]:
-        """See `rkd.models.taps.final_norms`."""
         return [getattr(stage[-1], stage[-1].LAST) for stage in self.stages()]
 
 

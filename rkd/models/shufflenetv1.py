@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import ConvBN, StagedNet, chain, conv1x1, conv_bn, shuffle_channels
+from rkd.models.layers import ConvBN, StagedNet, chain, shuffle_channels
+from rkd.models.layers import conv_bn as plain
 from rkd.models.registry import register
 
 GROUPS = 3
@@ -25,11 +26,9 @@ class Block(nn.Module):
         self.stride = stride
         # The 24 channels of the stem are too few to be grouped, and then there is nothing to shuffle either.
         self.groups = 1 if in_channels == STEM else GROUPS
-        self.conv1 = conv1x1(in_channels, mid, groups=self.groups)
-        self.bn1 = nn.BatchNorm2d(mid)
+        self.conv1, self.bn1 = plain(in_channels, mid, 1, groups=self.groups)
         self.conv2, self.bn2 = conv_bn(mid, mid, stride=stride, groups=mid)
-        self.conv3 = conv1x1(mid, branch_channels, groups=GROUPS)
-        self.bn3 = nn.BatchNorm2d(branch_channels)
+        self.conv3, self.bn3 = plain(mid, branch_channels, 1, groups=GROUPS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         branch = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -45,19 +44,14 @@ class Block(nn.Module):
 
 
 class ShuffleNetV1(StagedNet):
-    """Three stages of 240, 480 and 960 channels, each at half the size before it.
-
-    Args:
-        num_classes: number of logits.
-        conv_bn: makes each 3x3 convolution with its BatchNorm.
-    """
+    """Three stages of 240, 480 and 960 channels, each at half the size before it; `conv_bn` makes the 3x3
+    convolutions."""
 
     HEAD = "linear"
 
-    def __init__(self, num_classes: int, conv_bn: ConvBN = conv_bn) -> None:
+    def __init__(self, num_classes: int, conv_bn: ConvBN = plain) -> None:
         super().__init__()
-        self.conv1 = conv1x1(3, STEM)
-        self.bn1 = nn.BatchNorm2d(STEM)
+        self.conv1, self.bn1 = plain(3, STEM, 1)
         self.layer1 = _stage(STEM, 240, 4, conv_bn)
         self.layer2 = _stage(240, 480, 8, conv_bn)
         self.layer3 = _stage(480, 960, 4, conv_bn)

@@ -37,10 +37,8 @@ class VGG(TapNet):
     """Five blocks of 3x3 convolutions, halved in size between them.
 
     Args:
-        num_classes: number of logits.
         convolutions: of each block. (VGG-8 has six layers with weights: the two linear ones of the original that its
             name counts are not there.)
-        conv_bn: makes each convolution with its BatchNorm.
     """
 
     def __init__(
@@ -58,7 +56,6 @@ class VGG(TapNet):
         init_vgg(self)
 
     def final_norms(self) -> list[nn.Module]:
-        """See `rkd.models.taps.final_norms`."""
         return [block[-1] for block in (self.block1, self.block2, self.block3, self.block4)]
 
     def taps(self, x: Tensor) -> Taps:

@@ -53,7 +53,6 @@ class WideResNet(TapNet):
     """WRN-depth-width with three groups at full, half and quarter image size.
 
     Args:
-        num_classes: number of logits.
         depth: 6n+4.
         width: widening factor k; the groups have 16k, 32k and 64k channels.
         conv_bn: makes each 3x3 convolution, with a BatchNorm that is used for the first of a block alone: stem and
@@ -73,7 +72,6 @@ class WideResNet(TapNet):
         nn.init.zeros_(self.fc.bias)
 
     def final_norms(self) -> list[nn.Module]:
-        """See `rkd.models.taps.final_norms`."""
         return [self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1]
 
     def taps(self, x: Tensor) -> Taps:

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import shutil
-import struct
 
 import pytest
+import safetensors.torch
 import torch
 from evidence import record
 
@@ -41,7 +41,9 @@ def saved(weights, tmp_path):
 def test_round_trip_in_half_precision(saved, weights, tmp_path):
     found, header = load_teacher(saved)
     assert header == {name: str(value) for name, value in HEADER.items()}
-    assert found.keys() == weights.keys()
+    assert found.keys() == weights.keys() and list(saved.parent.iterdir()) == [saved]
+    kept = safetensors.torch.load_file(saved)
+    assert {t.dtype for t in kept.values()} == {torch.float16, torch.int64}
     for name, tensor in weights.items():
         wanted = tensor.half().float() if tensor.is_floating_point() else tensor
         assert found[name].dtype == wanted.dtype and torch.equal(found[name], wanted), name
@@ -51,30 +53,7 @@ def test_round_trip_in_half_precision(saved, weights, tmp_path):
         assert (tmp_path / f"again{n}").read_bytes() == saved.read_bytes()
 
 
-def test_file_is_safetensors_of_two_bytes_a_weight(saved, weights):
-    """Read by hand: 8 bytes of length, JSON, data."""
-    content = saved.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
-    texts = header.pop("__metadata__")
-    assert all(isinstance(value, str) for value in texts.values()) and texts["run"] == HEADER["run"]
-    assert {name: entry["dtype"] for name, entry in header.items()} == {
-        name: "F16" if tensor.is_floating_point() else "I64" for name, tensor in weights.items()
-    }
-    begin, end = header["conv1.weight"]["data_offsets"]
-    assert body[begin:end] == weights["conv1.weight"].contiguous().half().numpy().tobytes()
-    assert list(saved.parent.iterdir()) == [saved], "nothing temporary is left"
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [
-        (65520.0, torch.float32),
-        (-1e5, torch.bfloat16),
-        (float("inf"), torch.float64),
-        (float("nan"), torch.float32),
-    ],
-)
+@pytest.mark.parametrize(("value", "dtype"), [(-1e5, torch.bfloat16), (float("nan"), torch.float32)])
 def test_what_half_precision_cannot_hold_is_named(value, dtype, weights, tmp_path):
     name = next(name for name in weights if name.endswith("running_var"))
     weights[name] = weights[name].to(dtype)
@@ -106,7 +85,6 @@ def test_every_flipped_bit_is_noticed(saved):
     ("spoil", "message"),
     [
         (lambda b: b[:100], "cannot be read, or is damaged"),
-        (lambda b: b"", "cannot be read, or is damaged"),
         (lambda b: b + b"x", "cannot be read, or is damaged"),
         (
             lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"),
