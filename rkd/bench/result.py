@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +14,6 @@ from rkd.bench.steps import EPOCH_IMAGES, Variant
 from rkd.errors import RecordError
 from rkd.files import place
 
-T = TypeVar("T")
 FORMAT = 1
 EVALUATION_IMAGES = 10_000  # of CIFAR-100
 EPOCHS = 240
@@ -22,6 +21,15 @@ _EARLIER = {  # names of earlier versions
     "gang": "group", "precisions": "precision", "batch_norms": "teacher_batch_norm", "teacher_forms": "teacher_form",
     "seconds_asked": "seconds",
 }  # fmt: skip
+
+
+class Kept(Protocol):
+    """What is written to a file of its own: `KIND` says there what it is."""
+
+    KIND: ClassVar[str]
+
+
+T = TypeVar("T", bound=Kept)
 
 
 @dataclass(frozen=True)
