@@ -27,14 +27,14 @@ class LowWeights:
         low: the precision; None: there is nothing to do, and nothing is watched.
 
     Attributes:
-        copies: of each module, parameter -> its copy; None before the first step.
+        copies: parameter -> its copy; None before the first step.
     """
 
     def __init__(self, modules: Sequence[nn.Module], low: torch.dtype | None) -> None:
         self._modules, self._low = list(modules), low
         self._watch: _Watch | None = None
         self._places: list[tuple[nn.Module, str, nn.Parameter, Tensor]] = []
-        self.copies: list[dict[nn.Parameter, Tensor]] | None = None if low is not None else []
+        self.copies: dict[nn.Parameter, Tensor] | None = None if low is not None else {}
 
     @property
     def watching(self) -> bool:
@@ -49,9 +49,9 @@ class LowWeights:
             with self._watch:
                 yield
             return
-        for copies in self.copies:
+        if self.copies:
             with torch.no_grad():
-                torch._foreach_copy_([*copies.values()], [*copies])
+                torch._foreach_copy_([*self.copies.values()], [*self.copies])
         try:
             for part, name, _, copy in self._places:
                 part._parameters[name], copy.grad = copy, None  # a step that failed may have left one
@@ -61,29 +61,23 @@ class LowWeights:
                 part._parameters[name] = parameter
 
     def hand_back(self) -> None:
-        """After the backward pass: give every weight its gradient; none where a step's losses reached none of them."""
+        """After the backward pass: give every weight that the losses reached its gradient."""
         if self._watch is not None:
             self._find()
             return
-        for copies in self.copies:
-            if any(copy.grad is not None for copy in copies.values()):
-                # One that was not reached, where others of its module were, gets zeros.
-                low = [torch.zeros_like(c) if c.grad is None else c.grad for c in copies.values()]
-                wide = [torch.empty_like(p) for p in copies]
-                torch._foreach_copy_(wide, low)
-                for p, gradient in zip(copies, wide, strict=True):
-                    p.grad = gradient
+        reached = [(p, copy.grad) for p, copy in self.copies.items() if copy.grad is not None]
+        for p, _ in reached:
+            p.grad = torch.empty_like(p)
+        if reached:
+            torch._foreach_copy_([p.grad for p, _ in reached], [gradient for _, gradient in reached])
 
     def _find(self) -> None:
-        chosen, self._watch, self.copies = self._watch.cast - self._watch.read, None, []
-        for module in self._modules:
-            found = [p for p in module.parameters() if id(p) in chosen and p.grad is not None]
-            copies = {p: torch.empty_like(p, dtype=self._low).requires_grad_() for p in found}
-            if copies:
-                self.copies.append(copies)
-            for part in module.modules():
-                kept = ((name, p) for name, p in part._parameters.items() if p is not None and p in copies)
-                self._places += [(part, name, p, copies[p]) for name, p in kept]
+        chosen, self._watch, self.copies = self._watch.cast - self._watch.read, None, {}
+        for part in (part for module in self._modules for part in module.modules()):
+            for name, p in part._parameters.items():
+                if p is not None and id(p) in chosen and p.grad is not None:
+                    copy = self.copies.setdefault(p, torch.empty_like(p, dtype=self._low).requires_grad_())
+                    self._places.append((part, name, p, copy))
 
 
 class _Watch(TorchDispatchMode):
