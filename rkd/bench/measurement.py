@@ -71,15 +71,13 @@ class Request:
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
         Engine(compile=self.compile != "no", threads=self.threads).check(device)
-        asked = {
-            "cudnn_benchmark": self.cudnn_benchmark,
-            "batch_norm native": "native" in self.kernels,
-            "teacher_form fused": "fused" in self.teacher_form,
-        }
-        if device.type != "cuda" and any(asked.values()):
-            name = next(name for name, given in asked.items() if given)
+        asked = ["cudnn_benchmark"] * self.cudnn_benchmark + ["batch_norm native"] * (
+            "native" in self.kernels
+        )
+        asked += ["teacher_form fused"] * ("fused" in self.teacher_form)
+        if asked and device.type != "cuda":
             raise ConfigError(
-                f"{name} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
+                f"{asked[0]} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
             )
 
 
@@ -147,8 +145,9 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         timed = []
         for variant in variants(request, device):
             if (one := first_step(work, variant, say, notes)) is not None:
-                stack.callback(one.made.close)
                 timed.append(one)
+                if variant.conventional:
+                    stack.callback(one.made.close)
         for one in timed:  # a first round, which is not kept
             wanted = STRETCH[device.type] / max(one.time(device), 1e-9)
             one.repeats = max(1, min(MOST_REPEATS, math.ceil(wanted)))

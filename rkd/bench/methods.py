@@ -1,9 +1,9 @@
 """What a step of each method takes, in units of the student's step without one; measured in turn, in one process."""
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
 
 from rkd import data, models
@@ -40,8 +40,6 @@ def method_costs(
     Args:
         runs: distilled ones, all of one student, teacher and batch size.
         plain: the student's, without a method.
-        device: where.
-        rounds: number of steps of each.
     """
     few = {"train_images": 2 * plain.batch_size, "test_images": 100, "holdout": 0, "sha256": None}
     images = data.load(replace(plain.data, name="embedded", normalisation="embedded", **few)).to(device)
@@ -49,18 +47,16 @@ def method_costs(
     own = taught.run is not None
     teacher = build_network(taught.run, images.classes) if own else models.build(taught.name, images.classes)
     variant = Variant("batch", graph=device.type == "cuda")
-    student, *others = (Steps([run], images, teacher, variant) for run in (plain, *runs.values()))
-    times = []
+    steps = {key: Steps([run], images, teacher, variant) for key, run in {"": plain, **runs}.items()}
+    rows = []
     for _ in range(rounds + 1):
-        times.append([])
-        for one in (student, *others):
+        rows.append({})
+        for key, one in steps.items():
             with one.context():
                 one.ready()
-                times[-1].append(seconds(one.step, 1, device))
-    alone, *each = zip(*times[1:], strict=True)
-    found = {}
-    for key, one, took in zip(runs, others, each, strict=True):
-        extra = sum(p.numel() for p in one.states[0].method.parameters() if p.requires_grad)
-        relative = statistics.median(a / b for a, b in zip(took, alone, strict=True))
-        found[key] = MethodCost(1000 * statistics.median(took), relative, extra)
-    return found
+                rows[-1][key] = seconds(one.step, 1, device)
+    times = pd.DataFrame(rows[1:])
+    ms, relative = 1000 * times.median(), times.div(times[""], axis=0).median()
+    methods = {key: steps[key].states[0].method for key in runs}
+    extra = {k: sum(p.numel() for p in m.parameters() if p.requires_grad) for k, m in methods.items()}
+    return {key: MethodCost(ms[key], relative[key], extra[key]) for key in runs}

@@ -37,8 +37,7 @@ class Row:
     """One variant, measured.
 
     Attributes:
-        variant: which.
-        arithmetic: what its precision means on this device.
+        arithmetic: what the variant's precision means on this device.
         images: of a step, per student.
         times_ms: of one step of one student, one value per round: a group's step divided by its students.
         cold_seconds: from networks to the end of the first step: folding, compiling, capturing.

@@ -79,8 +79,7 @@ class Steps:
         teacher: network on the CPU, which stays as it is; for runs with a method.
         variant: how.
 
-    Attributes:
-        form: of the teacher, see `FrozenTeacher`.
+    `form` is the teacher's, see `FrozenTeacher`.
     """
 
     def __init__(
@@ -140,9 +139,6 @@ class Steps:
     def context(self) -> AbstractContextManager[object]:
         """How cuDNN is to behave meanwhile."""
         return exact_kernels(self.variant.cudnn_benchmark)
-
-    def close(self) -> None:
-        """Nothing runs beside this process."""
 
 
 def without_cudnn(network: nn.Module) -> None:

@@ -57,17 +57,17 @@ def test_the_gates_on_record_load():
 
 def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
     out = tmp_path / "gate.json"
-    call = ["gate", "--profile", "smoke", "--seeds", "0", "--precision", "bf16", "--device", "cpu"]
+    call = ["gate", "--profile", "smoke", "--seeds", "0", "--precision", "fp64", "--device", "cpu"]
     call += [part for entry in TINY for part in ("--set", entry)]
     call += ["--work", str(tmp_path / "work"), "--out", str(out)]
     assert main(call) == 0
     text = capsys.readouterr().out
-    assert "bf16, %" in text and "mean ± standard error" in text
+    assert "fp64, %" in text and "mean ± standard error" in text
     records = sorted((tmp_path / "work" / "records").glob("*.json"))
     assert len(records) == 3, "a teacher and two students"
     times = [path.stat().st_mtime_ns for path in records]
     first = load(out, gate.Gate)
-    assert first.arithmetic == "bf16" and first.header["train_images"] == 100 and len(first.pairs) == 1
+    assert first.arithmetic == "fp64" and first.header["train_images"] == 100 and len(first.pairs) == 1
     assert main(call) == 0
     assert times == [path.stat().st_mtime_ns for path in records]
     assert load(out, gate.Gate).pairs == first.pairs
