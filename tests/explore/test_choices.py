@@ -6,7 +6,7 @@ import yaml
 from rkd import cli
 from rkd.config import meanings
 from rkd.errors import ConfigError, DataError
-from rkd.explore.choices import FIRST, plan_of, recipe_values
+from rkd.explore.choices import plan_of
 from rkd.methods import get_method, method_names
 
 pytest_plugins = ["exploring"]
@@ -39,20 +39,12 @@ def test_choices_become_runs(home):
         {"seed": 4, "stem": True, "ce_weight": 0.5},
     ],
 )
-def test_command_is_that_of_the_run(values, tiny_plan, capsys):
-    plan = tiny_plan(**values)
+def test_command_is_that_of_the_run(values, home, tiny, capsys):
+    plan = plan_of({**tiny, **values}, device="cpu")
     for name in ("with distillation", "without distillation"):
         assert cli.main([*plan.command(name == "with distillation"), "--dry-run"]) == 0
         said, _, config = capsys.readouterr().out.partition("\n")
         assert said == f"# run {plan.runs[name].id}" and yaml.safe_load(config)["network"] == "resnet8"
-
-
-def test_recipe_values_are_those_of_pair_and_method(home):
-    pair = {**FIRST, "teacher": "resnet56", "student": "resnet20"}
-    assert recipe_values(pair)["loss_weight"] == 0.6
-    assert recipe_values({**pair, "recipe": "text"})["loss_weight"] == 0.7
-    crd = recipe_values({**pair, "method": "crd"})
-    assert crd["ce_weight"] == 1.0 and crd["loss_weight"] == 0.8 and "hcl_levels" not in crd
 
 
 def test_every_choice_says_what_it_means(home):
@@ -66,15 +58,10 @@ def test_every_choice_says_what_it_means(home):
     [
         ({"epoch": 3}, "unknown choice 'epoch' (did you mean 'epochs'?)"),
         ({"hcl_weights": [1, 0.5]}, "give one weight per size"),
-        ({"hcl_levels": ["h", 4, "x", 1]}, "hcl level 'x' is not a size"),
         ({"hcl_levels": [64, 48], "hcl_weights": [1, 1]}, "fit none of the maps that are compared (32 x 32, 16 x 16"),
         ({"loss_weight": -1.0}, "loss_weight is -1.0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"seed": -1}, "is -1"),
         ({"train_images": 129}, "the last batch of 64 would be a single one"),
         ({"train_images": 10_001}, "10,001 training images were asked for, but embedded has 10,000"),
-        ({"teacher": "resnet21"}, "unknown model 'resnet21'"),
-        ({"dataset": "mnist"}, "unknown data set 'mnist'"),
         ({"method": "at+kdd"}, "unknown method 'kdd'"),
         ({"method": "kd", "attention": False}, "unknown choice 'attention'"),
     ],

@@ -45,7 +45,7 @@ class Lab:
         cells = "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3"
         self.until(f"!!window.jupyterapp && {cells}")
         self.until("!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')")
-        self.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        self.js("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         self.until(f"{SAYS}.includes('multiply-adds per image')")
 
     def resize(self, width: int, height: int = 1200) -> None:

@@ -1,7 +1,6 @@
 """The page's widgets, without a browser."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,19 +10,15 @@ from pathlib import Path
 import ipywidgets as widgets
 import psutil
 import pytest
+from exploring import finish
 
 from rkd.errors import ConfigError
 from rkd.explore import explore
 from rkd.explore.choices import Plan, explored
 from rkd.explore.page import Page
-from rkd.records import Record
 from rkd.report.book import TOKEN
 
 pytest_plugins = ["exploring"]
-
-LABELLED = (
-    widgets.Button | widgets.Text | widgets.Dropdown | widgets.Checkbox | widgets.IntText | widgets.FloatText
-)
 
 
 @pytest.fixture
@@ -43,7 +38,15 @@ def inner(widget):
 def test_only_core_widgets_all_of_them_labelled(page):
     every = list(inner(page))
     assert {widget._model_module for widget in every} == {"@jupyter-widgets/controls"}
-    assert all(widget.description for widget in every if isinstance(widget, LABELLED))
+    inputs = (
+        widgets.Button,
+        widgets.Text,
+        widgets.Dropdown,
+        widgets.Checkbox,
+        widgets.IntText,
+        widgets.FloatText,
+    )
+    assert all(widget.description for widget in every if isinstance(widget, inputs))
     assert all(box.tooltip for box in [*page.shared.values(), *page.options.values()])
 
 
@@ -96,17 +99,6 @@ def test_first_values_are_shown_and_checked(home, tiny):
         explore({"epoch": 3}, device="cpu")
     with pytest.raises(ConfigError, match="unknown device 'abacus'"):
         explore(device="abacus")
-
-
-def finish(plan, **accuracies):
-    """Records a plan's runs as if they were trained; their accuracies go up to the numbers given, in percent."""
-    for name, run in plan.runs.items():
-        last = accuracies.get(name.partition(" ")[0], 5.0)
-        curves = {"lr": [0.1, 0.1], "test_accuracy": [1.0, last], "loss_ce": [4.0, 3.0]}
-        result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 1, "epochs": 2}
-        cost = {"train_seconds": 1.0, "images_per_second": 100.0, "gang": 1}
-        made = {"labels": {}, "commit": "abc", "changed": False, "device_name": "an abacus"}
-        explored().save(Record(run, "finished", curves, result, cost, made))
 
 
 def test_what_is_recorded_is_shown_without_training(page):
@@ -176,12 +168,11 @@ def test_training_ends_with_the_kernel(home, tiny):
 
 @pytest.mark.slow
 def test_notebook_is_executed_by_the_book(home, tmp_path, monkeypatch):
-    book = Path(__file__).resolve().parents[2] / "book"
-    notebook, out = shutil.copy(book / "explore.ipynb", home / "book"), tmp_path / "out.ipynb"
+    notebook = Path(__file__).resolve().parents[2] / "book" / "explore.ipynb"
     monkeypatch.setenv(TOKEN, "a token")
-    places = [notebook, out, "-f", home / "params" / "smoke.yaml", "--cwd", home / "book"]
-    command = [sys.executable, "-m", "papermill", *map(str, places)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    out, profile = tmp_path / "out.ipynb", home / "params" / "smoke.yaml"
+    command = [sys.executable, "-m", "papermill", notebook, out, "-f", profile, "--cwd", home / "book"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'alt=\\"The live page' in out.read_text(encoding="utf-8")
     assert not (home / "results").exists()

@@ -42,10 +42,9 @@ def widgets7():
     folder = ROOT / "_build" / "widgets7"
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.parent / ".widgets7.lock"):
-        if not (folder / "ipywidgets-7.7.1.dist-info").is_dir() or not (folder / "ipython_genutils").is_dir():
+        if not (folder / "ipywidgets-7.7.1.dist-info").is_dir():
             command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-            done = subprocess.run([*command, *PACKAGES], capture_output=True, text=True, check=False)
-            if done.returncode:
+            if subprocess.run([*command, *PACKAGES], capture_output=True, check=False).returncode:
                 pytest.skip("ipywidgets 7.7.1 could not be fetched: no package index is in reach")
     return folder
 
