@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from rkd.report.diagrams import FUSION, INK, LOSS, QUIET, STUDENT, TEACHER, Drawing, Point, arrow, canvas
+from rkd.report.diagrams import FUSION, INK, LOSS, QUIET, STUDENT, TEACHER, Drawing, canvas
 
 if TYPE_CHECKING:
     from rkd.report.gallery import Card
+
+Point = tuple[float, float]
+Pairs = list[tuple[Point, Point]]  # where the compared taps of student and teacher end towards each other
 
 # Tap -> its name, and centre, width, height of its box: maps shrink with depth, vectors are bars.
 TAPS = {
@@ -38,15 +41,16 @@ PASSES = {
 
 def comparison(card: "Card") -> Drawing:
     """The drawing of one method, and the same in words."""
-    ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.0 if card.kind != "group" else 4.35))
-    for copy in (2, 1, 0) if card.kind == "group" else (0,):
-        _row(ax, UP, 0.1 * copy, STUDENT, card.taps)
+    group = card.kind == "group"
+    ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
+    for shift in (0.2, 0.1, 0.0) if group else (0.0,):
+        _row(ax, UP, shift, STUDENT, card.taps)
     _row(ax, DOWN, 0.0, TEACHER, card.taps)
-    _text(ax, -0.65, UP, "students" if card.kind == "group" else "student", 9, INK, rotation=90)
-    _text(ax, -0.65, DOWN, "teacher", 9, INK, rotation=90)
+    _text(ax, (-0.65, UP), "students" if group else "student", 9, INK, rotation=90)
+    _text(ax, (-0.65, DOWN), "teacher", 9, INK, rotation=90)
     for tap in card.taps:
-        _text(ax, TAPS[tap][1], -0.12, TAPS[tap][0])
-    DRAWN[card.kind](ax, card)
+        _text(ax, (TAPS[tap][1], -0.12), TAPS[tap][0])
+    DRAWN[card.kind](ax, [(_edge(tap, UP), _edge(tap, DOWN)) for tap in card.taps], card)
     said = f"{SAID[card.kind]}: {', '.join(TAPS[tap][0] for tap in card.taps)}.{PASSES[card.learns]}"
     return Drawing(ax.figure, f"{card.display}, drawn. {said}", width=330)
 
@@ -57,113 +61,114 @@ def _row(ax: Axes, y: float, shift: float, colour: str, read: tuple[str, ...]) -
     ax.plot(ends, (y + shift, y + shift), color=QUIET, linewidth=1, zorder=1)
     for tap, (_, x, width, height) in TAPS.items():
         face, edge = (colour, INK) if tap in read else (UNREAD, QUIET)
-        _box(ax, x + shift, y + shift, width, height, face, edge=edge, linewidth=1.2, zorder=2)
+        _box(ax, (x + shift, y + shift), width, height, face, edgecolor=edge, linewidth=1.2, zorder=2)
 
 
-def _pairs(card: "Card") -> list[tuple[Point, Point]]:
-    """Where the compared taps end towards each other."""
-    return [(_edge(tap, UP), _edge(tap, DOWN)) for tap in card.taps]
-
-
-def _direct(ax: Axes, card: "Card") -> None:
-    for top, bottom in _pairs(card):
+def _direct(ax: Axes, pairs: Pairs, card: "Card") -> None:
+    for top, bottom in pairs:
         _compare(ax, top, bottom)
         _trained(ax, card, top, bottom)
 
 
-def _relation(ax: Axes, card: "Card") -> None:
+def _relation(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """A matrix of the batch for each network, compared with each other."""
-    for top, bottom in _pairs(card):
+    for (x, top), (_, bottom) in pairs:
         for start, end, middle, colour in ((top, 2.5, 2.3, STUDENT), (bottom, 1.42, 1.62, TEACHER)):
-            arrow(ax, start, (start[0], end), scale=8, width=1.2)
+            _arrow(ax, (x, start), (x, end))
             for i, j in itertools.product(range(4), repeat=2):
                 shade = colour + ("ff", "88", "44", "22")[abs(i - j)]
-                x, y = start[0] + (j - 1.5) * 0.095, middle + (1.5 - i) * 0.095
-                _box(ax, x, y, 0.095, 0.095, shade, linewidth=0.5)
-        _compare(ax, (top[0], 2.11), (bottom[0], 1.81))
-        ax.text(top[0] - 0.36, 1.96, "images × images", ha="right", va="center", fontsize=8.5, color=QUIET)
-        _trained(ax, card, (top[0], 3.41), (bottom[0], 0.54))
+                place = (x + (j - 1.5) * 0.095, middle + (1.5 - i) * 0.095)
+                _box(ax, place, 0.095, 0.095, shade, linewidth=0.5)
+        _compare(ax, (x, 2.11), (x, 1.81))
+        ax.text(x - 0.36, 1.96, "images × images", ha="right", va="center", fontsize=8.5, color=QUIET)
+        _trained(ax, card, (x, 3.41), (x, 0.54))
 
 
-def _contrast(ax: Axes, card: "Card") -> None:
+def _contrast(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """The embedding against one that belongs to it and several that do not."""
-    ((top, bottom),) = _pairs(card)
-    x, y = bottom[0], 1.62
-    start = (top[0], 2.5)
-    arrow(ax, bottom, (x, y - 0.14), scale=8, width=1.2)
-    ax.plot(*zip(top, start, strict=True), color=INK, linewidth=1.2)
-    for i in range(1, 6):
-        other = x - 0.55 * i
-        ax.plot((start[0], other + 0.05), (start[1], y + 0.13), color=QUIET, linewidth=0.9, linestyle=":")
-        _dot(ax, (other, y), UNREAD, QUIET)
-    _compare(ax, start, (x, y + 0.14))
-    _dot(ax, (x, y), TEACHER)
-    _text(ax, x - 1.65, y - 0.36, "remembered, other images", 8.5)
-    _trained(ax, card, (top[0], 2.98), (bottom[0], 0.78))
+    (((x, top), bottom),) = pairs
+    _arrow(ax, bottom, (x, 1.48))
+    ax.plot((x, x), (top, 2.5), color=INK, linewidth=1.2)
+    for other in (x - 0.55 * i for i in range(1, 6)):
+        ax.plot((x, other + 0.05), (2.5, 1.75), color=QUIET, linewidth=0.9, linestyle=":")
+        _dot(ax, (other, 1.62), UNREAD, QUIET)
+    _compare(ax, (x, 2.5), (x, 1.76))
+    _dot(ax, (x, 1.62), TEACHER)
+    _text(ax, (x - 1.65, 1.26), "remembered, other images", 8.5)
+    _trained(ax, card, (x, 2.98), (x, 0.78))
 
 
-def _transition(ax: Axes, card: "Card") -> None:
+def _transition(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """Brackets between neighbours of one network, compared with those of the other."""
-    for first, second in itertools.pairwise(card.taps):
-        x = (TAPS[first][1] + TAPS[second][1]) / 2
-        for y, inner, colour in ((UP, 2.42, STUDENT), (DOWN, 1.5, TEACHER)):
-            for tap, lean in ((first, 0.1), (second, -0.1)):
-                start = _edge(tap, y)
-                ax.plot((start[0] + lean, x), (start[1], inner), color=INK, linewidth=1.1, zorder=1)
+    for first, second in itertools.pairwise(pairs):
+        x = (first[0][0] + second[0][0]) / 2
+        for side, inner, colour in ((0, 2.42, STUDENT), (1, 1.5, TEACHER)):
+            for (start, y), lean in ((first[side], 0.1), (second[side], -0.1)):
+                ax.plot((start + lean, x), (y, inner), color=INK, linewidth=1.1, zorder=1)
             _dot(ax, (x, inner), colour)
         _compare(ax, (x, 2.29), (x, 1.63))
 
 
-def _cross(ax: Axes, card: "Card") -> None:
-    for i, ours in enumerate(card.taps):
-        for j, theirs in enumerate(card.taps):
-            width = 2.2 if i == j else 0.8
-            arrow(ax, _edge(ours, UP), _edge(theirs, DOWN), colour=LOSS, style="<|-|>", scale=8, width=width)
-        _trained(ax, card, _edge(ours, UP), _edge(ours, DOWN))
+def _cross(ax: Axes, pairs: Pairs, card: "Card") -> None:
+    for (i, (top, _)), (j, (_, bottom)) in itertools.product(enumerate(pairs), repeat=2):
+        _arrow(ax, top, bottom, LOSS, "<|-|>", 8, 2.2 if i == j else 0.8)
+    for top, bottom in pairs:
+        _trained(ax, card, top, bottom)
 
 
-def _review(ax: Axes, card: "Card") -> None:
+def _review(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """Fusion blocks under the student's taps, each passing on to the shallower one."""
-    for (x, y), end in _pairs(card):
-        arrow(ax, (x, y), (x, 2.46), scale=8, width=1.2)
-        _box(ax, x, 2.29, 0.34, 0.34, FUSION)
+    for (x, y), end in pairs:
+        _arrow(ax, (x, y), (x, 2.46))
+        _box(ax, (x, 2.29), 0.34, 0.34, FUSION)
         _compare(ax, (x, 2.12), end)
-    for shallow, deep in itertools.pairwise(TAPS[tap][1] for tap in card.taps):
-        arrow(ax, (deep - 0.17, 2.29), (shallow + 0.17, 2.29), colour=FUSION, scale=9, width=1.8)
+    for ((shallow, _), _), ((deep, _), _) in itertools.pairwise(pairs):
+        _arrow(ax, (deep - 0.17, 2.29), (shallow + 0.17, 2.29), FUSION, scale=9, width=1.8)
 
 
-def _group(ax: Axes, card: "Card") -> None:
+def _group(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """As direct, and the students' logits, read last, merged and given back."""
-    *others, (top, bottom) = _pairs(card)
+    *others, ((x, top), bottom) = pairs
     for pair in others:
         _compare(ax, *pair)
-    _compare(ax, top, (top[0], 2.36))
-    _box(ax, top[0], 2.18, 0.4, 0.36, FUSION)
-    _text(ax, top[0], 2.17, "Σ", 10, "white")
-    _compare(ax, (top[0], 2.0), bottom)
+    _compare(ax, (x, top), (x, 2.36))
+    _box(ax, (x, 2.18), 0.4, 0.36, FUSION)
+    _text(ax, (x, 2.17), "Σ", 10, "white")
+    _compare(ax, (x, 2.0), bottom)
 
 
 def _trained(ax: Axes, card: "Card", top: Point, bottom: Point) -> None:
     """Green squares for trained layers, near the side that passes them."""
     for part in {"student": (0.22,), "teacher": (0.78,), "both": (0.22, 0.78), "none": ()}[card.learns]:
         x, y = (a + (b - a) * part for a, b in zip(top, bottom, strict=True))
-        _box(ax, x, y, 0.24, 0.24, FUSION, zorder=4)
+        _box(ax, (x, y), 0.24, 0.24, FUSION, zorder=4)
 
 
-def _box(
-    ax: Axes, x: float, y: float, width: float, height: float, colour: str, edge: str = INK, **look: float
-) -> None:
-    look = {"linewidth": 1.1, **look}
-    corner = (x - width / 2, y - height / 2)
-    ax.add_patch(Rectangle(corner, width, height, facecolor=colour, edgecolor=edge, **look))
+def _box(ax: Axes, place: Point, width: float, height: float, colour: str, **look: float | str) -> None:
+    corner = (place[0] - width / 2, place[1] - height / 2)
+    look = {"edgecolor": INK, "linewidth": 1.1, **look}
+    ax.add_patch(Rectangle(corner, width, height, facecolor=colour, **look))
 
 
 def _dot(ax: Axes, place: Point, colour: str, edge: str = INK) -> None:
     ax.plot(*place, "o", markersize=10, markerfacecolor=colour, markeredgecolor=edge, zorder=3)
 
 
+def _arrow(
+    ax: Axes,
+    start: Point,
+    end: Point,
+    colour: str = INK,
+    style: str = "-|>",
+    scale: float = 8,
+    width: float = 1.2,
+) -> None:
+    look = {"arrowstyle": style, "color": colour, "linewidth": width, "mutation_scale": scale}
+    ax.annotate("", end, start, arrowprops={**look, "shrinkA": 0, "shrinkB": 0})
+
+
 def _compare(ax: Axes, start: Point, end: Point) -> None:
-    arrow(ax, start, end, colour=LOSS, style="<|-|>", scale=10, width=2)
+    _arrow(ax, start, end, LOSS, "<|-|>", 10, 2)
 
 
 def _edge(tap: str, y: float) -> Point:
@@ -172,11 +177,11 @@ def _edge(tap: str, y: float) -> Point:
     return x, y + (-height / 2 if y == UP else height / 2)
 
 
-def _text(ax: Axes, x: float, y: float, text: str, size: float = 8, colour: str = QUIET, **how: int) -> None:
-    ax.text(x, y, text, ha="center", va="center", fontsize=size, color=colour, **how)
+def _text(ax: Axes, place: Point, text: str, size: float = 8, colour: str = QUIET, **how: int) -> None:
+    ax.text(*place, text, ha="center", va="center", fontsize=size, color=colour, **how)
 
 
-DRAWN: dict[str, Callable[[Axes, "Card"], None]] = {
+DRAWN: dict[str, Callable[[Axes, Pairs, "Card"], None]] = {
     "direct": _direct, "relation": _relation, "contrast": _contrast, "transition": _transition, "cross": _cross,
     "review": _review, "group": _group,
 }  # fmt: skip

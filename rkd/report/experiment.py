@@ -1,8 +1,9 @@
 """What the notebook of a table or figure calls: runs and published figures as DataFrames, and how they are shown."""
 
-import html
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from scipy import stats
 
-from rkd import published
 from rkd.experiments import settings as parameters
-from rkd.experiments.chapters import Chapter, Line, chapter_in
+from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame, same_runs
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, pick_device
@@ -25,15 +25,14 @@ from rkd.models import canonical, display_name
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
+from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.tables import scrolling
 from rkd.report.verdicts import chapter_box
+from rkd.training import RunConfig
 
-DATA_SETS = {"embedded": "the embedded set", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+DATA_SETS = {"embedded": "the embedded set", **SETS}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
-PROVENANCE = [
-    "name", "seed", "status", "accuracy", "arithmetic", "device", "threads", "train_seconds", "images_per_second",
-    "commit", "ended",
-]  # fmt: skip
+TENDENCY = "It can show a tendency; it neither confirms nor refutes a published value."
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
@@ -50,7 +49,7 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
         ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
     """
     experiment = Experiment(chapter_in(name, namespace), parameters.given_in(namespace))
-    display(HTML(experiment.banner()))
+    display(experiment.banner())
     if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
         verdicts = chapter_box(name)
         if verdicts.data:
@@ -71,7 +70,6 @@ class Experiment:
         lines: the rows of the table, each with its runs (see `rkd.experiments.chapters.Line`).
         store: of the records.
         profile: name of the profile.
-        is_evidence: whether every run is of its recipe's length, on the whole of the data sets the claim is about.
     """
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
@@ -87,9 +85,14 @@ class Experiment:
         self.lines = self._settled(chapter.lines(self.settings), self.store)
         self.records: dict[str, Record] = {}
         self._stand_on: dict[str, str] = {}  # profile -> what its recorded runs are
-        self.is_evidence = all(
-            is_published_setting(run, chapter.name, line.recipe or self.recipe)
-            for line in self.lines
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
+        return all(
+            is_published_setting(run, self.chapter.name, recipe)
+            for recipe, lines in self._by_recipe().items()
+            for line in lines
             for run in line.runs
         )
 
@@ -97,16 +100,15 @@ class Experiment:
         """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it."""
         wanted = {run.id for line in self.lines for run in line.runs}
         before = {run for run in wanted if self.store.has(run)}
-        for recipe in dict.fromkeys(line.recipe or self.recipe for line in self.lines):
-            of_recipe = [line for line in self.lines if (line.recipe or self.recipe) == recipe]
+        for recipe, lines in self._by_recipe().items():
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
-            runs = [run for line in of_recipe for run in line.runs]
+            runs = [run for line in lines for run in line.runs]
             self.records |= self.runner(labels).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
             f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         )
-        return runs_frame(self.lines, self.records, self.profile)
+        return self._frame()
 
     def published(self, profile: str | None = None) -> pd.DataFrame:
         """What the sources print of the rows here, or as a profile alone has them; see `published_frame`."""
@@ -123,92 +125,78 @@ class Experiment:
             lines, records = self.under(profile)
             if records or profile == "paper":
                 frames.append(runs_frame(lines, records, profile))
-                self._stand_on[profile] = self._in_words(lines)
+                self._stand_on[profile] = self.in_words(lines)
         return pd.concat(frames) if frames else runs_frame(self.lines, {}, self.profile).iloc[:0]
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
         """The rows as a profile alone has them, and what is recorded of them."""
         recipe = {"recipe": self.settings.recipe} if self.settings.recipe else {}
-        settings = parameters.resolve(self.chapter.name, {"profile": profile, **recipe})
-        return self._recorded(settings, store_for(profile))
+        return self._recorded({"profile": profile, **recipe}, store_for(profile))
 
     def differences(self, level: float = 0.95) -> pd.DataFrame:
         """What the given parameters change: this execution against the profile's own parameters, row by row.
 
         Returns:
-            Index: the rows; columns: mean accuracy under the profile's own parameters and here (%), their difference
-            and both ends of its interval after Welch (percentage points; missing below two runs a side). Empty where no
-            parameter was given that changes a run.
+            Index: the rows whose runs are others; columns: mean accuracy under the profile's own parameters and here
+            (%), their difference and both ends of its interval after Welch (percentage points; missing below two runs a
+            side).
         """
-        changed = {name for name in self.given if name not in parameters.WHERE}
-        base = pd.DataFrame()
-        if changed:
-            given = {n: v for n, v in self.given.items() if n in parameters.WHERE} | {
-                "profile": self.settings.profile
-            }
-            lines, records = self._recorded(parameters.resolve(self.chapter.name, given), self.store)
-            base = runs_frame(lines, records, self.profile)
-        here = runs_frame(self.lines, self.records, self.profile)
+        where = {name: value for name, value in self.given.items() if name in parameters.WHERE}
+        lines, records = self._recorded({**where, "profile": self.settings.profile}, self.store)
+        base = dict(list(runs_frame(lines, records, self.profile).groupby("name")))
         rows = {}
-        for name, ours in here.groupby("name", sort=False):
-            theirs = base[base["name"] == name] if len(base) else base
-            if not len(theirs) or list(theirs["run"]) == list(ours["run"]):
+        for name, ours in self._frame().groupby("name", sort=False):
+            theirs = base.get(name)
+            if theirs is None or list(theirs["run"]) == list(ours["run"]):
                 continue
             a, b = ours["accuracy"].dropna(), theirs["accuracy"].dropna()
             low = high = float("nan")
             if min(len(a), len(b)) > 1 and max(a.std(), b.std()) > 0:
                 low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-            rows[name] = {"profile's own": b.mean(), "here": a.mean(), "difference": a.mean() - b.mean()} | {
-                "low": low,
-                "high": high,
-            }
-        return pd.DataFrame.from_dict(rows, orient="index")
+            rows[name] = b.mean(), a.mean(), a.mean() - b.mean(), low, high
+        columns = ["profile's own", "here", "difference", "low", "high"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
     def show(self, table: pd.DataFrame) -> HTML:
         """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
         and what a reader has to know of a row in small print. All text in it is escaped."""
-        names = names_of(self.lines)
+        names, same = names_of(self.lines), same_runs(self.lines)
         shown = table.fillna("").astype(str)
-        rows, group = [], ""
-        same = self.repeated()
-        for line in self.lines:
-            name = names[line.key]
-            if name not in shown.index:
-                continue
-            if line.group and line.group != group:
-                group = line.group
-                rows.append(
-                    f'<tr class="rkd-group"><th colspan="{len(shown.columns) + 1}" scope="rowgroup">'
-                    f"{html.escape(group)}</th></tr>"
-                )
-            note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
-            small = f'<div class="rkd-note">{html.escape(note)}</div>' if note else ""
-            cells = "".join(f"<td>{html.escape(text)}</td>" for text in shown.loc[name])
-            rows.append(f'<tr><th scope="row">{html.escape(line.label)}{small}</th>{cells}</tr>')
-        heads = "".join(f'<th scope="col">{html.escape(str(head))}</th>' for head in ("", *shown.columns))
-        body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        return HTML(scrolling(f'<table class="rkd-table rkd-results">{body}</table>') + self._notes())
+        lines = [line for line in self.lines if names[line.key] in shown.index]
+        rows = []
+        for group, members in itertools.groupby(lines, lambda line: line.group):
+            if group:
+                heading = tag("th", group, colspan=len(shown.columns) + 1, scope="rowgroup")
+                rows.append(tag("tr", heading, class_="rkd-group"))
+            for line in members:
+                note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
+                small = tag("div", note, class_="rkd-note") if note else ""
+                cells = (tag("td", text) for text in shown.loc[names[line.key]])
+                rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
+        head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
+        made = tag("table", head, tag("tbody", *rows), class_="rkd-table rkd-results")
+        return HTML(scrolling(made) + self._notes())
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
         """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
         those after it below, in small print. Rows and columns are in the order of the chapter, those of here that the
         paper profile does not have first."""
         lines = [*self.lines, *self.under("paper")[0]]
-        first, *below = (part.astype(str).map(html.escape) for part in parts.values())
+        first, *below = (part.astype(str).map(escape) for part in parts.values())
         for part in below:
             first = first.add(part.map('<div class="rkd-source">{}</div>'.format), fill_value="")
         labels, groups = (dict.fromkeys(getattr(line, name) for line in lines) for name in ("label", "group"))
         made = first.unstack().reindex(index=list(labels), columns=list(groups))
         made = made.rename_axis(index=None, columns=None)
-        made.index, made.columns = made.index.map(html.escape), made.columns.map(html.escape)
+        made.index, made.columns = made.index.map(escape), made.columns.map(escape)
         table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
-        note = f"In each cell: {', below it '.join(map(html.escape, parts))}."
+        note = f"In each cell: {', below it '.join(map(escape, parts))}."
         return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._notes()}')
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
         """A figure with words for those who do not see it: the measured means, or what `said` says."""
         plt.close(figure)  # shown once, by what is returned
-        runs = runs_frame(self.lines, self.records, self.profile).groupby("name", sort=False)
+        runs = self._frame().groupby("name", sort=False)
         means = "; ".join(f"{name}: {mean_sd(rows)}" for name, rows in runs)
         return show(figure, f"{self.chapter.title}. {said or f'Measured means in percent: {means}'}.")
 
@@ -221,23 +209,17 @@ class Experiment:
         lines = [line for line in self.lines if line.group in shown]
         return curves(lines, self.records, f"Training curves, profile {self.profile}")
 
-    def quoted_baselines(self) -> pd.DataFrame:
-        """Accuracies (%) of other methods that the [Re] paper quotes in the table of this chapter: method x pair."""
-        rows = published.load(source="re_paper", table=self.chapter.title.partition(":")[0])
-        quoted = rows[(rows["metric"] == "top1_acc_percent") & (rows["variant"] == "quoted from prior work")]
-        pair = quoted["student"] + " ← " + quoted["teacher"]
-        return quoted.assign(pair=pair).pivot_table("value", "method", "pair", aggfunc="first", sort=False)
-
     def parameters(self) -> pd.DataFrame:
         """Every parameter in force, and where its value comes from."""
-        s = self.settings
-        builder, last = Builder(s, self.recipe), self.lines[-1].runs[0]
-        of_row = {}
+        s, last = self.settings, self.lines[-1].runs[0]
+        builder, of_row = Builder(s, self.recipe), {}
+
+        def weights(run: RunConfig) -> dict[str, float | None]:
+            return {"ce_weight": run.ce_weight, "loss_weight": getattr(run.options, "loss_weight", None)}
+
         if last.teacher is not None:
-            plain = builder.distilled(last.teacher.name, last.network, last.seed, last.method)
-            weights = ((run.ce_weight, getattr(run.options, "loss_weight", None)) for run in (plain, last))
-            names = zip(("ce_weight", "loss_weight"), *weights, strict=True)
-            of_row = {name: "row" for name, recipes, own in names if recipes != own}
+            plain = weights(builder.distilled(last.teacher.name, last.network, last.seed, last.method))
+            of_row = {name: "row" for name, own in weights(last).items() if own != plain[name]}
         of_run = {
             "recipe": self.recipe,
             "epochs": last.epochs,
@@ -245,10 +227,8 @@ class Experiment:
             "lr": last.optimiser.lr,
             "decay_epochs": last.optimiser.decay_epochs,
             "normalisation": last.data.normalisation,
-            "ce_weight": last.ce_weight,
-            "loss_weight": getattr(last.options, "loss_weight", None),
         }
-        values = {name: getattr(s, name) for name in parameters.names()} | of_run
+        values = {name: getattr(s, name) for name in parameters.names()} | of_run | weights(last)
         origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
         rows = {
             name: (str(list(value) if isinstance(value, tuple) else value), origins.get(name, "default"))
@@ -261,78 +241,66 @@ class Experiment:
         """What trains and evaluates runs as the settings say."""
         return runner_of(self.settings, self.store, labels=dict(labels or {}))
 
-    def finished(self, line: Line) -> list[Record]:
-        """The records of a line's runs that did not diverge."""
-        found = (self.records.get(run.id) for run in line.runs)
-        return [record for record in found if record is not None and record.status == "finished"]
-
-    def banner(self) -> str:
-        """What the page's numbers are worth, in HTML."""
-        what = self._in_words(self.lines)
+    def banner(self) -> Html:
+        """What the page's numbers are worth."""
+        what = self.in_words()
+        kind, *text = "mini", tag("strong", "A short run, not the published setting:"), f" {what}. {TENDENCY}"
         if self.is_evidence:
-            kind, text = "paper", f"The published setting: {html.escape(what)}. These numbers are evidence."
+            kind, *text = "paper", f"The published setting: {what}. These numbers are evidence."
         elif self.profile == "smoke":
-            kind = "smoke"
-            text = (
-                "<strong>This copy proves the machinery, not the claim.</strong> Every network was trained for "
-                f"{html.escape(what)}. The accuracies say nothing about the published ones."
+            start = tag("strong", "This copy proves the machinery, not the claim.")
+            said = (
+                f" Every network was trained for {what}. The accuracies say nothing about the published ones."
             )
-        else:
-            kind = "mini"
-            text = (
-                f"<strong>A short run, not the published setting:</strong> {html.escape(what)}. It can show a "
-                "tendency; it neither confirms nor refutes a published value."
-            )
-        return f'<div class="rkd-callout {kind}"><p>{text}{self._pair_in_place()}</p></div>'
-
-    def _pair_in_place(self) -> str:
-        """Says so when an ablation runs on another pair than the published one."""
+            kind, *text = "smoke", start, said
         pair = (canonical(self.settings.teacher), canonical(self.settings.student))
-        if not self.chapter.one_pair or pair == PUBLISHED_PAIR:
-            return ""
-        here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
-        return html.escape(f" The pair is {here} in place of the published {there}.")
+        if self.chapter.one_pair and pair != PUBLISHED_PAIR:
+            here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
+            text.append(f" The pair is {here} in place of the published {there}.")
+        return tag("div", tag("p", *text), class_=f"rkd-callout {kind}")
 
-    def _settled(self, lines: Sequence[Line], store: Store) -> list[Line]:
-        """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
-        return [line.settled(store, pick_device(self.settings.device)) for line in lines]
-
-    def _recorded(self, settings: Any, store: Store) -> tuple[list[Line], dict[str, Record]]:
-        lines = self._settled(self.chapter.lines(settings), store)
-        ids = {run.id for line in lines for run in line.runs}
-        return lines, {run: store.load(run) for run in ids if store.has(run)}
-
-    def repeated(self) -> dict[str, str]:
-        """Key of a line -> label of an earlier one of the very same runs."""
-        return same_runs(self.lines)
-
-    def _notes(self) -> str:
-        """What recorded columns stand on, and the arithmetics, where what was measured here is not all of one."""
-        notes = [
-            f"{profile.capitalize()} profile: {what}. It can show a tendency; it neither confirms nor refutes a "
-            "published value."
-            for profile, what in self._stand_on.items()
-            if profile != "paper"
-        ]
-        found = sorted({record.arithmetic for record in self.records.values()})
-        if len(found) > 1:
-            notes.append(
-                f"Not all of these runs were computed in one arithmetic ({', '.join(found)}): see the last table."
-            )
-        return "".join(f'<p class="rkd-note">{html.escape(note)}</p>' for note in notes)
-
-    def _in_words(self, lines: Sequence[Line]) -> str:
-        """Pair, length and images of the runs of these lines."""
-        run = lines[-1].runs[0]
+    def in_words(self, lines: Sequence[Line] | None = None) -> str:
+        """Length and images of the runs here, or of other lines, then with their pair."""
+        shown = self.lines if lines is None else lines
+        run = shown[-1].runs[0]
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
-        sets = dict.fromkeys(run.data.name for line in lines for run in line.runs)
+        sets = dict.fromkeys(run.data.name for line in shown for run in line.runs)
         named = " and ".join(DATA_SETS.get(name, name) for name in sets)
         pair = ""
-        if self.chapter.one_pair and lines is not self.lines and run.teacher is not None:
+        if self.chapter.one_pair and lines is not None and run.teacher is not None:
             pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "
         return f"{pair}{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {named}"
 
     def recipes(self) -> str:
         """The recipes of the rows in words, one a line."""
-        names = dict.fromkeys(line.recipe or self.recipe for line in self.lines)
-        return "\n".join(f"{name}: {load_recipe(name).description}" for name in names)
+        return "\n".join(f"{name}: {load_recipe(name).description}" for name in self._by_recipe())
+
+    def _by_recipe(self) -> dict[str, list[Line]]:
+        found: dict[str, list[Line]] = {}
+        for line in self.lines:
+            found.setdefault(line.recipe or self.recipe, []).append(line)
+        return found
+
+    def _frame(self) -> pd.DataFrame:
+        return runs_frame(self.lines, self.records, self.profile)
+
+    def _settled(self, lines: Sequence[Line], store: Store) -> list[Line]:
+        """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
+        return [line.settled(store, pick_device(self.settings.device)) for line in lines]
+
+    def _recorded(self, given: Mapping[str, Any], store: Store) -> tuple[list[Line], dict[str, Record]]:
+        lines = self._settled(self.chapter.lines(parameters.resolve(self.chapter.name, given)), store)
+        ids = {run.id for line in lines for run in line.runs}
+        return lines, {run: store.load(run) for run in ids if store.has(run)}
+
+    def _notes(self) -> Html:
+        """What recorded columns stand on, and the arithmetics, where what was measured here is not all of one."""
+        others = {profile: what for profile, what in self._stand_on.items() if profile != "paper"}
+        notes = [f"{profile.capitalize()} profile: {what}. {TENDENCY}" for profile, what in others.items()]
+        found = sorted({record.arithmetic for record in self.records.values()})
+        if len(found) > 1:
+            names = ", ".join(found)
+            notes.append(
+                f"Not all of these runs were computed in one arithmetic ({names}): see the last table."
+            )
+        return join(*(tag("p", note, class_="rkd-note") for note in notes))

@@ -1,39 +1,33 @@
 """The gallery of methods: a card for each."""
 
-import html
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
 
 import yaml
 from IPython.display import HTML
 
 from rkd.bench.methods import MethodCost
-from rkd.config import build, frozen
 from rkd.experiments.chapters import Line
-from rkd.methods import get_method, method_names
+from rkd.methods import get_method
 from rkd.report.comparison import comparison
-
-Family = Literal["outputs", "vectors", "relations", "maps", "layers"]
-Kind = Literal["direct", "relation", "contrast", "transition", "cross", "review", "group"]
-Tap = Literal["stem", "1", "2", "3", "pooled", "logits"]
-Side = Literal["none", "student", "teacher", "both"]
+from rkd.report.interactive.markup import Html, tag
 
 
-@frozen
+@dataclass(frozen=True)
 class Card:
     """What the gallery says of one method; the fields are described in gallery.yaml."""
 
     name: str
-    family: Family
+    family: str
     paper: str
     reads: str
     weight: float
-    kind: Kind
-    taps: tuple[Tap, ...]
+    kind: str
+    taps: tuple[str, ...]
     text: str
     formula: tuple[str, ...]
-    learns: Side = "none"
+    learns: str = "none"
 
     @property
     def display(self) -> str:
@@ -42,16 +36,12 @@ class Card:
 
 
 def load_cards() -> dict[str, Card]:
-    """All cards by method.
-
-    Raises:
-        ConfigError: an entry with a key too few or too many, or an unknown value.
-    """
+    """All cards by method."""
     text = resources.files(__package__).joinpath("gallery.yaml").read_text(encoding="utf-8")
-    return {name: build(Card, {"name": name, **entry}) for name, entry in yaml.safe_load(text).items()}
+    return {name: Card(name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
-def family(name: Family, lines: Mapping[str, Line], costs: Mapping[str, MethodCost]) -> HTML:
+def family(name: str, lines: Mapping[str, Line], costs: Mapping[str, MethodCost]) -> HTML:
     """The cards of one family.
 
     Args:
@@ -59,26 +49,28 @@ def family(name: Family, lines: Mapping[str, Line], costs: Mapping[str, MethodCo
         lines: of the chapter by method, for the length of stages in this execution.
         costs: of a step, by method.
     """
-    shown = [card for card in load_cards().values() if card.family == name and card.name in method_names()]
+    shown = [card for card in load_cards().values() if card.family == name]
     cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)
-    return HTML(f'<div class="rkd-cards">{"".join(cards)}</div>')
+    return HTML(tag("div", *cards, class_="rkd-cards"))
 
 
-def _card(card: Card, line: Line | None, cost: MethodCost | None) -> str:
-    facts = {"reads": html.escape(card.reads), "default weight": f"{card.weight:g}"}
+def _card(card: Card, line: Line | None, cost: MethodCost | None) -> Html:
+    facts = {"reads": card.reads, "default weight": f"{card.weight:g}"}
     if cost is not None:
         facts["extra parameters"] = f"{cost.extra_parameters:,}" if cost.extra_parameters else "none"
         facts["step"] = f"{cost.relative:.2f} × the student's ({cost.ms:.0f} ms)"
     facts["stages before training"] = _stages(card.name, line)
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    formula = html.escape(r" \\ ".join(card.formula))
-    return (
-        f'<section class="rkd-card" id="method-{card.name}"><h3>{html.escape(card.display)}</h3>'
-        f'<p class="rkd-note">{html.escape(card.paper)}</p>'
-        f'<div class="rkd-drawing">{comparison(card)._repr_html_()}</div>'
-        f"<p>{html.escape(card.text)}</p>"
-        rf'<div class="math notranslate nohighlight" tabindex="0">\[\begin{{gathered}}{formula}\end{{gathered}}\]</div>'
-        f'<dl class="rkd-facts">{listed}</dl></section>'
+    formula = r"\[\begin{gathered}" + r" \\ ".join(card.formula) + r"\end{gathered}\]"
+    return tag(
+        "section",
+        tag("h3", card.display),
+        tag("p", card.paper, class_="rkd-note"),
+        tag("div", Html(comparison(card)._repr_html_()), class_="rkd-drawing"),
+        tag("p", card.text),
+        tag("div", formula, class_="math notranslate nohighlight", tabindex=0),
+        tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()), class_="rkd-facts"),
+        class_="rkd-card",
+        id=f"method-{card.name}",
     )
 
 

@@ -1,12 +1,11 @@
 """What the chapter about attention and pyramid calls: one run of Table 3's full method, and the maps kept of it."""
 
-import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from IPython.display import HTML, display
+from IPython.display import display
 
 from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
@@ -16,7 +15,8 @@ from rkd.experiments.snapshots import IMAGES, Snapshots, load_snapshots
 from rkd.experiments.workspace import data_root, runner_of, store_for
 from rkd.judge import is_published_setting
 from rkd.records import Record, Store
-from rkd.report.experiment import PROVENANCE, Experiment
+from rkd.report.experiment import Experiment
+from rkd.report.interactive.markup import Html, tag
 from rkd.training import RunConfig
 
 CHAPTER, ROW = "table3", "full"
@@ -33,7 +33,7 @@ def open_inside(namespace: Mapping[str, Any]) -> "Inside":
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
     page = Inside(parameters.given_in(namespace, ("image",)))
-    display(HTML(page.banner()))
+    display(page.banner())
     return page
 
 
@@ -44,18 +44,18 @@ class Kept:
     Attributes:
         run: its config.
         title: profile, pair and length in a few words.
-        said: what it is and what it is worth, in HTML.
+        said: what it is and what it is worth.
         fault: why there is nothing to draw; empty where there is.
         snapshots: None where no maps are kept.
-        provenance: where its record comes from, one row.
+        runs: its row, as `runs_frame` gives it.
     """
 
     run: RunConfig
     title: str
-    said: str
+    said: Html
     fault: str
     snapshots: Snapshots | None
-    provenance: pd.DataFrame
+    runs: pd.DataFrame
 
 
 class Inside(Experiment):
@@ -83,21 +83,21 @@ class Inside(Experiment):
         """Load the run and its maps, or train it (see `on_missing`); with those on file of other profiles, which come
         first where this execution only proves the machinery."""
         (line,) = self.lines
+        (run,) = line.runs
         labels = {"profile": self.settings.profile, "recipe": self.recipe, "chapter": "inside"}
-        had = self.store.has(line.runs[0].id) and self.store.maps(line.runs[0].id).exists()
+        had = self.store.has(run.id) and self.store.maps(run.id).exists()
         runner = runner_of(self.settings, self.store, labels=labels, maps=True)
-        self.records = runner.run(line.runs, self.settings.on_missing)
+        self.records = runner.run([run], self.settings.on_missing)
+        print(
+            f"run {run.id} {'is missing' if not self.records else 'was recorded' if had else 'was trained now'}"
+        )
         here = self._kept("This execution", self.profile, line, self.store, self.records)
         others = []
         for profile in RECORDED:
             (other,), records = self.under(profile)
             store = store_for(profile)
-            if other.runs[0] != line.runs[0] and records and store.maps(other.runs[0].id).exists():
+            if other.runs[0] != run and records and store.maps(other.runs[0].id).exists():
                 others.append(self._kept("On file", profile, other, store, records))
-        how = "is missing" if not self.records else "was recorded" if had else "was trained now"
-        print(
-            "; ".join([f"run {here.run.id} {how}", *(f"run {other.run.id} is on file" for other in others)])
-        )
         return [*others, here] if self.profile == "smoke" else [here, *others]
 
     def parameters(self) -> pd.DataFrame:
@@ -107,33 +107,15 @@ class Inside(Experiment):
         return table
 
     def _kept(self, how: str, profile: str, line: Line, store: Store, records: Mapping[str, Record]) -> Kept:
-        run = line.runs[0]
+        (run,), title = line.runs, f"profile {profile}: {self.in_words([line])}"
         record, snapshots = records.get(run.id), load_snapshots(store, run.id, data_root(self.settings))
         fault = "" if snapshots else f"Of run {run.id} no maps were kept."
         if record is None:
             fault = f"Run {run.id} is not recorded; with on_missing: train it is trained."
         elif record.status != "finished":
             fault = f"Run {run.id} ended as {record.status!r}: its maps show nothing."
-        title = f"profile {profile}: {self._in_words([line])}"
         worth = "" if is_published_setting(run, CHAPTER) else " A short run: a tendency, no evidence."
         if profile == "smoke":
             worth = " Trained so little, it shows the machinery only."
-        table = runs_frame([line], records, profile).set_index("run")[PROVENANCE]
-        return Kept(
-            run,
-            title,
-            f"<p><strong>{how}, {html.escape(title)}.</strong>{worth}</p>",
-            fault,
-            snapshots,
-            table,
-        )
-
-
-def drawable(kept: Iterable[Kept]) -> Iterator[Kept]:
-    """Those with maps, one by one, each after its label; what cannot be drawn is said in its place."""
-    for one in kept:
-        display(HTML(one.said))
-        if one.fault:
-            display(HTML(f'<p class="rkd-note">{html.escape(one.fault)}</p>'))
-        else:
-            yield one
+        said = tag("p", tag("strong", f"{how}, {title}."), worth)
+        return Kept(run, title, said, fault, snapshots, runs_frame([line], records, profile))

@@ -5,16 +5,18 @@ import dataclasses
 import pandas as pd
 import pytest
 from conftest import tiny_plain
+from evidence import record
 from scipy import stats
 
-from rkd.experiments.chapters import Line, Published, chapter_in
+from rkd.experiments.chapters import Line, Published, chapter_in, get_chapter
 from rkd.experiments.frames import mean_sd, names_of, printed, published_frame, runs_frame, same_runs
 from rkd.experiments.settings import given_in, resolve
-from rkd.records import Record, Store
+from rkd.records import Store
 from rkd.report import experiment as module
 from rkd.report.experiment import Experiment
 
 RUNS = tuple(tiny_plain(seed=seed) for seed in range(4))
+LASTS = (70.0, 71.0, 73.0, 74.0)
 SAID = (
     Published("[Re] paper", 71.79, "a note"),
     Published("ReviewKD paper", 71.89),
@@ -23,33 +25,21 @@ SAID = (
 LINE = Line("full", "the full method", RUNS, published=SAID)
 
 
-def record(config, last, status="finished"):
-    result = {"last_accuracy": last, "best_accuracy": last + 1, "best_epoch": 0, "epochs": 2}
-    provenance = {
-        "commit": "0123456789abcdef",
-        "changed": None,
-        "device_name": "a CPU",
-        "threads": 1,
-        "ended": "then",
-    }
-    cost = {"train_seconds": 1.0, "images_per_second": 200.0, "gang": 1}
-    return Record(config, status, {"loss_ce": [1.0], "test_accuracy": [last]}, result, cost, provenance)
-
-
-def frame(*lasts, diverged=(), line=LINE):
-    made = {run.id: record(run, last) for run, last in zip(line.runs, lasts, strict=False)}
-    return runs_frame([line], made | {r.id: record(r, 1.0, "diverged") for r in diverged}, "here")
-
-
-def test_mean_and_sample_standard_deviation():
-    assert mean_sd(frame(70.0, 71.0, 73.0, 74.0)) == "72.00 ± 1.83 (n = 4)"
-    assert mean_sd(frame(70.0, 71.0, 73.0, 74.0), "best") == "73.00 ± 1.83 (n = 4)"
-    assert mean_sd(frame(70.0, line=dataclasses.replace(LINE, runs=RUNS[:1]))) == "70.00 (n = 1)"
-
-
-def test_what_is_missing_or_diverged_enters_no_mean_and_is_told():
-    assert mean_sd(frame(70.0, diverged=RUNS[1:2])) == "70.00 (n = 1), 1 diverged, 2 missing"
-    assert mean_sd(frame()) == "missing"
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([record(*pair, pair[1] + 1) for pair in zip(RUNS, LASTS, strict=True)], "72.00 ± 1.83 (n = 4)"),
+        (
+            [record(RUNS[0], 70.0), record(RUNS[1], 1.0, status="diverged")],
+            "70.00 (n = 1), 1 diverged, 2 missing",
+        ),
+        ([], "missing"),
+    ],
+)
+def test_means_with_sample_standard_deviation_and_what_lacks(runs, said):
+    frame = runs_frame([LINE], {r.config.id: r for r in runs}, "here")
+    assert mean_sd(frame) == said
+    assert mean_sd(frame, "best").startswith("73.00 ± 1.83") or len(runs) < 4
 
 
 def test_a_mean_over_several_arithmetics_says_so():
@@ -79,9 +69,9 @@ def stores(tmp_path, monkeypatch):
     return made
 
 
-def experiment(**given):
+def experiment(chapter="table3", **given):
     namespace = {"profile": "smoke", "on_missing": "skip", **given}
-    return Experiment(chapter_in("table3", namespace), given_in(namespace))
+    return Experiment(chapter_in(chapter, namespace), given_in(namespace))
 
 
 def shown(of):
@@ -99,17 +89,18 @@ def shown(of):
 def test_recorded_columns_say_what_they_stand_on(stores):
     of = experiment()
     assert "missing" in shown(of) and "mini" not in shown(of) and "paper" in shown(of)
-    mini = of.chapter.lines(resolve("table3", {"profile": "mini"}))[-1].runs[0].settled("fp32", "fp32")
+    mini = of.chapter.lines(resolve("table3", {"profile": "mini"}))[-1].runs[0]
     stores["mini"].save(record(mini, 24.5))
     found = shown(of)
     assert "24.50 (n = 1)" in found
     assert "Mini profile: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100." in found
 
 
-def test_text_is_escaped(stores):
-    row = {"label": "<b>", "note": "a & b", "connector": "none", "loss": "l2"}
+def test_text_is_escaped_and_groups_have_headings(stores):
+    row = {"label": "<b>", "note": "a & b", "group": "of & one", "connector": "none", "loss": "l2"}
     found = shown(experiment(METHOD="reviewkd", RECIPE="reproduction", ROWS={"student": {}, "none": row}))
     assert "<b>" not in found and "&lt;b&gt;" in found and "a &amp; b" in found
+    assert 'scope="rowgroup">of &amp; one</th>' in found
 
 
 def test_differences_after_welch(stores):
@@ -135,8 +126,19 @@ def test_parameters_know_where_they_come_from(stores):
     assert found["lr"] == "recipe reproduction"
     pair = {"teacher": "resnet56", "student": "resnet20", "batch_size": None}
     assert experiment(**pair).parameters().loc["loss_weight"].tolist() == ["0.6", "params/pairs.yaml"]
+    assert experiment("figure6").parameters().loc["loss_weight"].tolist() == ["2.0", "row"]
 
 
-def test_what_a_row_says_comes_from_the_row(stores):
-    of = Experiment(chapter_in("figure6", {}), {"profile": "smoke", "on_missing": "skip"})
-    assert of.parameters().loc["loss_weight"].tolist() == ["2.0", "row"]
+def test_a_page_shows_records_of_any_arithmetic_and_names_them(stores, capsys):
+    given = {"train_images": 100, "test_images": 100, "seeds": [0], "profile": "smoke"}
+    for place, line in enumerate(get_chapter("table5").lines(resolve("table5", given))):
+        for run in line.runs:
+            arithmetic = "bf16" if place == 1 else "fp16"
+            stores["smoke"].save(record(run, 40.0 + place, arithmetic=arithmetic, teachers="fp16"))
+    of = experiment("table5", **given, on_missing="error")
+    runs = of.run()
+    assert "were recorded, 0 were trained now, 0 are missing" in capsys.readouterr().out
+    assert sorted(runs["accuracy"].unique()) == [40.0 + place for place in range(len(of.lines))]
+    table = of.show(runs.groupby("name").apply(mean_sd).to_frame()).data
+    assert "Not all of these runs were computed in one arithmetic (bf16, fp16)" in table
+    assert not any(run.open[0] for line in of.lines for run in line.runs)

@@ -58,7 +58,8 @@ def maps(arrays):
 @pytest.fixture(scope="module")
 def cell():
     """What the notebook's cells define."""
-    return execute("inside", "open_inside", "def fusing", "def mean_weights", "def comparisons", shown=[])
+    words = "open_inside", "def fusing", "def mean_weights", "def comparisons"
+    return execute("inside", *words, shown=[], drawable=iter)
 
 
 @pytest.fixture
