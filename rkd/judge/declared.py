@@ -92,7 +92,7 @@ class Claim:
         family: claims corrected together for their number; "" for none.
         runs: side -> selectors "chapter/line": "a" and "b", or "groups" with one selector per group.
         chapter: where it is shown first; `chapters` are all that hold runs of it.
-        source, table, row: where the figure stands: key of rkd.published.SOURCES, its table, and the row in words.
+        source, table, row: where the figure stands: key of SHORT_SOURCE, its table, and the row in words.
         who: says it first: "ReviewKD paper", "[Re] paper" (with the baselines it quotes), "[Re] README", a README of
             another system, or "this report" where the question is its own.
         also_by: further sources that print the same figure of the same runs.

@@ -13,16 +13,9 @@ from rkd.errors import ConfigError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCES = {
-    "re_paper": "the [Re] paper (arXiv 2205.11246)",
-    "re_readme": "README of the [Re] code",
-    "modreduce": "README of ModReduce",
-    "knowledge_distillation": "README of KnowledgeDistillation",
-    "kdrefine": "README of KDrefine",
-}
 SHORT_SOURCE = {
-    "re_paper": "[Re] paper",
-    "re_readme": "[Re] README",
+    "re_paper": "[Re] paper",  # arXiv 2205.11246
+    "re_readme": "[Re] README",  # of its code
     "modreduce": "ModReduce README",
     "knowledge_distillation": "KnowledgeDistillation README",
     "kdrefine": "KDrefine README",
@@ -30,7 +23,22 @@ SHORT_SOURCE = {
 
 
 class Figure(NamedTuple):
-    """A row of the table: its place, its columns (see `load`), and the value as a number, NaN where it is none."""
+    """A row of the table.
+
+    Attributes:
+        Index: its place in the table.
+        id: unique and stable: source, table, teacher, student, method, the variant where a table has several of one
+            method, data set, and the metric where it is not accuracy, joined by "-".
+        source: a key of SHORT_SOURCE.
+        value: as printed; empty where the source says "not reported".
+        answer: a key of `rkd.experiments.answers.KINDS`.
+        lines: "chapter/line" whose runs answer it, separated by blanks.
+        also: further lines beside which it is shown.
+        parts: ids of the figures it is derived from.
+        setting: where its value stands here.
+        how: the derivation, a remark on the setting, or why nothing answers it.
+        number: the value as a float, NaN where it is not one number, such as "5-6"; "~1.5" is 1.5.
+    """
 
     Index: int
     id: str
@@ -58,15 +66,10 @@ COLUMNS = Figure._fields[1:-1]
 
 @functools.cache
 def rows() -> dict[str, Figure]:
-    """Every figure by its id, in the order of the table; columns as of `load`."""
+    """Every figure by its id, in the order of the table."""
     with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8", newline="") as file:
-        head, *lines = csv.reader(file)
-    if tuple(head) != COLUMNS:
-        raise ConfigError(f"published.csv has columns {head}; expected {list(COLUMNS)}")
-    figures = (
-        Figure._make((i, *line, _number(line[COLUMNS.index("value")]))) for i, line in enumerate(lines)
-    )
-    return {figure.id: figure for figure in figures}
+        found = (Figure(i, **row, number=_number(row["value"])) for i, row in enumerate(csv.DictReader(file)))
+        return {figure.id: figure for figure in found}
 
 
 def _number(printed: str) -> float:
@@ -77,16 +80,8 @@ def _number(printed: str) -> float:
 
 
 def load(**equal: str) -> "pd.DataFrame":
-    """The table of published figures, optionally only the rows whose columns equal the given values.
-
-    Columns: id (unique and stable: source, table, teacher, student, method, the variant where a table has several of
-    one method, data set, and the metric where it is not accuracy, joined by "-"), source (a key of SOURCES), table,
-    teacher, student, method, variant, dataset, metric, value (as printed, empty where the source says "not
-    reported"), note, and number (the value as a float, NaN where it is not one number, such as "5-6"; "~1.5" is 1.5).
-    What answers the figure: answer (a key of `rkd.experiments.answers.KINDS`), lines ("chapter/line" whose runs do,
-    separated by blanks), also (further lines beside which it is shown), parts (ids of the figures it is derived
-    from), setting (where its value stands here) and how (the derivation, a remark on the setting, or why
-    nothing answers it).
+    """The figures as a table, their fields as columns but for `Index`, which is its index where nothing is left out;
+    optionally only the rows whose columns equal the given values.
 
     Raises:
         ConfigError: a column that does not exist.
@@ -103,18 +98,18 @@ def load(**equal: str) -> "pd.DataFrame":
     return pd.DataFrame(found, columns=Figure._fields).drop(columns="Index")
 
 
+@functools.cache
+def _of_lines() -> dict[str, tuple[Figure, ...]]:
+    found: dict[str, tuple[Figure, ...]] = {}
+    for row in rows().values():
+        for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
+            found[selector] = (*found.get(selector, ()), row)
+    return found
+
+
 def of_line(selector: str) -> tuple[Figure, ...]:
     """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
     return _of_lines().get(selector, ())
-
-
-@functools.cache
-def _of_lines() -> dict[str, tuple[Figure, ...]]:
-    found: dict[str, list[Figure]] = {}
-    for row in rows().values():
-        for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
-            found.setdefault(selector, []).append(row)
-    return {selector: tuple(of_line) for selector, of_line in found.items()}
 
 
 def number(**equal: str) -> float:
@@ -130,7 +125,7 @@ def number(**equal: str) -> float:
 
 
 def get(figure: str) -> Figure:
-    """The row with this id, as of `rows`.
+    """The row with this id.
 
     Raises:
         ConfigError: no such id; names the nearest one.
