@@ -1,6 +1,6 @@
 """Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts of the front page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from IPython.display import HTML
@@ -15,17 +15,7 @@ from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, join, number, quiet, tag
 from rkd.report.interactive.plot import Choice
-from rkd.report.verdict_text import (
-    computed,
-    counted,
-    facts,
-    judged,
-    location,
-    measured,
-    runs_missing,
-    tally,
-    why,
-)
+from rkd.report.verdict_text import computed, counted, facts, location, measured, runs_missing, tally, why
 
 SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
 # verdict -> (class of its colours, sign in front of its words)
@@ -38,6 +28,7 @@ LOOKS = {
     NOT_RUN: ("none", "–"),
 }
 assert set(LOOKS) == set(VERDICTS)
+SWEEP = "rkd sweep params/paper.yaml"
 
 
 def verdict_badge(verdict: str, count: int | None = None) -> Html:
@@ -55,6 +46,11 @@ def _badges(evaluations: Sequence[Evaluation]) -> Html:
 
 def _note(*said: object) -> Html:
     return tag("div", *said, class_="rkd-note")
+
+
+def _table(heads: Iterable[str], rows: Iterable[Html], kind: str) -> Html:
+    head = tag("tr", *(tag("th", name, scope="col") for name in heads))
+    return tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
 
 
 # --- the box at the top of a chapter -------------------------------------------------------------
@@ -80,25 +76,14 @@ def chapter_box(chapter: str, evaluations: Sequence[Evaluation] | None = None) -
         "p", tag("strong", "Verdicts" if several else "Verdict"), " ", _badges(ours) if several else "",
         tag("a", "in the table of all claims", href=_page("claims", chapter=chapter)), class_="rkd-box-head",
     )  # fmt: skip
+    takes, left = "", [e for e in ours if e.verdict == NOT_RUN]
+    if left:
+        runs = counted(runs_missing(left), "run")
+        said = f"Declared and not yet judged: {len(left)} of {len(ours)}. That takes {runs} in the published setting: "
+        takes = tag("p", said, tag("code", f"{SWEEP} --chapters {chapter}"), class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
-    return _shown(tag("section", head, _takes(ours, chapter), body, class_="rkd-box", aria_label=label))
-
-
-def _takes(evaluations: Sequence[Evaluation], chapter: str) -> Html:
-    """What it takes to judge the claims that are not judged, in a sentence."""
-    left = [e for e in evaluations if e.verdict == NOT_RUN]
-    if not left:
-        return Html("")
-    missing = counted(runs_missing(left), "run")
-    if len(left) == len(evaluations):
-        one = len(left) == 1
-        what = "The claim of this chapter is" if one else f"The {len(left)} claims of this chapter are"
-        start = f"{what} declared and not yet judged. That takes {missing} in the published setting:"
-    else:
-        start = f"{counted(len(left), 'claim')} not yet judged: {missing} missing."
-    sweep = tag("code", f"rkd sweep params/paper.yaml --chapters {chapter}")
-    return tag("p", start, " ", sweep, class_="rkd-note")
+    return _shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
 
 
 def _one_by_one(evaluations: Sequence[Evaluation]) -> Html:
@@ -127,7 +112,8 @@ COLUMNS = ("Verdict", "Claim", "Published", "Measured", "Chapter")
 
 
 def claims_table(evaluations: Sequence[Evaluation]) -> HTML:
-    """One table of all claims, with filters and sorting that need no kernel and no network.
+    """One table of all claims, with filters and sorting that need no kernel and no network; and what decides whether
+    runs in several arithmetics enter one verdict.
 
     Without JavaScript it is the whole table in the order of the declaration; its rows have the ids of the claims.
     """
@@ -135,28 +121,19 @@ def claims_table(evaluations: Sequence[Evaluation]) -> HTML:
     chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_names().index)
     kinds = [kind.name for name, kind in KINDS.items() if any(c.kind == name for c in claims)]
     filters = (
-        ("verdict", "Verdict", {v: f"{v} ({n})" for v, n in tally(evaluations).items()}),
-        ("kind", "Kind", {name: name for name in kinds}),
-        ("chapter", "Chapter", {c: chapter_label(c) for c in chapters}),
-        ("source", "Who says it", {who: who for who in _sources(evaluations)}),
+        Choice("verdict", "Verdict", {"": "all"} | {v: f"{v} ({n})" for v, n in tally(evaluations).items()}),
+        Choice("kind", "Kind", {"": "all"} | {name: name for name in kinds}),
+        Choice("chapter", "Chapter", {"": "all"} | {c: chapter_label(c) for c in chapters}),
+        Choice("source", "Who says it", {"": "all"} | {who: who for who in _by_source(evaluations)}),
     )
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in COLUMNS)))
-    table = tag("table", head, tag("tbody", *map(_row, evaluations)), class_="rkd-claims-table")
-    choices = [Choice(name, label, {"": "all", **options}) for name, label, options in filters]
-    return HTML(datatable(table, choices, label="Table of all claims") + _gates())
-
-
-def _gates() -> Html:
-    """What decides whether runs in several arithmetics enter one verdict."""
-    found = [tag("li", gate.finding) for gate in committed(Gate).values()]
-    rule = tag(
-        "p",
+    table = _table(COLUMNS, map(_row, evaluations), "rkd-claims-table")
+    gates = [gate.finding for gate in committed(Gate).values()] or ["none"]
+    rule = _note(
         "Runs in several arithmetics enter one verdict only where a paired comparison of runs as long, on as many "
-        "images of the same data, ",
-        tag("a", "shows these arithmetics equal", href=f"{_page('performance')}#{GATES}"),
-        ". On record:",
-    )
-    return _note(rule, tag("ul", *found) if found else tag("p", "None is on record."))
+        "images of the same data, ", _gate("shows these arithmetics equal"), ". On record:",
+        tag("ul", *(tag("li", finding) for finding in gates)),
+    )  # fmt: skip
+    return HTML(datatable(table, filters, label="Table of all claims") + rule)
 
 
 def _row(found: Evaluation) -> Html:
@@ -180,17 +157,25 @@ def _row(found: Evaluation) -> Html:
 def _why(found: Evaluation) -> Html:
     """The reason, folded. Where arithmetics differ, with the link to what decides about them."""
     names = (tag("div", tag("dt", name), tag("dd", said)) for name, said in facts(found))
-    gate = tag("a", "The accuracy gate", href=f"{_page('performance')}#{GATES}")
-    several = found.left_out or ", " in found.arithmetics
-    pooled = tag("p", computed(found), " ", gate, " says which arithmetics are judged together.")
-    claim = tag("p", tag("code", found.claim.id))
-    reason = tag("p", why(found.last)), pooled if several else "", tag("dl", *names), claim
+    pooled: Html | str = ""
+    if found.left_out or ", " in found.arithmetics:
+        gate = _gate("The accuracy gate")
+        pooled = tag("p", computed(found), " ", gate, " says which arithmetics are judged together.")
+    reason = tag("p", why(found.last)), pooled, tag("dl", *names), tag("p", tag("code", found.claim.id))
     return tag("details", tag("summary", "Why"), *reason)
 
 
-def _sources(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Everyone who says something, in the order of the declaration."""
-    return list(dict.fromkeys(who for e in evaluations for who in (e.claim.who, *e.claim.also_by)))
+def _gate(words: str) -> Html:
+    return tag("a", words, href=f"{_page('performance')}#{GATES}")
+
+
+def _by_source(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Everyone who says something, in the order of the declaration; a claim of several stands under each."""
+    found: dict[str, list[Evaluation]] = {}
+    for e in evaluations:
+        for who in (e.claim.who, *e.claim.also_by):
+            found.setdefault(who, []).append(e)
+    return found
 
 
 # --- the counts of the front page ----------------------------------------------------------------
@@ -199,22 +184,16 @@ def _sources(evaluations: Sequence[Evaluation]) -> list[str]:
 def counts(evaluations: Sequence[Evaluation]) -> HTML:
     """How many claims of each kind have which verdict, with a sentence on what that means or takes; below, folded, the
     same by who says it. A claim that several sources make counts once for each."""
-    kinds, sources = [], []
-    for name, kind in KINDS.items():
+    heads, kind = ("declared", "verdicts"), "rkd-table rkd-counts"
+    kinds = []
+    for name, about in KINDS.items():
         if members := [e for e in evaluations if e.claim.kind == name]:
-            kinds.append(_count_row(join(kind.words, _note(kind.question)), members, kind=kind.name))
-    for who in _sources(evaluations):
-        members = [e for e in evaluations if who in (e.claim.who, *e.claim.also_by)]
-        sources.append(_count_row(who, members, source=who))
-    by_who = _count_table("claims of", sources, "rkd-sources")
-    by_source = tag("details", tag("summary", "By who says it"), by_who)
-    table = _count_table("claims about", [*kinds, _count_row("all", evaluations)])
-    return _shown(join(tag("p", _sum(evaluations)), table, by_source if len(sources) > 1 else ""))
-
-
-def _count_table(what: str, rows: Sequence[Html], more: str = "") -> Html:
-    head = tag("tr", *(tag("th", name, scope="col") for name in (what, "declared", "verdicts")))
-    return tag("table", tag("thead", head), tag("tbody", *rows), class_=f"rkd-table rkd-counts {more}")
+            kinds.append(_count_row(join(about.words, _note(about.question)), members, kind=about.name))
+    sources = [_count_row(who, members, source=who) for who, members in _by_source(evaluations).items()]
+    table = _table(("claims about", *heads), [*kinds, _count_row("all", evaluations)], kind)
+    by_source = _table(("claims of", *heads), sources, f"{kind} rkd-sources")
+    folded = tag("details", tag("summary", "By who says it"), by_source) if len(sources) > 1 else ""
+    return _shown(join(tag("p", *_sum(evaluations)), table, folded))
 
 
 def _count_row(words: object, members: Sequence[Evaluation], **query: str) -> Html:
@@ -225,18 +204,19 @@ def _count_row(words: object, members: Sequence[Evaluation], **query: str) -> Ht
     return tag("tr", tag("th", words, scope="row"), tag("td", len(members)), tag("td", *badges))
 
 
-def _sum(evaluations: Sequence[Evaluation]) -> Html:
-    done, missing = judged(evaluations), runs_missing(evaluations)
-    sweep = tag("code", "rkd sweep params/paper.yaml")
-    start = tag("strong", f"{done} of {len(evaluations)} claims are judged.")
-    if not done:
-        needs = "A verdict needs runs in the published setting (the whole of the data set, every epoch of the recipe, "
-        needs += f"five seeds), and no such run is recorded yet. It takes {missing} of them: "
-        cost = tag("a", "Performance", href=_page("performance"))
-        return join(start, " ", needs, sweep, ". ", cost, " says how long those about ReviewKD take.")
-    words = "; ".join(f"{n} {verdict}" for verdict, n in tally(evaluations).items() if verdict != NOT_RUN)
-    more = f" {missing} more runs in the published setting would complete the evidence: "
-    return join(start, f" Of these, {words}.", *((more, sweep, ".") if missing else ()))
+def _sum(evaluations: Sequence[Evaluation]) -> Iterable[object]:
+    done, missing = tally(evaluations), runs_missing(evaluations)
+    judged = len(evaluations) - done.pop(NOT_RUN, 0)
+    yield tag("strong", f"{judged} of {len(evaluations)} claims are judged.")
+    if done:
+        yield f" Of these, {'; '.join(f'{n} {verdict}' for verdict, n in done.items())}."
+    if missing:
+        yield (
+            " A verdict needs runs in the published setting: the whole of the data set, every epoch of the recipe, "
+            f"five seeds. {missing} are not recorded yet: "
+        )
+        yield join(tag("code", SWEEP), ". ", tag("a", "Performance", href=_page("performance")))
+        yield " says how long those about ReviewKD take."
 
 
 # --- names, links and styles ---------------------------------------------------------------------
