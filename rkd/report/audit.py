@@ -5,23 +5,20 @@ import functools
 import html
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 from IPython.display import HTML, display
-from pydantic import StringConstraints
 
 from rkd import paths
-from rkd.config import Natural, build, frozen
-from rkd.errors import ConfigError
+from rkd.config import Natural, check
 from rkd.experiments import settings as parameters
 from rkd.experiments.settings import Settings
 from rkd.report.interactive.assets import in_book
-from rkd.report.interactive.markup import tag
+from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.tables import scrolling
 
 GROUPS = {
@@ -46,78 +43,13 @@ SIDES = {  # headings of the two sides, where they are not text and code
     "printed": ("In one place", "In another"),
     "baselines": ("In the report", "At the source"),
 }
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-@frozen
-class Side:
-    """How one side of a disagreement is trained with this package.
-
-    Attributes:
-        who: whose side it is.
-        recipe: a recipe that is of this side...
-        sets: ...because it sets these values (dotted names as in its file, ReviewKD's options without "review.", and
-            "loss_weight", that of resnet20 <- resnet56); without a recipe: chapter parameters or ReviewKD options that
-            are to be given.
-        row: a chapter's line, "chapter/key".
-    """
-
-    who: Text
-    recipe: str | None = None
-    sets: dict[str, Any] = field(default_factory=dict)
-    row: str | None = None
-
-
-@frozen
-class Finding:
-    """One disagreement.
-
-    Attributes:
-        number: 1 to 34.
-        group: a key of GROUPS.
-        title: a few words.
-        text_says, code_does: the two sides, in our words; for figures in print, one print and the other.
-        matters: a key of MATTERS.
-        how_much: expected or shown size, and what it touches.
-        reproduce: how each side is trained; empty only where `nothing_to_train` says why.
-        reading: our interpretation where it goes beyond what was read and run; empty: there is none.
-        chapters: pages to look at.
-    """
-
-    number: int
-    group: Literal[tuple(GROUPS)]
-    title: Text
-    text_says: Text
-    code_does: Text
-    matters: Literal[tuple(MATTERS)]
-    how_much: Text
-    chapters: tuple[str, ...]
-    reproduce: tuple[Side, ...] = ()
-    nothing_to_train: str = ""
-    reading: str = ""
-
-    def __post_init__(self) -> None:
-        if bool(self.reproduce) == bool(self.nothing_to_train):
-            raise ConfigError(
-                f"finding {self.number} must say how its sides are trained, or why there is nothing to train"
-            )
 
 
 @functools.cache
-def findings() -> dict[int, Finding]:
-    """All of them by number, ascending.
-
-    Raises:
-        ConfigError: an entry of findings.yaml with an unknown or missing field or value.
-    """
+def findings() -> dict[int, dict[str, Any]]:
+    """The entries of findings.yaml, which describes their fields, by number, ascending."""
     text = resources.files(__package__).joinpath("findings.yaml").read_text(encoding="utf-8")
-    made = (build(Finding, entry) for entry in yaml.safe_load(text))
-    return {finding.number: finding for finding in sorted(made, key=lambda finding: finding.number)}
-
-
-@frozen
-class _Own:
-    seed: Natural = 0
+    return {f["number"]: f for f in sorted(yaml.safe_load(text), key=lambda f: f["number"])}
 
 
 def open_audit(namespace: Mapping[str, Any]) -> Settings:
@@ -127,72 +59,73 @@ def open_audit(namespace: Mapping[str, Any]) -> Settings:
         ConfigError: an unknown, misspelt or contradictory parameter.
     """
     given = parameters.given_in(namespace, ("seed",))
-    build(_Own, {"seed": given.pop("seed", 0)})
+    check(Natural, "seed", given.pop("seed", 0))
     settings = parameters.resolve("audit", given)
-    display(HTML(overview()))
+    display(overview())
     return settings
 
 
-def overview() -> str:
+def overview() -> Html:
     """One row per finding, under the heading of its group, each linked to its block; counts above."""
     every = findings().values()
-    counts = "".join(
-        f"<li>{_badge(matters)} <strong>{sum(f.matters == matters for f in every)}</strong> "
-        f'<span class="rkd-note">{meaning}</span></li>'
-        for matters, (meaning, _) in MATTERS.items()
-    )
-    rows = "".join(
-        f'<tr class="rkd-group"><th colspan="3" scope="rowgroup">{title}</th></tr>'
-        + "".join(
-            f'<tr><td class="num">{f.number}</td>'
-            f'<th scope="row"><a href="#finding-{f.number}">{_words(f.title)}</a></th><td>{_badge(f.matters)}</td></tr>'
-            for f in every
-            if f.group == group
-        )
-        for group, title in GROUPS.items()
-    )
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("No.", "Finding", "Does it matter?"))
-    return (
-        f'<ul class="rkd-audit-counts">{counts}</ul>'
-        f'<table class="rkd-table rkd-audit"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    )
+    counts = (
+        tag("li", _badge(name), " ", tag("strong", sum(f["matters"] == name for f in every)), " ",
+            tag("span", meaning, class_="rkd-note"))
+        for name, (meaning, _) in MATTERS.items()
+    )  # fmt: skip
+    rows = []
+    for group, title in GROUPS.items():
+        rows.append(tag("tr", tag("th", title, colspan=3, scope="rowgroup"), class_="rkd-group"))
+        for f in every:
+            if f["group"] == group:
+                link = tag("a", _words(f["title"]), href=f"#finding-{f['number']}")
+                cells = tag("td", f["number"], class_="num"), tag("th", link, scope="row")
+                rows.append(tag("tr", *cells, tag("td", _badge(f["matters"]))))
+    heads = (tag("th", head, scope="col") for head in ("No.", "Finding", "Does it matter?"))
+    listed = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="rkd-table rkd-audit")
+    return join(tag("ul", *counts, class_="rkd-audit-counts"), listed)
 
 
 def finding(*numbers: int) -> HTML:
     """Findings by number: both sides next to each other, their size, how to train either side, and where to look."""
-    return HTML("".join(_block(findings()[number]) for number in numbers))
+    return HTML(join(*(_block(findings()[number]) for number in numbers)))
 
 
-def _block(f: Finding) -> str:
-    one, other = SIDES.get(f.group, ("In the text", "In the code"))
-    how = "".join(f"<li>{html.escape(side.who)}: {_how(side)}</li>" for side in f.reproduce)
-    train = f"<ul>{how}</ul>" if how else _words(f.nothing_to_train)
-    reading = f'<p class="rkd-reading"><strong>Our reading.</strong> {_words(f.reading)}</p>'
-    see = ", ".join(map(_link, f.chapters))
-    return (
-        f'<section class="rkd-finding" id="finding-{f.number}" aria-labelledby="finding-{f.number}-title">'
-        f'<h3 class="rkd-finding-title" id="finding-{f.number}-title">'
-        f'<span class="rkd-finding-number">{f.number}</span> '
-        f"{_words(f.title)} {_badge(f.matters)}</h3>"
-        f'<dl class="rkd-sides"><div><dt>{one}</dt><dd>{_words(f.text_says)}</dd></div>'
-        f"<div><dt>{other}</dt><dd>{_words(f.code_does)}</dd></div></dl>"
-        f"<p><strong>Does it matter?</strong> {_words(f.how_much)}</p>{reading if f.reading else ''}"
-        f'<div class="rkd-train"><strong>To train it:</strong> {train}</div>'
-        f'<p class="rkd-see"><strong>See</strong> {see}; <a href="#the-list">the list</a></p></section>'
-    )
+def _block(f: Mapping[str, Any]) -> Html:
+    place = f"finding-{f['number']}"
+    number = tag("span", f["number"], class_="rkd-finding-number")
+    heading = number, " ", _words(f["title"]), " ", _badge(f["matters"])
+    heads = SIDES.get(f["group"], ("In the text", "In the code"))
+    texts = (_words(f[side]) for side in ("text_says", "code_does"))
+    sides = (tag("div", tag("dt", h), tag("dd", text)) for h, text in zip(heads, texts, strict=True))
+    reading = tag("strong", "Our reading."), " ", _words(f.get("reading", ""))
+    how = tag("ul", *(tag("li", f"{side['who']}: ", _how(side)) for side in f.get("reproduce", ())))
+    train = _words(f["nothing_to_train"]) if "nothing_to_train" in f else how
+    pages = [part for page in f["chapters"] for part in (", ", _link(page))][1:]
+    return tag(
+        "section",
+        tag("h3", *heading, class_="rkd-finding-title", id=f"{place}-title"),
+        tag("dl", *sides, class_="rkd-sides"),
+        tag("p", tag("strong", "Does it matter?"), " ", _words(f["how_much"])),
+        tag("p", *reading, class_="rkd-reading") if "reading" in f else "",
+        tag("div", tag("strong", "To train it:"), " ", train, class_="rkd-train"),
+        tag("p", tag("strong", "See"), " ", *pages, "; ", tag("a", "the list", href="#the-list"), class_="rkd-see"),
+        class_="rkd-finding", id=place, aria_labelledby=f"{place}-title",
+    )  # fmt: skip
 
 
-def _how(side: Side) -> str:
-    """How a side is trained, in HTML: a chapter's row, a recipe and what it sets, or what papermill is given."""
-    if side.row:
-        chapter, _, key = side.row.partition("/")
-        return f"row <code>{key}</code> of {_link(chapter)}"
-    if side.recipe:
-        said = ", ".join(f"{name}: {_yaml(value)}" for name, value in side.sets.items())
-        return f"recipe <code>{side.recipe}</code>, where <code>{html.escape(said)}</code>"
-    own = {name: value for name, value in side.sets.items() if name in parameters.names()}
-    options = {name: value for name, value in side.sets.items() if name not in own}
-    return f"<code>-y '{html.escape(_yaml(own | ({'options': options} if options else {})))}'</code>"
+def _how(side: Mapping[str, Any]) -> Html:
+    """How a side is trained: a chapter's row, a recipe and what it sets, or what papermill is given."""
+    sets = side.get("sets", {})
+    if "row" in side:
+        chapter, _, key = side["row"].partition("/")
+        return join("row ", tag("code", key), " of ", _link(chapter))
+    if "recipe" in side:
+        said = ", ".join(f"{name}: {_yaml(value)}" for name, value in sets.items())
+        return join("recipe ", tag("code", side["recipe"]), ", where ", tag("code", said))
+    own = {name: value for name, value in sets.items() if name in parameters.names()}
+    options = {name: value for name, value in sets.items() if name not in own}
+    return tag("code", f"-y '{_yaml(own | ({'options': options} if options else {}))}'")
 
 
 def _yaml(value: object) -> str:
@@ -200,24 +133,24 @@ def _yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _words(text: str) -> str:
-    """HTML of a text that may hold `code` and **stress**; "finding 9" becomes a link."""
-    safe = html.escape(text, quote=False)
+def _words(text: str) -> Html:
+    """Of a text that may hold `code` and **stress**; "finding 9" becomes a link."""
+    safe = html.escape(text.strip(), quote=False)
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     safe = re.sub(r"\bfinding (\d+)\b", r'<a href="#finding-\1">finding \1</a>', safe)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe)
+    return Html(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
 
 
-def _link(page: str) -> str:
+def _link(page: str) -> Html:
     """A link to another page, of the built book inside a build, else of the notebooks' folder; its heading up to a
     colon is what it is called."""
     (file,) = (paths.home() / "book").glob(f"{page}.[im][pd]*")
     title = re.search(r'# ([^:"\\\n]+)', file.read_text(encoding="utf-8"))[1]
-    return f'<a href="{f"{page}.html" if in_book() else file.name}">{html.escape(title)}</a>'
+    return tag("a", title, href=f"{page}.html" if in_book() else file.name)
 
 
-def _badge(matters: str) -> str:
-    return f'<span class="rkd-badge {MATTERS[matters][1]}">{matters}</span>'
+def _badge(matters: str) -> Html:
+    return tag("span", matters, class_=f"rkd-badge {MATTERS[matters][1]}")
 
 
 def facts(caption: str, table: pd.DataFrame, digits: int | None = None) -> HTML:
