@@ -1,13 +1,14 @@
 """What a measurement says: its header in words, its tables as DataFrames, and all of it as plain text."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
+from rkd.bench.measurement import Request
 from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, Result
 from rkd.bench.steps import EPOCH_IMAGES
-from rkd.cli.bench import command
 from rkd.models import display_name
 
 MODES = {"running": "teacher on running statistics", "batch": "teacher on batch statistics"}
@@ -28,6 +29,27 @@ def header_lines(result: Result) -> dict[str, str]:
         "again": command(h),
         **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
     }
+
+
+def command(header: Mapping[str, Any]) -> str:
+    """The call of `rkd bench` that repeats the measurement with this header."""
+    words = ["rkd bench"]
+    if (pair := f"{header['teacher']}/{header['student']}") != f"{Request.teacher}/{Request.student}":
+        words.append(f"--pair {pair}")
+    for field in fields(Request)[2:]:
+        found = header.get(field.name, field.default)
+        found = tuple(found) if isinstance(found, list) else found
+        if found != field.default and (field.name != "threads" or header["device"] == "cpu"):
+            value = (
+                ",".join(found)
+                if isinstance(found, tuple)
+                else f"{found:g}"
+                if isinstance(found, float)
+                else found
+            )
+            name = {"kernels": "batch_norm"}.get(field.name, field.name).replace("_", "-")
+            words.append(f"--{name}" if found is True else f"--{name} {value}")
+    return " ".join(words)
 
 
 def title(header: Mapping[str, Any]) -> str:

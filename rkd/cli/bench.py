@@ -1,13 +1,11 @@
 """`rkd bench`: steps, ours and conventional ones, timed in turn; `rkd gate`: whether a quicker arithmetic costs
 accuracy."""
 
-import inspect
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from rkd.cli.declare import Names, spelt, value
+from rkd.cli.declare import Names, value
 from rkd.errors import ConfigError
 
 Numbers = Annotated[tuple[int, ...], lambda text: tuple(value(f"[{text}]")), "A,B"]
@@ -75,18 +73,6 @@ def bench(
         save(out, result)
         print(f"written to {out}", file=sys.stderr)
     return 0
-
-
-def command(header: Mapping[str, Any]) -> str:
-    """The call of `rkd bench` that repeats the measurement with this header."""
-    values = {parameter.name: parameter.default for parameter in inspect.signature(bench).parameters.values()}
-    for name, found in {**header, "batch_norm": header.get("kernels", ("cudnn",))}.items():
-        if name in values:
-            values[name] = tuple(found) if isinstance(found, list) else found
-    values |= {"pair": f"{header['teacher']}/{header['student']}", "seconds": f"{header['seconds']:g}"}
-    if header["device"] != "cpu":
-        values["threads"] = "auto"
-    return spelt(bench, values)
 
 
 def gate(

@@ -83,6 +83,7 @@ def _verbose(selectors, chapters: list[str]) -> str:
     """Print every run; returns the time left, or why it is unknown: what is recorded can be listed on a machine without
     the device."""
     from rkd.errors import ConfigError
+    from rkd.experiments.estimate import time_left
     from rkd.experiments.runner import required
     from rkd.experiments.workspace import store_of
 
@@ -106,31 +107,13 @@ def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) ->
         left = (seconds or {}).get(run.id)
         notes += [f"about {in_words(left)}"] if left is not None else []
         print(
-            "  ".join([f"{state:9} {run.id}", describe(run), *([f"[{'; '.join(notes)}]"] if notes else [])])
+            "  ".join([f"{state:9} {run.id}", run.in_words(), *([f"[{'; '.join(notes)}]"] if notes else [])])
         )
 
 
 def state_of(store, run) -> str:
     """One of STATES, of a settled run."""
     return _state(store.records, store.work, (run.id,))
-
-
-def time_left(runs, settings, store):
-    """The estimate for what is left of `runs` on the device the settings choose."""
-    from rkd.experiments.estimate import estimate
-    from rkd.experiments.runner import pick_device
-    from rkd.experiments.workspace import data_root
-    from rkd.records.provenance import machine_state
-    from rkd.training import threads
-
-    device = pick_device(settings.device)
-    return estimate(
-        runs,
-        store,
-        machine_state(device)["device_name"],
-        threads=threads.fixed(settings.threads, device),
-        data_root=data_root(settings),
-    )
 
 
 def progress_of(store, run) -> str:
@@ -142,16 +125,3 @@ def progress_of(store, run) -> str:
         return f"epoch 0 of {run.total_epochs}"
     partly = f" and {reached.position:,} images" if reached.position else ""
     return f"epoch {reached.epoch} of {run.total_epochs}{partly}"
-
-
-def describe(run) -> str:
-    """One run in words."""
-    from rkd.models import display_name
-
-    words = display_name(run.network)
-    if run.teacher is not None:
-        words += f" <- {display_name(run.teacher.name)}, {run.method}"
-        if run.method == "reviewkd":
-            o = run.options
-            words += f" ({o.connector}, {o.loss}, attention {'on' if o.attention else 'off'}, weight {o.loss_weight:g})"
-    return f"{words}, seed {run.seed}, {run.epochs} epochs of {run.data.name}"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
 from rkd.cli.declare import Duration, Names, Size, spelt
-from rkd.cli.status import describe, list_runs, progress_of, state_of, time_left
+from rkd.cli.status import list_runs, progress_of, state_of
 from rkd.errors import ConfigError, RkdError
 
 FIRST_GROUPS = 8  # that a sweep shows before it trains
@@ -234,7 +234,7 @@ class _Plan:
             return stop(needed) or asked > 120 or (asked > 8 and time.monotonic() - began > 15)
 
         self.runner(enough).run(runs)
-        return time_left(self.runs, self.settings, self.store)
+        return self.time_left()
 
     def show_groups(self, groups, estimate, most: int | None = None) -> None:
         """Print the groups: rank, number of runs, claims decided, minutes, the latter two also in all so far."""
@@ -247,7 +247,7 @@ class _Plan:
             took = math.nan if None in each else sum(each) / 60
             decided, minutes = decided + len(claims), minutes + took
             times = f"{took:9.1f}{minutes:9.1f}" if math.isfinite(minutes) else f"{'?':>9}{'?':>9}"
-            words = list(dict.fromkeys(describe(run).partition(", seed")[0] for run in runs))
+            words = list(dict.fromkeys(run.in_words().partition(", seed")[0] for run in runs))
             listed = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
             print(f"{rank:4}{len(runs):6}{len(claims):8}{decided:8}{times}  {listed}")
         if most is not None and len(groups) > most:
@@ -262,7 +262,7 @@ class _Plan:
 
     def show(self):
         """Print what there is and what is to be done; returns the estimate."""
-        estimate = time_left(self.runs, self.settings, self.store)
+        estimate = self.time_left()
         recorded = sum(self.store.has(run.id) for run in self.runs)
         said = f"{len(self.runs)} runs in {self.chapters} chapters: {recorded} recorded, {len(estimate.each)} to train"
         if estimate.each:
@@ -284,13 +284,18 @@ class _Plan:
         for run in left:
             if states[run.id] != "missing":
                 where = "running elsewhere" if states[run.id] == "running" else "begun"
-                print(f"  {run.id} {where}, {progress_of(self.store, run)}  {describe(run)}")
+                print(f"  {run.id} {where}, {progress_of(self.store, run)}  {run.in_words()}")
         if not left:
             return 1 if diverged else 0
-        time = time_left(self.runs, self.settings, self.store)
+        time = self.time_left()
         print(f"{len(left)} runs left ({self._counted(run.id for run in left)}); time: {time}")
         print(f"continue with: {again}", flush=True)
         return 1
+
+    def time_left(self):
+        from rkd.experiments.estimate import time_left
+
+        return time_left(self.runs, self.settings, self.store)
 
     def _counted(self, runs) -> str:
         """ "4 begun, 24 missing"; a recorded run is listed only where its weights are lost."""

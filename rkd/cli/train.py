@@ -7,15 +7,6 @@ from typing import Any
 from rkd.cli.declare import Duration
 from rkd.errors import ConfigError, unknown
 
-# The recipe of a method's own code, where it is not RepDistiller's.
-RECIPES = {
-    "reviewkd": "authors",
-    "dkd": "mdistiller",
-    "kdrefine": "kdrefine",
-    "modreduce": "modreduce",
-    "semckd": "semckd",
-}
-
 
 def run(
     *,
@@ -130,7 +121,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 
 def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
     """Settings, config and labels of a network with or without teacher."""
-    from rkd.experiments.recipes import Builder
+    from rkd.experiments.recipes import OWN_RECIPES, Builder
     from rkd.experiments.settings import resolve
 
     settings = resolve("run", given)
@@ -140,7 +131,7 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
         builder = Builder(settings)
         return settings, builder.plain(student, seed), {"recipe": builder.recipe_name}
     method = method or "reviewkd"
-    builder = Builder(settings, RECIPES.get(method, "crd"))
+    builder = Builder(settings, OWN_RECIPES.get(method, "crd"))
     return settings, builder.distilled(teacher, student, seed, method), {"recipe": builder.recipe_name}
 
 

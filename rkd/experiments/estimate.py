@@ -21,11 +21,14 @@ from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
-from rkd.experiments.runner import unfinished
+from rkd.experiments.runner import pick_device, unfinished
+from rkd.experiments.settings import Settings
+from rkd.experiments.workspace import data_root
 from rkd.files import place, sha256
 from rkd.methods import Batch
 from rkd.records import Store
-from rkd.training import RunConfig, checkpoint
+from rkd.records.provenance import machine_state
+from rkd.training import RunConfig, checkpoint, threads
 from rkd.training.build import build_method
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
@@ -306,3 +309,10 @@ def _work(run: RunConfig, data_root: Path | str) -> Work:
 def _kind(run: RunConfig) -> tuple[str | None, ...]:
     """What runs of one rate have in common."""
     return run.precision, run.network, run.teacher.name if run.teacher else None, run.method
+
+
+def time_left(runs: Iterable[RunConfig], settings: Settings, store: Store) -> Estimate:
+    """`estimate` of what is left of settled runs, on the device and with the threads that the settings choose."""
+    device = pick_device(settings.device)
+    name, number = machine_state(device)["device_name"], threads.fixed(settings.threads, device)
+    return estimate(runs, store, name, threads=number, data_root=data_root(settings))

@@ -24,6 +24,14 @@ from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
 _NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}
 _REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
+# The recipe of a method's own code, where it is not RepDistiller's.
+OWN_RECIPES = {
+    "reviewkd": "authors",
+    "dkd": "mdistiller",
+    "kdrefine": "kdrefine",
+    "modreduce": "modreduce",
+    "semckd": "semckd",
+}
 Values = dict[str, Any]
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from rkd import models, paths
-from rkd.cli.train import RECIPES
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.estimate import sizes
-from rkd.experiments.recipes import Builder
+from rkd.experiments.recipes import OWN_RECIPES, Builder
 from rkd.experiments.runner import pick_device, settle
 from rkd.experiments.settings import Settings, resolve
 from rkd.experiments.workspace import store_for
@@ -123,7 +122,7 @@ def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto")
 
 
 def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
-    recipe = shared["recipe"] or RECIPES.get(shared["method"], "crd")
+    recipe = shared["recipe"] or OWN_RECIPES.get(shared["method"], "crd")
     return {**shared, "recipe": recipe, "results": RESULTS}
 
 

@@ -17,12 +17,11 @@ import yaml
 
 from rkd import models, paths
 from rkd.bench.costs import pair_cost
-from rkd.cli.status import describe, time_left
 from rkd.config import meanings
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.chapters import Line
-from rkd.experiments.estimate import sizes, work
+from rkd.experiments.estimate import sizes, time_left, work
 from rkd.experiments.recipes import recipe_names
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots
@@ -353,7 +352,7 @@ def _note(text: str, role: str = "status") -> str:
 
 
 def _in_words(run: RunConfig) -> str:
-    return f"{describe(run)}, {run.data.train_images:,} images"
+    return f"{run.in_words()}, {run.data.train_images:,} images"
 
 
 def _display(box: widgets.Widget, on: bool) -> None:

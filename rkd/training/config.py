@@ -16,7 +16,7 @@ from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, 
 from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, get_method, make_options
-from rkd.models import canonical, check_name
+from rkd.models import canonical, check_name, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import SETTLED, Precision
 
@@ -156,6 +156,17 @@ class RunConfig:
     def total_epochs(self) -> int:
         """Epochs of the stages and of the main training."""
         return self.epochs + sum(stage.epochs for stage in self.stages)
+
+    def in_words(self) -> str:
+        """ "ResNet-20 <- ResNet-56, kd, seed 0, 240 epochs of cifar100"."""
+        words = display_name(self.network)
+        if self.teacher is not None:
+            words += f" <- {display_name(self.teacher.name)}, {self.method}"
+            if self.method == "reviewkd":
+                o = self.options
+                fused = f"attention {'on' if o.attention else 'off'}"
+                words += f" ({o.connector}, {o.loss}, {fused}, weight {o.loss_weight:g})"
+        return f"{words}, seed {self.seed}, {self.epochs} epochs of {self.data.name}"
 
     def stage_at(self, epoch: int) -> tuple[Stage | None, int]:
         """The stage that the 0-based epoch of the whole run belongs to (None: the main training), and the 0-based
