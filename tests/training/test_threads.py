@@ -7,8 +7,8 @@ import torch
 from test_engine import small_plain
 
 from rkd.cli import main
-from rkd.experiments.estimate import time_left
 from rkd.errors import ConfigError
+from rkd.experiments.estimate import time_left
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.report.book.execution import threads_each
