@@ -33,7 +33,7 @@ class Taps:
     logits: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """(stem, *stages, *stages_pre, pooled, logits), which is all that a graph can carry."""
+        """All in one row, which is all that a graph can carry: stem, stages, stages before ReLU, pooled, logits."""
         return self.stem, *self.stages, *self.stages_pre, self.pooled, self.logits
 
     @classmethod
