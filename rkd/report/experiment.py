@@ -171,7 +171,10 @@ class Experiment:
             for line in members:
                 note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
                 small = tag("div", note, class_="rkd-note") if note else ""
-                cells = (tag("td", text) for text in shown.loc[names[line.key]])
+                cells = (
+                    tag("td", text.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"))
+                    for text in shown.loc[names[line.key]]
+                )
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
         head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
         made = tag("table", head, tag("tbody", *rows), class_="rkd-table rkd-results")

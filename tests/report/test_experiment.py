@@ -92,7 +92,7 @@ def test_recorded_columns_say_what_they_stand_on(stores):
     mini = of.chapter.lines(resolve("table3", {"profile": "mini"}))[-1].runs[0]
     stores["mini"].save(record(mini, 24.5))
     found = shown(of)
-    assert "24.50 (n = 1)" in found
+    assert "24.50 (n = 1)" in found.replace("\N{NO-BREAK SPACE}", " ")
     assert "Mini profile: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100." in found
 
 
