@@ -56,8 +56,8 @@ def test_header_is_honest_and_escaped(result):
     text = tables.header_lines(result)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
-        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu --seconds 20 "
-        "--teacher-batch-norm batch --threads 2 --group 2 --compile engine"
+        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu "
+        "--teacher-batch-norm batch --group 2 --compile engine --seconds 20 --threads 2"
     )
     assert "commit 0123456789ab" in text["versions"] and "2 rounds in 22 s" in text["measured"]
 
