@@ -1,0 +1,372 @@
+"""ModReduce (Abbas et al. 2022): a response, a relational and a feature student of one teacher, trained at once.
+
+Each learns one kind of knowledge from the teacher, and all learn from the group the three make together. Defaults are
+the values of the released code.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rkd.config import Count, Natural, Positive, Weight, frozen
+from rkd.errors import ConfigError
+from rkd.methods.base import Batch, Context, Method, Options, register_method
+from rkd.methods.modreduce_group import AGGREGATIONS, Aggregator
+from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.sum import get_method
+
+if TYPE_CHECKING:
+    from rkd.records import Record
+
+STUDENTS = ("response", "relational", "feature")
+FLOOR = 1e-7  # added to the probabilities that are to be matched
+CUTOFF = 220  # of 240 epochs
+# Options of the students' methods that differ from these methods' defaults.
+VALUES = {"fitnet": {"hint_layer": 1}, "rkd": {"on": "logits"}}
+
+
+@frozen
+class ModReduceOptions(Options):
+    """The method computes the cross-entropy of all three students itself, so a run's own `ce_weight` has to be 0 (as
+    the recipe `modreduce` has it); otherwise the response student's counts twice.
+
+    Attributes:
+        loss_weight: factor of all students' losses (not of the aggregator's).
+        aggregation: how the students' logits become those of the group, which teaches them in turn.
+            "wavg": one weight per student; after each step the weights are replaced by their softmax, as the
+            released code does before each use; "wavg_fixed": the softmax of free weights, not replaced;
+            "one": weights for each image, from the image (ONE); "fc": a linear layer on all logits;
+            "pcl": no group: each student learns from running means of its two peers (PCL).
+        cutoff_epochs: 0: students teach each other from the start, with a growing share ("synchronous"); else from
+            this epoch on, with a constant share ("asynchronous"; the released scripts take 220 of 240).
+        relational, feature: registered methods, without stages, by which these two students learn.
+            RKD compares logits here, and FitNet the first stage, as the released code has it.
+        relational_weight, feature_weight: of these losses; None: the method's own default (crd 0.8, rkd 1, semckd
+            400, fitnet 100).
+        relational_student, feature_student: their networks; None: that of the run, the response student's.
+        relational_rate, feature_rate: their learning rates, as a multiple of the run's (the released code trains
+            MobileNetV2 and ShuffleNets at a fifth of the others' rate).
+        factors: of the weighted mean of each student's losses: response, relational, feature.
+        temperature: of distillation from the teacher and from the group.
+        peer_temperature: of distillation from running means ("pcl").
+        online_start, online_weight, growth_steps, growth_epochs: a synchronous share is multiplied by
+            (online_weight / online_start) ** (1 / growth_steps) at epoch 0 and every `growth_epochs` after it, up to
+            online_weight (the released code has growth_steps = epochs // growth_epochs). An asynchronous one is
+            online_weight.
+        ramp_epochs: how long the weight of what students say rises ("pcl").
+        mean_decay: largest decay of the running means ("pcl").
+        aggregator_lr: constant learning rate of the aggregator; its momentum and weight decay are the run's.
+    """
+
+    aggregation: Literal["wavg", "wavg_fixed", "one", "fc", "pcl"] = "wavg"
+    cutoff_epochs: Natural = 0
+    relational: str = "crd"
+    feature: str = "semckd"
+    relational_weight: Weight | None = None
+    feature_weight: Weight | None = None
+    relational_student: str | None = None
+    feature_student: str | None = None
+    relational_rate: Positive = 1.0
+    feature_rate: Positive = 1.0
+    factors: tuple[Weight, ...] = (10.0, 1.0, 100.0)
+    temperature: Positive = 4.0
+    peer_temperature: Positive = 3.0
+    online_start: Positive = 0.01
+    online_weight: Positive = 0.7
+    growth_steps: Count = 24
+    growth_epochs: Count = 10
+    ramp_epochs: Count = 80
+    mean_decay: Weight = 0.999
+    aggregator_lr: Weight = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("relational", "feature"):
+            if getattr(self, name) == "modreduce":
+                raise ConfigError(f"{name} is 'modreduce'; its students cannot learn by ModReduce themselves")
+        if len(self.factors) != 3:
+            raise ConfigError(f"factors is {list(self.factors)}; it must be three numbers, one per student")
+        if not self.online_start <= self.online_weight <= 1:
+            raise ConfigError(
+                f"online_weight is {self.online_weight}; it must lie between online_start, {self.online_start}, and 1"
+            )
+        if self.mean_decay >= 1:
+            raise ConfigError(f"mean_decay is {self.mean_decay}; it must be >= 0 and < 1")
+
+    def unread(self) -> set[str]:
+        # PCL's options without PCL, the group's with it, those of growth where the share does not grow.
+        if self.aggregation == "pcl":
+            return {"aggregator_lr", "online_start", "online_weight", "growth_steps", "growth_epochs"}
+        names = {"peer_temperature", "ramp_epochs", "mean_decay"}
+        if self.cutoff_epochs:
+            names |= {"online_start", "growth_steps", "growth_epochs"}
+        return names
+
+
+def is_online(epoch: int, options: ModReduceOptions) -> bool:
+    """Whether students learn from each other in the 0-based `epoch`."""
+    return epoch >= options.cutoff_epochs
+
+
+def online_share(epoch: int, options: ModReduceOptions) -> float:
+    """Share w of what the group says in a student's loss, w x online + (1 - w) x offline.
+
+    >>> [round(online_share(epoch, ModReduceOptions()), 4) for epoch in (0, 100, 150, 230)]
+    [0.0119, 0.0701, 0.1698, 0.7]
+    """
+    if options.cutoff_epochs:
+        return options.online_weight if is_online(epoch, options) else 0.0
+    growth = (options.online_weight / options.online_start) ** (1 / options.growth_steps)
+    return min(options.online_weight, options.online_start * growth ** (epoch // options.growth_epochs + 1))
+
+
+def consistency(epoch: int, options: ModReduceOptions) -> float:
+    """PCL: weight c of what teacher and peers say: exp(-5 (1 - epoch / ramp)^2), then 1; 0 before the cutoff, where
+    students learn offline."""
+    if not is_online(epoch, options):
+        return 0.0
+    return math.exp(-5 * (1 - min(1.0, epoch / options.ramp_epochs)) ** 2)
+
+
+def mean_decay(epoch: int, options: ModReduceOptions) -> float:
+    """PCL: decay of the running means at the end of the 0-based `epoch`: their own plain mean at first."""
+    return min(1 - 1 / (epoch + 1), options.mean_decay)
+
+
+def cutoff_of(epochs: int, whole: int) -> int:
+    """The released scripts' asynchronous runs: students teach each other after epoch 220 of 240. In runs too short to
+    leave one epoch after it, the latest that does. Counted in epochs of the whole schedule, like all such options."""
+    return CUTOFF if round(CUTOFF * epochs / whole) < epochs else (epochs - 1) * whole // epochs
+
+
+def growth_steps_of(epochs: int, whole: int) -> int:
+    """How often the online share grows: 24 times in 240 epochs, every 10; in shorter runs as often as their scaled
+    interval fits, so that it ends at the same share, by the released code's own rule."""
+    return max(1, epochs // max(1, round(ModReduceOptions.growth_epochs * epochs / whole)))
+
+
+def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7; no gradient to `target`.
+
+    Args:
+        logits, target: (B, classes); computed in fp32 or better.
+        temperature: T.
+    """
+    log_p = F.log_softmax(wide(logits) / temperature, 1)
+    q = F.softmax(wide(target.detach()) / temperature, 1) + FLOOR
+    return temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
+
+
+class Learning(nn.Module):
+    """A student of its own, `network`, with the method by which it learns from the teacher, `distiller`.
+
+    Args:
+        context: of the run.
+        network: name of the student's network.
+        method: name of a registered method.
+        weight: of its loss; None: the method's own.
+
+    Raises:
+        ConfigError: a network or method that does not exist, a method with stages, no name of a network.
+    """
+
+    def __init__(self, context: Context, network: str, method: str, weight: float | None) -> None:
+        super().__init__()
+        if not network:
+            raise ConfigError(
+                "modreduce needs the name of the run's network, or relational_student and feature_student"
+            )
+        entry = get_method(method)
+        options = entry.options(**VALUES.get(method, {}))
+        if weight is not None:
+            options = dataclasses.replace(options, loss_weight=weight)
+        if options.stages():
+            raise ConfigError(
+                f"modreduce cannot let a student learn by {method!r}, which trains in stages; take another method"
+            )
+        self.network = context.build(network)
+        taught = dataclasses.replace(context, student=self.network, network=network)
+        self.distiller: Method = entry.build(taught, options)
+        self.weight = options.loss_weight
+
+    def rates(self, epoch: int, lr: float, ratio: float) -> dict[str, float]:
+        """Learning rates where this student's is `ratio` x the run's `lr`, by prefix; the method's own stand."""
+        own = {f"distiller.{prefix}": rate for prefix, rate in self.distiller.rates(epoch, lr).items()}
+        if ratio == 1:
+            return own
+        return {"network.": ratio * lr, **own} if own else {"": ratio * lr}
+
+
+@register_method("modreduce", ModReduceOptions, "ModReduce")
+class ModReduce(Method):
+    """Three students, of which the run's own is the response student.
+
+    Offline, from the teacher, a student's loss is factor x the weighted mean of its cross-entropy, its KL to the
+    teacher and its method's loss. Online, from the group, it is the KL to the group's logits, or for PCL to the running
+    means of its two peers. Losses are named "<student>_<part>"; "aggregation" is the cross-entropy of the group, which
+    trains the aggregator alone.
+
+    Raises:
+        ConfigError: see `Learning`.
+    """
+
+    def __init__(self, context: Context, options: ModReduceOptions) -> None:
+        super().__init__()
+        self.options = options
+        self._pcl = options.aggregation == "pcl"
+        self._mutual = "peers" if self._pcl else "online"
+        chosen = (None, options.relational_student, options.feature_student)
+        networks = [name or context.network for name in chosen]
+        self.relational = Learning(context, networks[1], options.relational, options.relational_weight)
+        self.feature = Learning(context, networks[2], options.feature, options.feature_weight)
+        self.aggregator: Aggregator = AGGREGATIONS[options.aggregation](context.classes)
+        self.means = nn.ModuleDict()
+        if self._pcl:  # initialised by themselves: after a cutoff most of that stays, as in the released code
+            if not context.network:
+                raise ConfigError("modreduce with 'pcl' needs the name of the run's network")
+            for name, network in zip(STUDENTS, networks, strict=True):
+                self.means[name] = context.build(network).requires_grad_(False)
+        # For the report: sums over the steps of an epoch, and the epoch they belong to.
+        self.register_buffer("shares", torch.zeros(len(STUDENTS)))
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("counted", torch.full((), -1, dtype=torch.int64))
+        self._epoch = 0
+        self._pending: Tensor | None = None
+
+    @property
+    def _owned(self) -> dict[str, Learning]:
+        return {"relational": self.relational, "feature": self.feature}
+
+    def _students(self, student: nn.Module) -> dict[str, nn.Module]:
+        return {"response": student, **{name: learning.network for name, learning in self._owned.items()}}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if batch.images is None:
+            raise ConfigError("modreduce trains two networks of its own and needs the images of a batch")
+        o = self.options
+        taps = {"response": batch.student}
+        taps |= {name: learning.network.taps(batch.images) for name, learning in self._owned.items()}
+        logits = {name: wide(taps[name].logits) for name in STUDENTS}
+        with torch.no_grad():
+            means = {name: network(batch.images) for name, network in self.means.items()}
+        with no_autocast(batch.labels):
+            group, self._pending = self.aggregator(
+                torch.stack([logits[name].detach() for name in STUDENTS]), batch.images
+            )
+            found: dict[str, Tensor] = {}
+            for name in STUDENTS:
+                found[f"{name}_ce"] = F.cross_entropy(logits[name], batch.labels)
+                found[f"{name}_kd"] = softened_kl(logits[name], batch.teacher.logits, o.temperature)
+                heard, at = [group], o.temperature
+                if self._pcl:
+                    heard, at = [mean for peer, mean in means.items() if peer != name], o.peer_temperature
+                said = [softened_kl(logits[name], target, at) for target in heard]
+                found[f"{name}_{self._mutual}"] = torch.stack(said).sum()
+            if not self._pcl:
+                found["aggregation"] = F.cross_entropy(group, batch.labels)
+        for name, learning in self._owned.items():
+            own = learning.distiller.losses(dataclasses.replace(batch, student=taps[name]))
+            found |= {f"{name}_{k}": v for k, v in own.items()}
+        return found
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        o = self.options
+        # Before the cutoff, PCL's students learn offline as all others do.
+        peers = consistency(epoch, o) if self._pcl else 0.0
+        taught = peers if self._pcl and is_online(epoch, o) else 1.0
+        share = 0.0 if self._pcl else online_share(epoch, o)
+        found: dict[str, float] = {}
+        for name, factor in zip(STUDENTS, o.factors, strict=True):
+            learning = self._owned.get(name)
+            own = {} if learning is None else learning.distiller.weights(epoch)
+            divisor = 2 + peers + (0.0 if learning is None else learning.weight)
+            offline = o.loss_weight * (1 - share) * factor / divisor
+            found[f"{name}_ce"] = offline
+            found[f"{name}_kd"] = offline * taught
+            found[f"{name}_{self._mutual}"] = offline * peers if self._pcl else o.loss_weight * share
+            found |= {f"{name}_{k}": offline * weight for k, weight in own.items()}
+        if not self._pcl:
+            found["aggregation"] = float(is_online(epoch, o))
+        return found
+
+    def rates(self, epoch: int, lr: float) -> dict[str, float]:
+        """The aggregator's constant rate, 0 before the cutoff, as it is not trained before it (weight decay alone fills
+        its momentum by then, with 0.005 of its weights); those of students that do not learn at the run's."""
+        o = self.options
+        found = {} if self._pcl else {"aggregator.": o.aggregator_lr if is_online(epoch, o) else 0.0}
+        for name, learning in self._owned.items():
+            own = learning.rates(epoch, lr, getattr(o, f"{name}_rate"))
+            found |= {f"{name}.{prefix}": rate for prefix, rate in own.items()}
+        return found
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        same = self.counted == epoch  # an epoch that is resumed goes on counting
+        self.shares.mul_(same)
+        self.steps.mul_(same)
+        self.counted.fill_(epoch)
+        for learning in self._owned.values():
+            learning.distiller.begin_epoch(epoch)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.shares.add_(self._pending)
+        self.steps.add_(1)
+        self.aggregator.after_step()
+        for learning in self._owned.values():
+            learning.distiller.after_step()
+
+    @torch.no_grad()
+    def end_epoch(self, student: nn.Module) -> None:
+        """Renew the running means of PCL: of parameters, once an epoch."""
+        for learning in self._owned.values():
+            learning.distiller.end_epoch(learning.network)
+        if not self._pcl or not is_online(self._epoch, self.options):
+            return
+        keep = mean_decay(self._epoch, self.options)
+        for name, network in self._students(student).items():
+            for mean, now in zip(self.means[name].parameters(), network.parameters(), strict=True):
+                mean.mul_(keep).add_(now, alpha=1 - keep)
+
+    def networks(self, student: nn.Module) -> dict[str, nn.Module]:
+        """The other two students, and the group: its aggregated logits (for PCL the mean of the students')."""
+        students = self._students(student)
+        return {
+            **{name: students[name] for name in STUDENTS[1:]},
+            "group": Ensemble(students.values(), self.aggregator),
+        }
+
+    def report(self) -> dict[str, float]:
+        """Mean share of each student in the group over the epoch's steps (see each aggregation), and the share of
+        online learning in the loss (for PCL its weight c)."""
+        shares = (self.shares / self.steps).tolist()
+        found = {f"weight_{name}": value for name, value in zip(STUDENTS, shares, strict=True)}
+        found["online_share"] = (consistency if self._pcl else online_share)(self._epoch, self.options)
+        for name, learning in self._owned.items():
+            found |= {f"{name}_{k}": v for k, v in learning.distiller.report().items()}
+        return found
+
+
+class Ensemble(nn.Module):
+    """The group as one network, images -> logits, from response, relational and feature student."""
+
+    def __init__(self, students: Iterable[nn.Module], aggregator: Aggregator) -> None:
+        super().__init__()
+        self.students = nn.ModuleList(students)
+        self.aggregator = aggregator
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.stack([wide(student(images)) for student in self.students])
+        return self.aggregator(logits, images)[0]
+
+
+def student_accuracies(record: "Record", which: str = "last") -> dict[str, float]:
+    """Test accuracies in percent of a run's three students at the "last" epoch, or at the "best" one of each on the
+    test set; NaN for a diverged run. The run's own network is the response student."""
+    further = {name: record.result[f"{which}_accuracy_{name}"] for name in STUDENTS[1:]}
+    alive = record.status == "finished"
+    return {STUDENTS[0]: record.accuracy(which)} | {n: v if alive else math.nan for n, v in further.items()}
