@@ -3,12 +3,10 @@
 A stage of its own before the main training teaches on which side of its ReLUs each response lies.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from rkd.config import Count, Flag, Positive, Weight, frozen
+from rkd.config import Count, Flag, Positive, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
 from rkd.methods.fitnet import regressor
 from rkd.methods.numeric import halved, match, paired, wide
@@ -16,7 +14,7 @@ from rkd.methods.numeric import halved, match, paired, wide
 
 @frozen
 class AbOptions(Options):
-    """Options of AB; RepDistiller's values (`-b 1`, which there has no effect).
+    """RepDistiller's values (`-b 1`, which there has no effect).
 
     Attributes:
         loss_weight: weight against cross-entropy in the main training, with `keep` alone.
@@ -26,7 +24,6 @@ class AbOptions(Options):
             cross-entropy there, at no cost.
     """
 
-    loss_weight: Weight = 1.0
     init_epochs: Count = 30
     margin: Positive = 1.0
     keep: Flag = False
@@ -66,20 +63,18 @@ class Ab(SingleLoss):
             nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in shapes
         )
 
-    def distance(self, batch: Batch) -> Tensor:
-        """The loss of one batch, a scalar."""
+    def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
         pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
         distances = [
             boundary_distance(*match(wide(connector(student)), wide(teacher)), self.options.margin)
             for connector, (student, teacher) in zip(self.connectors, pairs, strict=True)
         ]
-        return halved(distances) * (3 / 1000 / len(batch.labels))
-
-    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
-        return {"ab": self.distance(batch)}
+        return {"ab": halved(distances) * (3 / 1000 / len(batch.labels))}
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.distance(batch) if self.options.keep else batch.student.logits.new_zeros(())
+        return (
+            self.stage_losses("ab", batch)["ab"] if self.options.keep else batch.student.logits.new_zeros(())
+        )
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ab": self.options.loss_weight if self.options.keep else 0.0}

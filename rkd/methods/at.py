@@ -13,10 +13,9 @@ from rkd.methods.numeric import match, paired, wide
 
 @frozen
 class AtOptions(Options):
-    """Options of attention transfer; RepDistiller's values (`-b 1000`).
+    """RepDistiller's values (`-b 1000`).
 
     Attributes:
-        loss_weight: weight against cross-entropy.
         p: power of the activations' magnitude.
     """
 

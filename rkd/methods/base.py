@@ -27,8 +27,7 @@ class Stage:
 
     Attributes:
         name: unique within a method.
-        epochs: length.
-        losses: names of its losses.
+        losses: their names.
         lr: constant learning rate; None: that of the first epoch of the main training.
         trains_student: whether the student is trained; else it is not even run.
     """
@@ -171,12 +170,7 @@ class Method(nn.Module, ABC):
 
 
 class SingleLoss(Method):
-    """A method with one loss of constant weight: write `loss`.
-
-    Attributes:
-        name: of the loss in records: the method's, as it is registered.
-        options: with `loss_weight`.
-    """
+    """A method with one loss of constant weight, which records name as the method is registered: write `loss`."""
 
     name = "loss"
     options: Any
@@ -198,13 +192,7 @@ class SingleLoss(Method):
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered method.
-
-    Attributes:
-        options: its options, a frozen dataclass derived from `Options`.
-        build: makes it.
-        display: as written in tables and figures.
-    """
+    """One registered method (see `register_method`)."""
 
     options: type[Any]
     build: Callable[[Context, Any], Method]

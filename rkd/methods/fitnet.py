@@ -24,7 +24,7 @@ def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequentia
 
     Args:
         student, teacher: (channels, height, width) of square maps.
-        relu: whether a ReLU ends it.
+        relu: whether it ends in one.
     """
     (inputs, size, _), (outputs, target, _) = student, teacher
     if size == 2 * target:
@@ -40,10 +40,9 @@ def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequentia
 
 @frozen
 class FitNetOptions(Options):
-    """Options of FitNet; RepDistiller's values (`-b 100`).
+    """RepDistiller's values (`-b 100`).
 
     Attributes:
-        loss_weight: weight against cross-entropy.
         hint_layer: which map is the hint, in both networks: 0 the stem, 1 the first stage, and so on.
     """
 

@@ -3,7 +3,6 @@
 How a network gets from one map to the next: inner products of their channels over positions.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from rkd.models.taps import Taps, TapShapes
 
 @frozen
 class FspOptions(Options):
-    """Options of FSP; RepDistiller's values (`-b 50`, which there has no effect).
+    """RepDistiller's values (`-b 50`, which there has no effect).
 
     Attributes:
         loss_weight: weight against cross-entropy, in "single_stage" alone.
@@ -41,11 +40,8 @@ class FspOptions(Options):
 
 
 def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
-    """Mean over positions of products of channels, (B, C_l, C_u); the larger map is average-pooled to the smaller.
-
-    Args:
-        lower, upper: (B, C_l, H_l, W_l) and (B, C_u, H_u, W_u).
-    """
+    """(B, C_l, H_l, W_l) and (B, C_u, H_u, W_u) -> (B, C_l, C_u): mean over positions of products of channels; the
+    larger map is average-pooled to the smaller."""
     lower, upper = (x.flatten(2) for x in match(lower, upper))
     return lower @ upper.mT / lower.shape[2]
 
@@ -73,7 +69,7 @@ class Fsp(SingleLoss):
                 for (s0, t0), (s1, t1) in pairwise(pairs)
             ])  # fmt: skip
 
-    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
+    def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
         return {"fsp": self.transitions(batch).sum()}
 
     def loss(self, batch: Batch) -> Tensor:

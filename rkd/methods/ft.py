@@ -3,7 +3,6 @@
 A paraphraser learns to code the teacher's last map in fewer channels; the student's translator then gives that code.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -21,10 +20,9 @@ SLOPE = 0.1
 
 @frozen
 class FtOptions(Options):
-    """Options of FT; RepDistiller's values (`-b 200`).
+    """RepDistiller's values (`-b 200`).
 
     Attributes:
-        loss_weight: weight against cross-entropy.
         rate: channels of the code, as a fraction of the teacher's.
         init_epochs: length of the stage "ft_paraphraser", in which the paraphraser alone is trained.
         paraphraser_lr: learning rate there. RepDistiller takes 0.01 for ResNet and WRN students and the run's own rate
@@ -82,7 +80,7 @@ class Ft(SingleLoss):
         self.paraphraser = Paraphraser(teacher, factors)
         self.translator = layers(nn.Conv2d, (student, student, factors, factors), norm=True)
 
-    def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
+    def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the teacher's last map and its reconstruction."""
         target = batch.teacher.stages[-1]
         return {"reconstruction": F.mse_loss(wide(self.paraphraser(target)), wide(target))}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rkd.config import Count, Weight, frozen
+from rkd.config import Count, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import check_channels, no_autocast, paired, wide
@@ -21,14 +21,12 @@ SQUARINGS = 8  # before them, without gradient
 
 @frozen
 class KdsvdOptions(Options):
-    """Options of KDSVD; RepDistiller's k. No weight was published with it.
+    """RepDistiller's k. No weight was published with it.
 
     Attributes:
-        loss_weight: weight against cross-entropy.
         k: singular vectors of the teacher that are compared.
     """
 
-    loss_weight: Weight = 1.0
     k: Count = 1
 
 

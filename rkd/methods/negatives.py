@@ -76,7 +76,11 @@ class Contrasts(nn.Module):
         table = torch.zeros(len(self._sizes), self._width, dtype=torch.int32)
         for row, first, size in zip(table, self._firsts.tolist(), self._sizes.tolist(), strict=True):
             if size:  # nobody asks for the negatives of a class without images
-                self._fill(row, first, size, generator)
+                others = len(self._labels) - size
+                order = torch.randperm(others, dtype=torch.int32, generator=generator)
+                order += (order >= first).int() * size  # steps over the class's own, in the order by class
+                length = others + self.count - 1
+                row[:length] = self._by_class.index_select(0, order).repeat(-(-length // others))[:length]
         mates = torch.arange(len(self._labels))
         if self.positive == "relax":
             generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "positives", epoch))
@@ -90,30 +94,10 @@ class Contrasts(nn.Module):
         """Tensors that only stand in for a GPU's have none behind them."""
         return self.table.is_cuda and torch.cuda.is_available()
 
-    def _fill(self, row: Tensor, first: int, size: int, generator: torch.Generator) -> None:
-        """One class's row. Its images lie at [first, first + size) of the order by class."""
-        others = len(self._by_class) - size
-        order = torch.randperm(others, dtype=torch.int32, generator=generator)
-        order += (order >= first).int() * size  # steps over the class's own
-        torch.index_select(self._by_class, 0, order, out=row[:others])
-        done, end = others, others + self.count - 1
-        while done < end:  # what lies there is a whole number of periods
-            more = min(done, end - done)
-            row[done : done + more] = row[:more]
-            done += more
-
     def forward(self, indices: Tensor) -> Tensor:
         """The positive of each image of `indices` (B,) int64 and then its negatives: (B, 1 + K) int64."""
         out = torch.empty(len(indices), 1 + self.count, dtype=torch.int64, device=indices.device)
-        out[:, 0] = self.positives(indices)
-        out[:, 1:] = self.negatives(indices)
-        return out
-
-    def negatives(self, indices: Tensor) -> Tensor:
-        """Images of other classes than those of `indices` (B,) int64: (B, K) int32."""
+        out[:, 0] = self.mates.index_select(0, indices)
         windows = self.table.view(-1).as_strided((self.table.numel() - self.count + 1, self.count), (1, 1))
-        return windows.index_select(0, self.starts.index_select(0, indices))
-
-    def positives(self, indices: Tensor) -> Tensor:
-        """Images of the same classes as those of `indices` (B,) int64: (B,) int64."""
-        return self.mates.index_select(0, indices)
+        out[:, 1:] = windows.index_select(0, self.starts.index_select(0, indices))
+        return out

@@ -14,21 +14,13 @@ from rkd.methods.numeric import match, no_autocast, paired, wide
 
 @frozen
 class NstOptions(Options):
-    """Options of NST; RepDistiller's value (`-b 50`).
-
-    Attributes:
-        loss_weight: weight against cross-entropy.
-    """
+    """RepDistiller's value (`-b 50`)."""
 
     loss_weight: Weight = 50.0
 
 
 def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over images and pairs of channels of (a_i . b_j)^2, a scalar.
-
-    Args:
-        a, b: (B, C_a, P) and (B, C_b, P), P positions.
-    """
+    """(B, C_a, P) and (B, C_b, P), P positions -> mean over images and pairs of channels of (a_i . b_j)^2, a scalar."""
     if a.shape[2] >= max(a.shape[1], b.shape[1]):
         return (a @ b.mT).square().mean()
     # sum_ij (a_i . b_j)^2 = <sum_i a_i a_i', sum_j b_j b_j'>, which is smaller where positions are few

@@ -23,12 +23,8 @@ def no_autocast(x: Tensor) -> torch.autocast:
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 sum p_t log(p_t / p_s) / B with p = softmax(logits / T) (Hinton et al. 2015), a scalar.
-
-    Args:
-        student_logits, teacher_logits: (B, classes), of any floating type; computed in fp32 or better.
-        temperature: T; the factor T^2 keeps the gradient's size independent of it.
-    """
+    """T^2 sum p_t log(p_t / p_s) / B with p = softmax(logits / T) of logits (B, classes) (Hinton et al. 2015), a scalar
+    computed in fp32 or better. The factor T^2 keeps the gradient's size independent of the temperature T."""
     log_s = F.log_softmax(wide(student_logits) / temperature, 1)
     log_t = F.log_softmax(wide(teacher_logits) / temperature, 1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)

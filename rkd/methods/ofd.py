@@ -21,11 +21,7 @@ RARE_MARGIN = -3.0  # in standard deviations
 
 @frozen
 class OfdOptions(Options):
-    """Options of OFD; mdistiller's value.
-
-    Attributes:
-        loss_weight: weight against cross-entropy; small since the loss is a sum over elements.
-    """
+    """mdistiller's value, small since the loss is a sum over elements."""
 
     loss_weight: Weight = 0.001
 

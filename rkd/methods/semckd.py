@@ -17,8 +17,7 @@ FACTOR = 4  # images of a batch per dimension of queries and keys
 
 @frozen
 class SemckdOptions(Options):
-    """Options of SemCKD.
-
+    """
     Attributes:
         soft: divides the products of queries and keys before the softmax.
     """

@@ -65,11 +65,7 @@ class Sum(Method):
         self.parts = nn.ModuleDict(
             {part.method: get_single(part.method).build(context, part.options) for part in options.parts}
         )
-        heard = [
-            name
-            for name, m in self.parts.items()
-            if getattr(type(m), "classified", None) is not Method.classified
-        ]
+        heard = [n for n, m in self.parts.items() if type(m).classified is not Method.classified]
         if len(heard) > 1:
             raise ConfigError(
                 f"{' and '.join(heard)} each change what cross-entropy sees; a sum takes one of them"
@@ -78,17 +74,17 @@ class Sum(Method):
         found = Counter(loss for m in self.parts.values() for loss in m.weights(0))
         self._repeated = {loss for loss, count in found.items() if count > 1}
 
-    def _joined(self, what: str, *args: Any) -> dict[str, Any]:
-        """What each part's method `what` gives by loss; a loss that several have gets its method's name."""
-        return {
-            f"{name}_{loss}" if loss in self._repeated else loss: value
-            for name, m in self.parts.items()
-            for loss, value in getattr(m, what)(*args).items()
-        }
-
     def _each(self, what: str, *args: Any) -> dict[str, Any]:
         """What each part's method `what` gives, by part."""
         return {name: getattr(m, what)(*args) for name, m in self.parts.items()}
+
+    def _joined(self, what: str, *args: Any) -> dict[str, Any]:
+        """The same by the names within; one that several losses have gets its method's name."""
+        return {
+            f"{part}_{name}" if name in self._repeated else name: value
+            for part, found in self._each(what, *args).items()
+            for name, value in found.items()
+        }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return self._joined("losses", batch)
@@ -113,12 +109,10 @@ class Sum(Method):
         self._each("end_epoch", student)
 
     def networks(self, student: nn.Module) -> dict[str, nn.Module]:
-        return {
-            name: net for found in self._each("networks", student).values() for name, net in found.items()
-        }
+        return self._joined("networks", student)
 
     def report(self) -> dict[str, float]:
-        return {name: value for found in self._each("report").values() for name, value in found.items()}
+        return self._joined("report")
 
     def rates(self, epoch: int, lr: float) -> dict[str, float]:
         return {

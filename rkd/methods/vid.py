@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.config import Positive, Weight, frozen
+from rkd.config import Positive, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import match, paired, wide
@@ -20,14 +20,12 @@ MIN_VARIANCE = 1e-5
 
 @frozen
 class VidOptions(Options):
-    """Options of VID; RepDistiller's values (`-b 1`).
+    """RepDistiller's values (`-b 1`).
 
     Attributes:
-        loss_weight: weight against cross-entropy.
         init_variance: of every channel before training; above 0.00001, the least that a variance may become.
     """
 
-    loss_weight: Weight = 1.0
     init_variance: Positive = 5.0
 
     def __post_init__(self) -> None:
@@ -45,7 +43,10 @@ class Level(nn.Module):
             conv1x1(outputs, outputs), nn.ReLU(inplace=True),
             conv1x1(outputs, outputs),
         )  # fmt: skip
-        self.rho = nn.Parameter(torch.full((outputs,), _inverse_softplus(init_variance - MIN_VARIANCE)))
+        value = init_variance - MIN_VARIANCE
+        self.rho = nn.Parameter(
+            torch.full((outputs,), value + math.log(-math.expm1(-value)))
+        )  # softplus inverted
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Negative log-likelihood of the teacher's map, without its constant, as a mean over all elements."""
@@ -53,10 +54,6 @@ class Level(nn.Module):
         error = wide(self.mean(student)) - wide(teacher)
         variance = (F.softplus(wide(self.rho)) + MIN_VARIANCE)[:, None, None]
         return 0.5 * (error.square() / variance + variance.log()).mean()
-
-
-def _inverse_softplus(value: float) -> float:
-    return value + math.log(-math.expm1(-value))
 
 
 @register_method("vid", VidOptions, "VID")

@@ -12,8 +12,7 @@ from torch import nn
 from rkd import models
 from rkd.errors import ConfigError
 from rkd.methods import Batch, Context, get_method
-from rkd.methods.crd import CRD, CrdOptions
-from rkd.methods.crd_memory import PRODUCT_UP_TO, Memory, similarities
+from rkd.methods.crd import CRD, PRODUCT_UP_TO, CrdOptions, Memory, similarities
 from rkd.methods.negatives import Contrasts
 from rkd.models.taps import Taps, TapShapes
 
@@ -168,8 +167,8 @@ def test_negatives_are_of_other_classes_and_different(labels, count):
     every = torch.arange(len(labels))
     for epoch in range(4):
         contrasts.draw(epoch)
-        negatives = contrasts.negatives(every)
-        assert negatives.shape == (len(labels), count) and negatives.dtype == torch.int32
+        negatives = contrasts(every)[:, 1:]
+        assert negatives.shape == (len(labels), count) and negatives.dtype == torch.int64
         for i, row in enumerate(negatives.tolist()):
             others = [j for j in range(len(labels)) if labels[j] != labels[i]]
             times = Counter(row)
@@ -184,7 +183,7 @@ def test_each_set_of_negatives_is_as_frequent_as_any_other():
     sets = Counter()
     for epoch in range(draws):
         contrasts.draw(epoch)
-        sets[tuple(sorted(contrasts.negatives(image)[0].tolist()))] += 1
+        sets[tuple(sorted(contrasts(image)[:, 1:][0].tolist()))] += 1
     others = [i for i in range(12) if UNEQUAL[i] != 0]
     wanted = draws / 20
     chi2 = sum((sets[s] - wanted) ** 2 / wanted for s in itertools.combinations(others, 3))
@@ -200,7 +199,7 @@ def test_no_image_of_another_class_is_preferred_at_any_place(image):
     times, draws = Counter(), 1500
     for epoch in range(draws):
         contrasts.draw(epoch)
-        times.update(contrasts.negatives(members).flatten().tolist())
+        times.update(contrasts(members)[:, 1:].flatten().tolist())
     others = 12 - len(members)
     wanted = draws * len(members) * 2 / others
     # Without replacement, and correlated between images of a class: no more than so far from the mean in 1,500 draws.
@@ -210,11 +209,11 @@ def test_no_image_of_another_class_is_preferred_at_any_place(image):
 
 def test_positives():
     every = torch.arange(12)
-    assert torch.equal(Contrasts(UNEQUAL, 2, seed=0).positives(every), every)
+    assert torch.equal(Contrasts(UNEQUAL, 2, seed=0)(every)[:, 0], every)
     contrasts, times, draws = Contrasts(UNEQUAL, 2, seed=0, positive="relax"), Counter(), 1500
     for epoch in range(draws):
         contrasts.draw(epoch)
-        positives = contrasts.positives(every)
+        positives = contrasts(every)[:, 0]
         assert torch.equal(UNEQUAL[positives], UNEQUAL)
         times[int(positives[2])] += 1
     members = [i for i in range(12) if UNEQUAL[i] == 0]
@@ -229,11 +228,7 @@ def test_draws_are_a_function_of_seed_and_epoch(positive):
 
     def drawn(contrasts, epoch):
         contrasts.draw(epoch)
-        every = torch.arange(60)
-        found = contrasts(every)
-        assert torch.equal(found[:, 0], contrasts.positives(every))
-        assert torch.equal(found[:, 1:], contrasts.negatives(every).long())
-        return found
+        return contrasts(torch.arange(60))
 
     one, other = (Contrasts(labels, 7, seed=0, positive=positive) for _ in range(2))
     first = drawn(one, 3)
