@@ -50,23 +50,32 @@ def resize(x: Tensor, size: torch.Size) -> Tensor:
 
 
 class _Block(nn.Module):
-    """What the two blocks share: a look at their attention."""
+    """One level of the review path. Module names are those of the released code, so its state dicts load."""
 
     conv1: nn.Module
     residual_conv: nn.Module | None
     att_conv: nn.Sequential | None
 
+    def _projected(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Both maps in the width in which they are fused."""
+        return self.conv1(x), residual if self.residual_conv is None else self.residual_conv(residual)
+
+    def fused(self, x: Tensor, residual: Tensor | None, size: torch.Size) -> Tensor:
+        """The fused map (B, width, *size); arguments as of `ABF.forward`."""
+        if residual is None:
+            return resize(self.conv1(x), size)
+        return resize(_fuse(*self._projected(x, residual), self.att_conv), size)
+
     def attention_maps(self, x: Tensor, residual: Tensor | None) -> Tensor | None:
         """The two attention maps of a forward pass, (B, 2, h, w) in (0, 1): first the student map's, then the
-        residual's; None where the block has no attention or nothing to fuse. Arguments as of `forward`."""
+        residual's; None where the block has no attention or nothing to fuse. Arguments as of `ABF.forward`."""
         if self.att_conv is None or residual is None:
             return None
-        projected = residual if self.residual_conv is None else self.residual_conv(residual)
-        return _attention_maps(self.conv1(x), projected, self.att_conv)
+        return _attention_maps(*self._projected(x, residual), self.att_conv)
 
 
 class ABF(_Block):
-    """One level of the review path: fuses a student map with what the deeper level passed on.
+    """Fuses a student map with what the deeper level passed on.
 
     Args:
         in_channels: of the student's map at this level.
@@ -76,8 +85,6 @@ class ABF(_Block):
         attention: fuse by two attention maps, else by addition.
         attention_init: see ReviewOptions.
         pass_output: pass on the output instead of the mid-channel map.
-
-    Module names are those of the released code (conv1, conv2, att_conv), so its state dicts load.
     """
 
     def __init__(
@@ -93,10 +100,9 @@ class ABF(_Block):
         super().__init__()
         self.conv1 = _conv_bn(in_channels, mid_channels, 1)
         self.conv2 = _conv_bn(mid_channels, out_channels, 3)
-        deepest = residual_channels is None
-        self.att_conv = _attention(mid_channels, attention_init) if attention and not deepest else None
-        needs_projection = pass_output and not deepest
-        self.residual_conv = _conv_bn(residual_channels, mid_channels, 1) if needs_projection else None
+        fuses = residual_channels is not None
+        self.att_conv = _attention(mid_channels, attention_init) if attention and fuses else None
+        self.residual_conv = _conv_bn(residual_channels, mid_channels, 1) if pass_output and fuses else None
         self.pass_output = pass_output
 
     def forward(self, x: Tensor, residual: Tensor | None, out_size: torch.Size) -> tuple[Tensor, Tensor]:
@@ -109,12 +115,7 @@ class ABF(_Block):
         Returns:
             output `(B, out_channels, *out_size)`, to compare with the teacher's map, and what is passed on.
         """
-        x = self.conv1(x)  # (B, mid, h, w)
-        if residual is not None:
-            if self.residual_conv is not None:
-                residual = self.residual_conv(residual)
-            x = _fuse(x, residual, self.att_conv)
-        x = resize(x, out_size)
+        x = self.fused(x, residual, out_size)  # (B, mid, H, W)
         output = self.conv2(x)  # (B, out, H, W)
         return output, output if self.pass_output else x
 
@@ -134,14 +135,11 @@ class DirectABF(_Block):
     ) -> None:
         super().__init__()
         self.conv1 = _conv_bn(in_channels, out_channels, 3)
-        deepest = residual_channels is None
-        self.residual_conv = None if deepest else _conv_bn(residual_channels, out_channels, 3)
-        self.att_conv = _attention(out_channels, attention_init) if attention and not deepest else None
+        fuses = residual_channels is not None
+        self.residual_conv = _conv_bn(residual_channels, out_channels, 3) if fuses else None
+        self.att_conv = _attention(out_channels, attention_init) if attention and fuses else None
 
     def forward(self, x: Tensor, residual: Tensor | None, out_size: torch.Size) -> tuple[Tensor, Tensor]:
         """As ABF.forward; both returned tensors are the fused map, `(B, out_channels, *out_size)`."""
-        x = self.conv1(x)
-        if residual is not None:
-            x = _fuse(x, self.residual_conv(residual), self.att_conv)
-        x = resize(x, out_size)
+        x = self.fused(x, residual, out_size)
         return x, x

@@ -5,13 +5,21 @@ teacher's shape, shallow to deep.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rkd.methods.numeric import Shape
 from rkd.review.abf import ABF, DirectABF, resize
-from rkd.review.levels import LevelShape
 from rkd.review.options import ReviewOptions
+
+
+class LevelShape(NamedTuple):
+    """Shapes of one pair of maps: (channels, height, width) of student and teacher."""
+
+    student: Shape
+    teacher: Shape
 
 
 def _project(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -26,8 +34,7 @@ class SameLevel(nn.Module):
         super().__init__()
         always = options.projection == "always"
         self.projections = nn.ModuleList(
-            _project(s[0], t[0]) if always or s[0] != t[0] else nn.Identity()
-            for s, t in ((level.student, level.teacher) for level in levels)
+            _project(s[0], t[0]) if always or s[0] != t[0] else nn.Identity() for s, t in levels
         )
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
@@ -54,25 +61,23 @@ class ReviewMechanism(nn.Module):
 
 class ResidualFramework(nn.Module):
     """connector "residual": the recursive framework of ReviewKD Figure 3. From the deepest level up, each block fuses
-    the student's map with what the deeper block passed on. `abfs[0]` is the deepest (pooled) level."""
+    the student's map with what the deeper block passed on. `abfs[0]` is the deepest (pooled) level; `mid` the width of
+    fused maps."""
 
     def __init__(self, levels: Sequence[LevelShape], options: ReviewOptions) -> None:
         super().__init__()
-        mid = mid_channels(levels, options)
-        attention = {"attention": options.attention, "attention_init": options.attention_init}
-        blocks: list[nn.Module] = []
+        self.mid = options.mid_channels or min(512, levels[-1].student[0])
+        self.abfs = nn.ModuleList()
+        attention = options.attention, options.attention_init
         passed_on: int | None = None
-        for level in reversed(levels):
-            channels_in, channels_out = level.student[0], level.teacher[0]
+        for (ours, *_), (theirs, *_) in reversed(levels):
             if options.residual == "output_direct":
-                blocks.append(DirectABF(channels_in, channels_out, passed_on, **attention))
+                self.abfs.append(DirectABF(ours, theirs, passed_on, *attention))
             else:
-                pass_output = options.residual == "output"
-                blocks.append(
-                    ABF(channels_in, mid, channels_out, passed_on, pass_output=pass_output, **attention)
+                self.abfs.append(
+                    ABF(ours, self.mid, theirs, passed_on, *attention, options.residual == "output")
                 )
-            passed_on = mid if options.residual == "mid" else channels_out
-        self.abfs = nn.ModuleList(blocks)
+            passed_on = self.mid if options.residual == "mid" else theirs
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
         outputs: list[Tensor] = []
@@ -81,11 +86,6 @@ class ResidualFramework(nn.Module):
             output, passed_on = block(x, passed_on, size)
             outputs.insert(0, output)
         return outputs
-
-
-def mid_channels(levels: Sequence[LevelShape], options: ReviewOptions) -> int:
-    """Width of the fused maps: as set, else min(512, channels of the student's deepest map)."""
-    return options.mid_channels or min(512, levels[-1].student[0])
 
 
 CONNECTORS = {"none": SameLevel, "mechanism": ReviewMechanism, "residual": ResidualFramework}

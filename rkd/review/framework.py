@@ -1,14 +1,23 @@
 """ReviewKD: the student's maps, reviewed from deep to shallow, against the teacher's (paper Figure 3, Equation 8)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from rkd.methods.base import Batch, Context, Method, register_method
-from rkd.models.taps import Taps, tap_shapes
-from rkd.review.connectors import CONNECTORS, mid_channels
+from rkd.methods.numeric import no_autocast, paired
+from rkd.models.taps import Taps, TapShapes, tap_shapes
+from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.hcl import LEVEL_LOSSES
-from rkd.review.levels import level_maps, match_levels
 from rkd.review.options import ReviewOptions
+
+
+def _levels(taps: Taps | TapShapes, tap: str, stem: bool) -> list[Any]:
+    """A network's maps (or their shapes) that take part, shallow to deep; the pooled vector last, as a map of 1x1."""
+    pooled = (taps.pooled, 1, 1) if isinstance(taps, TapShapes) else taps.pooled[:, :, None, None]
+    stages = taps.stages_pre if tap == "pre" else taps.stages
+    return [*([taps.stem] if stem else []), *stages, pooled]
 
 
 class ReviewKD(Method):
@@ -38,32 +47,25 @@ class ReviewKD(Method):
     ) -> None:
         super().__init__()
         self.options = options = options or ReviewOptions()
-        self.levels = match_levels(
-            tap_shapes(student, image_size),
-            tap_shapes(teacher, image_size),
-            options.student_tap,
-            options.teacher_tap,
-            options.stem,
-        )
+        shapes = self.maps(*(tap_shapes(network, image_size) for network in (student, teacher)))
+        self.levels = [LevelShape(*pair) for pair in zip(*shapes, strict=True)]
         self.connector = CONNECTORS[options.connector](self.levels, options)
         if not options.train_connectors:
             self.connector.requires_grad_(False)
 
-    def maps(self, student: Taps, teacher: Taps) -> tuple[list[Tensor], list[Tensor]]:
-        """The maps of both networks that take part, shallow to deep."""
-        options, count = self.options, len(self.levels)
-        return (
-            level_maps(student, options.student_tap, options.stem)[-count:],
-            level_maps(teacher, options.teacher_tap, options.stem)[-count:],
-        )
+    def maps(self, student: Taps | TapShapes, teacher: Taps | TapShapes) -> tuple[list[Any], list[Any]]:
+        """The maps of both networks that take part (of shapes: theirs), shallow to deep."""
+        o = self.options
+        pairs = paired(_levels(student, o.student_tap, o.stem), _levels(teacher, o.teacher_tap, o.stem))
+        return [s for s, _ in pairs], [t for _, t in pairs]
 
     def level_losses(self, batch: Batch) -> list[Tensor]:
         """One scalar per level, shallow to deep."""
         ours, theirs = self.maps(batch.student, batch.teacher)
         reviewed = self.connector(ours, [t.shape[-2:] for t in theirs])
-        options, loss = self.options, LEVEL_LOSSES[self.options.loss]
-        with torch.autocast(batch.labels.device.type, enabled=False):  # the loss widens its inputs itself
-            return [loss(s, t, options) for s, t in zip(reviewed, theirs, strict=True)]
+        loss = LEVEL_LOSSES[self.options.loss]
+        with no_autocast(batch.labels):  # the loss widens its inputs itself
+            return [loss(s, t, self.options) for s, t in zip(reviewed, theirs, strict=True)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"review": torch.stack(self.level_losses(batch)).sum()}
@@ -75,28 +77,22 @@ class ReviewKD(Method):
 
     def describe(self) -> list[dict[str, object]]:
         """One row per level, deep to shallow: channels, sizes and connector parameters."""
-        mid = mid_channels(self.levels, self.options)
-        rows = []
-        for i, level in enumerate(reversed(self.levels)):
-            rows.append(
-                {
-                    "level": "pooled" if i == 0 else f"stage {len(self.levels) - i - self.options.stem}",
-                    "student_channels": level.student[0],
-                    "student_size": level.student[1],
-                    "teacher_channels": level.teacher[0],
-                    "teacher_size": level.teacher[1],
-                    "mid_channels": mid if self.options.connector == "residual" else None,
-                    "parameters": sum(p.numel() for p in self._level_module(i).parameters()),
-                }
-            )
-        if self.options.stem:
-            rows[-1]["level"] = "stem"
-        return rows
-
-    def _level_module(self, depth: int) -> nn.Module:
-        if self.options.connector == "residual":
-            return self.connector.abfs[depth]
-        return self.connector.projections[len(self.levels) - 1 - depth]
+        stem, fuses = self.options.stem, self.options.connector == "residual"
+        stages = range(len(self.levels) - 1 - stem, 0, -1)
+        names = ["pooled", *(f"stage {n}" for n in stages), *(["stem"] if stem else [])]
+        parts = self.connector.abfs if fuses else reversed(self.connector.projections)
+        return [
+            {
+                "level": name,
+                "student_channels": student[0],
+                "student_size": student[1],
+                "teacher_channels": teacher[0],
+                "teacher_size": teacher[1],
+                "mid_channels": self.connector.mid if fuses else None,
+                "parameters": sum(p.numel() for p in part.parameters()),
+            }
+            for name, (student, teacher), part in zip(names, reversed(self.levels), parts, strict=True)
+        ]
 
 
 @register_method("reviewkd", ReviewOptions, "ReviewKD")

@@ -29,7 +29,9 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
         return student.sum(dtype=wide) * 0.0
     sizes = [size for size, _ in used]
     height, width = student.shape[2:]
-    if options.hcl_pooling == "average" and height == width and _chain([height, *sizes]):
+    # Where each size divides the one before, each map can be pooled from the last.
+    chain = height == width and all(a % b == 0 for a, b in pairwise([height, *sizes]))
+    if options.hcl_pooling == "average" and chain:
         return PyramidMSE.apply(student, teacher, sizes, [weight / normaliser for _, weight in used])
     student, teacher = student.to(wide), teacher.to(wide)
     difference = student - teacher
@@ -43,11 +45,6 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
             pooled = F.adaptive_max_pool2d(student, size) - F.adaptive_max_pool2d(teacher, size)
         total = total + weight * pooled.square().mean()
     return total / normaliser
-
-
-def _chain(sizes: list[int]) -> bool:
-    """Whether each size divides the one before, so that each map can be pooled from the last."""
-    return all(a % b == 0 for a, b in pairwise(sizes))
 
 
 def l2(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:

@@ -1,8 +1,9 @@
 """What the method sees inside: per level, the two attention maps and the pair of maps that is compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import starmap, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -50,23 +51,14 @@ def level_maps_of(
         ours, theirs = review.maps(student.taps(images), teacher.taps(images))
         sizes = [t.shape[-2:] for t in theirs]
         fused = review.connector(ours, sizes)
-        attention = _attention(review, ours, sizes)
+        attention, passed_on = [], None
+        for row in zip(getattr(review.connector, "abfs", ()), reversed(ours), reversed(sizes), strict=False):
+            block, x, size = row
+            attention.append(block.attention_maps(x, passed_on))
+            passed_on = block(x, passed_on, size)[1]
     names = [row["level"] for row in review.describe()]
-    return [
-        LevelMaps(name, z, f, t)
-        for name, z, f, t in zip(names, attention, reversed(fused), reversed(theirs), strict=True)
-    ]
-
-
-def _attention(review: ReviewKD, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor | None]:
-    """Attention of each block, deep to shallow."""
-    if review.options.connector != "residual":
-        return [None] * len(maps)
-    found, passed_on = [], None
-    for block, x, size in zip(review.connector.abfs, reversed(maps), reversed(sizes), strict=True):
-        found.append(block.attention_maps(x, passed_on))
-        passed_on = block(x, passed_on, size)[1]
-    return found
+    columns = zip_longest(names, attention, reversed(fused), reversed(theirs))  # no attention: None
+    return list(starmap(LevelMaps, columns))
 
 
 @contextmanager

@@ -25,10 +25,8 @@ def level_size(level: int | str, h: int) -> int:
         raise ConfigError(
             f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like"
         )
-    operator, number = match.groups()
-    if operator is None:
-        return h
-    return h // int(number) if operator == "/" else h - int(number)
+    operator, number = match[1], int(match[2] or 0)
+    return h // number if operator == "/" else h - number
 
 
 def _checked(level: int | str) -> int | str:
@@ -73,7 +71,6 @@ class ReviewOptions(Options):
         hcl_pooling: adaptive "average" pooling (both codes) or "max" (the [Re] text).
     """
 
-    loss_weight: Weight = 1.0
     warmup_epochs: Natural = 20
     connector: Literal["residual", "mechanism", "none"] = "residual"
     attention: Flag = True
@@ -107,8 +104,6 @@ class ReviewOptions(Options):
             )
 
     def unread(self) -> set[str]:
-        """Names of the options that the others leave without effect (HCL's under L2, attention without fusion): two
-        runs that differ in these alone are the same run."""
         names: set[str] = set()
         if self.loss == "l2":
             names |= {name for name in self.__dataclass_fields__ if name.startswith("hcl_")}
@@ -129,12 +124,9 @@ def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float
     >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
     ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)
     """
-    listed = [
-        (level_size(level, h), weight)
-        for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True)
-    ]
     used: list[tuple[int, float]] = []
-    for size, weight in listed:
+    for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True):
+        size = level_size(level, h)
         repeated = options.hcl_duplicates == "skip" and size in [s for s, _ in used]
         if 1 <= size <= h and not repeated:
             used.append((size, options.hcl_weights[len(used)] if options.hcl_assign == "used" else weight))

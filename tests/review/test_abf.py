@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rkd.review.abf import ABF, DirectABF
-from rkd.review.connectors import CONNECTORS, ResidualFramework
-from rkd.review.levels import LevelShape
+from rkd.review.connectors import CONNECTORS, LevelShape, ResidualFramework
 from rkd.review.options import ReviewOptions
 
 DOUBLE = torch.float64
