@@ -65,7 +65,9 @@ class Sum(Method):
         self.parts = nn.ModuleDict(
             {part.method: get_single(part.method).build(context, part.options) for part in options.parts}
         )
-        heard = [n for n, m in self.parts.items() if type(m).classified is not Method.classified]
+        heard = [
+            n for n, m in self.parts.items() if getattr(type(m), "classified", None) is not Method.classified
+        ]
         if len(heard) > 1:
             raise ConfigError(
                 f"{' and '.join(heard)} each change what cross-entropy sees; a sum takes one of them"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_map_methods import SAME, WIDER, count, make, naive_pool
+from test_map_methods import SAME, SMALLER, WIDER, make, naive_pool
 
 from rkd.errors import ConfigError
 from rkd.methods import Batch, Stage
@@ -10,7 +10,6 @@ from rkd.methods.ab import AbOptions
 from rkd.methods.fsp import FspOptions
 from rkd.methods.ft import FtOptions
 
-SHUFFLE = ("shufflenetv1", "resnet8x4")
 MOBILE = ("mobilenetv2", "resnet8")
 
 
@@ -31,11 +30,6 @@ def named(module, prefix):
     return {f"{prefix}.{key}" for key, _ in module.named_parameters()}
 
 
-def convolutions_before_norms(names):
-    """Biases that BatchNorm takes out again: their gradient is rounding."""
-    return {n for n in names if n.endswith(".0.bias")}
-
-
 def assert_rests(method, batch, name):
     """A main training without the method's loss: no weight, no value and no graph to pay for."""
     assert method.weights(0) == method.weights(100) == {name: 0.0}
@@ -43,8 +37,7 @@ def assert_rests(method, batch, name):
     assert loss.shape == () and loss == 0 and not loss.requires_grad
 
 
-@pytest.mark.parametrize("pair", [SAME, WIDER, SHUFFLE, MOBILE])
-@pytest.mark.parametrize("margin", [1.0, 0.5])
+@pytest.mark.parametrize(("pair", "margin"), [(SAME, 1.0), (WIDER, 0.5), (SMALLER, 1.0), (MOBILE, 0.5)])
 def test_ab_loss(pair, margin):
     method, batch, *_ = make("ab", pair, margin=margin)
     total = 0.0
@@ -58,17 +51,8 @@ def test_ab_loss(pair, margin):
     torch.testing.assert_close(method.stage_losses("ab", batch)["ab"], total, rtol=1e-10, atol=0)
 
 
-def test_ab_connects_only_where_shapes_differ():
-    assert count("ab", SAME) == 0
-    assert count("ab", WIDER) == sum(s * t + 3 * t for s, t in ((16, 64), (32, 128), (64, 256)))
-    method, *_ = make("ab", WIDER)
-    assert not any(isinstance(m, torch.nn.ReLU) for m in method.modules())
-
-
 def test_ab_stage_trains_connectors_and_student_but_its_classifier():
-    assert AbOptions() == AbOptions(1.0, 30, 1.0, False)
-    assert AbOptions().stages() == (Stage("ab", 30, ("ab",)),)
-    assert AbOptions(init_epochs=3).stages()[0].epochs == 3
+    assert AbOptions(init_epochs=3).stages() == (Stage("ab", 3, ("ab",)),)
     method, batch, student, teacher = make("ab", WIDER)
     (stage,) = method.options.stages()
     losses = method.stage_losses(stage.name, batch)
@@ -76,7 +60,10 @@ def test_ab_stage_trains_connectors_and_student_but_its_classifier():
     reached = learning(losses["ab"], student=student, method=method, teacher=teacher)
     everyone = named(student, "student") | named(method, "method")
     head = {"student.fc.weight", "student.fc.bias"}
-    noise = convolutions_before_norms(named(method, "method"))
+    noise = {
+        n for n in everyone if n.startswith("method.") and n.endswith(".0.bias")
+    }  # BatchNorm takes them out
+    assert not any(isinstance(m, torch.nn.ReLU) for m in method.modules())
     assert everyone - noise - head <= reached <= everyone - head
 
 
@@ -89,11 +76,9 @@ def test_ab_main_training():
     loss = method.losses(batch)["ab"]
     torch.testing.assert_close(loss, method.stage_losses("ab", batch)["ab"])
     assert "student.conv1.weight" in learning(loss, student=student)
-    with pytest.raises(ConfigError, match="margin is 0"):
-        AbOptions(margin=0)
 
 
-@pytest.mark.parametrize("pair", [SAME, WIDER, SHUFFLE, MOBILE])
+@pytest.mark.parametrize("pair", [SAME, WIDER, SMALLER, MOBILE])
 def test_ft_loss(pair):
     method, batch, *_ = make("ft", pair)
     total = elements = 0
@@ -109,7 +94,6 @@ def test_ft_loss(pair):
 
 def test_ft_stage_trains_the_paraphraser_alone():
     stage = Stage("ft_paraphraser", 30, ("reconstruction",), 0.01, trains_student=False)
-    assert FtOptions() == FtOptions(200.0, 0.5, 30, 0.01)
     assert FtOptions().stages() == (stage,)
     assert FtOptions(paraphraser_lr=None).stages()[0].lr is None
     method, batch, *_ = make("ft", SAME)
@@ -133,7 +117,6 @@ def test_ft_stage_trains_the_paraphraser_alone():
 
 def test_ft_main_training_leaves_the_paraphraser_alone():
     method, batch, student, teacher = make("ft", SAME)
-    assert method.weights(0) == method.weights(100) == {"ft": 200.0}
     reached = learning(method.losses(batch)["ft"], student=student, method=method, teacher=teacher)
     assert all(p.grad is None for p in method.paraphraser.parameters())
     translator = named(method.translator, "method.translator")
@@ -168,12 +151,10 @@ def test_fsp_losses_of_both_schedules(pair):
 
 
 def test_fsp_stage_trains_all_but_the_classifier():
-    assert FspOptions() == FspOptions(50.0, "two_stage", 30)
     assert FspOptions().stages() == (Stage("fsp", 30, ("fsp",)),)
     method, batch, student, teacher = make("fsp", SAME)
     reached = learning(method.stage_losses("fsp", batch)["fsp"], student=student, teacher=teacher)
     assert reached == named(student, "student") - {"student.fc.weight", "student.fc.bias"}
-    assert count("fsp", SAME) == 0
 
 
 def test_fsp_main_training():
@@ -191,5 +172,3 @@ def test_fsp_refusals():
         ConfigError, match=r"fsp .* map 0 is \(16, 32, 32\) in the student and \(32, 32, 32\)"
     ):
         make("fsp", WIDER)
-    with pytest.raises(ConfigError, match="unknown schedule 'both'; allowed: single_stage, two_stage"):
-        FspOptions(schedule="both")
