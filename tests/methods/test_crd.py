@@ -191,22 +191,6 @@ def test_each_set_of_negatives_is_as_frequent_as_any_other():
     assert sum(sets.values()) == draws and len(sets) == 20
 
 
-@pytest.mark.parametrize("image", [0, 1, 3])
-def test_no_image_of_another_class_is_preferred_at_any_place(image):
-    """Also within an epoch, whose rows are shared: over the images of one class."""
-    contrasts = Contrasts(UNEQUAL, 2, seed=1)
-    members = torch.nonzero(UNEQUAL[image] == UNEQUAL).flatten()
-    times, draws = Counter(), 1500
-    for epoch in range(draws):
-        contrasts.draw(epoch)
-        times.update(contrasts(members)[:, 1:].flatten().tolist())
-    others = 12 - len(members)
-    wanted = draws * len(members) * 2 / others
-    # Without replacement, and correlated between images of a class: no more than so far from the mean in 1,500 draws.
-    deviation = math.sqrt(draws * len(members) ** 2 * 2 / others)
-    assert len(times) == others and all(abs(n - wanted) < 4 * deviation for n in times.values())
-
-
 def test_positives():
     every = torch.arange(12)
     assert torch.equal(Contrasts(UNEQUAL, 2, seed=0)(every)[:, 0], every)
@@ -244,29 +228,6 @@ def test_renewed_in_place():
     places = [buffer.data_ptr() for buffer in contrasts.buffers()]
     contrasts.draw(1)
     assert places == [buffer.data_ptr() for buffer in contrasts.buffers()]
-
-
-def test_an_interrupted_run_goes_on_as_it_would_have():
-    def steps(crd, epoch, some):
-        crd.begin_epoch(epoch)
-        out = []
-        for indices in some:
-            generator = torch.Generator().manual_seed(int(indices[0]))
-            s, t = (torch.randn(3, n, generator=generator).double() for n in (4, 5))
-            out.append(crd.losses(batch(s, t, UNEQUAL, indices))["crd"].detach())
-            crd.after_step()
-        return torch.stack(out)
-
-    halves = torch.arange(6).view(2, 3), torch.arange(6, 12).view(2, 3)
-    crd, resumed = method(UNEQUAL, 4, positive="relax"), method(UNEQUAL, 4, positive="relax")
-    steps(crd, 0, halves[0])
-    steps(crd, 1, halves[0])
-    with torch.no_grad():
-        resumed.student.weight.zero_()
-    resumed.load_state_dict({name: value.clone() for name, value in crd.state_dict().items()})
-    wanted = steps(crd, 1, halves[1])
-    assert torch.equal(steps(resumed, 1, halves[1]), wanted)
-    assert all(torch.equal(a, b) for a, b in zip(crd.buffers(), resumed.buffers(), strict=True))
 
 
 # --- as a method -----------------------------------------------------------------------------------------

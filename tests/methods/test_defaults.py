@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import Tiny
 
 from rkd import models
 from rkd.errors import ConfigError
@@ -37,10 +38,10 @@ TABLE = {
 SIZES = [(name, pair, count) for name, (_, _, sizes) in TABLE.items() for pair, count in sizes.items()]
 
 
-def build(name, student, teacher, **options):
+def build(name, student, teacher, batch_size=64, **options):
     entry = get_method(name)
     labels = torch.arange(128) % 4
-    context = Context(student, teacher, 32, 100, 128, labels, batch_size=64)
+    context = Context(student, teacher, 32, 100, 128, labels, batch_size)
     return entry.build(context, entry.options(**options))
 
 
@@ -64,9 +65,9 @@ def test_names_weights_and_sizes(name, pair, count):
 def test_losses_are_wide_and_reach_the_student_and_all_that_is_trained(name):
     """Under autocast, with taps in bf16; the teacher and what rests get no gradient."""
     torch.manual_seed(0)
-    student, teacher = models.build("resnet8"), models.build("resnet14")
-    method = build(name, student, teacher)
-    x, indices = torch.randn(64, 3, 32, 32), torch.arange(64)
+    student, teacher = Tiny(100), Tiny(100)
+    method = build(name, student, teacher, 8)
+    x, indices = torch.randn(8, 3, 32, 32), torch.arange(8)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             theirs = teacher.taps(x)
@@ -74,7 +75,7 @@ def test_losses_are_wide_and_reach_the_student_and_all_that_is_trained(name):
     assert all(loss.dtype == torch.float32 and loss.shape == () for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
-    assert student.conv1.weight.grad.abs().sum() > 0
+    assert student.stem.weight.grad.abs().sum() > 0
     resting = {"ft": "paraphraser."}.get(name, "-")
     for key, parameter in method.named_parameters():
         assert (parameter.grad is not None) == (parameter.requires_grad and not key.startswith(resting)), key

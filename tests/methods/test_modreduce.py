@@ -19,9 +19,7 @@ from rkd.methods.modreduce import (
     online_share,
     softened_kl,
 )
-from rkd.training import RunConfig, SGDConfig, TeacherConfig
-from rkd.training.build import build_method, build_network
-from rkd.training.step import TrainState
+from rkd.training import RunConfig, TeacherConfig
 
 CLASSES, IMAGES, B = 5, 30, 6
 COMBINATIONS = [("crd", "semckd"), ("rkd", "fitnet"), ("crd", "fitnet"), ("rkd", "semckd")]
@@ -32,10 +30,10 @@ METHOD_WEIGHTS = {"crd": 0.8, "rkd": 1.0, "semckd": 400.0, "fitnet": 100.0}
 class Bench:
     """A method with its run's student and teacher, and one batch, in float64."""
 
-    def __init__(self, seed=0, student="resnet8", **options):
+    def __init__(self, seed=0, student="cases:Tiny", **options):
         torch.manual_seed(seed)
         self.student = models.build(student, CLASSES).double()
-        self.teacher = models.build("resnet14", CLASSES).double().eval()
+        self.teacher = models.build("cases:Tiny", CLASSES).double().eval()
         labels = torch.arange(IMAGES) % CLASSES
         context = Context(
             self.student, self.teacher, 32, CLASSES, IMAGES, labels, batch_size=B, seed=seed, network=student
@@ -78,19 +76,16 @@ class Bench:
 
 
 def ce_by_hand(logits, labels):
-    total = 0.0
-    for row, label in zip(logits, labels, strict=True):
-        total = total - (row[label] - row.exp().sum().log())
-    return total / len(labels)
+    return sum(row.exp().sum().log() - row[label] for row, label in zip(logits, labels, strict=True)) / len(
+        labels
+    )
 
 
 def kl_by_hand(logits, target, temperature):
     total = 0.0
     for row, wanted in zip(logits, target, strict=True):
-        p = (row / temperature).exp() / (row / temperature).exp().sum()
-        q = (wanted / temperature).exp() / (wanted / temperature).exp().sum() + 1e-7
-        for k in range(len(row)):
-            total = total + q[k] * (q[k].log() - p[k].log())
+        p, q = (e / e.sum() for e in ((row / temperature).exp(), (wanted / temperature).exp()))
+        total = total + ((q + 1e-7) * ((q + 1e-7) / p).log()).sum()
     return temperature**2 * total / len(logits)
 
 
@@ -107,12 +102,8 @@ def group_by_hand(bench, logits):
             shares = aggregator.weights.exp() / aggregator.weights.exp().sum()
         elif kind == "one":
             image = bench.images[i]
-            pooled = [
-                image[c, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16].mean()
-                for c in range(3)
-                for y in range(2)
-                for x in range(2)
-            ]
+            halves = slice(16), slice(16, 32)
+            pooled = [image[c, y, x].mean() for c in range(3) for y in halves for x in halves]
             score = (aggregator.gate.weight @ torch.stack(pooled) + aggregator.gate.bias).clamp_min(0).exp()
             shares = score / score.sum()
         else:
@@ -179,8 +170,6 @@ def test_synchronous_share_is_that_of_the_released_code():
         if epoch % 10 == 0:
             w *= 70 ** (1 / 24)
         assert online_share(epoch, o) == pytest.approx(w, rel=1e-12)
-    seen = [online_share(epoch, o) for epoch in (0, 100, 150, 230, 239)]
-    assert seen == pytest.approx([0.0119, 0.0701, 0.170, 0.70, 0.70], rel=5e-3)
     assert online_share(1000, o) == 0.7, "it grows no further"
 
 
@@ -217,18 +206,6 @@ def test_before_the_cutoff_each_student_learns_offline_alone(aggregation):
         assert method.rates(3, 0.05) == {}
 
 
-def test_replaced_average_is_pulled_to_thirds():
-    aggregator = AGGREGATIONS["wavg"](CLASSES).double()
-    aggregator.weights.data = torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64)
-    values = [2.0, 0.0, -1.0]
-    for _ in range(6):
-        aggregator.after_step()
-        values = [math.exp(v) / sum(math.exp(u) for u in values) for v in values]
-    assert aggregator.weights.tolist() == pytest.approx(values, rel=1e-12)
-    assert (aggregator.weights - 1 / 3).abs().max() < 0.003
-    assert aggregator.weights.requires_grad and aggregator.weights.is_leaf
-
-
 def test_replaced_average_under_its_own_steps_and_fixed_average_differ():
     """Each step: replace, use, SGD with momentum; against the same in plain numbers with gradients by differences."""
     torch.manual_seed(0)
@@ -256,14 +233,14 @@ def test_replaced_average_under_its_own_steps_and_fixed_average_differ():
     assert (w < 0).any(), "stored weights go negative and are softmaxed again"
 
 
-def test_running_means_are_the_mean_of_epoch_ends_then_an_average():
-    bench = Bench(aggregation="pcl", relational="rkd", feature="fitnet", mean_decay=0.6)
+def test_running_means_of_parameters_from_the_cutoff_on():
+    bench = Bench(aggregation="pcl", relational="rkd", feature="fitnet", mean_decay=0.6, cutoff_epochs=2)
     first = {n: next(network.parameters()).detach().clone() for n, network in bench.networks().items()}
     mean = {n: next(bench.method.means[n].parameters()) for n in STUDENTS}
     assert all(not torch.equal(mean[n], first[n]) for n in STUDENTS), "initialised by themselves"
-    kept = {n: torch.zeros_like(first[n]) for n in STUDENTS}
+    kept = {n: mean[n].detach().clone() for n in STUDENTS}
     statistics = {n: b.clone() for n, b in bench.method.means.named_buffers()}
-    for epoch, alpha in enumerate([0.0, 0.5, 0.6, 0.6]):
+    for epoch, alpha in enumerate([1.0, 1.0, 0.6, 0.6]):  # they wait for the cutoff
         bench.method.begin_epoch(epoch)
         with torch.no_grad():
             for network in bench.networks().values():
@@ -275,18 +252,6 @@ def test_running_means_are_the_mean_of_epoch_ends_then_an_average():
             torch.testing.assert_close(mean[n].detach(), kept[n], rtol=1e-12, atol=1e-12)
     assert all(torch.equal(b, statistics[n]) for n, b in bench.method.means.named_buffers())
     assert not any(p.requires_grad for p in bench.method.means.parameters())
-
-
-def test_running_means_wait_for_the_cutoff():
-    bench = Bench(aggregation="pcl", relational="rkd", feature="fitnet", cutoff_epochs=2)
-    mean = next(bench.method.means["response"].parameters())
-    before, now = mean.clone(), next(bench.student.parameters())
-    bench.method.begin_epoch(1)
-    bench.method.end_epoch(bench.student)
-    assert torch.equal(mean, before)
-    bench.method.begin_epoch(2)
-    bench.method.end_epoch(bench.student)
-    torch.testing.assert_close(mean, before * 2 / 3 + now.detach() / 3)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -312,68 +277,30 @@ def test_kl_has_the_added_probability():
     assert low.dtype == torch.float32
 
 
-def state(precision="fp64", network="resnet8", **options):
-    """A state of the real training loop, with its teacher network."""
-    run = RunConfig("resnet14", epochs=1)
-    config = RunConfig(
-        network,
-        epochs=4,
-        batch_size=B,
-        precision=precision,
-        optimiser=SGDConfig(lr=0.01, nesterov=False),
-        ce_weight=0.0,
-        method="modreduce",
-        options=ModReduceOptions(**options),
-        teacher=TeacherConfig(run=run),
-    )
-    teacher = build_network(run, CLASSES).eval()
-    student = build_network(config, CLASSES)
-    labels = torch.arange(IMAGES) % CLASSES
-    method = build_method(config, student, teacher, 32, CLASSES, IMAGES, labels)
-    dtype = torch.float64 if precision == "fp64" else torch.float32
-    return TrainState(config, student.to(dtype), method.to(dtype)), teacher.to(dtype)
-
-
-def step(trained, teacher, seed):
-    torch.manual_seed(seed)
-    dtype = next(teacher.parameters()).dtype
-    images = torch.randn(B, 3, 32, 32, dtype=dtype)
-    indices = torch.randperm(IMAGES)[:B]
-    with torch.no_grad():
-        taps = teacher.taps(images)
-    trained.step(images, indices % CLASSES, indices, taps)
-    trained.position += B
-
-
 def test_epochs_report_shares_and_networks_are_scored():
-    trained, teacher = state(aggregation="one", relational="rkd", feature="fitnet")
-    method = trained.method
-    trained.begin_epoch()
-    said = []
-    for seed in range(3):
-        step(trained, teacher, seed)
+    bench = Bench(aggregation="one", relational="rkd", feature="fitnet")
+    method, said = bench.method, []
+    for _ in range(3):
+        bench.images = torch.randn(B, 3, 32, 32, dtype=torch.float64)
+        method.losses(bench.batch())
         said.append(method._pending.clone())
-    trained.end_epoch()
-    mean = torch.stack(said).mean(0)
+        method.after_step()
+    mean, report = torch.stack(said).mean(0), method.report()
     assert mean.sum().item() == pytest.approx(1)
-    reported = [trained.curves[f"weight_{name}"][0] for name in STUDENTS]
-    assert reported == pytest.approx(mean.tolist(), rel=1e-12)
-    assert trained.curves["online_share"] == [online_share(0, method.options)]
-    networks = method.networks(trained.student)
+    assert [report[f"weight_{name}"] for name in STUDENTS] == pytest.approx(mean.tolist(), rel=1e-6)
+    assert report["online_share"] == online_share(0, method.options)
+    networks = method.networks(bench.student)
     assert list(networks) == ["relational", "feature", "group"]
-    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    group = networks["group"].eval()
-    logits = torch.stack(
-        [trained.student(images), networks["relational"](images), networks["feature"](images)]
-    )
-    torch.testing.assert_close(group(images), method.aggregator(logits, images)[0])
-    assert not trained.student.training and group.train() and trained.student.training
+    logits = torch.stack([network(bench.images) for network in bench.networks().values()])
+    torch.testing.assert_close(networks["group"](bench.images), method.aggregator(logits, bench.images)[0])
+    networks["group"].eval()
+    assert not bench.student.training
 
 
 def test_students_of_other_architectures_and_rates():
     bench = Bench(
-        relational="rkd", feature="fitnet", relational_student="wrn_16_1", feature_student="shufflenetv1",
-        feature_rate=0.2, aggregation="pcl",
+        student="resnet8", relational_student="wrn_16_1", feature_student="shufflenetv1", feature_rate=0.2,
+        relational="rkd", feature="fitnet", aggregation="pcl",
     )  # fmt: skip
     kinds = [type(bench.method.means[name]).__name__ for name in STUDENTS]
     assert kinds == [type(network).__name__ for network in bench.networks().values()]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.methods import Batch, Context, get_method
+from rkd.methods import Batch, Context
 from rkd.methods.semckd import SemCKD, SemckdOptions
 from rkd.models.taps import Taps, TapShapes
 
@@ -107,25 +107,6 @@ def test_loss_and_gradients_are_those_of_loops(soft):
     )
 
 
-def test_attention():
-    semckd = method()
-    torch.manual_seed(1)
-    attention = semckd.attention(maps(STUDENT), maps(TEACHER))
-    assert attention.shape == (B, 2, 3)
-    torch.testing.assert_close(attention.sum(2), torch.ones(B, 2).double())
-    flat = method(soft=1e9).attention(maps(STUDENT), maps(TEACHER))
-    torch.testing.assert_close(flat, torch.full((B, 2, 3), 1 / 3).double())
-
-
-def test_the_student_learns_through_its_similarities():
-    semckd = method()
-    torch.manual_seed(1)
-    student, teacher = maps(STUDENT), maps(TEACHER)
-    attention = semckd.attention(student, [x.detach() for x in teacher])
-    for gradient in torch.autograd.grad(attention[:, :, 0].sum(), student):
-        assert gradient.abs().sum() > 0
-
-
 @pytest.mark.parametrize("size", [B - 1, B + 1, 1])
 def test_a_batch_of_another_size_has_no_loss(size):
     semckd = method()
@@ -148,15 +129,6 @@ def test_precisions():
     assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=0.02)
 
 
-# --- as a method -----------------------------------------------------------------------------------------
-
-
-def build(student, teacher, **values):
-    return get_method("semckd").build(
-        Context(models.build(student), models.build(teacher), **values), SemckdOptions()
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -165,5 +137,6 @@ def build(student, teacher, **values):
     ],
 )
 def test_refused_contexts(values, message):
+    context = Context(models.build("resnet8"), models.build("resnet8"), **values)
     with pytest.raises(ConfigError, match=message):
-        build("resnet8", "resnet8", **values)
+        SemCKD(context, SemckdOptions())

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rkd.review.abf import ABF, DirectABF
-from rkd.review.connectors import CONNECTORS, LevelShape, ResidualFramework
+from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.options import ReviewOptions
 
 DOUBLE = torch.float64
@@ -56,23 +56,17 @@ def test_abf_equals_formula():
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
 
 
-def test_abf_without_attention_adds():
+def test_abf_without_attention_adds_and_the_deepest_fuses_nothing():
     block = randomise(ABF(5, 8, 7, residual_channels=8, attention=False))
     x, residual = randn(3, 5, 4, 4), randn(3, 8, 4, 4, seed=1)
     _, passed = block(x, residual, torch.Size((4, 4)))
-    expected = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1]) + residual
+    expected = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1])
+    torch.testing.assert_close(passed, expected + residual, rtol=0, atol=1e-12)
+    deepest = randomise(ABF(5, 8, 7, residual_channels=None))
+    _, passed = deepest(x, None, torch.Size((4, 4)))
+    expected = batch_norm(conv1x1(x, deepest.conv1[0].weight), deepest.conv1[1])
     torch.testing.assert_close(passed, expected, rtol=0, atol=1e-12)
-    assert block.att_conv is None
-
-
-def test_deepest_abf_has_no_attention_and_fuses_nothing():
-    block = randomise(ABF(5, 8, 7, residual_channels=None))
-    x = randn(4, 5, 1, 1)
-    _, passed = block(x, None, torch.Size((1, 1)))
-    torch.testing.assert_close(
-        passed, batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1]), rtol=0, atol=1e-12
-    )
-    assert block.att_conv is None
+    assert block.att_conv is None and deepest.att_conv is None
 
 
 def test_residual_output_passes_the_output_through_a_1x1_projection():
@@ -158,14 +152,3 @@ def test_same_level_projects_only_where_needed_unless_asked():
     )
     always = CONNECTORS["none"](levels, ReviewOptions(connector="none", projection="always"))
     assert not any(isinstance(p, nn.Identity) for p in always.projections)
-
-
-def test_framework_runs_deep_to_shallow():
-    framework = randomise(ResidualFramework(LEVELS, ReviewOptions()))
-    maps = student_maps()
-    got = framework(maps, sizes())
-    deep_out, deep_passed = framework.abfs[0](maps[2], None, sizes()[2])
-    mid_out, mid_passed = framework.abfs[1](maps[1], deep_passed, sizes()[1])
-    shallow_out, _ = framework.abfs[2](maps[0], mid_passed, sizes()[0])
-    for a, b in zip(got, (shallow_out, mid_out, deep_out), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from cases import Tiny
 
 from rkd import models
 from rkd.methods import Batch
@@ -12,8 +13,6 @@ from rkd.review import ReviewKD, ReviewOptions
 PAIRS = [
     ("resnet20", "resnet56", (16, 32, 64, 64), (16, 32, 64, 64),
      (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
-    ("resnet32", "resnet110", (16, 32, 64, 64), (16, 32, 64, 64),
-     (1, 8, 16, 32), (1, 8, 16, 32), 64, 114_278),
     ("resnet8x4", "resnet32x4", (64, 128, 256, 256), (64, 128, 256, 256),
      (1, 8, 16, 32), (1, 8, 16, 32), 256, 1_808_774),
     ("wrn_16_2", "wrn_40_2", (32, 64, 128, 128), (32, 64, 128, 128),
@@ -22,8 +21,6 @@ PAIRS = [
      (1, 8, 16, 32), (1, 8, 16, 32), 64, 216_006),
     ("shufflenetv1", "resnet32x4", (240, 480, 960, 960), (64, 128, 256, 256),
      (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_607_366),
-    ("shufflenetv1", "wrn_40_2", (240, 480, 960, 960), (32, 64, 128, 128),
-     (1, 4, 8, 16), (1, 8, 16, 32), 512, 2_984_646),
     ("shufflenetv2", "resnet32x4", (116, 232, 464, 1024), (64, 128, 256, 256),
      (1, 4, 8, 16), (1, 8, 16, 32), 512, 4_195_718),
 ]  # fmt: skip
@@ -42,43 +39,12 @@ def test_pairs_of_tables_1_and_2(pair):
     assert sum(p.numel() for p in review.parameters()) == parameters == sum(r["parameters"] for r in rows)
 
 
-def taps_of(network, batch=4, size=32, seed=0):
-    x = torch.randn(
-        batch,
-        3,
-        size,
-        size,
-        generator=torch.Generator().manual_seed(seed),
-        dtype=next(network.parameters()).dtype,
-    )
-    return network.taps(x)
-
-
-def make_batch(student, teacher, batch=4, size=32):
+def make_batch(student, teacher, batch=4):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 3, 32, 32, generator=generator).to(next(student.parameters()))
     with torch.no_grad():
-        frozen = taps_of(teacher, batch, size)
-    return Batch(
-        taps_of(student, batch, size), frozen, torch.zeros(batch, dtype=torch.long), torch.arange(batch)
-    )
-
-
-def test_loss_is_the_sum_over_levels_of_hcl():
-    student, teacher = models.build("resnet8").double(), models.build("resnet14").double()
-    review = ReviewKD(student, teacher).double()
-    batch = make_batch(student, teacher)
-    stages = [*batch.student.stages, batch.student.pooled[:, :, None, None]]
-    targets = [*batch.teacher.stages_pre, batch.teacher.pooled[:, :, None, None]]
-    outputs = review.connector(stages, [t.shape[-2:] for t in targets])
-    expected = 0.0
-    for out, target in zip(outputs, targets, strict=True):
-        total, weight, norm = 0.0, 1.0, 0.0
-        for size in (s for s in (out.shape[2], 4, 2, 1) if s == out.shape[2] or s < out.shape[2]):
-            a = torch.nn.functional.adaptive_avg_pool2d(out, size)
-            b = torch.nn.functional.adaptive_avg_pool2d(target, size)
-            total, norm = total + weight * ((a - b) ** 2).mean(), norm + weight
-            weight /= 2
-        expected = expected + total / norm
-    assert review.losses(batch)["review"].item() == pytest.approx(expected.item(), rel=1e-9)
+        frozen = teacher.taps(x)
+    return Batch(student.taps(x), frozen, torch.zeros(batch, dtype=torch.long), torch.arange(batch))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +64,7 @@ def test_loss_is_the_sum_over_levels_of_hcl():
 )
 def test_one_step_changes_every_extra_parameter(options):
     torch.manual_seed(0)
-    student, teacher = models.build("resnet8"), models.build("resnet14")
+    student, teacher = Tiny(100), Tiny(100)
     review = ReviewKD(student, teacher, ReviewOptions(**options))
     before = {name: p.detach().clone() for name, p in review.named_parameters()}
     optimiser = torch.optim.SGD(review.parameters(), 0.1)
@@ -125,16 +91,11 @@ def test_frozen_connectors_are_the_code_faithful_rows_1_and_2():
 
 
 def test_warm_up_is_linear_from_zero():
-    review = ReviewKD(
-        models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=20)
-    )
-    assert [review.weights(e)["review"] for e in (0, 1, 19, 20, 239)] == pytest.approx(
-        [0, 0.03, 0.57, 0.6, 0.6]
-    )
-    review = ReviewKD(
-        models.build("resnet8"), models.build("resnet8"), ReviewOptions(loss_weight=0.6, warmup_epochs=0)
-    )
-    assert review.weights(0)["review"] == 0.6
+    pair = Tiny(100), Tiny(100)
+    review = ReviewKD(*pair, ReviewOptions(loss_weight=0.6, warmup_epochs=20))
+    found = [review.weights(epoch)["review"] for epoch in (0, 1, 19, 20, 239)]
+    assert found == pytest.approx([0, 0.03, 0.57, 0.6, 0.6])
+    assert ReviewKD(*pair, ReviewOptions(loss_weight=0.6, warmup_epochs=0)).weights(0)["review"] == 0.6
 
 
 def test_classifier_gets_no_gradient_from_the_review_loss():
@@ -152,11 +113,8 @@ def test_teacher_taps_before_or_after_relu():
         .item()
         for tap in ("pre", "post")
     }
-    maps = zip(
-        [*batch.student.stages, batch.student.pooled],
-        [*batch.teacher.stages_pre, batch.teacher.pooled],
-        strict=True,
-    )
+    theirs = [*batch.teacher.stages_pre, batch.teacher.pooled]
+    maps = zip([*batch.student.stages, batch.student.pooled], theirs, strict=True)
     assert losses["pre"] == pytest.approx(sum(((a - b) ** 2).mean().item() for a, b in maps), rel=1e-9)
     assert losses["pre"] != losses["post"]
 
