@@ -126,6 +126,12 @@ class Method(nn.Module, ABC):
     Parameters without `requires_grad` are not trained.
     """
 
+    options: Any
+
+    def __init__(self, context: Context | None = None, options: Options | None = None) -> None:
+        super().__init__()
+        self.options = options
+
     @abstractmethod
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Named scalar losses of one batch, unweighted."""
@@ -173,11 +179,6 @@ class SingleLoss(Method):
     """A method with one loss of constant weight, which records name as the method is registered: write `loss`."""
 
     name = "loss"
-    options: Any
-
-    def __init__(self, context: Context, options: Options) -> None:
-        super().__init__()
-        self.options = options
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rkd.config import Natural, Positive, Weight, frozen
-from rkd.methods.base import Batch, Context, Method, Options, register_method
+from rkd.methods.base import Batch, Method, Options, register_method
 from rkd.methods.numeric import kl, wide
 
 
@@ -40,10 +40,6 @@ class DkdOptions(Options):
 class Dkd(Method):
     """Two losses: "tckd", T^2 KL of the two-way split target / non-target, and "nckd", T^2 KL of the softmax over the
     non-target classes; both are means over images."""
-
-    def __init__(self, context: Context, options: DkdOptions) -> None:
-        super().__init__()
-        self.options = options
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = wide(batch.student.logits), wide(batch.teacher.logits)

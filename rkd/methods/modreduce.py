@@ -215,8 +215,7 @@ class ModReduce(Method):
     """
 
     def __init__(self, context: Context, options: ModReduceOptions) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(context, options)
         self._pcl = options.aggregation == "pcl"
         self._mutual = "peers" if self._pcl else "online"
         chosen = (None, options.relational_student, options.feature_student)

@@ -15,17 +15,14 @@ _WORKER = ThreadPoolExecutor(1)  # starts its thread with the first draw ahead
 class Contrasts(nn.Module):
     """Negatives and positives of every training image, drawn anew for each epoch.
 
-    For every class there is a row with all images of the other classes in an order of its own, continued cyclically; an
-    image's negatives are K neighbours in its class's row, from a place of its own on. What is random: the rows' orders,
-    independent between classes and epochs, and each image's place, independent between images and epochs. So every
+    For every class there is a row with all images of the other classes in a random order of its own, continued
+    cyclically; an image's negatives are K neighbours in its class's row, from a random place of its own on. So every
     image's negatives are a uniformly drawn set of K different images of other classes, as a draw without replacement
     gives them; where K exceeds the M images of other classes, each of these comes floor(K / M) or ceil(K / M) times.
     What is shared: within an epoch, two images of one class draw from one order, so the overlap of their sets varies
-    more than that of independent draws. Classes may differ in size: each row has its own length, and no image is left
-    out.
+    more than that of independent draws.
 
-    All that is drawn lies in buffers, renewed in place: it follows the module between devices, and not its dtype. It is
-    a function of seed and epoch, and so no part of the state dict.
+    All that is drawn lies in buffers, renewed in place: a function of seed and epoch, and so no part of the state dict.
 
     Args:
         labels: (N,) int64, classes of the training images, on the CPU.

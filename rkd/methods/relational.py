@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rkd.config import Weight, frozen
-from rkd.methods.base import Batch, Context, Method, Options, register_method
+from rkd.methods.base import Batch, Method, Options, register_method
 from rkd.methods.numeric import no_autocast, wide
 
 
@@ -35,10 +35,6 @@ class Rkd(Method):
     B images of C channels take B^2 C + B^3 numbers. Identical images have distance 0 and cosine 0, and finite
     gradients.
     """
-
-    def __init__(self, context: Context, options: RkdOptions) -> None:
-        super().__init__()
-        self.options = options
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = (getattr(taps, self.options.on) for taps in (batch.student, batch.teacher))

@@ -34,8 +34,7 @@ class Srrl(Method):
     """
 
     def __init__(self, context: Context, options: SrrlOptions) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(context, options)
         student, teacher = context.shapes
         head = classifier(context.teacher, teacher)
         width = head.in_features

@@ -60,8 +60,7 @@ class Sum(Method):
     """Several methods at once; each owns its modules under `parts.<method>`."""
 
     def __init__(self, context: Context, options: SumOptions) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(context, options)
         self.parts = nn.ModuleDict(
             {part.method: get_single(part.method).build(context, part.options) for part in options.parts}
         )

@@ -45,8 +45,8 @@ class ReviewKD(Method):
         options: ReviewOptions | None = None,
         image_size: int = 32,
     ) -> None:
-        super().__init__()
-        self.options = options = options or ReviewOptions()
+        options = options or ReviewOptions()
+        super().__init__(options=options)
         shapes = self.maps(*(tap_shapes(network, image_size) for network in (student, teacher)))
         self.levels = [LevelShape(*pair) for pair in zip(*shapes, strict=True)]
         self.connector = CONNECTORS[options.connector](self.levels, options)
