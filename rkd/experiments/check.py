@@ -100,9 +100,7 @@ def check_device(
         rows: list[Checked] = []
         try:
             rows = place.submit(_examine, name, numbers, device, way).result()
-        except (
-            Exception
-        ) as error:  # whatever a device or a library raises, or the process died: the others go on
+        except Exception as error:  # a device's, a library's, or the process died: the others go on
             broken[name] = _first_line(error)
         for row in rows:
             say(row)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rkd import models
-from rkd.config import build
+from rkd.config import Count, build, frozen
 from rkd.data import DataConfig, ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.group import place
@@ -20,6 +20,20 @@ from rkd.training import RunConfig, checkpoint
 from rkd.training.arithmetic import exact_kernels
 
 FORMAT = "rkd deploy 1"
+
+
+@frozen
+class DeployHeader:
+    """What stands beside the weights in the file of a deploy form; see `read_deployed`."""
+
+    network: str
+    run: str
+    weights: str
+    source_sha256: str
+    accuracy: float
+    classes: Count
+    data: DataConfig
+    normalisation: dict[str, list[float]]
 
 
 def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:
@@ -128,6 +142,7 @@ def read_deployed(path: str | Path) -> dict[str, Any] | None:
     if header.pop("format", None) != FORMAT:
         return None
     try:
-        return {**header, "network": header["network"], "data": build(DataConfig, header["data"])}
-    except (ConfigError, KeyError) as error:
+        found = vars(build(DeployHeader, header))
+    except ConfigError as error:
         raise RecordError(f"{path}: the deploy form is damaged: {error}") from error
+    return found

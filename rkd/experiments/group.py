@@ -251,9 +251,8 @@ class RunGroup:
         checkpoint.save(
             {"run": run, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
         )
-        if (
-            maps := folder / "maps.npz"
-        ).exists():  # before the record, which says that all of the run is there
+        maps = folder / "maps.npz"
+        if maps.exists():  # before the record, which says that all of the run is there
             put(store.maps(run), maps.read_bytes())  # the folders may be on different disks
             maps.unlink()
         if not store.has(run):  # weights of a recorded teacher may have been trained again

@@ -60,8 +60,8 @@ def read_notebook(path: Path) -> dict:
         if notebook["nbformat"] != 4:
             raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
         cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not a Jupyter notebook") from error
     return {**notebook, "cells": cells}

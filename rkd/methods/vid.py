@@ -44,9 +44,8 @@ class Level(nn.Module):
             conv1x1(outputs, outputs),
         )  # fmt: skip
         value = init_variance - MIN_VARIANCE
-        self.rho = nn.Parameter(
-            torch.full((outputs,), value + math.log(-math.expm1(-value)))
-        )  # softplus inverted
+        inverted = value + math.log(-math.expm1(-value))  # of softplus
+        self.rho = nn.Parameter(torch.full((outputs,), inverted))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Negative log-likelihood of the teacher's map, without its constant, as a mean over all elements."""

@@ -74,9 +74,8 @@ class Experiment:
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
         self.chapter = chapter
-        profile = parameters.load_profile(
-            given.get("profile", "smoke")
-        )  # papermill injects its values as well
+        # papermill injects the profile's values as well
+        profile = parameters.load_profile(given.get("profile", "smoke"))
         self.given = {n: v for n, v in given.items() if n != "profile" and profile.get(n) != v}
         self.settings = parameters.resolve(chapter.name, given)
         self.profile = Path(self.settings.profile).stem

@@ -270,10 +270,8 @@ def _record(body: Body, device: torch.device) -> Body:
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
         body()
-    except (
-        BaseException
-    ) as error:  # torch's own context manager would put the error of ending it in its place
-        try:
+    except BaseException as error:
+        try:  # torch's own context manager would put the error of ending it in its place
             graph.capture_end()
         except RuntimeError as ending:
             error.add_note(f"ending the recording: {str(ending).splitlines()[0]}")

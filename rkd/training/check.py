@@ -145,9 +145,8 @@ def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], record
             step(size)
     except RkdError:
         raise
-    except (
-        Exception
-    ) as error:  # of code that is being checked; what cannot be followed may have been noted already
+    except Exception as error:
+        # Of code that is being checked; what cannot be followed may have been noted already.
         if not recorder.noted:
             reason = str(error).strip().partition("\n")[0]
             recorder.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")

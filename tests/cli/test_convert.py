@@ -165,8 +165,10 @@ def test_other_files(trained, rkd, tmp_path):
     whole = torch.load(path, weights_only=True)
     for content, said in (
         ([1], "holds a list"),
-        ({k: v for k, v in whole.items() if k != "network"}, "damaged: 'network'"),
+        ({k: v for k, v in whole.items() if k != "network"}, "damaged: DeployHeader needs network"),
         ({**whole, "data": {"name": "embedded", "colour": "red"}}, r"damaged: .*colour"),
+        ({**whole, "network": 5}, "damaged: network is 5; it must be text"),
+        ({**whole, "data": [1]}, "damaged: "),
     ):
         torch.save(content, path)
         with pytest.raises(RecordError, match=said):

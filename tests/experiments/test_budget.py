@@ -18,7 +18,7 @@ def test_durations():
     assert {text: parse_duration(text) for text in seconds} == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "9 m", "-5m", "0m", "30m1h", "1h30", "nan"])
+@pytest.mark.parametrize("text", ["", "soon", "9 m", "-5m", "0m", "30m1h", "1h30", "nan", "9" * 400])
 def test_what_is_no_duration_gets_one_sentence(text):
     with pytest.raises(ConfigError, match="is not a duration; write 90s") as error:
         parse_duration(text)
