@@ -138,6 +138,11 @@ class Selectors:
         chapter, key = split(selector)
         return _in_chapter(self._lines(chapter), chapter, key)[teachers]
 
+    def has(self, selector: str) -> bool:
+        """Whether the profile has this line."""
+        chapter, key = split(selector)
+        return key in self._lines(chapter)
+
     def every(self, chapter: str) -> Ids:
         """The same of all lines of a chapter, teachers included."""
         return {run: forms for _, needed in self._lines(chapter).values() for run, forms in needed.items()}
@@ -156,11 +161,15 @@ class Selectors:
             kept = json.loads(file.read_bytes()) if file.is_file() else {}
             if kept.get("key") != self._sources:
                 kept = {"key": self._sources, "lines": self._named(chapter)}
-                runs = (run for line in self.chapter(chapter)[1].values() for run in line.runs)
+                settings, lines = self.chapter(chapter)
+                named = "#sha256=" in (
+                    settings.teacher_checkpoint or ""
+                )  # by its content, which is in the key
+                runs = (run for line in lines.values() for run in line.runs)
                 if not any(
-                    run.data.sha256 or (run.teacher and run.teacher.sha256) for run in runs
-                ):  # files may change
-                    place(file, json.dumps(kept).encode())
+                    run.data.sha256 or (run.teacher and run.teacher.sha256 and not named) for run in runs
+                ):
+                    place(file, json.dumps(kept).encode())  # of files that may change, nothing is kept
         return kept["lines"]
 
     def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:

@@ -7,9 +7,10 @@ from rkd.judge.decide import VERDICTS
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.evaluation import Evaluation, evaluate
 from rkd.judge.evidence import is_published_setting
+from rkd.judge.grades import GRADES, Assessment, Grade, assess
 from rkd.judge.rules import RuleResult
 
 __all__ = [
-    "KINDS", "VERDICTS", "Claim", "Evaluation", "Kind", "RuleResult", "evaluate", "is_published_setting",
-    "load_claims",
+    "GRADES", "KINDS", "VERDICTS", "Assessment", "Claim", "Evaluation", "Grade", "Kind", "RuleResult", "assess",
+    "evaluate", "is_published_setting", "load_claims",
 ]  # fmt: skip

@@ -87,6 +87,14 @@ def trend(slope: Contrast, margin: float, alpha: float) -> Cases:
     )
 
 
+def direction(slope: Contrast, alpha: float) -> Cases:
+    """On a contrast whose claimed direction is upwards, whatever its size."""
+    return (
+        (REPRODUCED, slope.p_above(0.0) < alpha, "lies above 0"),
+        (NOT_REPRODUCED, slope.p_below(0.0) < alpha, "lies below 0"),
+    )
+
+
 def bound(gaps: list[Contrast], limit: float, alpha: float) -> Cases:
     """On all gaps at once: every one within the limit, or some one beyond it."""
     within, beyond = p_all_within(gaps, limit) < alpha, p_one_beyond(gaps, limit) < alpha

@@ -221,8 +221,8 @@ def _claim(row: Mapping[str, str]) -> Claim:
         source=first.source,
         table=", ".join(dict.fromkeys(r.table for r in [*figures, *also] if r.source == first.source)),
         row=_row_in_words(figures, minus),
-        who=row["asked_by"] or _who(first),
-        also_by=tuple(dict.fromkeys(_who(r) for r in figures if r.source != first.source)),
+        who=row["asked_by"] or who(first),
+        also_by=tuple(dict.fromkeys(who(r) for r in figures if r.source != first.source)),
         notes=tuple(dict.fromkeys(r.note for r in everything if r.note)),
         references=tuple(dict.fromkeys(r.Index for r in everything)),
     )
@@ -298,7 +298,7 @@ def _contrast(text: str, groups: int) -> tuple[float, ...]:
     return tuple(v / above for v in values)
 
 
-def _who(figure: Figure) -> str:
+def who(figure: Figure) -> str:
     """Whose figure it is: the [Re] sources print the paper's beside their own."""
     return "ReviewKD paper" if figure.variant == "paper" else SHORT_SOURCE[figure.source]
 

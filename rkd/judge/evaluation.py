@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the records say of one claim.
+    """What the evidence of one grade says of one claim.
 
     Attributes:
         claim: what is claimed.
-        last: by the accuracy after the last epoch, which gives the verdict.
+        last: by the accuracy after the last epoch, which gives the verdict; of others' runs by the best epoch, where no
+            other is told.
         best: the same by each run's best epoch, which is chosen on the test set and therefore flatters.
         optimism: mean best minus mean last accuracy of all runs, in percentage points; NaN without runs.
         records: ids of the records it stands on.
@@ -34,17 +35,19 @@ class Evaluation:
         left_out: the same of runs that are recorded in another arithmetic alone, and enter nothing.
         missing: ids of runs it still needs, teachers included.
         diverged: ids of runs that ended in NaN; they enter no mean.
+        grade: of the evidence, a key of `rkd.judge.grades.GRADES`.
     """
 
     claim: Claim
     last: RuleResult
     best: RuleResult
-    optimism: float
-    records: tuple[str, ...]
-    arithmetics: str
-    left_out: str
-    missing: tuple[str, ...]
-    diverged: tuple[str, ...]
+    optimism: float = math.nan
+    records: tuple[str, ...] = ()
+    arithmetics: str = ""
+    left_out: str = ""
+    missing: tuple[str, ...] = ()
+    diverged: tuple[str, ...] = ()
+    grade: str = "A"
 
     @property
     def verdict(self) -> str:
@@ -75,7 +78,7 @@ def evaluate(
         claims = load_claims(selectors=selectors if profile == "paper" else None)
     evidence = Evidence(selectors, store, gates)
     found = [(claim, evidence.of(claim)) for claim in claims]
-    last, best = (_corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
+    last, best = (corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
     return tuple(
         Evaluation(
             claim, results[0], results[1], _optimism(claim, runs.entered), tuple(r.id for r in runs.entered),
@@ -86,7 +89,7 @@ def evaluate(
 
 
 def _optimism(claim: Claim, records: Sequence[Record]) -> float:
-    gaps = [_accuracy(record, "best", claim) - _accuracy(record, "last", claim) for record in records]
+    gaps = [accuracy(record, "best", claim) - accuracy(record, "last", claim) for record in records]
     return float(np.mean(gaps)) if gaps else math.nan
 
 
@@ -96,7 +99,7 @@ def _result(claim: Claim, found: Found, which: str) -> RuleResult:
     ]
     # A bound over many means says something of the rows there are; every other rule needs all its sides.
     if not empty or (claim.kind == "bound" and len(empty) < len(found.groups)):
-        return rules.judge(claim, [np.array([_accuracy(r, which, claim) for r in g]) for g in found.groups])
+        return rules.judge(claim, [np.array([accuracy(r, which, claim) for r in g]) for g in found.groups])
     lines = ", ".join(empty) if len(empty) <= 3 else f"{empty[0]} and {len(empty) - 1} more lines"
     how, more = "", ""
     if found.others:
@@ -105,7 +108,7 @@ def _result(claim: Claim, found: Found, which: str) -> RuleResult:
     return rules.not_run(f"no run in the published setting is recorded{how} of {lines}{more}")
 
 
-def _accuracy(record: Record, which: str, claim: Claim) -> float:
+def accuracy(record: Record, which: str, claim: Claim) -> float:
     """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
     students, of the one the claim is about."""
     if not claim.which_student or record.config.method != "modreduce":
@@ -116,7 +119,7 @@ def _accuracy(record: Record, which: str, claim: Claim) -> float:
     return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
 
 
-def _corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleResult]:
+def corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleResult]:
     """Holm's correction within each family of several."""
     for name in {claim.family for claim in claims} - {""}:
         members = [i for i, claim in enumerate(claims) if claim.family == name]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,15 +61,32 @@ class Evidence:
         selectors: the lines of the profile.
         store: of records; None: the profile's own.
         gates: that decide which arithmetics are pooled; None: those on record.
+        counts: whether a run of a chapter's line under a recipe counts; by default one of the published setting.
     """
 
     def __init__(
-        self, selectors: Selectors, store: Store | None = None, gates: Sequence[Gate] | None = None
+        self,
+        selectors: Selectors,
+        store: Store | None = None,
+        gates: Sequence[Gate] | None = None,
+        counts: Callable[[RunConfig, str, str], bool] | None = None,
     ) -> None:
         self.selectors, self._store, self._gates = selectors, store, gates
+        self._counts = counts or is_published_setting
         records = folders(selectors.profile)[0] if store is None else store.records
         self._recorded = {path.stem for path in records.glob("*.json")}
         self._read: dict[str, Forms] = {}
+
+    def on_all_sides(self, claim: Claim) -> bool:
+        """Whether some run of every side is recorded, however it ended; found out from the ids alone."""
+        return all(
+            any(
+                not self._recorded.isdisjoint(forms)
+                for line in side
+                for forms in self.selectors.ids(line).values()
+            )
+            for side in claim.groups
+        )
 
     def of(self, claim: Claim) -> Found:
         """What is recorded of a claim's runs."""
@@ -104,7 +121,7 @@ class Evidence:
             return {run: {} for run in ids}  # without the configs, which take torch
         setting = split(selector)[0], self.selectors.recipe(selector)
         runs = self.selectors.needed([selector]).values()
-        return {run.id: self._forms(run) if is_published_setting(run, *setting) else {} for run in runs}
+        return {run.id: self._forms(run) if self._counts(run, *setting) else {} for run in runs}
 
     def _forms(self, config: RunConfig) -> Forms:
         if config.id not in self._read:
@@ -162,12 +179,17 @@ def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> b
     Raises:
         ConfigError: unknown chapter or recipe.
     """
-    epochs, datasets = _asked(chapter, recipe)
-    data, teacher = config.data, config.teacher.run if config.teacher else None
-    whole = data.train_images is None and data.test_images is None and not data.holdout
-    if not (whole and data.name in datasets and config.epochs >= epochs):
+    teacher = config.teacher.run if config.teacher else None
+    if not is_whole(config, chapter, recipe) or config.epochs < _asked(chapter, recipe)[0]:
         return False
     return teacher is None or is_published_setting(teacher, chapter, recipe)
+
+
+def is_whole(config: RunConfig, chapter: str, recipe: str = "") -> bool:
+    """Whether a run, however long, is on the whole of one of the data sets that a chapter is about."""
+    data = config.data
+    whole = data.train_images is None and data.test_images is None and not data.holdout
+    return whole and data.name in _asked(chapter, recipe)[1]
 
 
 @functools.cache

@@ -223,6 +223,25 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     )  # fmt: skip
 
 
+def direction(claim: "Claim", groups: Groups, weights: Sequence[float]) -> RuleResult:
+    """Does a weighted sum of groups point the claimed way? Of short runs, whose sizes are none of the published ones.
+
+    Runs are paired by seed, so that what a seed does to all groups alike cancels out: t of the sum of each seed.
+
+    Args:
+        claim: what is claimed.
+        groups: accuracies of the same seeds, in the same order, for each of `claim.groups`.
+        weights: one per group; the claimed way is up.
+    """
+    slope = contrast([sum(w * group for w, group in zip(weights, groups, strict=True))], [1.0])
+    return _result(
+        claim, groups[:1], f"{figure(slope.value)} points the claimed way over {len(groups[0])} seeds, paired",
+        decide.direction(slope, claim.alpha), lambda k: decide.direction(slope.with_more(k), claim.alpha),
+        estimate=slope.value, ends=slope.interval(1 - 2 * claim.alpha), limits=(0.0,),
+        p=slope.p_above(0.0), free=slope.degrees_of_freedom,
+    )  # fmt: skip
+
+
 _RULES: Mapping[str, Callable[["Claim", Groups], RuleResult]] = {
     "value": _value, "order": _order, "effect": _effect, "trend": _trend, "bound": _bound, "chance": _chance,
 }  # fmt: skip

@@ -79,6 +79,11 @@ def _number(printed: str) -> float:
         return math.nan
 
 
+def first_number(printed: str) -> float:
+    """The number that a printed text begins with: "0.6 +- 0.1" is 0.6; NaN where it begins with none."""
+    return _number(printed.partition(" ")[0])
+
+
 def load(**equal: str) -> "pd.DataFrame":
     """The figures as a table, their fields as columns but for `Index`, which is its index where nothing is left out;
     optionally only the rows whose columns equal the given values.

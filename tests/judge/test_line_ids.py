@@ -11,7 +11,7 @@ from rkd import paths
 from rkd.cli import main
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
-from rkd.judge import evaluate
+from rkd.judge import assess
 
 
 @pytest.fixture
@@ -52,17 +52,20 @@ def test_several_may_ask_at_once(build):
     assert asked[0] and asked == 3 * [asked[0]] and len(list(build.rglob("table6.json"))) == 1
 
 
-def test_ids_that_name_the_content_of_a_file_are_not_kept(build):
-    checkpoint = f"x.pth#sha256={'0' * 64}"
-    profile = build / "own.yaml"
+@pytest.mark.parametrize("named", [True, False])
+def test_ids_of_a_file_are_kept_where_the_profile_names_its_content(named, build):
+    file, profile = build / "x.pth", build / "own.yaml"
+    file.write_bytes(b"weights")
+    checkpoint = f"x.pth#sha256={'0' * 64}" if named else str(file)
     text = (paths.params() / "smoke.yaml").read_text()
     profile.write_text(f"{text}\nteacher_checkpoint: {checkpoint!r}\n")
-    assert Selectors(str(profile)).ids("table6/full") and not list(build.rglob("table6.json"))
+    assert Selectors(str(profile)).ids("table6/full")
+    assert len(list(build.rglob("table6.json"))) == named
 
 
 def test_claims_are_evaluated_without_torch_where_nothing_is_recorded():
-    evaluate()  # and keeps the ids
-    call = "import sys, rkd.cli.verdicts; from rkd.judge import evaluate; evaluate(); "
+    assess()  # and keeps the ids
+    call = "import sys, rkd.cli.verdicts; from rkd.judge import assess; assess(); "
     subprocess.run(
         [sys.executable, "-c", f"{call}assert not {{'torch', 'pandas'}} & set(sys.modules)"], check=True
     )

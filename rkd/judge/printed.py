@@ -1,0 +1,187 @@
+"""What printed numbers alone decide: whether figures follow from others of the same source, by arithmetic."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rkd import published
+from rkd.judge import rules
+from rkd.judge.decide import NOT_REPRODUCED, REPRODUCED
+from rkd.judge.declared import Claim, who
+from rkd.judge.rules import RuleResult
+from rkd.published import Figure, others
+
+
+class Statement(NamedTuple):
+    """Something that printed numbers say, and whether it follows from the others that are printed.
+
+    Attributes:
+        figure: the id of the published figure it is about.
+        kind: a key of KINDS.
+        said: the statement.
+        follows: whether it does.
+        why: the arithmetic.
+    """
+
+    figure: str
+    kind: str
+    said: str
+    follows: bool
+    why: str
+
+
+KINDS = {
+    "derived": "a figure that the source computes from others it prints",
+    "mean of runs": "a printed mean whose single runs are public",
+    "bold": "the best of its table's column, set in bold",
+    "two printings": "one result, printed by several sources",
+}
+
+
+def statements() -> list[Statement]:
+    """All of them, in the order of KINDS and of the table of published figures."""
+    rows = list(published.rows().values())
+    derived = [found for row in rows if (found := of_derived(row))]
+    return [*derived, *_of_means(rows), *_of_bold(rows), *_of_printings(rows)]
+
+
+def of_derived(row: Figure) -> Statement | None:
+    """Of a figure that the source derives from others; None for one of another kind, or whose parts are not printed.
+
+    What rounding can do is allowed for: half a unit of the last digit of every number that enters.
+    """
+    parts = [published.get(part) for part in row.parts.split()]
+    if row.answer != "derived" or not parts or math.isnan(value := published.first_number(row.value)):
+        return None
+    numbers = np.array([part.number for part in parts])
+    if row.metric.startswith("max_abs_difference"):  # of the paper's figures, from those of a reproduction
+        gaps = [abs(part.number - _reproduced(part)) for part in parts]
+        said = f"the largest of {len(gaps)} distances, {max(gaps):.2f}, is no more than {value:g}"
+        return _statement(row, "derived", said, max(gaps) <= value + 1e-9, said)
+    n = len(parts)
+    weights = {2: [1.0, -1.0], 4: [0.25] * 4, 8: [0.25] * 4 + [-0.25] * 4}[n]
+    computed = float(numbers @ weights)
+    slack = _half_digit(row.value) + sum(
+        abs(w) * _half_digit(p.value) for w, p in zip(weights, parts, strict=True)
+    )
+    if "+-" in row.value:
+        slack += float(row.value.partition("+-")[2])
+    how = {2: " − ".join(p.value for p in parts), 4: f"mean of {', '.join(p.value for p in parts)}"}.get(
+        n,
+        f"mean of {', '.join(p.value for p in parts[:4])} − mean of {', '.join(p.value for p in parts[4:])}",
+    )
+    return _statement(
+        row, "derived", f"{_name(row)} is {row.value}", abs(computed - value) <= slack + 1e-9,
+        f"{how} = {computed:.{3 if n > 2 else 2}f}",
+    )  # fmt: skip
+
+
+def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
+    """Means whose single runs are public, by the epoch that the source reports."""
+    of_line = defaultdict(list)
+    for run in others.other_runs():
+        for line in run.lines:
+            of_line[line, run.behind].append(run.last if run.best is None else run.best)
+    for row in rows:
+        runs = [a for line in row.lines.split() for a in of_line[line, row.source]]
+        if row.answer == "run" and runs:
+            mean = float(np.mean(runs))
+            follows = abs(mean - row.number) <= _half_digit(row.value) + 1e-9
+            why = f"mean of {', '.join(f'{a:.2f}' for a in runs)} = {mean:.3f}"
+            yield _statement(row, "mean of runs", f"{_name(row)} is {row.value}", follows, why)
+
+
+def _of_bold(rows: Iterable[Figure]) -> Iterable[Statement]:
+    columns = defaultdict(list)
+    for row in rows:
+        if row.method != "teacher" and not math.isnan(row.number):
+            columns[row.source, row.table, row.teacher, row.student, row.metric].append(row)
+    for column in columns.values():
+        for row in column:
+            if row.note.startswith("bold"):
+                best = max(column, key=lambda other: other.number)
+                said = f"{_name(row)}, {row.value}, is the best of {len(column)}"
+                why = f"the largest is {best.value} ({best.method})"
+                yield _statement(row, "bold", said, row.number >= best.number, why)
+
+
+def _of_printings(rows: Iterable[Figure]) -> Iterable[Statement]:
+    printings = defaultdict(list)
+    for row in rows:
+        if row.answer == "run" and not math.isnan(row.number):
+            printings[row.lines, who(row) if row.variant == "paper" else row.variant].append(row)
+    for same in printings.values():
+        if len({row.source for row in same}) > 1:
+            said = " and ".join(f"{row.value} ({published.SHORT_SOURCE[row.source]})" for row in same)
+            follows = len({row.number for row in same}) == 1
+            yield _statement(same[0], "two printings", f"{_name(same[0])} is the same in all", follows, said)
+
+
+# --- what they decide of a claim ---------------------------------------------------------------------------------
+
+
+def judge_printed(claim: Claim) -> RuleResult:
+    """What the printed numbers decide of a claim; "not run" where they leave it open.
+
+    A derived figure follows from its parts or does not; an order or a trend is there in the printed numbers or is not.
+    That a value is reached, no printed number decides.
+    """
+    index = list(published.rows().values())
+    for row in (index[i] for i in claim.references):
+        if found := of_derived(row):
+            return _decided(claim, found.follows, found.why)
+    if claim.kind == "order":
+        return _order(claim)
+    if claim.kind == "trend" and isinstance(claim.published, tuple):
+        slope = float(np.dot(claim.contrast, claim.published))
+        return _decided(claim, slope > 0, f"the contrast of the printed accuracies is {slope:.2f}", slope)
+    return rules.not_run("no printed number decides it")
+
+
+def _order(claim: Claim) -> RuleResult:
+    if isinstance(claim.published, tuple):
+        ours, theirs = claim.published
+        return _decided(claim, ours > theirs, f"{ours:.2f} against {theirs:.2f} in print", ours - theirs)
+    own = [row for line in claim.runs["a"] for row in published.of_line(line) if not math.isnan(row.number)]
+    if claim.published is None or not own:
+        return rules.not_run("no printed number decides it")
+    said = ", ".join(dict.fromkeys(f"{row.number:.2f} ({who(row)})" for row in own))
+    least = min(row.number for row in own) - claim.published
+    return _decided(claim, least > 0, f"{said} against {claim.published:.2f} in print", least)
+
+
+def _decided(claim: Claim, follows: bool, why: str, estimate: float = math.nan) -> RuleResult:
+    nothing = (math.nan, math.nan)
+    verdict = REPRODUCED if follows else NOT_REPRODUCED
+    return RuleResult(verdict, estimate, nothing, math.nan, None, (), None, why, {})
+
+
+def _statement(row: Figure, kind: str, said: str, follows: bool, why: str) -> Statement:
+    return Statement(row.id, kind, said, bool(follows), why)
+
+
+def _name(row: Figure) -> str:
+    pair = row.student if row.teacher in ("", "-", row.student) else f"{row.student} ← {row.teacher}"
+    what = ", ".join(dict.fromkeys(part for part in (row.method, row.variant) if part))
+    metric = {"delta_vs_baseline_percent": ", gain"}.get(row.metric, "")
+    return f"{published.SHORT_SOURCE[row.source]}, {row.table}: {pair}, {what}{metric} on {row.dataset}"
+
+
+def _reproduced(paper: Figure) -> float:
+    """The reproduction's figure beside one of the paper's."""
+    same = ("source", "table", "teacher", "student", "method", "dataset", "metric")
+    key: Sequence[str] = [getattr(paper, name) for name in same]
+    (found,) = (
+        row.number for row in published.rows().values()
+        if row.variant == "reproduction" and [getattr(row, name) for name in same] == key
+    )  # fmt: skip
+    return found
+
+
+def _half_digit(printed: str) -> float:
+    """Half a unit of the last digit of a number as it is printed."""
+    digits = printed.split()[0].lstrip("+~-").partition(".")[2]
+    return 0.5 * 10.0 ** -len(digits)

@@ -1,0 +1,144 @@
+"""Single runs that others measured, as their logs and documents tell them: rows of CSV files in results/others/.
+
+Such a file is read as text and numbers; nothing of it is executed.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from rkd import paths
+from rkd.config import Count, build, frozen
+from rkd.errors import ConfigError, RecordError, unknown
+from rkd.published import SHORT_SOURCE
+
+Accuracy = Annotated[float, Field(ge=0, le=100)]
+
+
+def _or_none(text: Any) -> Any:
+    return None if text == "" else _number(text)
+
+
+def _number(text: Any) -> Any:
+    try:
+        return float(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def _words(text: Any) -> Any:
+    return tuple(text.split()) if isinstance(text, str) else text
+
+
+def _numbers(text: Any) -> Any:
+    return tuple(map(_number, _words(text)))
+
+
+def _source(text: Any) -> Any:
+    if text not in ("", *SHORT_SOURCE):
+        raise unknown("source in column `behind`:", text, SHORT_SOURCE)
+    return text
+
+
+@frozen
+class OtherRun:
+    """One training run that someone else measured. Accuracies are test accuracies in percent.
+
+    Attributes:
+        repository, commit, file: where it is told.
+        dataset, teacher, student, method: as this package names them where it has them; teacher empty without one.
+        run: its number among those of one file that are alike.
+        epochs: of its schedule.
+        last, best: after the last epoch, and of the best one on the test set; None where that is not told.
+        note: what else is told.
+        lines: "chapter/line" of the lines whose setting is the run's; without one it tells of spread alone.
+        behind: the source whose printed mean it is part of, a key of SHORT_SOURCE; empty: it is independent of all.
+        curve: accuracy after each epoch, as far as it is told.
+
+    Raises:
+        ConfigError: neither accuracy, a best one below the last, or a curve that says otherwise.
+    """
+
+    repository: str
+    dataset: str
+    student: str
+    method: str
+    epochs: Annotated[Count, BeforeValidator(_number)]
+    commit: str = ""
+    file: str = ""
+    teacher: str = ""
+    run: Annotated[Count, BeforeValidator(_number)] = 1
+    last: Annotated[Accuracy | None, BeforeValidator(_or_none)] = None
+    best: Annotated[Accuracy | None, BeforeValidator(_or_none)] = None
+    note: str = ""
+    lines: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    behind: Annotated[str, BeforeValidator(_source)] = ""
+    curve: Annotated[tuple[Accuracy, ...], BeforeValidator(_numbers)] = ()
+
+    def __post_init__(self) -> None:
+        if self.last is None and self.best is None:
+            raise ConfigError("neither last nor best is given; a run needs one of the two")
+        if None not in (self.last, self.best) and self.best < self.last:
+            raise ConfigError(f"best is {self.best:g}, below the last epoch's {self.last:g}")
+        if self.curve and len(self.curve) != self.epochs:
+            raise ConfigError(f"the curve has {len(self.curve)} accuracies for {self.epochs} epochs")
+        for name, shown in (("last", self.curve[-1:]), ("best", (max(self.curve, default=0.0),))):
+            told = getattr(self, name)
+            if self.curve and told is not None and abs(told - shown[0]) > 0.01:
+                raise ConfigError(f"{name} is {told:g}, but {shown[0]:g} by its curve")
+
+
+COLUMNS = tuple(field.name for field in fields(OtherRun))
+
+
+def folder() -> Path:
+    """Where the files lie."""
+    return paths.home() / "results" / "others"
+
+
+def read(path: Path) -> list[OtherRun]:
+    """The runs of one file, in its order.
+
+    Raises:
+        RecordError: one sentence that names file and line.
+    """
+    try:
+        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        rows = list(table)
+    except (csv.Error, OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is no table of runs: {' '.join(str(error).split())}") from error
+    found = []
+    for number, row in enumerate(rows, 2):
+        try:
+            if None in row or None in row.values():
+                raise ConfigError(f"it needs {len(table.fieldnames or ())} cells")
+            found.append(build(OtherRun, row))
+        except ConfigError as error:
+            raise RecordError(f"{path.name}, line {number}: {error}") from error
+    return found
+
+
+def other_runs(at: Path | None = None) -> list[OtherRun]:
+    """All runs in the CSV files of a folder (None: results/others), file by file."""
+    return [run for path in sorted((at or folder()).glob("*.csv")) for run in read(path)]
+
+
+def as_csv(runs: Sequence[OtherRun]) -> str:
+    """The text of such a file."""
+    text = StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for run in runs:
+        row = {name: "" if value is None else value for name, value in asdict(run).items()}
+        joined = {name: " ".join(map(_plain, row[name])) for name in ("lines", "curve")}
+        table.writerow({**row, **{name: _plain(row[name]) for name in ("last", "best")}, **joined})
+    return text.getvalue()
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) and abs(value - round(value, 3)) < 1e-9 else str(value)
