@@ -1,5 +1,6 @@
 """What printed numbers alone decide: whether figures follow from others of the same source, by arithmetic."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,8 +10,8 @@ import numpy as np
 
 from rkd import published
 from rkd.judge import rules
-from rkd.judge.decide import NOT_REPRODUCED, REPRODUCED
-from rkd.judge.declared import Claim, who
+from rkd.judge.decide import NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from rkd.judge.declared import Claim, load_claims, who
 from rkd.judge.rules import RuleResult
 from rkd.published import Figure, others
 
@@ -35,17 +36,23 @@ class Statement(NamedTuple):
 
 KINDS = {
     "derived": "a figure that the source computes from others it prints",
+    "distance": "a reproduced accuracy, as near to the original as its source says",
+    "comparison": "one accuracy above another",
     "mean of runs": "a printed mean whose single runs are public",
     "bold": "the best of its table's column, set in bold",
-    "two printings": "one result, printed by several sources",
+    "printings": "one result, printed in several places",
 }
+
+BOUND = "max_abs_difference"  # begins the metric of a bound on how far a reproduction lies from its original
 
 
 def statements() -> list[Statement]:
     """All of them, in the order of KINDS and of the table of published figures."""
     rows = list(published.rows().values())
     derived = [found for row in rows if (found := of_derived(row))]
-    return [*derived, *_of_means(rows), *_of_bold(rows), *_of_printings(rows)]
+    distances = itertools.chain(*map(_of_distances, rows))
+    runs_and_cells = _of_means(rows), _of_bold(rows), _of_printings(rows)
+    return [*derived, *distances, *_of_comparisons(rows), *itertools.chain(*runs_and_cells)]
 
 
 def of_derived(row: Figure) -> Statement | None:
@@ -57,10 +64,10 @@ def of_derived(row: Figure) -> Statement | None:
     if row.answer != "derived" or not parts or math.isnan(value := published.first_number(row.value)):
         return None
     numbers = np.array([part.number for part in parts])
-    if row.metric.startswith("max_abs_difference"):  # of the paper's figures, from those of a reproduction
-        gaps = [abs(part.number - _reproduced(part)) for part in parts]
-        said = f"the largest of {len(gaps)} distances, {max(gaps):.2f}, is no more than {value:g}"
-        return _statement(row, "derived", said, max(gaps) <= value + 1e-9, said)
+    if row.metric.startswith(BOUND):
+        largest = max(_of_distances(row), key=lambda found: abs(_gap(published.get(found.figure))))
+        said = f"all {len(parts)} reproduced accuracies lie within {value:g} of the original"
+        return _statement(row, "derived", said, largest.follows, f"the widest gap: {largest.why}")
     n = len(parts)
     weights = {2: [1.0, -1.0], 4: [0.25] * 4, 8: [0.25] * 4 + [-0.25] * 4}[n]
     computed = float(numbers @ weights)
@@ -77,6 +84,25 @@ def of_derived(row: Figure) -> Statement | None:
         row, "derived", f"{_name(row)} is {row.value}", abs(computed - value) <= slack + 1e-9,
         f"{how} = {computed:.{3 if n > 2 else 2}f}",
     )  # fmt: skip
+
+
+def _of_distances(row: Figure) -> Iterable[Statement]:
+    """Each of the figures that a bound is over, beside that of the reproduction which claims it."""
+    for part in map(published.get, row.parts.split()) if row.metric.startswith(BOUND) else ():
+        bound, ours = published.first_number(row.value), _reproduced(part)
+        said = f"{_name(part)}: {ours.value} lies within {bound:g} of {part.value}"
+        why = f"{ours.value} − {part.value} = {_gap(part):+.2f}".replace("-", "−")
+        yield _statement(part, "distance", said, abs(_gap(part)) <= bound + 1e-9, why)
+
+
+def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:
+    """What is declared as a claim of that kind, where both figures are printed."""
+    for claim in load_claims(check=False):
+        if claim.kind == "order" and (found := judge_printed(claim)).verdict != NOT_RUN:
+            figure = rows[claim.references[0]]
+            yield _statement(
+                figure, "comparison", claim.statement, found.verdict == REPRODUCED, found.sentence
+            )
 
 
 def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
@@ -112,12 +138,27 @@ def _of_printings(rows: Iterable[Figure]) -> Iterable[Statement]:
     printings = defaultdict(list)
     for row in rows:
         if row.answer == "run" and not math.isnan(row.number):
-            printings[row.lines, who(row) if row.variant == "paper" else row.variant].append(row)
+            printings[_result(row)].append(row)
     for same in printings.values():
-        if len({row.source for row in same}) > 1:
-            said = " and ".join(f"{row.value} ({published.SHORT_SOURCE[row.source]})" for row in same)
-            follows = len({row.number for row in same}) == 1
-            yield _statement(same[0], "two printings", f"{_name(same[0])} is the same in all", follows, said)
+        if len(same) > 1:
+            by_value = defaultdict(list)
+            for row in same:
+                by_value[f"{row.number:.2f}"].append(f"{published.SHORT_SOURCE[row.source]}, {row.table}")
+            places = (f"{value} ({'; '.join(dict.fromkeys(found))})" for value, found in by_value.items())
+            said = f"{_name(same[0])} is the same in {len(same)} places"
+            yield _statement(same[0], "printings", said, len(by_value) == 1, " and ".join(places))
+
+
+def _result(row: Figure) -> tuple[str, ...]:
+    """Names what was measured: rows with the same name print one result."""
+    if row.method in (
+        "teacher",
+        "student baseline",
+    ):  # in one source, one network; others may have trained their own
+        return row.source, row.method, row.teacher if row.method == "teacher" else row.student, row.dataset
+    if row.variant.startswith("quoted"):  # of the same benchmark: the pair and the method are its cell
+        return "quoted", row.lines.partition("/")[2]
+    return row.lines, who(row) if row.variant == "paper" else row.variant
 
 
 # --- what they decide of a claim ---------------------------------------------------------------------------------
@@ -165,17 +206,23 @@ def _statement(row: Figure, kind: str, said: str, follows: bool, why: str) -> St
 
 def _name(row: Figure) -> str:
     pair = row.student if row.teacher in ("", "-", row.student) else f"{row.student} ← {row.teacher}"
+    pair = {"teacher": row.teacher, "student baseline": row.student}.get(row.method, pair)
     what = ", ".join(dict.fromkeys(part for part in (row.method, row.variant) if part))
     metric = {"delta_vs_baseline_percent": ", gain"}.get(row.metric, "")
-    return f"{published.SHORT_SOURCE[row.source]}, {row.table}: {pair}, {what}{metric} on {row.dataset}"
+    of = "average" if row.dataset == "avg" else row.dataset
+    return f"{published.SHORT_SOURCE[row.source]}, {row.table}: {pair}, {what}{metric} on {of}"
 
 
-def _reproduced(paper: Figure) -> float:
+def _gap(paper: Figure) -> float:
+    return round(_reproduced(paper).number - paper.number, 6)
+
+
+def _reproduced(paper: Figure) -> Figure:
     """The reproduction's figure beside one of the paper's."""
     same = ("source", "table", "teacher", "student", "method", "dataset", "metric")
     key: Sequence[str] = [getattr(paper, name) for name in same]
     (found,) = (
-        row.number for row in published.rows().values()
+        row for row in published.rows().values()
         if row.variant == "reproduction" and [getattr(row, name) for name in same] == key
     )  # fmt: skip
     return found
