@@ -115,12 +115,12 @@ def assess(
         ConfigError: a malformed declaration or unknown profile, or a run of others that names an unknown line.
         RecordError: a damaged record or table of others' runs.
     """
-    stores = stores or {}
+    stores, selectors = stores or {}, Selectors()
     if claims is None:
-        claims = load_claims(selectors=Selectors(profile) if profile == "paper" else None)
+        claims = load_claims(selectors=selectors)
     found = {
         "A": evaluate(profile, claims, stores.get("A")),
-        "B": _by_others(claims, other_runs() if others is None else others),
+        "B": _by_others(claims, other_runs() if others is None else others, selectors),
         "C": _by_short(claims, stores.get("C")),
         "D": [_evaluation(claim, "D", judge_printed(claim)) for claim in claims],
     }
@@ -137,13 +137,14 @@ def _evaluation(
 # --- others' runs ------------------------------------------------------------------------------------------------
 
 
-def _by_others(claims: Sequence[Claim], runs: Sequence[OtherRun]) -> list[Evaluation]:
+def _by_others(claims: Sequence[Claim], runs: Sequence[OtherRun], selectors: Selectors) -> list[Evaluation]:
     """By the rules of the published setting, from three runs a side: of runs that are independent of the source where
     all sides have some, else of those behind its own figure. The last epoch decides, or where it is not told the best
     one."""
     of_line: dict[tuple[str, bool], list[OtherRun]] = defaultdict(list)
     for run in runs:
         for line in run.lines:
+            selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
     chosen = [_sides(claim, of_line) for claim in claims]
     few = [replace(claim, min_seeds=min(claim.min_seeds, LEAST)) for claim in claims]

@@ -108,7 +108,7 @@ def read(path: Path) -> list[OtherRun]:
         RecordError: one sentence that names file and line.
     """
     try:
-        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         rows = list(table)
     except (csv.Error, OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} is no table of runs: {' '.join(str(error).split())}") from error

@@ -1,0 +1,228 @@
+"""Grades of evidence: which runs count under each, what they decide, and which grade speaks for a claim."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from evidence import PAPER, around, put
+from scipy import stats
+
+from rkd.errors import ConfigError
+from rkd.experiments.selectors import Selectors
+from rkd.judge import load_claims
+from rkd.judge.decide import VERDICTS
+from rkd.judge.grades import GRADES, assess
+from rkd.published.others import OtherRun
+from rkd.records import Store
+
+CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
+SHORT = Selectors("short")
+FULL, ALONE = "table1/resnet20-resnet56-reviewkd", "table1/resnet20-resnet56-student"
+VALUE = "table1-resnet20-resnet56-paper"
+RNG = np.random.default_rng(0)
+
+
+def told(line, last=(), best=(), behind=""):
+    """Runs of a line as someone else tells them: by both epochs, or by one."""
+    rows = [(a, b) for a, b in zip(last or [None] * len(best), best or [None] * len(last), strict=True)]
+    same = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "x", "epochs": 240}
+    return [
+        OtherRun(**same, run=i, last=a, best=b, lines=(line,), behind=behind)
+        for i, (a, b) in enumerate(rows, 1)
+    ]
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Claims by name, with their families, assessed on given runs: records by grade, none where none are given."""
+
+    def of(*names, others=(), **stores):
+        families = {CLAIMS[name].family for name in names} - {""}
+        claims = [c for c in CLAIMS.values() if c.id in names or c.family in families]
+        empty = {grade: Store(tmp_path / f"no {grade}", tmp_path) for grade in "AC"}
+        return {a.claim.id: a for a in assess(claims, stores=empty | stores, others=others)}
+
+    return of
+
+
+def test_every_verdict_has_words_in_every_grade():
+    assert list(GRADES) == list("ABCD")
+    assert all(GRADES["A"].words(verdict) == verdict for verdict in VERDICTS)
+    assert GRADES["B"].words("reproduced") == "supported" and GRADES["D"].words("reproduced") == "follows"
+    assert GRADES["C"].words("not reproduced") == "opposite direction"
+    assert not {"reproduced", "not reproduced"} & {w for g in "BCD" for w in GRADES[g].says.values()}
+
+
+# --- others' runs ------------------------------------------------------------------------------------------------
+
+
+def test_three_a_side_decide_and_two_do_not(judged):
+    published = CLAIMS[VALUE].published
+    for n, verdict in ((3, "reproduced"), (2, "inconclusive"), (0, "not run")):
+        runs = told(FULL, list(around(published, 0.05, n))) if n else []
+        found = judged(VALUE, others=runs)[VALUE]
+        assert found.found["B"].verdict == verdict and found.found["B"].grade == "B"
+    assert found.grade == "" and found.verdict == found.said == "not run"
+    assert CLAIMS[VALUE].min_seeds == 5, "more than of others' runs"
+
+
+def test_independent_runs_before_the_sources_own(judged):
+    published = CLAIMS[VALUE].published
+    own = told(FULL, list(around(published, 0.1, 3)), behind="re_paper")
+    found = judged(VALUE, others=own)[VALUE]
+    assert found.said == "supported" and found.best.last.sentence.startswith("the source's own runs: ")
+    found = judged(VALUE, others=[*own, *told(FULL, list(around(published - 2, 0.1, 3)))])[VALUE]
+    assert found.said == "not supported" and found.best.last.sentence.startswith(
+        "independent of the source: "
+    )
+    assert found.best.last.n == (3,), "the source's own runs are left out"
+
+
+def test_both_sides_are_of_one_kind(judged):
+    """Independent runs of one side alone are set against no run of the source's."""
+    own = told(FULL, list(around(72, n=3)), behind="re_paper") + told(
+        ALONE, list(around(69, n=3)), behind="re_paper"
+    )
+    name = "table1-resnet20-resnet56-beats-student"
+    found = judged(name, others=[*own, *told(FULL, list(around(60, n=3)))])[name].found["B"]
+    assert found.verdict == "reproduced" and found.last.sentence.startswith(
+        "the source's own runs: mean 72.00"
+    )
+
+
+def test_the_best_epoch_only_where_no_last_one_is_told(judged):
+    published = CLAIMS[VALUE].published
+    near = list(around(published, 0.05, 3))
+    found = judged(VALUE, others=told(FULL, best=near))[VALUE].found["B"]
+    assert found.verdict == "reproduced" and found.last.sentence.endswith(
+        "by their best epochs on the test set, all that is told"
+    )
+    assert np.isnan(found.optimism)
+    both = told(FULL, last=near, best=[a + 1.2 for a in near])
+    found = judged(VALUE, others=both)[VALUE].found["B"]
+    assert found.verdict == "reproduced" and "best epoch" not in found.last.sentence
+    assert found.best.verdict == "exceeded" and found.optimism == pytest.approx(1.2)
+    mixed = judged(VALUE, others=[*both, *told(FULL, best=near)])[VALUE].found["B"]
+    assert mixed.last.n == (6,) and mixed.last.sentence.endswith("all that is told"), "one epoch for all"
+
+
+def test_holm_within_families_by_a_naive_loop(judged):
+    name = "table1-resnet20-resnet56-beats-student"
+    family = [c for c in CLAIMS.values() if c.family == CLAIMS[name].family]
+    runs = []
+    for claim in family:
+        for side, mean in zip(claim.groups, (70.5, 70.0), strict=False):
+            runs += told(side[0], list(RNG.normal(mean, 0.4, 4)))
+    found = [a.found["B"].last for a in judged(name, others=runs).values()]
+    ordered = sorted(found, key=lambda r: r.p)
+    raised = 0.0
+    for i, result in enumerate(ordered):
+        raised = max(raised, min(1.0, result.p * (len(ordered) - i)))
+        assert result.p_holm == pytest.approx(raised)
+    assert len(ordered) == len(family) > 3 and any(r.p < 0.05 <= r.p_holm for r in ordered)
+    assert all(r.verdict == "inconclusive" for r in ordered if r.p_holm >= 0.05)
+
+
+def test_a_run_of_an_unknown_line_is_one_sentence(judged):
+    for line, said in (
+        ("table1/resnet21", "'resnet21'"),
+        ("table9/full", "'table9'"),
+        ("table1", "'table1' is not"),
+    ):
+        with pytest.raises(ConfigError, match=said) as error:
+            judged(VALUE, others=told(line, [70.0]))
+        assert "\n" not in str(error.value)
+
+
+# --- short runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Short runs of Table 3, three seeds each, and their accuracies by row."""
+    store = Store(tmp_path_factory.mktemp("short"), tmp_path_factory.mktemp("work"))
+    accuracies = {}
+    seed_effects = RNG.normal(0, 2, 3)  # shared by all lines: only pairs cancel them
+    for i, line in enumerate(("none", "rm", "rm_rlf", "rm_rlf_abf", "rm_rlf_hcl", "full")):
+        accuracies[line] = (50 + seed_effects + 0.4 * i + RNG.normal(0, 0.1, 3)).round(2)
+        put(store, f"table3/{line}", accuracies[line], selectors=SHORT)
+    return store, accuracies
+
+
+def test_pairs_of_seeds_by_scipys_t_test(judged, short):
+    store, accuracies = short
+    found = judged("table3-rm-beats-none", C=store)
+    for name, assessed in found.items():
+        claim, result = CLAIMS[name], assessed.found["C"].last
+        ours, theirs = (accuracies[side[0].partition("/")[2]] for side in claim.groups)
+        pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
+        naive = stats.ttest_1samp(pairs, 0.0, alternative="greater")
+        assert result.estimate == pytest.approx(np.mean(pairs)) and result.p == pytest.approx(naive.pvalue)
+        low, high = stats.ttest_1samp(pairs, 0.0).confidence_interval(0.9)
+        assert result.interval == pytest.approx((low, high)) and len(assessed.found["C"].records) == 6
+    welch = stats.ttest_ind(ours, theirs, equal_var=False, alternative="greater").pvalue
+    assert result.p < welch / 3, "pairing is what shows it"
+    assert found[name].grade == "C" and found[name].said == "same direction"
+
+
+def test_a_trend_is_the_weighted_sum_of_each_seed(judged, store):
+    claim = CLAIMS["table4-larger-sizes"]
+    groups = [RNG.normal(50 + 0.2 * i, 0.5, 3).round(2) for i, _ in enumerate(claim.groups)]
+    for (line,), accuracies in zip(claim.groups, groups, strict=True):
+        put(store, line, accuracies, selectors=SHORT)
+    found = judged(claim.id, C=store)[claim.id].found["C"].last
+    sums = [
+        sum(w * group[seed] for w, group in zip(claim.contrast, groups, strict=True)) for seed in range(3)
+    ]
+    assert found.estimate == pytest.approx(np.mean(sums)) and found.n == (3,)
+    assert found.p == pytest.approx(stats.ttest_1samp(sums, 0.0, alternative="greater").pvalue)
+
+
+def test_only_seeds_that_all_sides_have(judged, store):
+    put(store, "table3/rm", [50.0, 51.0, 52.0, 90.0], selectors=SHORT)
+    put(store, "table3/none", [49.0, 50.1, 50.9], selectors=SHORT)
+    found = judged("table3-rm-beats-none", C=store)["table3-rm-beats-none"].found["C"]
+    assert found.last.n == (3,) and found.last.estimate == pytest.approx(1.0)
+
+
+def test_short_runs_judge_no_value_and_two_seeds_nothing(judged, short, store):
+    assert (
+        judged("table3-full", C=short[0])["table3-full"].found["C"].last.sentence
+        == "short runs say nothing of it"
+    )
+    values = [c.id for c in CLAIMS.values() if c.kind in ("value", "bound", "chance")]
+    assert {a.found["C"].verdict for a in judged(*values, C=short[0]).values() if a.claim.id in values} == {
+        "not run"
+    }
+    put(store, "table3/rm", [50.0, 51.0], selectors=SHORT)
+    put(store, "table3/none", [49.0, 50.1], selectors=SHORT)
+    found = judged("table3-rm-beats-none", C=store)["table3-rm-beats-none"].found["C"]
+    assert found.verdict == "inconclusive" and found.last.n == (2,)
+
+
+# --- which grade speaks ------------------------------------------------------------------------------------------
+
+
+def test_runs_speak_before_print_and_the_best_grade_that_decides(judged, store, tmp_path):
+    name = "table1-resnet20-resnet56-beats-student"
+    assert judged(name)[name].said == "follows" and judged(name)[name].grade == "D"
+    open_ = told(FULL, list(around(70, 1, 3))) + told(ALONE, list(around(69.9, 1, 3)))
+    found = judged(name, others=open_)[name]
+    assert (found.grade, found.said) == ("B", "inconclusive"), (
+        "runs that leave it open, before print that does not"
+    )
+    put(store, "table3/none", around(50), selectors=SHORT)
+    clear = told(FULL, list(around(72, n=3))) + told(ALONE, list(around(69, n=3)))
+    found = judged(name, others=clear)[name]
+    assert (found.grade, found.said, found.verdict) == ("B", "supported", "reproduced")
+    put(store, FULL, around(69))
+    put(store, ALONE, around(72))
+    found = judged(name, others=clear, A=store)[name]
+    assert (found.grade, found.said) == ("A", "not reproduced"), "the best grade wins, whatever it says"
+    assert [e.verdict for e in found.found.values()] == [
+        "not reproduced",
+        "reproduced",
+        "not run",
+        "reproduced",
+    ]
+    assert dataclasses.replace(found, found={**found.found, "A": found.found["C"]}).grade == "B"
