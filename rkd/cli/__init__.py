@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "export": ("carry.export", "write records, checkpoints and weights, to be merged elsewhere"),
     "import": ("carry.import_", "merge what export wrote into the results here"),
+    "import-logs": ("logs.import_logs", "take own runs made with another system, as evidence of grade B"),
     "pack": ("pack.pack", "write all that training needs on a machine without network"),
     "bench": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
     "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),

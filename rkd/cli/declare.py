@@ -63,6 +63,7 @@ def duration(text: str) -> float:
 Size = Annotated[int, size, "SIZE"]
 Names = Annotated[tuple[str, ...], names, "A,B"]
 Duration = Annotated[float, duration, "TIME"]
+Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
 def add_command(subparsers: Any, name: str, command: Command, summary: str) -> None:
@@ -163,6 +164,7 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
     else:
         how |= {"type": _told(convert), "metavar": metavar or _METAVARS[base]}
         how |= {"nargs": "?", "const": alone[0]} if alone else {}
+        how |= {"action": "append"} if get_origin(base) is list else {}
     needed = parameter.default is parameter.empty
     if parameter.kind is parameter.KEYWORD_ONLY:
         spelt = [f"--{parameter.name.replace('_', '-')}", *_ALSO.get(parameter.name, [])]
