@@ -37,7 +37,7 @@ def first_cell(repository: str) -> dict:
 
 
 def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
-    """Make a fetched checkout work in this kernel, and say on what it will run and for how long. A no-op elsewhere.
+    """Make a fetched checkout work in this kernel, and say on what it will run. A no-op elsewhere.
 
     Args:
         home: the checkout; None: the one this file lies in.
@@ -51,7 +51,7 @@ def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
         sys.path.insert(0, str(home))
     os.environ["RKD_HOME"] = str(home)
     os.chdir(home / "book")
-    print(_device(), _keep(home, drive), _duration(), sep="\n")
+    print(_device(), _keep(home, drive), sep="\n")
 
 
 def _device() -> str:
@@ -80,22 +80,6 @@ def _keep(home: Path, drive: Path) -> str:
         if here.is_symlink():
             linked.append(name)
     return f"Kept in {drive / 'rkd'}: {', '.join(linked) or 'nothing'}."
-
-
-def _duration() -> str:
-    """What the profiles ask for: the whole report's runs, and their hours at every rate measured on file."""
-    from rkd.bench import costs
-    from rkd.experiments.workspace import store_for
-
-    runs = costs.once(costs.paper_runs())
-    rates = costs.rates_of_records(runs, store_for(costs.PROFILE))
-    total = costs.total_macs(runs) if rates else 0.0
-    hours = [f", {total / rate['macs_per_second'] / 3600:,.0f} hours on {rate['device']}" for rate in rates]
-    return (
-        "The parameters below say profile smoke: minutes. Profile paper, the published setting, is "
-        f"{len(runs)} runs of up to {max(run.epochs for run in runs)} epochs for the whole report{''.join(hours)}; "
-        "performance.ipynb estimates the time on this machine."
-    )
 
 
 if __name__ == "__main__":

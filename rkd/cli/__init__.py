@@ -49,16 +49,8 @@ ALIASES = {
 
 EPILOG = """examples:
   rkd book                                    execute every chapter on the embedded data set, build the HTML
-  rkd book --profile paper --only table3      the real thing, one chapter
-  rkd sweep params/paper.yaml --chapters table3,table4
   rkd run --student resnet20 --teacher resnet56 --profile smoke --loss-weight 0.9
-  rkd status --profile paper
-  rkd export --out parts --profile paper      carry finished and unfinished runs to another machine ...
-  rkd import parts --profile paper            ... and merge them there
-  rkd pack --out pack --profile paper         all that a GPU machine without network needs to train
-  rkd show models wrn_40_2
-  rkd show method crd+kd                      can its steps be captured as a CUDA graph? asked without one
-  rkd show figures --table "Table 3"
+  rkd sweep params/paper.yaml --chapters table3,table4
   rkd verdicts --chapter table3               what the recorded runs say of the claims
 
 `rkd COMMAND --help` explains each command. Exit status: 0 done, 1 something did not come out, 2 wrong call."""

@@ -1,7 +1,6 @@
 """`rkd export` and `rkd import`: results from one machine to another."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +46,19 @@ def export(
         The folder given to --out holds nothing but an export; one that is there is replaced. Exit status: 0 done, 1
         some file here was left out (damaged, or there was no room for it), 2 wrong call.
     """
+    from rkd.experiments.selectors import Selectors
+    from rkd.experiments.workspace import store_of
     from rkd.records import transfer
 
     if (out is None) != teachers:
         raise ConfigError("name either --out DIR, for the parts, or --teachers, not both and not neither")
+    limits = {"--max-part": max_part, "--max-files": max_files, "--all-weights": all_weights}
+    if teachers and (wrong := [name for name, value in limits.items() if value]):
+        raise ConfigError(f"{wrong[0]} goes with --out, not with --teachers")
+    settings, planned = Selectors(profile, given, settled=True).plan(chapters)
+    store = store_of(settings)
     if teachers:
-        limits = {"--max-part": max_part, "--max-files": max_files, "--all-weights": all_weights}
-        for name, value in limits.items():
-            if value:
-                raise ConfigError(f"{name} goes with --out, not with --teachers")
-        return _write_teachers(profile, chapters, given)
-    store, _, planned = _planned(profile, chapters, given)
+        return _write_teachers(settings, store, planned, bool(chapters))
     # In any arithmetic: what is begun or recorded in others than the planned ones goes along.
     asked = {config.id for config in planned}
     asked |= {r.settled_id(*names) for r in (config.request for config in planned) for names in r.choices()}
@@ -106,16 +107,6 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
     return 1 if refused else 0
 
 
-def _planned(profile: str, chapters: Sequence[str] | None, given: dict[str, Any]):
-    """The store, the settings, and the configs of the chapters' runs, teachers first."""
-    from rkd.experiments.runner import required
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import store_of
-
-    settings, found = Selectors(profile, given, settled=True).plan(chapters)
-    return store_of(settings), settings, required(run for configs in found.values() for run in configs)
-
-
 def show(done, folder: Path) -> None:
     """Print what an export holds, and what it does not."""
     print(f"{'':11}{'files':>8}{'bytes':>16}")
@@ -131,19 +122,17 @@ def show(done, folder: Path) -> None:
     print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: rkd import {folder}")
 
 
-def _write_teachers(profile: str, chapters: Sequence[str] | None, given: dict[str, Any]) -> int:
+def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
     """The weights that students use of each finished teacher."""
     from rkd import data
     from rkd.errors import RecordError
-    from rkd.experiments.runner import pick_device
+    from rkd.experiments.runner import learned_from, pick_device
     from rkd.experiments.workspace import data_root
 
-    store, settings, planned = _planned(profile, chapters, given)
     device, root = pick_device(settings.device), data_root(settings)
     load = functools.lru_cache(maxsize=1)(lambda config: data.load(config, root).to(device))
-    runs = [*planned, *(() if chapters else (record.config for record in store))]
-    teachers = [run.teacher for run in runs if run.teacher and run.teacher.run]
-    wanted = dict.fromkeys((t.run, t.weights) for t in teachers if t.weights != "random")
+    runs = [*planned, *(() if of_chapters else (record.config for record in store))]
+    wanted = dict.fromkeys((teacher.run, teacher.weights) for teacher in learned_from(runs))
     refused = 0
     for config, which in wanted:
         try:
@@ -169,33 +158,29 @@ def _write_teacher(store, config, which: str, images) -> str:
         RecordError: it did not finish, its weights cannot be read or rounded, the data set here is not the one it was
             trained on, or other weights of it are committed already.
     """
-    from rkd import models
     from rkd.errors import RecordError
+    from rkd.experiments.group import trained_network
     from rkd.records.teachers import digest, half, load_teacher, save_teacher, teacher_file
-    from rkd.training import accuracy, checkpoint
+    from rkd.training import accuracy
 
     record = store.load(config.id)
     if record.status != "finished":
         raise RecordError(f"the run ended as {record.status!r}")
     if record.provenance["data_sha256"] != images.checksum:
         raise RecordError(f"the images of {config.data.name} here are not those it was trained on")
-    state = checkpoint.load(store.folder(config.id) / f"{which}.pt")
-    if state.get("run") != config.id:
-        raise RecordError(f"its weights belong to run {state.get('run')}")
-    rounded = {name: t.float() if t.is_floating_point() else t for name, t in half(state["student"]).items()}
-    path = teacher_file(store, config.id, which)
+    network, _ = trained_network(config, which, store, images.classes)
+    network.load_state_dict(half(network.state_dict()))
+    rounded, path = network.state_dict(), teacher_file(store, config.id, which)
     if path.exists():
         if digest(load_teacher(path)[0]) == digest(rounded):
             return f"was there ({path})"
         raise RecordError(f"{path} holds other weights of it, and stays; delete it to replace them")
-    network = models.build(config.network, images.classes).to(images.test_x.device)
-    network.load_state_dict(rounded)
-    found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
     header = {
-        "run": config.id, "network": config.network, "weights": which, "epoch": state["epoch"],
-        "classes": images.classes, "accuracy": record.accuracy(which),
-        "accuracy_fp16": float(f"{found:.6g}"),  # as many digits as a record has
-        "data": config.data.name, "data_sha256": images.checksum, "normalisation": config.data.normalisation,
+        "run": config.id, "network": config.network, "weights": which, "classes": images.classes,
+        "epoch": record.result["epochs" if which == "last" else "best_epoch"] + (which == "best"),
+        "accuracy": record.accuracy(which), "data": config.data.name, "data_sha256": images.checksum,
+        "normalisation": config.data.normalisation,
     }  # fmt: skip
-    save_teacher(path, rounded, header)
+    found = accuracy(network.to(images.test_x.device), images.test_x, images.test_y, images.mean, images.std)
+    save_teacher(path, rounded, header | {"accuracy_fp16": float(f"{found:.6g}")})  # digits of a record
     return f"{record.accuracy(which):.2f} % as trained, {found:.2f} % rounded ({path})"

@@ -1,8 +1,5 @@
 """`rkd pack`: all that training needs, for a machine without network."""
 
-import hashlib
-import io
-import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -13,15 +10,8 @@ from rkd.errors import ConfigError, DataError
 
 PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
-_OURS = re.compile(rf"\.?(part-[0-9]{{4,}}(-[0-9a-f]{{12}})?\.bin|{CHECKSUMS})(\.tmp)?")
-_SOURCE = (
-    "rkd/**/*",
-    "params/**/*",
-    "book/*.*",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-)  # notebooks declare runs
+# Notebooks declare runs.
+_SOURCE = ("rkd/**/*", "params/**/*", "book/*.*", "pyproject.toml", "README.md", "LICENSE")
 
 
 def pack(
@@ -55,41 +45,31 @@ def pack(
         out, 2 wrong call.
     """
     from rkd.experiments import workspace
-    from rkd.experiments.runner import required
     from rkd.experiments.selectors import Selectors
     from rkd.files import place
-    from rkd.records.transfer.exporting import Exported, check_folder
+    from rkd.records.transfer import archive
+    from rkd.records.transfer.exporting import Exported
 
-    folder, results = out, Exported()
-    given = {} if data_root is None else {"data_root": data_root}
-    settings, found = Selectors(profile, given, settled=True).plan(chapters)
-    runs = required(run for configs in found.values() for run in configs)
-    check_folder(folder, "a pack", _OURS)
+    given, results = {} if data_root is None else {"data_root": data_root}, Exported()
+    settings, runs = Selectors(profile, given, settled=True).plan(chapters)
+    archive.check_folder(out, "a pack", rf"part-[0-9]{{4,}}(-[0-9a-f]{{12}})?\.bin|{CHECKSUMS}")
     root, store = workspace.data_root(settings), workspace.store_of(settings)
     named = _files(profile, runs, root, store, results)
     members = {_inside(path): content for path, content in named} | _data(runs, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in list(folder.iterdir()):  # all pieces in the folder are unpacked together
+    out.mkdir(parents=True, exist_ok=True)
+    for path in list(out.iterdir()):  # all pieces in the folder are unpacked together
         path.unlink()
-    sums, length = {}, 0
     with tempfile.TemporaryFile() as whole:
         with tarfile.open(fileobj=whole, mode="w") as tar:
             for name in sorted(members):
                 content = members[name]
-                data = content.read_bytes() if isinstance(content, Path) else content
-                member = tarfile.TarInfo(name)  # without time or owner
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-        whole.seek(0)
-        while piece := whole.read(max_part):
-            name = f"part-{len(sums) + 1:04d}.bin"
-            place(folder / name, piece)
-            sums[name], length = hashlib.sha256(piece).hexdigest(), length + len(piece)
-    place(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+                archive.add(tar, name, content.read_bytes() if isinstance(content, Path) else content)
+        parts, length = archive.cut(whole, out, max_part), whole.tell()
+    place(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in parts.items()).encode())
     for path, why in results.left_out.items():
         print(f"left out {path}: {why}")
-    print(f"{len(members)} files, {length:,} bytes in {len(sums)} pieces in {folder}")
-    print(f"unpack them with: mkdir work && cat {folder}/part-* | tar -x -C work")
+    print(f"{len(members)} files, {length:,} bytes in {len(parts)} pieces in {out}")
+    print(f"unpack them with: mkdir work && cat {out}/part-* | tar -x -C work")
     return 1 if results.left_out else 0
 
 
@@ -109,7 +89,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     costs(unfinished(runs, store), store, root)
     found = [*counts_folder().glob("[!.]*"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
-    for teacher in {run.teacher: None for run in runs if run.teacher is not None}:
+    for teacher in dict.fromkeys(run.teacher for run in runs if run.teacher is not None):
         if teacher.run is None:
             found.append(check_teacher_file(teacher))
         elif teacher.weights != "random":

@@ -146,40 +146,30 @@ def records(
 
         Exit status: 0 there are records, 1 there are none, 2 wrong call.
     """
-    from rkd.experiments.settings import load_profile
-    from rkd.experiments.workspace import store_for
-    from rkd.files import replacing
-    from rkd.records.csv_summary import as_csv, summarise
+    import pandas as pd
 
-    load_profile(profile)  # an unknown one is told of
+    from rkd.experiments.settings import profile_path
+    from rkd.experiments.workspace import store_for
+    from rkd.records.csv_summary import summarise
+
+    profile_path(profile)  # an unknown one is told of
     store = store_for(profile, results)
-    summary = summarise(store, last)
-    if summary.empty:
+    found = summarise(store, last)
+    if found.empty:
         print(f"no runs are recorded in {store.records}")
         return 1
-    learns = summary["student"] + (" <- " + summary["teacher"] + ", " + summary["method"]).where(
-        summary["method"].astype(bool), ""
-    )
-    diverged = summary["diverged"].map(lambda n: f"{n} diverged " if n else "")
-    table = summary[
-        ["configuration", "arithmetic", "n", "last_mean", "last_sd", "best_mean", "best_sd"]
-    ].assign(run=learns, differs=diverged + summary["differs"])
-    heads = {
-        "arithmetic": "computed in",
-        "last_mean": "last",
-        "last_sd": "sd",
-        "best_mean": "best",
-        "best_sd": "sd",
-    }
-    shown = table[["configuration", "run", *table.columns[1:7], "differs"]].rename(
-        columns=heads | {"differs": ""}
-    )
+    taught = found["method"].where(found["method"] == "", " <- " + found["teacher"] + ", " + found["method"])
+    diverged = found["diverged"].map(lambda n: f"{n} diverged " if n else "")
+    figures = found[["n", "last_mean", "last_sd", "best_mean", "best_sd"]]
+    figures.columns = ["n", "last", "sd", "best", "sd"]
+    named = {"configuration": found["configuration"], "run": found["student"] + taught}
+    named["computed in"] = found["arithmetic"]
+    shown = pd.concat([pd.DataFrame(named), figures, (diverged + found["differs"]).rename("")], axis=1)
     print(shown.to_string(index=False, na_rep="", float_format="{:.2f}".format))
-    runs = summary["n"].sum() + summary["diverged"].sum()
-    print(f"{runs} runs of {len(summary)} configurations in {store.records}")
+    runs = found["n"].sum() + found["diverged"].sum()
+    print(f"{runs} runs of {len(found)} configurations in {store.records}")
     if csv:
-        with replacing(csv) as temporary:
-            temporary.write_text(as_csv(summary), encoding="utf-8")
+        found.to_csv(csv, index=False, float_format="%.4f")
     return 0
 
 

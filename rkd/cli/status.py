@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Names
-from rkd.errors import RecordError
+from rkd.errors import ConfigError, RecordError
 
 STATES = ("recorded", "diverged", "running", "begun", "missing")
 ALL = "all, each once"
@@ -30,16 +30,22 @@ def status(
         The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on
         this device; `rkd sweep` with the same chapters and settings trains what is left.
     """
+    from rkd import paths
+    from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
     from rkd.experiments.selectors import Selectors
     from rkd.experiments.settings import resolve
     from rkd.experiments.workspace import folders
 
+    book = paths.home() / "book"
+    chapters = chapters or [
+        name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")
+    ]
     selectors = Selectors(profile, given)  # ids alone, which are kept: torch would take seconds
-    ids = {name: selectors.every(name) for name in chapters or _chapter_names()}
+    ids = {name: selectors.every(name) for name in chapters}
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
-    states = {run: _state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}
+    states = {run: state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}
     if verbose:
-        time = _verbose(Selectors(profile, given, settled=True), list(ids))
+        time = _verbose(Selectors(profile, given, settled=True), chapters)
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
     for name, own in {**ids, ALL: states}.items():
         found = [states[run] for run in own]
@@ -50,19 +56,24 @@ def status(
     return 0
 
 
-def _chapter_names() -> list[str]:
-    """Of the notebooks that declare rows."""
-    from rkd import paths
-    from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
+def _verbose(selectors, chapters: Iterable[str]) -> str:
+    """Print every run; returns the time left, or why it is unknown: what is recorded can be listed on a machine without
+    the device."""
+    from rkd.experiments.estimate import time_left
+    from rkd.experiments.workspace import store_of
 
-    book = paths.home() / "book"
-    return [name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")]
+    settings, runs = selectors.plan(chapters)
+    store = store_of(settings)
+    list_runs(runs, store)
+    try:
+        return str(time_left(runs, settings, store))
+    except ConfigError as error:
+        return f"unknown here: {error}"
 
 
-def _state(records: Path, work: Path, forms: Iterable[str]) -> str:
+def state(records: Path, work: Path, forms: Iterable[str]) -> str:
     """One of STATES, of a run that may be trained in several arithmetics, by their ids: "running" is one that a process
     is training now, "begun" one that has a checkpoint."""
-    begun = [run for run in forms if (work / run).is_dir()]
     for run in forms:
         if (path := records / f"{run}.json").exists():
             try:
@@ -70,6 +81,7 @@ def _state(records: Path, work: Path, forms: Iterable[str]) -> str:
             except (ValueError, LookupError, TypeError) as error:
                 raise RecordError(f"record {path} is damaged") from error
             return "recorded" if status == "finished" else status
+    begun = [run for run in forms if (work / run).is_dir()]
     if begun:
         from rkd.records import Store  # with torch
 
@@ -79,49 +91,20 @@ def _state(records: Path, work: Path, forms: Iterable[str]) -> str:
     return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
 
 
-def _verbose(selectors, chapters: list[str]) -> str:
-    """Print every run; returns the time left, or why it is unknown: what is recorded can be listed on a machine without
-    the device."""
-    from rkd.errors import ConfigError
-    from rkd.experiments.estimate import time_left
-    from rkd.experiments.runner import required
-    from rkd.experiments.workspace import store_of
-
-    settings, found = selectors.plan(chapters)
-    store, runs = store_of(settings), required(run for configs in found.values() for run in configs)
-    list_runs(runs, store)
-    try:
-        return str(time_left(runs, settings, store))
-    except ConfigError as error:
-        return f"unknown here: {error}"
-
-
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
     """Print runs in words: state, how far they are, accuracy, seconds they will take where those are known."""
     from rkd.experiments.budget import in_words
-
-    for run in runs:
-        state = state_of(store, run)
-        notes = [progress_of(store, run)] if state in ("begun", "running") else []
-        notes += [f"{store.load(run.id).accuracy():.2f} %"] if store.has(run.id) else []
-        left = (seconds or {}).get(run.id)
-        notes += [f"about {in_words(left)}"] if left is not None else []
-        print(
-            "  ".join([f"{state:9} {run.id}", run.in_words(), *([f"[{'; '.join(notes)}]"] if notes else [])])
-        )
-
-
-def state_of(store, run) -> str:
-    """One of STATES, of a settled run."""
-    return _state(store.records, store.work, (run.id,))
-
-
-def progress_of(store, run) -> str:
-    """How far a run that is not recorded is, in words."""
     from rkd.experiments.estimate import begun
 
-    reached = begun(store, run.id)
-    if reached is None:
-        return f"epoch 0 of {run.total_epochs}"
-    partly = f" and {reached.position:,} images" if reached.position else ""
-    return f"epoch {reached.epoch} of {run.total_epochs}{partly}"
+    for run in runs:
+        found, notes = state(store.records, store.work, (run.id,)), []
+        if found == "recorded":
+            notes.append(f"{store.load(run.id).accuracy():.2f} %")
+        if found in ("begun", "running"):
+            come = begun(store, run.id)
+            partly = f" and {come.position:,} images" if come and come.position else ""
+            notes.append(f"epoch {come.epoch if come else 0} of {run.total_epochs}{partly}")
+        if (left := (seconds or {}).get(run.id)) is not None:
+            notes.append(f"about {in_words(left)}")
+        told = f"  [{'; '.join(notes)}]" if notes else ""
+        print(f"{found:9} {run.id}  {run.in_words()}{told}")

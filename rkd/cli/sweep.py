@@ -1,9 +1,6 @@
 """`rkd sweep`: all missing runs of chapters, in a good order, within a budget."""
 
 import fnmatch
-import itertools
-import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,8 +10,8 @@ from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
 from rkd.cli.declare import Duration, Names, Size, spelt
-from rkd.cli.status import list_runs, progress_of, state_of
-from rkd.errors import ConfigError, RkdError
+from rkd.cli.status import list_runs, state
+from rkd.errors import ConfigError, RkdError, unknown
 
 FIRST_GROUPS = 8  # that a sweep shows before it trains
 
@@ -101,12 +98,17 @@ def _train(
     plan, estimate, limit, check: bool, out: Path | None, max_part: int, max_files: int | None, tensorboard, again: str
 ) -> int:  # fmt: skip
     """Train what is missing, until it is done or the budget says stop; then say where things stand."""
-    from rkd.experiments.tensorboard import watch
+    from rkd.experiments.tensorboard import TensorBoard
+    from rkd.experiments.workspace import runner_of
     from rkd.records.transfer import KeptExport
 
     kept = None if out is None else KeptExport(plan.store, out, plan.runs, max_part, max_files)
     if check and estimate.each:
         plan.check()
+    groups = [(plan.runs, ())]
+    if plan.claims is not None:
+        groups = plan.groups()
+        plan.show_groups(groups, estimate, FIRST_GROUPS)
 
     def stop(needed: float) -> bool:
         return limit.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
@@ -114,13 +116,11 @@ def _train(
     stopped = False
     try:
         with kept or nullcontext():
-            groups = [(plan.runs, ())]
-            if plan.claims is not None:
-                groups = plan.groups()
-                if groups and estimate.seconds is None:
-                    estimate = plan.measure(groups[0][0], stop)
-                plan.show_groups(groups, estimate, FIRST_GROUPS)
-            runner = plan.runner(stop, progress=watch(tensorboard))
+            runner = runner_of(
+                plan.settings, plan.store, stop=stop, labels={"profile": plan.settings.profile},
+                group=plan.way.group, engine=plan.way.engine,
+                progress=TensorBoard(tensorboard) if tensorboard else None,
+            )  # fmt: skip
             for runs, _ in groups:
                 if not runner.stopped:
                     runner.run(runs)
@@ -135,16 +135,14 @@ def _train(
 
 def _planned(params: Path, chapters: Sequence[str] | None, group: int, given: dict[str, Any]) -> "_Plan":
     from rkd.experiments.check import Way
-    from rkd.experiments.runner import required
     from rkd.experiments.selectors import Selectors
     from rkd.experiments.workspace import store_of
     from rkd.training import Engine
 
     selectors = Selectors(str(params), given, settled=True)
-    settings, found = selectors.plan(chapters)
-    runs = required(run for configs in found.values() for run in configs)
+    settings, runs = selectors.plan(chapters)
     way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
-    return _Plan(selectors, settings, len(found), store_of(settings), runs, way)
+    return _Plan(selectors, settings, store_of(settings), runs, way)
 
 
 @dataclass
@@ -153,7 +151,6 @@ class _Plan:
 
     selectors: Any
     settings: Any
-    chapters: int
     store: Any
     runs: list[Any]
     way: Any
@@ -162,27 +159,19 @@ class _Plan:
 
     def ask(self, patterns: Sequence[str] | None) -> None:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
-        from rkd.errors import unknown
         from rkd.experiments.runner import required
         from rkd.judge import load_claims
         from rkd.judge.order import lacking
 
-        known = load_claims(check=False)
+        known = {claim.id: claim for claim in load_claims(check=False)}
         for pattern in patterns or ():
-            if not fnmatch.filter([claim.id for claim in known], pattern):
-                raise unknown("claim", pattern, [claim.id for claim in known])
-        chosen = patterns or ("*",)
-        self.claims = [c for c in known if any(fnmatch.fnmatchcase(c.id, pattern) for pattern in chosen)]
+            if not fnmatch.filter(known, pattern):
+                raise unknown("claim", pattern, known)
+        chosen = {id for pattern in patterns or ("*",) for id in fnmatch.filter(known, pattern)}
+        self.claims = [claim for id, claim in known.items() if id in chosen]
         self.needs = lacking(self.claims, self.selectors, self.store, {run.id for run in self.runs})
         if patterns is not None:
             self.runs = required(run for need in self.needs.values() for run in need.values())
-
-    def runner(self, stop, **options: Any):
-        from rkd.experiments.workspace import runner_of
-
-        labels = {"profile": self.settings.profile}
-        more = {"group": self.way.group, "engine": self.way.engine, "labels": labels, "stop": stop}
-        return runner_of(self.settings, self.store, **more, **options)
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
@@ -225,31 +214,23 @@ class _Plan:
         rest = sorted(left.values(), key=lambda run: cost[run.id])
         return [*found, *([(rest, ())] if rest else [])]
 
-    def measure(self, runs, stop):
-        """Train runs for a moment, since what is begun tells the rate; returns the estimate that follows."""
-        steps, began = itertools.count(), time.monotonic()
-
-        def enough(needed: float) -> bool:
-            asked = next(steps)
-            return stop(needed) or asked > 120 or (asked > 8 and time.monotonic() - began > 15)
-
-        self.runner(enough).run(runs)
-        return self.time_left()
-
     def show_groups(self, groups, estimate, most: int | None = None) -> None:
-        """Print the groups: rank, number of runs, claims decided, minutes, the latter two also in all so far."""
+        """Print the groups: number of runs, claims decided, minutes, the latter two also in all so far."""
+        import pandas as pd
+
         from rkd.judge.order import can_be_decided
 
-        print("rank  runs  claims  in all  minutes   in all")
-        decided, minutes = 0, 0.0
-        for rank, (runs, claims) in enumerate(groups[:most], 1):
+        rows = []
+        for runs, claims in groups:
             each = [estimate.each.get(run.id) for run in runs]
-            took = math.nan if None in each else sum(each) / 60
-            decided, minutes = decided + len(claims), minutes + took
-            times = f"{took:9.1f}{minutes:9.1f}" if math.isfinite(minutes) else f"{'?':>9}{'?':>9}"
             words = list(dict.fromkeys(run.in_words().partition(", seed")[0] for run in runs))
             listed = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
-            print(f"{rank:4}{len(runs):6}{len(claims):8}{decided:8}{times}  {listed}")
+            rows.append((len(runs), len(claims), None if None in each else sum(each) / 60, listed))
+        table = pd.DataFrame(rows, columns=["runs", "claims", "minutes", ""]).astype({"minutes": float})
+        for place, name in ((2, "claims"), (4, "minutes")):
+            table.insert(place, f"{name} in all", table[name].cumsum(skipna=False))
+        table.index += 1
+        print(table[:most].to_string(float_format="{:.1f}".format, na_rep="?", max_colwidth=200))
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
         wanted = [claim for claim in self.claims if claim.id in self.needs]
@@ -264,7 +245,7 @@ class _Plan:
         """Print what there is and what is to be done; returns the estimate."""
         estimate = self.time_left()
         recorded = sum(self.store.has(run.id) for run in self.runs)
-        said = f"{len(self.runs)} runs in {self.chapters} chapters: {recorded} recorded, {len(estimate.each)} to train"
+        said = f"{len(self.runs)} runs: {recorded} recorded, {len(estimate.each)} to train"
         if estimate.each:
             said += f" ({self._counted(estimate.each)})\ntime: {estimate}"
         print(said, flush=True)
@@ -274,21 +255,14 @@ class _Plan:
         """Print what is done, begun and left, how long that takes and how to go on; returns the exit status."""
         if reason:
             print(f"stopped: {reason}")
-        left = [run for run in self.runs if not self.store.has(run.id)]
-        states = {run.id: state_of(self.store, run) for run in self.runs}
+        states = {run.id: self._state(run) for run in self.runs}
+        left = [run.id for run in self.runs if not self.store.has(run.id)]
         share = f"{len(self.runs) - len(left)} of {len(self.runs)}" if left else f"{len(self.runs)}"
         print(f"{share} runs are recorded in {self.store.records}")
-        diverged = [run for run, state in states.items() if state == "diverged"]
-        for run in diverged:
-            print(f"  {run} diverged")
-        for run in left:
-            if states[run.id] != "missing":
-                where = "running elsewhere" if states[run.id] == "running" else "begun"
-                print(f"  {run.id} {where}, {progress_of(self.store, run)}  {run.in_words()}")
+        list_runs([r for r in self.runs if states[r.id] not in ("recorded", "missing")], self.store)
         if not left:
-            return 1 if diverged else 0
-        time = self.time_left()
-        print(f"{len(left)} runs left ({self._counted(run.id for run in left)}); time: {time}")
+            return 1 if "diverged" in states.values() else 0
+        print(f"{len(left)} runs left ({self._counted(left)}); time: {self.time_left()}")
         print(f"continue with: {again}", flush=True)
         return 1
 
@@ -297,15 +271,11 @@ class _Plan:
 
         return time_left(self.runs, self.settings, self.store)
 
-    def _counted(self, runs) -> str:
-        """ "4 begun, 24 missing"; a recorded run is listed only where its weights are lost."""
-        words = {
-            "begun": "begun",
-            "running": "being trained by another process",
-            "missing": "missing",
-            "recorded": "recorded, but their weights are needed again",
-            "diverged": "diverged",
-        }
-        chosen = set(runs)
-        count = Counter(state_of(self.store, run) for run in self.runs if run.id in chosen)
-        return ", ".join(f"{count[state]} {text}" for state, text in words.items() if count[state])
+    def _state(self, run) -> str:
+        return state(self.store.records, self.store.work, (run.id,))
+
+    def _counted(self, ids) -> str:
+        """ "4 begun, 24 missing"; a recorded run is among those to train only where its weights are lost."""
+        count = Counter(self._state(run) for run in self.runs if run.id in ids)
+        said = {"recorded": "recorded without their weights"}
+        return ", ".join(f"{number} {said.get(state, state)}" for state, number in sorted(count.items()))

@@ -84,19 +84,14 @@ def run(
 def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboard: Path | None) -> int:
     import yaml
 
-    from rkd.cli.status import progress_of
+    from rkd.cli.status import list_runs
     from rkd.experiments.runner import required, settle
-    from rkd.experiments.tensorboard import watch
+    from rkd.experiments.tensorboard import TensorBoard
     from rkd.experiments.workspace import runner_of
 
     labels = {"profile": settings.profile, **labels}
-    runner = runner_of(
-        settings,
-        progress=watch(tensorboard),
-        labels=labels,
-        stop=limit.stop,
-        maps=maps,
-    )
+    progress = TensorBoard(tensorboard) if tensorboard else None
+    runner = runner_of(settings, progress=progress, labels=labels, stop=limit.stop, maps=maps)
     store = runner.store
     config = settle(config, store, runner.device)
     if dry_run:
@@ -106,11 +101,9 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     records = runner.run([config])
     if config.id not in records:
         print(f"stopped: {limit.reason}; the same call goes on here:")
-        for one in required([config]):
-            print(f"  {one.id} {one.network}: {'recorded' if store.has(one.id) else progress_of(store, one)}")
+        list_runs(required([config]), store)
         return 1
-    record = records[config.id]
-    result = record.result
+    result = (record := records[config.id]).result
     print(
         f"{config.id} {record.status}{' (was recorded)' if known else ''}: last {result['last_accuracy']:.2f} %, "
         f"best {result['best_accuracy']:.2f} % at epoch {result['best_epoch'] + 1} of {result['epochs']}; "

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,9 +35,6 @@ from rkd.training.build import build_method
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
-# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
-# of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
-LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
 DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
 
 
@@ -212,6 +209,16 @@ def _network(name: str, classes: int) -> torch.nn.Module:
         return models.build(name, classes).eval()
 
 
+def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dict[str, float]:
+    """Multiply-adds left by run id, each run by itself.
+
+    Raises:
+        DataError: a data set is not here.
+        RecordError: a checkpoint is damaged.
+    """
+    return {run.id: _work(run, data_root).left(run, begun(store, run.id)) for run in left}
+
+
 def estimate(
     runs: Iterable[RunConfig],
     store: Store,
@@ -239,67 +246,52 @@ def estimate(
         RecordError: a checkpoint is damaged.
     """
     left = unfinished(runs, store)
-    at = {run.id: begun(store, run.id) for run in left}
-    each: dict[str, float | None] = dict.fromkeys(at)
-    basis = f"the rates of runs recorded on {device_name}"
+    each: dict[str, float | None] = dict.fromkeys(run.id for run in left)
+    if not left:
+        return Estimate(each, "")
+    rates: dict[object, list[float]] = defaultdict(
+        list
+    )  # of runs of the same kind, and in the same arithmetic
     try:
-        need = {run.id: _work(run, data_root) for run in left}
+        need = costs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
-        done = list(_recorded(store, device_name, threads, sets)) if left else []  # run, images, seconds
+        basis, done = f"the rates of runs recorded on {device_name}", _recorded(store, device_name, threads)
+        done = [(run, *reached) for run, *reached in done if (run.data.name, run.data.sha256) in sets]
         if not done:
-            basis = "the rates of the runs begun"
-            here = ((run, need[run.id].images, at[run.id]) for run in left if at[run.id])
-            done = [(run, so_far.epoch * n + so_far.position, so_far.seconds) for run, n, so_far in here]
-        rates: dict[object, list[float]] = defaultdict(list)
+            basis, here = "the rates of the runs begun", ((run, begun(store, run.id)) for run in left)
+            done = [
+                (run, at.epoch * _work(run, data_root).images + at.position, at.seconds)
+                for run, at in here
+                if at
+            ]
         for run, images, seconds in done:
             if seconds > 0:
-                rate = _work(run, data_root).training(images) / seconds
-                rates[run.precision].append(rate)
-                rates[_kind(run)].append(rate)
+                for kind in (run.precision, _kind(run)):
+                    rates[kind].append(_work(run, data_root).training(images) / seconds)
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
     for run in left:
         if latest := (rates[_kind(run)] or rates[run.precision])[-LATEST:]:
-            each[run.id] = need[run.id].left(run, at[run.id]) / statistics.median(latest)
-    if None in each.values():
-        lacking = sorted({run.precision for run in left if each[run.id] is None})
+            each[run.id] = need[run.id] / statistics.median(latest)
+    if lacking := sorted({run.precision for run in left if each[run.id] is None}):
         kind = f" in {' and in '.join(lacking)}" if any(rates.values()) else ""
-        return Estimate(each, f"the first run{kind} has been trained on this machine")
+        basis = f"the first run{kind} has been trained on this machine"
     return Estimate(each, basis)
 
 
-def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dict[str, float]:
-    """By run id, what runs cost by comparison, whatever the rate: multiply-adds left, small networks rounded up.
-
-    Raises:
-        DataError: a data set is not here.
-        RecordError: a checkpoint is damaged.
-    """
-    need = ((run, _work(run, data_root)) for run in left)
-    return {
-        run.id: work._replace(image=max(work.image, LEAST_IMAGE)).left(run, begun(store, run.id))
-        for run, work in need
-    }
-
-
-def _recorded(
-    store: Store, device_name: str, threads: int | None, sets: Collection[tuple[str, str | None]]
-) -> Iterator[tuple[RunConfig, int, float]]:
-    """Runs recorded on a device and on some data sets, the latest last: each with the images it was trained on and
-    the seconds that took. A damaged record is told of by whoever needs it."""
+def _recorded(store: Store, device: str, threads: int | None) -> Iterator[tuple[RunConfig, int, float]]:
+    """Runs recorded on a device, the latest last: each with the images it was trained on and the seconds that took. A
+    damaged record is told of by whoever needs it."""
     records = []
     for name in store.ids():
         with suppress(RecordError):
             records.append(store.load(name))
     for record in sorted(records, key=lambda record: str(record.provenance.get("ended"))):
-        run, made, cost = record.config, record.provenance, record.cost
+        made = record.provenance
         same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads
-        if (
-            made.get("device_name") == device_name
-            and same_threads
-            and (run.data.name, run.data.sha256) in sets
-        ):
-            yield run, record.result["epochs"] * made["train_images"], cost["train_seconds"]
+        if made.get("device_name") == device and same_threads:
+            images = record.result["epochs"] * made["train_images"]
+            yield record.config, images, record.cost["train_seconds"]
 
 
 def _work(run: RunConfig, data_root: Path | str) -> Work:

@@ -19,7 +19,7 @@ from rkd.experiments.progress import epoch_line
 from rkd.files import place as put
 from rkd.files import sha256
 from rkd.records import Record, Store
-from rkd.records.energy import EnergyShares
+from rkd.records.energy import joules
 from rkd.records.provenance import code_state, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import RunConfig, TeacherConfig, TrainState, accuracy, arithmetic, checkpoint, train
@@ -142,7 +142,7 @@ class RunGroup:
             )
         self._captured = runner.engine.captures(device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
-        self._energy = EnergyShares(device)
+        self._joules = joules(device)
 
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
@@ -224,9 +224,11 @@ class RunGroup:
         self.runner.progress.epoch(state)
 
     def _count_energy(self) -> None:
-        share = self._energy.share(len(self.states))
-        for state in self.states:
-            state.joules += share
+        """What the card has used since the last call, evenly over those that share it."""
+        now, before = joules(self.runner.device), self._joules
+        for state in self.states if now and before else ():
+            state.joules += (now - before) / len(self.states)
+        self._joules = now or before
 
     def _save_after(self, seconds: float) -> None:
         if time.monotonic() - self._saved > max(seconds, self._save_seconds / SAVING_SHARE):

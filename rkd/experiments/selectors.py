@@ -106,13 +106,14 @@ class Selectors:
             self._chapters[name, *pair] = settings, {line.key: line for line in lines}
         return self._chapters[name, *pair]
 
-    def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, dict[str, list[RunConfig]]]":
-        """The settings of the first chapter (where records and data lie), and the runs of each, of all by default."""
+    def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, list[RunConfig]]":
+        """The settings of the first chapter (where records and data lie), and the runs of these chapters, of all by
+        default: teachers first, each once."""
         from rkd.experiments.chapters import chapter_names
+        from rkd.experiments.runner import required
 
-        found = {name: self.chapter(name) for name in chapters or chapter_names()}
-        runs = {name: [r for line in lines.values() for r in line.runs] for name, (_, lines) in found.items()}
-        return next(iter(found.values()))[0], runs
+        found = [self.chapter(name) for name in chapters or chapter_names()]
+        return found[0][0], required(r for _, lines in found for line in lines.values() for r in line.runs)
 
     def recipe(self, selector: str) -> str:
         """The recipe of a line's runs."""

@@ -14,15 +14,6 @@ from rkd.training.step import TrainState
 EVENTS = "events.out.tfevents.*"
 
 
-def watch(folder: str | Path | None) -> "TensorBoard | None":
-    """The progress for `--tensorboard FOLDER`; None, the usual one, where no folder is named.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
-    return None if folder is None else TensorBoard(Path(folder))
-
-
 class TensorBoard:
     """A progress that writes every epoch's curves, under the names they have in records; `inner` is told all as well.
 
@@ -50,7 +41,15 @@ class TensorBoard:
         self._open: dict[str, tuple[Any, Counter[str]]] = {}  # by run; values written of each curve
 
     def epoch(self, state: TrainState) -> None:
-        writer, written = self._open.get(state.config.id) or self._start(state)
+        run = state.config.id
+        if run not in self._open:
+            for old in (self.folder / run).glob(EVENTS):
+                old.unlink()
+            # purge_step tells a TensorBoard that is looking on to drop what it has read of the old file.
+            self._open[run] = self._writer(str(self.folder / run), purge_step=0), Counter()
+            config = yaml.safe_dump(state.config.to_dict(), sort_keys=False)
+            self._open[run][0].add_text("config", textwrap.indent(config, "    "))
+        writer, written = self._open[run]
         for name, values in state.curves.items():
             kind = "loss/" if "loss_" in name else "accuracy/" if "accuracy" in name else ""
             for step in range(written[name], len(values)):
@@ -63,13 +62,3 @@ class TensorBoard:
         while self._open:
             self._open.popitem()[1][0].close()
         self.inner.end()
-
-    def _start(self, state: TrainState) -> tuple[Any, Counter[str]]:
-        folder = self.folder / state.config.id
-        for old in folder.glob(EVENTS):
-            old.unlink()
-        # purge_step tells a TensorBoard that is looking on to drop what it has read of the old file.
-        writer = self._writer(str(folder), purge_step=0)
-        config = yaml.safe_dump(state.config.to_dict(), sort_keys=False)
-        writer.add_text("config", textwrap.indent(config, "    "))
-        return self._open.setdefault(state.config.id, (writer, Counter()))

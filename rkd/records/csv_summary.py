@@ -25,9 +25,9 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
         Columns: configuration (the id of its run under seed 0, recorded or not); student, teacher, method (names; empty
         where there is none); dataset, train_images (NA: all), epochs, batch_size; arithmetic (runs in another are
         another configuration); differs (values by which it differs from the other configurations of these networks and
-        this method); seeds (in the order in which the runs ended); n, diverged (finished runs, and runs that ended in
-        NaN); last_mean, last_sd, best_mean, best_sd (at the last and at the best epoch; sd is the sample standard
-        deviation; NaN where there are too few runs); ended (when the latest of them ended).
+        this method); seeds, runs (and their ids, in the order in which they ended); n, diverged (finished runs, and
+        runs that ended in NaN); last_mean, last_sd, best_mean, best_sd (at the last and at the best epoch; sd is the
+        sample standard deviation; NaN where there are too few runs); ended (when the latest of them ended).
 
     Raises:
         ConfigError: `last` below 1.
@@ -37,22 +37,17 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
         check(Count, "last", last)
     if runs.empty:
         return runs
-    runs = runs.sort_values(["ended", "seed"], kind="stable")
+    runs = runs.sort_values(["ended", "seeds"], kind="stable")
     groups = (runs if last is None else runs.groupby("configuration").tail(last)).groupby("configuration")
     found = groups[_SAME].first().astype({"train_images": "Int64"})
     found["differs"] = found.groupby(_KIND)["differs"].transform(_differences)
-    found["seeds"] = groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))
+    found[["seeds", "runs"]] = groups[["seeds", "runs"]].agg(lambda each: " ".join(map(str, each)))
     found["n"] = groups["finished"].sum()
     found["diverged"] = groups.size() - found["n"]
     for which in ("last", "best"):
         found[f"{which}_mean"], found[f"{which}_sd"] = groups[which].mean(), groups[which].std()
     found["ended"] = groups["ended"].last()
     return found.reset_index().sort_values([*_KIND, "configuration"], ignore_index=True)
-
-
-def as_csv(summary: pd.DataFrame) -> str:
-    """All of it as CSV: a header, one line each, accuracies with four decimals, nothing where there is no value."""
-    return summary.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
 def _described(record: Record) -> dict[str, Any]:
@@ -68,10 +63,10 @@ def _described(record: Record) -> dict[str, Any]:
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "arithmetic": record.arithmetic,
-        "differs": {
-            name: v for name, v in values.items() if not name.endswith("checkpoint")
-        },  # a place, no identity
-        "seed": record.config.seed,
+        # Where a checkpoint lies is no part of the identity.
+        "differs": {name: v for name, v in values.items() if not name.endswith("checkpoint")},
+        "seeds": record.config.seed,
+        "runs": record.id,
         "finished": record.status == "finished",
         "last": record.accuracy("last"),
         "best": record.accuracy("best"),

@@ -37,7 +37,6 @@ def on_colab(tmp_path, monkeypatch):
     (home / "results").mkdir()
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(colab, "_duration", lambda: "(duration)")
     monkeypatch.delenv("RKD_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     yield home
@@ -81,14 +80,6 @@ def test_prepare_keeps_what_is_made_on_a_mounted_drive(on_colab, tmp_path, capsy
     assert (drive / "rkd" / "data" / "images").read_text() == "x"
     assert not (on_colab / "results" / "paper").is_symlink()
     assert f"Kept in {drive / 'rkd'}: data, checkpoints." in capsys.readouterr().out
-
-
-def test_duration_counts_the_runs_of_the_paper_profile():
-    from rkd.bench import costs
-
-    runs = costs.once(costs.paper_runs())
-    said = colab._duration()
-    assert f"{len(runs)} runs of up to 240 epochs" in said and "profile smoke" in said
 
 
 def test_what_chapters_import_needs_nothing_colab_lacks():
@@ -146,4 +137,4 @@ def test_first_cell_fetches_the_project_and_prepares_it(tmp_path):
     assert done.returncode == 0, done.stderr[-1500:]
     home = tmp_path / "rkd"
     assert f"HERE {home / 'book'} {home} {home / 'rkd' / '__init__.py'}" in done.stdout, done.stdout
-    assert done.stdout.count("Profile paper") == 2 and "fatal" not in done.stdout + done.stderr
+    assert done.stdout.count("No GPU") == 2 and "fatal" not in done.stdout + done.stderr

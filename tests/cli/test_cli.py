@@ -127,31 +127,25 @@ def test_status_and_sweep(tmp_path, done):
     assert rows == {"table5": ["4", "0", "0", "0", "0"], "table6": ["2", "0", "0", "0", "3"]}
 
 
-def test_a_row_of_a_table_is_a_named_variant(config):
+def test_rows_and_methods_by_name_take_their_recipe(config):
     row = config("--row table3/rm --profile paper --seed 2")
-    assert (row["options"]["connector"], row["seed"]) == ("mechanism", 2)
-    assert row["teacher"]["run"]["network"] == "resnet56"
-
-
-def test_methods_by_name_take_the_recipe_of_their_code(config):
-    at = config("--method at --teacher resnet110 --student resnet20 --profile paper")
-    assert (at["method"], at["options"]["loss_weight"], at["batch_size"]) == ("at", 1000.0, 64)
-    assert at["optimiser"]["lr"] == 0.05 and at["teacher"]["batch_norm"] == "running"
-    refined = config("--method kdrefine --teacher resnet56 --student represnet20")
-    assert refined["optimiser"]["lr"] == 0.01 and refined["ce_weight"] == 0.1
+    told = row["options"]["connector"], row["seed"], row["teacher"]["run"]["network"]
+    assert told == ("mechanism", 2, "resnet56")
+    at = config("--set method=at --teacher resnet110 --student resnet20 --profile paper -r 0.5")
+    told = (
+        at["method"],
+        at["options"]["loss_weight"],
+        at["batch_size"],
+        at["optimiser"]["lr"],
+        at["ce_weight"],
+    )
+    assert told == ("at", 1000.0, 64, 0.05, 0.5) and at["teacher"]["batch_norm"] == "running"
     review = config("--teacher resnet56 --student resnet20 --profile paper")
-    told = review["method"], review["batch_size"], review["options"]["loss_weight"]
-    assert told == ("reviewkd", 128, 0.6)
-    assert config("--set method=at --teacher resnet110 --student resnet20")["method"] == "at"
-
-
-def test_weights_and_options_of_a_method(config):
-    kd = config("--method kd --teacher resnet56 --student resnet20 -r 0.5 -b 2 --options '{temperature: 2}'")
-    assert (kd["ce_weight"], kd["options"]["loss_weight"], kd["options"]["temperature"]) == (0.5, 2.0, 2.0)
-    pair = "--teacher resnet32x4 --student resnet8x4"
-    both = config(f"--method crd+kd {pair} --set 'options={{crd: {{loss_weight: 0.5}}}}'")
-    weights = {part["method"]: part["options"]["loss_weight"] for part in both["options"]["parts"]}
-    assert both["method"] == "crd+kd" and weights == {"crd": 0.5, "kd": 1.0}
+    assert (review["method"], review["batch_size"], review["options"]["loss_weight"]) == (
+        "reviewkd",
+        128,
+        0.6,
+    )
 
 
 def test_networks(done):
@@ -172,14 +166,11 @@ def test_networks_are_listed_in_groups(done):
     assert [group for group in models.groups() if group not in out.splitlines()] == []
 
 
-def test_published_figures(done):
+def test_published_figures_and_answers_counted_by_source(done):
     out = done("claims --table 'Table 6'")
     assert "71.62" in out and out.rstrip().endswith("3 figures")
     out = done("claims --csv")
     assert len(out.splitlines()) == 472 and out.startswith("id,source,table,teacher")
-
-
-def test_answers_are_counted_by_source(done):
     rows = {line.split()[0]: line.split()[1:] for line in done("claims --resolve").splitlines()}
     assert rows["source"] == ["run", "derived", "setting", "explained", "all", "unanswered"]
     assert rows["all"] == ["390", "34", "39", "8", "471", "0"]
@@ -208,18 +199,6 @@ def test_a_figure_that_is_no_run_says_what_it_is(done):
     assert "It is a setting: 240 (recipe text: epochs)." in out
     out = done("run --claim kdrefine-benchmark-resnet50-vgg8-fsp-cifar100")
     assert "The source prints nothing in this cell." in out
-
-
-def test_interrupt_exits_1(monkeypatch, rkd):
-    import rkd.cli.show as module
-
-    def interrupt():
-        """Nothing."""
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "models", interrupt)
-    status, _, err = rkd("models")
-    assert status == 1 and "resumes" in err
 
 
 def test_check_method(done, rkd, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import random
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -48,26 +47,20 @@ def arguments(profile, results, *more):
 
 
 class Sweep:
-    """`rkd sweep` in a process of its own, its output in files."""
+    """A sweep in a process of its own, forked from a server that has imported all (torch takes seconds), with a
+    checkpoint after every epoch however short, so that it can be killed often and still go on."""
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["rkd.cli.sweep", "rkd.experiments.chapters", "rkd.experiments.runner"])
 
     def __init__(self, profile, results, *more):
         results.mkdir(exist_ok=True)
         number = len(list(results.glob("*.out")))
         self._out, self._err = results / f"{number}.out", results / f"{number}.err"
         self._out.touch(), self._err.touch()
-        self.start(arguments(profile, results, *more))
-        self.deadline = time.monotonic() + 120
-
-    def start(self, call):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with open(self._out, "w") as out, open(self._err, "w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rkd", *call], env=environment, stdout=out, stderr=err
-            )
-
-    def status(self):
-        """Exit status; None while it runs."""
-        return self.process.poll()
+        call = arguments(profile, results, *more)
+        self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err)))
+        self.process.start()
 
     @property
     def out(self):
@@ -79,42 +72,20 @@ class Sweep:
         lines = [line.split() for line in self._err.read_text().splitlines()]
         return [(w[0], int(w[2].partition("/")[0])) for w in lines if len(w) > 2 and w[1] == "epoch"]
 
-    def until(self, happened, after=0.0):
-        """Wait for `happened()`, and then a moment; False if the process ends before."""
-        while not happened():
-            if self.status() is not None:
-                return False
-            assert time.monotonic() < self.deadline, self.out + self._err.read_text()
+    def until_an_epoch(self, after=0.0):
+        """Wait for an epoch to end, and then a moment; False if the process ends before."""
+        while not self.epochs and self.process.exitcode is None:
             time.sleep(0.01)
         time.sleep(after)
-        return self.status() is None
+        return self.process.exitcode is None
 
-    def wait(self, expected):
-        self.until(lambda: False)
-        assert self.status() == expected, self.out + self._err.read_text()
+    def ended(self, expected):
+        self.process.join(120)
+        assert self.process.exitcode == expected, self.out + self._err.read_text()
         return self
 
-    def signal(self, number):
+    def kill(self, number=signal.SIGKILL):
         os.kill(self.process.pid, number)
-
-    def kill(self):
-        self.signal(signal.SIGKILL)
-        self.until(lambda: False)
-
-
-class Forked(Sweep):
-    """The same, forked from a server that has imported all (torch takes seconds), with a checkpoint after every epoch
-    however short, so that a sweep can be killed often and still go on."""
-
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["rkd.cli.sweep", "rkd.experiments.chapters", "rkd.experiments.runner"])
-
-    def start(self, call):
-        self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err)))
-        self.process.start()
-
-    def status(self):
-        return self.process.exitcode
 
 
 def _forked(call, out, err):
@@ -171,28 +142,23 @@ def stop_after(monkeypatch, asked):
     monkeypatch.setattr(Budget, "reason", "it is enough")
 
 
-def test_dry_run_lists_runs_and_trains_nothing(profile, tmp_path, capsys):
-    assert main(arguments(profile, tmp_path, "--dry-run", "--group", "2")) == 0
+def test_dry_run_lists_runs_trains_nothing_and_tells_times_once_something_is_recorded(
+    profile, tmp_path, capsys, finished
+):
+    assert main(arguments(profile, tmp_path, "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert "4 runs in 1 chapters: 0 recorded, 4 to train (4 missing)" in out
+    assert "4 runs: 0 recorded, 4 to train (4 missing)" in out
     assert "time: unknown until the first run has been trained on this machine" in out
     assert out.count("\nmissing ") == 4 and not list(tmp_path.rglob("*.json"))
-
-
-def test_dry_run_tells_times_once_something_is_recorded(profile, tmp_path, capsys, finished):
     results = tmp_path / "r"
     shutil.copytree(finished, results)
     victim = sorted(results.glob("*.json"))[0]
     victim.unlink()
-    assert main(arguments(profile, results, "--dry-run")) == 0
+    with Store(results, results / "work").lock(victim.stem) as ours:
+        assert ours and main(arguments(profile, results, "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert "3 recorded, 1 to train (1 missing)\ntime: about " in out
-    assert f"missing   {victim.stem}  ResNet-8" in out and "[about " in out
-    assert (
-        main(["status", "--profile", str(profile), "--chapters", "table5", "-v", "--results", str(results)])
-        == 0
-    )
-    assert "time left: about " in capsys.readouterr().out
+    assert "3 recorded, 1 to train (1 running)\ntime: about " in out
+    assert f"running   {victim.stem}  ResNet-8" in out and "[epoch 0 of 3; about " in out
 
 
 def test_stopped_three_times_in_mid_epoch_then_finished(profile, tmp_path, capsys, undisturbed, monkeypatch):
@@ -202,74 +168,48 @@ def test_stopped_three_times_in_mid_epoch_then_finished(profile, tmp_path, capsy
             stop_after(patch, asked)
             assert main(call) == 1
         out = capsys.readouterr().out.partition("stopped: it is enough\n")[2]
-        assert "of 4 runs are recorded" in out and " begun, epoch " in out and "runs left (" in out
+        assert "of 4 runs are recorded" in out and "\nbegun " in out and "runs left (" in out
         command = shlex.split(out.rstrip().rpartition("continue with: ")[2])
         assert command[0] == "rkd" and given(parse(command[1:])) == given(parse(call))
-        assert asked != 3 or "epoch 0 of 3 and 50 images" in out
+        assert asked != 3 or "[epoch 0 of 3 and 50 images]" in out
     assert "time: about" in out, "the run that has ended, or those begun, tell the rate"
     assert main(command[1:]) == 0
     assert outcomes(tmp_path) == undisturbed and not left_behind(tmp_path)
     assert set(map(tuple, logged(tmp_path).values())) == {tuple(WHOLE)}, "no epoch was done twice"
 
 
-def test_a_run_is_stopped_and_goes_on(profile, tmp_path, capsys, monkeypatch):
+def test_a_run_is_stopped_by_its_budget_and_goes_on(profile, tmp_path, capsys, monkeypatch):
     call = ["run", "--profile", str(profile), "--student", "resnet8", "--results", str(tmp_path)]
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
         assert main([*call, "--budget", "1h"]) == 1
     out = capsys.readouterr().out
-    assert "stopped: it is enough; the same call goes on here:" in out and "resnet8: epoch 1 of 3" in out
+    assert "stopped: it is enough; the same call goes on here:\nbegun " in out and "[epoch 1 of 3" in out
     assert main(call) == 0 and "finished: last" in capsys.readouterr().out
     assert list(logged(tmp_path).values()) == [WHOLE]
+    assert main([*call, "--budget", "1s", "-s", "epochs=100000", "-s", "decay_epochs=[2]"]) == 1
+    assert "stopped: the budget of 1 s is used up" in capsys.readouterr().out
 
 
 def test_diverged_runs_exit_1_and_are_named(profile, tmp_path, capsys):
-    assert main(arguments(profile, tmp_path, "-s", "loss_weight=1.0e+30")) == 1
+    assert main(arguments(profile, tmp_path / "1", "-s", "loss_weight=1.0e+30")) == 1
     out = capsys.readouterr().out
-    assert "4 runs are recorded" in out and out.count(" diverged\n") == 3 and "continue with" not in out
-
-
-def test_a_diverged_teacher_ends_a_sweep_and_what_is_left_is_told(profile, tmp_path, capsys):
-    call = arguments(profile, tmp_path, "-s", "lr=1.0e+30")
+    assert "4 runs are recorded" in out and out.count("\ndiverged ") == 3 and "continue with" not in out
+    call = arguments(profile, tmp_path / "2", "-s", "lr=1.0e+30")
     assert main(call) == 2, "its students cannot learn from a teacher that diverged"
-    out = capsys.readouterr()
-    (run,) = [p.stem for p in tmp_path.glob("*.json")]
-    assert f"  {run} diverged" in out.out and "continue with: rkd sweep" in out.out
-    assert "ended as 'diverged'" in out.err
-
-
-def test_what_another_process_trains_is_shown_as_such(profile, tmp_path, capsys):
-    assert main(arguments(profile, tmp_path, "--dry-run")) == 0
-    run = capsys.readouterr().out.splitlines()[2].split()[1]
-    with Store(tmp_path, tmp_path / "work").lock(run) as ours:
-        assert ours and main(arguments(profile, tmp_path, "--dry-run")) == 0
-    out = capsys.readouterr().out
-    assert "4 to train (1 being trained by another process, 3 missing)" in out
-    assert next(line for line in out.splitlines() if "[epoch 0 of 3]" in line).split()[:2] == ["running", run]
-
-
-def test_a_budget_ends_a_process_in_time(profile, tmp_path):
-    long = ("-s", "epochs=100000", "-s", "decay_epochs=[2]")
-    started = time.monotonic()
-    Sweep(profile, tmp_path / "long", "--dry-run", *long).wait(0)
-    idle = time.monotonic() - started  # what starting and ending a process takes on this machine, now
-    started = time.monotonic()
-    ended = Sweep(profile, tmp_path / "long", "--budget", "6s", *long).wait(1)
-    assert time.monotonic() - started < 6 + 2 * idle + 8
-    assert "stopped: the budget of 6 s is used up" in ended.out and "0 of 4 runs are recorded" in ended.out
+    out, err = capsys.readouterr()
+    assert "\ndiverged " in out and "continue with: rkd sweep" in out and "ended as 'diverged'" in err
 
 
 @pytest.mark.slow
 def test_signals_end_a_process_between_batches_and_the_next_call_goes_on(profile, tmp_path, undisturbed):
     for number, reason in ((signal.SIGTERM, "SIGTERM arrived"), (signal.SIGINT, "Ctrl-C (SIGINT) arrived")):
         stopped = Sweep(profile, tmp_path)
-        assert stopped.until(lambda s=stopped: s.epochs, after=0.03)
-        stopped.signal(number)
-        stopped.wait(1)
-        assert f"stopped: {reason}" in stopped.out and " begun, epoch " in stopped.out
+        assert stopped.until_an_epoch(after=0.03)
+        stopped.kill(number)
+        assert f"stopped: {reason}" in stopped.ended(1).out and "\nbegun " in stopped.out
         assert len(outcomes(tmp_path)) < 4
-    last = Sweep(profile, tmp_path).wait(0)
-    assert "4 runs are recorded" in last.out
+    assert "4 runs are recorded" in Sweep(profile, tmp_path).ended(0).out
     assert outcomes(tmp_path) == undisturbed and not left_behind(tmp_path)
     assert set(map(tuple, logged(tmp_path).values())) == {tuple(WHOLE)}, "no epoch was done twice"
 
@@ -278,29 +218,26 @@ def test_signals_end_a_process_between_batches_and_the_next_call_goes_on(profile
 def test_killed_five_times_the_records_are_those_of_an_undisturbed_sweep(profile, tmp_path, undisturbed):
     draw = random.Random(7)
     for _ in range(5):
-        victim = Forked(profile, tmp_path, "--gang", "3")
+        victim = Sweep(profile, tmp_path, "--gang", "3")
         # At least one run has then gone an epoch on. Saving, recording or the next epoch is under way.
-        assert victim.until(lambda v=victim: v.epochs, after=draw.uniform(0, 0.06)), victim.out
+        assert victim.until_an_epoch(after=draw.uniform(0, 0.06)), victim.out
         victim.kill()
-    Forked(profile, tmp_path).wait(0)
+        victim.ended(-signal.SIGKILL)
+    Sweep(profile, tmp_path).ended(0)
     assert outcomes(tmp_path) == undisturbed and not left_behind(tmp_path)
 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_two_sweeps_on_one_folder_train_each_run_once(killed, profile, tmp_path, undisturbed):
-    first, second = (Forked(profile, tmp_path, "--group", "1") for _ in range(2))
+    first, second = (Sweep(profile, tmp_path, "--group", "1") for _ in range(2))
     if killed:
-        assert first.until(lambda: first.epochs)
+        assert first.until_an_epoch()
         first.kill()
-    else:
-        first.wait(0)
-    second.wait(0)
+    first.ended(-signal.SIGKILL if killed else 0)
+    second.ended(0)
     assert outcomes(tmp_path) == undisturbed and not left_behind(tmp_path)
     done = first.epochs + second.epochs
-    if not killed:
-        assert len(done) == len(set(done)) and first.epochs and second.epochs, (
-            "both trained, and nothing twice"
-        )
+    assert killed or (len(done) == len(set(done)) and first.epochs and second.epochs), "both trained"
     for run, epochs in logged(tmp_path).items():
         assert epochs.count(EPOCHS) == 1, (run, epochs)
         if not killed or run not in {r for r, _ in first.epochs}:

@@ -14,7 +14,7 @@ from rkd.cli import main
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.selectors import Selectors
 from rkd.records import Store
-from rkd.records.teachers import half, load_teacher, save_teacher, teacher_file
+from rkd.records.teachers import load_teacher, save_teacher, teacher_file
 from rkd.training import checkpoint
 
 HEADER = {
@@ -48,7 +48,7 @@ def test_round_trip_in_half_precision(saved, weights, tmp_path):
         wanted = tensor.half().float() if tensor.is_floating_point() else tensor
         assert found[name].dtype == wanted.dtype and torch.equal(found[name], wanted), name
     models.build("resnet8", 100).load_state_dict(found)
-    for n in range(8):  # the library itself writes its header in an order that changes from call to call
+    for n in range(4):  # the library itself writes its header in an order that changes from call to call
         save_teacher(tmp_path / f"again{n}", found, header)
         assert (tmp_path / f"again{n}").read_bytes() == saved.read_bytes()
 
@@ -64,16 +64,9 @@ def test_what_half_precision_cannot_hold_is_named(value, dtype, weights, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_largest_half_and_integers_are_kept():
-    kept = half({"a": torch.tensor([65504.0, 65519.0]), "n": torch.tensor(10**9), "b": torch.tensor([True])})
-    assert kept["a"].tolist() == [65504.0, 65504.0] and kept["n"] == 10**9 and kept["b"].dtype == torch.bool
-    source = torch.ones(2, dtype=torch.float16)
-    assert half({"a": source})["a"].data_ptr() != source.data_ptr()
-
-
 def test_every_flipped_bit_is_noticed(saved):
     whole = saved.read_bytes()
-    for position in [*range(8, 900, 29), *range(900, len(whole), len(whole) // 30), len(whole) - 1]:
+    for position in [*range(8, 900, 59), *range(900, len(whole), len(whole) // 10), len(whole) - 1]:
         spoilt = bytearray(whole)
         spoilt[position] ^= 4
         saved.write_bytes(spoilt)
@@ -85,11 +78,7 @@ def test_every_flipped_bit_is_noticed(saved):
     ("spoil", "message"),
     [
         (lambda b: b[:100], "cannot be read, or is damaged"),
-        (lambda b: b + b"x", "cannot be read, or is damaged"),
-        (
-            lambda b: b.replace(b"rkd teacher 1", b"rkd teacher 2"),
-            "no committed teacher.* format 'rkd teacher 2'",
-        ),
+        (lambda b: b.replace(b"teacher 1", b"teacher 2"), "no committed teacher.* format 'rkd teacher 2'"),
         (lambda b: b.replace(b'"71.25"', b'"99.25"'), "does not match its checksum"),
     ],
 )
@@ -126,8 +115,8 @@ GIVEN = {
 def trained(tmp_path_factory):
     """A folder of results with a finished teacher, and its config. Its last layer is fitted to the test images, so that
     their accuracy is neither chance nor that of the record."""
-    _, chapters = Selectors("smoke", GIVEN, settled=True).plan(["table6"])
-    teacher = next(run.teacher.run for run in chapters["table6"] if run.teacher)
+    _, runs = Selectors("smoke", GIVEN, settled=True).plan(["table6"])
+    teacher = next(run.teacher.run for run in runs if run.teacher)
     folder = tmp_path_factory.mktemp("trained")
     store, images = Store(folder / "records", folder / "records" / "work"), data.load(teacher.data, folder)
     made = record(teacher, 70.0)
@@ -183,28 +172,17 @@ def test_command_measures_the_rounded_weights(trained, capsys):
     status, text = export(capsys, folder)
     assert status == 0 and "was there" in text and before == (path.read_bytes(), path.stat().st_mtime_ns)
 
-
-def test_committed_weights_are_not_replaced_by_others(trained, capsys):
-    folder, store, teacher = trained
-    path = teacher_file(store, teacher.id, "best")
-    export(capsys, folder)
     kept, header = load_teacher(path)
     save_teacher(path, {name: tensor + 1 for name, tensor in kept.items()}, header)
     before = path.read_bytes()
     status, text = export(capsys, folder)
     assert status == 1 and "holds other weights of it" in text and path.read_bytes() == before
-    path.unlink()
 
 
-def test_command_without_teachers_to_write(tmp_path, trained, capsys):
-    status, text = export(capsys, tmp_path)
-    assert status == 0 and f"{trained[2].id} best resnet8: not recorded" in text
-    status, text = export(capsys, trained[0], "--set", "teacher_seed=7")
-    assert status == 0 and "not recorded" in text and not (tmp_path / "teachers").exists()
-
-
-def test_teacher_of_other_images_is_refused(trained, capsys, tmp_path):
+def test_what_is_not_recorded_or_of_other_images_is_told(trained, capsys, tmp_path):
     _, store, teacher = trained
+    status, text = export(capsys, tmp_path)
+    assert status == 0 and f"{teacher.id} best resnet8: not recorded" in text
     shutil.copytree(store.records, tmp_path / "records")
     body = json.loads(store.path(teacher.id).read_text())
     body["provenance"]["data_sha256"] = "0" * 64

@@ -2,19 +2,21 @@
 begins. Reading goes by the manifest and the parts' checksums alone: no header is followed, nothing is executed."""
 
 import functools
+import hashlib
 import io
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import StringConstraints
 
 from rkd.config import Count, Natural, build, frozen
 from rkd.errors import RecordError
-from rkd.files import sha256
+from rkd.files import place, sha256
 from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.teachers import digest
@@ -33,6 +35,37 @@ _KIND_OF = {
     "work/RUN/maps.npz": "maps",
     "maps/RUN.npz": "maps",
 }
+
+
+def add(tar: tarfile.TarFile, path: str, data: bytes) -> None:
+    """A file of a tar file, without time or owner: the same content gives the same bytes."""
+    member = tarfile.TarInfo(path)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def cut(whole: IO[bytes], folder: Path, max_part: int) -> dict[str, str]:
+    """Write a file as parts of at most so many bytes; returns their names, which sort as they lie, and SHA-256."""
+    found = {}
+    whole.seek(0)
+    while piece := whole.read(max_part):
+        digest = hashlib.sha256(piece).hexdigest()
+        name = f"part-{len(found) + 1:04d}-{digest[:12]}.bin"
+        place(folder / name, piece)
+        found[name] = digest
+    return found
+
+
+def check_folder(folder: Path, what: str, names: str) -> None:
+    """RecordError if a folder, where there is one, holds anything but files of these names, or what is left of them."""
+    if folder.exists() and not folder.is_dir():
+        raise RecordError(f"{folder} is not a folder; name one for {what}, or a new one")
+    ours = re.compile(rf"\.?({names})(\.tmp)?")
+    if others := sorted(path.name for path in folder.glob("*") if not ours.fullmatch(path.name)):
+        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise RecordError(
+            f"{folder} holds something that is no part of {what} ({listed}); name an empty folder"
+        )
 
 
 def kind_and_run(path: str) -> tuple[str, str]:

@@ -1,9 +1,8 @@
 """Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
 manifest is a whole export."""
 
-import hashlib
-import io
 import json
+import math
 import re
 import tarfile
 import tempfile
@@ -23,7 +22,8 @@ from rkd.records.transfer import archive
 from rkd.records.transfer.archive import KINDS, MANIFEST, Entry, Manifest, kind_and_run
 from rkd.training import RunConfig
 
-_OURS = re.compile(rf"\.?({archive.PART_NAME}|{re.escape(MANIFEST)})(\.tmp)?")
+# A tar file is filled up to a whole block behind its last member, two empty ones follow, then up to a whole record.
+END = 3 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 
 
 @dataclass
@@ -124,6 +124,7 @@ def export(
     files: Iterable[tuple[str, bytes]] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
         files = sorted(files, key=lambda file: KINDS.index(kind_and_run(file[0])[0]))
+    room = math.inf if max_files is None else max_part * (max_files - 1) - END
     try:
         store.work.mkdir(parents=True, exist_ok=True)
         # Of two exports at once the second waits.
@@ -131,22 +132,16 @@ def export(
             with tarfile.TarFile(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for path, data in files:
                     start = whole.tell() + tarfile.BLOCKSIZE  # behind its header
-                    if max_files is not None and _ended(start + len(data)) > max_part * (max_files - 1):
+                    if start + len(data) > room:
                         done.no_room.append(path)
                         continue
-                    member = tarfile.TarInfo(path)  # without time or owner
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                    archive.add(tar, path, data)
                     done.files.append(Entry(path, start, len(data)))
             if not done.files:
                 raise RecordError(
                     f"nothing to export: no sound record in {store.records}, no checkpoint in {store.work}"
                 )
-            whole.seek(0)
-            while piece := whole.read(max_part):
-                digest = hashlib.sha256(piece).hexdigest()
-                done.parts.append(f"part-{len(done.parts) + 1:04d}-{digest[:12]}.bin")
-                place(folder / done.parts[-1], piece)
+            done.parts = list(archive.cut(whole, folder, max_part))
             manifest = asdict(Manifest(max_part, done.parts, done.files))
             place(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
             for old in folder.glob("*part-*"):
@@ -157,30 +152,11 @@ def export(
     return done
 
 
-def _ended(end: int) -> int:
-    """Most bytes of a tar file whose last member ends there: it is filled up to whole blocks, two empty ones follow,
-    and it is filled up to whole records."""
-    return -(-(end + 3 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
-
-
 def check(folder: Path, max_part: int, max_files: int | None) -> None:
     """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
     check_value(Count, "max_part", max_part)
     if max_files is not None and max_files < 2:
         raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")
-    check_folder(folder, "an export", _OURS)
+    archive.check_folder(folder, "an export", rf"{archive.PART_NAME}|{re.escape(MANIFEST)}")
     if (folder / MANIFEST).exists():
         Manifest.read(folder)
-
-
-def check_folder(folder: Path, what: str, ours: re.Pattern[str]) -> None:
-    """RecordError if a folder, where there is one, holds anything but files whose names match."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise RecordError(f"{folder} is not a folder; name one for {what}, or a new one")
-    if others := sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name)):
-        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise RecordError(
-            f"{folder} holds something that is no part of {what} ({listed}); name an empty folder"
-        )

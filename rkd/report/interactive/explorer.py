@@ -1,12 +1,9 @@
 """Every recorded run, one row per configuration, and a table that a plot follows."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -16,6 +13,7 @@ from rkd.experiments.workspace import store_for
 from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record
+from rkd.records.csv_summary import summarise
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
@@ -68,36 +66,34 @@ def configurations(
         that stands on it, else its method), records (by seed), accuracies (of its finished runs at the last epoch, %),
         half (the width of half their mean's 95 % interval, by Student's t; 0 below two runs).
     """
-    found: dict[tuple[str, str], dict[str, Record]] = {}
+    by_profile: dict[str, dict[str, Record]] = {}
     for profile, record in records:
-        body = {name: value for name, value in record.config.to_dict().items() if name != "seed"}
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:8]
         stem = Path(record.provenance.get("labels", {}).get("profile", profile)).stem
-        found.setdefault((key, stem), {}).setdefault(record.id, record)
-    rows = []
-    for (key, profile), group in found.items():
-        asked = [name for r in group.values() for name in (r.id, r.config.request.id)]
-        standing = list(dict.fromkeys(place for name in asked for place in places.get(name, ())))
-        by_seed = sorted(group.values(), key=lambda record: record.config.seed)
-        rows.append(_configuration(key, profile, by_seed, standing))
+        by_profile.setdefault(stem, {}).setdefault(record.id, record)
+    rows = [
+        _configuration(profile, summary, [found[run] for run in summary.runs.split()], places)
+        for profile, found in by_profile.items()
+        for summary in summarise(found.values()).itertuples()
+    ]
     order = ("profile", "pair", "method", "key")
     rows.sort(key=lambda row: (list(KINDS).index(row["kind"]), *(row[name] for name in order)))
     return pd.DataFrame(rows)
 
 
 def _configuration(
-    key: str, profile: str, records: Sequence[Record], places: Sequence[Place]
+    profile: str, found: NamedTuple, records: list[Record], places: Mapping[str, Sequence[Place]]
 ) -> dict[str, object]:
     """A row: options without effect, or of another method, are empty."""
+    records.sort(key=lambda record: record.config.seed)
     config, labels = records[0].config, records[0].provenance.get("labels", {})
-    finished = [r for r in records if r.status == "finished"]
-    values, best = ([r.accuracy(which) for r in finished] for which in ("last", "best"))
-    n, mean = len(values), np.mean(values or [0.0])
-    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else 0.0
+    asked = [name for record in records for name in (record.id, record.config.request.id)]
+    standing = list(dict.fromkeys(place for name in asked for place in places.get(name, ())))
     # Where no row stands on it: the chapter it was recorded for, else those of ReviewKD.
     chapter = labels.get("chapter") if labels.get("chapter") in chapter_names() else "table1"
-    named = {(place.chapter, place.recipe) for place in places} or {(chapter, "")}
+    named = {(place.chapter, place.recipe) for place in standing} or {(chapter, "")}
     published = any(is_published_setting(config, *each) for each in named)
+    n, mean = found.n, found.last_mean
+    half = float(stats.t.ppf(0.975, n - 1) * found.last_sd / n**0.5) if n > 1 else 0.0
     student, method, review = display_name(config.network), config.method or "labels only", {}
     if isinstance(o := config.options, ReviewOptions):
         parts = {"none": ["same level"], "mechanism": ["RM"], "residual": ["RM + RLF"]}[o.connector]
@@ -109,29 +105,30 @@ def _configuration(
         review["residual"] = "" if "residual" in o.unread() else o.residual
     cells = {
         "pair": f"{student} ← {display_name(config.teacher.name)}" if config.teacher else f"{student} alone",
-        "in the report": places[0].row if places else "",
+        "in the report": standing[0].row if standing else "",
         "n": n,
         "mean, %": f"{mean:.2f}" if n else "",
-        "sd": f"{np.std(values, ddof=1):.2f}" if n > 1 else "",
+        "sd": f"{found.last_sd:.2f}" if n > 1 else "",
         "95 % interval": f"{mean - half:.2f} to {mean + half:.2f}" if n > 1 else "",
-        "best epoch, %": f"{np.mean(best):.2f}" if n else "",
-        "diverged": len(records) - n,
+        "best epoch, %": f"{found.best_mean:.2f}" if n else "",
+        "diverged": found.diverged,
         "kind": MACHINERY if profile == "smoke" else EVIDENCE if published else SHORT,
         "profile": profile,
         "method": method,
-        "recipe": labels.get("recipe") or (places[0].recipe if places else "") or "not noted",
+        "recipe": labels.get("recipe") or (standing[0].recipe if standing else "") or "not noted",
         **{name: review.get(name, "") for name in ("level set", "loss weight", "attention", "residual")},
         "teacher BN": config.teacher.batch_norm if config.teacher else "",
-        "precision": records[0].arithmetic,
+        "precision": found.arithmetic,
         "epochs": config.epochs,
         "training images": config.data.train_images or "all",
         "data": config.data.name,
-        "also": "; ".join(place.row for place in places[1:]),
-        "key": key,
+        "also": "; ".join(place.row for place in standing[1:]),
+        "key": found.configuration,
     }
     cells = {name: str(cell) for name, cell in cells.items()}
     row = cells["in the report"] or method
-    label = f"{cells['pair']}: {row} ({profile}, {key})"
+    label = f"{cells['pair']}: {row} ({profile}, {found.configuration})"
+    values = [record.accuracy() for record in records if record.status == "finished"]
     return {**cells, **dict(zip(HIDDEN, (label, row, records, values, half), strict=True))}
 
 
