@@ -201,13 +201,13 @@ class _Plan:
 
     def groups(self):
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
-        from rkd.experiments.estimate import costs
+        from rkd.experiments.estimate import LEAST_IMAGE, costs
         from rkd.experiments.runner import unfinished
         from rkd.experiments.workspace import data_root
         from rkd.judge.order import ranked
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
-        cost = costs(left.values(), self.store, data_root(self.settings))
+        cost = costs(left.values(), self.store, data_root(self.settings), LEAST_IMAGE)
         needs = {claim: need.keys() & left.keys() for claim, need in self.needs.items()}
         groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
         found = [([left.pop(run) for run in runs], claims) for runs, claims in groups]

@@ -35,6 +35,9 @@ from rkd.training.build import build_method
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
+# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
+# of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
+LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
 DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
 
 
@@ -209,14 +212,20 @@ def _network(name: str, classes: int) -> torch.nn.Module:
         return models.build(name, classes).eval()
 
 
-def costs(left: Iterable[RunConfig], store: Store, data_root: Path | str) -> dict[str, float]:
-    """Multiply-adds left by run id, each run by itself.
+def costs(
+    left: Iterable[RunConfig], store: Store, data_root: Path | str, least_image: int = 0
+) -> dict[str, float]:
+    """Multiply-adds left by run id, each run by itself; no training image counts for fewer than `least_image`.
 
     Raises:
         DataError: a data set is not here.
         RecordError: a checkpoint is damaged.
     """
-    return {run.id: _work(run, data_root).left(run, begun(store, run.id)) for run in left}
+    need = ((run, _work(run, data_root)) for run in left)
+    return {
+        run.id: work._replace(image=max(work.image, least_image)).left(run, begun(store, run.id))
+        for run, work in need
+    }
 
 
 def estimate(
