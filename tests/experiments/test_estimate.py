@@ -176,6 +176,13 @@ def test_missing_data_are_named_and_damaged_records_of_others_left_aside(store):
     assert str(estimate([config], store, "machine A")).startswith("unknown until the data set is here: ")
 
 
+def test_costs_are_multiply_adds_left_and_no_less_than_asked(store):
+    small, large = tiny_plain(network="resnet8"), tiny_plain(network="resnet56")
+    found = module.costs([small, large], store, "nowhere", module.LEAST_IMAGE)
+    assert found[small.id] == small.epochs * (100 * 3 * 41_000_000 + 100 * resnet_macs(8))
+    assert found[large.id] == large.epochs * 100 * 4 * resnet_macs(56)
+
+
 def test_counts_are_kept_for_later_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(module.paths, "build", lambda: tmp_path)
     counted = []
