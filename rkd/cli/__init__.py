@@ -51,7 +51,7 @@ EPILOG = """examples:
   rkd book                                    execute every chapter on the embedded data set, build the HTML
   rkd run --student resnet20 --teacher resnet56 --profile smoke --loss-weight 0.9
   rkd sweep params/paper.yaml --chapters table3,table4
-  rkd verdicts --chapter table3               what the recorded runs say of the claims
+  rkd verdicts --chapter table3               what the evidence says of the claims
 
 `rkd COMMAND --help` explains each command. Exit status: 0 done, 1 something did not come out, 2 wrong call."""
 

@@ -1,8 +1,9 @@
-"""`rkd verdicts`: the declared claims, judged by the recorded runs."""
+"""`rkd verdicts`: the declared claims, and what the evidence of each grade says of them."""
 
 
 def verdicts(
     *,
+    grade: str | None = None,
     chapter: str | None = None,
     kind: str | None = None,
     verdict: str | None = None,
@@ -10,19 +11,22 @@ def verdicts(
     why: bool = False,
     csv: bool = False,
 ) -> int:
-    """Evaluate the declared claims (params/claims.csv) by the recorded runs of the published setting: how many
-    claims of each kind have which verdict, and the list. Nothing is trained.
+    """Judge the declared claims (params/claims.csv) by the best evidence there is: A runs in the published setting,
+    B runs that others measured, C short runs, D printed numbers alone. How many claims have evidence of which grade,
+    how many of each kind have which verdict, and the list. Nothing is trained.
 
     Args:
+        grade: only what A, B, C or D says by itself
         chapter: only claims that lines of this chapter answer
         kind: only value, order, effect, trend, bound or chance
-        verdict: only claims with this verdict, such as 'not run'
-        profile: whose records: paper, or the path of a profile with, say, more seeds (default paper)
+        verdict: only claims with this verdict, such as 'not run' or, in the words of its grade, 'does not follow'
+        profile: whose records are of grade A: paper, or the path of a profile with, say, more seeds (default paper)
         why: the reason under each claim
         csv: as CSV, all figures
 
     Examples:
         rkd verdicts
+        rkd verdicts --grade B --why
         rkd verdicts --chapter table3 --why
         rkd verdicts --kind value --verdict inconclusive
         rkd verdicts --csv > verdicts.csv
@@ -30,68 +34,112 @@ def verdicts(
         Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read.
     """
     from rkd.errors import unknown
-    from rkd.judge import KINDS, VERDICTS, evaluate
+    from rkd.judge import GRADES, KINDS, VERDICTS, assess
+    from rkd.report.verdict_text import evidence, said
 
-    for name, given, allowed in (("kind", kind, KINDS), ("verdict", verdict, VERDICTS)):
+    words = dict.fromkeys((*VERDICTS, *(word for each in GRADES.values() for word in each.says.values())))
+    for name, given, allowed in (
+        ("grade", grade, GRADES),
+        ("kind", kind, KINDS),
+        ("verdict", verdict, words),
+    ):
         if given is not None and given not in allowed:
             raise unknown(name, given, allowed)
     if chapter is not None:
         from rkd.experiments.chapters import get_chapter  # with torch
 
         get_chapter(chapter)
-    found = [
-        e
-        for e in evaluate(profile)
-        if chapter in (None, *e.claim.chapters)
-        and kind in (None, e.claim.kind)
-        and verdict in (None, e.verdict)
-    ]
-    print(_csv(found) if csv else _listed(found, profile, why), end="")
+    shown = []
+    for a in assess(profile=profile):
+        if chapter in (None, *a.claim.chapters) and kind in (None, a.claim.kind):
+            found = [a.found[grade]] if grade else evidence(a) or [a.best]
+            if verdict is None:  # of a grade, what it has evidence on
+                fits = [e for e in found if not grade or e.verdict != "not run"]
+            else:
+                fits = [e for e in found if verdict in (e.verdict, said(e))]
+            shown += [(a, e) for e in fits[:1]]
+    print(_csv(shown) if csv else _listed(shown, profile, why), end="")
     return 0
 
 
-def _listed(evaluations, profile: str, explained: bool) -> str:
+def _listed(shown, profile: str, explained: bool) -> str:
     from rkd import paths
     from rkd.experiments.settings import profile_path
-    from rkd.judge import KINDS
+    from rkd.judge import GRADES, KINDS
     from rkd.report import verdict_text as text
 
+    assessments, found = [a for a, _ in shown], [e for _, e in shown]
     lines = []
+    for grade, about in GRADES.items():
+        members = text.of_grade(assessments, grade)
+        lines.append(f"{grade} {about.name:18}{len(members):4}  {_counts(members)}".rstrip())
+    nothing = sum(not a.grade for a in assessments)
+    lines += [f"{'no evidence yet':20}{nothing:4}", f"{'all claims':20}{len(shown):4}", ""]
     for kind in KINDS:
-        members = [e for e in evaluations if e.claim.kind == kind]
-        if members:
-            found = ", ".join(f"{count} {verdict}" for verdict, count in text.tally(members).items())
-            lines.append(f"{kind:8}{len(members):4}  {found}")
-    lines += [f"{'all':8}{len(evaluations):4}  {text.judged(evaluations)} judged", ""]
-    width = max((len(e.verdict) for e in evaluations), default=0)
-    for e in evaluations:
-        found = text.measured(e.last, e.claim.kind)
-        lines.append(f"{e.verdict:{width}}  {e.claim.statement}{f'  [{found}]' if found else ''}")
+        if members := [e for e in found if e.claim.kind == kind]:
+            lines.append(f"{kind:20}{len(members):4}  {_counts(members, marked=True)}")
+    lines.append("")
+    width = max((len(_verdict(e)) for e in found), default=0)
+    for e in found:
+        figure = text.measured(e.last, e.claim, e.grade)
+        lines.append(f"{_verdict(e):{width}}  {e.claim.statement}{f'  [{figure}]' if figure else ''}")
         if explained:
             lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(e.last), text.computed(e))))}")
-    missing = text.runs_missing(evaluations)
-    if missing:
+    if missing := text.runs_missing(assessments):
         path = profile_path(profile)
         path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
-        train = f"rkd sweep {path}"
-        lines += ["", f"{text.counted(missing, 'run')} missing, teachers included: {train}"]
+        runs = text.counted(missing, "run")
+        lines += ["", f"for grade A {runs} are missing, teachers included: rkd sweep {path}"]
     return "\n".join(lines) + "\n"
 
 
-def _csv(evaluations) -> str:
+def _verdict(found) -> str:
+    from rkd.report.verdict_text import said
+
+    return f"[{found.grade if found.verdict != 'not run' else '-'}] {said(found)}"
+
+
+def _counts(found, marked: bool = False) -> str:
+    """How many there are of each verdict, the best grade first."""
+    from collections import Counter
+
+    from rkd.judge import VERDICTS
+    from rkd.report.verdict_text import said
+
+    order = sorted(found, key=lambda e: (e.verdict == "not run", e.grade, VERDICTS.index(e.verdict)))
+    return ", ".join(
+        f"{n} {words}" for words, n in Counter((_verdict if marked else said)(e) for e in order).items()
+    )
+
+
+def _csv(shown) -> str:
     import pandas as pd
 
-    rows = [
-        {
-            "id": e.claim.id, "kind": e.claim.kind, "chapter": e.claim.chapter, "who": e.claim.who,
-            "table": e.claim.table, "row": e.claim.row, "statement": e.claim.statement,
-            "published": e.claim.printed, "margin": e.claim.margin, "family": e.claim.family,
-            "verdict": e.verdict, "estimate": e.last.estimate, "low": e.last.interval[0], "high": e.last.interval[1],
-            "level": e.last.level, "p": e.last.p, "p_holm": e.last.p_holm, "n": " ".join(map(str, e.last.n)),
-            "verdict_by_best_epoch": e.best.verdict, "optimism": e.optimism, "arithmetics": e.arithmetics,
-            "left_out": e.left_out, "missing_runs": len(e.missing),
-            "more_seeds": e.last.more_seeds, "why": e.last.sentence, "records": " ".join(e.records),
-        }
-        for e in evaluations
-    ]  # fmt: skip
+    from rkd.judge import GRADES
+    from rkd.report.verdict_text import said
+
+    rows = []
+    for assessment, e in shown:
+        claim = e.claim
+        row = {
+            "id": claim.id, "kind": claim.kind, "chapter": claim.chapter, "who": claim.who, "table": claim.table,
+            "row": claim.row, "statement": claim.statement, "published": claim.printed, "margin": claim.margin,
+            "family": claim.family, "grade": e.grade if e.verdict != "not run" else "", "verdict": said(e),
+        }  # fmt: skip
+        for grade in GRADES:
+            found = assessment.found[grade]
+            figures = (
+                said(found),
+                found.last.estimate,
+                *found.last.interval,
+                " ".join(map(str, found.last.n)),
+            )
+            names = (f"{name}_{grade}" for name in ("verdict", "estimate", "low", "high", "n"))
+            row |= dict(zip(names, figures, strict=True))
+        rows.append(row | {
+            "level": e.last.level, "p": e.last.p, "p_holm": e.last.p_holm, "verdict_by_best_epoch": e.best.verdict,
+            "optimism": e.optimism, "arithmetics": e.arithmetics, "left_out": e.left_out,
+            "missing_runs": len(assessment.found["A"].missing), "more_seeds": e.last.more_seeds,
+            "why": e.last.sentence, "records": " ".join(e.records),
+        })  # fmt: skip
     return pd.DataFrame(rows).to_csv(index=False)

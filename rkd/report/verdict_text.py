@@ -1,28 +1,41 @@
-"""What the evaluation of a claim says, in plain text: for the pages of the book and for the command line."""
+"""What the evidence on a claim says, in plain text: for the pages of the book and for the command line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from rkd.judge import KINDS, VERDICTS, Claim, Evaluation, RuleResult
+from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Claim, Evaluation, RuleResult
 from rkd.judge.decide import NOT_RUN, THRESHOLD
 from rkd.judge.declared import BEST
 
-_MEASURED = {
-    "order": "P = {:.2f}",
-    "effect": "{:+.2f}",
-    "trend": "{:+.2f}",
-    "bound": "widest gap {:+.2f}",
-}
+
+def said(found: Evaluation) -> str:
+    """The verdict in the words of its grade."""
+    return GRADES[found.grade].words(found.verdict)
 
 
-def measured(result: RuleResult, kind: str) -> str:
-    """The estimate as a table shows it; empty where nothing was run."""
-    if result.verdict == NOT_RUN:
+def evidence(assessment: Assessment) -> list[Evaluation]:
+    """What there is on a claim, the best first; empty where there is nothing."""
+    best = assessment.best
+    return [
+        e for e in (best, *(f for f in assessment.found.values() if f is not best)) if e.verdict != NOT_RUN
+    ]
+
+
+def measured(result: RuleResult, claim: Claim, grade: str) -> str:
+    """The estimate as a table shows it; empty where there is none."""
+    if not math.isfinite(result.estimate):
         return ""
-    if kind in _MEASURED:
-        return _MEASURED[kind].format(result.estimate)
-    sd = result.details.get("sd", math.nan)
-    return f"{result.details['mean']:.2f}" + (f" ± {sd:.2f}" if math.isfinite(sd) else "")
+    if "mean" in result.details:
+        sd = result.details.get("sd", math.nan)
+        return f"{result.details['mean']:.2f}" + (f" ± {sd:.2f}" if math.isfinite(sd) else "")
+    if _is_probability(claim, grade):
+        return f"P = {result.estimate:.2f}"
+    return f"{'widest gap ' * (claim.kind == 'bound')}{result.estimate:+.2f}"
+
+
+def _is_probability(claim: Claim, grade: str) -> bool:
+    """Whether the estimate is P(A > B); short runs and printed numbers give a difference."""
+    return claim.kind == "order" and grade in "AB"
 
 
 def why(result: RuleResult) -> str:
@@ -41,47 +54,59 @@ def computed(found: Evaluation) -> str:
 
 
 def facts(found: Evaluation) -> list[tuple[str, str]]:
-    """What stands behind a verdict, as (name, figures)."""
+    """What one grade's verdict stands on, as (name, figures)."""
     claim, last, best, details = found.claim, found.last, found.best, found.last.details
-    ran, unit = last.verdict != NOT_RUN, "" if claim.kind == "order" else " points"
+    ran, odds = last.verdict != NOT_RUN, _is_probability(claim, found.grade)
+    unit = "" if odds else " points"
+    estimate = KINDS[claim.kind].estimate if odds or claim.kind != "order" else "difference of means"
     corrected = "" if last.p_holm is None else f", {_p(last.p_holm)} after Holm's correction"
     between = " against " if len(last.n) == 2 else ", "
-    said: dict[str, str | None] = {
-        KINDS[claim.kind].estimate: f"{last.estimate:.2f}{unit}" if ran else None,
+    named: dict[str, str | None] = {
+        estimate: f"{last.estimate:.2f}{unit}" if math.isfinite(last.estimate) else None,
         f"{100 * last.level:.0f} % interval": _range(*last.interval, unit),
         "p": None if last.p is None else _p(last.p) + corrected,
         "runs": between.join(map(str, last.n)),
         "computed in": found.arithmetics if ran else None,
         "left out, in another arithmetic": found.left_out,
-        "margin": None if claim.margin is None else f"{claim.margin:g} points",
-        "P(A > B) needed": f"{THRESHOLD:g}" if claim.kind == "order" else None,
+        "P(A > B) needed": f"{THRESHOLD:g}" if odds and ran else None,
     }
     if "prediction_low" in details:
         where = "inside" if details["published_inside"] else "outside"
         ends = _range(details["prediction_low"], details["prediction_high"])
-        said["95 % prediction interval"] = f"{ends}, the published figure is {where}"
+        named["95 % prediction interval"] = f"{ends}, the published figure is {where}"
     for name, words in (
         ("ratio", "share of the published gain"),
         ("argmax_inside", "best mean where claimed, bootstrap"),
     ):
-        said[words] = f"{100 * details[name]:.0f} %" if name in details else None
-    if best.verdict != NOT_RUN:
-        said["by the best epoch"] = f"{best.verdict}: {measured(best, claim.kind)}"
-        said["optimism of the best epoch"] = f"{found.optimism:+.2f} points"
+        named[words] = f"{100 * details[name]:.0f} %" if name in details else None
+    if best.verdict != NOT_RUN and best.estimate != last.estimate:
+        told = GRADES[found.grade].words(best.verdict), measured(best, claim, found.grade)
+        named["by the best epoch"] = ": ".join(filter(None, told))
+    if math.isfinite(found.optimism):
+        named["optimism of the best epoch"] = f"{found.optimism:+.2f} points"
     if last.more_seeds is not None:
-        said["would be decided by"] = f"about {last.more_seeds} more runs per side"
+        named["would be decided by"] = f"about {last.more_seeds} more runs per side"
     if found.missing:
-        said["missing"] = f"{counted(len(found.missing), 'run')}, teachers included"
+        named["missing"] = f"{counted(len(found.missing), 'run')}, teachers included"
     if found.diverged:
-        said["diverged"] = f"{counted(len(found.diverged), 'run')}: {', '.join(found.diverged)}"
-    said |= {
+        named["diverged"] = f"{counted(len(found.diverged), 'run')}: {', '.join(found.diverged)}"
+    return _filled(named)
+
+
+def declared(claim: Claim) -> list[tuple[str, str]]:
+    """What was fixed of a claim beforehand, as (name, figures)."""
+    return _filled({
+        "margin": None if claim.margin is None else f"{claim.margin:g} points",
         "corrected within": claim.family,
         "student that is judged": "best of the three" if claim.which_student == BEST else claim.which_student,
         "the source's figures are of": claim.reports,
         "lines": ", ".join(claim.selectors),
         "on the source": "; ".join(claim.notes),
-    }
-    return [(name, text) for name, text in said.items() if text]
+    })  # fmt: skip
+
+
+def _filled(named: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in named.items() if text]
 
 
 def location(claim: Claim) -> str:
@@ -94,20 +119,20 @@ def location(claim: Claim) -> str:
     return f"{where}{also}: {claim.row}"
 
 
-def tally(evaluations: Sequence[Evaluation]) -> dict[str, int]:
+def tally(found: Iterable[Evaluation | Assessment]) -> dict[str, int]:
     """How many there are of each verdict that occurs, in the order of VERDICTS."""
-    found = [e.verdict for e in evaluations]
-    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
+    verdicts = [each.verdict for each in found]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS if verdict in verdicts}
 
 
-def judged(evaluations: Sequence[Evaluation]) -> int:
-    """How many claims have been looked at: every one that has runs, the inconclusive ones too."""
-    return sum(e.verdict != NOT_RUN for e in evaluations)
+def of_grade(assessments: Sequence[Assessment], grade: str) -> list[Evaluation]:
+    """What one grade says of the claims that it has evidence on."""
+    return [e for a in assessments if (e := a.found[grade]).verdict != NOT_RUN]
 
 
-def runs_missing(evaluations: Sequence[Evaluation]) -> int:
-    """Runs the claims still need, each once, teachers included."""
-    return len({run for e in evaluations for run in e.missing})
+def runs_missing(assessments: Sequence[Assessment]) -> int:
+    """Runs the claims still need in the published setting, each once, teachers included."""
+    return len({run for a in assessments for run in a.found["A"].missing})
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts of the front page."""
+"""Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts by grade."""
 
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
@@ -9,13 +9,13 @@ from rkd.bench.gate import SECTION as GATES
 from rkd.bench.gate import Gate
 from rkd.bench.result import committed
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.judge import KINDS, VERDICTS, Evaluation, evaluate, load_claims
+from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess, load_claims
 from rkd.judge.decide import NOT_RUN
+from rkd.report import verdict_text as text
 from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, join, number, quiet, tag
 from rkd.report.interactive.plot import Choice
-from rkd.report.verdict_text import computed, counted, facts, location, measured, runs_missing, tally, why
 
 SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
 # verdict -> (class of its colours, sign in front of its words)
@@ -31,17 +31,36 @@ assert set(LOOKS) == set(VERDICTS)
 SWEEP = "rkd sweep params/paper.yaml"
 
 
-def verdict_badge(verdict: str, count: int | None = None) -> Html:
-    """A verdict as a coloured badge with its words, and how often it occurs where that is given."""
+def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Html:
+    """A verdict as a coloured badge in the words of its grade, with that grade, and how often it occurs where that is
+    given."""
     kind, sign = LOOKS[verdict]
+    words: object = verdict
+    if grade:
+        letter = tag("abbr", grade, title=f"grade {grade}: {GRADES[grade].name}")
+        words = join(GRADES[grade].words(verdict), " ", letter)
     often = "" if count is None else join(" ", tag("b", count))
-    return tag(
-        "span", tag("span", sign, aria_hidden="true"), " ", verdict, often, class_=f"rkd-badge rkd-verdict {kind}"
-    )  # fmt: skip
+    sign = tag("span", sign, aria_hidden="true")
+    return tag("span", sign, " ", words, often, class_=f"rkd-badge rkd-verdict {kind}")
 
 
-def _badges(evaluations: Sequence[Evaluation]) -> Html:
-    return join(*(join(verdict_badge(*each), " ") for each in tally(evaluations).items()))
+def _badges(assessment: Assessment) -> Html:
+    """What every grade says that has evidence, the best first."""
+    found = text.evidence(assessment)
+    return _spaced([verdict_badge(e.verdict, e.grade) for e in found] or [verdict_badge(NOT_RUN)])
+
+
+def _tally(assessments: Sequence[Assessment]) -> Html:
+    """Badges of the best evidence, the best grade first."""
+    return _spaced(
+        verdict_badge(verdict, grade, count)
+        for grade in (*GRADES, "")
+        for verdict, count in text.tally(a for a in assessments if a.grade == grade).items()
+    )
+
+
+def _spaced(badges: Iterable[Html]) -> Html:
+    return join(*(join(badge, " ") for badge in badges))
 
 
 def _note(*said: object) -> Html:
@@ -56,51 +75,52 @@ def _table(heads: Iterable[str], rows: Iterable[Html], kind: str) -> Html:
 # --- the box at the top of a chapter -------------------------------------------------------------
 
 
-def chapter_box(chapter: str, evaluations: Sequence[Evaluation] | None = None) -> HTML:
-    """Verdicts on the claims a chapter's lines answer; an empty string where there are none.
+def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -> HTML:
+    """What the evidence says of the claims a chapter's lines answer, the best evidence first; an empty string where
+    there are none.
 
     Args:
         chapter: its name.
-        evaluations: of claims; None: made now, from the records of the paper profile.
+        assessments: of claims; None: made now.
     """
-    if evaluations is None:
+    if assessments is None:
         claims = load_claims(check=False)  # the lines of other chapters need not be built for this one's box
         families = {c.family for c in claims if chapter in c.chapters} - {""}
         wanted = [c for c in claims if chapter in c.chapters or c.family in families]
-        evaluations = evaluate(claims=wanted) if wanted else ()
-    ours = [e for e in evaluations if chapter in e.claim.chapters]
+        assessments = assess(wanted) if wanted else ()
+    ours = [a for a in assessments if chapter in a.claim.chapters]
     if not ours:
         return HTML("")
     several = len(ours) > 1  # the one line of a single claim has its badge already
     head = tag(
-        "p", tag("strong", "Verdicts" if several else "Verdict"), " ", _badges(ours) if several else "",
-        tag("a", "in the table of all claims", href=_page("claims", chapter=chapter)), class_="rkd-box-head",
+        "p", tag("strong", "Verdicts" if several else "Verdict"), " ", _tally(ours) if several else "",
+        tag("a", "in the table of all claims", href=page("claims", chapter=chapter)), class_="rkd-box-head",
     )  # fmt: skip
-    takes, left = "", [e for e in ours if e.verdict == NOT_RUN]
+    takes, left = "", [a for a in ours if a.found["A"].verdict == NOT_RUN]
     if left:
-        runs = counted(runs_missing(left), "run")
-        said = f"Declared and not yet judged: {len(left)} of {len(ours)}. That takes {runs} in the published setting: "
+        runs = text.counted(text.runs_missing(left), "run")
+        said = f"Not yet run in the published setting: {len(left)} of {len(ours)}. That takes {runs}: "
         takes = tag("p", said, tag("code", f"{SWEEP} --chapters {chapter}"), class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
-    return _shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
+    return shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
 
 
-def _one_by_one(evaluations: Sequence[Evaluation]) -> Html:
+def _one_by_one(assessments: Sequence[Assessment]) -> Html:
     lines = []
-    for e in evaluations:
-        found = measured(e.last, e.claim.kind)
-        shown = tag("span", found, class_="rkd-note") if found else ""
-        lines.append(tag("li", verdict_badge(e.verdict), " ", e.claim.statement, " ", shown))
+    for a in sorted(assessments, key=lambda a: a.grade or "E"):
+        found = text.measured(a.best.last, a.claim, a.best.grade)
+        figure = tag("span", found, class_="rkd-note") if found else ""
+        lines.append(tag("li", _badges(a), a.claim.statement, " ", figure))
     return tag("ul", *lines, class_="rkd-claims")
 
 
-def _folded(evaluations: Sequence[Evaluation]) -> Html:
-    groups: dict[str, list[Evaluation]] = {}
-    for e in evaluations:
-        groups.setdefault(e.claim.about, []).append(e)
+def _folded(assessments: Sequence[Assessment]) -> Html:
+    groups: dict[str, list[Assessment]] = {}
+    for a in assessments:
+        groups.setdefault(a.claim.about, []).append(a)
     parts = (
-        tag("details", tag("summary", about, " ", _badges(members)), _one_by_one(members))
+        tag("details", tag("summary", about, " ", _tally(members)), _one_by_one(members))
         for about, members in groups.items()
     )
     return tag("div", *parts, class_="rkd-groups")
@@ -108,25 +128,33 @@ def _folded(evaluations: Sequence[Evaluation]) -> Html:
 
 # --- the table of all claims ---------------------------------------------------------------------
 
-COLUMNS = ("Verdict", "Claim", "Published", "Measured", "Chapter")
+COLUMNS = ("Verdict", "Claim", "Published", "Found", "Chapter")
 
 
-def claims_table(evaluations: Sequence[Evaluation]) -> HTML:
+def claims_table(assessments: Sequence[Assessment]) -> HTML:
     """One table of all claims, with filters and sorting that need no kernel and no network; and what decides whether
     runs in several arithmetics enter one verdict.
 
     Without JavaScript it is the whole table in the order of the declaration; its rows have the ids of the claims.
     """
-    claims = [e.claim for e in evaluations]
+    claims = [a.claim for a in assessments]
     chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_names().index)
     kinds = [kind.name for name, kind in KINDS.items() if any(c.kind == name for c in claims)]
+    who = dict.fromkeys(who for claim in claims for who in (claim.who, *claim.also_by))
+    grades, verdicts = {}, {}
+    for name, grade in GRADES.items():
+        members = text.of_grade(assessments, name)
+        grades[name] = f"{name}: {grade.name} ({len(members)})"
+        verdicts |= {f"{name} {v}": f"{name}: {grade.words(v)} ({n})" for v, n in text.tally(members).items()}
+    nothing = f"no evidence yet ({sum(not a.grade for a in assessments)})"
     filters = (
-        Choice("verdict", "Verdict", {"": "all"} | {v: f"{v} ({n})" for v, n in tally(evaluations).items()}),
+        Choice("grade", "Evidence", {"": "all"} | grades | {NOT_RUN: nothing}),
+        Choice("verdict", "Verdict", {"": "all"} | verdicts),
         Choice("kind", "Kind", {"": "all"} | {name: name for name in kinds}),
         Choice("chapter", "Chapter", {"": "all"} | {c: chapter_label(c) for c in chapters}),
-        Choice("source", "Who says it", {"": "all"} | {who: who for who in _by_source(evaluations)}),
+        Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
-    table = _table(COLUMNS, map(_row, evaluations), "rkd-claims-table")
+    table = _table(COLUMNS, map(_row, assessments), "rkd-claims-table")
     gates = [gate.finding for gate in committed(Gate).values()] or ["none"]
     rule = _note(
         "Runs in several arithmetics enter one verdict only where a paired comparison of runs as long, on as many "
@@ -136,87 +164,82 @@ def claims_table(evaluations: Sequence[Evaluation]) -> HTML:
     return HTML(datatable(table, filters, label="Table of all claims") + rule)
 
 
-def _row(found: Evaluation) -> Html:
-    claim, last, kind = found.claim, found.last, KINDS[found.claim.kind].name
-    value = measured(last, claim.kind)
+def _row(a: Assessment) -> Html:
+    claim, best, kind = a.claim, a.best, KINDS[a.claim.kind].name
+    value = text.measured(best.last, claim, best.grade)
     published = claim.published[0] if isinstance(claim.published, tuple) else claim.published
-    chapter = tag("a", chapter_label(claim.chapter), href=_page(claim.chapter))
-    statement = join(claim.statement, _note(f"{kind} · {location(claim)}"), _why(found))
+    chapter = tag("a", chapter_label(claim.chapter), href=page(claim.chapter))
+    statement = join(claim.statement, _note(f"{kind} · {text.location(claim)}"), _why(a))
     cells = (
-        (verdict_badge(found.verdict), VERDICTS.index(found.verdict)),
+        (_badges(a), f"{a.grade or 'E'}{VERDICTS.index(a.verdict)}"),
         (statement, claim.statement),
         (claim.printed or quiet("no figure"), "" if published is None else published),
-        (number(value) if value else "–", last.details.get("mean", last.estimate) if value else ""),
+        (number(value) if value else "–", best.last.details.get("mean", best.last.estimate) if value else ""),
         (chapter, chapter_names().index(claim.chapter)),
     )
     filled = (tag("td", c, data_label=n, data_order=key) for n, (c, key) in zip(COLUMNS, cells, strict=True))
-    marks = {"data_verdict": found.verdict, "data_kind": kind, "data_chapter": "|".join(claim.chapters)}
-    return tag("tr", *filled, id=claim.id, data_source="|".join((claim.who, *claim.also_by)), **marks)
+    found = text.evidence(a)
+    marks = {
+        "data_grade": "|".join(e.grade for e in found) or NOT_RUN,
+        "data_verdict": "|".join(f"{e.grade} {e.verdict}" for e in found),
+        "data_kind": kind,
+        "data_chapter": "|".join(claim.chapters),
+        "data_source": "|".join((claim.who, *claim.also_by)),
+    }
+    return tag("tr", *filled, id=claim.id, **marks)
 
 
-def _why(found: Evaluation) -> Html:
-    """The reason, folded. Where arithmetics differ, with the link to what decides about them."""
-    names = (tag("div", tag("dt", name), tag("dd", said)) for name, said in facts(found))
+def _why(a: Assessment) -> Html:
+    """What every grade says and why, folded; then what was declared."""
+    grades = (tag("div", tag("dt", verdict_badge(e.verdict, e.grade)), _reason(e)) for e in a.found.values())
+    names = (tag("div", tag("dt", name), tag("dd", words)) for name, words in text.declared(a.claim))
+    said = tag("dl", *grades), tag("dl", *names), tag("p", tag("code", a.claim.id))
+    return tag("details", tag("summary", "Why"), *said)
+
+
+def _reason(found: Evaluation) -> Html:
+    """Where arithmetics differ, with the link to what decides about them."""
     pooled: Html | str = ""
     if found.left_out or ", " in found.arithmetics:
         gate = _gate("The accuracy gate")
-        pooled = tag("p", computed(found), " ", gate, " says which arithmetics are judged together.")
-    reason = tag("p", why(found.last)), pooled, tag("dl", *names), tag("p", tag("code", found.claim.id))
-    return tag("details", tag("summary", "Why"), *reason)
+        pooled = join(" ", text.computed(found), " ", gate, " says which arithmetics are judged together.")
+    figures = " · ".join(f"{name}: {words}" for name, words in text.facts(found))
+    return tag("dd", text.why(found.last), pooled, _note(figures) if figures else "")
 
 
 def _gate(words: str) -> Html:
-    return tag("a", words, href=f"{_page('performance')}#{GATES}")
+    return tag("a", words, href=f"{page('performance')}#{GATES}")
 
 
-def _by_source(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Everyone who says something, in the order of the declaration; a claim of several stands under each."""
-    found: dict[str, list[Evaluation]] = {}
-    for e in evaluations:
-        for who in (e.claim.who, *e.claim.also_by):
-            found.setdefault(who, []).append(e)
-    return found
+# --- the counts by grade -------------------------------------------------------------------------
 
 
-# --- the counts of the front page ----------------------------------------------------------------
+def counts(assessments: Sequence[Assessment]) -> HTML:
+    """On how many claims each grade has evidence, and what that says in its own words; what the best grade takes."""
 
+    def row(words: object, count: int, badges: Iterable[tuple[Html, dict[str, str]]]) -> Html:
+        links = (tag("a", badge, href=page("claims", **query)) for badge, query in badges)
+        return tag("tr", tag("th", words, scope="row"), tag("td", count), tag("td", _spaced(links)))
 
-def counts(evaluations: Sequence[Evaluation]) -> HTML:
-    """How many claims of each kind have which verdict, with a sentence on what that means or takes; below, folded, the
-    same by who says it. A claim that several sources make counts once for each."""
-    heads, kind = ("declared", "verdicts"), "rkd-table rkd-counts"
-    kinds = []
-    for name, about in KINDS.items():
-        if members := [e for e in evaluations if e.claim.kind == name]:
-            kinds.append(_count_row(join(about.words, _note(about.question)), members, kind=about.name))
-    sources = [_count_row(who, members, source=who) for who, members in _by_source(evaluations).items()]
-    table = _table(("claims about", *heads), [*kinds, _count_row("all", evaluations)], kind)
-    by_source = _table(("claims of", *heads), sources, f"{kind} rkd-sources")
-    folded = tag("details", tag("summary", "By who says it"), by_source) if len(sources) > 1 else ""
-    return _shown(join(tag("p", *_sum(evaluations)), table, folded))
-
-
-def _count_row(words: object, members: Sequence[Evaluation], **query: str) -> Html:
-    badges = (
-        join(tag("a", verdict_badge(verdict, n), href=_page("claims", **query, verdict=verdict)), " ")
-        for verdict, n in tally(members).items()
-    )
-    return tag("tr", tag("th", words, scope="row"), tag("td", len(members)), tag("td", *badges))
-
-
-def _sum(evaluations: Sequence[Evaluation]) -> Iterable[object]:
-    done, missing = tally(evaluations), runs_missing(evaluations)
-    judged = len(evaluations) - done.pop(NOT_RUN, 0)
-    yield tag("strong", f"{judged} of {len(evaluations)} claims are judged.")
-    if done:
-        yield f" Of these, {'; '.join(f'{n} {verdict}' for verdict, n in done.items())}."
-    if missing:
-        yield (
-            " A verdict needs runs in the published setting: the whole of the data set, every epoch of the recipe, "
-            f"five seeds. {missing} are not recorded yet: "
-        )
-        yield join(tag("code", SWEEP), ". ", tag("a", "Performance", href=_page("performance")))
-        yield " says how long those about ReviewKD take."
+    rows = []
+    for name, grade in GRADES.items():
+        members = text.of_grade(assessments, name)
+        found = text.tally(members).items()
+        badges = [(verdict_badge(v, name, n), {"verdict": f"{name} {v}"}) for v, n in found]
+        words = join(tag("b", name), f" {grade.name}", _note(grade.what))
+        rows.append(row(words, len(members), badges))
+    if nothing := sum(not a.grade for a in assessments):
+        badge = verdict_badge(NOT_RUN, count=nothing)
+        rows.append(row("no evidence yet", nothing, [(badge, {"grade": NOT_RUN})]))
+    table = _table(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
+    said = [
+        f"{len(assessments) - nothing} of {len(assessments)} claims have evidence, some of several grades. "
+    ]
+    if missing := text.runs_missing(assessments):
+        runs = f"Grade A needs {missing} more runs, each of the whole data set and every epoch: "
+        how_long = tag("a", "Performance", href=page("performance"))
+        said += [runs, tag("code", SWEEP), ". ", how_long, " says how long those about ReviewKD take."]
+    return shown(join(table, tag("p", *said)))
 
 
 # --- names, links and styles ---------------------------------------------------------------------
@@ -228,13 +251,13 @@ def chapter_label(name: str) -> str:
     return title.partition(":")[0] if title.startswith(("Table", "Figure")) else name.replace("_", " ")
 
 
-def _page(name: str, **query: str) -> str:
+def page(name: str, **query: str) -> str:
     """Address of another page: of the site in a build of the book, else of the notebook beside this one."""
     if not in_book():
         return f"{name}.ipynb"
     return f"{name}.html" + (f"?{urlencode(query)}" if query else "")
 
 
-def _shown(body: Html) -> HTML:
+def shown(body: Html) -> HTML:
     """HTML that finds its styles in the book, and brings them along elsewhere (Jupyter, Colab)."""
     return HTML(attached(script=False) + body)

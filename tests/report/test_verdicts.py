@@ -1,41 +1,48 @@
-"""Verdicts as HTML and text: box, table and counts, with nothing run and with every verdict."""
+"""Verdicts as HTML and text: map, box, table and counts, on printed numbers alone and with evidence of every grade."""
 
 import dataclasses
 import os
 import re
 import time
+from html import escape
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from cells import execute
+from cells import cells, execute
 from evidence import PAPER, around, put, record
 
 from rkd import paths
 from rkd.cli import main
 from rkd.experiments.chapters import chapter_names
-from rkd.judge import KINDS, VERDICTS, evaluate, load_claims
+from rkd.experiments.selectors import Selectors
+from rkd.judge import GRADES, VERDICTS, assess, load_claims
 from rkd.records import Store
 from rkd.report import verdict_text as text
 from rkd.report import verdicts as module
 from rkd.report.book import TOKEN
+from rkd.report.claims_map import claims_map
 from rkd.report.verdicts import LOOKS, chapter_box, claims_table, counts, verdict_badge
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
+def stores(folder):
+    return {grade: Store(folder / grade / "records", folder / grade / "work") for grade in "AC"}
+
+
 @pytest.fixture(scope="module")
-def none_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("none")
-    return evaluate(claims=CLAIMS, store=Store(folder / "records", folder / "work"))
+def printed(tmp_path_factory):
+    """Nothing was run: printed numbers alone."""
+    return assess(CLAIMS, stores=stores(tmp_path_factory.mktemp("none")), others=[])
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """Records that bring every verdict about."""
-    folder = tmp_path_factory.mktemp("mixed")
-    store = Store(folder / "records", folder / "work")
+    """Records that bring every verdict and every grade about."""
+    both = stores(tmp_path_factory.mktemp("mixed"))
+    store = both["A"]
     for names, shift in {"20-resnet56": 0, "32-resnet110": -1.5, "8x4-resnet32x4": 1.5}.items():
         paper, alone = f"table1-resnet{names}-paper", f"table1-resnet{names.split('-')[0]}-alone"
         put(store, f"table1/resnet{names}-reviewkd", around(BY_ID[paper].published + shift), optimism=0.25)
@@ -43,8 +50,11 @@ def mixed(tmp_path_factory):
     put(store, "table3/none", around(69.5, n=3), optimism=0.2)
     put(store, "no_cross_entropy/alone", around(1.0, sd=0.05))
     store.save(record(next(iter(PAPER.runs(["table3/rm"]).values())), 1.0, status="diverged"))
-    found = evaluate(claims=CLAIMS, store=store)
-    assert set(text.tally(found)) == set(VERDICTS)
+    for line, mean in {"full": 61.0, "add": 60.0}.items():
+        put(both["C"], f"table6/{line}", around(mean, n=3), selectors=Selectors("short"))
+    found = assess(CLAIMS, stores=both)
+    assert {e.verdict for a in found for e in a.found.values()} == set(VERDICTS)
+    assert {a.grade for a in found} == {*GRADES, ""}
     return found
 
 
@@ -82,64 +92,74 @@ class Tree(HTMLParser):
 
 def test_badges_say_the_verdict_in_words_and_differ_in_sign():
     for verdict in VERDICTS:
-        tree = Tree(verdict_badge(verdict, 3))
+        tree = Tree(verdict_badge(verdict, count=3))
         assert f"{verdict} 3" in tree.text and tree.all("span")[1] == {"aria-hidden": "true"}
     assert len({sign for _, sign in LOOKS.values()}) == len(VERDICTS)
+    assert "opposite direction C" in Tree(verdict_badge("not reproduced", "C")).text
 
 
-def test_counts_with_nothing_run_say_what_it_takes(none_run, in_book):
-    tree = Tree(counts(none_run).data)
+def test_counts_say_what_each_grade_has(mixed, printed, in_book):
+    for found in (mixed, printed):
+        markup = counts(found).data
+        tree, nothing = Tree(markup), sum(not a.grade for a in found)
+        assert f"{len(CLAIMS) - nothing} of {len(CLAIMS)} claims have evidence" in tree.text
+        *rows, last = markup.partition("<tbody>")[2].split("</tr>")[:-1]
+        assert f"<td>{nothing}</td>" in last and not re.search(r"\bnan\b|None", tree.text)
+        for row, (grade, about) in zip(rows, GRADES.items(), strict=True):
+            of_it = [a.found[grade] for a in found if a.found[grade].verdict != "not run"]
+            assert f"<td>{len(of_it)}</td>" in row and escape(about.what) in row
+            assert sum(map(int, re.findall(r"<b>(\d+)</b>", row))) == len(of_it)
     missing = {run for claim in CLAIMS for run in PAPER.needed(claim.selectors)}
-    assert f"0 of {len(CLAIMS)} claims are judged." in tree.text
-    assert f"{len(missing)} are not recorded yet: rkd sweep params/paper.yaml" in tree.text
-    assert not re.search(r"\bnan\b|None", tree.text) and len(tree.all("details")) == 1
-    who = {name for c in CLAIMS for name in (c.who, *c.also_by)}
-    assert sum(a.get("scope") == "row" for a in tree.all("th")) == len(KINDS) + 1 + len(who)
-    assert all(said in tree.text for kind in KINDS.values() for said in (kind.words, kind.question, *who))
+    assert (
+        f"Grade A needs {len(missing)} more runs" in tree.text and "rkd sweep params/paper.yaml" in tree.text
+    )
+    links = {a["href"] for a in Tree(counts(mixed).data).all("a")}
+    assert {"claims.html?verdict=D+reproduced", "claims.html?grade=not+run"} <= links
 
 
-def test_counts_add_up(mixed, in_book):
-    markup = counts(mixed).data
-    tree, found = Tree(markup), text.tally(mixed)
-    assert f"{len(CLAIMS) - found.pop('not run')} of {len(CLAIMS)} claims are judged." in tree.text
-    assert all(f"{count} {verdict}" in tree.text for verdict, count in found.items())
-    kinds, sources = (part.split("</tbody>")[0] for part in markup.split("<tbody>")[1:])
-    by_kind = [sum(map(int, re.findall(r"<b>(\d+)</b>", row))) for row in kinds.split("</tr>")[:-1]]
-    assert by_kind[-1] == sum(by_kind[:-1]) == len(CLAIMS)
-    shared = sum(len(c.also_by) for c in CLAIMS)
-    assert sum(map(int, re.findall(r"<b>(\d+)</b>", sources))) == len(CLAIMS) + shared
-    links = {a["href"] for a in tree.all("a")}
-    assert {"claims.html?kind=accuracy&verdict=reproduced", "claims.html?verdict=not+run"} <= links
+def test_map_has_one_mark_a_claim(mixed, in_book):
+    markup = claims_map(mixed).data
+    tree, look = Tree(markup), {a.claim.id: f"{LOOKS[a.verdict][0]} {a.grade or 'E'}" for a in mixed}
+    marks = [a for a in tree.all("a") if "aria-labelledby" in a]
+    assert {m["href"]: m["class"] for m in marks} == {f"claims.html#{id}": kind for id, kind in look.items()}
+    said = {a["id"] for a in tree.all("span") if "id" in a}
+    assert len(marks) == len(CLAIMS) and all(m["aria-labelledby"] in said for m in marks)
+    rows = [a["aria-label"] for a in tree.all("ul") if "aria-label" in a]
+    assert rows[0] == "ReviewKD paper, Table 1: 15 claims" and "KDrefine README: 109 claims" in rows
+    assert "same direction, grade C (short runs)" in tree.text and "<script" not in markup
 
 
 def test_box_lists_six_and_folds_more(mixed, in_book):
     for chapter in chapter_names():
-        ours = [v for v in mixed if chapter in v.claim.chapters]
+        ours = [a for a in mixed if chapter in a.claim.chapters]
         tree = Tree(chapter_box(chapter, mixed).data)
         assert len(tree.all("li")) == len(ours)
-        assert len(tree.all("details")) == (len({v.claim.about for v in ours}) if len(ours) > 6 else 0)
-        assert all(v.claim.statement in tree.text for v in ours)
+        assert len(tree.all("details")) == (len({a.claim.about for a in ours}) if len(ours) > 6 else 0)
+        assert all(a.claim.statement in tree.text for a in ours)
         assert len(tree.all("summary")) <= 7 and not [a for a in tree.all("details") if "open" in a]
     assert chapter_box("recipes", mixed).data == "", "no claim is judged there"
+    table6 = Tree(chapter_box("table6", mixed).data).text
+    assert "Verdicts ✓ same direction C 2 ✓ follows D 1 – not run 2" in table6, "the best grade first"
+    assert "✓ same direction C ✓ follows D The full method beats adding maps" in table6, "and what others say"
 
 
-@pytest.mark.parametrize("state", ["none_run", "mixed"])
+@pytest.mark.parametrize("state", ["printed", "mixed"])
 def test_box_says_what_is_judged_and_what_it_takes(state, request, in_book):
-    evaluations = request.getfixturevalue(state)
-    tree = Tree(chapter_box("table1", evaluations).data)
-    tally = text.tally([v for v in evaluations if "table1" in v.claim.chapters])
-    assert all(f"{verdict} {count}" in tree.text for verdict, count in tally.items())
-    assert f"not yet judged: {tally['not run']} of {sum(tally.values())}." in tree.text
+    assessments = request.getfixturevalue(state)
+    tree = Tree(chapter_box("table1", assessments).data)
+    ours = [a for a in assessments if "table1" in a.claim.chapters]
+    left = sum(a.found["A"].verdict == "not run" for a in ours)
+    assert f"Not yet run in the published setting: {left} of {len(ours)}." in tree.text
     assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
     assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
     assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
     assert ("± 0.25" in tree.text) == (state == "mixed")
 
 
-def test_box_judges_the_paper_profile_itself(monkeypatch, in_book):
-    """Without verdicts: the committed records, with the whole families the chapter's claims belong to."""
+def test_box_judges_by_itself(monkeypatch, in_book):
+    """Without verdicts: what is committed, with the whole families the chapter's claims belong to."""
     asked = []
-    monkeypatch.setattr(module, "evaluate", lambda claims: asked.append(claims) or ())
+    monkeypatch.setattr(module, "assess", lambda claims: asked.append(claims) or ())
     monkeypatch.setattr(
         "rkd.experiments.selectors.Selectors.ids", lambda *_: pytest.fail("a chapter is built")
     )
@@ -151,10 +171,13 @@ def test_box_judges_the_paper_profile_itself(monkeypatch, in_book):
 
 
 def test_table_holds_every_claim(mixed, in_book):
-    tree = Tree(claims_table(mixed).data)
+    markup = claims_table(mixed).data
+    tree = Tree(markup)
     rows = [a for a in tree.all("tr") if "id" in a]
-    assert [(row["id"], row["data-verdict"]) for row in rows] == [(v.claim.id, v.verdict) for v in mixed]
-    assert [row["data-chapter"].split("|") for row in rows] == [list(v.claim.chapters) for v in mixed]
+    grades = {a.claim.id: "".join(g for g, e in a.found.items() if e.verdict != "not run") for a in mixed}
+    marked = {row["id"]: "".join(sorted(row["data-grade"].split("|"))) for row in rows}
+    assert marked == {id: found or "not run" for id, found in grades.items()}
+    assert [row["data-chapter"].split("|") for row in rows] == [list(a.claim.chapters) for a in mixed]
     shown = re.sub(r"\{.*?\}", "", tree.text.partition("Verdict")[2])
     assert tree.text.count("Why") == len(rows) and not re.search(r"\bnan\b|\bNone\b|\binf\b", shown)
     links = [a["href"] for a in tree.all("a")]
@@ -162,42 +185,45 @@ def test_table_holds_every_claim(mixed, in_book):
     assert not [u for u in links if not re.fullmatch(r"\w+\.html(\?.*|#[\w-]+)?", u)]
     assert "bf16 against fp32: equal within 0.5 points" in tree.text
     chosen = {a["value"] for a in tree.all("option")}
-    assert {
-        "not run",
-        "accuracy",
-        "trend",
-        "table3",
-        "random_teacher",
-        "this report",
-        "ReviewKD paper",
-    } <= chosen
+    wanted = {"B", "not run", "B reproduced", "accuracy", "trend", "table3", "this report", "[Re] paper"}
+    assert wanted <= chosen
+    row = Tree(
+        markup[markup.index('<tr id="self-cifar100-resnet20-st-gain"') :].partition("</tr>")[0] + "</tr>"
+    )
+    for said in (
+        "not run ANo run in the published setting", "supported BThe source's own runs: a gain of 2.25",
+        "difference of means: 2.25 points · 90 % interval: 1.94 to 2.56 points", "runs: 3 against 3",
+        "not run C", "follows D69.9 − 67.6 = 2.30.",
+    ):  # fmt: skip
+        assert said in row.text, said
 
 
-def test_a_verdict_that_leaves_runs_out_links_the_gate(store, in_book):
-    put(store, "table3/full", [71.8, 71.9, 72.0], arithmetic="fp16", teachers="fp16")
-    put(store, "table3/full", [71.8], first=3)
-    verdicts = evaluate(claims=[c for c in load_claims(check=False) if c.id == "table3-full"], store=store)
-    row = claims_table(verdicts).data.partition("<details>")[2].partition("</details>")[0]
+def test_a_verdict_that_leaves_runs_out_links_the_gate(tmp_path, in_book):
+    both = stores(tmp_path)
+    put(both["A"], "table3/full", [71.8, 71.9, 72.0], arithmetic="fp16", teachers="fp16")
+    put(both["A"], "table3/full", [71.8], first=3)
+    row = claims_table(assess([BY_ID["table3-full"]], stores=both)).data.partition("<details>")[2]
     assert "Computed in fp16 (3); left out, in another arithmetic: fp32 (1)." in row
-    assert '<a href="performance.html#accuracy-gate">' in row
-    assert "<dt>computed in</dt><dd>fp16 (3)</dd>" in row
+    assert '<a href="performance.html#accuracy-gate">' in row and "computed in: fp16 (3)" in row
 
 
-def test_in_the_book_styles_and_script_are_the_sites_own_elsewhere_they_come_along(none_run, monkeypatch):
+def test_in_the_book_styles_and_script_are_the_sites_own_elsewhere_they_come_along(printed, monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)
-    ours = [v for v in none_run if "table3" in v.claim.chapters]
+    ours = [a for a in printed if "table3" in a.claim.chapters]
     alone = claims_table(ours).data
     assert "<style>" in alone and "rkdInteractive" in alone and 'href="table3.ipynb"' in alone
-    assert "<style>" in chapter_box("table3", ours).data and "<style>" in counts(ours).data
+    assert all(
+        "<style>" in made.data for made in (chapter_box("table3", ours), counts(ours), claims_map(ours))
+    )
     monkeypatch.setenv(TOKEN, "x")
     site = claims_table(ours).data
     assert "rkdInteractive" not in site and "<style>" not in site and " src=" not in site
 
 
-def test_statements_are_escaped(none_run, in_book):
-    spoiled = dataclasses.replace(none_run[0].claim, statement="a < b & <script>", about="<i>", printed="<b>")
-    verdicts = [dataclasses.replace(none_run[0], claim=spoiled)]
-    for markup in (claims_table(verdicts).data, chapter_box("table1", verdicts * 7).data):
+def test_statements_are_escaped(printed, in_book):
+    spoiled = dataclasses.replace(printed[0].claim, statement="a < b & <script>", about="<i>", printed="<b>")
+    found = [dataclasses.replace(printed[0], claim=spoiled)]
+    for markup in (claims_table(found).data, chapter_box("table1", found * 7).data, claims_map(found).data):
         assert "a &lt; b &amp; &lt;script&gt;" in markup and "<i>" not in markup
 
 
@@ -222,19 +248,26 @@ FACTS = {  # claim -> what is said of it, in part
 
 
 def test_facts(mixed):
-    by_id = {v.claim.id: v for v in mixed}
+    by_id = {a.claim.id: a for a in mixed}
+
+    def facts(id, grade="A"):
+        return dict(text.facts(by_id[id].found[grade]) + text.declared(BY_ID[id]))
+
     for claim, wanted in FACTS.items():
-        facts = dict(text.facts(by_id[claim]))
-        assert all(said in facts[name] for name, said in wanted.items()), claim
-    value = by_id["table1-resnet20-resnet56-paper"]
-    assert text.measured(value.last, "value") == "71.89 ± 0.25" and text.why(value.last).startswith(
-        "Mean 71.89"
+        found = facts(claim)
+        assert all(said in found[name] for name, said in wanted.items()), claim
+    value, gain = (
+        by_id[f"table1-{name}"].best for name in ("resnet20-resnet56-paper", "resnet32-resnet110-gain")
     )
-    assert text.measured(by_id["table1-resnet32-resnet110-gain"].last, "effect") == "+1.25"
-    assert "margin" not in dict(text.facts(by_id["table1-resnet20-resnet56-beats-student"]))
-    assert not {"student that is judged", "the source's figures are of"} & set(
-        dict(text.facts(by_id["table3-full"]))
+    assert text.measured(value.last, value.claim, "A") == "71.89 ± 0.25"
+    assert (
+        text.why(value.last).startswith("Mean 71.89") and text.measured(gain.last, gain.claim, "A") == "+1.25"
     )
+    assert "margin" not in facts("table1-resnet20-resnet56-beats-student")
+    assert not {"student that is judged", "the source's figures are of"} & set(facts("table3-full"))
+    short, printed = (facts("table6-full-beats-add", grade) for grade in "CD")
+    assert short["difference of means"] == "1.00 points" and printed["difference of means"] == "0.28 points"
+    assert "P(A > B) needed" not in short
 
 
 @pytest.mark.parametrize(
@@ -254,12 +287,24 @@ def test_command_lists_counts_and_claims(capsys, tmp_path):
     assert main(["verdicts", "--chapter", "table6", "--why"]) == 0
     out, claims = capsys.readouterr().out, [c for c in CLAIMS if "table6" in c.chapters]
     assert all(c.statement in out for c in claims)
-    assert re.search(rf"^all +{len(claims)} ", out, re.MULTILINE)
+    assert re.search(rf"^all claims +{len(claims)}$", out, re.MULTILINE)
     assert main(["verdicts", "--kind", "trend", "--csv"]) == 0
     (tmp_path / "v.csv").write_text(capsys.readouterr().out)
-    table = pd.read_csv(tmp_path / "v.csv")
-    assert list(table["id"]) == [c.id for c in CLAIMS if c.kind == "trend"]
-    assert set(table["verdict"]) <= set(VERDICTS)
+    table = pd.read_csv(tmp_path / "v.csv").set_index("id")
+    assert list(table.index) == [c.id for c in CLAIMS if c.kind == "trend"]
+    logits = table.loc["self-average-logits"]
+    assert (logits["grade"], logits["verdict_B"], logits["verdict_D"]) == ("B", "supported", "follows")
+    assert logits["low_B"] < logits["estimate_B"] < logits["high_B"] and logits["n_B"] == "3 3 3 3 3 3 3 3"
+
+
+def test_command_shows_what_one_grade_says_by_itself(capsys):
+    assert main(["verdicts", "--grade", "D", "--verdict", "does not follow"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("[D]"))
+    assert "ST + AT beats the baseline (printed: +1.5 points)" in line
+    assert main(["verdicts", "--grade", "B"]) == 0
+    out = capsys.readouterr().out
+    assert "[D]" not in out and "not run" not in out
+    assert re.search(r"^B others' runs +32  13 supported", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -272,10 +317,16 @@ def test_command_refuses_unknown_names_in_one_sentence(option, given, meant, cap
     assert f"unknown {option} {given!r} (did you mean {meant!r}?)" in err and err.count("\n") == 1
 
 
-def test_pages_show_the_committed_verdicts(in_book):
-    found = execute("claims", "from rkd.judge import evaluate")
-    assert len(found["evaluations"]) == len(CLAIMS)
-    assert Tree(counts(found["evaluations"]).data).text.count(f"of {len(CLAIMS)} claims are judged") == 1
+def test_front_page_computes_its_findings(in_book):
+    found = execute("index", "claims_map", "def of_gains")
+    (shown,) = (c.source for c in cells("index") if c.source.startswith("Markdown("))
+    said = eval(shown, found).data
+    for words in (
+        "Of 19 printed gains, the runs behind them leave 6 supported, 13 inconclusive",
+        "2.25 (90 % interval 1.94 to 2.56, 3 against 3 runs), supported", "100 of 103 statements",
+        "73.61 ([Re] README) and 73.71 ([Re] paper)", "0.29 points", "0.06 to 0.62), in 48 public logs",
+    ):  # fmt: skip
+        assert words in said
 
 
 def test_front_page_links_every_chapter():
@@ -292,18 +343,19 @@ def test_front_page_links_every_chapter():
 
 @pytest.fixture(scope="module")
 def page(mixed, tmp_path_factory):
-    """The table alone on a page, opened from the disk."""
+    """Where the table alone, and the map alone, are a page, opened from the disk."""
     token = os.environ.pop(TOKEN, None)
-    body = claims_table(mixed).data
+    bodies = {"claims": claims_table(mixed).data, "map": claims_map(mixed).data}
     if token:
         os.environ[TOKEN] = token
-    path = tmp_path_factory.mktemp("page") / "claims.html"
-    path.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f'<article class="bd-article"><div class="cell_output">{body}</div></article></html>'
-    )
-    return path.as_uri()
+    folder = tmp_path_factory.mktemp("page")
+    for name, body in bodies.items():
+        (folder / f"{name}.html").write_text(
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
+            '<meta name="viewport" content="width=device-width">'
+            f'<article class="bd-article"><div class="cell_output">{body}</div></article></html>'
+        )
+    return (folder / "claims.html").as_uri()
 
 
 def wait(browser, script, *arguments):
@@ -327,7 +379,8 @@ def test_filters_and_sorting_by_keyboard(page, browser, mixed):
     wait(browser, READY)
     wait(browser, f"{ROWS}.length === 25")
     for name, value, fits in (
-        ("verdict", "not reproduced", lambda v: v.verdict == "not reproduced"),
+        ("grade", "A", lambda v: v.found["A"].verdict != "not run"),
+        ("verdict", "A not reproduced", lambda v: v.found["A"].verdict == "not reproduced"),
         ("kind", "gain", lambda v: v.claim.kind == "effect"),
         ("chapter", "table2", lambda v: "table2" in v.claim.chapters),
         ("source", "KDrefine README", lambda v: "KDrefine README" in (v.claim.who, *v.claim.also_by)),
@@ -347,7 +400,7 @@ def test_filters_and_sorting_by_keyboard(page, browser, mixed):
     head = browser.find_element(By.CSS_SELECTOR, "thead th")
     head.find_element(By.CSS_SELECTOR, "[role=button]").send_keys(Keys.ENTER)  # by verdict
     wait(browser, "document.querySelector('thead th').getAttribute('aria-sort') === 'ascending'")
-    rank = {v.claim.id: VERDICTS.index(v.verdict) for v in mixed}
+    rank = {v.claim.id: (v.grade or "E", VERDICTS.index(v.verdict)) for v in mixed}
     ascending = [rank[i] for i in browser.execute_script(f"return {ROWS}")]
     assert ascending == sorted(rank.values())[:25]
 
@@ -358,6 +411,32 @@ def test_an_address_opens_its_claim(page, browser):
     browser.get(f"{page}#random_teacher-rm-trained-beats-untrained")  # on a later page of the table
     wait(browser, READY)
     wait(browser, "!!document.querySelector('#random_teacher-rm-trained-beats-untrained details[open]')")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_first_touch_names_a_mark_and_a_second_follows_it(page, browser):
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        browser.get(page.replace("claims.html", "map.html"))
+        mark = "document.querySelector('.rkd-map li > a')"
+        for expected in ("block", None):
+            at = browser.execute_script(
+                f"const b = {mark}.getBoundingClientRect(); return [b.x + 9, b.y + 9]"
+            )
+            touch = {"type": "touchStart", "touchPoints": [{"x": at[0], "y": at[1]}]}
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", touch)
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            if expected:
+                wait(browser, f"getComputedStyle({mark}.nextElementSibling).display === 'block'")
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= 391
+                assert browser.current_url.endswith("map.html")
+        wait(browser, "location.hash.startsWith('#table1-')")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.browser

@@ -1,0 +1,81 @@
+"""All claims in one picture: a row for each table of a source, a mark for each claim."""
+
+from collections.abc import Sequence
+
+from IPython.display import HTML
+
+from rkd.judge import GRADES, VERDICTS, Assessment
+from rkd.judge.decide import NOT_RUN
+from rkd.report.interactive.markup import Html, tag
+from rkd.report.verdict_text import said, why
+from rkd.report.verdicts import LOOKS, chapter_label, page, shown
+
+
+def claims_map(assessments: Sequence[Assessment]) -> HTML:
+    """One mark a claim: its colour and sign say the verdict by the best evidence, its shape the grade of that.
+
+    A mark leads to its claim in the table of all claims, and names it, its verdict and the reason under the mouse, at
+    the focus of the keyboard, or at the first touch. It needs neither a script nor a network.
+    """
+    rows: dict[str, list[Assessment]] = {}
+    sources = list(dict.fromkeys(a.claim.who for a in assessments))
+    for a in sorted(assessments, key=lambda a: sources.index(a.claim.who)):
+        rows.setdefault(_name(a), []).append(a)
+    lines = (_line(name, members) for name, members in rows.items())
+    skip = tag("a", "Past the map", href="#rkd-past-map", class_="rkd-skip")
+    label = f"Map of {len(assessments)} claims"
+    inside = skip, _legend(assessments), *lines, tag("span", id="rkd-past-map", tabindex="-1")
+    return shown(tag("section", *inside, class_="rkd-map", aria_label=label))
+
+
+def _name(a: Assessment) -> str:
+    """Of a row: a table of a paper, a README as a whole."""
+    claim = a.claim
+    return f"{claim.who}, {chapter_label(claim.chapter)}" if claim.who.endswith("paper") else claim.who
+
+
+def _line(name: str, members: Sequence[Assessment]) -> Html:
+    label = tag("a", name, href=page(members[0].claim.chapter))
+    marks = sorted(members, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
+    said = f"{name}: {len(members)} claim{'s' * (len(members) > 1)}"
+    return tag(
+        "div",
+        tag("div", label, " ", tag("span", len(members))),
+        tag("ul", *map(_mark, marks), aria_label=said),
+    )
+
+
+def _mark(a: Assessment) -> Html:
+    kind, sign = LOOKS[a.verdict]
+    words, id = f"map-{a.claim.id}", a.claim.id
+    link = tag(
+        "a", sign, href=f"{page('claims')}#{id}", aria_labelledby=words, class_=f"{kind} {a.grade or 'E'}"
+    )
+    verdict = f"{said(a.best)}, grade {a.grade} ({GRADES[a.grade].name})" if a.grade else NOT_RUN
+    reason = why(a.best.last) if a.grade else why(a.found["A"].last)
+    text = tag("span", tag("b", a.claim.statement), f": {verdict}. {reason}", id=words)
+    return tag("li", link, text, tabindex="-1")
+
+
+def _legend(assessments: Sequence[Assessment]) -> Html:
+    def shape(grade: str, name: str) -> Html:
+        count = sum(a.grade == grade for a in assessments)
+        mark = tag("i", grade or "–", class_=f"none {grade or 'E'}", aria_hidden="true")
+        return tag("li", mark, " ", f"{grade} {name}".strip(), " ", tag("b", count))
+
+    shapes = (shape(grade, about.name) for grade, about in GRADES.items())
+    words: dict[str, list[str]] = {v: [] for v in VERDICTS}  # of the grades that occur
+    for a in sorted(assessments, key=lambda a: a.grade):
+        words[a.verdict] += [said(a.best)] if a.grade else []
+    signs = []
+    for verdict, told in words.items():
+        if told:
+            kind, sign = LOOKS[verdict]
+            mark = tag("i", sign, class_=f"{kind} B", aria_hidden="true")
+            signs.append(tag("li", mark, " ", " / ".join(dict.fromkeys(told))))
+    return tag(
+        "div",
+        tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet"))),
+        tag("div", "Colour and sign: what it says", tag("ul", *signs)),
+        class_="rkd-legend",
+    )
