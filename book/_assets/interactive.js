@@ -129,6 +129,7 @@
       else draw();
     });
     frame?.addEventListener("rkd-rows", draw);
+    await new Promise((seen) => new ResizeObserver(() => area.clientWidth && seen()).observe(area)); // not while folded
     await draw();
     const group = ({ data, curveNumber }) => data[curveNumber].legendgroup;
     area.on("plotly_legendclick", (event) => void toggle(group(event)) ?? false);

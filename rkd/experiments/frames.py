@@ -8,14 +8,23 @@ from typing import Any
 import pandas as pd
 
 from rkd.experiments.chapters import Line, Published
+from rkd.published.others import OtherRun
 from rkd.records import Record
 
+Names = Mapping[tuple[str, str], str]
+RUNS = (
+    "name", "label", "group", "key", "role", "x", "profile", "seed", "run", "status", "accuracy", "best", "best_epoch",
+    "arithmetic", "device", "threads", "train_seconds", "images_per_second", "commit", "ended", "epochs",
+)  # fmt: skip
 
-def names_of(lines: Sequence[Line]) -> dict[str, str]:
-    """Key of a line -> its name in frames: the label, with the group before it where several lines have that label."""
-    often = Counter(line.label for line in lines)
+
+def names_of(lines: Sequence[Line]) -> Names:
+    """Group and label of a line -> its name in frames: the label, with the group before it where several have it."""
+    often = Counter(label for _, label in {(line.group, line.label) for line in lines})
     return {
-        line.key: f"{line.group}: {line.label}" if often[line.label] > 1 and line.group else line.label
+        (line.group, line.label): f"{line.group}: {line.label}"
+        if often[line.label] > 1 and line.group
+        else line.label
         for line in lines
     }
 
@@ -30,13 +39,16 @@ def same_runs(lines: Sequence[Line]) -> dict[str, str]:
     return found
 
 
-def runs_frame(lines: Sequence[Line], records: Mapping[str, Record], profile: str) -> pd.DataFrame:
+def runs_frame(
+    lines: Sequence[Line], records: Mapping[str, Record], profile: str, names: Names | None = None
+) -> pd.DataFrame:
     """One row per line and seed.
 
     Args:
         lines: of a chapter.
         records: by run id.
         profile: name of the profile, a column.
+        names: of the lines, of which others are left out; None: their own.
 
     Returns:
         Columns: name (of the line), label, group, key, role, x (of a line that sweeps a number), profile, seed, run
@@ -54,17 +66,39 @@ def runs_frame(lines: Sequence[Line], records: Mapping[str, Record], profile: st
             **_of_record(records.get(run.id)),
             "epochs": run.epochs,
         }
-        for line, of_line in _described(lines)
+        for line, of_line in _described(lines, names)
         for run in line.runs
     ]
-    return pd.DataFrame(rows).astype({"accuracy": float, "best": float, "x": float})
+    return pd.DataFrame(rows, columns=RUNS).astype({"accuracy": float, "best": float, "x": float})
 
 
-def _described(lines: Sequence[Line]) -> Iterator[tuple[Line, dict[str, str]]]:
-    names = names_of(lines)
+def others_frame(
+    lines: Sequence[Line], runs: Sequence[OtherRun], chapter: str, names: Names | None = None
+) -> pd.DataFrame:
+    """Runs that others measured of a chapter's lines, in the columns of `runs_frame` and `epoch`: "last", or "best"
+    where the accuracy of no other epoch is told. As where claims are judged, those behind a source's own figures stand
+    only where a line has no independent ones."""
+    rows = []
+    for line, of_line in _described(lines, names):
+        ours = [run for run in runs if f"{chapter}/{line.key}" in run.lines]
+        for run in [run for run in ours if not run.behind] or ours:
+            told = "best" if run.last is None else "last"
+            rows.append({
+                **of_line, "x": line.x, "run": f"{run.file} {run.run}", "status": "finished", "best": run.best,
+                "accuracy": getattr(run, told), "epoch": told, "epochs": run.epochs, "commit": run.commit,
+                "source": f"{run.repository}{', behind its own figure' * bool(run.behind)}",
+            })  # fmt: skip
+    return pd.DataFrame(rows, columns=[*RUNS, "epoch", "source"])
+
+
+def _described(lines: Sequence[Line], names: Names | None = None) -> Iterator[tuple[Line, dict[str, str]]]:
+    names = names_of(lines) if names is None else names
     for line in lines:
-        own = {key: getattr(line, key) for key in ("label", "group", "key", "role")}
-        yield line, {"name": names[line.key], **own}
+        if name := names.get((line.group, line.label)):
+            yield (
+                line,
+                {"name": name, **{key: getattr(line, key) for key in ("label", "group", "key", "role")}},
+            )
 
 
 def _of_record(record: Record | None) -> dict[str, Any]:
@@ -116,6 +150,14 @@ def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:
         if count:
             parts.append(status if count == len(runs) else f"{count} {status}")
     return ", ".join(parts)
+
+
+def on_record(runs: pd.DataFrame, column: str = "accuracy") -> str:
+    """Runs of one line and grade of evidence as text: "B: 67.62 ± 0.10 (n = 3), best epoch", or "none"."""
+    if runs["grade"].iloc[0] == "none":
+        return "none"
+    best = column == "accuracy" and (runs["epoch"] == "best").any()
+    return f"{runs['grade'].iloc[0]}: {mean_sd(runs, column)}{', best epoch' * bool(best)}"
 
 
 def printed(published: pd.DataFrame) -> str:

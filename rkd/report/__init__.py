@@ -5,6 +5,7 @@ from typing import Any
 _WHERE = {
     "open_experiment": "rkd.report.experiment",
     "mean_sd": "rkd.experiments.frames",
+    "on_record": "rkd.experiments.frames",
     "printed": "rkd.experiments.frames",
 }
 

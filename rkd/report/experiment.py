@@ -1,8 +1,10 @@
 """What the notebook of a table or figure calls: runs and published figures as DataFrames, and how they are shown."""
 
+import functools
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,23 @@ from scipy import stats
 
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
-from rkd.experiments.frames import mean_sd, names_of, published_frame, runs_frame, same_runs
+from rkd.experiments.estimate import FORWARD_AND_BACKWARD, KNOWN_SIZES
+from rkd.experiments.frames import (
+    mean_sd,
+    names_of,
+    on_record,
+    others_frame,
+    published_frame,
+    runs_frame,
+    same_runs,
+)
 from rkd.experiments.recipes import Builder, load_recipe
-from rkd.experiments.runner import Runner, pick_device
+from rkd.experiments.runner import Runner, pick_device, required
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
-from rkd.models import canonical, display_name
+from rkd.judge.grades import GRADES
+from rkd.models import build, canonical, display_name, macs
+from rkd.published.others import other_runs
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
@@ -33,6 +46,8 @@ from rkd.training import RunConfig
 DATA_SETS = {"embedded": "the embedded set", **SETS}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
 TENDENCY = "It can show a tendency; it neither confirms nor refutes a published value."
+SAMPLE = 16  # records whose rate is asked, at most
+PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whose records are of it
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
@@ -49,7 +64,8 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
         ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
     """
     experiment = Experiment(chapter_in(name, namespace), parameters.given_in(namespace))
-    display(experiment.banner())
+    if not experiment.is_self_test:
+        display(experiment.banner())
     if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
         verdicts = chapter_box(name)
         if verdicts.data:
@@ -83,7 +99,12 @@ class Experiment:
         self.store = store_of(self.settings)
         self.lines = self._settled(chapter.lines(self.settings), self.store)
         self.records: dict[str, Record] = {}
-        self._stand_on: dict[str, str] = {}  # profile -> what its recorded runs are
+        self._under: dict[str, tuple[list[Line], dict[str, Record]]] = {}
+
+    @property
+    def is_self_test(self) -> bool:
+        """Whether the runs of this execution only show that everything works: the smoke profile's as they are."""
+        return self.profile == "smoke" and self.given.keys() <= {*parameters.WHERE}
 
     @property
     def is_evidence(self) -> bool:
@@ -105,41 +126,80 @@ class Experiment:
             self.records |= self.runner(labels).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
-            f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
+            f"Self-test of this copy, shown last: {self.in_words()}. " * self.is_self_test
+            + f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         )
         return self._frame()
 
-    def published(self, profile: str | None = None) -> pd.DataFrame:
-        """What the sources print of the rows here, or as a profile alone has them; see `published_frame`."""
-        return published_frame(self.lines if profile is None else self.under(profile)[0])
+    @functools.cached_property
+    def shown(self) -> list[Line]:
+        """The rows of the page: those of this execution, or in a self-test of the published setting, then any others of
+        which short runs are recorded."""
+        if not self.is_self_test:
+            return self.lines
+        lines, (short, records) = self.under("paper")[0], self.under("short")
+        known = {(line.group, line.label) for line in lines}
+        more = (line for line in short if any(run.id in records for run in line.runs))
+        return [*lines, *(line for line in more if (line.group, line.label) not in known)]
 
-    def recorded(self, profiles: Iterable[str] = ("paper", "short", "mini")) -> pd.DataFrame:
-        """Committed runs of the same rows under other profiles, as `runs_frame` gives them; the paper profile's with
-        what is missing, others only where there are some. Without this execution's own profile, unless parameters were
-        given."""
-        frames = []
-        for profile in profiles:
-            if profile == self.profile and not self.given:
-                continue
-            lines, records = self.under(profile)
-            if records or profile == "paper":
-                frames.append(runs_frame(lines, records, profile))
-                self._stand_on[profile] = self.in_words(lines)
-        return pd.concat(frames) if frames else runs_frame(self.lines, {}, self.profile).iloc[:0]
+    def published(self) -> pd.DataFrame:
+        """What the sources print of the rows; see `published_frame`."""
+        return published_frame(self.shown)
+
+    def evidence(self) -> pd.DataFrame:
+        """All runs on record of the rows, those that others measured included; the runs of a self-test are none.
+
+        Returns:
+            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" where the accuracy
+            of no other is told), source. A row of which nothing is on record stands there once, its grade "none".
+        """
+        names, ours = names_of(self.shown), {}
+        for grade, profile in PROFILES.items():
+            found = runs_frame(*self.under(profile), profile, names)
+            found = found.assign(grade=grade, epoch="last", source=f"results/{profile}")
+            ours[grade] = found[found["status"] != "missing"]
+        others = others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names).assign(
+            grade="B"
+        )
+        found = pd.concat([ours["A"], others, ours["C"]])
+        silent = published_frame(self.shown)[["name", "label", "group", "key", "role"]].drop_duplicates(
+            "name"
+        )
+        silent = silent[~silent["name"].isin(found["name"])].assign(grade="none", status="missing")
+        return pd.concat([found, silent], ignore_index=True)
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
         """The rows as a profile alone has them, and what is recorded of them."""
-        recipe = {"recipe": self.settings.recipe} if self.settings.recipe else {}
-        return self._recorded({"profile": profile, **recipe}, store_for(profile))
+        if profile not in self._under:
+            self._under[profile] = self._recorded({"profile": profile}, store_for(profile))
+        return self._under[profile]
 
-    def differences(self, level: float = 0.95) -> pd.DataFrame:
+    def lacking(self) -> str:
+        """What would decide the rows, and what it costs, in a sentence: the runs of the published setting that are not
+        recorded, at the rate of recorded ones. Empty where none lacks."""
+        store = store_for("paper")
+        wanted = required(run for line in self.under("paper")[0] for run in line.runs)
+        left = [run for run in wanted if not store.has(run.id)]
+        if not left:
+            return ""
+        said = f"These rows want {len(wanted)} runs in the published setting; {len(left)} are not on record"
+        rates = _rates()
+        if not rates:
+            return f"{said}."
+        machine = max(rates, key=rates.get)
+        hours = float(f"{sum(map(_multiply_adds, left)) / rates[machine] / 3600:.2g}")
+        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {machine}."
+
+    def differences(self, level: float = 0.95) -> pd.DataFrame | None:
         """What the given parameters change: this execution against the profile's own parameters, row by row.
 
         Returns:
             Index: the rows whose runs are others; columns: mean accuracy under the profile's own parameters and here
             (%), their difference and both ends of its interval after Welch (percentage points; missing below two runs a
-            side).
+            side), to two decimals. None where there is no such row.
         """
+        if self.is_self_test:
+            return None
         where = {name: value for name, value in self.given.items() if name in parameters.WHERE}
         lines, records = self._recorded({**where, "profile": self.settings.profile}, self.store)
         base = dict(list(runs_frame(lines, records, self.profile).groupby("name")))
@@ -154,14 +214,16 @@ class Experiment:
                 low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
             rows[name] = b.mean(), a.mean(), a.mean() - b.mean(), low, high
         columns = ["profile's own", "here", "difference", "low", "high"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        found = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return found.round(2) if rows else None
 
     def show(self, table: pd.DataFrame) -> HTML:
         """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
-        and what a reader has to know of a row in small print. All text in it is escaped."""
-        names, same = names_of(self.lines), same_runs(self.lines)
+        and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
+        would decide its rows. All text in it is escaped."""
+        names, same = names_of(self.shown), same_runs(self.shown)
         shown = table.fillna("").astype(str)
-        lines = [line for line in self.lines if names[line.key] in shown.index]
+        lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
         for group, members in itertools.groupby(lines, lambda line: line.group):
             if group:
@@ -172,7 +234,7 @@ class Experiment:
                 small = tag("div", note, class_="rkd-note") if note else ""
                 cells = (
                     tag("td", text.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"))
-                    for text in shown.loc[names[line.key]]
+                    for text in shown.loc[names[line.group, line.label]]
                 )
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
         head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
@@ -181,13 +243,13 @@ class Experiment:
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
         """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
-        those after it below, in small print. Rows and columns are in the order of the chapter, those of here that the
-        paper profile does not have first."""
-        lines = [*self.lines, *self.under("paper")[0]]
+        those after it below, in small print. Rows and columns are in the order of the chapter. Notes as of `show`."""
         first, *below = (part.astype(str).map(escape) for part in parts.values())
         for part in below:
             first = first.add(part.map('<div class="rkd-source">{}</div>'.format), fill_value="")
-        labels, groups = (dict.fromkeys(getattr(line, name) for line in lines) for name in ("label", "group"))
+        labels, groups = (
+            dict.fromkeys(getattr(line, name) for line in self.shown) for name in ("label", "group")
+        )
         made = first.unstack().reindex(index=list(labels), columns=list(groups))
         made = made.rename_axis(index=None, columns=None)
         made.index, made.columns = made.index.map(escape), made.columns.map(escape)
@@ -196,11 +258,17 @@ class Experiment:
         return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._notes()}')
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
-        """A figure with words for those who do not see it: the measured means, or what `said` says."""
+        """A figure with words for those who do not see it: the evidence on record and what was measured here, in
+        percent, or what `said` says."""
         plt.close(figure)  # shown once, by what is returned
-        runs = self._frame().groupby("name", sort=False)
-        means = "; ".join(f"{name}: {mean_sd(rows)}" for name, rows in runs)
-        return show(figure, f"{self.chapter.title}. {said or f'Measured means in percent: {means}'}.")
+        found = self.evidence()
+        recorded = found[found["grade"] != "none"].groupby(["name", "grade"], sort=False)
+        means = [f"{name}: {on_record(rows)}" for (name, _), rows in recorded]
+        if not self.is_self_test:
+            here = self._frame().groupby("name", sort=False)
+            means += [f"{name}, here: {mean_sd(rows)}" for name, rows in here]
+        said = said or f"Measured means in percent: {'; '.join(means) or 'none on record'}"
+        return show(figure, f"{self.chapter.title}. {said}.")
 
     def curves(self, groups: int | None = None) -> object:
         """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of rows only, where given
@@ -296,13 +364,50 @@ class Experiment:
         return lines, {run: store.load(run) for run in ids if store.has(run)}
 
     def _notes(self) -> Html:
-        """What recorded columns stand on, and the arithmetics, where what was measured here is not all of one."""
-        others = {profile: what for profile, what in self._stand_on.items() if profile != "paper"}
-        notes = [f"{profile.capitalize()} profile: {what}. {TENDENCY}" for profile, what in others.items()]
-        found = sorted({record.arithmetic for record in self.records.values()})
-        if len(found) > 1:
-            names = ", ".join(found)
+        """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
+        not all of one."""
+        there, short = {*self.evidence()["grade"]}, f" ({self.in_words(self.under('short')[0])})"
+        notes = [
+            f"{grade}, {of.name}: {of.what}{short * (grade == 'C')}."
+            for grade, of in GRADES.items()
+            if grade in there
+        ]
+        notes.append(self.lacking())
+        names = sorted({record.arithmetic for record in self.records.values()})
+        if len(names) > 1 and not self.is_self_test:
             notes.append(
-                f"Not all of these runs were computed in one arithmetic ({names}): see the last table."
+                f"Not all of these runs were computed in one arithmetic ({', '.join(names)}): see the last table."
             )
-        return join(*(tag("p", note, class_="rkd-note") for note in notes))
+        return join(*(tag("p", note, class_="rkd-note") for note in notes if note))
+
+
+def _rates() -> dict[str, float]:
+    """Multiply-adds a second by machine, from some recorded runs: of the published setting, else short ones."""
+    for store in map(store_for, PROFILES.values()):
+        work, seconds = Counter(), Counter()
+        for record in map(store.load, store.ids()[:SAMPLE]):
+            made = record.provenance
+            on = (
+                f" in {made['threads']} thread" + "s" * (made["threads"] > 1)
+                if made.get("device") == "cpu"
+                else ""
+            )
+            if record.status == "finished":
+                work[made["device_name"] + on] += _multiply_adds(record.config)
+                seconds[made["device_name"] + on] += record.cost["train_seconds"]
+        if work:
+            return {machine: work[machine] / seconds[machine] for machine in work}
+    return {}
+
+
+def _multiply_adds(run: RunConfig) -> float:
+    """Of the training of a run's networks, without its method's own modules, which need counting."""
+    images = run.epochs * (run.data.train_images or KNOWN_SIZES[run.data.name].train)
+    return images * (
+        FORWARD_AND_BACKWARD * _forward(run.network) + (_forward(run.teacher.name) if run.teacher else 0)
+    )
+
+
+@functools.cache
+def _forward(network: str) -> int:
+    return macs(build(network, 100))

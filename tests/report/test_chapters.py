@@ -144,6 +144,14 @@ def test_notebooks_are_short_and_stripped(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
+@pytest.mark.parametrize("chapter", chapter_names())
+def test_what_a_page_trained_itself_stands_last_and_folded(chapter):
+    cells = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells
+    (place,) = (i for i, cell in enumerate(cells) if cell.source.startswith("## Self-test of this copy"))
+    after = cells[place + 1 :]
+    assert len(after) == 3 and all(cell.metadata["tags"] == ["hide-cell"] for cell in after)
+
+
 def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
     notebook = nbformat.read(BOOK / "table3.ipynb", as_version=4)
     (cell,) = (c for c in notebook.cells if "rows" in c.metadata.get("tags", []))

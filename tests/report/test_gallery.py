@@ -88,7 +88,9 @@ def test_the_overview_says_what_each_gains_over_the_student():
     runs = runs_frame(lines, records, "here")
     by_method = {line.key: line for line in lines if line.role == "distilled"}
     costs = dict.fromkeys(by_method, MethodCost(1.0, 1.5, 8))
-    found = execute("methods", "overview = ", "below = ", runs=runs, lines=by_method, costs=costs)
+    of = SimpleNamespace(is_self_test=False)
+    names = {"experiment": of, "runs": runs, "best": None, "lines": by_method, "costs": costs}
+    found = execute("methods", "overview = ", "below = ", **names)
     overview = found["overview"].set_index("method")["above the student alone"]
     assert overview.tolist() == pytest.approx([1.0, -0.5, float("nan"), 0.0], nan_ok=True)
     assert found["below"] == ["AT"] and len(found["measured"]) == 3

@@ -7,7 +7,6 @@ from cells import execute
 
 from rkd import published
 from rkd.experiments.chapters import Line, get_chapter
-from rkd.experiments.frames import runs_frame
 from rkd.experiments.settings import resolve
 from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
@@ -101,8 +100,9 @@ def names_of(*records):
     """What the notebook's cells find."""
     configs = tuple(r.config for r in records) or (record(0, *[(1.0, 2.0)] * 4).config,)
     line = Line("resnet8-resnet14-modreduce-wavg", "ModReduce, W_Avg", configs, "a pair")
-    of = SimpleNamespace(lines=[line], records={r.id: r for r in records})
-    return {"experiment": of, "runs": runs_frame([line], of.records, "here")}
+    of = SimpleNamespace(lines=[line], records={r.id: r for r in records}, is_self_test=False)
+    of.under = lambda profile: ([], {})
+    return {"experiment": of}
 
 
 def students_of(*records):
