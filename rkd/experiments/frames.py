@@ -11,6 +11,7 @@ from rkd.experiments.chapters import Line, Published
 from rkd.published.others import OtherRun
 from rkd.records import Record
 
+OWN = ", behind its own figures"  # of a source of runs
 Names = Mapping[tuple[str, str], str]
 RUNS = (
     "name", "label", "group", "key", "role", "x", "profile", "seed", "run", "status", "accuracy", "best", "best_epoch",
@@ -86,7 +87,7 @@ def others_frame(
             rows.append({
                 **of_line, "x": line.x, "run": f"{run.file} {run.run}", "status": "finished", "best": run.best,
                 "accuracy": getattr(run, told), "epoch": told, "epochs": run.epochs, "commit": run.commit,
-                "source": f"{run.repository}{', behind its own figure' * bool(run.behind)}",
+                "source": f"{run.repository}{OWN * bool(run.behind)}",
             })  # fmt: skip
     return pd.DataFrame(rows, columns=[*RUNS, "epoch", "source"])
 

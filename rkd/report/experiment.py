@@ -20,6 +20,7 @@ from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.estimate import FORWARD_AND_BACKWARD, KNOWN_SIZES
 from rkd.experiments.frames import (
+    OWN,
     mean_sd,
     names_of,
     on_record,
@@ -45,7 +46,6 @@ from rkd.training import RunConfig
 
 DATA_SETS = {"embedded": "the embedded set", **SETS}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
-TENDENCY = "It can show a tendency; it neither confirms nor refutes a published value."
 SAMPLE = 16  # records whose rate is asked, at most
 PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whose records are of it
 
@@ -158,15 +158,11 @@ class Experiment:
             found = runs_frame(*self.under(profile), profile, names)
             found = found.assign(grade=grade, epoch="last", source=f"results/{profile}")
             ours[grade] = found[found["status"] != "missing"]
-        others = others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names).assign(
-            grade="B"
-        )
-        found = pd.concat([ours["A"], others, ours["C"]])
-        silent = published_frame(self.shown)[["name", "label", "group", "key", "role"]].drop_duplicates(
-            "name"
-        )
-        silent = silent[~silent["name"].isin(found["name"])].assign(grade="none", status="missing")
-        return pd.concat([found, silent], ignore_index=True)
+        others = others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names)
+        found = pd.concat([ours["A"], others.assign(grade="B"), ours["C"]])
+        rows = self.published()[["name", "label", "group", "key", "role"]].drop_duplicates("name")
+        silent = rows[~rows["name"].isin(found["name"])].assign(grade="none", status="missing")
+        return pd.concat([found, silent], ignore_index=True).astype({"seed": "Int64", "threads": "Int64"})
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
         """The rows as a profile alone has them, and what is recorded of them."""
@@ -314,7 +310,8 @@ class Experiment:
     def banner(self) -> Html:
         """What the page's numbers are worth."""
         what = self.in_words()
-        kind, *text = "mini", tag("strong", "A short run, not the published setting:"), f" {what}. {TENDENCY}"
+        said = f" {what}. It can show a tendency; it neither confirms nor refutes a published value."
+        kind, *text = "mini", tag("strong", "A short run, not the published setting:"), said
         if self.is_evidence:
             kind, *text = "paper", f"The published setting: {what}. These numbers are evidence."
         elif self.profile == "smoke":
@@ -366,11 +363,16 @@ class Experiment:
     def _notes(self) -> Html:
         """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
         not all of one."""
-        there, short = {*self.evidence()["grade"]}, f" ({self.in_words(self.under('short')[0])})"
+        found = self.evidence()
+        own = sum(str(source).endswith(OWN) for source in found["source"])
+        more = {
+            "B": f" ({own} of {(found['grade'] == 'B').sum()} are behind the source's own figures)",
+            "C": f" ({self.in_words(self.under('short')[0])})",
+        }
         notes = [
-            f"{grade}, {of.name}: {of.what}{short * (grade == 'C')}."
+            f"{grade}, {of.name}: {of.what}{more.get(grade, '')}."
             for grade, of in GRADES.items()
-            if grade in there
+            if grade in found["grade"].values
         ]
         notes.append(self.lacking())
         names = sorted({record.arithmetic for record in self.records.values()})
@@ -386,15 +388,12 @@ def _rates() -> dict[str, float]:
     for store in map(store_for, PROFILES.values()):
         work, seconds = Counter(), Counter()
         for record in map(store.load, store.ids()[:SAMPLE]):
-            made = record.provenance
-            on = (
-                f" in {made['threads']} thread" + "s" * (made["threads"] > 1)
-                if made.get("device") == "cpu"
-                else ""
-            )
+            machine, made = record.provenance["device_name"], record.provenance
+            if made.get("device") == "cpu":
+                machine += f" in {made['threads']} thread{'s' * (made['threads'] > 1)}"
             if record.status == "finished":
-                work[made["device_name"] + on] += _multiply_adds(record.config)
-                seconds[made["device_name"] + on] += record.cost["train_seconds"]
+                work[machine] += _multiply_adds(record.config)
+                seconds[machine] += record.cost["train_seconds"]
         if work:
             return {machine: work[machine] / seconds[machine] for machine in work}
     return {}
@@ -403,9 +402,8 @@ def _rates() -> dict[str, float]:
 def _multiply_adds(run: RunConfig) -> float:
     """Of the training of a run's networks, without its method's own modules, which need counting."""
     images = run.epochs * (run.data.train_images or KNOWN_SIZES[run.data.name].train)
-    return images * (
-        FORWARD_AND_BACKWARD * _forward(run.network) + (_forward(run.teacher.name) if run.teacher else 0)
-    )
+    teacher = _forward(run.teacher.name) if run.teacher else 0
+    return images * (FORWARD_AND_BACKWARD * _forward(run.network) + teacher)
 
 
 @functools.cache
