@@ -15,11 +15,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # `threads: auto` takes it, and measures no
 
 import pytest
 import torch
+import torch.nn.functional as F
 from browser import chromium
 from filelock import FileLock
+from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from rkd import data, models
 from rkd.cli import main
+from rkd.models import frozen
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import (
@@ -30,6 +34,7 @@ from rkd.training import (
     TeacherConfig,
     TrainState,
     arithmetic,
+    train,
 )
 from rkd.training.build import build_method, build_network
 from rkd.training.capture import captured
@@ -67,18 +72,82 @@ def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **va
     return tiny_plain(**values)
 
 
+def small_plain(**values):
+    """Two epochs of a whole batch of 24 images and a short one of 16, on a network of three convolutions."""
+    few = {"network": "cases:Tiny", "data": tiny_data(train_images=40, test_images=20), "batch_size": 24}
+    return tiny_plain(**{**few, **values})
+
+
+def small(options=None, weights="random", batch_norm="batch", **values):
+    """The same, taught; by ReviewKD unless `method` says otherwise."""
+    teacher = TeacherConfig(run=small_plain(epochs=1), weights=weights, batch_norm=batch_norm)
+    options = ReviewOptions(warmup_epochs=0) if options is None else options
+    return small_plain(**{"method": "reviewkd", "options": options, "teacher": teacher, **values})
+
+
+images_of = functools.cache(data.load)
+
+
+@functools.cache
+def teacher_of(config, precision, compile):
+    """It has no state, and serves all."""
+    numbers = arithmetic(precision, torch.device("cpu"))
+    network = build_network(config.run, 100).to(numbers.master, memory_format=torch.channels_last)
+    return FrozenTeacher(network, config.batch_norm, numbers, compile)
+
+
 def make(config, compile=False):
     """A state and its teacher, placed as groups place them."""
-    numbers = arithmetic(config.precision, torch.device("cpu"))
-    teacher, method = None, None
-    student = build_network(config, 100)
+    numbers, labels = arithmetic(config.precision, torch.device("cpu")), images_of(config.data).train_y
+    student, teacher, method = build_network(config, 100), None, None
     if config.teacher is not None:
         network = build_network(config.teacher.run, 100)
-        method = build_method(config, student, network, 32, 100, 100).to(numbers.master)
-        network = network.to(numbers.master, memory_format=torch.channels_last)
-        teacher = FrozenTeacher(network, config.teacher.batch_norm, numbers, compile)
+        method = build_method(config, student, network, 32, 100, len(labels), labels).to(numbers.master)
+        teacher = teacher_of(config.teacher, config.precision, compile)
     student = student.to(numbers.master, memory_format=torch.channels_last)
     return TrainState(config, student, method, compile), teacher
+
+
+def first_batch(config):
+    """Images, labels and indices."""
+    batches = data.Batches(images_of(config.data), config.data.padding, config.data.flip)
+    return next(batches.epoch(0, config.seed, config.batch_size))
+
+
+class StopAfter:
+    """A `stop` that lets so many steps and evaluations happen."""
+
+    def __init__(self, pieces):
+        self.left = pieces
+
+    def __call__(self, needed):
+        self.left -= 1
+        return self.left < 0
+
+
+def trained(config, state=None, **how):
+    """A state of its own, or the given one, trained to its end or as far as `stop` lets it."""
+    made, teacher = make(config)
+    train([state or made], images_of(config.data), teacher, **how)
+    return state or made
+
+
+def values(state):
+    method = {} if state.method is None else state.method.state_dict()
+    return {**state.student.state_dict(), **{f"m.{k}": v for k, v in method.items()}}
+
+
+def assert_same(state, wanted):
+    """To the bit."""
+    for name, value in values(wanted).items():
+        assert torch.equal(values(state)[name], value), name
+    assert state.curves == wanted.curves
+
+
+def again(body):
+    """The simplest recording: to do it once more."""
+    body()
+    return body
 
 
 def traced(body):
@@ -130,6 +199,41 @@ class Silent:
 @pytest.fixture
 def silent():
     return Silent()
+
+
+# --- networks ----------------------------------------------------------------------------------------
+
+
+def with_statistics(name, classes=100):
+    """A network in float64 and eval mode, with every BatchNorm of its own."""
+    torch.manual_seed(1)
+    network = models.build(name, classes).double().eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, std=0.3)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.3)
+    return network
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """Plain computations in place of cuDNN's two operations, under their own names and schemas."""
+
+    def relu(x, weight, bias, *how):
+        return F.conv2d(x, weight, bias, *how).relu()
+
+    def add_relu(x, weight, z, alpha, bias, *how):
+        return (F.conv2d(x, weight, bias, *how) + alpha * z).relu()
+
+    monkeypatch.setattr(frozen, "FUSED", {"cpu": (torch.float64, torch.float32), "cuda": (torch.float16,)})
+    library = torch.library.Library("aten", "IMPL")
+    for name, function in (("cudnn_convolution_relu", relu), ("cudnn_convolution_add_relu", add_relu)):
+        for key in ("CPU", "Meta"):
+            library.impl(name, function, key)
+    yield
+    library._destroy()
 
 
 # --- the command line ---------------------------------------------------------------------------
