@@ -111,7 +111,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None, form: str = "fo
     if not _same(module, reference):  # a branch that was taken while the graph was drawn, say
         return None
     fused = _fuse(module) if form == "fused" else 0
-    for part in module.to(own).modules():
+    for part in module.to(own).requires_grad_(False).modules():
         if dtype is not None and isinstance(part, nn.Conv2d | nn.Linear):
             part.to(dtype)
     return Frozen(module, folded, fused)
@@ -144,7 +144,7 @@ def _fold(module: fx.GraphModule) -> int:
         conv = _layer(module, before, nn.Conv2d)
         if conv is None or len(before.users) > 1 or calls[before.target] > 1 or calls[node.target] > 1:
             continue  # a layer called twice must stay as it is
-        module.set_submodule(before.target, fuse_conv_bn_eval(conv.eval(), bn).requires_grad_(False))
+        module.set_submodule(before.target, fuse_conv_bn_eval(conv.eval(), bn))
         node.replace_all_uses_with(before)
         module.graph.erase_node(node)
         count += 1

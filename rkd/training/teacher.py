@@ -123,11 +123,11 @@ def quickest(
     found: dict[str, tuple[float, FrozenTeacher]] = {}
     told = []
     with exact_kernels(), on(weight.device):
-        exact = _tensors(FrozenTeacher(network, batch_norm, form="unfolded").taps(x))
+        exact = FrozenTeacher(network, batch_norm, form="unfolded").taps(x).tensors()
         for form in forms(weight.device, numbers.inputs):
             try:
                 teacher = FrozenTeacher(network, batch_norm, numbers, form=form)
-                apart = _apart(_tensors(teacher.taps(x)), exact)
+                apart = _apart(teacher.taps(x).tensors(), exact)
                 took = seconds(lambda teacher=teacher: teacher.taps(x), weight.device)
             except RuntimeError as error:  # cuDNN has no kernel for one of the shapes
                 if form == "unfolded" or out_of_memory(error):
@@ -141,10 +141,6 @@ def quickest(
     best = min(found, key=lambda form: found[form][0])
     say(f"teacher's forward pass: {', '.join(told)}; going on {best}")
     return found[best][1]
-
-
-def _tensors(taps: Taps) -> list[torch.Tensor]:
-    return [taps.stem, *taps.stages, *taps.stages_pre, taps.pooled, taps.logits]
 
 
 def _apart(ours: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> float:

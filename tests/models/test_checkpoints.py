@@ -61,31 +61,18 @@ def test_forms(form, state, tmp_path):
             assert torch.equal(value, state[key]), key
 
 
-def test_wrapped_module_keeps_its_own_prefix(state, tmp_path):
+def test_wrapped_module_keeps_its_own_prefix(tmp_path):
     def wrapped():
-        net = nn.Sequential(
-            OrderedDict(body=nn.Conv2d(3, 2, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten())
-        )
-        return models.from_module(net, stages=["body"], pooled="pool")
+        layers = {"body": nn.Conv2d(3, 2, 3), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+        return models.from_module(nn.Sequential(OrderedDict(layers)), stages=["body"], pooled="pool")
 
-    source, target = wrapped(), wrapped()
-    for content in (
-        source.state_dict(),
-        {"student": source.state_dict()},
-        prefixed(source.state_dict(), "module."),
-    ):
+    source = wrapped()
+    own = source.state_dict()
+    for content in (own, {"student": own}, prefixed(own, "module.")):
         target = wrapped()
         torch.save(content, tmp_path / "wrapped.pth")
         models.load_weights(target, tmp_path / "wrapped.pth")
         assert torch.equal(target.module.body.weight, source.module.body.weight)
-
-
-def without(state, key):
-    return {k: v for k, v in state.items() if k != key}
-
-
-def reshaped(state):
-    return {**state, "layer1.0.conv1.weight": torch.zeros(16, 16, 5, 5)}
 
 
 REFUSED = {
@@ -93,7 +80,7 @@ REFUSED = {
     "tensor": (lambda s: torch.zeros(3), "holds a Tensor, not a state dict"),
     "empty": (lambda s: {}, "holds no state dict.* but entries none"),
     "other entries": (lambda s: {"epoch": 1, "net": s}, "holds no state dict.* but entries epoch, net"),
-    "missing": (lambda s: without(s, "fc.bias"), "it lacks fc.bias$"),
+    "missing": (lambda s: {k: v for k, v in s.items() if k != "fc.bias"}, "it lacks fc.bias$"),
     "unexpected": (lambda s: {**s, "extra": torch.zeros(1)}, "it adds extra$"),
     "other network": (
         lambda s: models.build("wrn_16_1", CLASSES).state_dict(),
@@ -103,7 +90,10 @@ REFUSED = {
         lambda s: models.build("resnet14", CLASSES).state_dict(),
         r"it adds layer1\.1\..* and 33 more$",
     ),
-    "shape": (reshaped, r"it has layer1.0.conv1.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)"),
+    "shape": (
+        lambda s: {**s, "layer1.0.conv1.weight": torch.zeros(16, 16, 5, 5)},
+        r"it has layer1.0.conv1.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)",
+    ),
     "classes": (
         lambda s: models.build(NAME, 100).state_dict(),
         r"it has fc.weight \(100, 64\) instead of \(10, 64\)",

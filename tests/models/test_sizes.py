@@ -17,6 +17,11 @@ PARAMETERS = {
     "vgg8": 3_965_028, "vgg13": 9_462_180, "mobilenetv2": 812_836, "shufflenetv1": 949_258, "shufflenetv2": 1_355_528,
     "resnet18": 11_220_132, "resnet50": 23_705_252, "resnet20_7x7": 280_244,
 }  # fmt: skip
+# The same in training and deployed, as KDrefine's code has them
+REPARAMETERISED = {
+    "represnet20": (997_684, 277_636), "represnet32": (1_711_796, 471_620), "represnet8x4": (4_339_844, 1_232_612),
+    "repvgg8": (14_400_164, 3_962_084), "repmobilenetv2": (928_292, 803_652), "repshufflenetv1": (1_012_426, 947_284),
+}  # fmt: skip
 
 # stem, stages, pooled channels
 SHAPES = {
@@ -56,8 +61,9 @@ KEPT = {r["name"]: r for r in csv.DictReader(resources.files("rkd").joinpath("mo
 def test_every_network_is_measured():
     listed = {name: group for group, names in models.groups().items() if group != "own" for name in names}
     assert {name: row["group"] for name, row in KEPT.items()} == listed
-    for name, count in PARAMETERS.items():
-        assert int(KEPT[name]["parameters"]) + 100 * (int(KEPT[name]["width"]) + 1) == count
+    for name, counts in ({n: (count,) for n, count in PARAMETERS.items()} | REPARAMETERISED).items():
+        for column, count in zip(("parameters", "merged_parameters"), counts, strict=False):
+            assert int(KEPT[name][column]) + 100 * (int(KEPT[name]["width"]) + 1) == count
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -88,25 +94,6 @@ def test_the_list_does_without_torch():
     assert f"merged:{models.parameter_count(models.deploy(net)):>12,}" in out
 
 
-def test_projections_stand_where_the_papers_put_them():
-    """x4 nets change width already in stage 1; WRN with k = 1 does not."""
-    state = models.build("resnet8x4").state_dict()
-    assert [f"layer{i}.0.downsample.0.weight" in state for i in (1, 2, 3)] == [True, True, True]
-    state = models.build("resnet20").state_dict()
-    assert [f"layer{i}.0.downsample.0.weight" in state for i in (1, 2, 3)] == [False, True, True]
-    state = models.build("wrn_16_1").state_dict()
-    assert [f"block{i}.layer.0.convShortcut.weight" in state for i in (1, 2, 3)] == [False, True, True]
-    assert models.build("wrn_16_2").block1.layer[0].convShortcut is not None
-
-
-def test_other_image_sizes():
-    shapes = models.tap_shapes(models.build("resnet20"), size=64)
-    assert shapes.stages == ((16, 64, 64), (32, 32, 32), (64, 16, 16))
-    assert models.macs(models.build("wrn_16_1", 10), size=64) > 3.9 * models.macs(
-        models.build("wrn_16_1", 10)
-    )
-
-
 def test_macs_by_hand():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2),
@@ -117,9 +104,10 @@ def test_macs_by_hand():
     assert not any(module._forward_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "resnet18", "vgg8", "mobilenetv2", "repvgg8"])
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "vgg8", "mobilenetv2", "repvgg8", "resnet20_7x7"])
 def test_initial_spread(name):
-    """All rules make it normal with deviation sqrt(2 / (k^2 out_channels)); BN starts as the identity."""
+    """All rules make it normal with deviation sqrt(2 / (k^2 out_channels)); BN starts as the identity. The linear layer
+    of 7x7 networks starts Xavier-uniform."""
     torch.manual_seed(0)
     network = models.build(name)
     for module in network.modules():
@@ -129,22 +117,26 @@ def test_initial_spread(name):
             assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
         if isinstance(module, torch.nn.BatchNorm2d):
             assert (module.weight == 1).all() and (module.bias == 0).all()
+        elif name == "vgg8" and getattr(module, "bias", None) is not None:
+            assert (module.bias == 0).all()
     if name.startswith("wrn"):
         assert (network.fc.bias == 0).all()
     if name == "vgg8":
-        assert all((module.bias == 0).all() for module in network.modules() if hasattr(module, "bias"))
         assert network.classifier.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    if name.endswith("7x7"):
+        bound = (6 / (64 + 100)) ** 0.5
+        assert network.fc.weight.abs().max() <= bound
+        assert network.fc.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
 
 
 def test_dry_forward_leaves_everything_as_it_was():
-    network = models.build("wrn_16_1", 10)
-    network.train()
+    network = models.build("wrn_16_1", 10).train()
     network.block2.eval()
     flags = [module.training for module in network.modules()]
     before = {key: value.clone() for key, value in network.state_dict().items()}
     random_state = torch.get_rng_state()
-    models.tap_shapes(network)
-    models.macs(network)
+    assert models.tap_shapes(network, size=64).stages == ((16, 64, 64), (32, 32, 32), (64, 16, 16))
+    assert models.macs(network, size=64) > 3.9 * models.macs(network)
     assert [module.training for module in network.modules()] == flags
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)

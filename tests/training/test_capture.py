@@ -5,10 +5,8 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import make
-from test_engine import assert_same, small, small_plain
+from conftest import again, assert_same, images_of, make, small, small_plain
 
-from rkd import data
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.runner import Runner
 from rkd.training import Engine, capture
@@ -27,11 +25,6 @@ def counting():
     return body, position, total
 
 
-def again(body):
-    body()
-    return body
-
-
 def test_each_trial_begins_where_the_first_did():
     body, position, total = counting()
     position.fill_(7)  # three images are left: a trial further on would read beyond the end
@@ -48,7 +41,7 @@ def test_an_empty_recording_is_found_out():
     assert (position.item(), total.item()) == (0, 0.0)
 
 
-@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("fails_at", [1, 3, 4])
 def test_what_a_broken_step_changed_is_put_back(fails_at):
     body, position, total = counting()
     calls = []
@@ -78,20 +71,10 @@ def cuda(monkeypatch):
         return one
 
     made.main, made.Stream.side_effect = mock.MagicMock(), stream
-    made.current_stream.return_value = made.main
-    made.graph_pool_handle.return_value = (0, 7)
-    made.graph = made.CUDAGraph.return_value
-    made.device, made.stream = device, device
-    names = (
-        "Stream",
-        "CUDAGraph",
-        "graph_pool_handle",
-        "synchronize",
-        "empty_cache",
-        "current_stream",
-        "stream",
-    )
-    for name in (*names, "device"):
+    made.current_stream.return_value, made.graph_pool_handle.return_value = made.main, (0, 7)
+    made.graph, made.device, made.stream = made.CUDAGraph.return_value, device, device
+    used = "Stream CUDAGraph graph_pool_handle synchronize empty_cache current_stream stream device"
+    for name in used.split():
         monkeypatch.setattr(torch.cuda, name, getattr(made, name))
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.ended, raising=False)
     monkeypatch.setattr(capture, "_streams", {})
@@ -185,17 +168,16 @@ def test_lack_of_memory_in_a_recording_is_no_failure_of_recording(cuda):
 
 
 def test_lack_of_memory_is_found_behind_other_errors():
-    def chain(*errors):
-        for cause, error in zip(errors[1:], errors[:-1], strict=True):
-            error.__cause__ = cause
-        return errors[0]
+    def behind(cause):
+        error = RuntimeError("a")
+        error.__cause__ = cause
+        return error
 
-    assert capture.out_of_memory(chain(RuntimeError("a"), torch.OutOfMemoryError("b")))
+    assert capture.out_of_memory(behind(torch.OutOfMemoryError("b")))
     assert capture.out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
-    assert not capture.out_of_memory(chain(RuntimeError("a"), ValueError("b")))
-    loop = RuntimeError("a")
-    loop.__context__ = ValueError("b")
-    loop.__context__.__context__ = loop
+    assert not capture.out_of_memory(behind(ValueError("b")))
+    loop = behind(ValueError("b"))
+    loop.__cause__.__context__ = loop
     assert len(capture.causes(loop)) == 2
 
 
@@ -228,18 +210,17 @@ def test_students_wait_for_their_teacher_only_before_their_losses(cuda):
     """Teacher and students on branches of their own, for two seeds: the same bits, in an order that waits for nothing
     that is not needed."""
     configs = [small(seed=seed, precision="fp64") for seed in (0, 1)]
-    images = data.load(configs[0].data)
-    plain, same = zip(*(make(config) for config in configs), strict=True)
-    forked, teachers = zip(*(make(config) for config in configs), strict=True)
+    images, (_, teacher) = images_of(configs[0].data), make(configs[0])
+    plain, forked = ([make(config)[0] for config in configs] for _ in range(2))
     for state in forked:
         for module, name in ((state.student, "taps"), (state.method, "losses")):
             inner = getattr(module, name)
             told = lambda *given, inner=inner, name=name: cuda.log.append(name) or inner(*given)  # noqa: E731
             setattr(module, name, told)
-    steps = [GroupStep(plain, images, same[0]), GroupStep(forked, images, teachers[0])]
+    steps = [GroupStep(states, images, teacher) for states in (plain, forked)]
     branches = steps[1].branches = [torch.cuda.Stream() for _ in range(4)]
-    for step, states in zip(steps, (plain, forked), strict=True):
-        for state in states:
+    for step in steps:
+        for state in step.states:
             state.begin_epoch()
         step.begin(0)
         step(24)
