@@ -4,20 +4,10 @@ import dataclasses
 import math
 
 import pytest
-from conftest import tiny_plain
 
 from rkd.bench import committed, gate, load, save
-from rkd.cli import main
 from rkd.errors import ConfigError
 from rkd.experiments.settings import resolve
-from rkd.records import Record
-
-TINY = ["dataset=embedded", "train_images=100", "test_images=100", "epochs=1", "teacher=resnet8"]
-
-
-def record(run, last, status="finished"):
-    result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 0, "epochs": 1}
-    return Record(run, status, {}, result, {}, {})
 
 
 def test_pairs_differ_in_arithmetic_alone():
@@ -41,7 +31,6 @@ def test_statistics_by_hand(tmp_path):
     assert found.interval == pytest.approx((0.5 / 3 - 2.919986 * error, 0.5 / 3 + 2.919986 * error))
     assert gate.table(found).iloc[-2:, -1].tolist() == ["", f"+0.17 ± {error:.2f}"]
     assert found.diverged and not found.equal
-    assert gate.last_accuracy(record(tiny_plain(), 70.0, "diverged")) is None
     alone = gate.Gate({}, "bf16", found.pairs[:1])
     assert math.isnan(alone.interval[0]) and not alone.equal and not alone.diverged
     save(tmp_path / "gate.json", found)
@@ -55,22 +44,21 @@ def test_the_gates_on_record_load():
     assert found.finding.startswith(f"{found.arithmetic} against fp32: ") and found.setting[0] == "cifar100"
 
 
-def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
-    out = tmp_path / "gate.json"
-    call = ["gate", "--profile", "smoke", "--seeds", "0", "--precision", "fp64", "--device", "cpu"]
-    call += [part for entry in TINY for part in ("--set", entry)]
-    call += ["--work", str(tmp_path / "work"), "--out", str(out)]
-    assert main(call) == 0
-    text = capsys.readouterr().out
+def test_a_tiny_gate_is_trained_once_and_written(tmp_path, done):
+    out, work = tmp_path / "gate.json", tmp_path / "work"
+    call = "gate --profile smoke --seeds 0 --precision fp64 --device cpu"
+    given = ("dataset=embedded", "train_images=20", "test_images=20", "epochs=1", "teacher=resnet8")
+    call = " ".join([call, *(f"--set {entry}" for entry in given), f"--work {work} --out {out}"])
+    text = done(call)
     assert "fp64, %" in text and "mean ± standard error" in text
-    records = sorted((tmp_path / "work" / "records").glob("*.json"))
+    records = sorted((work / "records").glob("*.json"))
     assert len(records) == 3, "a teacher and two students"
-    times = [path.stat().st_mtime_ns for path in records]
-    first = load(out, gate.Gate)
-    assert first.arithmetic == "fp64" and first.header["train_images"] == 100 and len(first.pairs) == 1
-    assert main(call) == 0
-    assert times == [path.stat().st_mtime_ns for path in records]
-    assert load(out, gate.Gate).pairs == first.pairs
+    times, first = [path.stat().st_mtime_ns for path in records], load(out, gate.Gate)
+    assert first.arithmetic == "fp64" and first.header["train_images"] == 20 and len(first.pairs) == 1
+    done(call)
+    assert (
+        times == [path.stat().st_mtime_ns for path in records] and load(out, gate.Gate).pairs == first.pairs
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +70,6 @@ def test_a_tiny_gate_is_trained_once_and_written(tmp_path, capsys):
         (["--chapter", "table9"], "unknown chapter 'table9'"),
     ],
 )
-def test_bad_input_gets_one_sentence(arguments, message, capsys):
-    assert main(["gate", *arguments]) == 2
-    err = capsys.readouterr().err
-    assert message in err and err.count("\n") == 1
+def test_bad_input_gets_one_sentence(arguments, message, rkd):
+    status, _, err = rkd("gate", *arguments)
+    assert status == 2 and message in err and err.count("\n") == 1

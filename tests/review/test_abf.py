@@ -1,154 +1,109 @@
 """ABF and the connectors against formulas written out here."""
 
+import pytest
 import torch
 import torch.nn.functional as F
+from naive import batch_norm, conv1x1, nearest
 from torch import nn
 
 from rkd.review.abf import ABF, DirectABF
 from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.options import ReviewOptions
 
-DOUBLE = torch.float64
-
 
 def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def nearest(x, size):
-    """Nearest-neighbour resize by index arithmetic."""
-    rows = torch.arange(size) * x.shape[2] // size
-    return x[:, :, rows][:, :, :, rows]
-
-
-def batch_norm(x, bn):
-    """Batch statistics, biased variance."""
-    mean = x.mean((0, 2, 3), keepdim=True)
-    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
-    return (x - mean) / (var + bn.eps).sqrt() * bn.weight[:, None, None] + bn.bias[:, None, None]
-
-
-def conv1x1(x, weight, bias=None):
-    out = torch.einsum("oc,bchw->bohw", weight[:, :, 0, 0], x)
-    return out if bias is None else out + bias[:, None, None]
-
-
-def randomise(module):
+def randomised(module):
     """Values away from the neutral initialisation, so that no factor of one or zero hides a mistake."""
-    generator = torch.Generator().manual_seed(7)
-    for p in module.parameters():
-        p.data = torch.randn(p.shape, dtype=DOUBLE, generator=generator) * 0.3 + 0.1
-    return module.double().train()
+    torch.manual_seed(7)
+    for p in module.double().parameters():
+        nn.init.normal_(p, 0.1, 0.3)
+    return module.train()
 
 
-def test_abf_equals_formula():
-    block = randomise(ABF(5, 8, 7, residual_channels=8))
-    x, residual = randn(3, 5, 4, 4), randn(3, 8, 2, 2, seed=1)
-    output, passed = block(x, residual, torch.Size((8, 8)))
+def by_hand(block, x, residual, size, direct=False, pass_output=False):
+    def unit(layers, x):
+        conv, norm = layers
+        return batch_norm(norm, F.conv2d(x, conv.weight, padding=conv.weight.shape[-1] // 2))
 
-    mid = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1])
-    up = nearest(residual, 4)
-    logits = conv1x1(torch.cat([mid, up], 1), block.att_conv[0].weight, block.att_conv[0].bias)
-    z = 1 / (1 + torch.exp(-logits))
-    fused = nearest(mid * z[:, 0:1] + up * z[:, 1:2], 8)
-    expected = batch_norm(F.conv2d(fused, block.conv2[0].weight, padding=1), block.conv2[1])
-    torch.testing.assert_close(passed, fused, rtol=0, atol=1e-12)
-    torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
-
-
-def test_abf_without_attention_adds_and_the_deepest_fuses_nothing():
-    block = randomise(ABF(5, 8, 7, residual_channels=8, attention=False))
-    x, residual = randn(3, 5, 4, 4), randn(3, 8, 4, 4, seed=1)
-    _, passed = block(x, residual, torch.Size((4, 4)))
-    expected = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1])
-    torch.testing.assert_close(passed, expected + residual, rtol=0, atol=1e-12)
-    deepest = randomise(ABF(5, 8, 7, residual_channels=None))
-    _, passed = deepest(x, None, torch.Size((4, 4)))
-    expected = batch_norm(conv1x1(x, deepest.conv1[0].weight), deepest.conv1[1])
-    torch.testing.assert_close(passed, expected, rtol=0, atol=1e-12)
-    assert block.att_conv is None and deepest.att_conv is None
+    fused = unit(block.conv1, x)
+    if residual is not None:
+        up = residual if block.residual_conv is None else unit(block.residual_conv, residual)
+        up = nearest(up, fused.shape[2])
+        z = torch.ones(1, 2, 1, 1)
+        if block.att_conv is not None:
+            z = 1 / (1 + torch.exp(-conv1x1(block.att_conv[0], torch.cat([fused, up], 1))))
+        fused = fused * z[:, :1] + up * z[:, 1:]
+    fused = nearest(fused, size)
+    if direct:
+        return fused, fused
+    output = unit(block.conv2, fused)
+    return output, output if pass_output else fused
 
 
-def test_residual_output_passes_the_output_through_a_1x1_projection():
-    deep = randomise(ABF(5, 8, 7, residual_channels=None, pass_output=True))
-    output, passed = deep(randn(4, 5, 2, 2), None, torch.Size((2, 2)))
-    assert passed is output and output.shape[1] == 7
-    block = randomise(ABF(4, 8, 6, residual_channels=7, pass_output=True))
-    x = randn(4, 4, 4, 4, seed=2)
-    got, passed = block(x, output.detach(), torch.Size((4, 4)))
-    mid = batch_norm(conv1x1(x, block.conv1[0].weight), block.conv1[1])
-    up = nearest(
-        batch_norm(conv1x1(output.detach(), block.residual_conv[0].weight), block.residual_conv[1]), 4
-    )
-    z = torch.sigmoid(conv1x1(torch.cat([mid, up], 1), block.att_conv[0].weight, block.att_conv[0].bias))
-    fused = mid * z[:, :1] + up * z[:, 1:]
-    expected = batch_norm(F.conv2d(fused, block.conv2[0].weight, padding=1), block.conv2[1])
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
-    assert passed is got
-
-
-def test_direct_abf_equals_formula():
-    block = randomise(DirectABF(5, 6, residual_channels=7))
-    x, residual = randn(3, 5, 4, 4), randn(3, 7, 2, 2, seed=1)
-    output, passed = block(x, residual, torch.Size((4, 4)))
-    ours = batch_norm(F.conv2d(x, block.conv1[0].weight, padding=1), block.conv1[1])
-    deeper = batch_norm(F.conv2d(residual, block.residual_conv[0].weight, padding=1), block.residual_conv[1])
-    deeper = nearest(deeper, 4)
-    z = torch.sigmoid(conv1x1(torch.cat([ours, deeper], 1), block.att_conv[0].weight, block.att_conv[0].bias))
-    torch.testing.assert_close(output, ours * z[:, :1] + deeper * z[:, 1:], rtol=0, atol=1e-12)
-    assert passed is output
+@pytest.mark.parametrize(
+    ("make", "residual", "size", "how"),
+    [
+        (lambda: ABF(5, 8, 7, 8), (8, 2), 8, {}),
+        (lambda: ABF(5, 8, 7, 8, attention=False), (8, 4), 4, {}),
+        (lambda: ABF(5, 8, 7, None), None, 4, {}),  # the deepest fuses nothing
+        (lambda: ABF(5, 8, 7, 6, pass_output=True), (6, 2), 4, {"pass_output": True}),
+        (lambda: DirectABF(5, 6, 7), (7, 2), 4, {"direct": True}),
+        (lambda: DirectABF(5, 6, None), None, 8, {"direct": True}),
+    ],
+    ids=["abf", "added", "deepest", "output passed on", "direct", "direct, deepest"],
+)
+def test_blocks_equal_their_formulas(make, residual, size, how):
+    """Of a 4x4 map, a residual of (channels, size), and the teacher's size."""
+    block, x = randomised(make()), randn(3, 5, 4, 4)
+    passed_on = None if residual is None else randn(3, residual[0], residual[1], residual[1], seed=1)
+    found = block(x, passed_on, torch.Size((size, size)))
+    torch.testing.assert_close(found, by_hand(block, x, passed_on, size, **how), rtol=0, atol=1e-12)
+    assert block.att_conv is None or passed_on is not None
 
 
 LEVELS = [
     LevelShape((4, 8, 8), (3, 8, 8)),
-    LevelShape((6, 4, 4), (5, 8, 8)),
+    LevelShape((6, 4, 4), (6, 8, 8)),
     LevelShape((8, 1, 1), (9, 1, 1)),
 ]
 
 
-def student_maps():
-    return [randn(2, *level.student, seed=i) for i, level in enumerate(LEVELS)]
-
-
-def sizes():
-    return [torch.Size(level.teacher[1:]) for level in LEVELS]
-
-
-def test_every_connector_gives_the_teachers_shapes():
-    for options in (
-        ReviewOptions(connector="none"),
-        ReviewOptions(connector="none", projection="always"),
-        ReviewOptions(connector="mechanism"),
-        ReviewOptions(),
-        ReviewOptions(attention=False),
-        ReviewOptions(residual="output"),
-        ReviewOptions(residual="output_direct"),
-    ):
-        connector = CONNECTORS[options.connector](LEVELS, options).double()
-        maps = connector(student_maps(), sizes())
-        assert [tuple(m.shape[1:]) for m in maps] == [level.teacher for level in LEVELS]
-
-
-def test_mechanism_sums_all_deeper_projections():
-    connector = CONNECTORS["mechanism"](LEVELS, ReviewOptions(connector="mechanism"))
-    connector = randomise(connector)
-    maps = student_maps()
-    got = connector(maps, sizes())
-    for i, level in enumerate(LEVELS):
-        expected = 0.0
-        for j in range(i, len(LEVELS)):
-            projection = connector.projections[i][j - i]
-            y = batch_norm(conv1x1(maps[j], projection[0].weight, projection[0].bias), projection[1])
-            expected = expected + nearest(y, level.teacher[1])
-        torch.testing.assert_close(got[i], expected, rtol=0, atol=1e-12)
-    assert sum(len(row) for row in connector.projections) == 6
-
-
-def test_same_level_projects_only_where_needed_unless_asked():
-    levels = [LevelShape((4, 8, 8), (4, 8, 8)), LevelShape((8, 1, 1), (9, 1, 1))]
-    needed = CONNECTORS["none"](levels, ReviewOptions(connector="none"))
-    assert isinstance(needed.projections[0], nn.Identity) and not isinstance(
-        needed.projections[1], nn.Identity
-    )
-    always = CONNECTORS["none"](levels, ReviewOptions(connector="none", projection="always"))
-    assert not any(isinstance(p, nn.Identity) for p in always.projections)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"connector": "none"},
+        {"connector": "none", "projection": "always"},
+        {"connector": "mechanism"},
+        {},
+        {"attention": False},
+        {"residual": "output"},
+        {"residual": "output_direct"},
+    ],
+    ids=str,
+)
+def test_connectors(options):
+    """Each gives the teacher's shapes; without blocks to fuse, the sum of projections of the level's own map, or of all
+    deeper ones too."""
+    options = ReviewOptions(**options)
+    connector = randomised(CONNECTORS[options.connector](LEVELS, options))
+    maps = [randn(2, *level.student, seed=i) for i, level in enumerate(LEVELS)]
+    found = connector(maps, [torch.Size(level.teacher[1:]) for level in LEVELS])
+    assert [tuple(m.shape[1:]) for m in found] == [level.teacher for level in LEVELS]
+    if options.connector == "residual":
+        return
+    rows = connector.projections
+    if options.connector == "none":
+        needed = [options.projection == "always" or level.student[0] != level.teacher[0] for level in LEVELS]
+        assert [not isinstance(p, nn.Identity) for p in rows] == needed
+        rows = [[p] for p in rows]
+    for i, (level, row) in enumerate(zip(LEVELS, rows, strict=True)):
+        assert len(row) == (1 if options.connector == "none" else len(LEVELS) - i)
+        parts = [
+            x if isinstance(p, nn.Identity) else batch_norm(p[1], conv1x1(p[0], x))
+            for p, x in zip(row, maps[i:], strict=False)
+        ]
+        expected = sum(nearest(part, level.teacher[1]) for part in parts)
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-12)
