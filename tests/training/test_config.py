@@ -1,6 +1,7 @@
 """RunConfig: identity, round trip, and the sentence each bad value gets."""
 
 import dataclasses
+import json
 
 import pytest
 from conftest import tiny_data, tiny_plain, tiny_review
@@ -23,18 +24,10 @@ def test_id_is_a_pure_function_of_the_content():
 
 def test_ids_do_not_drift():
     """Committed records are found by these; a change here orphans every one of them."""
-    assert RunConfig("resnet20").id == "b95746538e87"
-    teacher = TeacherConfig(run=RunConfig("resnet56"))
-    distilled = RunConfig(
-        "resnet20", method="reviewkd", options=ReviewOptions(loss_weight=0.6), teacher=teacher
-    )
-    assert distilled.id == "356f1fcc42a8"
-
-
-def test_numbers_of_either_kind_give_one_id():
-    assert tiny_plain(optimiser=SGDConfig(lr=1)).id == tiny_plain(optimiser=SGDConfig(lr=1.0)).id
-    assert tiny_plain(epochs=2.0).id == tiny_plain(epochs=2).id
-    assert tiny_plain(network="ResNet-8").id == tiny_plain(network="resnet8").id
+    assert RunConfig("resnet20").id == RunConfig("ResNet-20", epochs=240.0).id == "b95746538e87"
+    teacher, options = TeacherConfig(run=RunConfig("resnet56")), ReviewOptions(loss_weight=0.6)
+    run = RunConfig("resnet20", method="reviewkd", options=options, teacher=teacher)
+    assert run.id == "356f1fcc42a8"
 
 
 def test_options_without_effect_make_no_other_run():
@@ -45,48 +38,26 @@ def test_options_without_effect_make_no_other_run():
     assert tiny_review().id != tiny_review(ReviewOptions(warmup_epochs=0, hcl_normaliser="all")).id
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        tiny_plain(),
-        tiny_review(),
-        tiny_review(ReviewOptions(hcl_levels=("h", "h/2", 1), hcl_weights=(1, 1, 1))),
-    ],
-)
-def test_round_trip(config):
-    import json
-
-    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-    assert again == config and again.id == config.id
+def test_round_trip():
+    levels = ReviewOptions(hcl_levels=("h", "h/2", 1), hcl_weights=(1, 1, 1))
+    for config in (tiny_plain(), tiny_review(), tiny_review(levels)):
+        again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+        assert again == config and again.id == config.id
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: tiny_plain(network="resnet21"), "resnet21"),
-        (lambda: tiny_plain(epochs=0), "epochs is 0"),
-        (lambda: tiny_plain(epochs=1.5), "epochs is 1.5"),
-        (lambda: tiny_plain(batch_size=-4), "batch_size is -4"),
-        (lambda: tiny_plain(seed=-1), "seed is -1"),
-        (lambda: tiny_plain(precision="fp8"), "unknown precision 'fp8'.*bf16"),
-        (lambda: tiny_plain(ce_weight=-1), "ce_weight is -1"),
         (lambda: tiny_plain(ce_weight=0), "nothing would be trained"),
         (lambda: tiny_plain(method="review"), "did you mean 'reviewkd'"),
         (lambda: tiny_plain(method="reviewkd", options=ReviewOptions()), "needs a teacher"),
         (lambda: tiny_plain(options=ReviewOptions()), "without a method"),
         (lambda: tiny_review(data=tiny_data(name="cifar10")), "trained on 'embedded'"),
-        (lambda: SGDConfig(lr=0), "lr is 0"),
-        (lambda: SGDConfig(lr=float("nan")), "lr is nan"),
-        (lambda: SGDConfig(weight_decay=-1), "weight_decay"),
         (lambda: SGDConfig(momentum=0), "nesterov is on"),
-        (lambda: SGDConfig(decay_when="during"), "unknown decay_when 'during'"),
-        (lambda: SGDConfig(decay_epochs=3), "must be a list"),
         (lambda: TeacherConfig(), "either a run or a checkpoint"),
         (lambda: TeacherConfig(checkpoint="x.pt"), "sha256"),
-        (
-            lambda: TeacherConfig(run=tiny_plain(), weights="worst"),
-            "did you mean|allowed: best, last, random",
-        ),
+        (lambda: TeacherConfig(run=tiny_plain(), weights="worst"), "allowed: best, last, random"),
         (lambda: TeacherConfig(run=tiny_review()), "itself be distilled"),
         (lambda: RunConfig.from_dict({"network": "resnet8", "epoch": 3}), "did you mean 'epochs'"),
     ],

@@ -5,26 +5,22 @@ import itertools
 
 import pytest
 import torch
-from conftest import make, stand_in, tiny_data
-from test_engine import small, small_plain, trained
+from cases import Tiny
+from conftest import StopAfter, make, small, small_plain, stand_in, tiny_data, trained
 
 from rkd import data, models
 from rkd.experiments.runner import Runner
 from rkd.methods.negatives import Contrasts
-from rkd.training import accuracy, arithmetic, checkpoint, train
+from rkd.training import accuracy, arithmetic, checkpoint
 from rkd.training import evaluation as evaluation_module
 from rkd.training.evaluation import Scores
 from rkd.training.step import FP16_LOSS_SCALE
 
-CPU = torch.device("cpu")
-
 
 def scores_of(networks, images, precision, capture=None):
-    parts = {
-        part: (getattr(images, f"{part}_x"), getattr(images, f"{part}_y")) for part in ("holdout", "test")
-    }
-    parts = {part: held for part, held in parts.items() if len(held[1])}
-    return Scores(networks, parts, (images.mean, images.std), arithmetic(precision, CPU), capture)
+    parts = {"holdout": (images.holdout_x, images.holdout_y), "test": (images.test_x, images.test_y)}
+    numbers = arithmetic(precision, torch.device("cpu"))
+    return Scores(networks, parts, (images.mean, images.std), numbers, capture)
 
 
 @pytest.mark.parametrize("capture", [None, stand_in])
@@ -33,7 +29,7 @@ def test_scores_are_accuracies(capture, monkeypatch):
     monkeypatch.setattr(evaluation_module, "usual_batch", lambda device: 48)
     images = data.load(tiny_data(train_images=100, test_images=110, holdout=20))
     torch.manual_seed(0)
-    networks = [models.build("cases:Tiny"), models.build("resnet8").eval()]
+    networks = [Tiny(100), Tiny(100).eval()]
     scores = scores_of(networks, images, "fp32", capture)
     for _ in range(2):
         found = scores()
@@ -66,8 +62,7 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
         assert record.curves["test_accuracy"][epoch] == pytest.approx(low["test"], rel=1e-5)
     held = record.curves["holdout_accuracy"]
     assert len(held) == 3 and record.result["best_epoch"] == held.index(max(held))
-    plain = small_plain(epochs=1)
-    runner = Runner(store, tmp_path, "cpu", progress=silent)
+    plain, runner = small_plain(epochs=1), Runner(store, tmp_path, "cpu", progress=silent)
     record = runner.run([plain])[plain.id]
     assert record.accuracy("last") == record.curves["test_accuracy"][-1] == runner.evaluate(plain)
     assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
@@ -75,84 +70,67 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
 
 
 def test_scores_never_compute_in_tf32():
-    seen, inner = [], models.build("cases:Tiny")
+    seen = []
 
-    class Asking(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = inner
-
+    class Asking(Tiny):
         def forward(self, x):
             flags = torch.backends.cudnn
             seen.append((flags.allow_tf32, flags.deterministic, flags.benchmark))
-            return self.inner(x)
+            return super().forward(x)
 
     images = data.load(tiny_data(train_images=110, test_images=50))
     before = torch.backends.cudnn.allow_tf32
-    accuracy(Asking(), images.test_x, images.test_y, images.mean, images.std)
+    accuracy(Asking(100), images.test_x, images.test_y, images.mean, images.std)
     assert seen == [(False, True, False)] and torch.backends.cudnn.allow_tf32 == before
 
 
-def overflowing(steps):
-    """A state in fp16 whose losses overflow in these steps of the run, and the images."""
-    config = small_plain(
-        precision="fp16", epochs=1, data=tiny_data(train_images=100, test_images=10), batch_size=20
-    )
-    state, _ = make(config)
-    original, made = state.losses, []
+def overflowing(steps, **how):
+    """A state in fp16 whose losses overflow in these of five steps, trained."""
+    data = tiny_data(train_images=100, test_images=10)
+    state, _ = make(small_plain(precision="fp16", epochs=1, data=data, batch_size=20))
+    original, made = state.losses, itertools.count()
 
     def losses(x, *more):
-        made.append(len(made))
         found, logits = original(x, *more)
-        factor = float("inf") if made[-1] in steps else 1.0
+        factor = float("inf") if next(made) in steps else 1.0
         return {name: value * factor for name, value in found.items()}, logits
 
     state.losses = losses
-    return state, data.load(config.data)
+    state.scaler.set_growth_interval(how.pop("recovery", 2000))
+    weights = []
+    trained(state.config, state, on_batch=lambda *_: weights.append(state.student.fc.weight.detach().clone()))
+    return state, weights
 
 
 def test_a_step_that_overflows_is_no_part_of_the_epoch():
-    state, images = overflowing({1, 3})
-    weights = []
-    train([state], images, None, on_batch=lambda *_: weights.append(state.student.fc.weight.detach().clone()))
+    state, weights = overflowing({1, 3})
     assert [torch.equal(a, b) for a, b in itertools.pairwise(weights)] == [True, False, True, False]
     assert not state.diverged and state.curves["left_out_steps"] == [2]
     assert 0 < state.curves["loss_ce"][0] < 100 and state.scaler.get_scale() == FP16_LOSS_SCALE / 4
 
 
-def test_an_epoch_of_overflows_has_diverged():
-    for steps, diverged in (({0, 1, 2}, True), (set(range(5)), True), ({0, 4}, False)):
-        state, images = overflowing(steps)
-        train([state], images, None)
-        assert state.diverged == diverged, steps
+@pytest.mark.parametrize(("steps", "diverged"), [({0, 1, 2}, True), (set(range(5)), True), ({0, 4}, False)])
+def test_an_epoch_of_overflows_has_diverged(steps, diverged):
+    assert overflowing(steps)[0].diverged == diverged
 
 
-def test_the_loss_scale_recovers_and_goes_no_further(monkeypatch):
-    state, images = overflowing({0})
-    state.scaler.set_growth_interval(2)
-    train([state], images, None)
-    assert state.scaler.get_scale() == FP16_LOSS_SCALE
+def test_the_loss_scale_recovers_and_goes_no_further():
+    assert overflowing({0}, recovery=2)[0].scaler.get_scale() == FP16_LOSS_SCALE
 
 
 def test_an_unfinished_run_of_an_earlier_version_goes_on():
     config = small_plain(epochs=1)
-    images, whole = data.load(config.data), trained(config)
-    part, _ = make(config)
-    train([part], images, None, stop=lambda needed: part.position > 0)
-    state = part.state_dict()
+    state = trained(config, stop=StopAfter(1)).state_dict()
     state["meters"] = state["meters"][:-2]  # steps left out were not counted
     resumed, _ = make(config)
     resumed.load_state_dict(state)
-    train([resumed], images, None)
-    assert resumed.curves == whole.curves
+    assert trained(config, resumed).curves == trained(config).curves
 
 
 def test_what_an_epoch_begins_with_counts_in_its_time(monkeypatch):
     """CRD draws its negatives between epochs; a clock that stands still but for that shows where the time goes."""
-    now = [0.0]
+    now, (state, _) = [0.0], make(small_plain())
     monkeypatch.setattr("rkd.training.loop.now", lambda: now[0])
-    config = small_plain()
-    state, _ = make(config)
     begin = state.begin_epoch
 
     def slowly():
@@ -160,8 +138,7 @@ def test_what_an_epoch_begins_with_counts_in_its_time(monkeypatch):
         begin()
 
     state.begin_epoch = slowly
-    train([state], data.load(config.data), None)
-    assert state.seconds == 10.0
+    assert trained(state.config, state).seconds == 10.0
 
 
 def test_negatives_drawn_ahead_are_the_same(monkeypatch):

@@ -4,8 +4,7 @@ import collections
 
 import pytest
 import torch
-from conftest import make, tiny_plain
-from test_engine import batch, small
+from conftest import first_batch, make, small, small_plain, values
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,28 +26,22 @@ class Counted(TorchDispatchMode):
 def prepared(precision, found):
     """A state in its first epoch with first weights, the weights to be lent found or not yet, and a batch with taps."""
     config = small(precision=precision)
-    state, teacher = make(config)
-    first = {name: value.clone() for name, value in weights(state).items()}
-    x, y, index = batch(config)
+    (state, teacher), (x, y, index) = make(config), first_batch(config)
     step = (x, y, index, teacher.taps(x))
     state.begin_epoch()
     if found:
+        kept = [*values(state).values(), *(s["momentum_buffer"] for s in state.optimiser.state.values())]
+        first = [tensor.detach().clone() for tensor in kept]
         state.step(*step)
         with torch.no_grad():
-            for name, value in weights(state).items():
-                value.copy_(first[name])
-            for kept in state.optimiser.state.values():
-                kept["momentum_buffer"].zero_()
+            for tensor, value in zip(kept, first, strict=True):
+                tensor.copy_(value)
     assert (state._low.copies is not None) == found
     return state, step
 
 
-def weights(state):
-    found = [
-        *state.student.state_dict(keep_vars=True).items(),
-        *state.method.state_dict(keep_vars=True).items(),
-    ]
-    return {name: value for name, value in found if "num_batches" not in name}
+def numbers(state):
+    return {name: value.clone() for name, value in values(state).items() if "num_batches" not in name}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -59,24 +52,19 @@ def test_copies_change_no_bit_and_casts_of_weights_and_gradients_are_gone(precis
         with Counted() as counted:
             state.step(*step)
         state.step(*step)
-        counts.append(counted.counts)
-        made.append({k: v.detach().clone() for k, v in weights(state).items()})
+        counts.append(counted.counts["aten._to_copy"])
+        made.append(numbers(state))
     assert made[0].keys() == made[1].keys() and len(made[0]) > 40
     assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
-    lent = len(state._low.copies)
     layers = [
         m for part in (state.student, state.method) for m in part.modules() if isinstance(m, nn.Conv2d | nn.Linear)
     ]  # fmt: skip
     # All but the attention's weights, of which each half is a convolution of its own.
-    assert lent == sum(1 + (m.bias is not None) for m in layers) - 3
-    assert counts[0]["aten._to_copy"] - counts[1]["aten._to_copy"] == 2 * lent, (
+    lent = sum(1 + (m.bias is not None) for m in layers) - 3
+    assert len(state._low.copies) == lent and counts[0] - counts[1] == 2 * lent, (
         "there and back for each weight"
     )
-
-
-def test_full_precision_has_no_copies():
-    state, _ = make(tiny_plain(precision="fp32"))
-    assert state._low.copies == {}
+    assert make(small_plain(precision="fp32"))[0]._low.copies == {}
 
 
 class Mixed(nn.Module):
@@ -95,9 +83,8 @@ class Mixed(nn.Module):
 
 def test_only_what_autocast_alone_reads_takes_part():
     torch.manual_seed(0)
-    modules = [Mixed(), Mixed()]
+    modules, x = [Mixed(), Mixed()], torch.randn(3, 4)
     modules[1].load_state_dict(modules[0].state_dict())
-    x = torch.randn(3, 4)
     low = LowWeights([modules[1]], torch.bfloat16)
     for _ in range(3):
         for module in modules:
@@ -123,13 +110,12 @@ def test_a_step_that_fails_leaves_nothing_behind(monkeypatch):
             state.step(*step)
         found = [p for m in state.student.modules() for p in m._parameters.values() if p is not None]
         assert found and all(isinstance(p, nn.Parameter) for p in found)
-    with torch.no_grad():  # what the forward pass had moved
-        for (name, ours), theirs in zip(weights(state).items(), weights(undisturbed).values(), strict=True):
-            if "running" in name:
-                ours.copy_(theirs)
+    for name, ours in values(state).items():  # what the forward pass had moved
+        if "running" in name:
+            ours.copy_(values(undisturbed)[name])
     state.step(*step)
     undisturbed.step(*same)
-    assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(state).items())
+    assert all(torch.equal(value, numbers(undisturbed)[name]) for name, value in numbers(state).items())
 
 
 def test_weights_that_a_step_does_not_reach_have_no_gradient():

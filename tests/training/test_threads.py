@@ -4,11 +4,9 @@ import os
 
 import pytest
 import torch
-from test_engine import small_plain
+from conftest import small_plain
 
-from rkd.cli import main
 from rkd.errors import ConfigError
-from rkd.experiments.estimate import time_left
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.report.book.execution import threads_each
@@ -18,12 +16,12 @@ from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, fi
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cores(monkeypatch):
     """Says how many cores this process has, with OMP_NUM_THREADS not set."""
 
     def have(number):
-        monkeypatch.delenv("OMP_NUM_THREADS")
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(number)), raising=False)
 
     yield have
@@ -54,12 +52,6 @@ class Machine:
             self.now += took
             self.threads.took(took, whole)
         return used
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    yield
-    torch.set_num_threads(1)
 
 
 def test_as_many_threads_as_help_from_the_first_step_on():
@@ -103,17 +95,13 @@ def test_what_cannot_be_compared_is_not():
 
 
 def test_without_a_choice_nothing_is_touched():
-    torch.set_num_threads(1)
-    none = Threads()
-    assert none.take() == 1
-    one = Threads((1,))
-    assert [one.take() for _ in range(9)] == [1] * 9
+    none, one = Threads(), Threads((1,))
+    assert none.take() == 1 and [one.take() for _ in range(9)] == [1] * 9
 
 
 def test_numbers_to_choose_from(cores, monkeypatch):
     assert numbers("auto", CPU) == (1,) and fixed("auto", CPU) == 1, "OMP_NUM_THREADS of the tests"
     for number, choice in ((1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))):
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
         cores(number)
         assert numbers("auto", CPU) == choice
     assert fixed("auto", CPU) is None and fixed(3, CPU) == 3
@@ -127,17 +115,14 @@ def test_numbers_to_choose_from(cores, monkeypatch):
         Engine(threads="many")
 
 
-def test_threads_are_a_parameter_and_no_part_of_a_run(capsys):
+def test_threads_are_a_parameter_and_no_part_of_a_run(rkd, done):
     assert resolve("table3", {}).threads == "auto" and resolve("table3", {"threads": "2"}).threads == 2
-    for value in (0, "many"):
-        assert main(["run", "--student", "resnet8", "--threads", str(value)]) == 2
-        err = capsys.readouterr().err
-        assert f"threads is {value!r}; it must be auto or a whole number >= 1" in err and err.count("\n") == 1
-    ids = []
-    for more in ([], ["--threads", "2"]):
-        assert main(["run", "--student", "resnet8", "--dry-run", *more]) == 0
-        ids.append(capsys.readouterr().out)
-    assert ids[0] == ids[1]
+    status, _, err = rkd("run --student resnet8 --threads 0")
+    assert (
+        status == 2 and "threads is 0; it must be auto or a whole number >= 1" in err and err.count("\n") == 1
+    )
+    run = "run --student resnet8 --dry-run"
+    assert done(run) == done(f"{run} --threads 2")
 
 
 def test_chapters_side_by_side_share_the_cores(monkeypatch):
@@ -145,42 +130,24 @@ def test_chapters_side_by_side_share_the_cores(monkeypatch):
     assert [threads_each(*case) for case in ((3, 2), (1, 2), (4, 1), (4, 9))] == [2, None, None, 1]
 
 
-def ten_steps(**values):
-    return small_plain(batch_size=4, epochs=1, **values)
-
-
 def test_a_resumed_run_computes_with_the_numbers_that_its_record_tells(
     cores, store, silent, tmp_path, monkeypatch
 ):
     """Measured at first, then fixed."""
     seen, step = [], TrainState.step
-    monkeypatch.setattr(
-        TrainState, "step", lambda self, *batch: step(self, *batch) or seen.append(torch.get_num_threads())
-    )
+
+    def told(self, *batch):
+        step(self, *batch)
+        seen.append(torch.get_num_threads())
+
+    monkeypatch.setattr(TrainState, "step", told)
     cores(2)
-    config = ten_steps()
-    stop = lambda needed: len(seen) > 6  # noqa: E731
-    Runner(store, tmp_path, "cpu", progress=silent, stop=stop).run([config])
-    assert [text for text in silent.said if text.startswith("going on with ")] and 0 < convolution_seconds(
-        1
-    ) < 1
-    record = Runner(store, tmp_path, "cpu", progress=silent, engine=Engine(threads=2)).run([config])[
-        config.id
-    ]
+    config = small_plain(batch_size=4, epochs=1)
+    Runner(store, tmp_path, "cpu", progress=silent, stop=lambda needed: len(seen) > 6).run([config])
+    assert [text for text in silent.said if text.startswith("going on with ")] and convolution_seconds(1) < 1
+    runner = Runner(store, tmp_path, "cpu", progress=silent, engine=Engine(threads=2))
+    record = runner.run([config])[config.id]
     counts = record.cost["threads"]
     assert len(seen) == 10 and seen[7:] == [2] * 3
     assert counts == {str(n): seen.count(n) for n in sorted(set(seen), key=seen.index)}
     assert record.provenance["threads"] == int(max(counts, key=counts.get))
-
-
-def test_time_left_is_told_by_records_of_the_number_in_force(store, silent, tmp_path, cores):
-    config = ten_steps()
-    Runner(store, tmp_path, "cpu", progress=silent).run([config])
-    left = [ten_steps(seed=1)]
-
-    def seconds(**given):
-        return time_left(left, resolve("run", {"data_root": str(tmp_path), **given}), store).seconds
-
-    assert seconds(threads=1) > 0 and seconds(threads=2) is None
-    cores(2)
-    assert seconds() > 0, "measured while training: any record of this machine tells"

@@ -1,33 +1,27 @@
 """The loop: the teacher's modes, streams of random numbers, divergence, meters."""
 
+import copy
+
 import pytest
 import torch
-from conftest import make, tiny_review
-from test_engine import small, small_plain
+from conftest import make, small, small_plain, trained
 
-from rkd import data
+from rkd import models
 from rkd.experiments.runner import Runner
-from rkd.training import FrozenTeacher, SGDConfig, train
-from rkd.training.build import build_network
+from rkd.training import FrozenTeacher, SGDConfig
 
 
 def test_batch_norm_modes_of_the_teacher():
-    config = tiny_review()
-    network = build_network(config.teacher.run, 100)
-    x = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
-    network.train()
-    by_batch = network.taps(x).logits.detach()  # train mode: this also moves the running statistics
-    drifted = {k: v.clone() for k, v in network.state_dict().items()}
-    network.eval()
-    by_running = network.taps(x).logits.detach()
+    network, x = models.build("resnet8"), 3 * torch.randn(16, 3, 32, 32)
+    by_batch = network.train().taps(x).logits.detach()  # this also moves the running statistics
+    drifted = copy.deepcopy(network).eval()
+    by_running = drifted.taps(x).logits.detach()
     teacher = FrozenTeacher(network, "batch")
     torch.testing.assert_close(teacher.taps(x).logits, by_batch)
     for name, value in network.state_dict().items():
-        assert torch.equal(value, drifted[name]), "the frozen teacher's statistics must not move"
-    loaded = build_network(config.teacher.run, 100)
-    loaded.load_state_dict(drifted)
-    running = FrozenTeacher(loaded, "running")
-    assert running.folded == 15 and teacher.folded == 0  # ResNet-14: 13 convolutions and 2 projections
+        assert torch.equal(drifted.state_dict()[name], value), "the frozen teacher's statistics must not move"
+    running = FrozenTeacher(drifted, "running")
+    assert running.folded == 9 and teacher.folded == 0
     torch.testing.assert_close(running.taps(x).logits, by_running)
     assert not torch.allclose(by_batch, by_running, atol=1e-3)
     assert not teacher.taps(x).pooled.requires_grad
@@ -52,9 +46,7 @@ def test_a_diverging_member_leaves_and_the_others_go_on(store, silent, tmp_path)
 
 def test_meters_are_means_over_images():
     """The short last batch counts by its images: the mean loss is that of the epoch, not the last batch's."""
-    config = small_plain()
-    state, _ = make(config)
-    seen = []
+    state, seen = make(small_plain())[0], []
     original = state.losses
 
     def spy(x, labels, *more):
@@ -63,7 +55,7 @@ def test_meters_are_means_over_images():
         return losses, logits
 
     state.losses = spy
-    train([state], data.load(config.data), None)
+    trained(state.config, state)
     assert [n for *_, n in seen] == [24, 16, 24, 16]
     for epoch in range(2):
         part = seen[2 * epoch : 2 * epoch + 2]
