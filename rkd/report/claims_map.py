@@ -7,7 +7,7 @@ from IPython.display import HTML
 from rkd.judge import GRADES, VERDICTS, Assessment
 from rkd.judge.decide import NOT_RUN
 from rkd.report.interactive.markup import Html, tag
-from rkd.report.verdict_text import said, why
+from rkd.report.verdict_text import evidence, said, why
 from rkd.report.verdicts import LOOKS, chapter_label, page, shown
 
 
@@ -51,9 +51,10 @@ def _mark(a: Assessment) -> Html:
     link = tag(
         "a", sign, href=f"{page('claims')}#{id}", aria_labelledby=words, class_=f"{kind} {a.grade or 'E'}"
     )
-    verdict = f"{said(a.best)}, grade {a.grade} ({GRADES[a.grade].name})" if a.grade else NOT_RUN
-    reason = why(a.best.last) if a.grade else why(a.found["A"].last)
-    text = tag("span", tag("b", a.claim.statement), f": {verdict}. {reason}", id=words)
+    found = [f"{said(e)}, grade {e.grade} ({GRADES[e.grade].name})" for e in evidence(a)] or [NOT_RUN]
+    reason = why((a.best if a.grade else a.found["A"]).last)
+    also = f" Also {', and '.join(found[1:])}." if found[1:] else ""
+    text = tag("span", tag("b", a.claim.statement), f": {found[0]}. {reason}{also}", id=words)
     return tag("li", link, text, tabindex="-1")
 
 
