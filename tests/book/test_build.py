@@ -140,7 +140,8 @@ def test_good_chapter_is_staged_with_folded_parameters_and_typed_values(failures
     staged = bench.staged("good")
     assert '"papermill"' not in json.dumps(staged)
     folded = [c for c in staged["cells"] if "hide-input" in c["metadata"].get("tags", [])]
-    assert len(folded) == 2  # defaults and injected values
+    prompts = [c["metadata"]["mystnb"]["code_prompt_show"] for c in folded]
+    assert prompts == ["Show the parameters", "Show what was given here"]  # other folded cells: Show the code
     # a string that looks like a number stays a string, and of an overwritten line the last state
     assert "\n\n0.70 ['h', 2]\n\n" in bench.text("good")
     assert "profile smoke" in staged["cells"][-1]["source"]

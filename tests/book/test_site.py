@@ -11,7 +11,8 @@ RESULTS = (
     "no_cross_entropy", "random_teacher", "recipes",
 )  # fmt: skip
 PAGES = (
-    "index", "claims", "verdicts", "audit", "method", "explorer", "inside", "explore", "performance", "running",
+    "index", "claims", "verdicts", "uncertainty", "audit", "method", "explorer", "inside", "explore", "performance",
+    "running",
 )  # fmt: skip
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
 

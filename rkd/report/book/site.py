@@ -85,9 +85,8 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
         tags = metadata.get("tags", [])
         if {"parameters", "injected-parameters"} & {*tags}:
             metadata["tags"] = [*tags, "hide-input"]
-        if "injected-parameters" in tags:  # the notebook's own cell stands above
-            verbs = ("show", "hide")
-            metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} what was given here" for v in verbs}
+            what = "what was given here" if "injected-parameters" in tags else "the parameters"
+            metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} {what}" for v in ("show", "hide")}
         if "colab" not in tags:  # of a notebook downloaded from a built book
             found.append({**cell, "metadata": metadata})
     if repository:

@@ -1,0 +1,102 @@
+"""The page on uncertainty: its cells measure what loops of their own give."""
+
+import csv
+import math
+import statistics
+from collections import defaultdict
+
+import pytest
+
+pytest.importorskip("seaborn", reason="seaborn is not installed (pip install -e .[book])")
+
+import matplotlib
+import numpy as np
+from cells import cells
+from IPython.display import display
+from scipy import stats
+
+from rkd import paths
+from rkd.errors import ConfigError
+from rkd.experiments.settings import given_in
+
+CODE = [c.source for c in cells("uncertainty") if c.cell_type == "code"]
+GIVEN = {"profile": "smoke", "alpha": 0.05, "power": 0.8, "repeats": 200}
+ROWS = list(csv.DictReader((paths.home() / "results" / "others" / "public_runs.csv").open(encoding="utf-8")))
+
+
+def executed(until=None, **changes):
+    names = {"__name__": "cells", "display": display, **GIVEN, **changes}
+    for source in CODE[1:until]:  # after the parameters
+        exec(source, names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def page():
+    matplotlib.use("agg")
+    return executed()
+
+
+def test_spread_is_pooled_by_a_naive_loop(page):
+    groups = defaultdict(list)
+    for row in ROWS:
+        if (row["behind"], row["dataset"], row["student"]) == (
+            "knowledge_distillation",
+            "cifar100",
+            "resnet110_7x7",
+        ):
+            groups[row["method"]].append(float(row["best"]))
+    squares = sum(sum((a - statistics.mean(g)) ** 2 for a in g) for g in groups.values())
+    free = sum(len(g) - 1 for g in groups.values())
+    deep = page["deep"]
+    assert deep["degrees of freedom"] == free == 11 and deep["runs"] == 17
+    assert deep["spread"] == pytest.approx(math.sqrt(squares / free))
+    # The 2.5 % and 97.5 % points of chi squared with 11 degrees of freedom.
+    assert deep["95 % from"] == pytest.approx(math.sqrt(squares / 21.920), rel=1e-4)
+    assert deep["to"] == pytest.approx(math.sqrt(squares / 3.8157), rel=1e-4)
+    assert page["by_setting"]["runs"].sum() == page["by_method"]["runs"].sum() >= 75
+    assert set(page["groups"]["told"]) == {"best", "last"}
+
+
+def test_what_choosing_adds(page):
+    gaps = [
+        float(r["best"]) - float(r["last"]) for r in ROWS if r["epochs"] == "240" and r["best"] and r["last"]
+    ]
+    assert sorted(page["gaps"]) == pytest.approx(sorted(gaps)) and len(gaps) == 48
+    mixed = page["mixed"]
+    equal, chosen, near, shifted = (mixed[name] for name in mixed.columns[2:])
+    assert (equal < 12).all() and (chosen > equal).all() and (shifted < near)[near > 20].all()
+    assert chosen[1] > 40, "five runs a side, the small network"
+
+
+def test_runs_needed(page):
+    found, spread = page["t_test"](0.25), 0.25
+    counts, rng = page["COUNTS"], np.random.default_rng(0)
+    i = int(np.abs(page["GAINS"] - 0.3).argmin())
+    gain, n = page["GAINS"][i], int(found[i])
+    for size, low, high in ((n, 0.78, 1.0), (int(counts[counts < n].max()), 0.0, 0.82)):
+        a, b = spread * rng.standard_normal((2, 4000, size))
+        share = (stats.ttest_ind(a + gain, b, axis=1, alternative="greater").pvalue < 0.05).mean()
+        assert low < share < high
+    needed, order = page["needed"], page["order"]
+    assert needed(order, 0.25, 0.2) == math.inf, "below the threshold of P(A > B)"
+    assert needed(order, 0.25, 2.0) <= needed(order, 0.25, 0.5) < 20 and needed(order, 0.5, 0.5) == math.inf
+
+
+def test_published_gains_are_there_once(page):
+    printed = page["printed"]
+    assert not printed.duplicated().any() and (printed["gain"] > 0).all()
+    assert printed["in"].nunique() == len(page["tally"]) and page["tally"]["gains"].sum() == len(printed)
+    (attention,) = (g for g in printed.loc[printed["in"] == "[Re] Table 3", "gain"] if abs(g - 1.36) < 1e-9)
+    assert attention
+
+
+def test_parameters_are_checked_and_the_page_can_be_run_again(page):
+    assert given_in(page, GIVEN.keys() - {"profile"}).keys() == GIVEN.keys()
+    for changes, said in (
+        ({"power": 1.2}, "power is"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"alhpa": 0.1}, "alpha"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            executed(2, **changes)
