@@ -189,20 +189,3 @@ def meanings(source: type | str, section: str = "Attributes") -> dict[str, str]:
         for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", entries, re.MULTILINE):
             found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found
-
-
-__all__ = [
-    "Count",
-    "CountOrAuto",
-    "ErrorRate",
-    "Flag",
-    "Natural",
-    "Positive",
-    "Weight",
-    "build",
-    "check",
-    "complete",
-    "frozen",
-    "meanings",
-    "sentence",
-]

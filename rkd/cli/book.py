@@ -38,7 +38,6 @@ def book(
         add: take a chapter that papermill executed, a notebook, as the variation --name
         drop: remove a variation, execute nothing
         list_variations: list the profile's, execute nothing
-        profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
 
     Examples:
         rkd book
@@ -85,19 +84,21 @@ def book(
 
 
 def _list(pages: Sequence["Page"], profile: str) -> None:
+    import pandas as pd
+
     from rkd.report.book import spelt
 
     if not pages:
         print(
             f"profile {profile} has no variations; `rkd book --only table3 -p loss_weight 0.9 --name NAME` adds one"
         )
-    width = max((len(page.variation) for page in pages), default=0)
-    chapter = max((len(page.name) for page in pages), default=0)
+        return
+    rows = []
     for page in pages:
         state = "failed" if page.status == "failed" else f"{page.finished[:16].replace('T', ' ')} UTC"
-        source = f", from {page.adopted}" if page.adopted else ""
-        told = ", ".join(spelt(page.parameters))
-        print(f"{page.variation:<{width}}  {page.name:<{chapter}}  {state:<20}  {told}{source}")
+        source = [f"from {page.adopted}"] if page.adopted else []
+        rows.append((page.variation, page.name, state, ", ".join([*spelt(page.parameters), *source])))
+    print(pd.DataFrame(rows).to_string(header=False, index=False))
 
 
 def _default_jobs(device: str | None) -> int:

@@ -34,7 +34,6 @@ def export(
         max_files: most files, manifest included; what does not fit is named (default: no limit)
         all_weights: weights of every run, not of teachers alone
         chapters: chapters whose runs to take (default: all there are)
-        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
 
     Examples:
         rkd export --out ~/carry --profile paper
@@ -78,8 +77,6 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
 
     Args:
         folder: folder that rkd export wrote
-        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
-        results: folder of records (default: the profile's own)
 
     Examples:
         rkd import ~/carry --profile paper

@@ -2,9 +2,9 @@
 
 Parameters before `*` are arguments, those after it options, `**given` stands for every parameter of the chapters
 (`rkd.experiments.settings.Settings`), and any other `**name` for values by name alone. Kinds, defaults and choices
-come from annotations, help from the docstring. typer and tyro make parsers from functions too, but they tell of a
-wrong call in a box of ten lines, and do not tell a value that was given from a default, which a profile's value
-must replace.
+come from annotations, help from the docstring, else from that of `Settings`. typer and tyro make parsers from functions
+too, but they tell of a wrong call in a box of ten lines, and do not tell a value that was given from a default, which a
+profile's value must replace.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rkd.config import meanings
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.settings import assignments, value
+from rkd.experiments.settings import Settings, assignments, value
 
 Command = Callable[..., int]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
@@ -82,7 +82,7 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
                 _add_parameters(group, set(signature.parameters))
             _add_by_name(group)
         else:
-            _add(parser, parameter, arguments[parameter.name])
+            _add(parser, parameter, ({**meanings(Settings), **arguments})[parameter.name])
     parser.set_defaults(call=command)
 
 
@@ -155,6 +155,8 @@ def _kind(annotation: Any) -> Any:
 
 def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
     """One parameter of a command; what is not given stays out, so that the default is the function's."""
+    if isinstance(parameter.default, str) and "default" not in text:
+        text = f"{text.rstrip('.')} (default {parameter.default})"
     kind, how = _kind(parameter.annotation), {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
     base, convert, metavar, *alone = get_args(kind) if get_origin(kind) is Annotated else (kind, kind, "")
     if kind is bool:
@@ -176,8 +178,6 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
 
 def _add_parameters(group: Any, own: set[str]) -> None:
     """Every parameter of the chapters that the command has no option of its own for."""
-    from rkd.experiments.settings import Settings
-
     texts = meanings(Settings)
     for field in fields(Settings):
         if field.name in own or field.name in ("chapter", "profile", "origins"):

@@ -37,7 +37,6 @@ def evaluate(
         model: the checkpoint's network (default: what the file says)
         dataset: test set for a checkpoint (default: what the file says, else cifar100)
         normalisation: input statistics for a checkpoint (default: what the file says, else cifar100)
-        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
 
     Examples:
         rkd evaluate 3f2a91c04b7d --profile smoke
@@ -58,7 +57,9 @@ def evaluate(
     settings = resolve("evaluate", {**given, "profile": profile})
     runner = runner_of(settings)
     if checkpoint is not None:
-        return _checkpoint(checkpoint, model, dataset, normalisation, deploy, runner)
+        return _checkpoint(
+            checkpoint, model, {"name": dataset, "normalisation": normalisation}, deploy, runner
+        )
     for name, value in {"model": model, "dataset": dataset, "normalisation": normalisation}.items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
@@ -71,10 +72,10 @@ def evaluate(
         )
     if out is not None:
         return _write(runner, record.config, weights, out, batch_size)
-    if deploy:
-        from rkd.experiments.deploy import deployed
-        from rkd.training import accuracy
+    from rkd.experiments.deploy import deployed
+    from rkd.training import accuracy
 
+    if deploy:
         _, network, images = deployed(runner, record.config, weights)
         again = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
     else:
@@ -84,25 +85,21 @@ def evaluate(
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def _checkpoint(
-    file: Path, model: str | None, dataset: str | None, normalisation: str | None, deploy: bool, runner
-) -> int:
+def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], deploy: bool, runner) -> int:
     from rkd import data, models
     from rkd.experiments.deploy import read_deployed
     from rkd.training import accuracy
 
     # A checkpoint is told what it is, or says so itself.
     said = None if model else read_deployed(file)
-    name = said["network"] if said else model
-    if name is None:
+    if not (said or model):
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
-    test_set = said["data"] if said else data.DataConfig(normalisation="cifar100")
-    if dataset:
-        test_set = data.DataConfig(dataset, normalisation=test_set.normalisation)
-    if normalisation:
-        test_set = dataclasses.replace(test_set, normalisation=normalisation)
+    test_set = said.data if said else data.DataConfig(normalisation="cifar100")
+    if given["name"]:
+        test_set = data.DataConfig(normalisation=test_set.normalisation)
+    test_set = dataclasses.replace(test_set, **{name: value for name, value in given.items() if value})
     images = data.load(test_set, runner.data_root).to(runner.device)
-    network = models.build(name, images.classes)
+    network = models.build(said.network if said else model, images.classes)
     models.load_weights(network, file)
     if deploy:
         network = models.deploy(network)

@@ -31,7 +31,6 @@ def pack(
         max_part: most bytes of one piece: 900kB, 15MB, 1GiB (default 60MB)
         chapters: chapters whose runs are to be trained there (default: all)
         data_root: folder of the CIFAR files here (default: data)
-        profile: smoke, mini, short, paper, or the path of a YAML file (default paper)
 
     Examples:
         rkd pack --out pack --profile paper

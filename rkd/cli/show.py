@@ -136,8 +136,6 @@ def records(
     Args:
         last: only the N runs of each configuration that ended last
         csv: write all columns to a CSV file
-        results: folder of records (default: the profile's own)
-        profile: smoke, mini, short, paper, or the path of a YAML file (default smoke)
 
     Examples:
         rkd show records --profile mini
@@ -186,7 +184,6 @@ def figures(
         csv: as CSV, all columns
         resolve: what answers each figure
         profile: of the runs, with --resolve (default paper)
-        results: folder of records (default: the profile's own)
 
     Examples:
         rkd show figures --table "Table 3"

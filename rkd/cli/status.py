@@ -21,7 +21,6 @@ def status(
     Args:
         chapters: chapters to look at (default: all)
         verbose: one line per run, and the time left
-        profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
 
     Examples:
         rkd status

@@ -39,7 +39,6 @@ def run(
         dry_run: print the run's id and config, train nothing
         maps: keep maps of a few test images of a ReviewKD run beside its record
         tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
-        profile: smoke, mini, short, paper, or the path of a YAML file like those in params/ (default smoke)
 
     Examples:
         rkd run --student resnet8 --profile smoke
@@ -128,33 +127,27 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
     return settings, builder.distilled(teacher, student, seed, method), {"recipe": builder.recipe_name}
 
 
-def _row(row: str, seed: int, given: dict[str, Any]):
-    """The same of a chapter's row."""
-    from rkd.experiments.chapters import get_chapter
-    from rkd.experiments.settings import resolve
+def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
+    """The same of a chapter's row, under the profile or as the paper profile has it under this name."""
+    from rkd.experiments.selectors import Selectors
 
-    name, _, key = row.partition("/")
-    chapter = get_chapter(name)
-    settings = resolve(name, {**given, "seeds": [seed]})
-    rows = {line.key: line for line in chapter.lines(settings)}
-    if key not in rows:
+    selectors, (name, _, key) = Selectors(given["profile"], {**given, "seeds": [seed]}), row.partition("/")
+    settings, rows = selectors.chapter(name)
+    if not of_paper and key not in rows:
         raise unknown(f"row of {name}", key, rows)
-    return settings, rows[key].runs[0], {"row": row}
+    line = selectors.line_of_paper(row) if of_paper else rows[key]
+    return settings, line.runs[0], {"row": row}
 
 
 def _claim(figure: str, seed: int, given: dict[str, Any]):
     """The same of what answers a published figure; None, and a word about it, where no run of its own does."""
     from rkd import published
     from rkd.experiments.answers import answer_of
-    from rkd.experiments.selectors import Selectors, split
-    from rkd.experiments.settings import resolve
 
     found = answer_of(figure)
     if found.kind == "run":
-        (selector,) = found.lines
-        given = {**given, "seeds": [seed]}
-        config = Selectors(given["profile"], given).line_of_paper(selector).runs[0]
-        return resolve(split(selector)[0], given), config, {"claim": figure, "row": selector}
+        settings, config, labels = _row(found.lines[0], seed, given, of_paper=True)
+        return settings, config, {"claim": figure, **labels}
     print(f"{figure} (printed: {published.get(figure).value or 'nothing'}) needs no run of its own.")
     if found.kind == "derived":
         print(f"It is derived: {found.how}. Run what it derives from:")

@@ -63,10 +63,6 @@ class Budget:
     and the checkpoint written; a second one raises KeyboardInterrupt at once. Python lets only the main thread
     install handlers: in any other thread signals stay as they are, and only the time limit works.
 
-    Args:
-        seconds: the limit; None: no limit.
-        clock: gives seconds that never run backwards.
-
     Attributes:
         reason: why `stop` says True, in words; None while it does not.
     """

@@ -79,9 +79,6 @@ class Line:
     """One line of a chapter's table.
 
     Attributes:
-        key: short, unique within the chapter.
-        label: as printed.
-        runs: one per seed.
         group: lines of one group belong together (a teacher-student pair).
         published: what the sources say of this line; empty where they are silent.
         note: what a reader has to know about it.

@@ -34,8 +34,6 @@ class Checked(NamedTuple):
     """One method in one arithmetic, trained the plain way and a fast one.
 
     Attributes:
-        method: its name; "" for no teacher.
-        arithmetic: name of it.
         captures: whether the fast way captures steps.
         difference: of the weights, relative to what the steps changed; NaN where they could not be compared.
         fault: what is wrong; "" for nothing.
@@ -81,10 +79,7 @@ def check_device(
     differ still, all runs are trained one at a time.
 
     Args:
-        device: the one to be used.
         methods: of the runs; sums are checked by their parts; None: no teacher.
-        precision: of the runs.
-        way: first choice.
         say: told each row.
         worker: makes what a method is examined in; made anew after a fault, and when it dies.
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,16 @@ FORMAT = "rkd deploy 1"
 
 @frozen
 class DeployHeader:
-    """What stands beside the weights in the file of a deploy form; see `read_deployed`."""
+    """What stands beside the weights in the file of a deploy form.
+
+    Attributes:
+        network: name of the deploy form.
+        run, weights: whose it is, "last" or "best".
+        source_sha256: of the file of those weights.
+        accuracy: %, as recorded.
+        classes: their number.
+        normalisation: mean and std of pixel values in [0, 1], by channel.
+    """
 
     network: str
     run: str
@@ -110,7 +118,7 @@ def deploy_report(
 
 def save_deployed(runner: Runner, config: RunConfig, path: str | Path, which: str = "last") -> None:
     """Write an ended run's deploy form as a checkpoint, atomically: a torch file of plain values, the state dict under
-    "model" beside what `read_deployed` returns. Raises as `deployed`."""
+    "model" beside the `DeployHeader`. Raises as `deployed`."""
     _, merged, images = deployed(runner, config, which)
     state = {
         "format": FORMAT,
@@ -127,13 +135,8 @@ def save_deployed(runner: Runner, config: RunConfig, path: str | Path, which: st
     checkpoint.save(state, Path(path))
 
 
-def read_deployed(path: str | Path) -> dict[str, Any] | None:
+def read_deployed(path: str | Path) -> DeployHeader | None:
     """What `save_deployed` wrote beside the state dict; None for other checkpoints.
-
-    Returns:
-        network (name of the deploy form), run and weights ("last" or "best": whose it is), source_sha256 (of the file
-        of those weights), accuracy (%, as recorded), classes (their number), data (the data set's DataConfig),
-        normalisation (mean and std of pixel values in [0, 1], by channel).
 
     Raises:
         RecordError: the file cannot be read, or is a damaged one of this form.
@@ -142,7 +145,6 @@ def read_deployed(path: str | Path) -> dict[str, Any] | None:
     if header.pop("format", None) != FORMAT:
         return None
     try:
-        found = vars(build(DeployHeader, header))
+        return build(DeployHeader, header)
     except ConfigError as error:
         raise RecordError(f"{path}: the deploy form is damaged: {error}") from error
-    return found

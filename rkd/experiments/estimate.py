@@ -244,12 +244,9 @@ def estimate(
     data and saving come on top; so does, on a shared machine, whatever the others take.
 
     Args:
-        runs: wanted, settled.
-        store: of the records and checkpoints.
         device_name: as in a record's provenance.
         threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
             measured while training.
-        data_root: folder of the data sets.
 
     Raises:
         RecordError: a checkpoint is damaged.

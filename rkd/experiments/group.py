@@ -19,8 +19,7 @@ from rkd.experiments.progress import epoch_line
 from rkd.files import place as put
 from rkd.files import sha256
 from rkd.records import Record, Store
-from rkd.records.energy import joules
-from rkd.records.provenance import code_state, machine_state, peak_memory_mb
+from rkd.records.provenance import code_state, joules, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
 from rkd.training import RunConfig, TeacherConfig, TrainState, accuracy, arithmetic, checkpoint, train
 from rkd.training import capture as graphs

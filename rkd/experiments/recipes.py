@@ -41,8 +41,6 @@ class Recipe:
 
     Attributes:
         normalisation: preset of input statistics; by data set, where it depends on that.
-        optimiser: see SGDConfig.
-        padding_mode: see DataConfig.
         lr_override: part of a network's name -> its first learning rate.
         teacher: weights and batch_norm (see TeacherConfig), and `recipe` where teachers are trained under another one.
         loss_weights: of ReviewKD by pair, in place of params/pairs.yaml.
@@ -106,12 +104,10 @@ class Builder:
     """Builds run configs under one chapter's settings.
 
     Args:
-        settings: of the chapter.
         default_recipe: taken where the settings name none.
 
     Attributes:
         recipe_name, recipe: the one in force.
-        epochs: of each run.
         origins: of values of the run built last that no settings give, by name: a recipe, a file, the row.
     """
 
@@ -152,8 +148,6 @@ class Builder:
         """A student distilled by a method.
 
         Args:
-            teacher, student: names of networks.
-            seed: of the student.
             method: a registered method, or a sum such as "at+kd".
             row: options of the method in this row of a table (of a sum: by method), over which wins what the settings
                 give; and OF_RUNS, which win themselves.

@@ -62,8 +62,6 @@ def run_groups(
     stages, so that batches and teacher pass serve all of them.
 
     Args:
-        configs: the runs.
-        largest: most members of a group.
         across_seeds: runs of several seeds may go together, each seed with its own batches and teacher pass. Worth it
             where a run by itself leaves the device idle: on a GPU.
     """
@@ -113,11 +111,6 @@ def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
     Recorded in the device's own arithmetic: that run. Else recorded in another: that one, in the order fp32, fp16,
     bf16. Else, to be trained, in the device's own. Its teacher then is one that is recorded and whose weights are
     here, in the same order, else the device's own too.
-
-    Args:
-        run: with or without "auto".
-        store: of the records.
-        device: that would train it.
     """
     if not any(run.open):
         return run
@@ -141,20 +134,16 @@ class Runner:
     """Runs configs against one store.
 
     Args:
-        store: where records and working files lie.
-        data_root: folder of the data sets.
         device: see `pick_device`.
         group: most runs to train in lock-step.
         progress: told what happens; None picks one that suits the place.
         labels: kept in each new record's provenance, for people: profile, recipe, chapter.
-        engine: how steps are computed.
         stop: asked, all along, with the seconds the next piece of work is expected to take; True ends training with
             everything saved.
         maps: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
             where missing runs are trained, and its record stays as it is.
 
     Attributes:
-        threads: what chooses their number.
         stopped: whether `run` ended because `stop` said so.
     """
 

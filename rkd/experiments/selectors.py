@@ -162,15 +162,11 @@ class Selectors:
             kept = json.loads(file.read_bytes()) if file.is_file() else {}
             if kept.get("key") != self._sources:
                 kept = {"key": self._sources, "lines": self._named(chapter)}
-                settings, lines = self.chapter(chapter)
-                named = "#sha256=" in (
-                    settings.teacher_checkpoint or ""
-                )  # by its content, which is in the key
-                runs = (run for line in lines.values() for run in line.runs)
-                if not any(
-                    run.data.sha256 or (run.teacher and run.teacher.sha256 and not named) for run in runs
-                ):
-                    place(file, json.dumps(kept).encode())  # of files that may change, nothing is kept
+                s = self.chapter(chapter)[0]
+                # Of files that may change nothing is kept; one that is named by its content is in the key.
+                changing = [name for name in (s.dataset, *(s.datasets or ())) if name.endswith(".npz")]
+                if not changing and "#sha256=" in (s.teacher_checkpoint or "#sha256="):
+                    place(file, json.dumps(kept).encode())
         return kept["lines"]
 
     def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:

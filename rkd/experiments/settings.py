@@ -148,7 +148,6 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     """Settings of a chapter from what was given.
 
     Args:
-        chapter: its name; picks the profile's budget.
         given: parameter name -> value; None means not given. `budget` (the profile's own per-chapter values, as
             papermill injects them from a profile file) is allowed too.
 

@@ -40,10 +40,7 @@ def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) 
     """Look at a state that has maps between two epochs, if it is time; adds to `folder`/maps.npz.
 
     Args:
-        state: at the end of an epoch.
         teacher: its teacher's network; evaluated with running statistics, whatever it trains with.
-        images: the data set, on the state's device.
-        folder: the run's working folder.
     """
     if state.epoch not in due(state.config.epochs):
         return
@@ -85,8 +82,6 @@ class Snapshots:
         epochs: numbers of finished epochs, ascending.
         levels: names, deep to shallow.
         images: (N, H, W, 3) uint8; grey where they are not to be had.
-        classes: names of their classes.
-        arrays: as the file holds them.
         pictured: whether `images` are the images.
     """
 
@@ -114,8 +109,6 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     """The maps kept of an ended run; None where there are none.
 
     Args:
-        store: of the run.
-        run: its id.
         data_root: folder of the data sets. The images of the embedded set lie with the maps; those of other sets are
             taken from there, if the set is there and the run is recorded. Nothing is downloaded.
 

@@ -21,10 +21,6 @@ class TensorBoard:
     training is taken up, with all epochs of its checkpoint: after a resume each step is there once, and epochs that
     were written but lost with a killed process are gone.
 
-    Args:
-        folder: of all runs.
-        inner: None: the usual one.
-
     Raises:
         ConfigError: TensorBoard is not installed.
     """

@@ -76,9 +76,6 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
     """The weight of cross-entropy and the method's options, as the recipe has them for the pair and the length; those
     of a sum, such as "at+kd", by names such as "at.loss_weight".
 
-    Args:
-        shared: values by the names of `FIRST`.
-
     Raises:
         ConfigError: a value that is not allowed.
     """
@@ -96,7 +93,6 @@ def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto")
 
     Args:
         chosen: values by the names of `FIRST` and of `recipe_values`, which has what is left out.
-        root, device: as `explore` takes them.
 
     Raises:
         ConfigError, DataError: an unknown name, a value that is not allowed, or two that contradict each other, in one

@@ -18,7 +18,6 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
     finished runs.
 
     Args:
-        records: of any runs.
         last: only so many runs of each configuration, those that ended last; None: all.
 
     Returns:

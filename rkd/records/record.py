@@ -90,7 +90,6 @@ class Record:
         """Parse a record.
 
         Args:
-            text: what `to_json` gave.
             name: the file's name, for messages.
 
         Raises:

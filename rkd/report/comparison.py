@@ -22,46 +22,36 @@ TAPS = {
 }  # fmt: skip
 UP, DOWN = 3.3, 0.62  # of the two rows
 UNREAD = "#dfe4ea"
-SAID = {
-    "direct": "Compared with the teacher's, part by part",
-    "relation": "Compared are the relations that the images of a batch have to each other, in",
-    "contrast": "Of many remembered vectors, the one of the same image has to be told from the others, by",
-    "transition": "Compared is how neighbouring maps of one network relate to each other, among",
-    "cross": "Each part of the student is compared with each of the teacher, by learned weights",
-    "review": "The student's maps are fused from deep to shallow, and each result is compared with the teacher's",
-    "group": "Several students are compared with the teacher, and their merged logits are taught back to each",
-}
+# Which sides pass a trained layer: where its green square lies from student to teacher, and the same in words.
 PASSES = {
-    "none": "",
-    "student": " The student's pass a trained layer first.",
-    "teacher": " The teacher's pass a trained layer first.",
-    "both": " Both sides pass a trained layer first.",
+    "none": ((), ""),
+    "student": ((0.22,), " The student's pass a trained layer first."),
+    "teacher": ((0.78,), " The teacher's pass a trained layer first."),
+    "both": ((0.22, 0.78), " Both sides pass a trained layer first."),
 }
 
 
 def comparison(card: "Card") -> Drawing:
     """The drawing of one method, and the same in words."""
-    group = card.kind == "group"
+    group, (draw, said) = card.kind == "group", KINDS[card.kind]
     ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
-    for shift in (0.2, 0.1, 0.0) if group else (0.0,):
-        _row(ax, UP, shift, STUDENT, card.taps)
-    _row(ax, DOWN, 0.0, TEACHER, card.taps)
+    rows = [(UP, shift, STUDENT) for shift in ((0.2, 0.1, 0.0) if group else (0.0,))]
+    for y, shift, colour in (*rows, (DOWN, 0.0, TEACHER)):
+        ends = (TAPS["stem"][1] + shift, TAPS["logits"][1] + shift)
+        ax.plot(ends, (y + shift, y + shift), color=QUIET, linewidth=1, zorder=1)
+        for tap, (_, x, width, height) in TAPS.items():  # those that are read in the network's colour
+            face, edge = (colour, INK) if tap in card.taps else (UNREAD, QUIET)
+            _box(ax, (x + shift, y + shift), width, height, face, edgecolor=edge, linewidth=1.2, zorder=2)
     _text(ax, (-0.65, UP), "students" if group else "student", 9, INK, rotation=90)
     _text(ax, (-0.65, DOWN), "teacher", 9, INK, rotation=90)
-    for tap in card.taps:
-        _text(ax, (TAPS[tap][1], -0.12), TAPS[tap][0])
-    DRAWN[card.kind](ax, [(_edge(tap, UP), _edge(tap, DOWN)) for tap in card.taps], card)
-    said = f"{SAID[card.kind]}: {', '.join(TAPS[tap][0] for tap in card.taps)}.{PASSES[card.learns]}"
-    return Drawing(ax.figure, f"{card.display}, drawn. {said}", width=330)
-
-
-def _row(ax: Axes, y: float, shift: float, colour: str, read: tuple[str, ...]) -> None:
-    """The taps of one network, those that are read in its colour, on the line its data pass along."""
-    ends = (TAPS["stem"][1] + shift, TAPS["logits"][1] + shift)
-    ax.plot(ends, (y + shift, y + shift), color=QUIET, linewidth=1, zorder=1)
-    for tap, (_, x, width, height) in TAPS.items():
-        face, edge = (colour, INK) if tap in read else (UNREAD, QUIET)
-        _box(ax, (x + shift, y + shift), width, height, face, edgecolor=edge, linewidth=1.2, zorder=2)
+    pairs, names = [], []
+    for name, x, _, height in (TAPS[tap] for tap in card.taps):
+        _text(ax, (x, -0.12), name)
+        pairs.append(((x, UP - height / 2), (x, DOWN + height / 2)))
+        names.append(name)
+    draw(ax, pairs, card)
+    said = f"{card.display}, drawn. {said}: {', '.join(names)}.{PASSES[card.learns][1]}"
+    return Drawing(ax.figure, said, width=330)
 
 
 def _direct(ax: Axes, pairs: Pairs, card: "Card") -> None:
@@ -129,17 +119,15 @@ def _review(ax: Axes, pairs: Pairs, card: "Card") -> None:
 def _group(ax: Axes, pairs: Pairs, card: "Card") -> None:
     """As direct, and the students' logits, read last, merged and given back."""
     *others, ((x, top), bottom) = pairs
-    for pair in others:
+    for pair in (*others, ((x, top), (x, 2.36)), ((x, 2.0), bottom)):
         _compare(ax, *pair)
-    _compare(ax, (x, top), (x, 2.36))
     _box(ax, (x, 2.18), 0.4, 0.36, FUSION)
     _text(ax, (x, 2.17), "Σ", 10, "white")
-    _compare(ax, (x, 2.0), bottom)
 
 
 def _trained(ax: Axes, card: "Card", top: Point, bottom: Point) -> None:
     """Green squares for trained layers, near the side that passes them."""
-    for part in {"student": (0.22,), "teacher": (0.78,), "both": (0.22, 0.78), "none": ()}[card.learns]:
+    for part in PASSES[card.learns][0]:
         x, y = (a + (b - a) * part for a, b in zip(top, bottom, strict=True))
         _box(ax, (x, y), 0.24, 0.24, FUSION, zorder=4)
 
@@ -154,15 +142,7 @@ def _dot(ax: Axes, place: Point, colour: str, edge: str = INK) -> None:
     ax.plot(*place, "o", markersize=10, markerfacecolor=colour, markeredgecolor=edge, zorder=3)
 
 
-def _arrow(
-    ax: Axes,
-    start: Point,
-    end: Point,
-    colour: str = INK,
-    style: str = "-|>",
-    scale: float = 8,
-    width: float = 1.2,
-) -> None:
+def _arrow(ax: Axes, start: Point, end: Point, colour=INK, style="-|>", scale=8.0, width=1.2) -> None:
     look = {"arrowstyle": style, "color": colour, "linewidth": width, "mutation_scale": scale}
     ax.annotate("", end, start, arrowprops={**look, "shrinkA": 0, "shrinkB": 0})
 
@@ -171,17 +151,29 @@ def _compare(ax: Axes, start: Point, end: Point) -> None:
     _arrow(ax, start, end, LOSS, "<|-|>", 10, 2)
 
 
-def _edge(tap: str, y: float) -> Point:
-    """Where a tap's box ends towards the other network."""
-    _, x, _, height = TAPS[tap]
-    return x, y + (-height / 2 if y == UP else height / 2)
-
-
 def _text(ax: Axes, place: Point, text: str, size: float = 8, colour: str = QUIET, **how: int) -> None:
     ax.text(*place, text, ha="center", va="center", fontsize=size, color=colour, **how)
 
 
-DRAWN: dict[str, Callable[[Axes, Pairs, "Card"], None]] = {
-    "direct": _direct, "relation": _relation, "contrast": _contrast, "transition": _transition, "cross": _cross,
-    "review": _review, "group": _group,
-}  # fmt: skip
+# Kind of a card -> what draws it, and what is said of it.
+KINDS: dict[str, tuple[Callable[[Axes, Pairs, "Card"], None], str]] = {
+    "direct": (_direct, "Compared with the teacher's, part by part"),
+    "relation": (_relation, "Compared are the relations that the images of a batch have to each other, in"),
+    "contrast": (
+        _contrast,
+        "Of many remembered vectors, the one of the same image has to be told from the others, by",
+    ),
+    "transition": (
+        _transition,
+        "Compared is how neighbouring maps of one network relate to each other, among",
+    ),
+    "cross": (_cross, "Each part of the student is compared with each of the teacher, by learned weights"),
+    "review": (
+        _review,
+        "The student's maps are fused from deep to shallow, and each result is compared with the teacher's",
+    ),
+    "group": (
+        _group,
+        "Several students are compared with the teacher, and their merged logits are taught back to each",
+    ),
+}

@@ -45,9 +45,7 @@ def family(name: str, lines: Mapping[str, Line], costs: Mapping[str, MethodCost]
     """The cards of one family.
 
     Args:
-        name: of the family.
         lines: of the chapter by method, for the length of stages in this execution.
-        costs: of a step, by method.
     """
     shown = [card for card in load_cards().values() if card.family == name]
     cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)

@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import rkd
@@ -43,18 +44,11 @@ def on_colab(tmp_path, monkeypatch):
     os.environ.pop("RKD_HOME", None)
 
 
-def test_prepare_does_nothing_elsewhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RKD_HOME", raising=False)
-    before = list(sys.path)
-    colab.prepare(tmp_path / "nowhere")
-    assert Path.cwd() == tmp_path and sys.path == before and "RKD_HOME" not in os.environ
-    assert capsys.readouterr().out == ""
-
-
 def test_prepare_moves_into_the_book_and_tells_the_device(on_colab, tmp_path, monkeypatch, capsys):
-    import torch
-
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "google.colab")
+        colab.prepare(tmp_path / "nowhere")
+    assert Path.cwd() == tmp_path and capsys.readouterr().out == "", "elsewhere it does nothing"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     colab.prepare(on_colab, drive=tmp_path / "drive")
     assert Path.cwd() == on_colab / "book"

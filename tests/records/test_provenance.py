@@ -1,9 +1,13 @@
-"""Which commit a record names where the checkout's .git did not travel."""
+"""Which commit a record names where the checkout's .git did not travel, and what a card has used."""
 
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import tiny_plain
 
 import rkd
 from rkd.errors import ConfigError
@@ -50,14 +54,35 @@ def test_a_checkout_wins_over_what_is_told(monkeypatch):
     provenance.code_state.cache_clear()
 
 
-@pytest.mark.parametrize("text", ["main", "F" * 40, "f" * 39, "f" * 40 + "+12"])
-def test_a_malformed_commit_is_refused_before_anything_is_trained(text, copied, monkeypatch, store, silent):
-    from conftest import tiny_plain
-
-    monkeypatch.setenv("RKD_COMMIT", text)
-    provenance.code_state.cache_clear()
-    with pytest.raises(
-        ConfigError, match=r"^\$RKD_COMMIT is .*; it must be a commit of 40 hexadecimal digits"
-    ):
-        Runner(store, copied, "cpu", progress=silent).run([tiny_plain()])
+def test_a_malformed_commit_is_refused_before_anything_is_trained(copied, monkeypatch, store, silent):
+    for text in ("main", "F" * 40, "f" * 39, "f" * 40 + "+12"):
+        monkeypatch.setenv("RKD_COMMIT", text)
+        provenance.code_state.cache_clear()
+        with pytest.raises(ConfigError, match=r"^\$RKD_COMMIT is .*; it must be a commit of 40 hexadecimal"):
+            Runner(store, copied, "cpu", progress=silent).run([tiny_plain()])
     assert not silent.titles and not store.ids()
+
+
+def test_joules_of_a_card_and_none_where_nothing_counts(monkeypatch):
+    class NVMLError(Exception):
+        pass
+
+    def refuse(handle):
+        raise NVMLError
+
+    cuda = torch.device("cuda")
+    driver = types.SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: 1_500_000 if handle == "GPU-1234" else 0,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid="1234")
+    )
+    assert provenance.joules(cuda) == 1500.0 and provenance.joules(torch.device("cpu")) == 0.0
+    driver.nvmlDeviceGetTotalEnergyConsumption = refuse
+    assert provenance.joules(cuda) == 0.0
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert provenance.joules(cuda) == 0.0

@@ -25,19 +25,13 @@ def made(tmp_path_factory):
     return store, config
 
 
-def test_missing_teacher_is_trained_first_and_once(made):
-    store, config = made
-    assert set(store.ids()) == {config.id, config.teacher.run.id}
-    teacher = store.load(config.teacher.run.id)
-    assert store.load(config.id).provenance["teacher"] == {
-        "network": "resnet14", "run": teacher.id, "weights": "best", "stored": "fp32",
-        "accuracy": teacher.accuracy("best"),
-    }  # fmt: skip
-
-
-def test_second_call_trains_nothing(made, silent, tmp_path):
+def test_a_missing_teacher_is_trained_first_and_a_second_call_trains_nothing(made, silent, tmp_path):
     store, config = made
     before = {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
+    teacher = store.load(config.teacher.run.id)
+    assert set(store.ids()) == {config.id, teacher.id}
+    told = {"network": "resnet14", "run": teacher.id, "weights": "best", "stored": "fp32"}
+    assert store.load(config.id).provenance["teacher"] == {**told, "accuracy": teacher.accuracy("best")}
     Runner(store, tmp_path, "cpu", progress=silent).run([config])
     assert silent.titles == [] and before == {p.name: p.stat().st_mtime_ns for p in store.records.iterdir()}
 
@@ -53,29 +47,20 @@ def test_content_and_round_trip(made):
     assert set(record.curves) == {"lr", "train_accuracy", "test_accuracy", "loss_ce", "loss_review"}
     assert all(len(v) == config.epochs for v in record.curves.values())
     assert record.curves["lr"] == [0.05, 0.005]
-    assert {"torch", "device_name", "threads", "data_sha256", "started", "ended", "commit", "labels"} <= {
-        *record.provenance
-    }
-    for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
-        assert record.cost[key] > 0
-
-
-def test_no_private_names_in_records(made):
-    store, config = made
-    text = store.path(config.id).read_text()
+    assert {"torch", "device_name", "data_sha256", "ended", "commit", "labels"} <= {*record.provenance}
     assert socket.gethostname() not in text and str(store.records) not in text
     assert f'"{getpass.getuser()}"' not in text
+    for key in ("train_seconds", "images_per_second", "peak_memory_mb", "parameters", "extra_parameters"):
+        assert record.cost[key] > 0
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda t: t[: len(t) // 2], "cannot be read"),
-        (lambda t: "[]", "no run record of format 1"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "no run record of format 1"),
         (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
         (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
-        (lambda t: t.replace('"status"', '"statu"'), "unknown Record setting 'statu'"),
     ],
 )
 def test_damaged_records_are_named(made, tmp_path, spoil, message):
@@ -105,15 +90,6 @@ def test_on_missing(store, silent, tmp_path):
     with pytest.raises(MissingRunsError, match="1 of 1 runs are not recorded"):
         runner.run([tiny_plain()], on_missing="error")
     assert silent.titles == []
-
-
-def test_damaged_checkpoint_is_named(store, silent, tmp_path):
-    config = tiny_plain()
-    path = store.folder(config.id) / "checkpoint.pt"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(RecordError, match=r"checkpoint .*checkpoint.pt is damaged"):
-        Runner(store, tmp_path, "cpu", progress=silent).run([config])
 
 
 def test_locked_run_shows_as_running(store):

@@ -118,17 +118,11 @@ def snapshot(store):
     return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in found if not p.name.endswith("lock")}
 
 
-# Round trips
-
-
 def test_parts_laid_end_to_end_are_a_tar_file_of_a_store(parts, tmp_path):
     names = sorted(path.name for path in parts.glob("part-*"))
     assert json.loads((parts / "manifest.json").read_text())["parts"] == names and len(names) > len(FILES) / 2
     pieces = [(parts / name).read_bytes() for name in names]
     assert max(map(len, pieces)) == PART
-    assert all(
-        hashlib.sha256(piece).hexdigest()[:12] in name for name, piece in zip(names, pieces, strict=True)
-    )
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname) for m in tar} == {(0, 0, 0, "")}
         assert {m.name: tar.extractfile(m).read() for m in tar} == FILES
@@ -159,9 +153,6 @@ def test_which_weights_go_along(here, tmp_path):
     for which in ("last", "best"):
         (here.folder(TEACHER.id) / f"{which}.pt").unlink()
     assert transfer.export(here, tmp_path / "out").without_weights == [TEACHER.id]
-
-
-# Damage on the way
 
 
 def flip(path):
@@ -217,7 +208,6 @@ class Evil:
     ("name", "data", "why"),
     [
         ("checkpoint.pt", saved("0" * 12), "belongs to run 000000000000"),
-        ("checkpoint.pt", saved(BEGUN.id, epoch="one"), "no checkpoint of a run"),
         ("checkpoint.pt", saved(BEGUN.id, epoch=Evil()), "damaged"),
         ("last.pt", saved(BEGUN.id, student={"a": 1}), "no weights of a run"),
         ("maps.npz", b"no maps", "no maps of a run"),
@@ -230,7 +220,7 @@ def test_files_are_read_before_they_are_put_in_place(name, data, why, store, tmp
     assert not snapshot(store) and not (tmp_path / "evil").exists()
 
 
-def test_damaged_files_here_are_left_out_by_name(here, tmp_path):
+def test_damaged_files_here_are_named_and_stay(here, parts, tmp_path):
     here.path(STUDENT.id).write_bytes(FILES[f"records/{STUDENT.id}.json"][:-40])
     (here.folder(BEGUN.id) / "checkpoint.pt").write_bytes(b"half")
     (here.records / "notes.json").write_text("{}")
@@ -239,9 +229,9 @@ def test_damaged_files_here_are_left_out_by_name(here, tmp_path):
     assert said.keys() == {f"records/{STUDENT.id}.json", f"work/{BEGUN.id}/checkpoint.pt"}
     assert all("damaged" in why for why in said.values())
     assert {entry.run for entry in done.files} == {TEACHER.id}
-
-
-# What is here already
+    said = refusals(transfer.merge(here, parts))
+    path = here.folder(BEGUN.id) / "checkpoint.pt"
+    assert path.read_bytes() == b"half" and f"delete {path} and import again" in "".join(said.values())
 
 
 def test_record_with_another_outcome_is_a_conflict_and_so_are_its_weights(here):
@@ -276,7 +266,6 @@ BEST = f"work/{TEACHER.id}/best.pt"
         (STATE, saved(BEGUN.id, epoch=1), saved(BEGUN.id, epoch=2), "added"),
         (STATE, saved(BEGUN.id, epoch=2), saved(BEGUN.id, epoch=1, position=90), "here"),
         (STATE, saved(BEGUN.id, position=64), saved(BEGUN.id, position=65), "added"),
-        (STATE, saved(BEGUN.id), saved(BEGUN.id, position=0, note=""), "here"),
         (MAPS, maps(BEGUN.id, (1, 2)), maps(BEGUN.id, (1, 2, 3)), "added"),
         (BEST, saved(TEACHER.id), saved(TEACHER.id, note="other bytes"), "here"),
         (BEST, saved(TEACHER.id), saved(TEACHER.id, 3.0), "refused"),
@@ -300,18 +289,6 @@ def test_record_and_checkpoint_of_one_run_do_not_stand_beside_each_other(here, s
     files |= {f"records/{STUDENT.id}.json": FILES[f"records/{STUDENT.id}.json"]}
     assert list(states(merged(store, files)).values()) == ["here", "added"]
     assert store.ids() == [STUDENT.id] and not path.exists()
-
-
-def test_damaged_file_here_is_named_and_stays(here, parts):
-    paths = [f"records/{TEACHER.id}.json", f"work/{BEGUN.id}/checkpoint.pt", f"maps/{STUDENT.id}.npz"]
-    put(here, dict.fromkeys(paths, b"half"))
-    said = refusals(transfer.merge(here, parts))
-    for path in paths:
-        assert local(here, path).read_bytes() == b"half"
-        assert f"delete {local(here, path)} and import again" in said[path]
-
-
-# Others at work
 
 
 def test_run_in_training_is_refused_by_name(parts, store):
@@ -338,22 +315,6 @@ def test_run_that_ends_during_the_export_comes_with_its_record(here, tmp_path, m
     assert [entry.kind for entry in done.files] == ["record", "maps"]
 
 
-# The folder
-
-
-def test_export_replaces_an_export_and_removes_surplus_parts(here, tmp_path, store):
-    out = tmp_path / "out"
-    many = transfer.export(here, out, max_part=PART)
-    first = out / many.parts[0]
-    whole = first.read_bytes()
-    first.write_bytes(b"damaged")
-    assert transfer.export(here, out, max_part=PART).parts == many.parts and first.read_bytes() == whole
-    few = transfer.export(here, out, max_part=2 * PART)
-    assert len(many.parts) > len(few.parts) and not {*many.parts} & {*few.parts}
-    assert {p.name for p in out.glob("*.bin")} == {*few.parts}
-    assert set(states(transfer.merge(store, out)).values()) == {"added"}
-
-
 def test_export_that_fails_leaves_the_one_before(here, tmp_path, store, monkeypatch):
     out = tmp_path / "out"
     transfer.export(here, out, max_part=PART)
@@ -367,10 +328,11 @@ def test_export_that_fails_leaves_the_one_before(here, tmp_path, store, monkeypa
         patch.setattr(exporting, "place", full_disk)
         with pytest.raises(RecordError, match=r"failed: .*No space left"):
             transfer.export(here, out, max_part=2 * PART)
+    assert len([*out.glob("*.bin")]) > 3
     assert set(states(transfer.merge(store, out)).values()) == {"added"}
     done = transfer.export(here, out, max_part=2 * PART)
     names = {path.name for path in out.iterdir()}
-    assert names == {"manifest.json", *done.parts}, "what the failed one left is gone"
+    assert names == {"manifest.json", *done.parts}, "what the failed one left is gone, and surplus parts"
 
 
 def test_folder_with_anything_else_is_refused_by_name(here, store, tmp_path):
@@ -435,9 +397,6 @@ def test_an_export_is_kept_up_to_date_while_runs_are_trained(tmp_path, monkeypat
     with transfer.KeptExport(store, folder, planned, 10 * PART, 8) as kept:
         pass
     assert {e.run for e in kept.last.files} == {BEGUN.id, TEACHER.id}
-
-
-# The command line
 
 
 def test_commands(here, tmp_path, rkd):

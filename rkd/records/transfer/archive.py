@@ -150,8 +150,6 @@ class Manifest:
     Attributes:
         part_size: bytes of every part but the last.
         parts: names of the parts, which laid end to end are the tar file.
-        files: in the order in which they lie there.
-        format: that it is one.
     """
 
     part_size: Count

@@ -31,7 +31,6 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        files, parts: as in its manifest.
         left_out: why, by path, of each file here that could not be exported: damaged, or foreign.
         without_weights: ids of finished teachers whose weights are not on this machine.
         no_room: paths of sound files that did not fit into `max_files`.
@@ -105,13 +104,9 @@ def export(
     export, the one before or this one. An unchanged store gives the same bytes.
 
     Args:
-        store: where from.
         folder: made if it is not there; holds nothing but an export, or nothing.
-        runs: ids; None: all there are.
         planned: runs that may be unfinished. A checkpoint does not say from which run it learns: weights go along of
             the teachers that these and the records name.
-        max_part: most bytes of a part.
-        all_weights: weights of all recorded runs, not of finished teachers alone.
         max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
             Records go first then, weights of teachers next, then checkpoints, then maps, each as long as it fits.
 

@@ -42,9 +42,6 @@ def curves(
 
     Args:
         lines: of the chapter. Where they have groups, one group is shown at a time.
-        records: run id -> record, of those that are there.
-        title: above the picture.
-        choose: what a group is called.
         beside: a second group can be chosen, to compare; colours then differ between groups too.
         step: of curves longer than 80 epochs, only every so many epochs are drawn, up to the last.
         panels: of the static picture, one per "group" or "metric".

@@ -29,7 +29,6 @@ def datatable(
         table: whose rows carry, per filter, `data-NAME`: the values under which they are shown, parted by "|".
         filters: an empty value stands for all. In the book the address takes and gives their values; "#id" of a row
             opens its <details>.
-        label: of the table.
         buttons: of DataTables: "csv", "colvis", "searchBuilder".
         page: rows seen at a time.
         above: between filters and table; a plot whose points name rows follows what is listed.

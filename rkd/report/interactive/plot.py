@@ -39,7 +39,6 @@ class Choice:
     Attributes:
         name: traces whose `meta["facets"]` name it are shown while their value is chosen; of two choices of one name,
             either's. "from" is the share of the x axis that is left out at its start.
-        label: for readers.
         options: value -> what it is called; the first is chosen at first.
     """
 
@@ -100,8 +99,6 @@ def stack(
     """Pages of which one is seen at a time; without scripts it is the one at the start.
 
     Args:
-        pages: what each is called -> the page.
-        label: of the control, what it goes through ("epoch").
         slides: by a slider, where the pages are ordered; else by a <select>.
         start: place of the page that is seen first.
         above, below: what stays, whatever is chosen.
@@ -124,10 +121,6 @@ class Plot:
     Attributes:
         figure: traces whose `meta["facets"]` names, per control, the value they belong to, `meta["yaxis"]` what it
             changes of the y axis, and `meta["rows"]`, per point, the row of the table around the plot.
-        alt: the picture in words.
-        controls: for mouse and keyboard alike.
-        title: above the picture; also names its controls.
-        note: below it.
         height: of the drawing, in CSS pixels, without the legend.
         panels: facet by whose values the static picture is divided.
     """

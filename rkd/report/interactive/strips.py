@@ -23,7 +23,6 @@ def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
 
     Args:
         maps: (N, h, w); every value fills a block of equal pixels.
-        colour_map: name of a matplotlib colour map.
         low, high: values of its two ends; values beyond are drawn as the ends.
 
     Raises:
