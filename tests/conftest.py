@@ -63,13 +63,8 @@ def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **va
     teacher = TeacherConfig(
         run=tiny_plain(network="resnet14", epochs=1), weights=teacher_weights, batch_norm=batch_norm
     )
-    values = {
-        "method": "reviewkd",
-        "options": options or ReviewOptions(warmup_epochs=0),
-        "teacher": teacher,
-        **values,
-    }
-    return tiny_plain(**values)
+    options = options or ReviewOptions(warmup_epochs=0)
+    return tiny_plain(**{"method": "reviewkd", "options": options, "teacher": teacher, **values})
 
 
 def small_plain(**values):
@@ -278,9 +273,7 @@ def site() -> Path:
         return folder
     folder = ROOT / "_build" / "html"
     folder.parent.mkdir(exist_ok=True)
-    with FileLock(
-        folder.parent / ".site-for-tests.lock"
-    ):  # of several test processes one builds, the others wait
+    with FileLock(folder.parent / ".site-for-tests.lock"):  # of several processes one builds, the others wait
         if not (folder / "index.html").is_file():
             subprocess.run([sys.executable, "-m", "rkd", "book", "--profile", "smoke"], cwd=ROOT, check=True)
     return folder

@@ -1,13 +1,12 @@
 """Every published figure has an answer, and the answer is about that figure."""
 
 import math
-from collections import Counter
 
 import pytest
 
 from rkd import published
 from rkd.errors import ConfigError
-from rkd.experiments.answers import KINDS, answer_of
+from rkd.experiments.answers import answer_of
 from rkd.experiments.answers import answers as all_answers
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.selectors import Selectors, split
@@ -31,19 +30,8 @@ def paper():
     return {f"{n}/{line.key}": line for n in names for line in get_chapter(n).lines(settings(n, given))}
 
 
-def test_every_figure_is_answered(answers):
-    assert list(answers) == list(ROWS) and len(answers) == 471
-    counts = Counter((ROWS[claim].source, answer.kind) for claim, answer in answers.items())
-    assert {source: tuple(counts[source, kind] for kind in KINDS) for source, _ in counts} == {
-        "re_readme": (22, 0, 8, 0),
-        "modreduce": (90, 0, 0, 0),
-        "re_paper": (114, 3, 18, 4),
-        "knowledge_distillation": (24, 31, 13, 0),
-        "kdrefine": (140, 0, 0, 4),
-    }
-
-
 def test_every_line_is_in_its_chapter_and_shows_the_figure(answers, paper):
+    assert list(answers) == list(ROWS) and len(answers) == 471
     for claim, answer in answers.items():
         assert all(selector in paper for selector in answer.lines)
         row = ROWS[claim]

@@ -13,8 +13,6 @@ from rkd.experiments import check as check_module
 from rkd.experiments.check import Way, check_device
 from rkd.training import Engine, TrainState, capture
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def capturing(monkeypatch):
@@ -37,15 +35,17 @@ class Here(Worker):
     def __init__(self):
         Here.made += 1
 
-    def submit(self, function, *arguments):
+    def submit(self, function, name, *rest):
+        if name == "sp":
+            raise BrokenProcessPool("terminated abruptly")
         future = Future()
-        future.set_result(function(*arguments))
+        future.set_result(function(name, *rest))
         return future
 
 
 def check(methods, way, precision="fp64", worker=Here):
-    told = []
-    way, broken = check_device(CPU, methods, precision, way, told.append, worker)
+    told, Here.made = [], 0
+    way, broken = check_device(torch.device("cpu"), methods, precision, way, told.append, worker)
     return SimpleNamespace(rows=told, way=way, broken=broken)
 
 
@@ -61,11 +61,12 @@ def test_two_seeds_in_captured_lock_step_equal_one_alone(capturing):
     assert all(row.difference <= 1e-6 for row in found.rows if row.arithmetic == "fp64")
 
 
-def test_without_capture_the_company_alone_is_checked():
-    way = Way(Engine(), 8)
+def test_without_capture_the_company_is_checked_and_a_process_that_dies_takes_one_method_along():
+    """As does a method that cannot be trained at all: it is named, and the others go on. Sums are checked by parts."""
+    way = Way(Engine(graph=False), 8)
     found = check(["kd+sp"], way)
-    names = {(name, "fp64") for name in ("kd", "sp")}
-    assert found.way == way and faults(found) == dict.fromkeys(names, ""), "sums are checked by their parts"
+    assert found.way == way and faults(found) == {("kd", "fp64"): ""}
+    assert found.broken == {"sp": "BrokenProcessPool: terminated abruptly"} and Here.made == 1
 
 
 def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch):
@@ -73,26 +74,10 @@ def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch
         raise capture.CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(capture, "cuda_graph", failing)
-    Here.made = 0
     found = check([None, "kd"], capturing)
     assert [row.fault for row in found.rows] == ["not captured", ""] * 2
     assert found.way == Way(Engine(eager=frozenset({"", "kd"})), 8)
     assert Here.made == 2, "a process in which a capture has failed does no more"
-
-
-def test_a_process_that_dies_takes_one_method_along(capturing):
-    """As does a method that cannot be trained at all: it is named, and the others go on."""
-
-    class Dying(Here):
-        def submit(self, function, name, *rest):
-            if name == "kd":
-                raise BrokenProcessPool("terminated abruptly")
-            return super().submit(function, name, *rest)
-
-    Here.made = 0
-    found = check([None, "kd"], Way(Engine(graph=False), 8), worker=Dying)
-    assert found.broken == {"kd": "BrokenProcessPool: terminated abruptly"} and Here.made == 1
-    assert {row.method for row in found.rows} == {""}
 
 
 @pytest.mark.slow
@@ -115,5 +100,4 @@ def test_company_that_changes_a_result_is_done_without(monkeypatch):
 
     monkeypatch.setattr(TrainState, "step", leaking)
     found = check([None], Way(Engine(), 8))
-    assert {row.fault for row in found.rows} == {"another result"}
-    assert found.way == Way(Engine(), 1)
+    assert {row.fault for row in found.rows} == {"another result"} and found.way == Way(Engine(), 1)

@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd.data import DataConfig
-from rkd.errors import DataError, RecordError
+from rkd.errors import RecordError
 from rkd.experiments import estimate as module
 from rkd.experiments.estimate import begun, estimate, method_macs, sizes, work
 from rkd.records import Record
@@ -52,15 +52,8 @@ def seconds(runs, store, machine="machine A", **more):
     return estimate(runs, store, machine, **more).seconds
 
 
-def test_sizes_without_reading():
-    assert sizes(DataConfig(), "nowhere") == module.Sizes(50_000, 10_000, 100, 32)
-    assert sizes(DataConfig(name="cifar10"), "nowhere").classes == 10
-    assert (EMBEDDED.train, EMBEDDED.test, EMBEDDED.classes, EMBEDDED.pixels) == (10_000, 2_000, 100, 32)
-    with pytest.raises(DataError, match=r"mine\.npz"):
-        sizes(DataConfig(name="mine.npz"), "nowhere")
-
-
 def test_work_of_a_plain_run():
+    assert module.Sizes(10_000, 2_000, 100, 32) == EMBEDDED
     need = work(tiny_plain(), EMBEDDED)
     assert (need.image, need.teacher, need.images) == (3 * resnet_macs(8), 0, 100)
     assert need.evaluation == 100 * resnet_macs(8)
@@ -75,14 +68,9 @@ def test_work_of_the_review_mechanism():
     by_hand = sum(maps[j][0] * maps[i][0] * maps[j][1] ** 2 for i in range(4) for j in range(i, 4))
     options = ReviewOptions(connector="mechanism", loss="l2")
     assert method_macs(tiny_review(options)) == by_hand
+    before = torch.random.get_rng_state()
     need = work(tiny_review(options), EMBEDDED)
     assert need.image == 3 * (resnet_macs(8) + by_hand) and need.teacher == resnet_macs(14)
-
-
-def test_counting_draws_no_random_numbers():
-    module._network.cache_clear(), module._forward.cache_clear()
-    before = torch.random.get_rng_state()
-    work(tiny_review(), EMBEDDED)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -92,6 +80,13 @@ def test_unknown_before_anything_was_trained_here(store):
     assert str(found) == "unknown until the first run has been trained on this machine"
     record(store, tiny_plain(seed=1), 10, device="machine B")
     assert seconds([tiny_plain()], store) is None and seconds([tiny_plain()], store, "machine B") > 0
+    record(store, tiny_plain(precision="bf16"), 10, threads=8)
+    found = estimate([tiny_plain(), tiny_plain(precision="bf16", seed=1)], store, "machine A")
+    assert found.seconds is None and sorted(v is None for v in found.each.values()) == [False, True]
+    assert str(found) == "unknown until the first run in fp32 has been trained on this machine"
+    bf16 = [tiny_plain(precision="bf16", seed=1)]
+    assert seconds(bf16, store, threads=1) is None
+    assert seconds(bf16, store, threads=8) == seconds(bf16, store) > 0
 
 
 def test_time_of_an_equal_run_is_its_own_plus_the_evaluations(store):
@@ -115,22 +110,6 @@ def test_the_rate_is_the_median_of_runs_of_the_same_networks_else_of_all(store):
     assert seconds([want], store) == pytest.approx(need.left(want) / (need.training(200) / 11))
 
 
-def test_another_arithmetic_does_not_tell_the_rate(store):
-    record(store, tiny_plain(precision="bf16"), 10)
-    found = estimate([tiny_plain()], store, "machine A")
-    assert found.seconds is None
-    assert str(found) == "unknown until the first run in fp32 has been trained on this machine"
-    assert seconds([tiny_plain(precision="bf16", seed=1)], store) > 0
-    both = estimate([tiny_plain(), tiny_plain(precision="bf16", seed=1)], store, "machine A")
-    assert both.seconds is None and sorted(v is None for v in both.each.values()) == [False, True]
-
-
-def test_threads_tell_the_rate_of_a_cpu(store):
-    record(store, tiny_plain(seed=1), 10, threads=8)
-    assert seconds([tiny_plain()], store, threads=1) is None
-    assert seconds([tiny_plain()], store, threads=8) == seconds([tiny_plain()], store) > 0
-
-
 def test_a_begun_run_has_less_left(store):
     record(store, tiny_plain(seed=1), 30)
     config = tiny_plain(epochs=4)
@@ -149,22 +128,9 @@ def test_without_records_the_begun_runs_tell_the_rate(store):
     assert found.each[config.id] == pytest.approx(per_image * (250 + 3 * 100 / 3))
     assert found.each[other.id] == pytest.approx(per_image * (400 + 4 * 100 / 3))
     assert "runs begun" in str(found)
-
-
-def test_a_damaged_checkpoint_is_told_and_one_that_vanishes_is_not(store, monkeypatch):
-    path = store.folder("abc") / "checkpoint.pt"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"half a file")
+    (store.folder(config.id) / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(RecordError, match="is damaged"):
-        begun(store, "abc")
-    load = checkpoint.load
-
-    def ended_meanwhile(path):
-        path.unlink()
-        return load(path)
-
-    monkeypatch.setattr(checkpoint, "load", ended_meanwhile)
-    assert begun(store, "abc") is None
+        begun(store, config.id)
     assert begun(store, "never begun") is None
 
 

@@ -43,15 +43,6 @@ def test_a_row_may_be_added_and_says_which_names_it_may_have():
         declared(ROWS={"x": {"note": "{weight}"}}).lines(SMOKE)
 
 
-def test_fixed_options_are_the_rows_own_and_no_others():
-    given = resolve("table3", {"profile": "smoke", "seeds": [0], "loss_weight": 3, "attention": False})
-    rows = {"x": {"loss_weight": 2, "attention": True}}
-    (run,) = declared(ROWS=rows, FIXED=["loss_weight"]).lines(given)[0].runs
-    assert (run.options.loss_weight, run.options.attention) == (2.0, False)
-    (run,) = declared(ROWS=rows).lines(given)[0].runs
-    assert (run.options.loss_weight, run.options.attention) == (3.0, False)
-
-
 def notebook(path, source):
     cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
     path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))

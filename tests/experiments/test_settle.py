@@ -14,7 +14,6 @@ from rkd.records.teachers import teacher_file
 from rkd.training import RunConfig, TeacherConfig, arithmetic
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-NAMES = ("fp32", "fp16", "bf16")
 OWN = arithmetic("auto", CPU).name  # of this machine
 OTHER = "bf16" if OWN == "fp32" else "fp32"
 
@@ -34,17 +33,13 @@ def replaced(run, own, teachers):
     return RunConfig.from_dict(values)
 
 
-@pytest.mark.parametrize(
-    "run",
-    [tiny_plain(precision="auto"), tiny_plain(), taught(), taught(own="fp16"), taught(teachers="bf16")],
-    ids=["plain", "settled", "both", "teacher's", "own"],
-)
-def test_the_short_way_to_an_id_is_the_long_one(run):
-    for own, teachers in product(NAMES, NAMES):
-        long = replaced(run, own, teachers)
-        assert run.settled(own, teachers) == long and run.settled_id(own, teachers) == long.id
-        assert not any(long.open) and long.settled("fp64", "fp64") == long
-        assert long.request == taught() if run.teacher else long.request.precision == "auto"
+def test_the_short_way_to_an_id_is_the_long_one():
+    for run in (tiny_plain(precision="auto"), taught(), taught(own="fp16"), taught(teachers="bf16")):
+        for own, teachers in product(("fp32", "bf16"), ("fp16", "bf16")):
+            long = replaced(run, own, teachers)
+            assert run.settled(own, teachers) == long and run.settled_id(own, teachers) == long.id
+            assert not any(long.open) and long.settled("fp64", "fp64") == long
+            assert long.request == taught() if run.teacher else long.request.precision == "auto"
 
 
 def test_order(store, monkeypatch):
@@ -53,23 +48,18 @@ def test_order(store, monkeypatch):
     run = taught()
     assert settle(run, store, CPU) == replaced(run, "bf16", "bf16")
     for names in ("fp16 fp16", "fp32 fp16", "bf16 fp16", "bf16 fp32", "bf16 bf16"):
-        own, teachers = names.split()
-        there = replaced(run, own, teachers)
+        there = replaced(run, *names.split())
         store.save(record(there, 1.0))
-        assert settle(run, store, CPU) == there, (own, teachers)
+        assert settle(run, store, CPU) == there, names
     found = [(c.precision, c.teacher.run.precision) for c in store.recorded(run)]
     assert found == [("fp32", "fp16"), ("fp16", "fp16"), ("bf16", "fp32"), ("bf16", "fp16"), ("bf16", "bf16")]
     named = taught(own="fp32", teachers="bf16")
     assert settle(named, store, CPU) == named and list(store.recorded(named)) == []
 
 
-def test_first_weights_are_the_same_in_every_arithmetic(store):
-    assert settle(taught("random"), store, GPU).teacher.run.precision == "fp32"
-    assert settle(taught("random"), store, GPU).precision == "fp16"
-
-
-def test_a_teacher_whose_weights_are_here_is_taken(store):
-    """Rather than one to be trained, and before one that is recorded without its weights."""
+def test_the_teacher_is_one_whose_weights_are_here(store):
+    """Rather than one to be trained, and before one that is recorded without its weights; first weights are the same in
+    every arithmetic, and a file is what it is."""
     run = taught()
     for name in ("fp32", "bf16"):
         store.save(record(dataclasses.replace(run.teacher.run, precision=name), 1.0))
@@ -77,17 +67,15 @@ def test_a_teacher_whose_weights_are_here_is_taken(store):
     there = teacher_file(store, dataclasses.replace(run.teacher.run, precision="bf16").id, "last")
     there.parent.mkdir(parents=True)
     there.touch()
-    found = settle(run, store, GPU)
+    found, first = settle(run, store, GPU), settle(taught("random"), store, GPU)
     assert (found.precision, found.teacher.run.precision) == ("fp16", "bf16")
-
-
-def test_a_checkpoint_file_as_teacher(store):
+    assert (first.precision, first.teacher.run.precision) == ("fp16", "fp32")
     file = TeacherConfig(checkpoint="x.pt", sha256="0" * 64, network="resnet14")
     run = dataclasses.replace(tiny_review(precision="auto"), teacher=file)
     assert run.open == (True, False) and settle(run, store, GPU) == dataclasses.replace(run, precision="fp16")
 
 
-def test_the_executor_answers_by_what_was_asked(store, tmp_path):
+def test_the_runner_answers_by_what_was_asked(store, tmp_path):
     """And records what it came to; the teacher that is here in another arithmetic is not trained again."""
     run = taught()
     teacher = dataclasses.replace(run.teacher.run, precision=OTHER)

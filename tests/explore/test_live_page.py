@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import ipywidgets as widgets
 import psutil
@@ -16,7 +15,6 @@ from rkd.explore import explore
 from rkd.explore.choices import Plan, explored
 from rkd.explore.page import Page
 from rkd.records import Record
-from rkd.report.book import TOKEN
 
 pytest_plugins = ["exploring"]
 
@@ -35,22 +33,12 @@ def inner(widget):
         yield from inner(child)
 
 
-def test_only_core_widgets_all_of_them_labelled(page):
-    every = list(inner(page))
-    assert {widget._model_module for widget in every} == {"@jupyter-widgets/controls"}
-    inputs = (
-        widgets.Button,
-        widgets.Text,
-        widgets.Dropdown,
-        widgets.Checkbox,
-        widgets.IntText,
-        widgets.FloatText,
-    )
-    assert all(widget.description for widget in every if isinstance(widget, inputs))
-    assert all(box.tooltip for box in [*page.shared.values(), *page.options.values()])
-
-
 def test_figures_and_drawing_follow_a_choice_at_once(page):
+    every = list(inner(page))
+    assert {widget._model_module for widget in every} == {"@jupyter-widgets/controls"}, "core widgets alone"
+    boxes = [*page.shared.values(), *page.options.values()]
+    assert all(w.description for w in every if isinstance(w, widgets.Button) or w in boxes)
+    assert all(box.tooltip for box in boxes)
     before = page.meaning.value
     page.options["attention"].value = False
     assert page.meaning.value != before and "&quot;attention&quot;: false" in page.meaning.value
@@ -67,6 +55,16 @@ def test_figures_and_drawing_follow_a_choice_at_once(page):
     page.options["at.loss_weight"].value = 9.0
     assert page.plan.distilled.options.parts[0].options.loss_weight == 9.0
 
+    # Options follow the recipe until they are changed.
+    page.shared["method"].value, page.shared["teacher"].value = "reviewkd", "resnet56"
+    page.shared["student"].value = "resnet20"
+    for recipe, weight in (("authors", 0.6), ("text", 0.7)):
+        page.shared["recipe"].value = recipe
+        assert page.options["loss_weight"].value == weight
+    page.options["loss_weight"].value = 3.0
+    page.shared["recipe"].value = "authors"
+    assert page.options["loss_weight"].value == 3.0 == page.plan.distilled.options.loss_weight
+
 
 def test_a_contradiction_is_a_sentence_in_place(page):
     for text, sentence in {
@@ -78,16 +76,6 @@ def test_a_contradiction_is_a_sentence_in_place(page):
         assert page.train_button.disabled and page.plan is None
     page.options["hcl_weights"].value = "[1, 0.5, 0.25, 0.125]"
     assert page.problem.value == "" and not page.train_button.disabled and page.meaning.layout.display is None
-
-
-def test_options_follow_the_recipe_until_they_are_changed(page):
-    page.shared["teacher"].value, page.shared["student"].value = "resnet56", "resnet20"
-    assert page.options["loss_weight"].value == 0.6
-    page.shared["recipe"].value = "text"
-    assert page.options["loss_weight"].value == 0.7
-    page.options["loss_weight"].value = 3.0
-    page.shared["recipe"].value = "authors"
-    assert page.options["loss_weight"].value == 3.0 == page.plan.distilled.options.loss_weight
 
 
 def test_first_values_are_shown_and_checked(home, tiny):
@@ -175,15 +163,3 @@ def test_training_ends_with_the_kernel(home, tiny):
         _, alive = psutil.wait_procs([training], timeout=30)
     explored = home / "results" / "explore"
     assert not alive and not list(explored.glob("*.json")) and list(explored.rglob("checkpoint.pt"))
-
-
-@pytest.mark.slow
-def test_notebook_is_executed_by_the_book(home, tmp_path, monkeypatch):
-    notebook = Path(__file__).resolve().parents[2] / "book" / "explore.ipynb"
-    monkeypatch.setenv(TOKEN, "a token")
-    out, profile = tmp_path / "out.ipynb", home / "params" / "smoke.yaml"
-    command = [sys.executable, "-m", "papermill", notebook, out, "-f", profile, "--cwd", home / "book"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert 'alt=\\"The live page' in out.read_text(encoding="utf-8")
-    assert not (home / "results").exists()
