@@ -14,7 +14,7 @@ FAST = $(addprefix tests/,published data records judge review explore experiment
 .PHONY: book test test-fast test-all test-oldest lint pdf chromium clean help
 
 help:
-	@echo "make book [PROFILE=smoke|mini|short|paper]   execute every chapter, build _build/html"
+	@echo "make book [PROFILE=smoke|mini|short|paper]   execute the chapters that changed, build _build/html"
 	@echo "make test                              install what the tests need, run all but the slow ones"
 	@echo "make test-fast                         what can be checked in a minute, without browser or book"
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"

@@ -30,6 +30,21 @@ def place(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def digest(*parts: Path | str) -> str:
+    """A hash of texts, and of files by path and content, 64 hexadecimal digits; of a folder, of every file in it but
+    Python's caches and what runs at work keep."""
+    total, passing = hashlib.sha256(), {"__pycache__", "work"}
+    for part in parts:
+        files = [part]
+        if isinstance(part, Path) and part.is_dir():
+            below = sorted(path for path in part.rglob("*") if path.is_file())
+            files = [path for path in below if not passing & {*path.relative_to(part).parts}]
+        for file in files:
+            total.update(f"\n{file}\n".encode())
+            total.update(file.read_bytes() if isinstance(file, Path) and file.is_file() else b"")
+    return total.hexdigest()
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits; OSError if it cannot be read."""
     with open(path, "rb") as file:

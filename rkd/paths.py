@@ -32,6 +32,11 @@ def params() -> Path:
     return home() / "params"
 
 
+def sources() -> tuple[Path, Path]:
+    """What runs and pages are made from besides notebooks and records: the package, params/."""
+    return Path(rkd.__file__).parent, params()
+
+
 def build() -> Path:
     """Everything that can be made again: executed notebooks, HTML, smoke records. Ignored by git."""
     return home() / "_build"

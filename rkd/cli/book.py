@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def book(
     *,
     only: Names = (),
+    fresh: bool = False,
     jobs: int | None = None,
     timeout: Duration | None = None,
     no_html: bool = False,
@@ -24,12 +25,14 @@ def book(
     profile: str = "smoke",
     **given: Any,
 ) -> int:
-    """Execute the chapters with papermill, each in a process of its own, and build the HTML book. Runs that are
-    recorded are loaded, not trained again. With --name, chapters are executed with other parameters and stand
+    """Execute the chapters with papermill, each in a process of its own, and build the HTML book. A chapter is left as
+    it is while its notebook, the parameters, the package, params/, results/, Python and torch are what they were; runs
+    that are recorded are loaded, not trained again. With --name, chapters are executed with other parameters and stand
     beside the book's own pages as a variation, until it is dropped.
 
     Args:
-        only: chapters to execute; the others keep their last copy
+        only: chapters to execute, changed or not; the others keep their last copy
+        fresh: execute what has not changed too
         jobs: chapters at once (default: 2, on a GPU 1)
         timeout: limit of one chapter: 90s, 30m, 24h, 7d (default: 30m for smoke, else 7d)
         no_html: execute and stage, do not build the HTML
@@ -63,7 +66,15 @@ def book(
         if value and ((name and option != "--add") or [add, drop, list_variations or None].count(None) < 2):
             raise ConfigError(f"{option} does not go with --name, --add, --drop or --list-variations")
     home, build = paths.home(), paths.build()
-    made = Book(profile, home / "book", home / "_config.yml", build, profile_path(profile), not no_html)
+    made = Book(
+        profile,
+        home / "book",
+        home / "_config.yml",
+        build,
+        profile_path(profile),
+        not no_html,
+        reads=(*paths.sources(), home / "results"),
+    )
     if list_variations:
         _list(made.variations(), profile)
         return 0
@@ -74,11 +85,12 @@ def book(
     result = build_book(
         made,
         only=only,
-        jobs=jobs if jobs is not None else _default_jobs(given.get("device")),
+        jobs=jobs,
         timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
         parameters=given,
         environment={"RKD_HOME": str(home)},
         variation=name or "",
+        fresh=fresh,
     )
     return 0 if result.ok else 1
 
@@ -99,9 +111,3 @@ def _list(pages: Sequence["Page"], profile: str) -> None:
         source = [f"from {page.adopted}"] if page.adopted else []
         rows.append((page.variation, page.name, state, ", ".join([*spelt(page.parameters), *source])))
     print(pd.DataFrame(rows).to_string(header=False, index=False))
-
-
-def _default_jobs(device: str | None) -> int:
-    import torch
-
-    return 1 if torch.cuda.is_available() and device != "cpu" else 2

@@ -1,9 +1,11 @@
 """What can be read off the book's own files: their order, titles, parameters and place in the queue."""
 
 import ast
+import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,19 @@ def declared_parameters(notebook: Mapping) -> list[str]:
     one of them, followed by all that every table takes."""
     declared = [name for cell in tagged(notebook, "parameters") for name, _ in _assignments(cell["source"])]
     return [*declared, *(name for name in GENERAL if name not in declared)] if MORE in declared else declared
+
+
+def shared_imports(notebooks: Iterable[Mapping]) -> list[str]:
+    """The import statements, at the top level of cells, that more than one notebook has."""
+    found = Counter[str]()
+    for notebook in notebooks:
+        statements = set()
+        for cell in notebook["cells"]:
+            with contextlib.suppress(SyntaxError):  # IPython's own commands
+                body = ast.parse(cell["source"]).body if cell["cell_type"] == "code" else []
+                statements |= {ast.unparse(s) for s in body if isinstance(s, ast.Import | ast.ImportFrom)}
+        found.update(statements)
+    return sorted(statement for statement, count in found.items() if count > 1)
 
 
 def assigned_values(source: str) -> dict[str, object]:

@@ -4,7 +4,6 @@ The ids alone are kept in the build folder, since making the configs that they n
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-import rkd
 from rkd import paths
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
-from rkd.files import place
+from rkd.files import digest, place
 
 if TYPE_CHECKING:
     from rkd.experiments.chapters import Line
@@ -176,13 +174,8 @@ class Selectors:
     @functools.cached_property
     def _sources(self) -> str:
         """A hash of all that decides the ids: package, notebooks, parameters, profile."""
-        package = Path(rkd.__file__).parent
-        folders = ((package, "*.py"), (package, "*.csv"), (paths.home() / "book", "*.ipynb"))
-        found = [f for at, kind in (*folders, (paths.params(), "*.yaml")) for f in sorted(at.rglob(kind))]
-        digest = hashlib.sha256()
-        for path in (*found, profile_path(self.profile)):
-            digest.update(f"\n{path}\n".encode() + path.read_bytes())
-        return digest.hexdigest()
+        notebooks = sorted((paths.home() / "book").glob("*.ipynb"))
+        return digest(*paths.sources(), *notebooks, profile_path(self.profile))
 
 
 def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:

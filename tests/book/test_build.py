@@ -1,5 +1,6 @@
 """Builds of tiny books: what counts as executed, what a failure looks like, what stands beside a chapter."""
 
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -197,6 +199,86 @@ def test_only_keeps_earlier_copies_until_they_fail(bench):
     assert bench.build(only=["two"]).failed == ("one",)  # the book still holds a failed chapter
 
 
+# --- what is not executed again -----------------------------------------------------------------------------------
+
+ALL = ["one", "summary", "two"]
+
+
+def written(source: str = "", rows: str = "ROWS = {}", last: bool = False) -> str:
+    """A notebook that declares rows."""
+    new = nbformat.v4
+    cells = [new.new_code_cell(rows, metadata={"tags": ["rows"]}), new.new_code_cell(source)]
+    return nbformat.writes(new.new_notebook(cells=cells, metadata={"rkd": {"last": last}}))
+
+
+@pytest.fixture
+def again(bench, monkeypatch):
+    """Builds a book whose chapters are not executed but noted down; tells which. "summary" comes last."""
+    from rkd.report.book import execution
+
+    folder, executed, clock = bench.source.parent, [], itertools.count()
+    bench.toc("summary", "one", "two")
+    files = {f"book/{name}.ipynb": written(last=name == "summary") for name in ALL}
+    files |= dict.fromkeys(("package/a.py", "package/__pycache__/a.pyc", "results/paper/run.json"), "")
+    for name, text in {**files, "smoke.yaml": "seeds: [0]"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    reads = (folder / "package", folder / "results")
+    bench.book = replace(bench.book, reads=reads, params_file=folder / "smoke.yaml")
+
+    def note(book: Book, page: book.Page, *_: object) -> book.Page:
+        executed.append(page.name)
+        finished = f"2026-01-01T00:00:00.{next(clock):06}+00:00"
+        failed = "raise" in (book.source / f"{page.name}.ipynb").read_text()
+        page = replace(page, status="failed" if failed else "ok", reason="x", finished=finished)
+        book.path(page, "").parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(book.source / f"{page.name}.ipynb", book.path(page, ".ipynb"))
+        book.save(page)
+        return page
+
+    def build(**options: object) -> list[str]:
+        executed.clear()
+        bench.build(**options)
+        return sorted(executed)
+
+    monkeypatch.setattr(execution, "_execute", note)
+    monkeypatch.setattr(execution, "_nursery", lambda *_: SimpleNamespace(close=lambda: None))
+    assert build() == ALL and build() == []
+    return build
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "names"),
+    [
+        ("package/a.py", "1", ALL),
+        ("package/new.csv", "", ALL),
+        ("results/paper/run.json", "{}", ALL),
+        ("smoke.yaml", "seeds: [1]", ALL),
+        ("book/one.ipynb", written("2"), ["one", "summary"]),  # the last chapters tell of the others
+        ("book/one.ipynb", written("", "ROWS = {'a': {}}"), ALL),  # so do boxes of verdicts
+        ("book/summary.ipynb", written("2", last=True), ["summary"]),
+        ("package/__pycache__/a.pyc", "1", []),
+        ("results/paper/work/weights", "1", []),
+        ("book/index.md", "# Other words", []),
+        ("_config.yml", "title: another", []),
+    ],
+)
+def test_a_chapter_is_executed_again_when_what_it_is_made_of_changes(again, bench, file, text, names):
+    path = bench.source.parent / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert again() == names and again() == []
+
+
+def test_what_is_asked_for_or_failed_is_executed_unchanged(again, bench):
+    assert again(parameters={"x": 2}) == ALL and again(parameters={"x": 2}) == [] and again() == ALL
+    assert again(only=["two"]) == ["two"] and again(fresh=True) == ALL
+    (bench.source / "one.ipynb").write_text(written("raise"))
+    assert again() == ["one", "summary"] and again() == ["one", "summary"]
+    assert "[1/3] two      unchanged" in bench.lines
+    assert bench.lines[-2] == "1 ok, 1 unchanged, 1 failed"
+
+
 def test_last_chapters_start_when_all_others_have_ended(bench, tmp_path):
     done = str(tmp_path / "done")
     bench.chapters(summary="", slow=f"import pathlib, time; time.sleep(1); pathlib.Path({done!r}).touch()")
@@ -237,7 +319,7 @@ def test_ended_build_leaves_no_process(bench, tmp_path, name, status):
         from pathlib import Path
         from rkd.report.book import Book, build_book
         folder = Path({str(tmp_path)!r})
-        build_book(Book("smoke", folder / "book", folder / "_config.yml", folder / "_build", html=False))
+        build_book(Book("smoke", folder / "book", folder / "_config.yml", folder / "_build", html=False), jobs=1)
     """
     build = subprocess.Popen([sys.executable, "-c", textwrap.dedent(call)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600

@@ -20,23 +20,25 @@ def build_book(
     book: Book,
     *,
     only: Sequence[str] = (),
-    jobs: int = 2,
+    jobs: int | None = None,
     timeout_s: float = 3600,
     parameters: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
     variation: str = "",
+    fresh: bool = False,
 ) -> BookResult:
-    """Executes the chapters, stages what came out, and builds the site.
+    """Executes the chapters that changed, stages what came out, and builds the site.
 
     Args:
         book: what is built.
-        only: chapters to execute, all if empty; the others keep the copy an earlier build made.
-        jobs: chapters executed at once, sharing the CPU cores evenly.
+        only: chapters to execute, changed or not; the others keep the copy an earlier build made.
+        jobs: chapters executed at once, sharing the CPU cores evenly; None: 2, on a GPU 1.
         timeout_s: wall-clock limit of one chapter, in seconds.
         parameters: override those of the profile.
         environment: override the environment of the chapters.
         variation: name of a variation. The chapters of `only`, by default all that declare every one of the
             parameters, are executed as extra pages; the book's own pages keep the copy they have.
+        fresh: executes what has not changed too.
 
     Raises:
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
@@ -46,7 +48,7 @@ def build_book(
     for name in only:
         if name not in names:
             raise unknown("chapter", name, names)
-    if jobs < 1 or not 0 < timeout_s < math.inf:
+    if (jobs is not None and jobs < 1) or not 0 < timeout_s < math.inf:
         raise ConfigError(f"jobs is {jobs} and timeout_s is {timeout_s}; both must be positive")
     selected = [name for name in names if not only or name in only]
     if variation:
@@ -57,7 +59,8 @@ def build_book(
         _announce(book, pages)
         file = book.params_file
         values = {**(yaml.safe_load(file.read_text(encoding="utf8")) or {} if file else {}), **given}
-        return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs))
+        fresh = fresh or bool(only or variation)
+        return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs, fresh))
 
 
 def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:

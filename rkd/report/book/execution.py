@@ -1,21 +1,28 @@
-"""Chapters executed with papermill, a few at once, each in a kernel of its own that leaves nothing running."""
+"""Chapters executed with papermill, a few at once, each in a kernel of its own; unchanged ones are left as they are."""
 
 import contextlib
+import json
 import logging
 import math
 import os
 import platform
 import signal
+import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING
 
-from rkd.experiments.notebooks import is_last
-from rkd.report.book.pages import TOKEN, VARIATION, Book, Page
+from rkd.experiments.notebooks import is_last, shared_imports, tagged, title_of
+from rkd.files import digest
+from rkd.report.book.pages import VARIATION, Book, Page
+
+if TYPE_CHECKING:
+    from rkd.report.book.kernels import Nursery
 
 
 def execute(
@@ -24,41 +31,92 @@ def execute(
     values: Mapping[str, object],
     environment: Mapping[str, str],
     timeout_s: float,
-    jobs: int,
+    jobs: int | None,
+    fresh: bool,
 ) -> list[Page]:
     """Pages as their execution left them.
 
     Args:
         book: theirs.
-        pages: executed `jobs` at once; those that ask for it when all others have ended.
+        pages: executed `jobs` at once, those that took longest first; those that ask for it when all others have ended.
         values: the parameters they are given.
         environment: overrides theirs.
         timeout_s: wall-clock limit of one page, in seconds.
-        jobs: share the CPU cores evenly.
+        jobs: share the CPU cores evenly; None: 2, on a GPU 1.
+        fresh: False: a page that was executed from all that is there now is left as it is.
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure stands on the page
-    build, done = uuid.uuid4().hex, []
+    done: list[Page] = []
     width = max((len(page.name) for page in pages), default=0)
-    last = [page for page in pages if is_last(book.notebook(page.name))]
-    for group in ([page for page in pages if page not in last], last):
-        threads = threads_each(len(group), jobs)
-        shared = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-        with ThreadPoolExecutor(jobs) as pool, _sigterm_exits():
-            futures = [
-                pool.submit(_execute, book, page, values, {**shared, **environment}, timeout_s, build)
-                for page in group
-            ]
+
+    def ended(page: Page) -> None:
+        done.append(page)
+        took = "" if page.status == "unchanged" else f"  {page.seconds:.0f} s"
+        book.echo(f"[{len(done)}/{len(pages)}] {page.name:<{width}}  {page.status:<6}{took}")
+
+    def run(group: Sequence[Page]) -> None:
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(_execute, book, page, values, nursery, timeout_s) for page in group]
             try:
                 for future in as_completed(futures):
-                    done.append(page := future.result())
-                    place = f"[{len(done)}/{len(pages)}]"
-                    book.echo(f"{place} {page.name:<{width}}  {page.status:<6}  {page.seconds:.0f} s")
+                    ended(future.result())
             except BaseException:  # Ctrl-C and SIGTERM too
                 pool.shutdown(wait=False, cancel_futures=True)
                 while wait(futures, timeout=0.3).not_done:
-                    _end(build)
+                    nursery.close()
                 raise
+
+    nursery, last = None, [page for page in pages if is_last(book.notebook(page.name))]
+    with _sigterm_exits(), contextlib.ExitStack() as finally_:
+        for group in ([page for page in pages if page not in last], last):
+            made_from, changed = _made_from(book, values, group is last), []
+            for page in group:
+                before = book.page(page.name, page.variation)
+                key = digest(made_from, book.source / f"{page.name}.ipynb")
+                if fresh or (before.status, before.key) != ("kept", key):
+                    changed.append(replace(page, key=key, seconds=before.seconds))
+                else:
+                    ended(replace(before, status="unchanged"))
+            if changed:
+                if nursery is None:
+                    jobs = jobs or _default_jobs(values.get("device"))
+                    left = [page.name for page in pages if page.file not in {page.file for page in done}]
+                    nursery = _nursery(book, left, threads_each(len(left), jobs), environment)
+                    finally_.callback(nursery.close)
+                run(sorted(changed, key=lambda page: -page.seconds))
     return done
+
+
+def _nursery(
+    book: Book, chapters: Sequence[str], threads: int | None, environment: Mapping[str, str]
+) -> "Nursery":
+    from rkd.report.book.kernels import Nursery  # which a build that executes nothing does without
+
+    return Nursery(
+        shared_imports(map(book.notebook, chapters)),
+        book.source,
+        {
+            **{name: value for name, value in os.environ.items() if name != VARIATION},
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
+            **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
+            **environment,
+        },
+    )
+
+
+def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
+    """A hash of what all chapters are executed from besides their own notebooks: what the book reads, its other
+    notebooks' titles and rows, parameters, Python and torch; of the last ones also when the others were executed."""
+    notebooks = {name: book.notebook(name) for name in book.names}
+    rows = {
+        name: (title_of(notebook), [cell["source"] for cell in tagged(notebook, "rows")])
+        for name, notebook in notebooks.items()
+    }
+    others = [
+        book.page(name).finished for name, notebook in notebooks.items() if last and not is_last(notebook)
+    ]
+    said = [book.profile, dict(values), rows, others, sys.version, metadata.version("torch")]
+    return digest(*book.reads, json.dumps(said, default=str))
 
 
 def threads_each(chapters: int, jobs: int) -> int | None:
@@ -91,49 +149,35 @@ def _sigterm_exits() -> Iterator[None]:
 
 
 def _execute(
-    book: Book,
-    page: Page,
-    values: Mapping[str, object],
-    environment: Mapping[str, str],
-    timeout_s: float,
-    build: str,
+    book: Book, page: Page, values: Mapping[str, object], nursery: "Nursery", timeout_s: float
 ) -> Page:
     """One page, and what became of it. Its notebook counts as failed until it has ended well."""
     import papermill
-    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from nbclient.util import run_sync
 
     good, unfinished = book.path(page, ".ipynb"), book.path(page, ".failed.ipynb")
     good.parent.mkdir(parents=True, exist_ok=True)
     unfinished.unlink(missing_ok=True)
-    token = f"{build} {page.file}."
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != VARIATION},
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
-        **environment,
-        TOKEN: token,
-        **({VARIATION: page.variation} if page.variation else {}),
-    }
-    kernel = AsyncKernelManager(kernel_name="python3")  # one of ours: papermill's takes no environment
-    started, reason = time.monotonic(), ""
-    with book.path(page, ".log").open("w", encoding="utf8") as log:
+    started, reason, log_file = time.monotonic(), "", book.path(page, ".log")
+    log_file.unlink(missing_ok=True)
+    environment = {VARIATION: page.variation} if page.variation else {}
+    with log_file.open("a", encoding="utf8") as log:
         try:
-            run_sync(kernel.start_kernel)(cwd=str(book.source), env=environment, stdout=log, stderr=log)
-            papermill.execute_notebook(
-                book.source / f"{page.name}.ipynb",
-                unfinished,
-                values,
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                start_timeout=120,
-                stdout_file=log,
-                stderr_file=log,
-                km=kernel,
-                timeout_func=lambda cell: max(1, math.ceil(started + timeout_s - time.monotonic())),
-                coalesce_streams=True,
-            )
+            with nursery.kernel(page.file, environment, log_file) as kernel:
+                papermill.execute_notebook(
+                    book.source / f"{page.name}.ipynb",
+                    unfinished,
+                    values,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    start_timeout=120,
+                    stdout_file=log,
+                    stderr_file=log,
+                    km=kernel,
+                    timeout_func=lambda cell: max(1, math.ceil(started + timeout_s - time.monotonic())),
+                    coalesce_streams=True,
+                )
         except papermill.PapermillExecutionError as error:
             log.write(str(error))
             reason = f"{error.ename}: {error.evalue}"
@@ -144,9 +188,6 @@ def _execute(
         except Exception as error:  # of papermill itself: the other chapters go on
             log.write(str(error))
             reason = f"papermill ended with {type(error).__name__}: {error}"
-        finally:
-            run_sync(kernel.shutdown_kernel)(now=True)
-            _end(token)
     if reason:
         good.unlink(missing_ok=True)  # an older copy must not pass for this one
     else:
@@ -163,17 +204,10 @@ def _execute(
     return page
 
 
-def _end(token: str) -> None:
-    """Kills every process whose token begins so: kernels, and what they started, in sessions of their own too."""
-    import psutil
+def _default_jobs(device: object) -> int:
+    import torch
 
-    ended = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(TOKEN, "").startswith(token):
-                process.kill()
-                ended.append(process)
-    psutil.wait_procs(ended, timeout=5)  # a killed process lives on for a moment on a busy machine
+    return 1 if torch.cuda.is_available() and device != "cpu" else 2
 
 
 def _machine() -> str:

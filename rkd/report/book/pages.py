@@ -10,7 +10,7 @@ from rkd.files import place
 
 TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes: which build, which page
 VARIATION = "RKD_VARIATION"  # there too where they are executed as a variation: its name
-STATUSES = ("ok", "kept", "not executed", "failed")
+STATUSES = ("ok", "unchanged", "kept", "not executed", "failed")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Page:
 
     Attributes:
         name: of the chapter's notebook, without its ending.
-        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "kept" (executed in an
-            earlier build) or "not executed".
+        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "unchanged" (an earlier build
+            executed it, of what is there now), "kept" (an earlier build executed it) or "not executed".
         seconds: wall-clock time of its execution.
         reason: why it failed, in a few lines.
         finished: end of its execution, UTC, ISO 8601.
@@ -29,6 +29,7 @@ class Page:
         parameters: what the variation was given, by name.
         adopted: file name of the notebook it was taken from, where no build executed it.
         edited: whether an adopted notebook's cells differ from the chapter's.
+        key: hash of all it was executed from (see `rkd.report.book.execution`).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Page:
     parameters: Mapping[str, object] = field(default_factory=dict)
     adopted: str = ""
     edited: bool = False
+    key: str = ""
 
     @property
     def file(self) -> str:
@@ -60,6 +62,7 @@ class Book:
         params_file: YAML of parameters for every chapter; None: none.
         html: False: builds stop before the site.
         echo: receives one line of progress at a time.
+        reads: files and folders that chapters read besides notebooks; where one changes, they are executed again.
     """
 
     profile: str
@@ -69,6 +72,7 @@ class Book:
     params_file: Path | None = None
     html: bool = True
     echo: Callable[[str], object] = print
+    reads: tuple[Path, ...] = ()
 
     @property
     def work(self) -> Path:

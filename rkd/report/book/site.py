@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
 from rkd.colab import first_cell
 from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_files
+from rkd.files import digest
 from rkd.report.book.pages import Book, Page
 from rkd.report.book.variations import spelt
 
@@ -189,14 +191,20 @@ def _code(text: str, language: str = "") -> str:
 
 
 def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
-    """Builds the site from what is staged: all of it, as every page shows the titles of the others.
+    """Builds the site from what is staged: all of it, as every page shows the titles of the others; or nothing, where
+    it was built without a complaint from what is there now.
 
     Returns:
         Path of the index page, None where none came out, and the complaints of Sphinx.
     """
-    book.echo("building the site ...")
     # The folder's name is jupyter-book's; a folder of that name is not nested once more.
     output = book.build if book.build.name == "_build" else book.build / "_build"
+    index, built_from = output / "html" / "index.html", output / "site.key"
+    key = digest(book.stage, book.config, *book.reads, *map(version, ("jupyter-book", "sphinx", "myst-nb")))
+    if index.is_file() and built_from.is_file() and built_from.read_text() == key:
+        return index, ()
+    book.echo("building the site ...")
+    built_from.unlink(missing_ok=True)
     for folder in ("html", "jupyter_execute", ".doctrees"):
         shutil.rmtree(output / folder, ignore_errors=True)
     call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book.stage)]
@@ -212,5 +220,8 @@ def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
     complaints = [line.strip() for line in log.splitlines() if _COMPLAINT.search(line)]
     if build.returncode and not complaints:
         complaints = [line for line in log.splitlines() if line.strip()][-3:]
-    index = output / "html" / "index.html"
-    return (index if build.returncode == 0 and index.is_file() else None), tuple(dict.fromkeys(complaints))
+    if build.returncode == 0 and index.is_file():
+        if not complaints:
+            built_from.write_text(key)
+        return index, tuple(dict.fromkeys(complaints))
+    return None, tuple(dict.fromkeys(complaints))

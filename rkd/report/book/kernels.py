@@ -1,0 +1,152 @@
+"""Kernels of chapters, forked from one process that has imported what they import: torch, pandas and the plotting
+libraries take a core longer than most chapters themselves. Nothing that a kernel started outlives it."""
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import LocalProvisioner
+from jupyter_core.utils import run_sync
+
+from rkd.report.book.pages import TOKEN
+
+
+class Nursery:
+    """Starts kernels, each a process of its own with all that is imported here; the first one waits for the imports.
+
+    Args:
+        imports: statements, executed once; none on systems where a process full of libraries does not survive a fork.
+        folder: working directory of the kernels.
+        environment: of the kernels.
+    """
+
+    def __init__(self, imports: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self._build, self._one_at_a_time = uuid.uuid4().hex, threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, *(imports if sys.platform == "linux" else ())],
+            cwd=folder,
+            env={**environment, TOKEN: self._build},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+
+    @contextlib.contextmanager
+    def kernel(self, name: str, environment: Mapping[str, str], log: Path) -> Iterator[AsyncKernelManager]:
+        """A running kernel, which ends with all that it started.
+
+        Args:
+            name: no other kernel's.
+            environment: added to that of all.
+            log: what the kernel's process says is appended here.
+        """
+        token = f"{self._build} {name}."
+        kernel = AsyncKernelManager(kernel_name="python3")
+        kernel.provisioner = _Forked(kernel_id=name, kernel_spec=kernel.kernel_spec, parent=kernel)
+        kernel.provisioner.fork = lambda words: self._fork(words, {**environment, TOKEN: token}, str(log))
+        try:
+            run_sync(kernel.start_kernel)()
+            yield kernel
+        finally:
+            session = kernel.provisioner.pid
+            run_sync(kernel.shutdown_kernel)(now=True)
+            _end(token, session)
+
+    def close(self) -> None:
+        """Ends all kernels, and this."""
+        _end(self._build)
+        self._process.wait()
+
+    def _fork(self, *request: object) -> int:
+        assert self._process.stdin and self._process.stdout
+        with self._one_at_a_time:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            if not (answer := self._process.stdout.readline()):
+                raise RuntimeError("the process that kernels are forked from has ended")
+            return int(answer)
+
+
+class _Forked(LocalProvisioner):
+    """A kernel that is no child of this process: `fork` starts one from the words of its command and tells its id."""
+
+    fork: Any = None
+
+    async def launch_kernel(self, cmd: list[str], **of_a_child: Any) -> KernelConnectionInfo:
+        self.process = _Process(self.fork(cmd[cmd.index("-m") + 1 :]))
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class _Process(psutil.Process):
+    """With what LocalProvisioner asks of a child beyond that."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return None if self.is_running() else 0
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # as a Popen that has ended
+            os.kill(self.pid, number)
+
+
+def _end(token: str, session: int | None = None) -> None:
+    """Kills every process whose token begins so, in a session of its own too, and what was forked in a session."""
+    ended = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session or process.environ().get(TOKEN, "").startswith(token):
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=5)  # a killed process lives on for a moment on a busy machine
+
+
+# --- in the process that forks -------------------------------------------------------------------------------------
+
+
+def _serve(imports: Sequence[str]) -> None:
+    """Imports, then forks a kernel for each line that comes in and answers with its process id."""
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # kernels end with this process
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as kernels have it
+    for statement in ("import ipykernel.kernelapp", *imports):
+        with contextlib.suppress(Exception):  # chapters meet it themselves, and say so on their pages
+            exec(statement, {})
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    for line in sys.stdin:
+        if pid := os.fork():
+            print(pid, file=answers, flush=True)
+        else:
+            _become(*json.loads(line))
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    """Turns this process into a kernel."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.update(environment)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [*command]
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1:])
