@@ -323,7 +323,7 @@ def test_front_page_computes_its_findings(in_book):
     said = eval(shown, found).data
     for words in (
         "Of 19 printed gains, the runs behind them leave 6 supported, 13 inconclusive",
-        "2.25 (90 % interval 1.94 to 2.56, 3 against 3), supported", "100 of 103 statements",
+        "2.25 (90 % interval 1.94 to 2.56, 3 against 3), supported", "100 of 103 printed statements",
         "73.61 ([Re] README) and 73.71 ([Re] paper)", "0.29 points", "0.06 to 0.62), in 48 public logs",
     ):  # fmt: skip
         assert words in said
