@@ -126,7 +126,7 @@ class Experiment:
             self.records |= self.runner(labels).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
-            f"Self-test of this copy, shown last: {self.in_words()}. " * self.is_self_test
+            f"Self-test of this copy, shown last: {self.in_words()}.\n" * self.is_self_test
             + f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         )
         return self._frame()
@@ -178,7 +178,8 @@ class Experiment:
         left = [run for run in wanted if not store.has(run.id)]
         if not left:
             return ""
-        said = f"These rows want {len(wanted)} runs in the published setting; {len(left)} are not on record"
+        lacking = "none is" if len(left) == len(wanted) else f"{len(left)} are not"
+        said = f"These rows want {len(wanted)} runs in the published setting; {lacking} on record"
         rates = _rates()
         if not rates:
             return f"{said}."

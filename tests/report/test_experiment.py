@@ -158,7 +158,7 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     of = experiment()
     found = cells(of, "stripplot", "REFERENCES")
     assert set(found["table"]["best evidence on record"]) == {"none"} and found["shown"] == []
-    said = "These rows want 36 runs in the published setting; 36 are not on record"
+    said = "These rows want 36 runs in the published setting; none is on record"
     assert of.lacking() == f"{said}."
     put(stores["short"], "table3/student", [60.0], selectors=Selectors("short"))
     alone = module._multiply_adds(PAPER.line("table3/student").runs[0])
