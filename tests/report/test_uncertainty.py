@@ -12,21 +12,24 @@ pytest.importorskip("seaborn", reason="seaborn is not installed (pip install -e 
 import matplotlib
 import numpy as np
 from cells import cells
+from evidence import around, put
 from IPython.display import display
 from scipy import stats
 
 from rkd import paths
 from rkd.errors import ConfigError
+from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import given_in
+from rkd.records import Store
 
 CODE = [c.source for c in cells("uncertainty") if c.cell_type == "code"]
 GIVEN = {"profile": "smoke", "alpha": 0.05, "power": 0.8, "repeats": 200}
 ROWS = list(csv.DictReader((paths.home() / "results" / "others" / "public_runs.csv").open(encoding="utf-8")))
 
 
-def executed(until=None, **changes):
-    names = {"__name__": "cells", "display": display, **GIVEN, **changes}
-    for source in CODE[1:until]:  # after the parameters
+def executed(first=1, until=None, **names):
+    names = {"__name__": "cells", "display": display, **GIVEN, **names}
+    for source in CODE[first:until]:
         exec(source, names)
     return names
 
@@ -58,11 +61,25 @@ def test_spread_is_pooled_by_a_naive_loop(page):
     assert set(page["groups"]["told"]) == {"best", "last"}
 
 
+def test_own_records_join_by_their_last_epochs(tmp_path):
+    stores = {name: Store(tmp_path / name, tmp_path) for name in ("paper", "short")}
+    for line, accuracies in {"full": [60.0, 60.5, 61.0], "none": [59.0, 59.25, 59.75], "rm": [60.0]}.items():
+        put(stores["short"], f"table3/{line}", accuracies, optimism=0.25, selectors=Selectors("short"))
+    put(stores["paper"], "table3/full", around(71.8, 0.25, 5))
+    page = executed(2, 5, **{**executed(1, 2), "Store": lambda folder, work: stores[folder.name]})
+    own = page["by_setting"].filter(like="own, ", axis=0)
+    assert own["runs"].tolist() == [5, 6] and own["groups"].tolist() == [1, 2]
+    variances = [statistics.variance(a) for a in ([60.0, 60.5, 61.0], [59.0, 59.25, 59.75])]
+    assert own["spread"].tolist() == pytest.approx([0.25, math.sqrt(statistics.mean(variances))], abs=1e-4)
+
+
 def test_what_choosing_adds(page):
     gaps = [
         float(r["best"]) - float(r["last"]) for r in ROWS if r["epochs"] == "240" and r["best"] and r["last"]
     ]
-    assert sorted(page["gaps"]) == pytest.approx(sorted(gaps)) and len(gaps) == 48
+    both = page["both"].query("epochs == 240 and not whose.str.startswith('own')")
+    assert len(gaps) == 48 and sorted(both["gain"]) == pytest.approx(sorted(gaps))
+    assert set(both["gain"]) <= set(page["gaps"])
     mixed = page["mixed"]
     equal, chosen, near, shifted = (mixed[name] for name in mixed.columns[2:])
     assert (equal < 12).all() and (chosen > equal).all() and (shifted < near)[near > 20].all()
@@ -99,4 +116,4 @@ def test_parameters_are_checked_and_the_page_can_be_run_again(page):
         ({"alhpa": 0.1}, "alpha"),
     ):
         with pytest.raises(ConfigError, match=said):
-            executed(2, **changes)
+            executed(until=2, **changes)
