@@ -50,7 +50,6 @@ def bench(
     Examples:
         rkd bench
         rkd bench --compile --group 8 --out results/bench/mine.json
-        rkd bench --pair resnet32x4/shufflenetv1 --seconds 600
         rkd bench --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
         rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
     """
@@ -102,7 +101,6 @@ def gate(
 
     Examples:
         rkd gate
-        rkd gate --data-root ~/cifar --seeds 0,1,2,3,4 --epochs 30
         rkd gate --precision bf16 --chapter table1 --row resnet20-resnet56-reviewkd
 
         Exit status: 0 written, 1 a run diverged, 2 wrong call.

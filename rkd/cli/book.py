@@ -45,7 +45,6 @@ def book(
     Examples:
         rkd book
         rkd book --profile mini --only table3 --data-root ~/cifar
-        rkd book --profile paper --jobs 1 --timeout 24h
         rkd book --only figure6 --loss-weights '[0.2, 0.4, 0.8]'
         rkd book --only table3 -p loss_weight 0.9 --name lambda-0.9     table3 once more, as a page of its own
         papermill book/table3.ipynb out.ipynb -p loss_weight 0.9        the same made with papermill ...

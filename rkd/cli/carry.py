@@ -38,7 +38,6 @@ def export(
     Examples:
         rkd export --out ~/carry --profile paper
         rkd export --out parts --max-part 900kB --profile mini --chapters table3,table4
-        rkd export --out parts --results own/results --all-weights
         rkd export --out parts --profile paper --max-files 8    where no more come back: records first, then weights
         rkd export --teachers --profile paper
 
@@ -80,7 +79,6 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
 
     Examples:
         rkd import ~/carry --profile paper
-        rkd import parts --results own/results
 
         Exit status: 0 all of it is here now, 1 something was refused, 2 wrong call or no export.
     """

@@ -40,8 +40,6 @@ def evaluate(
 
     Examples:
         rkd evaluate 3f2a91c04b7d --profile smoke
-        rkd evaluate 3f2a91c04b7d --weights best
-        rkd evaluate 3f2a91c04b7d --deploy                    a reparameterised student, its branches merged
         rkd evaluate 3f2a91c04b7d --deploy --out student.pt   the same, written, with what it saves
         rkd evaluate --checkpoint student.pt                  such a file
         rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR

@@ -34,7 +34,6 @@ def pack(
 
     Examples:
         rkd pack --out pack --profile paper
-        rkd pack --out pack --profile paper --chapters table1,table3 --max-part 20MB
 
         On the other machine, which needs Python with the packages of pyproject.toml's `dependencies`:
         (cd pack && sha256sum -c SHA256SUMS) && mkdir work && cat pack/part-* | tar -x -C work

@@ -18,7 +18,6 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
 
     Examples:
         rkd show models
-        rkd show models wrn_40_2
         rkd show models represnet20                            as trained, and with its branches merged
         rkd show models shufflenetv1 --teacher resnet32x4      what ReviewKD adds to the pair
     """
@@ -115,7 +114,6 @@ def data(name: str, *, root: str = "data") -> int:
 
     Examples:
         rkd show data cifar100 --root data
-        rkd show data embedded
         rkd show data my_images.npz          arrays x_train, y_train, x_test, y_test
     """
     from rkd import data, paths
@@ -138,9 +136,7 @@ def records(
         csv: write all columns to a CSV file
 
     Examples:
-        rkd show records --profile mini
         rkd show records --profile paper --last 3 --csv summary.csv
-        rkd show records --results my_results
 
         Exit status: 0 there are records, 1 there are none, 2 wrong call.
     """
@@ -188,7 +184,6 @@ def figures(
     Examples:
         rkd show figures --table "Table 3"
         rkd show figures --source kdrefine --method CRD
-        rkd show figures --csv > published.csv
         rkd show figures --resolve                    how many figures of each source are answered by what
         rkd show figures --resolve --source kdrefine  each of them, with its runs, and how many are recorded
         rkd run --claim kdrefine-benchmark-resnet56-resnet20-crd-cifar100

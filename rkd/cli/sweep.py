@@ -58,10 +58,7 @@ def sweep(
         tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
 
     Examples:
-        rkd sweep params/smoke.yaml
         rkd sweep params/paper.yaml --chapters table3,table4 --budget 9m
-        rkd sweep params/mini.yaml --chapters table3 --data-root ~/cifar --dry-run
-        rkd sweep params/paper.yaml --order verdicts --dry-run
         rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out carry --max-files 8
         rkd sweep params/paper.yaml --order verdicts --claims 'table1-*,table3-*'
 

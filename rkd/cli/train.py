@@ -41,14 +41,12 @@ def run(
         tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
 
     Examples:
-        rkd run --student resnet8 --profile smoke
         rkd run --row table3/rm_rlf --profile smoke            `rkd run --row table3/` lists a chapter's rows
         rkd run --student resnet20 --teacher resnet56 --profile paper --seed 1
         rkd run --method at --teacher resnet110 --student resnet20 --profile paper
         rkd run --method crd+kd --teacher resnet32x4 --student resnet8x4 --options '{crd: {loss_weight: 0.8}}'
         rkd run --method kd --teacher resnet56 --student resnet20 -r 0.1 -b 0.9 --options '{temperature: 4}'
         rkd run --student resnet8 --teacher resnet14 --hcl-levels '[h, 2, 1]' --hcl-weights '[1, .5, .25]'
-        rkd run --student resnet20 --teacher resnet56 --options '{connector: mechanism, loss: l2}' --recipe text
         rkd run --claim kdrefine-benchmark-resnet56-resnet20-crd-cifar100 --profile paper
 
         Who comes from RepDistiller: -r is -r, -b is -b, and -a is KD in a sum: --method crd+kd. `rkd show figures`

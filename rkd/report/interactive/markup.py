@@ -38,13 +38,6 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
     return Html(f"<{name}{start}>" + ("" if name in _VOID else f"{join(*inside)}</{name}>"))
 
 
-def table(rows: list[tuple[object, ...]], heads: tuple[object, ...] = (), **attributes: object) -> Html:
-    """A table of the book: the first cell of a row is its heading."""
-    head = tag("thead", tag("tr", *(tag("th", h, scope="col") for h in heads))) if heads else ""
-    body = (tag("tr", tag("th", first, scope="row"), *(tag("td", c) for c in rest)) for first, *rest in rows)
-    return tag("table", head, tag("tbody", *body), **{"class_": "rkd-table rkd-results", **attributes})
-
-
 def number(said: object) -> Html:
     """A number of a table."""
     return tag("span", said, class_="rkd-number")

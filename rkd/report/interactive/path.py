@@ -5,7 +5,7 @@ Everything is read off `ReviewKD.describe()`. Nothing here needs a script: boxes
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rkd.report.interactive.markup import Html, table, tag
+from rkd.report.interactive.markup import Html, tag
 from rkd.review import ReviewOptions, level_weights
 
 Level = Mapping[str, object]  # one row of ReviewKD.describe()
@@ -39,7 +39,9 @@ def _level(i: int, levels: Sequence[Level], options: ReviewOptions, unit: float)
         steps.append(("compared", "mean squared error of the full maps"))
     steps += [(f"HCL at {size} × {size}", f"weight {weight:g} of {total:g}") for size, weight in used]
     steps.append(("trainable parameters", f"{level['parameters']:,}"))
-    details = tag("summary", f"Level “{name}”, step by step"), table(steps, class_="rkd-table")
+    rows = (tag("tr", tag("th", step, scope="row"), tag("td", said)) for step, said in steps)
+    table = tag("table", tag("tbody", *rows), class_="rkd-table")
+    details = tag("summary", f"Level “{name}”, step by step"), table
     sizes = tag("div", ", ".join(str(size) for size, _ in used))
     passed = ""
     if i + 1 < len(levels) and options.connector != "none":
