@@ -17,6 +17,7 @@ RUNS = (
     "name", "label", "group", "key", "role", "x", "profile", "seed", "run", "status", "accuracy", "best", "best_epoch",
     "arithmetic", "device", "threads", "train_seconds", "images_per_second", "commit", "ended", "epochs",
 )  # fmt: skip
+NUMBERS = dict.fromkeys(("x", "accuracy", "best"), float)
 
 
 def names_of(lines: Sequence[Line]) -> Names:
@@ -70,7 +71,7 @@ def runs_frame(
         for line, of_line in _described(lines, names)
         for run in line.runs
     ]
-    return pd.DataFrame(rows, columns=RUNS).astype({"accuracy": float, "best": float, "x": float})
+    return pd.DataFrame(rows, columns=RUNS).astype(NUMBERS)
 
 
 def others_frame(
@@ -89,7 +90,7 @@ def others_frame(
                 "accuracy": getattr(run, told), "epoch": told, "epochs": run.epochs, "commit": run.commit,
                 "source": f"{run.repository}{OWN * bool(run.behind)}",
             })  # fmt: skip
-    return pd.DataFrame(rows, columns=[*RUNS, "epoch", "source"])
+    return pd.DataFrame(rows, columns=[*RUNS, "epoch", "source"]).astype(NUMBERS)
 
 
 def _described(lines: Sequence[Line], names: Names | None = None) -> Iterator[tuple[Line, dict[str, str]]]:
