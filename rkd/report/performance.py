@@ -23,7 +23,7 @@ OWN = (
     "gang",
     "recorded",
 )  # parameters beside those of the other chapters; `group` was `gang`
-SHORT, LONG = 20.0, 100.0  # seconds of a measurement: of a demonstration, and with the paper profile
+SHORT, LONG = 8.0, 100.0  # seconds of a measurement: of a demonstration, and with the paper profile
 
 
 class PerformancePage:

@@ -228,7 +228,7 @@ def test_differences_after_welch(stores):
 def test_parameters_know_where_they_come_from(stores):
     found = experiment(parameters={"epochs": 7}, loss_weight=0.5).parameters()["from"]
     assert found["loss_weight"] == "given" and found["epochs"] == "given"
-    assert found["batch_size"] == "profile smoke" and found["train_images"] == "profile smoke, every chapter"
+    assert found["batch_size"] == found["train_images"] == "profile smoke, every chapter"
     assert found["lr"] == "recipe reproduction"
     pair = {"teacher": "resnet56", "student": "resnet20", "batch_size": None}
     assert experiment(**pair).parameters().loc["loss_weight"].tolist() == ["0.6", "params/pairs.yaml"]
