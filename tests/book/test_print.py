@@ -15,7 +15,7 @@ MARGIN = 1.4  # cm, of print.css
 CSS_PIXELS = 96 / 2.54  # per cm
 
 
-@pytest.fixture(params=["table3", "explorer", "method"])
+@pytest.fixture(params=["table3", "method"])
 def printed(request, browser, site):
     """A browser that shows a page of the dark theme as on paper."""
     browser.get((site / f"{request.param}.html").as_uri())
