@@ -8,7 +8,7 @@ from cases import Tiny
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.methods import Batch, Context, Stage, get_method, method_names
+from rkd.methods import Context, Stage, get_method, method_names
 
 X4 = ("resnet8x4", "resnet32x4")
 PLAIN = ("resnet20", "resnet56")
@@ -154,13 +154,3 @@ def with_norms(count):
 def test_pairs_and_surroundings_that_do_not_fit_get_one_sentence(name, student, teacher, values, message):
     with pytest.raises(ConfigError, match=message):
         build(name, student, teacher, **values)
-
-
-def test_semckd_leaves_a_batch_of_another_size_out():
-    student, x = Tiny(100), torch.randn(7, 3, 32, 32)
-    method = build("semckd", student, Tiny(100), batch_size=8)
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    labels = torch.arange(7)
-    loss = method.losses(Batch(student.taps(x), student.taps(x), labels, labels))["semckd"]
-    assert loss.shape == () and loss == 0 and not loss.requires_grad
-    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
