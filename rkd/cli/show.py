@@ -159,6 +159,8 @@ def records(
     named = {"configuration": found["configuration"], "run": found["student"] + taught}
     named["computed in"] = found["arithmetic"]
     shown = pd.concat([pd.DataFrame(named), figures, (diverged + found["differs"]).rename("")], axis=1)
+    for name in ("run", ""):  # pandas sets text to the right
+        shown[name] = shown[name].str.ljust(shown[name].str.len().max())
     print(shown.to_string(index=False, na_rep="", float_format="{:.2f}".format))
     runs = found["n"].sum() + found["diverged"].sum()
     print(f"{runs} runs of {len(found)} configurations in {store.records}")

@@ -217,6 +217,8 @@ class _Plan:
 
         from rkd.judge.order import can_be_decided
 
+        if not groups:
+            return
         rows = []
         for runs, claims in groups:
             each = [estimate.each.get(run.id) for run in runs]
@@ -227,6 +229,7 @@ class _Plan:
         for place, name in ((2, "claims"), (4, "minutes")):
             table.insert(place, f"{name} in all", table[name].cumsum(skipna=False))
         table.index += 1
+        table[""] = table[""].str.ljust(table[""].str.len().max())  # pandas sets text to the right
         print(table[:most].to_string(float_format="{:.1f}".format, na_rep="?", max_colwidth=200))
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
