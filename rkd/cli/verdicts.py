@@ -1,5 +1,17 @@
 """`rkd verdicts`: the declared claims, and what the evidence of each grade says of them."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+from rkd import paths
+from rkd.errors import unknown
+from rkd.experiments.settings import profile_path
+from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess
+from rkd.judge.decide import NOT_RUN
+from rkd.report import verdict_text as text
+
+Shown = Sequence[tuple[Assessment, Evaluation]]  # the latter is what is said of the claim
+
 
 def verdicts(
     *,
@@ -33,10 +45,6 @@ def verdicts(
 
         Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read.
     """
-    from rkd.errors import unknown
-    from rkd.judge import GRADES, KINDS, VERDICTS, assess
-    from rkd.report.verdict_text import evidence, said
-
     words = dict.fromkeys((*VERDICTS, *(word for each in GRADES.values() for word in each.says.values())))
     for name, given, allowed in (
         ("grade", grade, GRADES),
@@ -52,37 +60,34 @@ def verdicts(
     shown = []
     for a in assess(profile=profile):
         if chapter in (None, *a.claim.chapters) and kind in (None, a.claim.kind):
-            found = [a.found[grade]] if grade else evidence(a) or [a.best]
-            if verdict is None:  # of a grade, what it has evidence on
-                fits = [e for e in found if not grade or e.verdict != "not run"]
-            else:
-                fits = [e for e in found if verdict in (e.verdict, said(e))]
-            shown += [(a, e) for e in fits[:1]]
+            found = [a.found[grade]] if grade else text.evidence(a) or [a.best]
+            if verdict is not None:
+                found = [e for e in found if verdict in (e.verdict, text.said(e))]
+            elif grade:  # what it has evidence on
+                found = [e for e in found if e.verdict != NOT_RUN]
+            shown += [(a, e) for e in found[:1]]
     print(_csv(shown) if csv else _listed(shown, profile, why), end="")
     return 0
 
 
-def _listed(shown, profile: str, explained: bool) -> str:
-    from rkd import paths
-    from rkd.experiments.settings import profile_path
-    from rkd.judge import GRADES, KINDS
-    from rkd.report import verdict_text as text
-
+def _listed(shown: Shown, profile: str, explained: bool) -> str:
     assessments, found = [a for a, _ in shown], [e for _, e in shown]
     lines = []
     for grade, about in GRADES.items():
         members = text.of_grade(assessments, grade)
-        lines.append(f"{grade} {about.name:18}{len(members):4}  {_counts(members)}".rstrip())
+        said = ", ".join(f"{n} {about.words(v)}" for v, n in text.tally(members).items())
+        lines.append(f"{grade} {about.name:18}{len(members):4}  {said}".rstrip())
     nothing = sum(not a.grade for a in assessments)
     lines += [f"{'no evidence yet':20}{nothing:4}", f"{'all claims':20}{len(shown):4}", ""]
     for kind in KINDS:
         if members := [e for e in found if e.claim.kind == kind]:
-            lines.append(f"{kind:20}{len(members):4}  {_counts(members, marked=True)}")
+            marked = ", ".join(f"{n} {words}" for words, n in Counter(map(_marked, members)).most_common())
+            lines.append(f"{kind:20}{len(members):4}  {marked}")
     lines.append("")
-    width = max((len(_verdict(e)) for e in found), default=0)
+    width = max((len(_marked(e)) for e in found), default=0)
     for e in found:
         figure = text.measured(e.last, e.claim, e.grade)
-        lines.append(f"{_verdict(e):{width}}  {e.claim.statement}{f'  [{figure}]' if figure else ''}")
+        lines.append(f"{_marked(e):{width}}  {e.claim.statement}{f'  [{figure}]' if figure else ''}")
         if explained:
             lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(e.last), text.computed(e))))}")
     if missing := text.runs_missing(assessments):
@@ -93,53 +98,31 @@ def _listed(shown, profile: str, explained: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict(found) -> str:
-    from rkd.report.verdict_text import said
-
-    return f"[{found.grade if found.verdict != 'not run' else '-'}] {said(found)}"
+def _marked(found: Evaluation) -> str:
+    return f"[{found.grade}] {text.said(found)}" if found.verdict != NOT_RUN else f"[-] {NOT_RUN}"
 
 
-def _counts(found, marked: bool = False) -> str:
-    """How many there are of each verdict, the best grade first."""
-    from collections import Counter
-
-    from rkd.judge import VERDICTS
-    from rkd.report.verdict_text import said
-
-    order = sorted(found, key=lambda e: (e.verdict == "not run", e.grade, VERDICTS.index(e.verdict)))
-    return ", ".join(
-        f"{n} {words}" for words, n in Counter((_verdict if marked else said)(e) for e in order).items()
-    )
-
-
-def _csv(shown) -> str:
-    import pandas as pd
-
-    from rkd.judge import GRADES
-    from rkd.report.verdict_text import said
+def _csv(shown: Shown) -> str:
+    import pandas as pd  # the list needs none of it
 
     rows = []
-    for assessment, e in shown:
-        claim = e.claim
+    for a, e in shown:
+        claim, last = e.claim, e.last
         row = {
             "id": claim.id, "kind": claim.kind, "chapter": claim.chapter, "who": claim.who, "table": claim.table,
             "row": claim.row, "statement": claim.statement, "published": claim.printed, "margin": claim.margin,
-            "family": claim.family, "grade": e.grade if e.verdict != "not run" else "", "verdict": said(e),
+            "family": claim.family, "grade": "" if e.verdict == NOT_RUN else e.grade, "verdict": text.said(e),
         }  # fmt: skip
-        for grade in GRADES:
-            found = assessment.found[grade]
-            figures = (
-                said(found),
-                found.last.estimate,
-                *found.last.interval,
-                " ".join(map(str, found.last.n)),
-            )
-            names = (f"{name}_{grade}" for name in ("verdict", "estimate", "low", "high", "n"))
-            row |= dict(zip(names, figures, strict=True))
+        for grade, found in a.found.items():
+            row |= {
+                f"verdict_{grade}": text.said(found), f"estimate_{grade}": found.last.estimate,
+                f"low_{grade}": found.last.interval[0], f"high_{grade}": found.last.interval[1],
+                f"n_{grade}": " ".join(map(str, found.last.n)),
+            }  # fmt: skip
         rows.append(row | {
-            "level": e.last.level, "p": e.last.p, "p_holm": e.last.p_holm, "verdict_by_best_epoch": e.best.verdict,
+            "level": last.level, "p": last.p, "p_holm": last.p_holm, "verdict_by_best_epoch": e.best.verdict,
             "optimism": e.optimism, "arithmetics": e.arithmetics, "left_out": e.left_out,
-            "missing_runs": len(assessment.found["A"].missing), "more_seeds": e.last.more_seeds,
-            "why": e.last.sentence, "records": " ".join(e.records),
+            "missing_runs": len(a.found["A"].missing), "more_seeds": last.more_seeds, "why": last.sentence,
+            "records": " ".join(e.records),
         })  # fmt: skip
     return pd.DataFrame(rows).to_csv(index=False)
