@@ -131,7 +131,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
     injected = load_profile("smoke")  # as papermill does it
     smoke = open_performance(injected | {"seeds": [0]}).request
-    assert (smoke.teacher, smoke.student, smoke.batch_size) == ("resnet20", "resnet8", 64)
+    assert (smoke.teacher, smoke.student, smoke.batch_size) == ("resnet20", "resnet8", 16)
     assert smoke.seconds == 8 and smoke.precision == ("fp32", "auto") and smoke.compile == "no"
     paper = open_performance({"profile": "paper", "precision": "bf16", "compile": True, "group": 4}).request
     assert (paper.teacher, paper.student, paper.seconds) == ("resnet56", "resnet20", 100)
