@@ -90,15 +90,8 @@ def loaders(
 
 
 class Conventional:
-    """The conventional training loop of one student.
-
-    Args:
-        student, teacher: networks; both are moved to `device`.
-        images: the data set, on the CPU.
-        batch_norm: of the teacher: "batch" (train mode, as ReviewKD and the [Re] code leave it) or "running".
-        loss_weight: of the review loss.
-        batch_size, epoch_images: see `loaders`.
-    """
+    """The conventional training loop of one student: networks are moved to `device`, images stay on the CPU. The
+    teacher's `batch_norm` is "batch" (train mode, as ReviewKD and the [Re] code leave it) or "running"."""
 
     def __init__(
         self, student: nn.Module, teacher: nn.Module, images: ImageSet, batch_norm: str, device: torch.device,

@@ -47,18 +47,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gate:
-    """Paired accuracies.
-
-    Attributes:
-        header: machine, versions, and what was trained.
-        arithmetic: the quicker one, as this device computes it.
-        pairs: one per seed.
-    """
+    """Paired accuracies."""
 
     KIND: ClassVar[str] = "rkd gate"
-    header: dict[str, Any]
-    arithmetic: str
-    pairs: tuple[Pair, ...]
+    header: dict[str, Any]  # machine, versions, and what was trained
+    arithmetic: str  # the quicker one, as this device computes it
+    pairs: tuple[Pair, ...]  # one per seed
 
     @property
     def differences(self) -> pd.Series:

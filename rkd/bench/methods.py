@@ -15,17 +15,11 @@ from rkd.training.build import build_network
 
 @dataclass(frozen=True)
 class MethodCost:
-    """One method's cost.
+    """One method's cost."""
 
-    Attributes:
-        ms: of a step of the main training, median, teacher included.
-        relative: to the undistilled student's step of the same round, median.
-        extra_parameters: trained ones of the method's own, which only training needs.
-    """
-
-    ms: float
-    relative: float
-    extra_parameters: int
+    ms: float  # of a step of the main training, median, teacher included
+    relative: float  # to the undistilled student's step of the same round, median
+    extra_parameters: int  # trained ones of the method's own, which only training needs
 
 
 def method_costs(

@@ -36,20 +36,15 @@ T = TypeVar("T", bound=Kept)
 class Row:
     """One variant, measured.
 
-    Attributes:
-        arithmetic: what the variant's precision means on this device.
-        images: of a step, per student.
-        times_ms: of one step of one student, one value per round: a group's step divided by its students.
-        cold_seconds: from networks to the end of the first step: folding, compiling, capturing.
-        counts: of one step of the whole group, see `clock.count`; None where the step is compiled, which cannot be
-            counted.
+    `counts` are of one step of the whole group, see `clock.count`; None where the step is compiled, which cannot be
+    counted.
     """
 
     variant: Variant
-    arithmetic: str
-    images: int
-    times_ms: tuple[float, ...]
-    cold_seconds: float
+    arithmetic: str  # what the variant's precision means on this device
+    images: int  # of a step, per student
+    times_ms: tuple[float, ...]  # by round, of one step of one student: a group's step over its students
+    cold_seconds: float  # from networks to the end of the first step: folding, compiling, capturing
     counts: dict[str, Any] | None
 
     @property

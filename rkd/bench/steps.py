@@ -71,16 +71,9 @@ class Variant:
 
 
 class Steps:
-    """Steps of some runs in lock-step, over the same images again and again, in the first epoch of the main training.
-
-    Args:
-        runs: of one group.
-        images: the data set, on the device.
-        teacher: network on the CPU, which stays as it is; for runs with a method.
-        variant: how.
-
-    `form` is the teacher's, see `FrozenTeacher`.
-    """
+    """Steps of the runs of one group in lock-step, over the same images again and again, in the first epoch of the main
+    training. The teacher's network, for runs with a method, is on the CPU and stays as it is; `form` is the teacher's,
+    see `FrozenTeacher`."""
 
     def __init__(
         self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
@@ -158,14 +151,9 @@ def without_cudnn(network: nn.Module) -> None:
 class Workload:
     """What all variants have in common: the pair, the images, the first weights.
 
-    The embedded set serves: its images have CIFAR's size, and none has to be fetched. The teacher is untrained, its
-    running statistics those of one batch: how long a step takes does not depend on what the weights are, as long as the
-    maps stay in range.
-
-    Args:
-        teacher, student: names of networks.
-        batch_size: images of a step.
-        train_images, test_images: at most so many.
+    The embedded set serves, at most so many images of it: they have CIFAR's size, and none has to be fetched. The
+    teacher is untrained, its running statistics those of one batch: how long a step takes does not depend on what the
+    weights are, as long as the maps stay in range.
     """
 
     def __init__(

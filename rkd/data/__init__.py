@@ -9,25 +9,7 @@ from rkd.data.sources import DataConfig, Reader, Source, register_source, source
 from rkd.data.streams import stream_seed
 
 __all__ = [
-    "PRESETS",
-    "Batches",
-    "DataConfig",
-    "EpochDraws",
-    "ImageSet",
-    "Normalisation",
-    "Reader",
-    "Source",
-    "check",
-    "describe",
-    "draw_epoch",
-    "evaluation_batches",
-    "is_there",
-    "load",
-    "measure",
-    "normalise",
-    "preset",
-    "register_source",
-    "source_names",
-    "stream_seed",
-    "used_images",
-]
+    "PRESETS", "Batches", "DataConfig", "EpochDraws", "ImageSet", "Normalisation", "Reader", "Source", "check",
+    "describe", "draw_epoch", "evaluation_batches", "is_there", "load", "measure", "normalise", "preset",
+    "register_source", "source_names", "stream_seed", "used_images",
+]  # fmt: skip

@@ -14,10 +14,9 @@ class EpochDraws:
 
     Attributes:
         order: (N,) int64, a permutation: position in the epoch -> image.
-        dy: (N,) int64 in 0..2*padding, first row of each image's crop in the padded image. Indexed by image,
-            not by position in the epoch, as are dx and flip.
-        dx: (N,) int64, first column, likewise.
-        flip: (N,) bool, mirrored left to right after the crop.
+        dy, dx: (N,) int64 in 0..2*padding, first row and column of each image's crop in the padded image; indexed by
+            image, not by position in the epoch.
+        flip: (N,) bool, likewise: mirrored left to right after the crop.
     """
 
     order: Tensor

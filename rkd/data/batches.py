@@ -63,11 +63,7 @@ class Batches:
     `epoch` iterates. `begin` and `take` do the same by hand, reading the position in the epoch from a tensor, so that
     one and the same sequence of kernels makes every batch (a CUDA graph can hold it).
 
-    Args:
-        images: a data set; batches come on its device.
-        padding: added on each side, in pixels.
-        flip: mirror each image with probability 1/2.
-        padding_mode: "zeros", or "reflect": the image mirrored at its border, which is not repeated.
+    Batches come on the device of the images; `padding`, `flip` and `padding_mode` are as of `DataConfig`.
     """
 
     def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
@@ -122,11 +118,7 @@ class Batches:
     def epoch(
         self, epoch: int, seed: int, batch_size: int, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of one epoch, as `take` returns them.
-
-        Args:
-            drop_last: leave out a last batch that is smaller than the others.
-        """
+        """The batches of one epoch, as `take` returns them; `drop_last` leaves out one smaller than the others."""
         self.begin(epoch, seed)
         position = torch.zeros((), dtype=torch.int64, device=self._order.device)
         for size in self.sizes(batch_size, drop_last=drop_last):

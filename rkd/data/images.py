@@ -21,17 +21,10 @@ class ImageSet:
     """uint8 images of one data set, whole, on one device.
 
     Attributes:
-        name: of the data set, as in `DataConfig`.
-        classes: their number.
-        train_x: (N, H, H, 3) uint8.
-        train_y: (N,) int64.
-        test_x, test_y: the same of the test images.
-        holdout_x, holdout_y: the same of the held-out training images; possibly none.
-        mean: per channel, of the normalisation preset, of pixel values in [0, 1].
-        std: likewise.
-        checksum: SHA-256, in hexadecimal, of the bytes and shapes of the six arrays, after every choice of
-            images.
-        class_names: (classes,) strings.
+        train_x, train_y: (N, H, H, 3) uint8 and (N,) int64; likewise of the test images and of those held out, of which
+            there may be none.
+        mean, std: per channel, of the normalisation preset, of pixel values in [0, 1].
+        checksum: SHA-256, in hexadecimal, of the bytes and shapes of the six arrays, after every choice of images.
     """
 
     name: str
@@ -53,13 +46,8 @@ class ImageSet:
 
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
-    """The images of a config, on the CPU.
-
-    Args:
-        config: which.
-        root: folder of the CIFAR files; the embedded set needs none.
-        download: fetch CIFAR into `root` if it is not there. Files that are there and intact are never
-            fetched again.
+    """The images of a config, on the CPU. CIFAR lies in the folder `root`, and is fetched into it where it is not there
+    and may be; the embedded set needs none.
 
     Raises:
         DataError: the data set is missing or damaged, or has fewer images than asked for.

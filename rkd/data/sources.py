@@ -57,16 +57,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before any choice of images: labels at hand, pixels on demand.
+    """A data set before any choice of images: labels at hand, pixels on demand. `pixels` maps "train" or "test" and
+    indices (n,) to images (n, H, W, 3) uint8; generated sets make only what is asked for."""
 
-    Attributes:
-        train_y, test_y: (N,) int64, classes from 0.
-        pixels: maps "train" or "test" and indices (n,) to images (n, H, W, 3) uint8; generated sets make only what is
-            asked for.
-        class_names: (classes,) strings.
-    """
-
-    train_y: np.ndarray
+    train_y: np.ndarray  # (N,) int64, classes from 0
     test_y: np.ndarray
     pixels: Callable[[str, np.ndarray], np.ndarray]
     class_names: tuple[str, ...]

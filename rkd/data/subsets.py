@@ -17,7 +17,6 @@ def choose(
     Args:
         labels: (N,) int64.
         images: how many to keep; None keeps all that are not held out.
-        holdout: how many to hold out.
         what: "training" or "test", for messages and the stream.
 
     Raises:

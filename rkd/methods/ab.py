@@ -36,12 +36,8 @@ class AbOptions(Options):
 
 
 def boundary_distance(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Squared distances to the margin of responses that are not beyond it on the teacher's side, a sum over elements.
-
-    Args:
-        student, teacher: before ReLU, of one shape.
-        margin: a response should be above it where the teacher's is positive, and below its negative elsewhere.
-    """
+    """Squared distances of maps before ReLU, of one shape, a sum over elements: a response should be above the margin
+    where the teacher's is positive, and below its negative elsewhere."""
     side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
     return (margin - side * student).clamp_min(0).square().sum()
 

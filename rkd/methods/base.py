@@ -27,7 +27,6 @@ class Stage:
 
     Attributes:
         name: unique within a method.
-        losses: their names.
         lr: constant learning rate; None: that of the first epoch of the main training.
         trains_student: whether the student is trained; else it is not even run.
     """
@@ -69,9 +68,8 @@ class Context:
     Attributes:
         student, teacher: the two networks, on the CPU.
         image_size: height and width of the input images.
-        classes: number of classes.
-        train_images: number of training images (for memories indexed by image).
-        labels: (train_images,) int64, classes of the training images, on the CPU.
+        train_images: their number, for memories indexed by image.
+        labels: (train_images,) int64, their classes, on the CPU.
         batch_size: images of a step; an epoch's last batch may be smaller.
         seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
         network: name of the student's network; "" where the student was not built by name.
@@ -99,21 +97,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method may read in one step. B images.
+    """What a method may read in one step of B images."""
 
-    Attributes:
-        student: taps of the student, with gradient.
-        teacher: taps of the frozen teacher, without.
-        labels: (B,) int64.
-        indices: (B,) int64, positions of the images in the training set.
-        images: (B, 3, H, W), normalised.
-    """
-
-    student: Taps
-    teacher: Taps
-    labels: Tensor
-    indices: Tensor
-    images: Tensor | None = None
+    student: Taps  # with gradient
+    teacher: Taps  # without
+    labels: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64, positions in the training set
+    images: Tensor | None = None  # (B, 3, H, W), normalised
 
 
 class Method(nn.Module, ABC):

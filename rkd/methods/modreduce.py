@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rkd.config import Count, Natural, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.modreduce_group import AGGREGATIONS, Aggregator
+from rkd.methods.modreduce_group import AGGREGATIONS, Mean
 from rkd.methods.numeric import no_autocast, wide
 from rkd.methods.sum import get_method
 
@@ -150,25 +150,16 @@ def growth_steps_of(epochs: int, whole: int) -> int:
 
 
 def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7; no gradient to `target`.
-
-    Args:
-        logits, target: (B, classes); computed in fp32 or better.
-        temperature: T.
-    """
+    """T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7 of (B, classes), in fp32 or
+    better; no gradient to `target`."""
     log_p = F.log_softmax(wide(logits) / temperature, 1)
     q = F.softmax(wide(target.detach()) / temperature, 1) + FLOOR
     return temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
 class Learning(nn.Module):
-    """A student of its own, `network`, with the method by which it learns from the teacher, `distiller`.
-
-    Args:
-        context: of the run.
-        network: name of the student's network.
-        method: name of a registered method.
-        weight: of its loss; None: the method's own.
+    """A student of its own, `network`, with the registered method by which it learns from the teacher, `distiller`, and
+    the weight of its loss (None: the method's own).
 
     Raises:
         ConfigError: a network or method that does not exist, a method with stages, no name of a network.
@@ -222,7 +213,7 @@ class ModReduce(Method):
         networks = [name or context.network for name in chosen]
         self.relational = Learning(context, networks[1], options.relational, options.relational_weight)
         self.feature = Learning(context, networks[2], options.feature, options.feature_weight)
-        self.aggregator: Aggregator = AGGREGATIONS[options.aggregation](context.classes)
+        self.aggregator = AGGREGATIONS[options.aggregation](context.classes)
         self.means = nn.ModuleDict()
         if self._pcl:  # initialised by themselves: after a cutoff most of that stays, as in the released code
             if not context.network:
@@ -238,10 +229,10 @@ class ModReduce(Method):
 
     @property
     def _owned(self) -> dict[str, Learning]:
-        return {"relational": self.relational, "feature": self.feature}
+        return {name: getattr(self, name) for name in STUDENTS[1:]}
 
     def _students(self, student: nn.Module) -> dict[str, nn.Module]:
-        return {"response": student, **{name: learning.network for name, learning in self._owned.items()}}
+        return {STUDENTS[0]: student, **{name: learning.network for name, learning in self._owned.items()}}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if batch.images is None:
@@ -333,11 +324,9 @@ class ModReduce(Method):
 
     def networks(self, student: nn.Module) -> dict[str, nn.Module]:
         """The other two students, and the group: its aggregated logits (for PCL the mean of the students')."""
-        students = self._students(student)
-        return {
-            **{name: students[name] for name in STUDENTS[1:]},
-            "group": Ensemble(students.values(), self.aggregator),
-        }
+        _, *others = (students := self._students(student))
+        group = Ensemble(students.values(), self.aggregator)
+        return {**{name: students[name] for name in others}, "group": group}
 
     def report(self) -> dict[str, float]:
         """Mean share of each student in the group over the epoch's steps (see each aggregation), and the share of
@@ -353,7 +342,7 @@ class ModReduce(Method):
 class Ensemble(nn.Module):
     """The group as one network, images -> logits, from response, relational and feature student."""
 
-    def __init__(self, students: Iterable[nn.Module], aggregator: Aggregator) -> None:
+    def __init__(self, students: Iterable[nn.Module], aggregator: Mean) -> None:
         super().__init__()
         self.students = nn.ModuleList(students)
         self.aggregator = aggregator

@@ -1,37 +1,32 @@
 """How ModReduce makes one set of logits out of three students'."""
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor, nn
 
 COUNT = 3  # students
 
 
-class Aggregator(nn.Module, ABC):
-    """Group logits from the students'.
-
-    Args:
-        classes: number of classes.
-    """
+class Mean(nn.Module):
+    """Group logits from the students': their mean. PCL trains no aggregator; this is the group that is scored. The
+    others derive from it; each is built for a number of classes."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
 
-    @abstractmethod
-    def forward(self, logits: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of the group (B, classes), and the share (3,) each student has in them, which sums to 1.
 
         Args:
             logits: (3, B, classes), of response, relational and feature student.
             images: (B, 3, H, W), for aggregations that look at them.
         """
+        return logits.mean(0), logits.new_full((COUNT,), 1 / COUNT)
 
     def after_step(self) -> None:
         """After each step of the optimiser, without gradient."""
 
 
-class ReplacedAverage(Aggregator):
+class ReplacedAverage(Mean):
     """One weight per student. The released code replaces the stored weights by their softmax before each use, once a
     step; to do so after each step is the same, and leaves `forward` without side effects."""
 
@@ -47,7 +42,7 @@ class ReplacedAverage(Aggregator):
         self.weights.copy_(self.weights.softmax(0))
 
 
-class FreeAverage(Aggregator):
+class FreeAverage(Mean):
     """The softmax of one free weight per student: what `wavg` would be without its replacements."""
 
     def __init__(self, classes: int) -> None:
@@ -59,20 +54,20 @@ class FreeAverage(Aggregator):
         return (shares[:, None, None] * logits).sum(0), shares.detach()
 
 
-class GatedAverage(Aggregator):
+class GatedAverage(Mean):
     """Shares for each image from the image itself, averaged over its four quarters (ONE's gate, on pixels)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         self.gate = nn.Linear(3 * 2 * 2, COUNT)
 
-    def forward(self, logits: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
         quarters = nn.functional.adaptive_avg_pool2d(images.to(logits.dtype), 2).flatten(1)
         shares = self.gate(quarters).relu().softmax(1)
         return torch.einsum("bs,sbc->bc", shares, logits), shares.detach().mean(0)
 
 
-class LinearLayer(Aggregator):
+class LinearLayer(Mean):
     """A linear layer on the logits of all students. A student's share is the norm of its block of the matrix over the
     sum of the three norms."""
 
@@ -85,17 +80,6 @@ class LinearLayer(Aggregator):
         return self.linear(torch.cat(tuple(logits), 1)), norms / norms.sum()
 
 
-class Mean(Aggregator):
-    """The mean of the logits. PCL trains no aggregator; this is the group that is scored."""
-
-    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return logits.mean(0), logits.new_full((COUNT,), 1 / COUNT)
-
-
-AGGREGATIONS: dict[str, type[Aggregator]] = {
-    "wavg": ReplacedAverage,
-    "wavg_fixed": FreeAverage,
-    "one": GatedAverage,
-    "fc": LinearLayer,
-    "pcl": Mean,
-}
+AGGREGATIONS: dict[str, type[Mean]] = {
+    "wavg": ReplacedAverage, "wavg_fixed": FreeAverage, "one": GatedAverage, "fc": LinearLayer, "pcl": Mean,
+}  # fmt: skip

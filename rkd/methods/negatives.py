@@ -27,9 +27,8 @@ class Contrasts(nn.Module):
     Args:
         labels: (N,) int64, classes of the training images, on the CPU.
         count: K, negatives per image.
-        seed: of the run.
-        positive: "exact": an image's positive is itself; "relax": an image of its class, drawn uniformly per image and
-            epoch (itself among them).
+        positive: "exact": an image's positive is itself; "relax": an image of its class, itself among them, drawn
+            uniformly per image and epoch.
 
     Memory: classes x (N + K) x 4 bytes; 26 MB for 100 classes, N = 50,000, K = 16,384.
 

@@ -38,13 +38,9 @@ def margins(norm: nn.BatchNorm2d) -> Tensor:
 
 
 def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """Squared differences, left out where both maps are negative and the student's is the lower: sum over elements,
-    mean over images, a scalar (paper Equation 3).
-
-    Args:
-        student, teacher: (B, C, H, W) before ReLU.
-        margin: (C,), the least value the teacher's map is taken to have.
-    """
+    """Squared differences of maps (B, C, H, W) before ReLU, left out where both are negative and the student's is the
+    lower: sum over elements, mean over images (paper Equation 3). `margin` (C,) is the least value the teacher's map is
+    taken to have."""
     teacher = torch.maximum(teacher, margin[:, None, None])
     counts = (student > teacher) | (teacher > 0)
     return ((student - teacher).square() * counts).sum() / len(student)

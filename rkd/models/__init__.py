@@ -25,21 +25,7 @@ from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
-    "Taps",
-    "build",
-    "canonical",
-    "check_name",
-    "checkpoint_header",
-    "deploy",
-    "deploy_name",
-    "display_name",
-    "from_module",
-    "groups",
-    "is_reparameterised",
-    "load_weights",
-    "macs",
-    "names",
-    "parameter_count",
-    "register",
-    "tap_shapes",
-]
+    "Taps", "build", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name", "display_name",
+    "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "parameter_count",
+    "register", "tap_shapes",
+]  # fmt: skip

@@ -39,13 +39,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     "module." of DataParallel. Only BatchNorm's batch counters may be missing, as in files older than torch
     0.4.1.
 
-    Args:
-        network: keeps its own weights if the file is refused.
-        path: of the file.
-
     Raises:
-        RecordError: the file cannot be read, needs code to be executed, holds no state dict, or that of
-            another network or number of classes.
+        RecordError: the file cannot be read, needs code to be executed, holds no state dict, or that of another network
+            or number of classes; `network` then keeps its own weights.
     """
     with _reading(path) as content:
         wanted = network.state_dict()

@@ -68,12 +68,8 @@ def from_module(
 
 
 class ExternalNet(nn.Module):
-    """What `from_module` returns.
-
-    Args:
-        module: see there.
-        paths: of the stem, of n stages, of the n maps before their ReLU, and of the pooled vector.
-    """
+    """What `from_module` returns; `paths` are of the stem, of n stages, of the n maps before their ReLU, and of the
+    pooled vector."""
 
     def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
         super().__init__()

@@ -48,13 +48,9 @@ class _Outputs(nn.Module):
 
 
 class Frozen(TapNet):
-    """What `freeze` returns: a network for inference alone.
-
-    Attributes:
-        graph_module: the rewritten network, giving `Taps.tensors`.
-        folded: BatchNorm layers that went into a convolution's weights, of branches too.
-        fused: convolutions that are one operation with the ReLU behind them.
-    """
+    """What `freeze` returns: a network for inference alone, whose `graph_module` gives `Taps.tensors`; with the
+    numbers of BatchNorm layers (of branches too) that went into a convolution's weights, and of convolutions that are
+    one operation with the ReLU behind them."""
 
     def __init__(self, graph_module: nn.Module, folded: int, fused: int) -> None:
         super().__init__()

@@ -124,11 +124,7 @@ def canonical(name: str) -> str:
 
 
 def display_name(name: str) -> str:
-    """The spelling of tables and figures: "wrn_40_2" -> "WRN-40-2".
-
-    Raises:
-        ConfigError: no such network.
-    """
+    """The spelling of tables and figures: "wrn_40_2" -> "WRN-40-2"; ConfigError for no such network."""
     return _find(name).display
 
 
@@ -168,12 +164,7 @@ def _squash(name: str) -> str:
 
 
 def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names.
-
-    Args:
-        kind: "model" or "method", for the message.
-        name: what was written.
-        form: what the function has to be.
+    """The function that "package.module:function" names; `kind` and `form` say in messages what it is to be.
 
     Raises:
         ConfigError: no such module or function.

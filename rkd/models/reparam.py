@@ -16,13 +16,8 @@ from rkd.models.layers import conv_bn
 
 
 class BranchedConv(nn.Module):
-    """Sum of five convolutions with BatchNorm; of one where the kernel is 1.
-
-    Args:
-        in_channels, out_channels, stride, groups: of every branch.
-        kernel: odd, since the branches share a middle row and column; padded by half of it, so that size changes by
-            the stride alone.
-    """
+    """Sum of five convolutions with BatchNorm; of one where the kernel is 1. The kernel is odd, since branches share a
+    middle row and column; it is padded by half, so that size changes by the stride alone."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1

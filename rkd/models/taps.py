@@ -58,15 +58,7 @@ class TapNet(nn.Module):
 
 @dataclass(frozen=True)
 class TapShapes:
-    """Shapes of one image's taps.
-
-    Attributes:
-        stem: (channels, height, width).
-        stages: the same for every stage, shallow to deep.
-        stages_pre: the same for the maps before the stages' final ReLU.
-        pooled: channels of the pooled vector.
-        classes: number of logits.
-    """
+    """Shapes of one image's taps: (channels, height, width) of maps, and the lengths of pooled vector and logits."""
 
     stem: tuple[int, int, int]
     stages: tuple[tuple[int, int, int], ...]
@@ -105,15 +97,22 @@ def macs(net: nn.Module, size: int = 32, channels: int = 3) -> int:
 def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
     """A zero image where the network is, which is in eval mode and without gradients until the block ends."""
     parameter = next(net.parameters(), torch.empty(0))
-    flags = [(module, module.training) for module in net.modules()]
     devices = [parameter.device] if parameter.is_cuda else []
+    with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices):
+        yield torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """All in eval mode until the block ends; each submodule's own mode is restored."""
+    modes = {part: part.training for network in networks for part in network.modules()}
+    for network in networks:
+        network.eval()
     try:
-        net.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            yield torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+        yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def final_norms(network: nn.Module) -> list[nn.BatchNorm2d]:

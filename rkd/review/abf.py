@@ -75,15 +75,12 @@ class _Block(nn.Module):
 
 
 class ABF(_Block):
-    """Fuses a student map with what the deeper level passed on.
+    """Fuses a student map of `in_channels`, in a width of `mid_channels`, with what the deeper level passed on.
 
     Args:
-        in_channels: of the student's map at this level.
-        mid_channels: width in which maps are fused.
         out_channels: of the teacher's map at this level.
         residual_channels: of what the deeper level passes on; None for the deepest level, which fuses nothing.
-        attention: fuse by two attention maps, else by addition.
-        attention_init: see ReviewOptions.
+        attention: fuse by two attention maps, else by addition; `attention_init`: see ReviewOptions.
         pass_output: pass on the output instead of the mid-channel map.
     """
 

@@ -21,15 +21,10 @@ def _levels(taps: Taps | TapShapes, tap: str, stem: bool) -> list[Any]:
 
 
 class ReviewKD(Method):
-    """The review loss of one student-teacher pair.
+    """The review loss of one student-teacher pair, networks with `taps` (see rkd.models.taps).
 
-    Channels and sizes are read off one dry forward pass of each network; nothing is typed by hand. Networks with a
-    different number of stages are paired from the deepest map up.
-
-    Args:
-        student, teacher: networks with `taps` (see rkd.models.taps).
-        options: the switches of the method.
-        image_size: height and width of the images, in pixels.
+    Channels and sizes are read off one dry forward pass of each for images of `image_size` x `image_size` pixels;
+    nothing is typed by hand. Networks with a different number of stages are paired from the deepest map up.
 
     Example:
         >>> from rkd import models

@@ -1,13 +1,12 @@
 """What the method sees inside: per level, the two attention maps and the pair of maps that is compared."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
 
 import torch
 from torch import Tensor, nn
 
+from rkd.models.taps import evaluating
 from rkd.review.framework import ReviewKD
 
 
@@ -33,12 +32,8 @@ class LevelMaps:
 def level_maps_of(
     review: ReviewKD, student: nn.Module, teacher: nn.Module, images: Tensor
 ) -> list[LevelMaps]:
-    """Every level's maps, deep to shallow, all modules in eval mode and left in the mode they were in.
-
-    Args:
-        review: the method of the pair.
-        student, teacher: its networks, on one device and in one precision with it.
-        images: normalised, (B, 3, H, W).
+    """Every level's maps, deep to shallow, all modules in eval mode and left in the mode they were in; images are
+    normalised, (B, 3, H, W), all on one device and in one precision.
 
     Example:
         >>> from rkd import models
@@ -47,7 +42,7 @@ def level_maps_of(
         >>> [(m.level, m.attention is not None and tuple(m.attention.shape)) for m in levels]
         [('pooled', False), ('stage 3', (1, 2, 8, 8)), ('stage 2', (1, 2, 16, 16)), ('stage 1', (1, 2, 32, 32))]
     """
-    with _evaluating(review, student, teacher):
+    with evaluating(review, student, teacher):
         ours, theirs = review.maps(student.taps(images), teacher.taps(images))
         sizes = [t.shape[-2:] for t in theirs]
         fused = review.connector(ours, sizes)
@@ -59,16 +54,3 @@ def level_maps_of(
     names = [row["level"] for row in review.describe()]
     columns = zip_longest(names, attention, reversed(fused), reversed(theirs))  # no attention: None
     return list(starmap(LevelMaps, columns))
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """All in eval mode; each submodule's own mode is restored."""
-    modes = {part: part.training for module in modules for part in module.modules()}
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

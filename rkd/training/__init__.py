@@ -10,16 +10,6 @@ from rkd.training.step import TrainState
 from rkd.training.teacher import FrozenTeacher
 
 __all__ = [
-    "Arithmetic",
-    "DataConfig",
-    "Engine",
-    "FrozenTeacher",
-    "RunConfig",
-    "SGDConfig",
-    "TeacherConfig",
-    "TrainState",
-    "accuracy",
-    "arithmetic",
-    "check_method",
-    "train",
-]
+    "Arithmetic", "DataConfig", "Engine", "FrozenTeacher", "RunConfig", "SGDConfig", "TeacherConfig",
+    "TrainState", "accuracy", "arithmetic", "check_method", "train",
+]  # fmt: skip

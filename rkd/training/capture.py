@@ -138,15 +138,9 @@ def told(error: BaseException) -> str:
 
 
 class Replayed(ABC):
-    """Work on tensors that stay where they are: done as it stands, or recorded once for each of its arguments and
-    replayed.
-
-    Args:
-        capture: turns a function into a faster one that does the same, or gives it back (see `cuda_graph`); None: work
-            is done as it stands.
-        device: of its tensors.
-        branches: that the work has at most.
-    """
+    """Work on tensors that stay where they are: done as it stands, or, by a `capture` that turns a function into a
+    faster one that does the same or gives it back (see `cuda_graph`), recorded once for each of its arguments and
+    replayed; with so many branches at most."""
 
     def __init__(self, capture: Capture | None, device: torch.device, branches: int) -> None:
         self.capture, self._device = capture, device

@@ -35,13 +35,8 @@ CHANGING = (
 
 @dataclass(frozen=True)
 class Captured:
-    """What became of a check.
-
-    Attributes:
-        name: of the method.
-        steps: that were looked at.
-        problems: one sentence each; none: the run can be captured.
-    """
+    """What became of a check of a method: how many steps were looked at, and a sentence for each problem; without one,
+    the run can be captured."""
 
     name: str
     steps: int

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd.data.batches import affine, scaled
+from rkd.models.taps import evaluating
 from rkd.training.arithmetic import Arithmetic, exact_kernels
 from rkd.training.capture import Capture, Replayed
 
@@ -21,7 +22,6 @@ def accuracy(
     """Top-1 accuracy in percent, in the network's own precision and by exact kernels, in eval mode.
 
     Args:
-        network: gives logits (B, classes).
         x: (N, H, W, 3) uint8, on the network's device.
         y: (N,) int64.
         mean, std: normalisation, in units of pixel values in [0, 1].
@@ -39,16 +39,8 @@ def usual_batch(device: torch.device) -> int:
 
 
 class Scores(Replayed):
-    """Scores several networks on the same images again and again.
-
-    Args:
-        networks: give logits (B, classes); on the device of the images.
-        parts: name -> images (N, H, W, 3) uint8 and labels (N,).
-        normalisation: mean and std, as of `accuracy`.
-        numbers: the arithmetic the networks are trained in.
-        capture: see Replayed.
-        batch_size: as of `accuracy`.
-    """
+    """Scores several networks on the same images again and again, in the arithmetic they are trained in. `parts` are
+    images and labels by name, `normalisation` mean and std, both as of `accuracy`."""
 
     def __init__(
         self,
@@ -72,10 +64,7 @@ class Scores(Replayed):
         """Top-1 accuracies in percent of each network, by part; every image counted once, each network's mode left as
         it was."""
         found: list[dict[str, float]] = [{} for _ in self.networks]
-        modes = [network.training for network in self.networks]
-        for network in self.networks:
-            network.eval()
-        try:
+        with evaluating(*self.networks):
             for part, (_, y) in self._parts.items():
                 self._position.zero_()
                 self._correct.zero_()
@@ -83,9 +72,6 @@ class Scores(Replayed):
                     self.launch(part, len(labels))
                 for accuracies, correct in zip(found, self._correct.tolist(), strict=True):
                     accuracies[part] = 100.0 * correct / len(y)
-        finally:
-            for network, mode in zip(self.networks, modes, strict=True):
-                network.train(mode)
         return found
 
     def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:

@@ -26,9 +26,7 @@ def train(states: Sequence[TrainState], images: ImageSet, teacher: FrozenTeacher
     have reached it; one that diverges leaves. The batches of an epoch depend on seed and epoch alone, so a state's
     result does not depend on its company.
 
-    Args:
-        states: with networks on the images' device.
-        images, teacher, how: as of `Training`.
+    Their networks are on the images' device; other arguments as of `Training`.
     """
     return Training(images, teacher, **how).run(states)
 
@@ -38,8 +36,6 @@ class Training:
     """What `train` works with.
 
     Args:
-        images: the data set, on its device.
-        teacher: for states with a method.
         capture: see `capture.Replayed`.
         batch_seconds: expected for the first step, which may compile or capture; later, taken by the latest one.
         on_batch: called with (epoch, images done, images in all) after each batch.

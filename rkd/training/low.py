@@ -22,12 +22,8 @@ class LowWeights:
     Which these are depends on what a method does with them: a linear layer may be used in full precision. So the first
     step is watched. A weight takes part if it was cast to the low precision and read in no other way.
 
-    Args:
-        modules: whose parameters.
-        low: the precision; None: there is nothing to do, and nothing is watched.
-
-    Attributes:
-        copies: parameter -> its copy; None before the first step.
+    Without a precision `low` nothing is watched. `copies` maps a parameter to its copy; it is None before the first
+    step.
     """
 
     def __init__(self, modules: Sequence[nn.Module], low: torch.dtype | None) -> None:

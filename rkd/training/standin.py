@@ -217,12 +217,10 @@ def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
 
 @contextmanager
 def standing_in(owners: Sequence[nn.Module]) -> Iterator[Recorder]:
-    """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins.
+    """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins; `owners` as of
+    `Recorder`.
 
     What a GPU has kernels for is not known here, nor what fits into its memory; cuDNN's choices are not seen.
-
-    Args:
-        owners: see `Recorder`.
     """
     recorder = Recorder(owners)
     with (

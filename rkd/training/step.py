@@ -61,12 +61,7 @@ def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TrainState:
-    """The state of one run in training, and its step.
-
-    Args:
-        config: the run.
-        student, method: on one device; no method: None.
-        compile: see Engine.
+    """The state of one run in training, and its step. Student and method are on one device; `compile`: see Engine.
 
     Attributes:
         epoch: epochs finished, those of stages included.
@@ -191,15 +186,9 @@ class TrainState:
         teacher: Taps | None,
         ready: Callable[[], None] | None = None,
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Named, unweighted losses of one batch in the present stage, and the logits (B, classes), which a stage before
-        the main training has not.
-
-        Args:
-            x: (B, 3, H, W), normalised.
-            labels, indices: (B,) int64.
-            teacher: the teacher's taps of x; None for a run without method.
-            ready: waits until `teacher` has been computed; called between the student's forward pass and the losses.
-        """
+        """Named, unweighted losses of one batch (see `methods.Batch`) in the present stage, and the logits (B,
+        classes), which a stage before the main training has not. `ready` waits until the teacher's taps have been
+        computed; it is called between the student's forward pass and the losses."""
         # What a first step is watched for, compiled code does not show.
         made = compiled if self._compile and not self._low.watching else lambda part: part
         with self._uncounted():
@@ -335,14 +324,8 @@ class TrainState:
 
 
 class GroupStep(Replayed):
-    """The step of a run group: augmentation, teacher, every student's step.
-
-    Args:
-        states: see `loop.train`. Those of one seed share batches and teacher pass; each seed has its own data order.
-        images: the data set, on the states' device.
-        teacher: for states with a method.
-        capture: see Replayed.
-    """
+    """The step of a run group (see `loop.train`): augmentation, teacher, every student's step. States of one seed share
+    batches and teacher pass; each seed has its own data order."""
 
     def __init__(
         self,

@@ -78,13 +78,8 @@ def frozen_teacher(
     batch: Sequence[int],
     say: Callable[[str], None],
 ) -> FrozenTeacher:
-    """The teacher in the form that suits its device: folded on a CPU and where it is compiled, on CUDA the `quickest`.
-
-    Args:
-        network, batch_norm, numbers, compile: as of `FrozenTeacher`.
-        batch: (B, 3, H, W) of a step.
-        say: told what was measured.
-    """
+    """The teacher in the form that suits its device: folded on a CPU and where it is compiled, on CUDA the `quickest`,
+    for steps of a batch of (B, 3, H, W) images; `say` is told what was measured."""
     folded = FrozenTeacher(network, batch_norm, numbers, compile)
     if next(network.parameters()).device.type != "cuda" or compile or not folded.folded:
         return folded

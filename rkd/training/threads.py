@@ -65,13 +65,8 @@ class Threads:
     """The number of threads in use, step by step: `take` before a step, `took` after it.
 
     Before the first step, when PERIOD has passed and when steps have become SLOW, numbers are probed from the least
-    on, as long as the next one is quicker.
-
-    Args:
-        choice: numbers to choose from, ascending, as of `numbers`; none: torch's own is left alone.
-        say: told of each change, in words.
-        probe: seconds of some work with a number of threads.
-        clock: gives seconds; tells how long probes take.
+    on, as long as the next one is quicker. Without a choice (see `numbers`) torch's own number is left alone. `probe`
+    gives the seconds of some work with a number of threads, `clock` tells how long probes take.
     """
 
     def __init__(
