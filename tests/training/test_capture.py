@@ -92,6 +92,17 @@ def test_streams_are_made_once_and_apart_from_the_recorder(cuda):
     assert capture.streams(torch.device("cuda", 1), 1)[0] not in many
 
 
+def test_a_recording_ends_and_is_replayed(cuda):
+    body, position, total = counting()
+    cuda.graph.replay.side_effect = body
+    replay = capture.cuda_graph(body, [position, total], [[position], [total]])
+    begin = mock.call.capture_begin(pool=(0, 7), capture_error_mode="thread_local")
+    assert cuda.graph.mock_calls[:2] == [begin, mock.call.capture_end()]
+    assert position.item() == 0
+    replay()
+    assert position.item() == 3 and capture.failure() is None and not cuda.ended.called
+
+
 class Elsewhere(torch.Tensor):
     device = torch.device("cuda", 1)
 
