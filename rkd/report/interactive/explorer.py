@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
@@ -20,7 +20,7 @@ from rkd.report.interactive.plot import GREY, Choice, Plot
 from rkd.review import ReviewOptions
 
 HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
-COMMITTED = ("paper", "mini")  # profiles whose records are part of the project
+COMMITTED = ("paper", "short", "mini")  # profiles whose records are part of the project
 EVIDENCE, SHORT, MACHINERY = "evidence", "short run", "machinery"
 KINDS = {EVIDENCE: ("#0072b2", "circle"), SHORT: ("#d55e00", "diamond"), MACHINERY: (GREY, "x")}
 FILTERS = ("pair", "method", "recipe", "level set", "profile")
@@ -81,7 +81,7 @@ def configurations(
 
 
 def _configuration(
-    profile: str, found: NamedTuple, records: list[Record], places: Mapping[str, Sequence[Place]]
+    profile: str, found: Any, records: list[Record], places: Mapping[str, Sequence[Place]]
 ) -> dict[str, object]:
     """A row: options without effect, or of another method, are empty."""
     records.sort(key=lambda record: record.config.seed)
