@@ -336,6 +336,24 @@ def test_ended_build_leaves_no_process(bench, tmp_path, name, status):
     assert not running(pid.read_text())
 
 
+def test_what_kernels_are_forked_with_leaves_the_gpu_alone():
+    """CUDA cannot be used in a process forked after its driver was asked for anything."""
+    call = f"""
+        from pathlib import Path
+        import torch
+        from rkd.experiments.notebooks import shared_imports
+        from rkd.report.book import Book
+        book = Book("smoke", Path({str(ROOT)!r}) / "book", Path({str(ROOT)!r}) / "_config.yml", Path("nowhere"))
+        statements = shared_imports(map(book.notebook, book.names))
+        for name in ("is_available", "device_count", "_lazy_init"):
+            setattr(torch.cuda, name, lambda *_, name=name: exit(f"{{name}} is called"))
+        assert statements
+        for statement in ("import ipykernel.kernelapp", *statements):
+            exec(statement, {{}})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(call)], check=True)
+
+
 def test_colabs_cell_comes_first_in_place_of_an_older_one():
     from rkd.report.book.site import shown
 
