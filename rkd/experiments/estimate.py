@@ -148,15 +148,16 @@ def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
     return Sizes(len(source.train_y), len(source.test_y), len(source.class_names), height)
 
 
-def work(config: RunConfig, data: Sizes) -> Work:
-    """The multiply-adds of a run on a data set of these sizes."""
+def work(config: RunConfig, data: Sizes, modules: bool = True) -> Work:
+    """The multiply-adds of a run on a data set of these sizes; without its method's own modules where these are not to
+    be counted, which takes its time."""
     chosen = config.data
     images = chosen.train_images if chosen.train_images is not None else data.train - chosen.holdout
     test = (data.test if chosen.test_images is None else chosen.test_images) + chosen.holdout
     student, teacher, extra = _forward(config.network, data.classes, data.pixels), 0, 0
     if config.teacher is not None:
         teacher = _forward(config.teacher.name, data.classes, data.pixels)
-        extra = method_macs(config, data.classes, data.pixels)
+        extra = method_macs(config, data.classes, data.pixels) if modules else 0
     return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
-from rkd.experiments.estimate import FORWARD_AND_BACKWARD, KNOWN_SIZES
+from rkd.experiments.estimate import KNOWN_SIZES, work
 from rkd.experiments.frames import (
     OWN,
     mean_sd,
@@ -30,11 +30,11 @@ from rkd.experiments.frames import (
     same_runs,
 )
 from rkd.experiments.recipes import Builder, load_recipe
-from rkd.experiments.runner import Runner, pick_device, required
+from rkd.experiments.runner import Runner, pick_device, required, unfinished
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.judge.grades import GRADES
-from rkd.models import build, canonical, display_name, macs
+from rkd.models import canonical, display_name
 from rkd.published.others import other_runs
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
@@ -173,9 +173,8 @@ class Experiment:
     def lacking(self) -> str:
         """What would decide the rows, and what it costs, in a sentence: the runs of the published setting that are not
         recorded, at the rate of recorded ones. Empty where none lacks."""
-        store = store_for("paper")
-        wanted = required(run for line in self.under("paper")[0] for run in line.runs)
-        left = [run for run in wanted if not store.has(run.id)]
+        runs = [run for line in self.under("paper")[0] for run in line.runs]
+        wanted, left = required(runs), unfinished(runs, store_for("paper"))
         if not left:
             return ""
         lacking = "none is" if len(left) == len(wanted) else f"{len(left)} are not"
@@ -385,28 +384,23 @@ class Experiment:
 
 
 def _rates() -> dict[str, float]:
-    """Multiply-adds a second by machine, from some recorded runs: of the published setting, else short ones."""
+    """Multiply-adds a second by machine, from some recorded runs: of the published setting, else short ones. Those of
+    methods' own modules are left out on both sides of the division."""
     for store in map(store_for, PROFILES.values()):
-        work, seconds = Counter(), Counter()
+        done, seconds = Counter(), Counter()
         for record in map(store.load, store.ids()[:SAMPLE]):
             machine, made = record.provenance["device_name"], record.provenance
             if made.get("device") == "cpu":
                 machine += f" in {made['threads']} thread{'s' * (made['threads'] > 1)}"
             if record.status == "finished":
-                work[machine] += _multiply_adds(record.config)
+                done[machine] += _multiply_adds(record.config)
                 seconds[machine] += record.cost["train_seconds"]
-        if work:
-            return {machine: work[machine] / seconds[machine] for machine in work}
+        if done:
+            return {machine: done[machine] / seconds[machine] for machine in done}
     return {}
 
 
 def _multiply_adds(run: RunConfig) -> float:
-    """Of the training of a run's networks, without its method's own modules, which need counting."""
-    images = run.epochs * (run.data.train_images or KNOWN_SIZES[run.data.name].train)
-    teacher = _forward(run.teacher.name) if run.teacher else 0
-    return images * (FORWARD_AND_BACKWARD * _forward(run.network) + teacher)
-
-
-@functools.cache
-def _forward(network: str) -> int:
-    return macs(build(network, 100))
+    data = KNOWN_SIZES[run.data.name]
+    needed = work(run, data, modules=False)
+    return needed.training(run.total_epochs * needed.images)
