@@ -85,6 +85,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     from rkd.experiments.runner import required, settle
     from rkd.experiments.tensorboard import TensorBoard
     from rkd.experiments.workspace import runner_of
+    from rkd.training.build import check_batches
 
     labels = {"profile": settings.profile, **labels}
     progress = TensorBoard(tensorboard) if tensorboard else None
@@ -92,6 +93,9 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     store = runner.store
     config = settle(config, store, runner.device)
     if dry_run:
+        check_batches(
+            config, config.data.train_images or config.batch_size
+        )  # the data set itself is not read
         print(f"# run {config.id}\n{yaml.safe_dump(config.to_dict(), sort_keys=False)}", end="")
         return 0
     known = store.has(config.id)

@@ -50,8 +50,10 @@ def _padded(x: Tensor, padding: int, mode: str) -> Tensor:
 
 
 def used_images(images: int, batch_size: int, drop_last: bool) -> int:
-    """How many of so many training images an epoch uses."""
-    return images - images % batch_size if drop_last else images
+    """How many of so many training images an epoch uses: all; but a last batch of a single image is left out, and with
+    `drop_last` any that is smaller than the others."""
+    last = images % batch_size
+    return images - last if drop_last or last == 1 else images
 
 
 class Batches:
@@ -111,14 +113,15 @@ class Batches:
         return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
-        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out."""
+        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see
+        `used_images`)."""
         n = used_images(len(self), batch_size, drop_last)
         return [min(batch_size, n - at) for at in range(start, n, batch_size)]
 
     def epoch(
         self, epoch: int, seed: int, batch_size: int, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of one epoch, as `take` returns them; `drop_last` leaves out one smaller than the others."""
+        """The batches of one epoch, as `take` returns them; which are left out: see `used_images`."""
         self.begin(epoch, seed)
         position = torch.zeros((), dtype=torch.int64, device=self._order.device)
         for size in self.sizes(batch_size, drop_last=drop_last):

@@ -26,6 +26,7 @@ from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
 from rkd.training.arithmetic import SETTLED
+from rkd.training.build import rehearse
 from rkd.training.capture import out_of_memory
 from rkd.training.threads import Threads, numbers
 
@@ -215,6 +216,7 @@ class Runner:
         for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
             check_teacher_file(teacher)
         runs, waited = with_lacking(missing, self.store), False
+        self._rehearse(runs)
         teachers = {teacher.run.id for teacher in learned_from(missing)}
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
@@ -234,6 +236,32 @@ class Runner:
                     self.progress.say(f"waiting for another process, which is training {names}")
                 waited = True
                 time.sleep(POLL_SECONDS)
+
+    def _rehearse(self, runs: Iterable[RunConfig]) -> None:
+        """What cannot be trained is told before its teacher is; and where a last batch is left out."""
+        kinds = {
+            (
+                r.data,
+                r.batch_size,
+                r.drop_last,
+                r.network,
+                r.teacher and r.teacher.name,
+                r.method,
+                repr(r.options),
+            ): r
+            for r in runs
+        }
+        alone = set()
+        for run in kinds.values():
+            images = load_images(run.data, self.data_root.resolve(), self.device)
+            rehearse(run, images.train_x.shape[1], images.classes, images.train_y)
+            if len(images.train_y) % run.batch_size == 1 and not run.drop_last:
+                alone.add((len(images.train_y), run.batch_size))
+        for images, size in sorted(alone):
+            self.progress.say(
+                f"of {images:,} training images one, another in every epoch, is left out: it would be a last batch of "
+                f"its own after those of {size}, and a step takes two images at least"
+            )
 
     def _train_group(self, left: list[RunConfig]) -> None:
         """Train runs whose locks are held. A run group too large for the device's memory is halved, and goes on from

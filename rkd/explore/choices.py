@@ -20,6 +20,7 @@ from rkd.methods.sum import SumOptions
 from rkd.records import Store
 from rkd.review import ReviewKD, level_weights
 from rkd.training import RunConfig
+from rkd.training.build import check_batches
 
 # What is chosen whatever the method is; besides, there are its options and the weight of cross-entropy. These values
 # train in about a minute on two free CPU cores.
@@ -141,11 +142,7 @@ def _check(run: RunConfig, root: str) -> None:
     for what, asked, there in (("training", images, data.train), ("test", run.data.test_images, data.test)):
         if asked > there:
             raise ConfigError(f"{asked:,} {what} images were asked for, but {run.data.name} has {there:,}")
-    if images % run.batch_size == 1 and not run.drop_last:
-        raise ConfigError(
-            f"with {images:,} training images the last batch of {run.batch_size} would be a single one, of which "
-            f"BatchNorm has no statistics; take {images + 1:,}"
-        )
+    check_batches(run, images)
     if run.method == "reviewkd" and run.options.loss == "hcl":
         heights = {row["teacher_size"] for row in review_levels(run, root)}
         if not any(level_weights(height, run.options)[0] for height in heights):

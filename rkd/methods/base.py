@@ -70,7 +70,7 @@ class Context:
         image_size: height and width of the input images.
         train_images: their number, for memories indexed by image.
         labels: (train_images,) int64, their classes, on the CPU.
-        batch_size: images of a step; an epoch's last batch may be smaller.
+        batch_size: images of a step; an epoch's last batch may be smaller, but is never a single image.
         seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
         network: name of the student's network; "" where the student was not built by name.
     """

@@ -1,11 +1,14 @@
-"""What a run trains, as it stands before the first step: its network, and its method with modules of its own."""
+"""What a run trains, as it stands before the first step: its network, and its method with modules of its own; and
+whether it can be trained at all."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rkd import models
-from rkd.data import stream_seed
-from rkd.methods import Context, Method, get_method
+from rkd.data import stream_seed, used_images
+from rkd.errors import ConfigError, RkdError
+from rkd.methods import Batch, Context, Method, get_method
 from rkd.training.config import RunConfig
 
 
@@ -42,3 +45,58 @@ def build_method(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "method"))
         return get_method(config.method).build(context, config.options)
+
+
+def check_batches(config: RunConfig, train_images: int) -> None:
+    """Raise ConfigError where so many training images make no batch of two, or none that `drop_last` keeps."""
+    size = config.batch_size
+    if size == 1:
+        raise ConfigError(
+            "batch_size is 1; it must be at least 2: BatchNorm takes statistics over a batch's images"
+        )
+    if not used_images(train_images, size, config.drop_last):
+        least = f"whole batch of {size}, and drop_last keeps no other" if train_images > 1 else "batch of two"
+        raise ConfigError(
+            f"{train_images} training image{'s make' if train_images > 1 else ' makes'} no {least}; take more images"
+        )
+
+
+def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> None:
+    """Take two black images through all that a run computes, before anything is trained.
+
+    Args:
+        pixels: height and width of the images.
+        labels: (N,) int64, classes of the training images.
+
+    Raises:
+        ConfigError: they make no batch, the method refuses the pair, or a shape does not fit.
+    """
+    check_batches(config, len(labels))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            _two_images(config, pixels, classes, labels)
+    except RkdError:
+        raise
+    except Exception as error:  # of torch, or of a network or a method of the user's own
+        said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        raise ConfigError(
+            f"{config.in_words()}: two images of {pixels} x {pixels} and {classes} classes cannot be taken through "
+            f"it ({said})"
+        ) from error
+
+
+def _two_images(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> None:
+    indices, x = torch.arange(2), torch.zeros(2, 3, pixels, pixels)
+    network = build_network(config, classes)
+    taps = network.taps(x)
+    F.cross_entropy(taps.logits, torch.tensor([0, classes - 1]))
+    if config.teacher is None:
+        return
+    teacher = models.build(config.teacher.name, classes)
+    method = build_method(config, network, teacher, pixels, classes, len(labels), labels)
+    seen = teacher.taps(x), labels[:2].cpu(), indices, x
+    for stage in config.stages:
+        method.stage_losses(stage.name, Batch(taps if stage.trains_student else None, *seen))
+    method.begin_epoch(0)
+    method.losses(Batch(taps, *seen))
+    F.cross_entropy(method.classified(taps), seen[1])

@@ -104,8 +104,10 @@ class RunConfig:
         network: name of the network that is trained.
         data: data set, normalisation, subset, holdout.
         seed: steers initialisation, data order and augmentation through separate streams.
-        epochs, batch_size: length, without the stages a method has before (see `total_epochs`).
-        drop_last: leave out an epoch's last batch where it is smaller than the others.
+        epochs, batch_size: length, without the stages a method has before (see `total_epochs`). A step takes two
+            images at least, for BatchNorm's statistics and for what methods compare: an epoch's last batch is left out
+            where it is a single image, another one in every epoch.
+        drop_last: leave out an epoch's last batch wherever it is smaller than the others.
         optimiser: see SGDConfig.
         precision: "fp32", "bf16" or "fp16" autocast with fp32 weights, "fp64" (tests), or "auto": a request for the
             run in whatever arithmetic. What is trained and recorded never says "auto" (see `settled`).

@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import CASES
 from conftest import StopAfter, again, assert_same, images_of, make, small, tiny_data, trained, values
 
+from rkd.data import draw_epoch, normalise
 from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.methods import get_method, make_options
@@ -125,6 +127,52 @@ def test_a_record_says_it_all(case, tmp_path, silent):
     further = {k.removeprefix("test_") for k in record.curves if k.startswith("test_accuracy_")}
     assert ("method" in last) == bool(further)
     assert all(f"last_{name}" in record.result for name in further)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_last_batch_of_one_image_is_left_out(case):
+    """Of 65 images in batches of 64; equal to torch's own optimiser on the one batch that is left, written out."""
+    data = tiny_data(train_images=65, test_images=10)
+    config = config_of(case, precision="fp64", data=data, batch_size=64)
+    (plain, teacher), images, optimiser = make(config), images_of(data), None
+    draws = [draw_epoch(65, epoch, config.seed, 4, True) for epoch in range(config.total_epochs)]
+    for epoch, draw in enumerate(draws):
+        stage, at = config.stage_at(epoch)
+        if at == 0:
+            how = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "foreach": False}
+            rates = plain.method.rates(0, 0.05)
+            own = {
+                p: lr
+                for n, p in plain.method.named_parameters()
+                for part, lr in rates.items()
+                if n.startswith(part)
+            }
+            lr = stage.lr if stage and stage.lr else 0.05
+            groups = [{"params": [p], "lr": own.get(p, lr)} for p in plain.parameters]
+            optimiser = torch.optim.SGD(groups, lr, **how)
+        plain.epoch = epoch
+        plain.begin_epoch()
+        index = draw.order[:64]
+        padded = F.pad(images.train_x[index], (0, 0, 4, 4, 4, 4))
+        places = zip(draw.dy[index], draw.dx[index], strict=True)
+        crops = [p[y : y + 32, x : x + 32] for p, (y, x) in zip(padded, places, strict=True)]
+        crops = [c.flip(1) if mirrored else c for c, mirrored in zip(crops, draw.flip[index], strict=True)]
+        x = normalise(torch.stack(crops), images.mean, images.std).double()
+        losses, _ = plain.losses(x, images.train_y[index], index, teacher.taps(x))
+        weights = dict.fromkeys(losses, 1.0) if stage else {"ce": 1.0, **plain.method.weights(at)}
+        optimiser.zero_grad()
+        sum(weights[name] * loss for name, loss in losses.items()).backward()
+        optimiser.step()
+        if stage is None:
+            with torch.no_grad():
+                plain.method.after_step()
+                plain.method.end_epoch(plain.student)
+    state = trained(config)
+    assert len(state.threads) == 1 and sum(state.threads.values()) == config.total_epochs, "one step an epoch"
+    counters = {n for n in values(plain) if n.endswith("num_batches_tracked")}
+    for name, value in values(plain).items():
+        if name not in counters:
+            torch.testing.assert_close(values(state)[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_sums_check_themselves():
