@@ -19,9 +19,10 @@ from scipy import stats
 from rkd import paths
 from rkd.bench.measurement import now
 from rkd.bench.result import save
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.runner import Runner, pick_device
+from rkd.experiments.runner import Runner
 from rkd.experiments.settings import Settings, resolve
 from rkd.experiments.workspace import data_root
 from rkd.models import display_name

@@ -19,8 +19,8 @@ from rkd.bench.conventional import Conventional, loaders
 from rkd.bench.result import EVALUATION_IMAGES, Result, Row
 from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload
 from rkd.config import Count, CountOrAuto, Flag, Positive, frozen
+from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.runner import pick_device
 from rkd.models import canonical
 from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
@@ -53,7 +53,7 @@ class Request:
     teacher: Network = "resnet56"
     student: Network = "resnet20"
     batch_size: Count = 128
-    device: str = "auto"
+    device: Device = "auto"
     precision: Annotated[tuple[Literal[PRECISIONS], ...], Some] = ("fp32", "auto")
     teacher_batch_norm: Annotated[tuple[Literal[BATCH_NORMS], ...], Some] = BATCH_NORMS
     group: Count = 1

@@ -2,10 +2,9 @@
 accuracy."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
-from rkd.cli.declare import Names, value
+from rkd.cli.declare import File, Folder, Names, value
 from rkd.errors import ConfigError
 
 Numbers = Annotated[tuple[int, ...], lambda text: tuple(value(f"[{text}]")), "A,B"]
@@ -25,7 +24,7 @@ def bench(
     group: int = 1,
     compile: Annotated[str, str, "WHAT", "engine"] = "no",
     cudnn_benchmark: bool = False,
-    out: Path | None = None,
+    out: File | None = None,
 ) -> int:
     """Measure how fast this machine makes training steps: ours and the conventional ones in turn, in one process,
     against each other. Needs no data; other work on the machine spoils it.
@@ -80,8 +79,8 @@ def gate(
     seeds: Numbers = (0, 1, 2),
     chapter: str = "table3",
     row: str = "full",
-    work: Path | None = None,
-    out: Path | None = None,
+    work: Folder | None = None,
+    out: File | None = None,
     **given: Any,
 ) -> int:
     """Measure whether a quicker arithmetic costs accuracy: train one row of a chapter with each seed once in fp32 and

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from rkd.cli.declare import Names, Size
+from rkd.cli.declare import Folder, Names, Size
 from rkd.errors import ConfigError
 
 PART = 15_000_000  # bytes
@@ -13,7 +13,7 @@ PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights
 
 def export(
     *,
-    out: Path | None = None,
+    out: Folder | None = None,
     teachers: bool = False,
     max_part: Size | None = None,
     max_files: int | None = None,
@@ -120,8 +120,9 @@ def show(done, folder: Path) -> None:
 def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
     """The weights that students use of each finished teacher."""
     from rkd import data
+    from rkd.devices import pick_device
     from rkd.errors import RecordError
-    from rkd.experiments.runner import learned_from, pick_device
+    from rkd.experiments.runner import learned_from
     from rkd.experiments.workspace import data_root
 
     device, root = pick_device(settings.device), data_root(settings)

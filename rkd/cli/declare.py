@@ -11,6 +11,7 @@ import argparse
 import functools
 import inspect
 import json
+import os
 import re
 import shlex
 import textwrap
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rkd.config import meanings
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.settings import Settings, assignments, value
+from rkd.experiments.settings import Settings, assignments, twice, value
 
 Command = Callable[..., int]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
@@ -59,10 +60,38 @@ def duration(text: str) -> float:
     return parse_duration(text)
 
 
+def file(text: str) -> Path:
+    """A file to be written; ConfigError where it cannot be, before anything is computed for it."""
+    if Path(text).is_dir():
+        raise ConfigError(f"{text!r} is a folder; name a file in it")
+    return place(text)
+
+
+def folder(text: str) -> Path:
+    """A folder to write to, which may be new; else as `file`."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise ConfigError(f"{text!r} is a file; name a folder")
+    return place(text)
+
+
+def place(text: str) -> Path:
+    """A file to be written, or a folder for it; else as `file`."""
+    path = Path(text)
+    within = path if path.is_dir() else path.absolute().parent
+    if not within.is_dir():
+        raise ConfigError(f"{str(within)!r}, where {path.name} is to be written, is no folder; make it first")
+    if not os.access(within, os.W_OK):
+        raise ConfigError(f"the folder {str(within)!r} cannot be written to")
+    return path
+
+
 # A kind, how its text is read, what stands for it in a help text, and what an option means that is given without one.
 Size = Annotated[int, size, "SIZE"]
 Names = Annotated[tuple[str, ...], names, "A,B"]
 Duration = Annotated[float, duration, "TIME"]
+File = Annotated[Path, file, "FILE"]
+Folder = Annotated[Path, folder, "DIR"]
+Place = Annotated[Path, place, "PATH"]
 Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
@@ -92,18 +121,37 @@ def call(options: argparse.Namespace) -> int:
     return options.call(*first, **values)
 
 
+class _Once(argparse.Action):
+    """Takes a value, and tells of a second one that differs."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
+        before = getattr(namespace, self.dest, value)
+        if before != value:
+            raise twice(str(option), before, value)
+        setattr(namespace, self.dest, value)
+
+
 def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     """What a parsed call gives to its function: positional values, and others by name.
 
     Raises:
-        ConfigError: a --set that is not NAME=VALUE, or a value that is not YAML.
+        ConfigError: a --set that is not NAME=VALUE, a value that is not YAML, a name given twice as two values, or that
+            of an option of the command's own that takes no text.
     """
     values = {name: found for name, found in vars(options).items() if name not in ("call", "command")}
     named, typed = values.pop("set", []), values.pop("typed", [])
-    values |= assignments(named)
-    for name, text in typed:
-        values[name] = value(text, f"-p {name} {text!r}")
     parameters = inspect.signature(options.call).parameters.values()
+    own = {p.name: _kind(p.annotation) for p in parameters if p.kind is not p.VAR_KEYWORD}
+    by_name = [pair for entry in named for pair in assignments([entry]).items()]
+    by_name += [(name, value(text, f"-p {name} {text!r}")) for name, text in typed]
+    for name, found in by_name:
+        if name in own and (own[name] is not str or not isinstance(found, str)):
+            raise ConfigError(
+                f"{name} is an option of the command's own, no parameter: --{name.replace('_', '-')}"
+            )
+        if name in values and values[name] != found:
+            raise twice(name, values[name], found)
+        values[name] = found
     first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in values]
     return first, values
 
@@ -166,14 +214,15 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
     else:
         how |= {"type": _told(convert), "metavar": metavar or _METAVARS[base]}
         how |= {"nargs": "?", "const": alone[0]} if alone else {}
-        how |= {"action": "append"} if get_origin(base) is list else {}
+        how |= {"action": "append" if get_origin(base) is list else _Once}
     needed = parameter.default is parameter.empty
     if parameter.kind is parameter.KEYWORD_ONLY:
         spelt = [f"--{parameter.name.replace('_', '-')}", *_ALSO.get(parameter.name, [])]
         parser.add_argument(*spelt, dest=parameter.name, required=needed, **how)
     else:
-        how.pop("default")
-        parser.add_argument(parameter.name, nargs=None if needed else "?", **how)
+        parser.add_argument(
+            parameter.name, nargs=None if needed else "?", **{k: how[k] for k in ("help", "type", "metavar")}
+        )
 
 
 def _add_parameters(group: Any, own: set[str]) -> None:
@@ -183,10 +232,11 @@ def _add_parameters(group: Any, own: set[str]) -> None:
         if field.name in own or field.name in ("chapter", "profile", "origins"):
             continue
         kind = _kind(field.type)
+        text = str in (kind, *get_args(kind)[:1])
         flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",
-            type=str if kind is str else _told(value), default=argparse.SUPPRESS, **flag,
+            type=str if text else _told(value), default=argparse.SUPPRESS, action=_Once, **flag,
             help=texts[field.name].replace("%", "%%"),
         )  # fmt: skip
 

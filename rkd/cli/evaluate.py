@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from rkd.cli.declare import Place
 from rkd.errors import ConfigError, RecordError
 
 
@@ -12,7 +13,7 @@ def evaluate(
     *,
     weights: Literal["last", "best"] = "last",
     deploy: bool = False,
-    out: Path | None = None,
+    out: Place | None = None,
     batch_size: int = 128,
     checkpoint: Path | None = None,
     model: str | None = None,
@@ -47,11 +48,12 @@ def evaluate(
         Exit status: 0 the accuracy is that of the record (the file is written, and both forms have one accuracy), 1
         it is another, 2 wrong call.
     """
-    from rkd.experiments.settings import resolve
+    from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.workspace import runner_of
 
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
+    without_effect(given, (), "an evaluation")
     settings = resolve("evaluate", {**given, "profile": profile})
     runner = runner_of(settings)
     if checkpoint is not None:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rkd.cli.declare import Names, Size
+from rkd.cli.declare import Folder, Names, Size
 from rkd.errors import ConfigError, DataError
 
 PART = 60_000_000  # bytes
@@ -16,7 +16,7 @@ _SOURCE = ("rkd/**/*", "params/**/*", "book/*.*", "pyproject.toml", "README.md",
 
 def pack(
     *,
-    out: Path,
+    out: Folder,
     max_part: Size = PART,
     chapters: Names | None = None,
     data_root: str | None = None,

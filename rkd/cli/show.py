@@ -2,9 +2,9 @@
 
 import csv
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
+from rkd.cli.declare import File
 from rkd.errors import unknown
 
 
@@ -126,7 +126,7 @@ def data(name: str, *, root: str = "data") -> int:
 
 
 def records(
-    *, last: int | None = None, csv: Path | None = None, results: str | None = None, profile: str = "smoke"
+    *, last: int | None = None, csv: File | None = None, results: str | None = None, profile: str = "smoke"
 ) -> int:
     """Summarise records: one line per configuration (all but the seed equal), with n, mean and sample standard
     deviation of the test accuracy at the last and at the best epoch.
@@ -234,7 +234,8 @@ def _answered(rows, answers, profile: str, results: str | None):
     """One row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
-    from rkd.experiments.runner import pick_device, settle
+    from rkd.devices import pick_device
+    from rkd.experiments.runner import settle
     from rkd.experiments.selectors import Selectors
     from rkd.experiments.workspace import store_for
 

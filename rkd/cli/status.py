@@ -40,6 +40,7 @@ def status(
         name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")
     ]
     selectors = Selectors(profile, given)  # ids alone, which are kept: torch would take seconds
+    selectors.check(chapters)
     ids = {name: selectors.every(name) for name in chapters}
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
     states = {run: state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}

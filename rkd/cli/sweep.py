@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
-from rkd.cli.declare import Duration, Names, Size, spelt
+from rkd.cli.declare import Duration, Folder, Names, Size, spelt
 from rkd.cli.status import list_runs, state
 from rkd.errors import ConfigError, RkdError, unknown
 
@@ -25,11 +25,11 @@ def sweep(
     order: Literal["chapters", "verdicts"] = "chapters",
     claims: Names | None = None,
     check: bool = False,
-    out: Path | None = None,
+    out: Folder | None = None,
     max_part: Size | None = None,
     max_files: int | None = None,
     dry_run: bool = False,
-    tensorboard: Path | None = None,
+    tensorboard: Folder | None = None,
     **given: Any,
 ) -> int:
     """Train every run the chapters of a profile need and that is not recorded yet: teachers first, each run once
@@ -68,6 +68,7 @@ def sweep(
     """
     again = spelt(sweep, locals())
     from rkd.experiments.budget import Budget
+    from rkd.experiments.runner import schedules
 
     if group < 1:
         raise ConfigError(f"--group is {group}; it must be >= 1")
@@ -82,8 +83,10 @@ def sweep(
         plan.ask(claims)
     estimate = plan.show()
     if dry_run:
+        left = [run for run in plan.runs if run.id in estimate.each]
+        print("\n".join(schedules(left)))
         if plan.claims is None:
-            list_runs([run for run in plan.runs if run.id in estimate.each], plan.store, estimate.each)
+            list_runs(left, plan.store, estimate.each)
         else:
             plan.show_groups(plan.groups(), estimate)
         return 0
@@ -172,8 +175,9 @@ class _Plan:
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
+        from rkd.devices import pick_device
         from rkd.experiments.check import check_device
-        from rkd.experiments.runner import pick_device, unfinished
+        from rkd.experiments.runner import unfinished
 
         device = pick_device(self.settings.device)
         methods = {run.method for run in unfinished(self.runs, self.store)}

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rkd.cli.declare import Duration
+from rkd.cli.declare import Duration, Folder
 from rkd.errors import ConfigError, unknown
 
 
@@ -19,7 +19,7 @@ def run(
     budget: Duration | None = None,
     dry_run: bool = False,
     maps: bool = False,
-    tensorboard: Path | None = None,
+    tensorboard: Folder | None = None,
     profile: str = "smoke",
     **given: Any,
 ) -> int:
@@ -58,10 +58,14 @@ def run(
     from rkd.experiments.budget import Budget
 
     limit = Budget(budget)  # imports are part of it: torch comes after this line
+    if "seeds" in given:
+        raise ConfigError(
+            "seeds: this command trains one run; give --seed, or have `rkd sweep` train several"
+        )
     given |= {"profile": profile}
     if row is not None and claim is None and method is None:
         pair = {"teacher": teacher, "student": student}
-        found = _row(row, seed, {**given, **pair})
+        found = _row(row, seed, given | {name: net for name, net in pair.items() if net is not None})
     elif claim is not None and (row, student, teacher, method) == (None,) * 4:
         found = _claim(claim, seed, given)
     elif student is not None and row is None and claim is None:
@@ -82,7 +86,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     import yaml
 
     from rkd.cli.status import list_runs
-    from rkd.experiments.runner import required, settle
+    from rkd.experiments.runner import required, schedules, settle
     from rkd.experiments.tensorboard import TensorBoard
     from rkd.experiments.workspace import runner_of
     from rkd.training.build import check_batches
@@ -93,10 +97,10 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     store = runner.store
     config = settle(config, store, runner.device)
     if dry_run:
-        check_batches(
-            config, config.data.train_images or config.batch_size
-        )  # the data set itself is not read
-        print(f"# run {config.id}\n{yaml.safe_dump(config.to_dict(), sort_keys=False)}", end="")
+        # The data set itself is not read.
+        check_batches(config, config.data.train_images or config.batch_size)
+        print(f"# run {config.id}", *schedules([config]), sep="\n# ")
+        print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
     known = store.has(config.id)
     records = runner.run([config])
@@ -116,28 +120,34 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
     """Settings, config and labels of a network with or without teacher."""
     from rkd.experiments.recipes import OWN_RECIPES, Builder
-    from rkd.experiments.settings import resolve
+    from rkd.experiments.settings import resolve, without_effect
 
     settings = resolve("run", given)
     if teacher is None:
         if method is not None:
             raise ConfigError(f"--method {method} needs a --teacher to learn from")
-        builder = Builder(settings)
-        return settings, builder.plain(student, seed), {"recipe": builder.recipe_name}
-    method = method or "reviewkd"
-    builder = Builder(settings, OWN_RECIPES.get(method, "crd"))
-    return settings, builder.distilled(teacher, student, seed, method), {"recipe": builder.recipe_name}
+        builder, what = Builder(settings), "a network trained on labels alone, without --teacher"
+        config = builder.plain(student, seed)
+    else:
+        method = method or "reviewkd"
+        builder, what = Builder(settings, OWN_RECIPES.get(method, "crd")), f"a run by {method}"
+        config = builder.distilled(teacher, student, seed, method)
+    without_effect(given, builder.read, what)
+    return settings, config, {"recipe": builder.recipe_name}
 
 
 def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
     """The same of a chapter's row, under the profile or as the paper profile has it under this name."""
+    from rkd.experiments.chapters import get_chapter
     from rkd.experiments.selectors import Selectors
+    from rkd.experiments.settings import without_effect
 
     selectors, (name, _, key) = Selectors(given["profile"], {**given, "seeds": [seed]}), row.partition("/")
     settings, rows = selectors.chapter(name)
     if not of_paper and key not in rows:
         raise unknown(f"row of {name}", key, rows)
     line = selectors.line_of_paper(row) if of_paper else rows[key]
+    without_effect(given, get_chapter(name).read | line.read, f"row {row}")
     return settings, line.runs[0], {"row": row}
 
 

@@ -33,6 +33,8 @@ def parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(re.sub(r"^([\d.]+)$", r"\1s", text.strip().lower()))
     parts = match.groups(0) if match else (0,) * 4
     seconds = sum(float(n) * unit for n, unit in zip(parts, _SECONDS.values(), strict=True))
+    if match and text.strip() and seconds == 0:
+        raise ConfigError(f"{text!r} is no time at all; a duration must be longer than zero")
     if not 0 < seconds < math.inf:
         raise ConfigError(f"{text!r} is not a duration; write 90s, 9m, 1h30m, 2.5h, 2d, or seconds as 45")
     return seconds

@@ -85,6 +85,7 @@ class Line:
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
         recipe: of these runs, where it is not the chapter's.
+        read: names of the settings that its runs were made of.
     """
 
     key: str
@@ -96,6 +97,7 @@ class Line:
     x: float | None = None
     role: str = "distilled"
     recipe: str = ""
+    read: frozenset[str] = field(default=frozenset(), compare=False)
 
     def settled(self, store: Store, device: torch.device) -> "Line":
         """With its runs as they are recorded, or would be trained on a device (see `rkd.experiments.runner.settle`)."""
@@ -133,6 +135,13 @@ class Chapter:
     def one_pair(self) -> bool:
         """Whether all lines are about the settings' pair (not the pairs of a table)."""
         return not self.pairs
+
+    @property
+    def read(self) -> set[str]:
+        """Names of the settings that decide which lines there are."""
+        found = {"seeds", "dataset", "recipe"} | ({"teacher", "student"} if self.one_pair else {"pairs"})
+        found |= {f"{name}s" for name in self.sweep} | (set() if self.method else {"methods"})
+        return found | ({"datasets"} if len(self.datasets) > 1 else set())
 
     @classmethod
     def declared(cls, name: str, title: str, values: Mapping[str, Any]) -> "Chapter":
@@ -181,6 +190,8 @@ class Chapter:
         if self.one_pair:
             return ((s.teacher, s.student),)
         pairs = s.pairs or self.pairs
+        if len({tuple(map(canonical, pair)) for pair in pairs}) < len(pairs):
+            raise ConfigError(f"pairs names one pair twice: {', '.join(f'{t}/{s}' for t, s in pairs)}")
         teachers = {canonical(teacher) for teacher, _ in pairs}
         if s.teacher_checkpoint is not None and len(teachers) > 1:
             raise ConfigError(
@@ -213,14 +224,16 @@ class Chapter:
         note: str | None,
     ) -> Line:
         s, (teacher, student), role = builder.settings, pair, _role(key, row)
+        builder.read.clear()
         shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
         shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
         of_network, given = (), {}
         if role:
             label, standing = NETWORKS[role]
-            network, runs = student, tuple(builder.plain(student, seed) for seed in s.seeds)
             if role == "teacher":
                 network, runs = teacher, (builder.teacher(teacher),)
+            else:
+                network, runs = student, tuple(builder.plain(student, seed) for seed in s.seeds)
             on = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
             of_network = _of_network(network, role, on)
         else:
@@ -246,6 +259,7 @@ class Chapter:
             x=next((row.get(option) for option in self.sweep), None),
             role=role or "distilled",
             recipe=builder.recipe_name if recipe or row.get("recipe") else "",
+            read=frozenset(builder.read),
         )
 
     def _distilled(

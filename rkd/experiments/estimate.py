@@ -19,9 +19,10 @@ import rkd
 from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
+from rkd.devices import pick_device
 from rkd.errors import DataError, RecordError
 from rkd.experiments.budget import in_words
-from rkd.experiments.runner import pick_device, unfinished
+from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import data_root
 from rkd.files import place, sha256

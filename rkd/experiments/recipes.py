@@ -109,32 +109,40 @@ class Builder:
     Attributes:
         recipe_name, recipe: the one in force.
         origins: of values of the run built last that no settings give, by name: a recipe, a file, the row.
+        read: names of the settings that runs were made of so far.
     """
 
     def __init__(self, settings: Settings, default_recipe: str = "authors") -> None:
-        self.settings = settings
+        self.settings, self.read = settings, {"recipe"}
         self.recipe_name = settings.recipe or default_recipe
         self.recipe = load_recipe(self.recipe_name)
-        self.epochs = self._set("epochs", self.recipe.epochs)
         self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
         self.origins = dict.fromkeys(of_runs, self._source)
 
+    @property
+    def epochs(self) -> int:
+        """Length of the students' runs."""
+        return self._set(self.recipe.epochs, "epochs")
+
     def plain(self, network: str, seed: int) -> RunConfig:
         """A network trained on labels alone."""
-        return RunConfig(**self._common(network, seed, self.epochs))
+        return RunConfig(**self._common(network, seed))
 
     def teacher(self, network: str) -> RunConfig:
         """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
         if self._of_teachers is not None:
             return self._of_teachers.teacher(network)
-        epochs = self._set("teacher_epochs", self.epochs)
-        return RunConfig(**self._common(network, self.settings.teacher_seed, epochs))
+        return RunConfig(**self._common(network, self._get("teacher_seed"), teacher=True))
 
     @functools.cached_property
     def _of_teachers(self) -> "Builder | None":
         other = self.recipe.teacher.get("recipe", self.recipe_name)
-        return None if other == self.recipe_name else Builder(replace(self.settings, recipe=other))
+        if other == self.recipe_name:
+            return None
+        made = Builder(replace(self.settings, recipe=other))
+        made.read = self.read
+        return made
 
     def distilled(
         self,
@@ -155,10 +163,12 @@ class Builder:
         """
         row, of_method = dict(row or {}), self.recipe.methods.get(method, {})
         of_run = {name: row.pop(name) for name in OF_RUNS if name in row}
-        run = self._common(student, seed, self.epochs)
+        run = self._common(student, seed)
         run["drop_last"] = of_method.get("drop_last", run["drop_last"])
-        run["ce_weight"] = self._set("ce_weight", of_method.get("ce_weight", self.recipe.ce_weight))
-        run["ce_weight"] = of_run.pop("ce_weight", run["ce_weight"])
+        if "ce_weight" in of_run:
+            run["ce_weight"] = of_run.pop("ce_weight")
+        else:
+            run["ce_weight"] = self._set(of_method.get("ce_weight", self.recipe.ce_weight), "ce_weight")
         options = self._options(method, (teacher, student), row, fixed)
         return RunConfig(**run, method=method, options=options, teacher=self._taught(teacher, of_run))
 
@@ -215,7 +225,10 @@ class Builder:
         of_row = {name: row[name] for name in fixed if name in row}
         values, origins = layered(*layers, ("given", given), ("row", of_row))
         self.origins |= origins
-        return build(kind, values)
+        made = build(kind, values)
+        asked = given.keys() - of_row.keys() - made.unread()
+        self.read |= {name if getattr(self.settings, name, None) is not None else "options" for name in asked}
+        return made
 
     def _of_pair(self, method: str, pair: tuple[str, str]) -> tuple[str, Mapping[str, Any]]:
         """Where the options of a method for a pair of teacher and student stand, and they; empty where nowhere."""
@@ -239,11 +252,12 @@ class Builder:
         ]
 
     def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
-        asked, checkpoint = self.settings.teacher_batch_norm, self.settings.teacher_checkpoint
         values = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
-        values |= {} if asked is None else {"batch_norm": asked}
+        values["batch_norm"] = self._set(values["batch_norm"], "teacher_batch_norm")
         values |= {name.removeprefix("teacher_"): value for name, value in of_row.items()}
-        if checkpoint is None or values["weights"] == "random":  # which comes from its seed alone
+        # An untrained one comes from its seed alone.
+        checkpoint = None if values["weights"] == "random" else self._get("teacher_checkpoint")
+        if checkpoint is None:
             return TeacherConfig(run=self.teacher(network), **values)
         check_name(network)
         path, digest = teacher_file_of(checkpoint)
@@ -251,21 +265,24 @@ class Builder:
             checkpoint=path, sha256=digest, network=canonical(network), batch_norm=values["batch_norm"]
         )
 
-    def _common(self, network: str, seed: int, epochs: int) -> Values:
-        s, recipe = self.settings, self.recipe
+    def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
+        """Of a run of a teacher, or of a student; both take the settings' values, a teacher its own ones first."""
+        recipe, optimiser = self.recipe, dict(self.recipe.optimiser)
         check_name(network)
-        optimiser = dict(recipe.optimiser)
+        epochs = self._set(recipe.epochs, *["teacher_epochs"] * teacher, "epochs")
         of_network = [lr for part, lr in recipe.lr_override.items() if part in canonical(network)]
-        optimiser["lr"] = self._set("lr", of_network[-1] if of_network else optimiser["lr"])
+        standing = of_network[-1] if of_network else optimiser["lr"]
+        optimiser["lr"] = self._set(standing, "teacher_lr" if teacher else "lr")
         scaled = [self._scaled(epoch, epochs) for epoch in optimiser["decay_epochs"]]
-        optimiser["decay_epochs"] = self._set("decay_epochs", scaled)
+        optimiser["decay_epochs"] = self._set(scaled, "decay_epochs")
+        name = self._get("dataset")
         data = DataConfig(
-            name=s.dataset,
-            normalisation=s.normalisation or self._normalisation(),
-            train_images=s.train_images,
-            test_images=s.test_images,
-            holdout=s.holdout,
-            sha256=sha256(find(s.dataset, data_root(s))) if s.dataset.endswith(".npz") else None,
+            name=name,
+            normalisation=self._get("normalisation") or self._normalisation(),
+            train_images=self._get("train_images"),
+            test_images=self._get("test_images"),
+            holdout=self._get("holdout"),
+            sha256=sha256(find(name, data_root(self.settings))) if name.endswith(".npz") else None,
             padding_mode=recipe.padding_mode,
         )
         return {
@@ -273,9 +290,9 @@ class Builder:
             "data": data,
             "seed": seed,
             "epochs": epochs,
-            "batch_size": self._set("batch_size", recipe.batch_size),
+            "batch_size": self._set(recipe.batch_size, *["teacher_batch_size"] * teacher, "batch_size"),
             "optimiser": build(SGDConfig, optimiser),
-            "precision": s.precision,
+            "precision": self._get("precision"),
             "drop_last": recipe.drop_last,
         }
 
@@ -298,7 +315,10 @@ class Builder:
         """An epoch of the recipe's schedule in a run of another length."""
         return round(epoch * epochs / self.recipe.epochs)
 
-    def _set(self, name: str, standing: Any) -> Any:
-        """The settings' value, else the recipe's."""
-        value = getattr(self.settings, name)
-        return standing if value is None else value
+    def _set(self, standing: Any, *names: str) -> Any:
+        """The first of these settings that is given, else the recipe's value."""
+        return next((value for name in names if (value := self._get(name)) is not None), standing)
+
+    def _get(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self.settings, name)

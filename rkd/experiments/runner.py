@@ -11,7 +11,8 @@ import torch
 
 from rkd import data as datasets
 from rkd.data import ImageSet
-from rkd.errors import ConfigError, RkdError
+from rkd.devices import pick_device
+from rkd.errors import RkdError
 from rkd.experiments.group import (
     RunGroup,
     check_teacher_file,
@@ -22,6 +23,7 @@ from rkd.experiments.group import (
 )
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import has_maps
+from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
@@ -35,25 +37,6 @@ POLL_SECONDS = 0.2  # between looks at what another process is training
 
 class MissingRunsError(RkdError):
     """Runs are not recorded and were not to be trained."""
-
-
-def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: a device this machine lacks.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device {name!r} was asked for, but this machine has no CUDA device; use cpu or auto"
-        )
-    return device
 
 
 def run_groups(
@@ -126,6 +109,31 @@ def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
     return run.settled(own, taught)
 
 
+def schedules(runs: Iterable[RunConfig]) -> list[str]:
+    """How long and at which rates students and their teachers are trained, in words: each distinct pair once, and what
+    nobody learns from by itself."""
+    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    runs = list(runs)
+    teachers = {teacher.run.id for teacher in learned_from(runs)}
+    for run in (run for run in runs if run.id not in teachers):
+        of = run.teacher
+        taught = of and (
+            f"read from {Path(str(of.checkpoint)).name}" if of.run is None
+            else "untrained" if of.weights == "random" else of.run.schedule
+        )  # fmt: skip
+        names = found.setdefault((taught or "", run.schedule), ([], []))
+        for listed, name in zip(names, (of.name if of else "", run.network), strict=True):
+            listed += [display_name(name)] if name and display_name(name) not in listed else []
+    return [
+        (f"teacher {_few(teachers)}: {taught}; student " if taught else "") + f"{_few(networks)}: {own}"
+        for (taught, own), (teachers, networks) in found.items()
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _once(runs: Iterable[RunConfig]) -> list[RunConfig]:
     return list({run.id: run for run in runs}.values())
 
@@ -135,7 +143,7 @@ class Runner:
     """Runs configs against one store.
 
     Args:
-        device: see `pick_device`.
+        device: see `rkd.devices.pick_device`.
         group: most runs to train in lock-step.
         progress: told what happens; None picks one that suits the place.
         labels: kept in each new record's provenance, for people: profile, recipe, chapter.
@@ -163,7 +171,7 @@ class Runner:
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
         self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
-        self.stopped = False
+        self.stopped, self._said = False, set[str]()
 
     def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:
         """Records by the id of the run that was asked for, of all that are recorded in the end.
@@ -218,6 +226,10 @@ class Runner:
         runs, waited = with_lacking(missing, self.store), False
         self._rehearse(runs)
         teachers = {teacher.run.id for teacher in learned_from(missing)}
+        for line in schedules(missing):
+            if line not in self._said:  # what reaches whom
+                self._said.add(line)
+                self.progress.say(line)
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
             trained = False

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from rkd import paths
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.settings import WHERE, Settings, profile_path, resolve
+from rkd.experiments.settings import LAYERED, WHERE, Settings, profile_path, resolve, twice, without_effect
 from rkd.files import digest, place
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Selectors:
     ) -> None:
         self.profile, self._settled = profile, settled
         self._given = {**(given or {}), "profile": profile}
+        if given and given.get("profile", profile) != profile:
+            raise twice("profile", profile, given["profile"])
+        if LAYERED in self._given:
+            raise ConfigError(f"{LAYERED} is a profile's own, by chapter; give the parameters themselves")
         self._chapters: dict[tuple[str, ...], tuple[Settings, dict[str, Line]]] = {}
         self._ids: dict[str, dict[str, tuple[Ids, Ids]]] = {}
 
@@ -84,8 +88,8 @@ class Selectors:
         if (name, *pair) not in self._chapters:
             import torch
 
+            from rkd.devices import pick_device
             from rkd.experiments.chapters import get_chapter
-            from rkd.experiments.runner import pick_device
             from rkd.experiments.workspace import store_of
 
             chapter, own = get_chapter(name), {}
@@ -110,8 +114,21 @@ class Selectors:
         from rkd.experiments.chapters import chapter_names
         from rkd.experiments.runner import required
 
-        found = [self.chapter(name) for name in chapters or chapter_names()]
+        wanted = list(chapters or chapter_names())
+        self.check(wanted)
+        found = [self.chapter(name) for name in wanted]
         return found[0][0], required(r for _, lines in found for line in lines.values() for r in line.runs)
+
+    def check(self, chapters: Iterable[str]) -> None:
+        """ConfigError for a parameter given that none of these chapters makes anything of."""
+        from rkd.experiments.chapters import get_chapter
+
+        if self._plain:
+            return
+        read = set[str]()
+        for name in chapters:
+            read |= get_chapter(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
+        without_effect(self._given, read, f"the runs of {', '.join(chapters)}")
 
     def recipe(self, selector: str) -> str:
         """The recipe of a line's runs."""
@@ -148,8 +165,8 @@ class Selectors:
 
     def _lines(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         if chapter not in self._ids:
-            plain = not self._settled and set(self._given) <= {"profile", *WHERE}
-            self._ids[chapter] = self._kept(chapter) if plain else self._named(chapter)
+            kept = self._plain and not self._settled
+            self._ids[chapter] = self._kept(chapter) if kept else self._named(chapter)
         return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
@@ -170,6 +187,11 @@ class Selectors:
     def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         lines = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}
         return {key: (_answers(self.runs(one)), _answers(self.needed(one))) for key, one in lines.items()}
+
+    @property
+    def _plain(self) -> bool:
+        """Whether nothing is given that changes a run."""
+        return set(self._given) <= {"profile", *WHERE} - {"on_missing"}
 
     @functools.cached_property
     def _sources(self) -> str:

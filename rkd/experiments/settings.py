@@ -1,22 +1,26 @@
 """The parameters a chapter takes, and how they are resolved.
 
 Later layers win: defaults here, the profile's common values, the profile's budget for the chapter, and last what was
-given explicitly (papermill, the command line, a notebook's parameters cell). None means "not given". Each value knows
-which of them it comes from (`Settings.origins`).
+given explicitly (papermill, the command line, a notebook's parameters cell). A None that somebody wrote puts a value
+back to its default; that of a notebook's own parameters cell means "not given". Each value knows which layer it comes
+from (`Settings.origins`).
 """
 
+import ast
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rkd import paths
 from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen
+from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, unknown
 
 # Parameters that change no run.
@@ -34,8 +38,16 @@ def _pair(entry: Any) -> Any:
     return tuple(entry)
 
 
+def once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list of parameters whose entries are counted, averaged or swept: none of them twice."""
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ValueError(f"each entry may stand there once, and {twice[0]!r} stands there twice")
+    return values
+
+
 Some = Field(min_length=1)
-Names = Annotated[tuple[str, ...], Some]
+Once = AfterValidator(once)
+Names = Annotated[tuple[str, ...], Some, Once]
 Pair = Annotated[tuple[str, str], BeforeValidator(_pair)]
 
 
@@ -58,15 +70,18 @@ class Settings:
             project or absolute, in place of a run of our own; "FILE#sha256=DIGEST" names its content too. Mind its
             `normalisation`.
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
-        train_images: size of the class-balanced subset of the training images; None: all.
+        train_images: size of the class-balanced subset of the training images; None: all. A data set with fewer gives
+            all it has, and that is said.
         test_images: the same of the test images.
         holdout: training images held out for choosing the best epoch.
         normalisation: preset of input statistics; None: the recipe's.
-        epochs: length of each run; None: the recipe's. Decay epochs and warm-up scale with it.
+        epochs: length of each run, the teacher's too; None: the recipe's. Decay epochs and warm-up scale with it.
         teacher_epochs: length of the teacher's run; None: `epochs`.
-        batch_size: images per step; None: the recipe's.
-        lr: first learning rate; None: the recipe's.
-        decay_epochs: 0-based epochs of learning-rate decay; None: the recipe's, scaled.
+        batch_size: images per step, the teacher's too; None: the recipe's.
+        teacher_batch_size: images per step of the teacher's run; None: `batch_size`.
+        lr: first learning rate of students, not of their teacher; None: the recipe's.
+        teacher_lr: first learning rate of the teacher's run; None: the recipe's.
+        decay_epochs: 0-based epochs of learning-rate decay, the teacher's too; None: the recipe's, scaled.
         ce_weight: weight of cross-entropy; None: the recipe's.
         precision: auto (the device's fastest), fp32, bf16, fp16 or fp64.
         seeds: one run per seed and row.
@@ -82,7 +97,7 @@ class Settings:
             {kd: {temperature: 2}}.
         on_missing: "train" what is not recorded, "skip" it (shown as missing), or stop with an "error".
         results: folder of records; None: the profile's own.
-        device: "auto", "cpu", "cuda", "cuda:1".
+        device: auto, cpu, cuda, cuda:N or mps.
         threads: that compute on a CPU, or "auto": measured while training; no part of a run's identity.
         compile: let torch.compile write the kernels; no part of a run's identity.
         engine: "auto", "eager" or "graph", see rkd.training.Engine; None: $RKD_ENGINE, else "auto"; likewise.
@@ -100,7 +115,7 @@ class Settings:
     teacher: str = "resnet56"
     student: str = "resnet20"
     teacher_checkpoint: str | None = None
-    pairs: Annotated[tuple[Pair, ...], Some] | None = None
+    pairs: Annotated[tuple[Pair, ...], Some, Once] | None = None
     train_images: Count | None = None
     test_images: Count | None = None
     holdout: Natural = 0
@@ -108,23 +123,25 @@ class Settings:
     epochs: Count | None = None
     teacher_epochs: Count | None = None
     batch_size: Count | None = None
+    teacher_batch_size: Count | None = None
     lr: Weight | None = None
-    decay_epochs: Annotated[tuple[Natural, ...], Some] | None = None
+    teacher_lr: Weight | None = None
+    decay_epochs: Annotated[tuple[Natural, ...], Some, Once] | None = None
     ce_weight: Weight | None = None
     precision: str = "auto"
-    seeds: Annotated[tuple[Natural, ...], Some] = (0, 1, 2)
+    seeds: Annotated[tuple[Natural, ...], Some, Once] = (0, 1, 2)
     teacher_seed: Natural = 0
     teacher_batch_norm: str | None = None
     loss_weight: Weight | None = None
-    loss_weights: Annotated[tuple[Weight, ...], Some] | None = None
-    hcl_levels: Annotated[tuple[int | str, ...], Some] | None = None
+    loss_weights: Annotated[tuple[Weight, ...], Some, Once] | None = None
+    hcl_levels: Annotated[tuple[int | str, ...], Some, Once] | None = None
     hcl_weights: Annotated[tuple[Weight, ...], Some] | None = None
     attention: Flag | None = None
     residual: str | None = None
     options: dict[str, Any] | None = None
     on_missing: Literal["train", "skip", "error"] = "train"
     results: str | None = None
-    device: str = "auto"
+    device: Device = "auto"
     threads: CountOrAuto = "auto"
     compile: Flag = False
     engine: str | None = None
@@ -148,11 +165,12 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     """Settings of a chapter from what was given.
 
     Args:
-        given: parameter name -> value; None means not given. `budget` (the profile's own per-chapter values, as
-            papermill injects them from a profile file) is allowed too.
+        given: parameter name -> value; None: the default, whatever the profile says. `budget` (the profile's own
+            per-chapter values, as papermill injects them from a profile file) is allowed too.
 
     Raises:
-        ConfigError: unknown name, value of the wrong form or out of range, unknown profile.
+        ConfigError: unknown name, value of the wrong form or out of range, unknown profile, a device that this machine
+            lacks ("cuda" alone may be elsewhere: what is recorded there can be listed here).
     """
     given, named = dict(given), str(given.get("profile") or "smoke")
     profile, injected = load_profile(named), given.pop(LAYERED, None)
@@ -161,12 +179,16 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     _known(given, "parameter")
     words = f"profile {Path(named).stem}"
     values, origins = layered(
-        (words, _given(profile)),
-        (f"{words}, every chapter", _given(budget.get("default", {}))),
-        (f"{words}, {chapter}", _given(budget.get(chapter, {}))),
-        ("given", _given(given)),
+        (words, profile),
+        (f"{words}, every chapter", budget.get("default", {})),
+        (f"{words}, {chapter}", budget.get(chapter, {})),
+        ("given", given),
     )
-    return build(Settings, {"chapter": chapter, **values, "origins": origins})
+    values = {name: value for name, value in values.items() if value is not None}
+    found = build(Settings, {"chapter": chapter, **values, "origins": origins})
+    if found.device not in ("auto", "cpu", "cuda"):
+        pick_device(found.device)
+    return found
 
 
 def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -176,11 +198,6 @@ def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dic
         values |= layer
         origins |= dict.fromkeys(layer, origin)
     return values, origins
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without those that are None."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def profile_path(profile: str) -> Path:
@@ -248,6 +265,8 @@ def value(text: str, where: str = "") -> Any:
     Raises:
         ConfigError: no YAML; it begins with `where`, or the text.
     """
+    if not text.strip():
+        raise ConfigError(f"{where or repr(text)}: there is no value; null puts one back to its default")
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -256,19 +275,24 @@ def value(text: str, where: str = "") -> Any:
 
 
 def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
-    """The parameters that a notebook's namespace gives: those that are not None, and the values of `parameters`.
+    """The parameters that a notebook's namespace gives: those that are not None, those that papermill was given as
+    None, and the values of `parameters`.
 
     Args:
         namespace: `globals()` of the notebook.
         own: names of parameters that this notebook has besides.
 
     Raises:
-        ConfigError: a value under a name that looks like a misspelt parameter; papermill injects such without stopping.
+        ConfigError: a value that papermill was given under a name that is neither a parameter nor assigned by a cell of
+            the notebook itself; any that looks like a misspelt parameter; a parameter given twice, differently.
     """
     declared = [*names(), *own, LAYERED]
+    injected, before = _injected(namespace.get("In", ()))
     plain = {
         n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
     }
+    for name in sorted(injected - before - {*declared, MORE}):
+        raise unknown("parameter", name, [*declared, MORE])
     for name in sorted(plain - {*declared, MORE, "In", "Out"}):
         if near := difflib.get_close_matches(name, [*declared, MORE], n=1, cutoff=0.75):
             raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
@@ -276,4 +300,43 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     if not isinstance(more, Mapping):
         raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
     _known(more, "parameter", *own, LAYERED)
-    return _given({**more, **_given({name: namespace.get(name) for name in declared})})
+    given = {name: found for name in declared if (found := namespace.get(name)) is not None}
+    given |= dict.fromkeys(injected.intersection(names()) - given.keys())
+    profile = load_profile(str(given.get("profile") or "smoke")) if more.keys() & given.keys() else {}
+    for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
+        if given[name] not in (more[name], profile.get(name)):
+            raise twice(name, given[name], more[name])
+    return {**given, **more}
+
+
+def twice(name: str, first: object, second: object) -> ConfigError:
+    """The error for one parameter given as two values."""
+    return ConfigError(f"{name} is given twice, as {first!r} and as {second!r}; leave one of them out")
+
+
+def _injected(cells: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Of the cells a notebook has executed so far: the names that papermill's assigns, and those that any before it
+    does."""
+    before: set[str] = set()
+    for source in cells:
+        assigned = set(_assigned(source))
+        if source.startswith("# Parameters\n"):  # papermill's mark
+            return assigned, before
+        before |= assigned
+    return set(), set()
+
+
+def _assigned(source: str) -> Iterator[str]:
+    with contextlib.suppress(SyntaxError):  # IPython's own commands
+        for statement in ast.parse(source).body:
+            targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def without_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:
+    """ConfigError for the first of the parameters given that `what` makes nothing of: it is neither `read` nor one of
+    those that say where and how runs are computed."""
+    computing = {*WHERE, "profile"} - {"on_missing"}
+    for name in given:
+        if name not in computing.union(read):
+            raise ConfigError(f"{name} has no effect on {what}; leave it out")

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from rkd import models, paths
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.estimate import sizes
 from rkd.experiments.recipes import OWN_RECIPES, Builder
-from rkd.experiments.runner import pick_device, settle
+from rkd.experiments.runner import settle
 from rkd.experiments.settings import Settings, resolve
 from rkd.experiments.workspace import store_for
 from rkd.methods import get_method

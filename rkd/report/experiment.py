@@ -16,6 +16,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from scipy import stats
 
+from rkd.devices import pick_device
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.estimate import KNOWN_SIZES, work
@@ -30,7 +31,7 @@ from rkd.experiments.frames import (
     same_runs,
 )
 from rkd.experiments.recipes import Builder, load_recipe
-from rkd.experiments.runner import Runner, pick_device, required, unfinished
+from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.judge.grades import GRADES
@@ -86,6 +87,7 @@ class Experiment:
         lines: the rows of the table, each with its runs (see `rkd.experiments.chapters.Line`).
         store: of the records.
         profile: name of the profile.
+        unread: names of given parameters that nothing here was made of (a build gives all chapters the same).
     """
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
@@ -98,6 +100,8 @@ class Experiment:
         self.recipe = self.settings.recipe or chapter.recipe
         self.store = store_of(self.settings)
         self.lines = self._settled(chapter.lines(self.settings), self.store)
+        read = chapter.read.union(*(line.read for line in self.lines), parameters.WHERE)
+        self.unread = [name for name in self.given if name in parameters.names() and name not in read]
         self.records: dict[str, Record] = {}
         self._under: dict[str, tuple[list[Line], dict[str, Record]]] = {}
 
@@ -324,6 +328,8 @@ class Experiment:
         if self.chapter.one_pair and pair != PUBLISHED_PAIR:
             here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
             text.append(f" The pair is {here} in place of the published {there}.")
+        if self.unread:
+            text.append(f" Given without effect on this page: {', '.join(self.unread)}.")
         return tag("div", tag("p", *text), class_=f"rkd-callout {kind}")
 
     def in_words(self, lines: Sequence[Line] | None = None) -> str:

@@ -12,8 +12,8 @@ from rkd.bench import Request, Result, load, measure
 from rkd.bench.gate import Gate, table
 from rkd.bench.gate import note as gate_note
 from rkd.bench.tables import header_lines, note, times
+from rkd.devices import pick_device
 from rkd.experiments import settings as parameters
-from rkd.experiments.runner import pick_device
 from rkd.report.tables import frame, table_of
 
 CHAPTER = "performance"

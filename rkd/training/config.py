@@ -170,6 +170,17 @@ class RunConfig:
                 words += f" ({o.connector}, {o.loss}, {fused}, weight {o.loss_weight:g})"
         return f"{words}, seed {self.seed}, {self.epochs} epochs of {self.data.name}"
 
+    @property
+    def schedule(self) -> str:
+        """ "240 epochs in batches of 128 images, lr 0.1, falling at epochs 150, 180, 210"."""
+        stages = "".join(f" after {s.epochs} of stage {s.name}" for s in self.stages)
+        falls = ", ".join(map(str, self.optimiser.decay_epochs))
+        plural = "s" * (self.epochs != 1)
+        return (
+            f"{self.epochs} epoch{plural}{stages} in batches of {self.batch_size} images, lr {self.optimiser.lr:g}"
+            + (f", falling at epochs {falls}" if falls else "")
+        )
+
     def stage_at(self, epoch: int) -> tuple[Stage | None, int]:
         """The stage that the 0-based epoch of the whole run belongs to (None: the main training), and the 0-based
         epoch within it."""

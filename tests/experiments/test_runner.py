@@ -9,10 +9,11 @@ import torch
 from conftest import tiny_data, tiny_plain, tiny_review
 
 from rkd import models
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, DataError, RecordError
 from rkd.experiments import group
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.runner import Runner, pick_device, run_groups, unfinished
+from rkd.experiments.runner import Runner, run_groups, unfinished
 from rkd.experiments.settings import resolve
 from rkd.records import Record
 from rkd.records.teachers import save_teacher, teacher_file

@@ -9,6 +9,7 @@ from rkd import paths
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.recipes import Builder, load_recipe, recipe_names
+from rkd.experiments.runner import schedules
 from rkd.experiments.settings import given_in, load_profile, resolve
 
 
@@ -30,7 +31,11 @@ def test_layers_later_wins():
     assert resolve("table1", {"epochs": 7}).epochs == 7
     assert resolve("table3", {"profile": "paper"}).epochs is None, "each recipe has its own"
     assert resolve("table3", {"budget": {"table3": {"epochs": 9}}}).epochs == 9
-    assert resolve("table3", {"epochs": None}).epochs == resolve("table3", {}).epochs
+    assert (
+        resolve("table3", {"budget": {"default": {"epochs": 9}, "table3": {"epochs": None}}}).epochs is None
+    )
+    assert resolve("table3", {"epochs": None}).epochs is None, "a null that somebody wrote is a value"
+    assert resolve("table3", {"seeds": None}).seeds == (0, 1, 2), "or the default, where there is one"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,11 @@ def test_layers_later_wins():
         ({"recipe": "author"}, "did you mean 'authors'"),
         ({"dataset": "imagenet"}, "imagenet"),
         ({"options": {"hcl_poolling": "max"}}, "did you mean 'hcl_pooling'"),
+        ({"seeds": [0, 1, 0]}, "seeds is .*each entry may stand there once, and 0 stands there twice"),
+        ({"hcl_levels": ["h", 1, 1], "hcl_weights": [1, 1, 1]}, "and 1 stands there twice"),
+        ({"device": "tpu"}, "unknown device 'tpu'; allowed: auto, cpu, cuda, cuda:N, mps"),
+        ({"device": ""}, "unknown device ''"),
+        ({"device": "cuda:99"}, "has no"),
     ],
 )
 def test_bad_and_contradictory_parameters_get_one_sentence_before_any_run(given, message):
@@ -61,6 +71,61 @@ def test_misspelt_injected_names_are_found():
         given_in({**namespace, "los_weight": 0.9})
     with pytest.raises(ConfigError, match=r"unknown parameter 'epoch' .did you mean 'epochs'"):
         given_in({"parameters": {"epoch": 3}})
+
+
+def test_a_pair_under_two_spellings_is_one():
+    with pytest.raises(ConfigError, match="pairs names one pair twice"):
+        lines("table1", pairs=[["resnet56", "resnet20"], ["ResNet56", "resnet20"]])
+
+
+def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
+    cells = [
+        "",
+        "%matplotlib inline",
+        "epochs: int = None\nown = 2",
+        "# Parameters\nepochs = None\nown = 3\n",
+    ]
+    page = {"In": cells, "epochs": None, "own": 3, "mine": 1}
+    assert given_in(page) == {"epochs": None}, "a null that was given is no default of the cell"
+    with pytest.raises(ConfigError, match="unknown parameter 'zzz'"):
+        given_in({**page, "In": [*cells[:3], "# Parameters\nzzz = 1\n"], "zzz": 1})
+    given_in({**page, "In": [*cells, "mine = 1"]})  # a variable of the reader's
+
+
+def test_a_parameter_is_given_once():
+    profile = {"profile": "mini", "precision": "auto", "parameters": {"precision": "fp32"}}
+    assert given_in(profile)["precision"] == "fp32", "papermill injects the profile's values too"
+    with pytest.raises(ConfigError, match="epochs is given twice, as 3 and as 4"):
+        given_in({"epochs": 3, "parameters": {"epochs": 4}})
+
+
+def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
+    def run(**given):
+        return build(recipe="authors", **given).distilled("resnet14", "resnet8", 0)
+
+    def told(run):
+        return run.epochs, run.batch_size, run.optimiser.lr
+
+    given = run(epochs=3, batch_size=8, lr=0.05)
+    assert (told(given), told(given.teacher.run)) == ((3, 8, 0.05), (3, 8, 0.1))
+    own = run(epochs=3, teacher_epochs=4, batch_size=8, teacher_batch_size=16, lr=0.05, teacher_lr=0.2)
+    assert (told(own), told(own.teacher.run)) == ((3, 8, 0.05), (4, 16, 0.2))
+    (line,) = schedules([own, own.teacher.run])
+    assert line.startswith("teacher ResNet-14: 4 epochs in batches of 16 images, lr 0.2, falling at epochs ")
+    assert "; student ResNet-8: 3 epochs in batches of 8 images, lr 0.05, falling at epochs " in line
+
+
+def test_a_line_knows_what_its_runs_were_made_of():
+    read = {
+        name: line.read for name, line in by_key("figure6", loss_weight=0.9, options={"loss": "l2"}).items()
+    }
+    assert "teacher_lr" in read["teacher"] and "lr" in read["student"] and "lr" not in read["teacher"]
+    assert not {"teacher_epochs", "loss_weight"} & read["student"]
+    assert "options" in read["0.5"] and "loss_weight" not in read["0.5"], "each row has a weight of its own"
+    fused = by_key("table3", hcl_levels=["h"], hcl_weights=[1])
+    assert "hcl_levels" in fused["full"].read and "hcl_levels" not in fused["rm"].read, (
+        "which has another loss"
+    )
 
 
 def test_profile_and_recipe_files_are_checked(tmp_path):

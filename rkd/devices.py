@@ -1,0 +1,45 @@
+"""Devices by name, and whether this machine has them."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
+
+from rkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+ALLOWED = "auto, cpu, cuda, cuda:N, mps"  # N from 0
+_NAME = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d*))?", re.ASCII)
+
+
+def check_name(name: str) -> str:
+    """The name of a device, be it here or not; ConfigError for any other text."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"unknown device {name!r}; allowed: {ALLOWED}")
+    return name
+
+
+Device = Annotated[str, AfterValidator(check_name)]
+
+
+def pick_device(name: str = "auto") -> "torch.device":
+    """ "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no device's name, or a device this machine lacks.
+    """
+    import torch  # not for a name alone
+
+    kind, _, index = check_name(str(name)).partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    lacks = f"device {str(name)!r} was asked for, but this machine has no"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"{lacks} GPU of Apple's that torch can use; use cpu or auto")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{lacks} CUDA device; use cpu or auto")
+    if index and int(index) >= (there := torch.cuda.device_count()):
+        raise ConfigError(f"{lacks} such device; it has {', '.join(f'cuda:{n}' for n in range(there))}")
+    return torch.device(f"{kind}:{index}" if index else kind)
