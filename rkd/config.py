@@ -15,6 +15,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -28,6 +29,7 @@ from pydantic_core import ErrorDetails
 from rkd.errors import ConfigError, unknown
 
 T = TypeVar("T")
+LARGEST = sys.float_info.max
 
 
 def _number(
@@ -36,7 +38,7 @@ def _number(
     """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text nor truth values are numbers."""
 
     def check(value: Any) -> float:
-        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
         if not right or kind(value) != value or not least <= value < below or (above and value == least):
             raise ValueError(f"it must be {words}")
         return kind(value)
@@ -48,6 +50,7 @@ Count = Annotated[int, _number(int, 1, "a whole number >= 1")]
 Natural = Annotated[int, _number(int, 0, "a whole number >= 0")]
 Weight = Annotated[float, _number(float, 0, "a finite number >= 0")]
 Positive = Annotated[float, _number(float, 0, "a finite number > 0", above=True)]
+Percent = Annotated[float, _number(float, 0, "a number between 0 and 100", below=math.nextafter(100, 101))]
 ErrorRate = Annotated[float, _number(float, 0, "a number between 0 and 0.5", above=True, below=0.5)]
 Flag = StrictBool
 
@@ -138,7 +141,8 @@ def sentence(error: ValidationError, kind: type) -> ConfigError:
 
 def _plainly(name: str, found: ErrorDetails, kind: type) -> ConfigError:
     words = _WORDS.get(found["type"]) or str(found.get("ctx", {}).get("error") or found["msg"])
-    return ConfigError(f"{name} is {found['input']!r}; {words}")
+    value = repr(found["input"])
+    return ConfigError(f"{name} is {value if len(value) <= 200 else f'{value[:200]}...'}; {words}")
 
 
 def _choice(name: str, found: ErrorDetails, kind: type) -> ConfigError:

@@ -1,6 +1,8 @@
 """The errors a user can cause, each with one clear sentence."""
 
 import difflib
+import functools
+import sys
 from collections.abc import Iterable
 
 
@@ -22,6 +24,23 @@ class DataError(RkdError):
 
 class RecordError(RkdError):
     """A record or checkpoint is damaged, foreign, or contradicts its file name."""
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """On stderr; nothing where this process has said it before."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_a_line(error: BaseException, most: int = 300) -> str:
+    """What an error says, on one line of printable characters: of files from elsewhere it may quote anything.
+
+    >>> in_a_line(ValueError("one\\n  two\\x1b[2J"))
+    'one two?[2J'
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    said = "".join(letter if letter.isprintable() else "?" for letter in said)
+    return said if len(said) <= most else f"{said[:most]}..."
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:

@@ -1,10 +1,15 @@
 """Atomic writing, and checksums."""
 
+import errno
 import hashlib
+import math
 import os
+import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -28,6 +33,31 @@ def place(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_regular(path: str | Path, most: float = math.inf) -> None:
+    """OSError for what is no regular file of at most so many bytes: a pipe or device would be waited for."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, more than {most}", str(path))
+
+
+def check_stored_zip(file: IO[bytes]) -> None:
+    """Compare the CRC-32 of every entry of a zip file whose entries are not compressed, such as torch writes.
+
+    Raises:
+        BadZipFile: one differs; entries are compressed, or announce more bytes than the file has; or it is no zip file.
+            A damaged one can raise other errors too.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        size = file.seek(0, os.SEEK_END)
+        if sum(entry.file_size for entry in entries) > size or any(entry.compress_type for entry in entries):
+            raise zipfile.BadZipFile("its entries are compressed, or larger than the file")
+        if (bad := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{bad} does not match its checksum")
 
 
 def digest(*parts: Path | str) -> str:

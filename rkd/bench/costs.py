@@ -54,7 +54,7 @@ def once(runs: Mapping[str, Iterable[RunConfig]]) -> list[RunConfig]:
 
 def recorded(runs: Iterable[RunConfig], store: Store) -> dict[str, Record]:
     """The records of runs, by id of the record; of a run in whatever arithmetic all there are."""
-    return {found.id: store.load(found.id) for run in runs for found in store.recorded(run)}
+    return store.read(found.id for run in runs for found in store.recorded(run))
 
 
 def rates_of_records(runs: Iterable[RunConfig], store: Store) -> list[dict[str, str | float]]:

@@ -95,9 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RkdError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; finished epochs are kept and the next call resumes", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `rkd show figures | head`
         sys.stderr.close()
+        return 1
+    except OSError as error:  # a full disk, a folder that cannot be written
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; finished epochs are kept and the next call resumes", file=sys.stderr)
         return 1

@@ -1,22 +1,21 @@
 """`rkd status`: what is recorded, running, begun or missing; and runs in words."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Names
-from rkd.errors import ConfigError, RecordError
+from rkd.errors import ConfigError
 
-STATES = ("recorded", "diverged", "running", "begun", "missing")
+STATES = ("recorded", "diverged", "damaged", "running", "begun", "missing")
 ALL = "all, each once"
 
 
 def status(
     *, chapters: Names | None = None, verbose: bool = False, profile: str = "smoke", **given: Any
 ) -> int:
-    """Count the runs a profile's chapters need: recorded, running now, partly trained, or missing. With --verbose,
-    list them, and say how long the rest will take on this machine.
+    """Count the runs a profile's chapters need: recorded, damaged, running now, partly trained, or missing. With
+    --verbose, list them, and say how long the rest will take on this machine.
 
     Args:
         chapters: chapters to look at (default: all)
@@ -72,23 +71,20 @@ def _verbose(selectors, chapters: Iterable[str]) -> str:
 
 
 def state(records: Path, work: Path, forms: Iterable[str]) -> str:
-    """One of STATES, of a run that may be trained in several arithmetics, by their ids: "running" is one that a process
-    is training now, "begun" one that has a checkpoint."""
-    for run in forms:
-        if (path := records / f"{run}.json").exists():
-            try:
-                status = json.loads(path.read_bytes())["status"]
-            except (ValueError, LookupError, TypeError) as error:
-                raise RecordError(f"record {path} is damaged") from error
-            return "recorded" if status == "finished" else status
-    begun = [run for run in forms if (work / run).is_dir()]
-    if begun:
-        from rkd.records import Store  # with torch
+    """One of STATES, of a run that may be trained in several arithmetics, by their ids: "damaged" is one whose record
+    cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint."""
+    found = [run for run in forms if (records / f"{run}.json").exists() or (work / run).is_dir()]
+    if not found:
+        return "missing"
+    from rkd.records import Store  # with torch
 
-        store = Store(records, work)
-        if any(store.running(run) for run in begun):
-            return "running"
-    return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
+    store = Store(records, work)
+    if ended := next(filter(store.has, found), None):
+        record = store.read([ended]).get(ended)
+        return "damaged" if record is None else "recorded" if record.status == "finished" else record.status
+    if any(store.running(run) for run in found):
+        return "running"
+    return "begun" if any((work / run / "checkpoint.pt").exists() for run in found) else "missing"
 
 
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
@@ -99,7 +95,7 @@ def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) ->
     for run in runs:
         found, notes = state(store.records, store.work, (run.id,)), []
         if found == "recorded":
-            notes.append(f"{store.load(run.id).accuracy():.2f} %")
+            notes += [f"{record.accuracy():.2f} %" for record in store.read([run.id]).values()]
         if found in ("begun", "running"):
             come = begun(store, run.id)
             partly = f" and {come.position:,} images" if come and come.position else ""

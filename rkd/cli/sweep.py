@@ -260,12 +260,13 @@ class _Plan:
         if reason:
             print(f"stopped: {reason}")
         states = {run.id: self._state(run) for run in self.runs}
-        left = [run.id for run in self.runs if not self.store.has(run.id)]
-        share = f"{len(self.runs) - len(left)} of {len(self.runs)}" if left else f"{len(self.runs)}"
+        left = [run for run, state in states.items() if state not in ("recorded", "diverged", "damaged")]
+        recorded = sum(state in ("recorded", "diverged") for state in states.values())
+        share = f"{recorded} of {len(self.runs)}" if recorded < len(self.runs) else f"{recorded}"
         print(f"{share} runs are recorded in {self.store.records}")
         list_runs([r for r in self.runs if states[r.id] not in ("recorded", "missing")], self.store)
         if not left:
-            return 1 if "diverged" in states.values() else 0
+            return 1 if {"diverged", "damaged"} & {*states.values()} else 0
         print(f"{len(left)} runs left ({self._counted(left)}); time: {self.time_left()}")
         print(f"continue with: {again}", flush=True)
         return 1

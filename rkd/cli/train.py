@@ -104,6 +104,8 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
         return 0
     known = store.has(config.id)
     records = runner.run([config])
+    if runner.failed:  # as was said
+        return 1
     if config.id not in records:
         print(f"stopped: {limit.reason}; the same call goes on here:")
         list_runs(required([config]), store)

@@ -4,8 +4,7 @@ import functools
 import hashlib
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.devices import pick_device
-from rkd.errors import DataError, RecordError
+from rkd.errors import DataError, RecordError, say_once
 from rkd.experiments.budget import in_words
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
@@ -31,6 +30,7 @@ from rkd.records import Store
 from rkd.records.provenance import machine_state
 from rkd.training import RunConfig, checkpoint, threads
 from rkd.training.build import build_method
+from rkd.training.checkpoint import Progress
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
 FORWARD_AND_BACKWARD = 3
@@ -55,16 +55,6 @@ class Sizes(NamedTuple):
 KNOWN_SIZES = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
 
 
-class Begun(NamedTuple):
-    """How far an unfinished run is: finished epochs, images of the next one already done, seconds of training so far,
-    and the curves of the finished epochs as in a record."""
-
-    epoch: int
-    position: int
-    seconds: float
-    curves: Mapping[str, list[float]] = {}
-
-
 class Work(NamedTuple):
     """Multiply-adds of one run.
 
@@ -84,9 +74,9 @@ class Work(NamedTuple):
         """Of training on so many images in a group of `company` runs, without evaluations."""
         return images * (self.image + self.teacher / company)
 
-    def left(self, config: RunConfig, begun: Begun | None = None) -> float:
+    def left(self, config: RunConfig, begun: Progress | None = None) -> float:
         """Of what remains of a run by itself, evaluations included."""
-        epoch, position = begun[:2] if begun else (0, 0)
+        epoch, position = (begun.epoch, begun.position) if begun else (0, 0)
         epochs = config.total_epochs - epoch
         return self.training(epochs * self.images - position) + epochs * self.evaluation
 
@@ -117,22 +107,15 @@ class Estimate:
         return f"about {in_words(self.seconds)} ({self.basis})"
 
 
-def begun(store: Store, run: str) -> Begun | None:
-    """How far a run that is not recorded has come; None if it has no checkpoint.
-
-    Raises:
-        RecordError: the checkpoint is damaged.
-    """
-    path = store.folder(run) / "checkpoint.pt"
-    if not path.exists():
-        return None
+def begun(store: Store, run: str) -> Progress | None:
+    """How far a run that is not recorded has come; None if it has no checkpoint, or a damaged one, which
+    is said once."""
     try:
-        state = checkpoint.load(path)
-    except RecordError:
-        if path.exists():
-            raise
-        return None  # another process has just ended the run
-    return Begun(state["epoch"], state.get("position", 0), state["seconds"], state["curves"])
+        found = checkpoint.begun(store.folder(run) / "checkpoint.pt", run)
+    except RecordError as error:
+        say_once(str(error))
+        return None
+    return found and found[1]
 
 
 @functools.lru_cache(maxsize=64)
@@ -221,7 +204,6 @@ def costs(
 
     Raises:
         DataError: a data set is not here.
-        RecordError: a checkpoint is damaged.
     """
     need = ((run, _work(run, data_root)) for run in left)
     return {
@@ -249,9 +231,6 @@ def estimate(
         device_name: as in a record's provenance.
         threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
             measured while training.
-
-    Raises:
-        RecordError: a checkpoint is damaged.
     """
     left = unfinished(runs, store)
     each: dict[str, float | None] = dict.fromkeys(run.id for run in left)
@@ -288,13 +267,8 @@ def estimate(
 
 
 def _recorded(store: Store, device: str, threads: int | None) -> Iterator[tuple[RunConfig, int, float]]:
-    """Runs recorded on a device, the latest last: each with the images it was trained on and the seconds that took. A
-    damaged record is told of by whoever needs it."""
-    records = []
-    for name in store.ids():
-        with suppress(RecordError):
-            records.append(store.load(name))
-    for record in sorted(records, key=lambda record: str(record.provenance.get("ended"))):
+    """Runs recorded on a device, the latest last: each with the images it was trained on and the seconds that took."""
+    for record in sorted(store, key=lambda record: str(record.provenance.get("ended"))):
         made = record.provenance
         same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads
         if made.get("device_name") == device and same_threads:

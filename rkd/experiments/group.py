@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
 SAVE_WITHIN_EPOCH = 30.0  # seconds at least; epochs may be long, and machines go away
+# How far a teacher's accuracy may be from its record's, in test images. Another machine or number of threads rounds
+# logits otherwise by a millionth, half precision (committed teachers, another arithmetic) by a thousandth, which
+# changes the class of the few images whose two best are as close as that; most such changes cancel out.
+MOST_IMAGES_OFF, MOST_SHARE_OFF = 3, 0.005
+_MEASURED: set[tuple[object, ...]] = set()  # teachers whose accuracy this process has measured
 
 
 @functools.lru_cache(maxsize=2)
@@ -129,10 +134,13 @@ class RunGroup:
             frozen, self.teacher_facts = load_teacher_network(
                 first.teacher, runner.store, self.images.classes
             )
-        self.states = [self._state(config, frozen) for config in configs]
-        if frozen is not None:
+        self.states = [state for config in configs if (state := self._begun(config, frozen))]
+        self.configs = [state.config for state in self.states]
+        if frozen is not None and self.states:
+            frozen = place(frozen, first, device)
+            self._measure_teacher(frozen)
             self.teacher = frozen_teacher(
-                place(frozen, first, device),
+                frozen,
                 first.teacher.batch_norm,
                 self.states[0].arithmetic,
                 runner.engine.compile,
@@ -145,6 +153,8 @@ class RunGroup:
 
     def train(self) -> bool:
         """Train and record; False when it was stopped, with everything saved."""
+        if not self.states:
+            return True
         runner, first = self.runner, self.configs[0]
         runner.progress.begin(_title(self.configs), first.total_epochs, self._epoch_images)
         try:
@@ -188,6 +198,51 @@ class RunGroup:
             )
             return body
 
+    def _begun(self, config: RunConfig, teacher: nn.Module | None) -> TrainState | None:
+        """None where its checkpoint is damaged: the others go on without it."""
+        try:
+            return self._state(config, teacher)
+        except RecordError as error:
+            self.runner.fail(config, error)
+            return None
+
+    def _measure_teacher(self, network: nn.Module) -> None:
+        """Measure a teacher's accuracy, once in a process, and compare it with what its record or its file says.
+
+        Raises:
+            RecordError: it is another than that of the record.
+        """
+        teacher, facts, runner = self.configs[0].teacher, self.teacher_facts, self.runner
+        if teacher.weights == "random":
+            return
+        run, name = teacher.run, models.display_name(teacher.name)
+        if run is None:
+            path, images, where = check_teacher_file(teacher), self.images, "in its file"
+            said = models.stated_accuracy(path)
+        else:
+            path = weights_file(runner.store, run.id, teacher.weights)
+            images = load_images(run.data, runner.data_root.resolve(), runner.device)
+            same = runner.store.load(run.id).provenance["data_sha256"] == images.checksum
+            said, where = facts["accuracy"] if same else None, "in its record"
+        file = path.stat()
+        key = str(path), file.st_mtime_ns, file.st_size, images.checksum, str(runner.device)
+        if key in _MEASURED:
+            return
+        found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+        told = "" if said is None else f", {said:.2f} % {where}"
+        runner.progress.say(f"teacher {name}: {found:.2f} % now{told}")
+        off = 0.0 if said is None else abs(found - said) / 100 * len(images.test_y)
+        if off > max(MOST_IMAGES_OFF, MOST_SHARE_OFF * len(images.test_y)):
+            if run is not None:
+                raise RecordError(
+                    f"teacher {name} has {found:.2f} % now and {said:.2f} % in record {run.id}: the weights {path} are "
+                    "not those of that run; delete them, and it is trained again"
+                )
+            runner.progress.say(
+                f"note: {path} states another accuracy; is its normalisation that of the students?"
+            )
+        _MEASURED.add(key)
+
     def _state(self, config: RunConfig, teacher: nn.Module | None) -> TrainState:
         runner, images = self.runner, self.images
         network, method = build_network(config, images.classes), None
@@ -198,13 +253,14 @@ class RunGroup:
         compiled = runner.engine.compiles_students(runner.device)
         state = TrainState(config, place(network, config, runner.device), method, compiled)
         path = runner.store.folder(config.id) / "checkpoint.pt"
-        if path.exists():
-            saved = checkpoint.load(path)
-            if saved.get("run") != config.id:
+        if found := checkpoint.begun(path, config.id, config=config, images=self._epoch_images):
+            saved, come = found
+            try:
+                state.load_state_dict(saved | {"epoch": come.epoch, "position": come.position})
+            except RecordError as error:
                 raise RecordError(
-                    f"checkpoint {path} belongs to run {saved.get('run')}; delete it to start again"
-                )
-            state.load_state_dict(saved)
+                    f"checkpoint {path} cannot be used: {error}; {checkpoint.REMEDY}"
+                ) from error
             within = f" and {state.position} images" if state.position else ""
             runner.progress.say(f"{config.id}: resuming after epoch {state.epoch}{within}")
         return state

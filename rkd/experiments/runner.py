@@ -12,7 +12,7 @@ import torch
 from rkd import data as datasets
 from rkd.data import ImageSet
 from rkd.devices import pick_device
-from rkd.errors import RkdError
+from rkd.errors import RecordError, RkdError
 from rkd.experiments.group import (
     RunGroup,
     check_teacher_file,
@@ -154,6 +154,8 @@ class Runner:
 
     Attributes:
         stopped: whether `run` ended because `stop` said so.
+        failed: by the id of each run that could not be loaded or trained, why: its record or checkpoint is damaged, or
+            its teacher is. It was said when it was found, nothing of it was overwritten, and the others went on.
     """
 
     store: Store
@@ -171,7 +173,13 @@ class Runner:
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
         self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
-        self.stopped, self._said = False, set[str]()
+        self.stopped, self.failed, self._said = False, {}, set[str]()
+
+    def fail(self, config: RunConfig, error: RecordError) -> None:
+        """Note that a run cannot be had, and say so once."""
+        if config.id not in self.failed:
+            self.failed[config.id] = str(error)
+            self.progress.say(f"{config.id}: {error}")
 
     def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:
         """Records by the id of the run that was asked for, of all that are recorded in the end.
@@ -182,7 +190,8 @@ class Runner:
 
         Raises:
             MissingRunsError: on_missing is "error" and some run is not recorded.
-            RecordError: a record or checkpoint is damaged.
+            RecordError: on_missing is "error" and a record is damaged; a teacher's checkpoint file is not here, or is
+                another.
             DataError: the data cannot be had.
         """
         asked = {config.id: settle(config, self.store, self.device) for config in configs}
@@ -196,7 +205,14 @@ class Runner:
             )
         if on_missing == "train" and (left := [config for config in wanted if not self._ended(config)]):
             self._train(left)
-        records = {run.id: self.store.load(run.id) for run in wanted if self.store.has(run.id)}
+        records = {}
+        for run in filter(lambda run: self.store.has(run.id), wanted):
+            try:
+                records[run.id] = self.store.load(run.id)
+            except RecordError as error:
+                if on_missing == "error":
+                    raise
+                self.fail(run, error)
         return {name: records[run.id] for name, run in asked.items() if run.id in records}
 
     def weights_file(self, run: str, which: str) -> Path | None:
@@ -284,6 +300,11 @@ class Runner:
                 self.stopped = not RunGroup(members, self).train()
                 left = left[len(members) :]
                 continue
+            except RecordError as error:  # of the teacher, which is theirs together
+                for config in members:
+                    self.fail(config, error)
+                left = left[len(members) :]
+                continue
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -301,9 +322,19 @@ class Runner:
             )
 
     def _ended(self, config: RunConfig, weights: bool = False) -> bool:
-        """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here."""
+        """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here;
+        or it cannot be had."""
+        if config.id in self.failed:
+            return True
         if not self.store.has(config.id):
             return False
-        if self.maps and has_maps(config) and not self.store.maps(config.id).exists():
-            return self.store.load(config.id).status != "finished"
+        mapless = self.maps and has_maps(config) and not self.store.maps(config.id).exists()
+        if mapless or weights:
+            try:
+                finished = self.store.load(config.id).status == "finished"
+            except RecordError as error:
+                self.fail(config, error)
+                return True
+        if mapless:
+            return not finished
         return not weights or all(self.weights_file(config.id, which) for which in ("last", "best"))

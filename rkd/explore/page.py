@@ -244,11 +244,7 @@ class Page(widgets.VBox):
 
     def _show_saved(self) -> None:
         """All records as a table, and the curves of those with names."""
-        try:
-            records = {record.id: record for record in self._store}
-        except RkdError as error:  # one is damaged
-            self.saved.value = _note(f"{error}.", "alert")
-            return
+        records = {record.id: record for record in self._store}
         rows, named = [], []
         for run, record in records.items():
             if not record.config.method:

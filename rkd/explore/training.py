@@ -79,16 +79,15 @@ class Training:
                 break
         self.running = False
         stopped = self._asked or b"\nstopped: " in self._log.read_bytes()
-        done = all(self.store.has(run.id) for run in runs.values())
+        done = len(self.store.read(run.id for run in runs.values())) == len(runs)
         yield self._look("finished" if done else "stopped" if stopped else "failed")
 
     def _look(self, status: str) -> Look:
         records, done = {}, 0.0
         for name, run in self.plan.runs.items():
-            if self.store.has(run.id):
-                records[name], done = self.store.load(run.id), done + 1
-            elif (come := begun(self.store, run.id)) and come.epoch:
-                found = come.curves["test_accuracy"]
+            if recorded := self.store.read([run.id]):
+                records[name], done = recorded[run.id], done + 1
+            elif (come := begun(self.store, run.id)) and (found := come.curves.get("test_accuracy")):
                 result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0}
                 made = {"commit": None, "changed": False}
                 records[name] = Record(run, "finished", come.curves, result, {}, made)

@@ -127,9 +127,8 @@ class Evidence:
         if config.id not in self._read:
             store = self._store = self._store or store_for(self.selectors.profile)
             forms: dict[str, Record] = {}
-            for run in store.recorded(config):
-                if run.precision not in forms:  # the same with several teachers: the first
-                    forms[run.precision] = store.load(run.id)
+            for record in store.read(run.id for run in store.recorded(config)).values():
+                forms.setdefault(record.config.precision, record)  # the same with several teachers: the first
             self._read[config.id] = forms
         return self._read[config.id]
 

@@ -66,8 +66,10 @@ def lacking(
 
     @functools.cache
     def finished(run: str) -> bool | None:
-        """Whether a recorded run finished; None for one that is not recorded."""
-        return store.load(run).status == "finished" if store.has(run) else None
+        """Whether a recorded run finished, not so where its record is damaged; None for one that is not recorded."""
+        if not store.has(run):
+            return None
+        return any(record.status == "finished" for record in store.read([run]).values())
 
     found = {}
     for claim in claims:

@@ -9,7 +9,7 @@ from rkd.models import (  # noqa: F401  (they register)
     vgg,
     wrn,
 )
-from rkd.models.checkpoints import checkpoint_header, load_weights
+from rkd.models.checkpoints import checkpoint_header, load_weights, not_finite, stated_accuracy
 from rkd.models.external import from_module
 from rkd.models.registry import (
     build,
@@ -26,6 +26,6 @@ from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
     "Taps", "build", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name", "display_name",
-    "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "parameter_count",
-    "register", "tap_shapes",
+    "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite", "parameter_count",
+    "register", "stated_accuracy", "tap_shapes",
 ]  # fmt: skip

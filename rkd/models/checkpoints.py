@@ -1,8 +1,9 @@
 """Weights from files: the package's own and those of ReviewKD, RepDistiller, mdistiller and other codes."""
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rkd.errors import RecordError
+from rkd.errors import RecordError, in_a_line
+from rkd.files import check_regular, check_stored_zip
 
 # Entries under which files keep the network's state dict: this package; RepDistiller and mdistiller; and the
 # KnowledgeDistillation code of hankyul2.
@@ -69,22 +71,72 @@ def checkpoint_header(path: str | Path) -> dict[str, object]:
         return {str(key): value for key, value in content.items() if _is_plain(value)}
 
 
+def stated_accuracy(path: str | Path) -> float | None:
+    """The test accuracy in percent that a checkpoint states beside its weights; None where it states none. Raises as
+    `checkpoint_header`."""
+    with _reading(path) as content:
+        for value in map(content.get, ("accuracy", "best_acc", "top1_acc")):
+            if isinstance(value, int | float | np.number) or (
+                isinstance(value, Tensor) and value.numel() == 1
+            ):
+                return float(value) if 0 <= float(value) <= 100 else None
+    return None
+
+
 def _is_plain(value: object) -> bool:
     if isinstance(value, Mapping | list | tuple):
         return all(map(_is_plain, value.values() if isinstance(value, Mapping) else value))
     return value is None or isinstance(value, str | int | float)
 
 
+def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
+    """What torch saved, on the CPU; nothing in it is executed. Its checksums are compared first, and no tensor claims
+    more than the file holds.
+
+    Args:
+        legacy: take files of torch before 1.6 too, which have no checksums.
+
+    Raises:
+        Exception: of any type, where the file is damaged or of another kind.
+    """
+    if not isinstance(file, io.BytesIO):
+        check_regular(file)
+    with nullcontext(file) if isinstance(file, io.BytesIO) else open(file, "rb") as opened:
+        if not legacy or opened.read(2) == b"PK":
+            check_stored_zip(opened)
+        opened.seek(0)
+        with torch.serialization.safe_globals(_SAFE):
+            content = torch.load(opened, map_location="cpu", weights_only=True)
+    for tensor in tensors_in(content):
+        whole = tensor.device.type == "cpu" and tensor.layout == torch.strided
+        if not whole or tensor.nbytes > max(2**20, tensor.untyped_storage().nbytes()):
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} claims more than the file holds")
+    return content
+
+
+def tensors_in(content: Any) -> Iterator[Tensor]:
+    """All tensors in nested mappings and lists."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping | list | tuple):
+        for part in content.values() if isinstance(content, Mapping) else content:
+            yield from tensors_in(part)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinities."""
+    return [name for name, tensor in state.items() if not tensor.isfinite().all()]
+
+
 @contextmanager
 def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
     """What a file holds; errors name the file."""
     try:
-        with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = unpickled(path, legacy=True)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
-        said = f"is not a checkpoint, or is damaged ({type(error).__name__} while reading)"
+        said = f"is not a checkpoint, or is damaged ({type(error).__name__}: {in_a_line(error, 100)})"
         if blocked := re.search(r"GLOBAL (\S+)", str(error)):
             said = (
                 f"holds a pickled {blocked[1]}, and reading it means executing code from the file; take one without "

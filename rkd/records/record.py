@@ -4,16 +4,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator
+from typing import Any, Literal
 
 from rkd.config import build, frozen
-from rkd.errors import RecordError
+from rkd.errors import RecordError, RkdError, in_a_line
+from rkd.records.fields import Curve, check_parts
 from rkd.training.config import RunConfig
 
 FORMAT = 1
-Curve = Annotated[list[float], BeforeValidator(lambda values: [math.nan if v is None else v for v in values])]
+MOST_BYTES = 2**26
+REMEDY = "`rkd records check --quarantine` names such files and sets them aside"
 
 
 @frozen
@@ -87,27 +87,31 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str) -> "Record":
-        """Parse a record.
+        """Parse a record, and check all that it says (see `rkd.records.fields`).
 
         Args:
             name: the file's name, for messages.
 
         Raises:
-            RecordError: not a record, of an unknown format, its id is not that of its config, or it leaves its
-                arithmetic open.
+            RecordError: not a record, of an unknown format, its id is not that of its config, it leaves its arithmetic
+                open, or a value is none that a run leaves; names the file, the field and what to do.
         """
         try:
-            body = json.loads(text)
+            if len(text) > MOST_BYTES:
+                raise RecordError(f"it has {len(text)} bytes; no record has more than {MOST_BYTES}")
+            body = json.loads(text, parse_constant=str)  # NaN is no JSON; as text it is named
             if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
                 raise RecordError(f"it is no run record of format {FORMAT}")
             said = body.pop("id", None)
             record = build(cls, body)
-        except (ValueError, TypeError, RecordError) as error:
-            raise RecordError(f"record {name} is damaged, or cannot be read: {error}") from error
-        if record.id != said:
+            if record.id != said:
+                raise RecordError(f"it says id {said} but its config has id {record.id}: it was edited")
+            finished = record.status == "finished"
+            check_parts(record.config, finished, record.curves, record.result, record.cost, record.provenance)
+        except (ValueError, TypeError, RecursionError, RkdError) as error:
             raise RecordError(
-                f"record {name} says id {said} but its config has id {record.id}: it was edited"
-            )
+                f"record {name} is damaged, or cannot be read: {in_a_line(error)}; {REMEDY}"
+            ) from error
         return record
 
 

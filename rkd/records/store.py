@@ -1,15 +1,15 @@
 """The folder of records of one profile, and the working files beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rkd.errors import RecordError
-from rkd.files import place
-from rkd.records.record import Record
+from rkd.errors import RecordError, say_once
+from rkd.files import check_regular, place
+from rkd.records.record import MOST_BYTES, REMEDY, Record
 from rkd.training.arithmetic import SETTLED
 from rkd.training.config import RunConfig
 
@@ -39,7 +39,7 @@ class Store:
         return self.records / "maps" / f"{run}.npz"
 
     def has(self, run: str) -> bool:
-        """Whether the run is recorded."""
+        """Whether the run is recorded, be it that its record is damaged."""
         return self.path(run).exists()
 
     def recorded(self, run: RunConfig, first: str = SETTLED[0]) -> Iterator[RunConfig]:
@@ -59,10 +59,15 @@ class Store:
         path = self.path(run)
         if not path.exists():
             raise RecordError(f"run {run} is not recorded in {self.records}")
-        record = Record.from_json(path.read_bytes(), str(path))
+        try:
+            check_regular(path, MOST_BYTES)
+            data = path.read_bytes()
+        except OSError as error:
+            raise RecordError(f"record {path} cannot be read: {error.strerror}; {REMEDY}") from error
+        record = Record.from_json(data, str(path))
         if record.id != run:
             raise RecordError(
-                f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere"
+                f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere; {REMEDY}"
             )
         return record
 
@@ -75,8 +80,19 @@ class Store:
         """Ids of all recorded runs, sorted."""
         return sorted(p.stem for p in self.records.glob("*.json")) if self.records.exists() else []
 
+    def read(self, runs: Iterable[str]) -> dict[str, Record]:
+        """Those of the runs that are recorded, by id. A damaged one is left out, and named once, on stderr."""
+        found = {}
+        for run in filter(self.has, runs):
+            try:
+                found[run] = self.load(run)
+            except RecordError as error:
+                say_once(str(error))
+        return found
+
     def __iter__(self) -> Iterator[Record]:
-        return (self.load(run) for run in self.ids())
+        """All that can be read."""
+        return iter(self.read(self.ids()).values())
 
     @contextmanager
     def lock(self, run: str, wait: float = 0.0) -> Iterator[bool]:

@@ -364,7 +364,7 @@ class Experiment:
     def _recorded(self, given: Mapping[str, Any], store: Store) -> tuple[list[Line], dict[str, Record]]:
         lines = self._settled(self.chapter.lines(parameters.resolve(self.chapter.name, given)), store)
         ids = {run.id for line in lines for run in line.runs}
-        return lines, {run: store.load(run) for run in ids if store.has(run)}
+        return lines, store.read(ids)
 
     def _notes(self) -> Html:
         """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
@@ -394,7 +394,7 @@ def _rates() -> dict[str, float]:
     methods' own modules are left out on both sides of the division."""
     for store in map(store_for, PROFILES.values()):
         done, seconds = Counter(), Counter()
-        for record in map(store.load, store.ids()[:SAMPLE]):
+        for record in store.read(store.ids()[:SAMPLE]).values():
             machine, made = record.provenance["device_name"], record.provenance
             if made.get("device") == "cpu":
                 machine += f" in {made['threads']} thread{'s' * (made['threads'] > 1)}"

@@ -1,14 +1,25 @@
-"""Atomic files for weights and for the state of an unfinished run."""
+"""Atomic files for weights and for the state of an unfinished run, and how far that has come."""
 
+import io
+import math
 import os
-import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
+from torch import Tensor
 
-from rkd.errors import RecordError
+from rkd.config import Flag, Natural, Weight, build, frozen
+from rkd.errors import ConfigError, RecordError, in_a_line
 from rkd.files import replacing
+from rkd.models.checkpoints import not_finite, unpickled
+from rkd.training.config import RunConfig
+
+REMEDY = "delete it to start that run again, or let `rkd records check --quarantine` set it aside"
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -19,13 +30,136 @@ def save(state: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU, executing nothing; RecordError where the file is damaged or of another
-    kind."""
+def load(path: Path | io.BytesIO) -> dict[str, Any]:
+    """Read what `save` wrote, onto the CPU, executing nothing; RecordError where the file is damaged, which its
+    checksums tell, or of another kind."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecordError(
-            f"checkpoint {path} is damaged ({first_line}); delete it to start that run again"
-        ) from error
+        state = unpickled(path)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
+        said = f"{type(error).__name__}: {in_a_line(error, 100)}"
+        raise RecordError(f"checkpoint {path} is damaged ({said}); {REMEDY}") from error
+    return state
+
+
+def _numbers(found: Any) -> Any:
+    if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
+        raise ValueError("it must be a list of numbers")
+    return found
+
+
+@frozen
+class Progress:
+    """How far an unfinished run is, as its checkpoint says and its curves prove.
+
+    Attributes:
+        epoch: epochs finished, those of stages included.
+        position: images of the next one that are done.
+        seconds: of training so far.
+        curves: of the finished epochs, as in a record.
+        config: the run's; None in checkpoints of early versions.
+
+    Raises:
+        ConfigError: values of other types or ranges; curves of other lengths than the epochs told; more epochs than the
+            config has.
+    """
+
+    epoch: Natural
+    position: Natural = 0
+    seconds: Weight = 0.0
+    joules: Weight = 0.0
+    diverged: Flag = False
+    curves: dict[str, Annotated[list[float], BeforeValidator(_numbers)]] = field(default_factory=dict)
+    threads: dict[str, Natural] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    config: RunConfig | None = None
+
+    def __post_init__(self) -> None:
+        main, stages = len(self.curves.get("lr", ())), dict[str, int]()
+        for name, values in self.curves.items():
+            stage = re.match(r"(?!loss_)(.+?)_(loss_|left_out_steps$)", name)
+            if stage and (self.config is None or stage[1] in {s.name for s in self.config.stages}):
+                stages[stage[1]] = max(len(values), stages.get(stage[1], 0))
+            elif len(values) != main and not (
+                self.diverged and "accuracy" in name
+            ):  # it may have been in a stage
+                raise ConfigError(f"curve {name!r} has {len(values)} values after {main} epochs")
+        if self.epoch != (proven := main + sum(stages.values())):
+            raise ConfigError(f"epoch is {self.epoch}, but its curves are of {proven} epochs")
+        if self.config is None:
+            return
+        begun = next((s for s in self.config.stages if stages.get(s.name, 0) != s.epochs), None)
+        if self.epoch > self.config.total_epochs or (main and begun):
+            raise ConfigError(
+                f"its curves are of {self.epoch} epochs, but the run has {self.config.total_epochs}"
+            )
+        if self.position and self.epoch == self.config.total_epochs:
+            raise ConfigError(f"position is {self.position}, but its last epoch is done")
+
+    @property
+    def proven(self) -> tuple[int, int]:
+        """Epochs, and images of the next one in whole batches: how large these are the config tells."""
+        return self.epoch, self.position - self.position % self.config.batch_size if self.config else 0
+
+
+def progress(
+    state: Mapping[str, Any], run: str, config: RunConfig | None = None, images: int | None = None
+) -> Progress:
+    """How far a run is, by the content of its checkpoint.
+
+    Args:
+        config: the run's, where it is known; else that of the checkpoint, if it has one.
+        images: of an epoch; None: as many as the config asks for, at most.
+
+    Raises:
+        RecordError: it is of another run, proves less than it says, or its student cannot be trained on: without
+            tensors, or not finite although it has not diverged. The message does not name the file.
+    """
+    if state.get("run") != run:
+        raise RecordError(f"it belongs to run {state.get('run')!r}, not {run}")
+    told = {f.name: state[f.name] for f in fields(Progress) if f.name in state}
+    try:
+        found = build(Progress, told | ({} if config is None else {"config": config}))
+    except ConfigError as error:
+        raise RecordError(str(error)) from error
+    config = found.config
+    if config is not None and config.id != run:
+        raise RecordError(f"its config is that of run {config.id}")
+    if config is not None:
+        part, most = found.position % config.batch_size, images or config.data.train_images or math.inf
+        if found.position > most or (part and images not in (None, found.position)):
+            raise RecordError(f"position is {found.position}, which no batch of its epoch ends at")
+    student = state.get("student")
+    if not isinstance(student, Mapping) or not student:
+        raise RecordError("its student has no tensors")
+    if not all(isinstance(tensor, Tensor) and tensor.numel() for tensor in student.values()):
+        raise RecordError("its student is no state dict, or has an empty tensor")
+    best, scored = found.best or {}, len(found.curves.get("test_accuracy", ()))
+    kept = best.get("student")
+    whole = isinstance(kept, Mapping) and kept.keys() == student.keys()
+    if scored and not (whole and type(best.get("epoch")) is int and 0 <= best["epoch"] < scored):
+        raise RecordError("it lacks the weights of its best epoch")
+    # Running statistics are passed over: in fp16 a step that is left out can leave infinities in them.
+    trained = {name: tensor for name, tensor in student.items() if "running_" not in name}
+    if not found.diverged and (lost := not_finite(trained)):
+        raise RecordError(f"{lost[0]} of its student holds NaN or infinities, although it has not diverged")
+    return found
+
+
+def begun(path: Path, run: str, **known: Any) -> tuple[dict[str, Any], Progress] | None:
+    """The content of an unfinished run's checkpoint, and how far it is; None where there is none. Arguments and errors
+    as of `progress`, but the message names the file and what to do."""
+    if not path.exists():
+        return None
+    try:
+        state = load(path)
+    except RecordError:
+        if path.exists():
+            raise
+        return None  # another process has just ended the run
+    try:
+        found = progress(state, run, **known)
+    except RecordError as error:
+        raise RecordError(f"checkpoint {path} cannot be used: {error}; {REMEDY}") from error
+    return state, found

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rkd.data import Batches, ImageSet
+from rkd.errors import RecordError, in_a_line
 from rkd.methods import Batch, Method
 from rkd.models.taps import Taps
 from rkd.training.arithmetic import Arithmetic, arithmetic
@@ -293,6 +294,7 @@ class TrainState:
         """All that a resumed run needs, as tensors and plain values; between any two steps."""
         return {
             "run": self.config.id,
+            "config": self.config.to_dict(),
             "student": dict(self.student.state_dict()),
             "method": None if self.method is None else dict(self.method.state_dict()),
             "optimiser": self.optimiser.state_dict(),
@@ -302,13 +304,33 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            RecordError: something is missing, does not fit this run, or holds NaN although the run has not diverged.
+        """
+        try:
+            self._load(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise RecordError(f"it does not fit its run: {in_a_line(error)}") from error
+        moved = [self.optimiser.state[p].get("momentum_buffer") for p in self.parameters]
+        if self.config.optimiser.momentum and any(
+            m is None or m.shape != p.shape for m, p in zip(moved, self.parameters, strict=True)
+        ):
+            raise RecordError("it lacks momentum of its optimiser, or has that of other tensors")
+        learned = [*self.parameters, *(m for m in moved if m is not None)]
+        if not self.diverged and not all(tensor.isfinite().all() for tensor in learned):
+            raise RecordError("a tensor it trains holds NaN or infinities, although it has not diverged")
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         if self.method is not None:
             self.method.load_state_dict(state["method"])
+        own = [{k: v for k, v in g.items() if k != "params"} for g in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
-        for group, rate in zip(self.optimiser.param_groups, self._rates.values(), strict=True):
-            group["lr"] = rate
+        # How the optimiser steps, this run's config says; the rates are tensors that stay where they are.
+        for group, kept in zip(self.optimiser.param_groups, own, strict=True):
+            group.update(kept)
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
             self.scaler.scale(torch.zeros((), device=self.device))

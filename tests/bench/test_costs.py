@@ -2,17 +2,17 @@
 
 import pytest
 from conftest import tiny_plain, tiny_review
+from evidence import whole
 
 from rkd.bench import costs
 from rkd.experiments.estimate import sizes, work
-from rkd.records import Record
 from rkd.review import ReviewOptions
 
 
 def save(store, run, seconds, **cost):
     provenance = {"device_name": "a GPU", "train_images": 100}
     cost = {"train_seconds": seconds, "gang": 1, "arithmetic": "fp16", **cost}
-    store.save(Record(run, "finished", {}, {"epochs": 2}, cost, provenance))
+    store.save(whole(run, cost=cost, provenance=provenance))
 
 
 def test_sizes_of_the_best_known_pair():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_data, tiny_plain, tiny_review
+from evidence import whole
 
 from rkd import models
 from rkd.devices import pick_device
@@ -15,7 +16,6 @@ from rkd.experiments import group
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.runner import Runner, run_groups, unfinished
 from rkd.experiments.settings import resolve
-from rkd.records import Record
 from rkd.records.teachers import save_teacher, teacher_file
 from rkd.review import ReviewOptions
 from rkd.training import checkpoint
@@ -44,14 +44,14 @@ def test_what_is_unfinished_includes_teachers_whose_weights_are_lost(store):
         return [run.id for run in unfinished([student], store)]
 
     assert left() == [teacher.id, student.id]
-    store.save(Record(teacher, "finished", {}, {}, {}, {}))
+    store.save(whole(teacher))
     assert left() == [teacher.id, student.id]
     for file in (store.folder(teacher.id) / "best.pt", teacher_file(store, teacher.id, "best")):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         assert left() == [student.id], "only the best weights are needed; a committed teacher serves as well"
         file.unlink()
-    store.save(Record(student, "finished", {}, {}, {}, {}))
+    store.save(whole(student))
     assert left() == [], "no run needs the teacher any more"
 
 

@@ -9,12 +9,12 @@ import time
 import ipywidgets as widgets
 import psutil
 import pytest
+from evidence import whole
 
 from rkd.errors import ConfigError
 from rkd.explore import explore
 from rkd.explore.choices import Plan, explored
 from rkd.explore.page import Page
-from rkd.records import Record
 
 pytest_plugins = ["exploring"]
 
@@ -95,9 +95,7 @@ def finish(plan, **accuracies):
         last = accuracies.get(name.partition(" ")[0], 5.0)
         curves = {"lr": [0.1, 0.1], "test_accuracy": [1.0, last], "loss_ce": [4.0, 3.0]}
         result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 1, "epochs": 2}
-        cost = {"train_seconds": 1.0, "images_per_second": 100.0, "gang": 1}
-        made = {"labels": {}, "commit": "abc", "changed": False, "device_name": "an abacus"}
-        explored().save(Record(run, "finished", curves, result, cost, made))
+        explored().save(whole(run, curves=curves, result=result))
 
 
 def test_what_is_recorded_is_shown_without_training(page):

@@ -135,5 +135,5 @@ def test_damaged_and_absent_files(state, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(RecordError, match=r"absent.pth: cannot be read: No such file"):
         models.load_weights(network, tmp_path / "absent.pth")
-    with pytest.raises(RecordError, match="cannot be read: Is a directory"):
+    with pytest.raises(RecordError, match="cannot be read: it is no regular file"):
         models.load_weights(network, tmp_path)

@@ -1,12 +1,16 @@
 """Records: round trip, atomic writing, damaged and foreign files, locks."""
 
 import dataclasses
+import functools
 import getpass
 import json
+import math
+import os
+import shutil
 import socket
 
 import pytest
-from conftest import tiny_plain, tiny_review
+from conftest import ROOT, tiny_plain, tiny_review
 
 from rkd.errors import RecordError
 from rkd.experiments.runner import MissingRunsError, Runner
@@ -58,6 +62,9 @@ def test_content_and_round_trip(made):
     ("spoil", "message"),
     [
         (lambda t: t[: len(t) // 2], "cannot be read"),
+        (lambda t: "[" * 200_000, "maximum recursion depth"),
+        (lambda t: "\x00\x7f", "cannot be read"),
+        (lambda t: "[]", "no run record of format 1"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "no run record of format 1"),
         (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
         (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
@@ -71,6 +78,78 @@ def test_damaged_records_are_named(made, tmp_path, spoil, message):
     with pytest.raises(RecordError, match=message) as error:
         bad.load(config.id)
     assert config.id in str(error.value)
+
+
+def edited(text, place, value):
+    """The text of a record with another value at a place."""
+    body = json.loads(text)
+    *outer, name = place.split(".")
+    part = functools.reduce(dict.get, outer, body)
+    part.update({name: value})
+    return json.dumps(body)
+
+
+WRONG_ACCURACIES = (math.nan, 999, -5, None, "99", True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        *(("result.last_accuracy", value, "in its result: last_accuracy is") for value in WRONG_ACCURACIES),
+        ("result.last_accuracy_peer", 101, "last_accuracy_peer is 101; it must be a number between 0 and 100"),
+        ("result", {}, "in its result: Result needs last_accuracy"),
+        ("result.best_epoch", 2, "best_epoch is 2, of 2 epochs"),
+        ("result.epochs", 3, "epochs is 3 in its result, and 2 in its config"),
+        ("result.surprise", 1, "in its result: unknown Result setting 'surprise'"),
+        ("cost", {}, "in its cost: Cost needs train_seconds"),
+        ("cost", None, "cost is None; it must map names to values"),
+        ("cost.train_seconds", math.inf, "train_seconds is 'Infinity'"),
+        ("cost.gang", 10**400, "gang is 10{190,}.*; it must be a whole number >= 1"),
+        ("provenance", [], r"provenance is \[\]; it must map names"),
+        ("provenance.ended", "<script>", "in its provenance: ended is '<script>'"),
+        ("provenance.labels", {"profile": 5}, "profile is 5; it must be text"),
+        ("provenance.torch", "x" * 10**6, "in its provenance: torch is"),
+        ("provenance.teacher.accuracy", -1, "accuracy is -1"),
+        ("curves", {}, "curve lr is missing"),
+        ("curves", [], "curves is"),
+        ("curves.lr", "abc", "lr is 'abc'; it must be a list of numbers"),
+        ("curves.lr", [], "it must be a list of numbers"),
+        ("curves.lr", [0.1], "curve 'lr' has 1 values for 2 epochs"),
+        ("curves.lr", [0.1, "9"], "it holds '9'"),
+        ("curves.loss_ce", [0.1, math.nan], "it holds 'NaN'"),
+        ("curves.test_accuracy", [50, 101], "curve test_accuracy is 101"),
+        ("status", "<b>", "unknown status '<b>'"),
+        ("surprise", 1, "unknown Record setting 'surprise'"),
+        ("config", [], "damaged"),
+        ("config.teacher", 5, "damaged"),
+    ],
+)  # fmt: skip
+def test_a_record_says_nothing_that_a_run_does_not_leave(made, place, value, message):
+    store, config = made
+    text = edited(store.path(config.id).read_text(), place, value)
+    with pytest.raises(RecordError, match=message) as error:
+        Record.from_json(text, "results/x.json")
+    said = str(error.value)
+    assert "record results/x.json is damaged" in said and "`rkd records check" in said
+    assert "\n" not in said and len(said) < 600
+
+
+def test_committed_records_are_read_and_written_to_the_byte():
+    files = [path for path in (ROOT / "results").rglob("*.json") if b'"curves"' in path.read_bytes()]
+    assert len(files) > 80
+    for path in files:
+        assert Record.from_json(path.read_bytes(), str(path)).to_json().encode() == path.read_bytes(), path
+
+
+def test_readers_of_all_records_go_on_without_a_damaged_one_and_say_so_once(made, tmp_path, capsys):
+    store, config = made
+    shutil.copytree(store.records, tmp_path / "r")
+    bad = Store(tmp_path / "r", tmp_path / "w")
+    bad.path(config.id).unlink()
+    os.mkfifo(bad.path(config.id))
+    assert [record.id for record in bad] == [config.teacher.run.id] == [*bad.read(bad.ids())]
+    said = capsys.readouterr().err
+    assert said.count("no regular file") == 1 and str(bad.path(config.id)) in said
 
 
 def test_renamed_record_is_foreign(made, tmp_path):

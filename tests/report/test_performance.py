@@ -15,6 +15,7 @@ pytest.importorskip("IPython", reason="IPython is not installed (pip install -e 
 import pandas as pd
 from cells import execute
 from conftest import tiny_plain
+from evidence import whole
 
 from rkd import paths
 from rkd.bench import Result, Row, costs, save, tables
@@ -23,7 +24,6 @@ from rkd.errors import ConfigError, RecordError
 from rkd.experiments.estimate import sizes, work
 from rkd.experiments.settings import load_profile
 from rkd.models import display_name
-from rkd.records import Record
 from rkd.report import performance
 from rkd.report.performance import open_performance
 
@@ -97,7 +97,7 @@ def test_spent_and_projected_from_records_and_measurements(store, result, monkey
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}
     provenance = {"device_name": "a GPU", "train_images": 100}
-    store.save(Record(tiny_plain(), "finished", {}, {"epochs": 2}, cost, provenance))
+    store.save(whole(tiny_plain(), cost=cost, provenance=provenance))
     found = execute("performance", "def spent", "projected = ", **names)
     every = found["spent"]("all", found["each"])
     assert list(every.values()) == ["all", 2, 1, "2.00 (a GPU)", "1.00 (1 runs)"]
