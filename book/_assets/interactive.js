@@ -97,7 +97,7 @@
       const data = traces(chosen);
       const drawn = layout(chosen, data);
       area.style.height = `${drawn.height}px`;
-      await Plotly.react(area, data, drawn, { displayModeBar: false, responsive: true });
+      await Plotly.react(area, data, drawn, { displayModeBar: false, responsive: true, typesetMath: false });
       for (const entry of area.querySelectorAll(".legend .traces")) reach(entry);
     }
 

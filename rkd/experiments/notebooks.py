@@ -62,9 +62,11 @@ def read_notebook(path: Path) -> dict:
         if notebook["nbformat"] != 4:
             raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
         cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # ConfigError is none of these
         raise ConfigError(f"{path} is not a Jupyter notebook") from error
     return {**notebook, "cells": cells}
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from html import escape
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ipywidgets as widgets
@@ -38,9 +37,10 @@ from rkd.explore.training import Look, Training
 from rkd.methods import get_method, method_names
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.curves import curves
+from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.path import review_path
 from rkd.report.interactive.strips import attention_tiles
-from rkd.report.tables import folded, scrolling
+from rkd.report.tables import folded, frame
 from rkd.training import RunConfig
 
 AT_ONCE = 6  # options of a method that are shown without being asked for
@@ -165,20 +165,20 @@ class Page(widgets.VBox):
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         levels = review_levels(run, self._places[0])
         page = ["papermill", "book/explore.ipynb", "again.ipynb", "-y", json.dumps({"choices": chosen})]
-        commands = escape("\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
-        return (
-            scrolling(table.to_html(border=0, float_format="{:,}".format, formatters=["{:,}".format] * 3))
-            + f"<p>One step with distillation: <b>{step / 1e9:.2f} G multiply-adds</b>. "
-            f"Time to train: <b>{escape(str(left))}</b>.{there}</p>"
-            + (review_path(levels, run.options) if levels else "")
-            + folded("The same from a terminal", f"<pre>{commands}</pre>")
+        commands = tag("pre", "\n\n".join(map(shlex.join, (["rkd", *plan.command()], page))))
+        taken = tag("b", f"{step / 1e9:.2f} G multiply-adds")
+        return join(
+            frame(table.map("{:,}".format), index=True).data,
+            tag("p", "One step with distillation: ", taken, ". Time to train: ", tag("b", left), ".", there),
+            review_path(levels, run.options) if levels else "",
+            folded("The same from a terminal", commands),
         )
 
     # --- training
 
     def _train(self) -> None:
         self.training, self.name.value, self._drawn = Training(self.plan), "", {}
-        self._title.value = f"<h4>{escape(_in_words(self.plan.distilled))}</h4>"
+        self._title.value = tag("h4", _in_words(self.plan.distilled))
         _display(self._result, True)
         _display(self._after, False)
         self._set_buttons()
@@ -256,8 +256,7 @@ class Page(widgets.VBox):
             named += [Line(run, name, (record.config,))] if name else []
         heads = ["name", "run", "with, %", "without, %", "difference", "record"]
         table = pd.DataFrame(sorted(rows), columns=heads)
-        shown = table.to_html(border=0, index=False, float_format="{:.2f}".format, na_rep="–")
-        self.saved.value = scrolling(shown) if rows else "<p>None yet.</p>"
+        self.saved.value = frame(table.astype(object).fillna("–")).data if rows else tag("p", "None yet.")
         if named:
             self.saved.value += curves(named, records, "Test accuracy of the runs with names").still()
 
@@ -342,9 +341,9 @@ def _html(value: str = "") -> widgets.HTML:
     return widgets.HTML(value, layout={"width": "auto", "min_width": "0"})
 
 
-def _note(text: str, role: str = "status") -> str:
+def _note(text: str, role: str = "status") -> Html:
     """A sentence that is read out when it changes."""
-    return f'<p role="{role}">{escape(text)}</p>'
+    return tag("p", text, role=role)
 
 
 def _in_words(run: RunConfig) -> str:

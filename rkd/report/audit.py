@@ -2,7 +2,6 @@
 the blocks of the audit chapter, whose cells measure them."""
 
 import functools
-import html
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -18,7 +17,7 @@ from rkd.config import Natural, check
 from rkd.experiments import settings as parameters
 from rkd.experiments.settings import Settings
 from rkd.report.interactive.assets import in_book
-from rkd.report.interactive.markup import Html, join, tag
+from rkd.report.interactive.markup import Html, join, tag, text
 from rkd.report.tables import scrolling
 
 GROUPS = {
@@ -133,9 +132,9 @@ def _yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _words(text: str) -> Html:
+def _words(said: str) -> Html:
     """Of a text that may hold `code` and **stress**; "finding 9" becomes a link."""
-    safe = html.escape(text.strip(), quote=False)
+    safe = text(said.strip())
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     safe = re.sub(r"\bfinding (\d+)\b", r'<a href="#finding-\1">finding \1</a>', safe)
     return Html(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
@@ -177,4 +176,4 @@ def facts(caption: str, table: pd.DataFrame, digits: int | None = None) -> HTML:
 
     body = (row("td", map(said, values)) for values in table.itertuples(index=False))
     made = tag("table", tag("thead", row("th", table)), tag("tbody", *body), class_="rkd-facts")
-    return HTML(f'<p class="rkd-measured">{_words(caption)}</p>{scrolling(made)}')
+    return HTML(join(tag("p", _words(caption), class_="rkd-measured"), scrolling(made)))

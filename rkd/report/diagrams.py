@@ -7,10 +7,11 @@ for colour-blind readers (Okabe and Ito's set).
 import base64
 import io
 from dataclasses import dataclass
-from html import escape
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from rkd.report.interactive.markup import tag
 
 CARD, INK, QUIET = "#f7f8fa", "#1d2733", "#5b6673"
 STUDENT, TEACHER, FUSION, LOSS = "#56b4e9", "#e69f00", "#009e73", "#cc79a7"
@@ -28,7 +29,7 @@ class Drawing:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
         data = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img width="{self.width}" alt="{escape(self.alt)}" src="data:image/png;base64,{data}">'
+        return tag("img", width=self.width, alt=self.alt, src=f"data:image/png;base64,{data}")
 
 
 show = Drawing  # as the last expression of a cell

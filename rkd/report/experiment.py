@@ -5,7 +5,6 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from rkd.published.others import other_runs
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
-from rkd.report.interactive.markup import Html, join, tag
+from rkd.report.interactive.markup import Html, join, tag, text
 from rkd.report.tables import scrolling
 from rkd.report.verdicts import chapter_box
 from rkd.training import RunConfig
@@ -71,7 +70,8 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
         verdicts = chapter_box(name)
         if verdicts.data:
             display(verdicts)
-    sns.set_theme(style="ticks", rc={"font.size": 10, "axes.grid": True, "grid.color": "#dddddd"})
+    look = {"font.size": 10, "axes.grid": True, "grid.color": "#dddddd", "text.parse_math": False}
+    sns.set_theme(style="ticks", rc=look)
     return experiment
 
 
@@ -166,7 +166,8 @@ class Experiment:
         found = pd.concat([ours["A"], others.assign(grade="B"), ours["C"]])
         rows = self.published()[["name", "label", "group", "key", "role"]].drop_duplicates("name")
         silent = rows[~rows["name"].isin(found["name"])].assign(grade="none", status="missing")
-        return pd.concat([found, silent], ignore_index=True).astype({"seed": "Int64", "threads": "Int64"})
+        found = pd.concat([found, silent], ignore_index=True).astype({"seed": "Int64"})
+        return found.assign(threads=pd.to_numeric(found["threads"], errors="coerce").round().astype("Int64"))
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
         """The rows as a profile alone has them, and what is recorded of them."""
@@ -239,23 +240,25 @@ class Experiment:
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
         head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
         made = tag("table", head, tag("tbody", *rows), class_="rkd-table rkd-results")
-        return HTML(scrolling(made) + self._notes())
+        return HTML(join(scrolling(made), self._notes()))
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
         """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
         those after it below, in small print. Rows and columns are in the order of the chapter. Notes as of `show`."""
-        first, *below = (part.astype(str).map(escape) for part in parts.values())
+        first, *below = (part.astype(str).map(text) for part in parts.values())
         for part in below:
-            first = first.add(part.map('<div class="rkd-source">{}</div>'.format), fill_value="")
+            first = first.add(
+                part.map(lambda said: tag("div", Html(said), class_="rkd-source")), fill_value=""
+            )
         labels, groups = (
             dict.fromkeys(getattr(line, name) for line in self.shown) for name in ("label", "group")
         )
         made = first.unstack().reindex(index=list(labels), columns=list(groups))
         made = made.rename_axis(index=None, columns=None)
-        made.index, made.columns = made.index.map(escape), made.columns.map(escape)
+        made.index, made.columns = made.index.map(text), made.columns.map(text)
         table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
-        note = f"In each cell: {', below it '.join(map(escape, parts))}."
-        return HTML(f'{scrolling(table)}<p class="rkd-note">{note}</p>{self._notes()}')
+        note = tag("p", f"In each cell: {', below it '.join(parts)}.", class_="rkd-note")
+        return HTML(join(scrolling(Html(table)), note, self._notes()))
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
         """A figure with words for those who do not see it: the evidence on record and what was measured here, in

@@ -63,7 +63,7 @@ def _card(card: Card, line: Line | None, cost: MethodCost | None) -> Html:
         "section",
         tag("h3", card.display),
         tag("p", card.paper, class_="rkd-note"),
-        tag("div", Html(comparison(card)._repr_html_()), class_="rkd-drawing"),
+        tag("div", comparison(card)._repr_html_(), class_="rkd-drawing"),
         tag("p", card.text),
         tag("div", formula, class_="math notranslate nohighlight", tabindex=0),
         tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()), class_="rkd-facts"),

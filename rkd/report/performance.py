@@ -1,6 +1,5 @@
 """What the performance chapter calls: its parameters, a measurement made as the page runs, tables as HTML."""
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from rkd.bench.gate import note as gate_note
 from rkd.bench.tables import header_lines, note, times
 from rkd.devices import pick_device
 from rkd.experiments import settings as parameters
-from rkd.report.tables import frame, table_of
+from rkd.report.interactive.markup import Html, join, tag
+from rkd.report.tables import frame, scrolling
 
 CHAPTER = "performance"
 OWN = (
@@ -59,15 +59,16 @@ class PerformancePage:
         pick_device(self.request.device)
         self.file = paths.home() / str(own["recorded"]) if "recorded" in own else None
         self._recorded = load(self.file, Result) if self.file else None
-        kind, text = "smoke", (
-            f"<strong>Timed while this page was executed</strong>, in about {self.request.seconds:g} s, on whatever "
-            "machine that was and beside whatever else it was doing: the load average tells. Ratios are taken step by "
-            "step in one process and bear this better than times do."
-        )  # fmt: skip
+        said = (
+            f", in about {self.request.seconds:g} s, on whatever machine that was and beside whatever else it was "
+            "doing: the load average tells. Ratios are taken step by step in one process and bear this better than "
+            "times do."
+        )
+        kind, *words = "smoke", tag("strong", "Timed while this page was executed"), said
         if self.file:
-            name = f"<code>{html.escape(self.file.name)}</code>"
-            kind, text = "mini", f"The measurement is read from {name}; nothing is timed now."
-        display(HTML(f'<div class="rkd-callout {kind}"><p>{text}</p></div>'))
+            name = tag("code", self.file.name)
+            kind, *words = "mini", "The measurement is read from ", name, "; nothing is timed now."
+        display(tag("div", tag("p", *words), class_=f"rkd-callout {kind}"))
 
     def measure(self) -> Result:
         """Measure now, saying what happens, or take the file that was named."""
@@ -84,20 +85,14 @@ open_performance = PerformancePage
 
 def shown(result: Result) -> HTML:
     """A measurement: where, when and how; times and work of each variant; what has to be known."""
-    lines = [
-        f'<tr><th scope="row">{k}</th><td>{html.escape(v)}</td></tr>' for k, v in header_lines(result).items()
-    ]
-    parts = [table_of([], lines, "rkd-parameters")]
+    lines = (tag("tr", tag("th", k, scope="row"), tag("td", v)) for k, v in header_lines(result).items())
+    parts = [scrolling(tag("table", tag("tbody", *lines), class_="rkd-table rkd-parameters"))]
     for mode, rows in times(result).items():
-        parts.append(f"<p><strong>{mode.capitalize()}</strong>, step of one student</p>")
+        parts.append(tag("p", tag("strong", mode.capitalize()), ", step of one student"))
         parts.append(frame(rows, index=True).data)
-    return HTML("".join([*parts, _small(note(result))]))
+    return HTML(join(*parts, tag("p", note(result), class_="rkd-note")))
 
 
-def shown_gate(gate: Gate) -> str:
-    """Paired accuracies and what they show, in HTML."""
-    return f"{frame(table(gate)).data}{_small(gate_note(gate))}"
-
-
-def _small(text: str) -> str:
-    return f'<p class="rkd-note">{html.escape(text)}</p>'
+def shown_gate(gate: Gate) -> Html:
+    """Paired accuracies and what they show."""
+    return join(frame(table(gate)).data, tag("p", gate_note(gate), class_="rkd-note"))

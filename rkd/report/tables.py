@@ -1,36 +1,38 @@
 """Tables of the book: in a box that scrolls where the page is too narrow."""
 
-import html
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from IPython.display import HTML
 
+from rkd.report.interactive.markup import Html, tag, text
 
-def frame(table: pd.DataFrame, *, html: bool = False, index: bool = False) -> HTML:
-    """A DataFrame in such a box, numbers with two decimals.
+
+def frame(table: pd.DataFrame, *, index: bool = False, links: Mapping[str, str] | None = None) -> HTML:
+    """A DataFrame in such a box, numbers with two decimals; all text in it is escaped.
 
     Args:
         table: shown without its index, unless `index`.
-        html: its cells hold HTML and stay as they are; else everything is escaped.
+        links: text of a cell -> address that it leads to.
     """
-    made = table.to_html(border=0, index=index, escape=not html, na_rep="", float_format="{:,.2f}".format)
-    return HTML(scrolling(made))
+    linked = {str(text(word)): tag("a", word, href=to) for word, to in (links or {}).items()}
+
+    def cell(value: object) -> object:
+        return linked.get(safe := text(value), safe) if isinstance(value, str) else value
+
+    made = table.map(cell).rename(index=cell, columns=cell)
+    made = made.rename_axis(index=cell, columns=cell)
+    form = "{:,.2f}".format
+    return HTML(
+        scrolling(Html(made.to_html(border=0, index=index, escape=False, na_rep="", float_format=form)))
+    )
 
 
-def table_of(heads: Sequence[str], rows: Sequence[str], kind: str) -> str:
-    """A table in such a box; `rows` are finished <tr> elements."""
-    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
-    body = "\n".join(rows)
-    table = f'<table class="rkd-table {kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return scrolling(table)
-
-
-def scrolling(table: str) -> str:
+def scrolling(table: Html) -> Html:
     """A table in a box that scrolls by keyboard too."""
-    return f'<div class="rkd-scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
+    return tag("div", table, class_="rkd-scroll", role="region", aria_label="table", tabindex="0")
 
 
-def folded(heading: str, content: str) -> str:
+def folded(heading: str, content: Html) -> Html:
     """Content that opens by a click on its heading."""
-    return f"<details><summary>{html.escape(heading)}</summary>{content}</details>"
+    return tag("details", tag("summary", heading), content)

@@ -195,9 +195,7 @@ def test_short_runs_are_compared_seed_by_seed(stores):
     spread = (
         pd.DataFrame(accuracies, columns=["student", "rm"]).sub(accuracies["full"], axis=0).var().mean()
     ) ** 0.5
-    assert (
-        f"by {spread:.2f} points" in said.data and f"resolve {2.92 * spread / 3**0.5:.2f} points" in said.data
-    )
+    assert f"by {spread:.2f} points" in said and f"resolve {2.92 * spread / 3**0.5:.2f} points" in said
     put(stores["short"], "table3/full", [57.0, 57.5, 58.6], selectors=Selectors("short"))
     assert cells(experiment(), "REFERENCES")["shown"][2].loc[FULL, "says"] == "opposite direction"
 

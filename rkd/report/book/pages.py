@@ -28,7 +28,6 @@ class Page:
         variation: name of the variation; empty for the chapter itself.
         parameters: what the variation was given, by name.
         adopted: file name of the notebook it was taken from, where no build executed it.
-        edited: whether an adopted notebook's cells differ from the chapter's.
         key: hash of all it was executed from (see `rkd.report.book.execution`).
     """
 
@@ -41,7 +40,6 @@ class Page:
     variation: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
     adopted: str = ""
-    edited: bool = False
     key: str = ""
 
     @property
@@ -107,7 +105,8 @@ class Book:
         state = self.path(none, ".page.json")
         if not state.is_file():
             return none
-        page = Page(**json.loads(state.read_text(encoding="utf8")))
+        kept = json.loads(state.read_text(encoding="utf8"))
+        page = Page(**{name: value for name, value in kept.items() if name in none.__dict__})
         return page if page.status == "failed" else replace(page, status="kept")
 
     def variations(self) -> list[Page]:

@@ -19,6 +19,7 @@ from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_fil
 from rkd.files import digest
 from rkd.report.book.pages import Book, Page
 from rkd.report.book.variations import spelt
+from rkd.report.interactive.markup import code, directive, tag
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 LOG_TAIL = 40  # lines
@@ -53,7 +54,7 @@ def stage(pages: Sequence[Page], book: Book) -> None:
 
 def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: str) -> dict:
     """A chapter's page, or a variation's: always a notebook, so that all links to it hold."""
-    source, metadata = book.notebook(page.name), KERNEL
+    source, metadata, other = book.notebook(page.name), KERNEL, ""
     if page.status in ("failed", "not executed"):
         opening = [cell for cell in source["cells"][:1] if cell["cell_type"] == "markdown"]
         cells = [
@@ -62,14 +63,21 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
         ]
     else:
         executed = read_notebook(book.path(page, ".ipynb"))
-        cells, metadata = shown(executed["cells"], repository), executed["metadata"]
+        cells = executed["cells"]
+        if page.adopted:
+            from rkd.report.book.foreign import still  # which only such pages need
+
+            cells, other = still(executed, source, repository)
+        else:
+            metadata = executed["metadata"]
+        cells = shown(cells, repository)
         cells.append(_words("provenance", _provenance(page, book)))
     if variations:
         items = [
             f"- [{other.variation}]({other.file}.ipynb): {_given(other.parameters)}" for other in variations
         ]
         cells.append(_words("variations", "\n".join(["**Variations of this page**", "", *items])))
-    cells = _headed(cells, page, title_of(source, page.name))
+    cells = _headed(cells, page, title_of(source, page.name), other)
     metadata = {k: v for k, v in metadata.items() if k != "papermill"} | {"rkd": {"chapter": page.name}}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
@@ -97,14 +105,14 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
     return found
 
 
-def _headed(cells: Sequence[dict], page: Page, title: str) -> list[dict]:
-    """With the heading first, a variation's with a note below it."""
+def _headed(cells: Sequence[dict], page: Page, title: str, other: str) -> list[dict]:
+    """With the heading first, a variation's with a note below it, which says which cells are `other` ones."""
     headings = [
         cell for cell in cells if cell["cell_type"] == "markdown" and cell["source"].startswith("# ")
     ][:1]
     opening = "".join(cell["source"].partition("\n")[2].strip() for cell in headings)
     name = f"{title} ({page.variation})" if page.variation else title
-    head = [f"# {name}", *([_note(page, title)] if page.variation else []), opening]
+    head = [f"# {name}", *([_note(page, title, other)] if page.variation else []), opening]
     return [
         _words("head", "\n\n".join(filter(None, head))),
         *(cell for cell in cells if cell not in headings),
@@ -121,50 +129,41 @@ def _words(identity: str, markdown: str) -> dict:
 def _provenance(page: Page, book: Book) -> str:
     finished = datetime.fromisoformat(page.finished).strftime("%-d %B %Y, %H:%M UTC")
     machine = f" on {page.machine}" if page.machine else ""
-    text = f"Executed {finished}, profile {book.profile}, in {page.seconds:.0f} s{machine}."
-    return f'<p class="rkd-executed">{text}</p>'
+    said = f"Executed {finished}, profile {book.profile}, in {page.seconds:.0f} s{machine}."
+    return tag("p", " ".join(said.split()), class_="rkd-executed")  # an empty line would end the element
 
 
 def _failed(page: Page, book: Book) -> str:
     log = book.path(page, ".log")
     text = _ANSI.sub("", log.read_text(encoding="utf8", errors="replace")) if log.is_file() else ""
-    return f"""::::{{admonition}} This chapter failed
-:class: danger
-
-It stopped after {page.seconds:.0f} s with profile `{book.profile}`, and shows no numbers for that reason.
-
-{_code(page.reason, "text")}
-::::
-
-Run it again on its own:
-
-{_code(_command(page, book), "shell")}
-
-::::{{dropdown}} The last {LOG_TAIL} lines of its log
-{_code(chr(10).join(text.splitlines()[-LOG_TAIL:]) or "(the log is empty)", "text")}
-::::"""
+    why = f"It stopped after {page.seconds:.0f} s with profile {code(book.profile)}"
+    why += ", and shows no numbers for that reason."
+    tail = code("\n".join(text.splitlines()[-LOG_TAIL:]) or "(the log is empty)", "text")
+    parts = (
+        directive("admonition", "This chapter failed", why, code(page.reason, "text"), class_="danger"),
+        "Run it again on its own:",
+        code(_command(page, book), "shell"),
+        directive("dropdown", f"The last {LOG_TAIL} lines of its log", tail),
+    )
+    return "\n\n".join(parts)
 
 
 def _not_executed(page: Page, book: Book) -> str:
-    return f"""::::{{admonition}} Not executed in this build
-:class: note
-
-This copy of the book was built with profile `{book.profile}` and without this chapter. To add it:
-
-{_code(_command(page, book), "shell")}
-::::"""
+    said = f"This copy of the book was built with profile {code(book.profile)} and without this chapter. To add it:"
+    command = code(_command(page, book), "shell")
+    return directive("admonition", "Not executed in this build", said, command, class_="note")
 
 
-def _note(page: Page, title: str) -> str:
-    source = f" It was executed with papermill on its own and taken from `{page.adopted}`." * bool(
-        page.adopted
-    )
-    source += " **Its code differs from the chapter's.**" * page.edited
-    return f"""::::{{admonition}} Variation {page.variation}
-:class: note
-
-This page is [{title}]({page.name}.ipynb) with {_given(page.parameters)}; all else is as there.{source}
-::::"""
+def _note(page: Page, title: str, other: str) -> str:
+    rest, origin = "all else is as there", ""
+    if page.adopted:
+        rest = f"**{other}**" if other else "its cells are the chapter's"
+        origin = (
+            f" It was executed elsewhere with papermill, and taken from {code(page.adopted)}. Its pictures and tables "
+            "are as they came; what would be interactive is shown still."
+        )
+    said = f"This page is [{title}]({page.name}.ipynb) with {_given(page.parameters)}; {rest}.{origin}"
+    return directive("admonition", f"Variation {page.variation}", said, class_="note")
 
 
 def _command(page: Page, book: Book) -> str:
@@ -177,14 +176,7 @@ def _command(page: Page, book: Book) -> str:
 
 
 def _given(parameters: Mapping[str, object]) -> str:
-    return ", ".join(map(_code, spelt(parameters)))
-
-
-def _code(text: str, language: str = "") -> str:
-    """Markdown code, whatever backticks it holds: a block in a language, or else within a line."""
-    ticks = "`" * max([3 if language else 1, *(len(run) + 1 for run in re.findall("`+", text))])
-    space = " " * ("`" in text)
-    return f"{ticks}{language}\n{text}\n{ticks}" if language else f"{ticks}{space}{text}{space}{ticks}"
+    return ", ".join(map(code, spelt(parameters)))
 
 
 # --- HTML ----------------------------------------------------------------------------------------------------------

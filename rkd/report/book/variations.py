@@ -1,12 +1,15 @@
 """Variations: chapters executed with other parameters, here or elsewhere, kept beside the book's own pages."""
 
-import ast
 import json
+import math
 import re
+import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from rkd.errors import ConfigError, unknown
@@ -75,20 +78,29 @@ def adopted(book: Book, path: Path, variation: str) -> Page:
             with another profile, or with no parameter that differs.
     """
     notebook = read_notebook(path)
-    about = notebook["metadata"].get("papermill", {})
+    try:
+        with warnings.catch_warnings(action="ignore"):  # cells without names are none of ours
+            nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise ConfigError(f"{path} is not a sound Jupyter notebook: {error.message[:200]}") from error
+    about = _mapping(notebook["metadata"].get("papermill"))
     chapter = chapter_of(notebook, path, book)
     source = book.notebook(chapter)
     replied = _finished(notebook, path)
-    ended = datetime.fromisoformat(about.get("end_time") or replied)
+    try:
+        ended = datetime.fromisoformat(about.get("end_time") or replied).astimezone(UTC)
+        if not 0 <= (seconds := round(float(about.get("duration") or 0), 1)) < math.inf:
+            raise ValueError(seconds)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{path.name} does not say when it ended; execute it with papermill") from error
     return Page(
         chapter,
         "ok",
-        round(float(about.get("duration") or 0), 1),
-        finished=ended.astimezone(UTC).isoformat(timespec="seconds"),
+        seconds,
+        finished=ended.isoformat(timespec="seconds"),
         variation=variation,
-        parameters=_differing(about.get("parameters", {}), source, path, book),
+        parameters=_differing(_mapping(about.get("parameters")), source, path, book),
         adopted=path.name,
-        edited=_code(notebook) != _code(source),
     )
 
 
@@ -98,7 +110,7 @@ def chapter_of(notebook: dict, path: Path, book: Book) -> str:
     Raises:
         ConfigError: none of this book's.
     """
-    noted, title = notebook["metadata"].get("rkd", {}).get("chapter"), title_of(notebook)
+    noted, title = _mapping(notebook["metadata"].get("rkd")).get("chapter"), title_of(notebook)
     for name in book.names:
         if noted == name or (not noted and title == title_of(book.notebook(name))):
             return name
@@ -114,7 +126,7 @@ def _finished(notebook: dict, path: Path) -> str:
             raise ConfigError(f"{path.name} failed: {output['ename']}: {output['evalue']}")
     if not cells or any(cell["execution_count"] is None for cell in cells):
         raise ConfigError(f"{path.name} was not executed to its last cell; execute it with papermill")
-    if not (reply := cells[-1]["metadata"].get("execution", {}).get("shell.execute_reply")):
+    if not (reply := _mapping(cells[-1]["metadata"].get("execution")).get("shell.execute_reply")):
         raise ConfigError(f"{path.name} does not say that its last cell ended; execute it with papermill")
     return reply
 
@@ -126,7 +138,8 @@ def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, o
     defaults = [assigned_values(cell["source"]) for cell in tagged(source, "parameters")]
     used = given.get("profile", defaults[0].get("profile") if defaults else None)
     if used is not None and Path(str(used)).stem != Path(book.profile).stem:
-        raise ConfigError(f"{path.name} was executed with profile {used}; add it with --profile {used}")
+        named = shlex.quote(str(used))
+        raise ConfigError(f"{path.name} was executed with profile {named}; add it with --profile {named}")
     standing = yaml.safe_load(book.params_file.read_text(encoding="utf8")) or {} if book.params_file else {}
     declared = {*declared_parameters(source)} - {"profile"}
     differ = {k: v for k, v in given.items() if k in declared and v is not None and standing.get(k) != v}
@@ -137,13 +150,5 @@ def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, o
     return differ
 
 
-def _code(notebook: dict) -> list[str]:
-    """Code cells but those that papermill and builds fill in. Layout and comments do not count."""
-    free, found = {"parameters", "injected-parameters", "colab"}, []
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and not free & {*cell["metadata"].get("tags", [])}:
-            try:
-                found += map(ast.dump, ast.parse(cell["source"]).body)
-            except SyntaxError:  # IPython's own commands
-                found.append(cell["source"])
-    return found
+def _mapping(said: object) -> dict:
+    return said if isinstance(said, dict) else {}

@@ -1,5 +1,9 @@
-"""HTML of interactive pictures: whatever is not finished markup is text, and is escaped here and nowhere else."""
+"""HTML and Markdown of pages: whatever is not finished markup is text, and becomes markup here and nowhere else.
 
+Names, notes and provenance come from records, data sets and logs, which other people may have written.
+"""
+
+import re
 from html import escape
 
 _VOID = frozenset({"br", "img", "input"})
@@ -15,8 +19,10 @@ class Html(str):
 
 
 def text(said: object) -> Html:
-    """Markup stays as it is; anything else becomes text."""
-    return said if isinstance(said, Html) else Html(escape(str(said), quote=True))
+    """Markup stays as it is; anything else becomes text, with a mark for what is no character."""
+    if isinstance(said, Html):
+        return said
+    return Html(escape(str(said).encode(errors="replace").decode(), quote=True))
 
 
 def join(*parts: object) -> Html:
@@ -46,3 +52,21 @@ def number(said: object) -> Html:
 def quiet(said: object) -> Html:
     """What stands below a number of a table."""
     return tag("span", said, class_="rkd-n")
+
+
+def code(said: object, language: str = "") -> str:
+    """Text as Markdown that shows it as it is, whatever it holds: a block in a language, or else within a line."""
+    plain = str(said).encode(errors="replace").decode()
+    plain = plain if language else " ".join(plain.split())  # an empty line would end the code
+    ticks = "`" * max([3 if language else 1, *(len(run) + 1 for run in re.findall("`+", plain))])
+    space = " " * ("`" in plain)
+    return f"{ticks}{language}\n{plain}\n{ticks}" if language else f"{ticks}{space}{plain}{space}{ticks}"
+
+
+def directive(name: str, title: str, *inside: str, class_: str = "") -> str:
+    """A directive of MyST around finished Markdown, which cannot end it."""
+    body = "\n\n".join(inside)
+    colons = ":" * max([4, *(len(run) + 1 for run in re.findall(":+", body))])
+    return "\n".join(
+        [f"{colons}{{{name}}} {title}", *([f":class: {class_}"] * bool(class_)), "", body, colons]
+    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -165,6 +166,10 @@ class Plot:
             if at_first and trace.visible is not False:
                 panels.setdefault(facets.get(self.panels, ""), []).append(trace)
         shown = list(panels.items())[:PANELS] or [("", [])]
+        with rc_context({"text.parse_math": False}):  # a name is no formula
+            return self._still(shown)
+
+    def _still(self, shown: Sequence[tuple[str, list[go.Scatter]]]) -> Html:
         columns = min(2, len(shown))
         rows = -(-len(shown) // columns)
         drawn = Figure((9.2, 0.6 + rows * self.height / 135), facecolor="white", layout="constrained")

@@ -1,0 +1,182 @@
+"""Notebooks that were executed elsewhere: what of them stands on a page.
+
+Nothing in them is obeyed. Markdown that is not the chapter's own is read as plain Markdown, without directives, roles
+and HTML; of outputs, text, tables and pictures remain. Metadata is left behind: it may ask for an execution.
+"""
+
+import ast
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+from rkd.colab import first_cell
+from rkd.report.interactive.markup import Html, tag
+
+OF_BUILDS = {"provenance", "variations"}  # cells that a build appends, by id
+_DROPPED = {  # with all that is in them
+    "script", "style", "template", "title", "noscript", "svg", "math", "iframe", "object", "embed", "form", "button",
+    "select", "textarea", "audio", "video", "canvas",
+}  # fmt: skip
+_TAGS = (nh3.ALLOWED_TAGS | {"section", "figure", "figcaption"}) - {"map", "area"} - _DROPPED
+_ATTRIBUTES = {
+    "*": {"class", "style", "hidden", "scope", "colspan", "rowspan", "title"},
+    "a": {"href"},
+    "details": {"open"},
+    "img": {"src", "alt", "width", "height"},
+}
+_STYLES = {"text-align", "width", "max-width", "grid-template-columns"}
+_VALUES = {  # what a value may be; others go with their attribute
+    "class": re.compile(r"rkd-[\w-]+|dataframe|math|num|text"),
+    "href": re.compile(r"(?i:https?://|mailto:).*|[\w.-]+\.html(?:#.*)?", re.DOTALL),
+    "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
+}
+
+
+def cleaned(html: str) -> Html:
+    """HTML of which text, tables, links and pictures within it remain; nothing in it runs or is fetched."""
+    return Html(
+        nh3.clean(
+            _characters(html),
+            tags=_TAGS,
+            clean_content_tags=_DROPPED,
+            attributes=_ATTRIBUTES,
+            attribute_filter=_allowed,
+            filter_style_properties=_STYLES,
+            url_schemes={"http", "https", "mailto", "data"},
+        )
+    )
+
+
+def _allowed(element: str, name: str, value: str) -> str | None:
+    said = value.split() if name == "class" else [value]
+    return value if name not in _VALUES or all(map(_VALUES[name].fullmatch, said)) else None
+
+
+def plain(markdown: str) -> Html:
+    """Plain Markdown, with tables and formulas, as HTML; directives, roles and HTML in it are text."""
+    reader = (
+        MarkdownIt("commonmark", {"html": False}).enable("table").use(dollarmath_plugin, renderer=_formula)
+    )
+    reader.add_render_rule("fence", _fence)
+    made = reader.render(_characters(markdown))
+    return cleaned(re.sub(r'(<a href="[\w.-]+)\.ipynb(?=[#"])', r"\1.html", made))
+
+
+def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dict], str]:
+    """Cells as they stand on the page of the chapter whose source is given, and a sentence on those that are not the
+    chapter's; empty where all are."""
+    own = source["cells"]
+    cells = [cell for cell in notebook["cells"] if not _of_build(cell, repository)]
+    blocks = SequenceMatcher(
+        None, *([*map(_compared, each)] for each in (own, cells)), False
+    ).get_matching_blocks()
+    same = {b + i: own[a + i] for a, b, size in blocks for i in range(size)}
+    made, other = [], []
+    for i, cell in enumerate(cells):
+        chapters, tags = same.get(i), []
+        if chapters is not None:
+            tags = chapters["metadata"].get("tags", [])
+        elif _is_injected(cell, notebook):
+            tags = ["injected-parameters"]
+        else:
+            other.append(str(i + 1))
+            made.append(_cell(f"other-{i}", "markdown", f"*Cell {i + 1} is not the chapter's.*"))
+        if cell["cell_type"] == "code":
+            outputs = [_output(output) for output in cell["outputs"]]
+            made.append(_cell(f"cell-{i}", "code", _characters(cell["source"]), tags, outputs))
+        elif chapters is not None:
+            made.append(_cell(f"cell-{i}", "markdown", chapters["source"]))
+        else:
+            made.append(_cell(f"cell-{i}", "code", "", ["remove-input"], [_shown(plain(cell["source"]))]))
+    said = [f"not the chapter's: {'cell' if len(other) == 1 else 'cells'} {', '.join(other)}"] * bool(other)
+    if lacking := len(own) - len(same):
+        said.append(f"not here: {lacking} of the chapter's")
+    return made, "; ".join(said)
+
+
+def _compared(cell: Mapping) -> tuple[str, str]:
+    """A cell without what does not count: layout and comments."""
+    kind, source = cell["cell_type"], cell["source"]
+    try:
+        return kind, ast.dump(ast.parse(source)) if kind == "code" else " ".join(source.split())
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # IPython's own commands, or no Python at all
+        return kind, source
+
+
+def _of_build(cell: Mapping, repository: str) -> bool:
+    """Whether a build of a book put the cell there."""
+    if cell["cell_type"] == "code":
+        return cell["source"] == first_cell(repository)["source"]
+    return cell.get("id") in OF_BUILDS
+
+
+def _is_injected(cell: Mapping, notebook: Mapping) -> bool:
+    """Whether a cell is what papermill was given, and nothing else."""
+    if "injected-parameters" not in cell["metadata"].get("tags", []):
+        return False
+    try:
+        body = ast.parse(cell["source"]).body
+        given = {target.id: ast.literal_eval(one.value) for one in body for (target,) in [one.targets]}
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
+        return False
+    return given == notebook["metadata"]["papermill"]["parameters"]
+
+
+def _cell(
+    identity: str, kind: str, source: str, tags: Sequence[str] = (), outputs: Sequence[dict] = ()
+) -> dict:
+    cell = {"cell_type": kind, "id": identity, "metadata": {"tags": [*tags]}, "source": source}
+    return cell | ({"execution_count": None, "outputs": [*outputs]} if kind == "code" else {})
+
+
+def _output(output: Mapping) -> dict:
+    """One output: of several forms of it, the first that is known."""
+    if output["output_type"] == "stream":
+        name = "stderr" if output["name"] == "stderr" else "stdout"
+        return {"output_type": "stream", "name": name, "text": _characters(_joined(output["text"]))}
+    data = {kind: _joined(value) for kind, value in output["data"].items() if isinstance(value, str | list)}
+    alt = data.get("text/plain", "")
+    if "text/html" in data:
+        return _shown(cleaned(data["text/html"]))
+    for kind in ("image/svg+xml", "image/png", "image/jpeg"):
+        if kind in data:
+            drawn = data[kind]
+            if kind == "image/svg+xml":
+                drawn = base64.b64encode(_characters(drawn).encode()).decode()
+            return _shown(cleaned(tag("img", src=f"data:{kind};base64,{drawn}", alt=_characters(alt))))
+    return _shown(plain(data["text/markdown"]) if "text/markdown" in data else tag("pre", alt))
+
+
+def _shown(html: Html) -> dict:
+    return {"output_type": "display_data", "data": {"text/html": html}, "metadata": {}}
+
+
+def _joined(said: str | Sequence[str]) -> str:
+    return said if isinstance(said, str) else "".join(map(str, said))
+
+
+def _characters(said: str) -> str:
+    """With a mark for what is no character."""
+    return said.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _fence(renderer: object, tokens: Sequence[Token], i: int, *options: object) -> str:
+    """A block of code; of a directive, with its name."""
+    name = f"{tokens[i].info.strip()}\n" * tokens[i].info.startswith("{")
+    return tag("pre", tag("code", name + tokens[i].content))
+
+
+def _formula(content: str, options: Mapping[str, bool]) -> str:
+    begin, end = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
+    return tag("span", f"{begin}{content}{end}", class_="math")
