@@ -99,6 +99,8 @@ def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], dep
         test_set = data.DataConfig(normalisation=test_set.normalisation)
     test_set = dataclasses.replace(test_set, **{name: value for name, value in given.items() if value})
     images = data.load(test_set, runner.data_root).to(runner.device)
+    for note in images.notes:
+        runner.say_once(note)
     network = models.build(said.network if said else model, images.classes)
     models.load_weights(network, file)
     if deploy:

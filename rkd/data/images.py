@@ -1,6 +1,7 @@
 """A data set in memory: uint8 images, whole, on one device."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class ImageSet:
             there may be none.
         mean, std: per channel, of the normalisation preset, of pixel values in [0, 1].
         checksum: SHA-256, in hexadecimal, of the bytes and shapes of the six arrays, after every choice of images.
+        notes: sentences for people: what was done to the images, and where there are fewer than asked for.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ImageSet:
     std: tuple[float, ...]
     checksum: str
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same images on another device."""
@@ -50,10 +53,12 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
     and may be; the embedded set needs none.
 
     Raises:
-        DataError: the data set is missing or damaged, or has fewer images than asked for.
+        DataError: the data set is missing or damaged, has a single class, or too few images to hold out.
     """
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
+    if classes < 2:
+        raise DataError(f"{config.name} has a single class; there must be two to tell apart")
     train, held = choose(
         source.train_y, classes, config.train_images, config.holdout, config.seed, "training"
     )
@@ -75,7 +80,15 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
         std=norm.std,
         checksum=_checksum(arrays),
         class_names=source.class_names,
+        notes=(*source.notes, *_fewer(config, train, test)),
     )
+
+
+def _fewer(config: DataConfig, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
+    asked = ("training", config.train_images, len(train)), ("test", config.test_images, len(test))
+    for what, wanted, there in asked:
+        if wanted is not None and there < wanted:
+            yield f"{wanted:,} {what} images were asked for; {config.name} has {there:,}, and all are used"
 
 
 def check(config: DataConfig, root: str | Path = "data") -> None:
@@ -107,6 +120,7 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
         "mean": mean,
         "std": std,
         "sha256": images.checksum,
+        **({"notes": "; ".join(images.notes)} if images.notes else {}),
     }
 
 

@@ -14,7 +14,8 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 @register_source(NPZ)
 class Npz(Reader):
-    """Arrays x_train, x_test: (N, H, H, 3) or (N, 3, H, H) uint8; y_train, y_test: (N,) whole numbers from 0.
+    """Arrays x_train, x_test: (N, H, H, 3) or (N, 3, H, H) uint8, or grey images, which are repeated to three channels:
+    (N, H, H), (N, H, H, 1) or (N, 1, H, H); y_train, y_test: (N,) whole numbers from 0.
 
     Optional: class_names, (classes,) strings. The path is taken from the working directory, and, if nothing
     is there, from the data folder.
@@ -73,19 +74,36 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
         raise DataError(f"y_test has class {stray[0]}, of which y_train has no image")
-    names = arrays.get("class_names", np.array(found)).astype(str)
+    names = _texts(arrays.get("class_names", np.array(found)))
     if names.shape != (len(found),):
         raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
     train, test = (labels.astype(np.int64) for labels in y.values())
-    return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()))
+    grey = [split for split, images in x.items() if not images.strides[3]]
+    notes = (f"the {' and '.join(grey)} images are grey: repeated to three channels",) if grey else ()
+    return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()), notes)
+
+
+def _texts(names: np.ndarray) -> np.ndarray:
+    """As text that can be written anywhere."""
+    try:
+        names = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)
+        "".join(names.flat).encode("utf-8")
+    except UnicodeError as error:
+        raise DataError(f"class_names are no text in UTF-8: {error}") from error
+    return names
 
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:
-    if x.ndim == 4 and x.shape[3] != 3:
+    """As (N, H, H, 3): a grey image's channels are one in memory."""
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim == 4 and x.shape[3] not in (1, 3):
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    if x.ndim == 4 and x.shape[3] == 1:
+        x = np.broadcast_to(x, (*x.shape[:3], 3))
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or x.shape[1] != x.shape[2] or not len(x):
         raise DataError(
-            f"{key} must be square images, uint8 with values 0..255, (N, H, H, 3) or (N, 3, H, H), not {x.dtype} of "
-            f"shape {x.shape}"
+            f"{key} must be square images, uint8 with values 0..255, (N, H, H, 3) or (N, 3, H, H), or grey without the "
+            f"3, not {x.dtype} of shape {x.shape}"
         )
     return x

@@ -24,7 +24,7 @@ class DataConfig:
         normalisation: preset of `rkd.data.normalisation`.
         train_images: size of a class-balanced subset of the training images; None takes all that are not held
             out. A smaller subset lies within a larger one of the same seed. Where the classes do not divide
-            the number, the first classes have one image more.
+            the number, the first classes have one image more. A set, or a class, that has fewer gives all it has.
         test_images: the same of the test images.
         holdout: training images set aside as a validation split, class-balanced likewise; no subset of the
             training images contains one.
@@ -64,6 +64,7 @@ class Source:
     test_y: np.ndarray
     pixels: Callable[[str, np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what was done to the images, for people
 
 
 class Reader(ABC):

@@ -12,7 +12,8 @@ def choose(
     """Indices, ascending, of the images kept and of those held out.
 
     Every class has one permutation, fixed by `seed`, `what` and its number. Kept images are taken from its
-    front and held-out ones from its end, so that neither choice moves with the size of the other.
+    front and held-out ones from its end, so that neither choice moves with the size of the other. Where there are fewer
+    images than are to be kept, in all or in one class, all are kept that are not held out.
 
     Args:
         labels: (N,) int64.
@@ -20,13 +21,14 @@ def choose(
         what: "training" or "test", for messages and the stream.
 
     Raises:
-        DataError: more images are asked for than there are, in all or in one class.
+        DataError: more images are to be held out than there are, in all or in one class.
     """
-    asked = (images or 0) + holdout
-    if asked > len(labels) or (images is None and holdout >= len(labels)):
-        held = f" and {holdout} held out" if holdout else ""
-        kept = "all others" if images is None else images
-        raise DataError(f"{kept} {what} images{held} were asked for, but the data set has {len(labels)}")
+    if holdout >= len(labels):
+        raise DataError(
+            f"{holdout} {what} images are to be held out, but the data set has {len(labels)} in all"
+        )
+    if images is not None and images + holdout >= len(labels):
+        images = None
     kept_of, held_of = _per_class(images, classes), _per_class(holdout, classes)
     chosen: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     for label in range(classes):
@@ -34,13 +36,12 @@ def choose(
         members = members[
             np.argsort(_keys(len(members), stream_seed(seed, "subset", what, label)), kind="stable")
         ]
-        front = len(members) - held_of[label] if images is None else kept_of[label]
-        if front < 0 or front + held_of[label] > len(members):
-            wanted = held_of[label] + (0 if images is None else kept_of[label])
+        front = len(members) - held_of[label]
+        if front < 0:
             raise DataError(
-                f"a class-balanced choice needs {wanted} {what} images of class {label}, "
-                f"which has {len(members)}"
+                f"{held_of[label]} {what} images of class {label} are to be held out, which has {len(members)}"
             )
+        front = front if images is None else min(front, kept_of[label])
         chosen[0].append(members[:front])
         chosen[1].append(members[len(members) - held_of[label] :])
     return np.sort(np.concatenate(chosen[0])), np.sort(np.concatenate(chosen[1]))

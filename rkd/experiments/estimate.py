@@ -136,8 +136,8 @@ def work(config: RunConfig, data: Sizes, modules: bool = True) -> Work:
     """The multiply-adds of a run on a data set of these sizes; without its method's own modules where these are not to
     be counted, which takes its time."""
     chosen = config.data
-    images = chosen.train_images if chosen.train_images is not None else data.train - chosen.holdout
-    test = (data.test if chosen.test_images is None else chosen.test_images) + chosen.holdout
+    images = min(chosen.train_images or data.train, data.train - chosen.holdout)
+    test = min(chosen.test_images or data.test, data.test) + chosen.holdout
     student, teacher, extra = _forward(config.network, data.classes, data.pixels), 0, 0
     if config.teacher is not None:
         teacher = _forward(config.teacher.name, data.classes, data.pixels)

@@ -128,6 +128,8 @@ class RunGroup:
         self.configs, self.runner, self.started = list(configs), runner, _now()
         first, device = configs[0], runner.device
         self.images = load_images(first.data, runner.data_root.resolve(), device)
+        for note in self.images.notes:
+            runner.say_once(note)
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
         frozen = self.teacher = self.teacher_facts = None
         if first.teacher is not None:

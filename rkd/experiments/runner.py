@@ -215,6 +215,12 @@ class Runner:
                 self.fail(run, error)
         return {name: records[run.id] for name, run in asked.items() if run.id in records}
 
+    def say_once(self, text: str) -> None:
+        """Say something to whoever watches, if it was not said before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.progress.say(text)
+
     def weights_file(self, run: str, which: str) -> Path | None:
         """Where the "last" or "best" weights of an ended run lie; None: not on this machine."""
         return weights_file(self.store, run, which)
@@ -243,9 +249,7 @@ class Runner:
         self._rehearse(runs)
         teachers = {teacher.run.id for teacher in learned_from(missing)}
         for line in schedules(missing):
-            if line not in self._said:  # what reaches whom
-                self._said.add(line)
-                self.progress.say(line)
+            self.say_once(line)  # what reaches whom
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
             trained = False

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections import Counter
+from dataclasses import replace
 from urllib.error import URLError
 
 import numpy as np
@@ -62,21 +63,28 @@ def test_subsets_depend_on_seed_and_split():
 
 
 @pytest.mark.parametrize(
-    ("labels", "images", "holdout", "words"),
+    ("labels", "holdout", "words"),
     [
-        (np.arange(700) % 7, 690, 11, "690 training images and 11 held out.*has 700"),
-        (np.arange(700) % 7, None, 700, "all others.*has 700"),
-        (
-            np.repeat([0, 1, *range(2, 7)], [90, 5] + 5 * [100]),
-            70,
-            0,
-            "needs 10 training images of class 1, which has 5",
-        ),
+        (np.arange(700) % 7, 700, "700 training images are to be held out.*has 700"),
+        (np.repeat(np.arange(7), [90, 5] + 5 * [100]), 70, "10 training images of class 1.*which has 5"),
     ],
 )
-def test_too_many_images(labels, images, holdout, words):
+def test_too_many_images_held_out(labels, holdout, words):
     with pytest.raises(DataError, match=words):
-        choose(labels, 7, images, holdout, 0, "training")
+        choose(labels, 7, 1, holdout, 0, "training")
+
+
+def test_where_there_are_fewer_than_asked_for_all_are_taken(tmp_path):
+    labels = np.repeat(np.arange(3), [5, 90, 100])
+    kept, held = choose(labels, 3, 60, 3, 0, "training")
+    assert np.bincount(labels[kept]).tolist() == [4, 20, 20] and not set(kept) & set(held)
+    assert len(choose(labels, 3, 193, 3, 0, "training")[0]) == 192
+    few = load(replace(saved(tmp_path), train_images=4000, test_images=6))
+    assert (len(few.train_y), few.checksum) == (12, load(saved(tmp_path)).checksum)
+    (note,) = few.notes
+    assert note.startswith("4,000 training images were asked for; ") and note.endswith(
+        "has 12, and all are used"
+    )
 
 
 # --- npz
@@ -110,9 +118,28 @@ def test_npz_of_either_layout(tmp_path, size=16):
     assert first.test_y.dtype == torch.int64
 
 
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: x[..., None], lambda x: x[:, None]])
+def test_grey_images_are_repeated_to_three_channels(tmp_path, form):
+    grey = arrays()["x_train"][..., 0]
+    found = load(saved(tmp_path, x_train=form(grey)))
+    assert (
+        np.array_equal(found.train_x.numpy(), np.stack([grey] * 3, axis=3)) and found.train_x.is_contiguous()
+    )
+    assert found.notes == ("the train images are grey: repeated to three channels",)
+
+
+def test_class_names_are_any_text(tmp_path):
+    told = ["Käse", "火", "\N{SNOWMAN}"]
+    for names in (np.array(told), np.array([name.encode() for name in told])):
+        assert load(saved(tmp_path, class_names=names)).class_names == tuple(told)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"class_names": np.array([b"\xff", b"a", b"b"])}, "class_names are no text in UTF-8"),
+        ({"class_names": np.array(["\ud800", "a", "b"])}, "class_names are no text in UTF-8"),
+        ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "a single class"),
         ({"x_test": None}, "no array x_test; needed are x_train"),
         ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be .*uint8.*float64"),
         ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, r"square.*\(12, 8, 6, 3\)"),
