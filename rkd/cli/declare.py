@@ -126,7 +126,7 @@ class _Once(argparse.Action):
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
         before = getattr(namespace, self.dest, value)
-        if before != value:
+        if before is not value and before != value:
             raise twice(str(option), before, value)
         setattr(namespace, self.dest, value)
 

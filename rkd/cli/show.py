@@ -5,7 +5,9 @@ from importlib import resources
 from typing import Any
 
 from rkd.cli.declare import File
-from rkd.errors import unknown
+from rkd.errors import ConfigError, unknown
+
+MOST_CLASSES = 100_000  # of a classifier that fits anywhere
 
 
 def models(name: str | None = None, *, classes: int = 100, teacher: str | None = None) -> int:
@@ -21,6 +23,8 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
         rkd show models represnet20                            as trained, and with its branches merged
         rkd show models shufflenetv1 --teacher resnet32x4      what ReviewKD adds to the pair
     """
+    if not 1 <= classes <= MOST_CLASSES:
+        raise ConfigError(f"--classes is {classes}; it must be between 1 and {MOST_CLASSES:,}")
     if name is None:
         return _list(classes)
     from rkd import models

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rkd import paths
-from rkd.errors import unknown
+from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import profile_path
 from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess
 from rkd.judge.decide import NOT_RUN
@@ -45,6 +46,8 @@ def verdicts(
 
         Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read.
     """
+    if Path(profile).stem == "smoke":
+        raise ConfigError("--profile is smoke, whose runs are a self-test and never evidence; leave it out")
     words = dict.fromkeys((*VERDICTS, *(word for each in GRADES.values() for word in each.says.values())))
     for name, given, allowed in (
         ("grade", grade, GRADES),

@@ -13,6 +13,8 @@ from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, i
 from rkd.models.registry import Entry, register, register_family
 from rkd.models.taps import TapNet, Taps
 
+MOST_PARAMETERS = 10**9  # 4 GB
+
 
 class Block(nn.Module):
     """Pre-activation block; returns its normalised input (output of its first BN) and its output."""
@@ -90,13 +92,21 @@ class WideResNet(TapNet):
         return Taps(stem, (first, second, third), stages_pre, pooled, self.fc(pooled))
 
 
-@register_family("wrn_<depth>_<width>", r"(?:wrn|wideresnet)(\d+)_(\d+)")
+@register_family("wrn_<depth>_<width>", r"(?:wrn|wideresnet)(\d{1,9})_(\d{1,9})")
 def _member(depth: int, width: int) -> Entry:
     name = f"wrn_{depth}_{width}"
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model {name}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}")
     if width < 1:
         raise ConfigError(f"model {name}: the widening factor must be at least 1, not {width}")
+    about = (
+        depth // 6 * 2 * 9 * 21 * (16 * width) ** 2
+    )  # two 3x3 convolutions a block; groups of c, 2c and 4c channels
+    if about > MOST_PARAMETERS:
+        raise ConfigError(
+            f"model {name} would have about {about / 1e6:,.0f} million parameters; at most "
+            f"{MOST_PARAMETERS / 1e6:,.0f} million are built"
+        )
     return Entry(name, f"WRN-{depth}-{width}", partial(WideResNet, depth=depth, width=width))
 
 
