@@ -1,5 +1,6 @@
 """What a measurement says: its header in words, its tables as DataFrames, and all of it as plain text."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -33,23 +34,19 @@ def header_lines(result: Result) -> dict[str, str]:
 
 def command(header: Mapping[str, Any]) -> str:
     """The call of `rkd bench` that repeats the measurement with this header."""
-    words = ["rkd bench"]
+    words = ["rkd", "bench"]
     if (pair := f"{header['teacher']}/{header['student']}") != f"{Request.teacher}/{Request.student}":
-        words.append(f"--pair {pair}")
+        words += ["--pair", pair]
     for field in fields(Request)[2:]:
         found = header.get(field.name, field.default)
         found = tuple(found) if isinstance(found, list) else found
         if found != field.default and (field.name != "threads" or header["device"] == "cpu"):
-            value = (
-                ",".join(found)
-                if isinstance(found, tuple)
-                else f"{found:g}"
-                if isinstance(found, float)
-                else found
-            )
-            name = {"kernels": "batch_norm"}.get(field.name, field.name).replace("_", "-")
-            words.append(f"--{name}" if found is True else f"--{name} {value}")
-    return " ".join(words)
+            name = {"kernels": "batch_norm"}.get(field.name, field.name)
+            words.append(f"--{name.replace('_', '-')}")
+            if found is not True:
+                spelt = {tuple: ",".join, float: "{:g}".format}.get(type(found), str)
+                words.append(spelt(found))
+    return shlex.join(words)
 
 
 def title(header: Mapping[str, Any]) -> str:

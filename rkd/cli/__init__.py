@@ -6,6 +6,7 @@ call itself was wrong (unknown name, contradictory values, missing data).
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -87,6 +88,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold characters that a terminal does not have
+            stream.reconfigure(errors="replace")
     if "" not in sys.path:  # networks and methods of one's own lie here, as for `python -m rkd`
         sys.path.append("")
     name = f"rkd {arguments[0]}" if arguments else "rkd"

@@ -1,6 +1,7 @@
 """`rkd export` and `rkd import`: results from one machine to another."""
 
 import functools
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def show(done, folder: Path) -> None:
         print(f"left out {path}: no room for it")
     if done.without_weights:
         print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
-    print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: rkd import {folder}")
+    command = shlex.join(["rkd", "import", str(folder)])
+    print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: {command}")
 
 
 def _write_teachers(settings, store, planned, of_chapters: bool) -> int:

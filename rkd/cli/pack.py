@@ -1,5 +1,6 @@
 """`rkd pack`: all that training needs, for a machine without network."""
 
+import shlex
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -110,9 +111,8 @@ def _data(runs, root: Path) -> dict[str, Path]:
     found = {}
     for config in {(run.data.name, run.data.sha256): run.data for run in runs}.values():
         if not reader_of(config.name).is_there(config, root):
-            raise DataError(
-                f"{config.name} is not in {str(root)!r}; fetch it first: rkd show data {config.name} --root {root}"
-            )
+            fetch = shlex.join(["rkd", "show", "data", config.name, "--root", str(root)])
+            raise DataError(f"{config.name} is not in {str(root)!r}; fetch it first: {fetch}")
         for name, path in reader_of(config.name).files(config, root).items():
             if Path(name).is_absolute():
                 raise ConfigError(

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rkd.cli.declare import Duration, Folder
@@ -166,9 +167,9 @@ def _claim(figure: str, seed: int, given: dict[str, Any]):
     if found.kind == "derived":
         print(f"It is derived: {found.how}. Run what it derives from:")
         for part in found.parts:
-            print(f"  rkd run --claim {part}")
+            print(f"  rkd run --claim {quote(part)}")
         for selector in () if found.parts else found.lines:
-            print(f"  rkd run --row {selector}")
+            print(f"  rkd run --row {quote(selector)}")
     else:
         print(f"It is a setting: {found.ours} ({found.how})." if found.kind == "setting" else found.how)
     return None

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rkd import paths
 from rkd.errors import ConfigError, unknown
@@ -97,7 +98,7 @@ def _listed(shown: Shown, profile: str, explained: bool) -> str:
         path = profile_path(profile)
         path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
         runs = text.counted(missing, "run")
-        lines += ["", f"for grade A {runs} are missing, teachers included: rkd sweep {path}"]
+        lines += ["", f"for grade A {runs} are missing, teachers included: rkd sweep {quote(str(path))}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as torchvision downloads and verifies them."""
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ class Cifar100(Reader):
     dataset: ClassVar[str] = "CIFAR100"  # class in torchvision.datasets
 
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
-        kind, fetch = self._kind(), f"`rkd show data {config.name} --root {root}`"
+        kind, fetch = self._kind(), f"`rkd show data {config.name} --root {shlex.quote(str(root))}`"
         if not self.is_there(config, root):
             if not download:
                 raise DataError(f"{config.name} is not in {str(root)!r}; {fetch} downloads it")

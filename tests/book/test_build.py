@@ -305,14 +305,18 @@ def test_misuse_gets_one_sentence(bench, tmp_path):
         bench.build()
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2)])
-def test_ended_build_leaves_no_process(bench, tmp_path, name, status):
-    pid = tmp_path / "pid"
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
+def test_ended_build_leaves_no_process_and_the_next_takes_over(bench, tmp_path, name, status):
+    pids = tmp_path / "pids"
     bench.chapters(
         one=f"""
-        import os, pathlib, time
-        pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))
-        time.sleep(600)
+        import os, pathlib, subprocess, sys, time
+        said = pathlib.Path({str(pids)!r})
+        if not said.exists():
+            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child = subprocess.Popen(sleep, start_new_session=True)
+            said.write_text(f"{{os.getpid()}} {{child.pid}} ")
+            sum(iter(int, 1))  # never lets another thread of the kernel look after its parent
     """
     )
     call = f"""
@@ -329,11 +333,15 @@ def test_ended_build_leaves_no_process(bench, tmp_path, name, status):
         ),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 60
-    while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
+    while not (pids.is_file() and pids.read_text().endswith(" ")) and time.monotonic() < deadline:
         time.sleep(0.1)
     build.send_signal(getattr(signal, name))
     assert build.wait(120) == status
-    assert not running(pid.read_text())
+    deadline = time.monotonic() + 10 * (name == "SIGKILL")
+    while any(map(running, pids.read_text().split())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(running, pids.read_text().split()))
+    assert bench.build().ok
 
 
 def test_what_kernels_are_forked_with_leaves_the_gpu_alone():

@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from rkd.colab import first_cell
 from rkd.report.interactive.markup import Html, tag
@@ -32,7 +31,7 @@ _ATTRIBUTES = {
 }
 _STYLES = {"text-align", "width", "max-width", "grid-template-columns"}
 _VALUES = {  # what a value may be; others go with their attribute
-    "class": re.compile(r"rkd-[\w-]+|dataframe|math|num|text"),
+    "class": re.compile(r"rkd-[\w-]+|dataframe|num|text"),
     "href": re.compile(r"(?i:https?://|mailto:).*|[\w.-]+\.html(?:#.*)?", re.DOTALL),
     "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
 }
@@ -59,10 +58,8 @@ def _allowed(element: str, name: str, value: str) -> str | None:
 
 
 def plain(markdown: str) -> Html:
-    """Plain Markdown, with tables and formulas, as HTML; directives, roles and HTML in it are text."""
-    reader = (
-        MarkdownIt("commonmark", {"html": False}).enable("table").use(dollarmath_plugin, renderer=_formula)
-    )
+    """Plain Markdown, with tables, as HTML; directives, roles, formulas and HTML in it are text."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     reader.add_render_rule("fence", _fence)
     made = reader.render(_characters(markdown))
     return cleaned(re.sub(r'(<a href="[\w.-]+)\.ipynb(?=[#"])', r"\1.html", made))
@@ -93,7 +90,10 @@ def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dic
         elif chapters is not None:
             made.append(_cell(f"cell-{i}", "markdown", chapters["source"]))
         else:
-            made.append(_cell(f"cell-{i}", "code", "", ["remove-input"], [_shown(plain(cell["source"]))]))
+            words = _shown(
+                plain(cell["source"])
+            )  # below a line that nobody sees: without one it would be left out
+            made.append(_cell(f"cell-{i}", "code", "# Markdown, read plainly", ["remove-input"], [words]))
     said = [f"not the chapter's: {'cell' if len(other) == 1 else 'cells'} {', '.join(other)}"] * bool(other)
     if lacking := len(own) - len(same):
         said.append(f"not here: {lacking} of the chapter's")
@@ -175,8 +175,3 @@ def _fence(renderer: object, tokens: Sequence[Token], i: int, *options: object) 
     """A block of code; of a directive, with its name."""
     name = f"{tokens[i].info.strip()}\n" * tokens[i].info.startswith("{")
     return tag("pre", tag("code", name + tokens[i].content))
-
-
-def _formula(content: str, options: Mapping[str, bool]) -> str:
-    begin, end = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
-    return tag("span", f"{begin}{content}{end}", class_="math")

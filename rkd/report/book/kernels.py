@@ -1,5 +1,6 @@
 """Kernels of chapters, forked from one process that has imported what they import: torch, pandas and the plotting
-libraries take a core longer than most chapters themselves. Nothing that a kernel started outlives it."""
+libraries take a core longer than most chapters themselves. Nothing that a kernel started outlives it, and no kernel
+outlives the build: its token in the environment says what belongs to it."""
 
 import contextlib
 import json
@@ -21,6 +22,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.utils import run_sync
 
 from rkd.report.book.pages import TOKEN
+from rkd.report.book.parent import end_with_parent
 
 
 class Nursery:
@@ -108,6 +110,8 @@ def _end(token: str, session: int | None = None) -> None:
     ended = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if process.pid == os.getpid():
+                continue
             if os.getsid(process.pid) == session or process.environ().get(TOKEN, "").startswith(token):
                 process.kill()
                 ended.append(process)
@@ -119,7 +123,9 @@ def _end(token: str, session: int | None = None) -> None:
 
 def _serve(imports: Sequence[str]) -> None:
     """Imports, then forks a kernel for each line that comes in and answers with its process id."""
-    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # kernels end with this process
+    end_with_parent()  # as long as there is no kernel to see off
+    here = os.getpid()
+    os.environ["JPY_PARENT_PID"] = str(here)  # kernels end with this process
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as kernels have it
     for statement in ("import ipykernel.kernelapp", *imports):
         with contextlib.suppress(Exception):  # chapters meet it themselves, and say so on their pages
@@ -127,15 +133,21 @@ def _serve(imports: Sequence[str]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    for line in sys.stdin:
-        if pid := os.fork():
-            print(pid, file=answers, flush=True)
-        else:
-            _become(*json.loads(line))
+    end_with_parent(False)
+    try:
+        for line in sys.stdin:
+            if pid := os.fork():
+                print(pid, file=answers, flush=True)
+            else:
+                _become(*json.loads(line))
+    finally:  # the build has ended, perhaps killed
+        if os.getpid() == here:
+            _end(os.environ[TOKEN])
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
     """Turns this process into a kernel."""
+    end_with_parent()
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.update(environment)

@@ -18,6 +18,7 @@ from rkd.colab import first_cell
 from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_files
 from rkd.files import digest
 from rkd.report.book.pages import Book, Page
+from rkd.report.book.parent import end_with_parent
 from rkd.report.book.variations import spelt
 from rkd.report.interactive.markup import code, directive, tag
 
@@ -203,8 +204,10 @@ def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
     build = subprocess.run(
         [*call, "--config", str(book.config), "--path-output", str(output.parent)],
         capture_output=True,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1"},
+        encoding="utf8",
+        errors="replace",
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},  # whatever the terminal
+        preexec_fn=end_with_parent,
         check=False,
     )
     log = _ANSI.sub("", build.stdout + build.stderr)
