@@ -92,7 +92,7 @@ class Training:
                 made = {"commit": None, "changed": False}
                 records[name] = Record(run, "finished", come.curves, result, {}, made)
                 done += come.epoch / run.total_epochs
-        last = self._log.read_text(encoding="utf-8").strip().rpartition("\n")[2].strip()
+        last = self._log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2].strip()
         last = last.removeprefix("rkd run: ") or "A process for it is starting"
         for name, run in self.plan.runs.items():
             last = f"{name}{last.removeprefix(run.id)}" if last.startswith(run.id) else last

@@ -52,7 +52,11 @@ def _git(root: Path, *arguments: str) -> str | None:
     """What git says; None where it fails, or there is none."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            encoding="utf8",
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError:
         return None
@@ -82,7 +86,8 @@ def machine_state(device: torch.device) -> dict[str, object]:
 @functools.cache
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    said = info.read_text(errors="replace") if info.exists() else ""
+    named = re.search(r"^model name\s*:\s*(.*)$", said, re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()
 
 

@@ -5,11 +5,13 @@ import io
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from rkd.cli import ALIASES, COMMANDS, main, parse
+from rkd.cli import ALIASES, COMMANDS, carry, main, parse
 from rkd.experiments.settings import names
 
 TINY = "--train-images 100 --test-images 100 --epochs 1"
@@ -50,6 +52,24 @@ def test_help_does_not_wait_for_torch():
         "try: main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("line", ["show models resnet8 --teacher resnet14", "run --student \u2190\udcff"])
+def test_what_a_terminal_lacks_is_replaced(line, monkeypatch):
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main(line.split()) in (0, 2)
+    for stream in streams.values():
+        stream.flush()
+    assert b"?" in b"".join(stream.buffer.getvalue() for stream in streams.values())
+
+
+def test_a_printed_command_can_be_pasted_into_a_shell(capsys):
+    done = SimpleNamespace(files=(), left_out={}, no_room=(), without_weights=(), parts=())
+    carry.show(done, Path("a b; rm -r $HOME"))
+    command = capsys.readouterr().out.partition("with: ")[2]
+    assert shlex.split(command) == ["rkd", "import", "a b; rm -r $HOME"]
 
 
 @pytest.mark.parametrize("line", ["", "trian", "run", "run --student", "sweep"])
