@@ -1,13 +1,17 @@
 """A user's own images: one npz file."""
 
+import math
+import os
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npformat
 
 from rkd.data.sources import NPZ, DataConfig, Reader, Source, register_source
-from rkd.errors import DataError
-from rkd.files import sha256
+from rkd.errors import DataError, in_a_line
+from rkd.files import check_regular, sha256
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -32,14 +36,53 @@ class Npz(Reader):
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} cannot be read as an npz file of plain arrays: {error}") from error
+            arrays = read_npz(path, memory())
+        except Exception as error:  # zip, zlib, header and pickle errors of many kinds
+            raise DataError(
+                f"{path} cannot be read as an npz file of plain arrays: {in_a_line(error)}"
+            ) from error
         try:
             return _source(arrays)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+
+
+def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
+    """The arrays of an npz file of plain values. What it announces is checked before memory is taken.
+
+    Raises:
+        ValueError: the arrays take more than `most` bytes, or one takes more than there are of it in the file.
+        Exception: a file that is damaged, or holds something else, can raise any other.
+    """
+    if isinstance(file, Path):
+        check_regular(file)
+        with open(file, "rb") as opened:
+            return read_npz(opened, most)
+    with zipfile.ZipFile(file) as archive:
+        if (size := sum(entry.file_size for entry in archive.infolist())) > most:
+            raise ValueError(f"its arrays take {size:,} bytes, more than the {most:,.0f} there may be")
+        for entry in archive.infolist():
+            with archive.open(entry) as array:
+                shape, _, dtype = _HEADERS[npformat.read_magic(array)](array)
+                if math.prod(shape) * dtype.itemsize > entry.file_size and not dtype.hasobject:
+                    raise ValueError(
+                        f"{entry.filename} announces shape {shape}, of which the file holds less"
+                    )
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+# Of the versions without names in other letters than Latin ones, which no array of numbers has.
+_HEADERS = {(1, 0): npformat.read_array_header_1_0, (2, 0): npformat.read_array_header_2_0}
+
+
+def memory() -> float:
+    """Bytes of this machine's memory; infinite where the system does not tell (Windows)."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError):
+        return math.inf
 
 
 def find(name: str, root: Path) -> Path:

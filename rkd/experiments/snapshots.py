@@ -11,9 +11,11 @@ from torch import nn
 
 from rkd import data as datasets
 from rkd.data import ImageSet, evaluation_batches
-from rkd.errors import RecordError
+from rkd.errors import RecordError, say_once
 from rkd.files import replacing
 from rkd.records import Store
+from rkd.records.maps import read_maps
+from rkd.records.record import REMEDY
 from rkd.review.maps import level_maps_of
 from rkd.training import RunConfig, TrainState
 
@@ -50,7 +52,12 @@ def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) 
     x, _ = next(evaluation_batches(pixels, test_y, images.mean, images.std, len(first)))
     levels = level_maps_of(state.method, state.student, teacher, x.to(next(state.student.parameters()).dtype))
     path = folder / "maps.npz"
-    arrays = dict(np.load(path)) if path.exists() else {"epochs": np.array([], dtype=np.int64)}
+    arrays = {"epochs": np.array([], dtype=np.int64)}
+    if path.exists():
+        try:
+            arrays = read_maps(path, state.config.id)
+        except RecordError as error:
+            say_once(f"maps {path}: {error}; they are kept anew from epoch {state.epoch} on")
     arrays |= {
         "run": np.array(state.config.id),
         "levels": np.array([maps.level for maps in levels]),
@@ -106,32 +113,26 @@ class Snapshots:
 
 
 def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Snapshots | None:
-    """The maps kept of an ended run; None where there are none.
+    """The maps kept of an ended run; None where there are none, or damaged ones, which is said once.
 
     Args:
         data_root: folder of the data sets. The images of the embedded set lie with the maps; those of other sets are
             taken from there, if the set is there and the run is recorded. Nothing is downloaded.
-
-    Raises:
-        RecordError: the file is damaged or of another run.
     """
     path = store.maps(run)
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        of, grey = str(arrays["run"]), (len(arrays["labels"]), *[int(arrays["size"])] * 2, 3)
-        epochs, levels, classes = (tuple(arrays[name].tolist()) for name in ("epochs", "levels", "classes"))
-    except Exception as error:  # zip, pickle and key errors of many kinds
-        raise RecordError(f"{path} is damaged: {error}") from error
-    if of != run:
-        raise RecordError(f"{path} holds maps of run {of}; it was renamed or copied")
+        arrays = read_maps(path, run)
+    except RecordError as error:
+        say_once(f"maps {path}: {error}; {REMEDY}")
+        return None
+    grey = len(arrays["labels"]), *[int(arrays["size"])] * 2, 3
+    epochs, levels, classes = (tuple(arrays[name].tolist()) for name in ("epochs", "levels", "classes"))
     images = arrays.get("images")
-    if images is None and data_root is not None and store.has(run):
-        config = store.load(run).config.data
-        if datasets.is_there(config, data_root):
-            found = datasets.load(config, data_root, download=False)
+    for record in store.read([run]).values() if images is None and data_root and "places" in arrays else ():
+        if datasets.is_there(record.config.data, data_root):
+            found = datasets.load(record.config.data, data_root, download=False)
             images = found.test_x[arrays["places"]].numpy()
     shown = np.full(grey, 190, dtype=np.uint8) if images is None else images
     return Snapshots(epochs, levels, shown, classes, arrays, pictured=images is not None)

@@ -1,6 +1,5 @@
 """Export and import: round trips, damage, conflicts, checkpoints, runs in use, folders in use."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -9,13 +8,15 @@ import shutil
 import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_review
-from evidence import record
+from evidence import whole
+from numpy.lib import format as npformat
 
 from rkd.cli.declare import size
 from rkd.errors import ConfigError, RecordError
@@ -32,18 +33,46 @@ PART = 20_480  # the files are between 2 and 40 kB
 PLANNED = [STUDENT, BEGUN]
 
 
-def saved(run, scale=1.0, **values):
+def saved(run, scale=1.0, epoch=1, **values):
     """The bytes of a checkpoint file."""
     torch.manual_seed(0)
     student = {"a": scale * torch.randn(9_000), "n": torch.tensor(3)}
+    state = {"run": run, "epoch": epoch, "student": student, "curves": {"lr": [0.1] * epoch}}
+    if run == BEGUN.id:
+        state["config"] = BEGUN.to_dict()
     file = io.BytesIO()
-    torch.save({"run": run, "epoch": 1, "student": student, **values}, file)
+    torch.save(state | values, file)
     return file.getvalue()
 
 
-def maps(run, epochs=(1,)):
+def maps(run, epochs=(1,), **values):
     file = io.BytesIO()
-    np.savez_compressed(file, run=np.array(run), epochs=np.array(epochs))
+    arrays = {"size": np.array(32), "levels": np.array(["pooled"]), "labels": np.arange(2)}
+    arrays["classes"] = np.array(["a", "b"])
+    np.savez_compressed(file, **{"run": np.array(run), "epochs": np.array(epochs), **arrays, **values})
+    return file.getvalue()
+
+
+def bomb(run):
+    """Maps of zeros, little of which is in the file."""
+    file = io.BytesIO(maps(run))
+    with (
+        zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("places.npy", "w") as array,
+    ):
+        npformat.write_array_header_1_0(array, {"descr": "|i1", "fortran_order": False, "shape": (10**8,)})
+        for _ in range(100):
+            array.write(bytes(10**6))
+    return file.getvalue()
+
+
+def announced(run):
+    """Maps with a header of more than there is."""
+    file = io.BytesIO(maps(run))
+    with zipfile.ZipFile(file, "a") as archive, archive.open("places.npy", "w") as array:
+        npformat.write_array_header_1_0(
+            array, {"descr": "<i8", "fortran_order": False, "shape": (36 * 2**30,)}
+        )
     return file.getvalue()
 
 
@@ -54,8 +83,8 @@ def put(store, files):
     return store
 
 
-def text(config, **values):
-    return dataclasses.replace(record(config, 50.0), **values).to_json().encode()
+def text(config, status="finished", **parts):
+    return whole(config, status, **parts).to_json().encode()
 
 
 FILES = {
@@ -155,13 +184,35 @@ def test_which_weights_go_along(here, tmp_path):
     assert transfer.export(here, tmp_path / "out").without_weights == [TEACHER.id]
 
 
+def flipped(data):
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
 def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    path.write_bytes(flipped(path.read_bytes()))
 
 
-@pytest.mark.parametrize(("spoil", "why"), [(flip, "is damaged"), (Path.unlink, "is missing")])
+def to_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_a_link(path):
+    path.symlink_to(path.rename(path.parent.with_suffix(".elsewhere")))
+
+
+def to_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (flip, "is damaged"), (Path.unlink, "is missing"), (to_a_pipe, "no regular file"), (to_a_link, "is a link"),
+        (to_a_folder, "no regular file"),
+    ],
+)  # fmt: skip
 def test_files_of_a_spoilt_part_are_refused_and_all_others_merged(spoil, why, parts, store):
     body = json.loads((parts / "manifest.json").read_text())
     part = body["parts"][1]
@@ -172,6 +223,7 @@ def test_files_of_a_spoilt_part_are_refused_and_all_others_merged(spoil, why, pa
     assert said.keys() == touched and 0 < len(said) < len(FILES)
     assert all(part in text and why in text for text in said.values())
     assert not any(local(store, path).exists() for path in said)
+    shutil.rmtree(parts / part) if spoil is to_a_folder else (parts / part).unlink(missing_ok=True)
     (parts / part).write_bytes(whole)
     assert {
         path for path, state in states(transfer.merge(store, parts)).items() if state == "added"
@@ -185,6 +237,7 @@ def test_files_of_a_spoilt_part_are_refused_and_all_others_merged(spoil, why, pa
         (lambda b: b["files"][0].update(path=f"/work/{TEACHER.id}/last.pt"), "is no place of"),
         (lambda b: b["files"][0].update(size=-1), "size is -1; it must be a whole number >= 0"),
         (lambda b: b["parts"].append("../part"), "parts is '../part'"),
+        (lambda b: b["files"].append([[]] * 5), "no manifest of an export"),
         (lambda b: b.pop("parts"), "needs parts"),
         (lambda b: b.update(format=1), "no manifest of an export: unknown format 1; allowed: rkd export 3"),
     ],
@@ -199,6 +252,21 @@ def test_manifest_that_reaches_outside_or_is_damaged_is_refused(edit, message, p
     assert {*tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"[]", b"[" * 200_000, b'{"files": 5}'])
+def test_no_manifest(text, store, tmp_path):
+    (tmp_path / "manifest.json").write_bytes(text)
+    with pytest.raises(RecordError, match="damaged, or no manifest of an export") as error:
+        transfer.merge(store, tmp_path)
+    assert len(str(error.value)) < 600
+
+
+def test_sizes_that_a_manifest_makes_up_take_no_memory(parts, store):
+    body = json.loads((parts / "manifest.json").read_text())
+    body["files"][0]["size"] = 10**15
+    (parts / "manifest.json").write_text(json.dumps(body | {"part_size": 10**15}))
+    assert "the parts end before" in refusals(transfer.merge(store, parts))[body["files"][0]["path"]]
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil",)
@@ -207,10 +275,34 @@ class Evil:
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("checkpoint.pt", saved("0" * 12), "belongs to run 000000000000"),
-        ("checkpoint.pt", saved(BEGUN.id, epoch=Evil()), "damaged"),
-        ("last.pt", saved(BEGUN.id, student={"a": 1}), "no weights of a run"),
-        ("maps.npz", b"no maps", "no maps of a run"),
+        ("checkpoint.pt", saved("0" * 12), "belongs to run '000000000000'"),
+        ("checkpoint.pt", saved(BEGUN.id, method=Evil()), "damaged"),
+        ("last.pt", saved(BEGUN.id, student={"a": 1}), "no weights of run"),
+        ("last.pt", saved(BEGUN.id, student={}), "is empty"),
+        ("checkpoint.pt", saved(BEGUN.id, student={}), "its student has no tensors"),
+        (
+            "checkpoint.pt",
+            saved(BEGUN.id, student={"a": torch.zeros(1).expand(2**20, 2**20)}),
+            "more than the file",
+        ),
+        ("checkpoint.pt", saved(BEGUN.id, float("nan")), "a of its student holds NaN"),
+        ("checkpoint.pt", saved(BEGUN.id, curves={}), "epoch is 1, but its curves are of 0 epochs"),
+        (
+            "checkpoint.pt",
+            saved(BEGUN.id, curves={"lr": [0.1], "loss_ce": [1.0] * 9}),
+            "'loss_ce' has 9 values",
+        ),
+        ("checkpoint.pt", saved(BEGUN.id, curves={"lr": "a"}), "lr is 'a'; it must be a list of numbers"),
+        ("checkpoint.pt", saved(BEGUN.id, epoch=9), "its curves are of 9 epochs, but the run has 2"),
+        ("checkpoint.pt", saved(BEGUN.id, position=10**6), "position is 1000000, which no batch"),
+        ("checkpoint.pt", saved(BEGUN.id, epoch=2, position=64), "but its last epoch is done"),
+        ("checkpoint.pt", saved(BEGUN.id, config=STUDENT.to_dict()), f"config is that of run {STUDENT.id}"),
+        ("checkpoint.pt", flipped(saved(BEGUN.id)), "does not match its checksum"),
+        ("maps.npz", b"no maps", "no maps of run"),
+        ("maps.npz", maps("0" * 12), "holds maps of run '000000000000'"),
+        ("maps.npz", maps(BEGUN.id, labels=np.arange(2.0)), "an array 'labels' of float64"),
+        ("maps.npz", bomb(BEGUN.id), "its arrays take 100,0"),
+        ("maps.npz", announced(BEGUN.id), "of which the file holds less"),
     ],
 )
 def test_files_are_read_before_they_are_put_in_place(name, data, why, store, tmp_path, monkeypatch):
@@ -238,7 +330,10 @@ def test_record_with_another_outcome_is_a_conflict_and_so_are_its_weights(here):
     path, weights = f"records/{TEACHER.id}.json", f"work/{TEACHER.id}/last.pt"
     local(here, weights).unlink()
     before = snapshot(here)
-    for values in ({"curves": {"test_accuracy": [4.0]}}, {"result": {"last_accuracy": 99.0}}):
+    for values in (
+        {"curves": {"test_accuracy": [4.0] * TEACHER.epochs}},
+        {"result": {"last_accuracy": 99.0}},
+    ):
         said = refusals(merged(here, {path: text(TEACHER, **values), weights: FILES[weights]}))
         assert said.pop(path) == "conflict: the record here has other content; it stays"
         assert "record" in said.pop(weights) and not said and snapshot(here) == before
@@ -250,7 +345,7 @@ def test_infinite_losses_equal_themselves_and_places_of_teachers_do_not_matter(s
     def files(place):
         teacher = TeacherConfig(checkpoint=f"{place}/t.pth", sha256="0" * 64, network="resnet14")
         config = tiny_review(teacher=teacher)
-        made = text(config, status="diverged", curves={"loss_ce": [float("nan")]})
+        made = text(config, status="diverged", curves={"loss_ce": [float("nan")] * config.epochs})
         return {f"records/{config.id}.json": made}
 
     assert states(merged(put(store, files("a")), files("b"))) == dict.fromkeys(files("a"), "here")
@@ -265,7 +360,13 @@ BEST = f"work/{TEACHER.id}/best.pt"
     [
         (STATE, saved(BEGUN.id, epoch=1), saved(BEGUN.id, epoch=2), "added"),
         (STATE, saved(BEGUN.id, epoch=2), saved(BEGUN.id, epoch=1, position=90), "here"),
-        (STATE, saved(BEGUN.id, position=64), saved(BEGUN.id, position=65), "added"),
+        (STATE, saved(BEGUN.id), saved(BEGUN.id, position=64), "added"),
+        (
+            STATE,
+            saved(BEGUN.id),
+            saved(BEGUN.id, position=64, config=None),
+            "here",
+        ),  # of which nothing is proven
         (MAPS, maps(BEGUN.id, (1, 2)), maps(BEGUN.id, (1, 2, 3)), "added"),
         (BEST, saved(TEACHER.id), saved(TEACHER.id, note="other bytes"), "here"),
         (BEST, saved(TEACHER.id), saved(TEACHER.id, 3.0), "refused"),
@@ -277,6 +378,8 @@ def test_state_further_on_stays_and_other_tensors_are_a_conflict(path, mine, the
     assert states(outcomes) == {path: state}
     assert all("conflict" in why for why in refusals(outcomes).values())
     assert local(store, path).read_bytes() == (theirs if state == "added" else mine)
+    kept = [file.read_bytes() for file in local(store, path).parent.glob("*.before")]
+    assert kept == ([mine] if state == "added" else [])
 
 
 def test_record_and_checkpoint_of_one_run_do_not_stand_beside_each_other(here, store):
@@ -289,6 +392,7 @@ def test_record_and_checkpoint_of_one_run_do_not_stand_beside_each_other(here, s
     files |= {f"records/{STUDENT.id}.json": FILES[f"records/{STUDENT.id}.json"]}
     assert list(states(merged(store, files)).values()) == ["here", "added"]
     assert store.ids() == [STUDENT.id] and not path.exists()
+    assert path.with_name("checkpoint.pt.before").read_bytes() == files[f"work/{STUDENT.id}/checkpoint.pt"]
 
 
 def test_run_in_training_is_refused_by_name(parts, store):

@@ -1,6 +1,7 @@
 """An export on disk: one tar file of a store's files, cut into parts, and a manifest that says where in it each file
 begins. Reading goes by the manifest and the parts' checksums alone: no header is followed, nothing is executed."""
 
+import errno
 import functools
 import hashlib
 import io
@@ -11,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import StringConstraints
 
 from rkd.config import Count, Natural, build, frozen
-from rkd.errors import RecordError
-from rkd.files import place, sha256
-from rkd.records.record import Record
+from rkd.errors import RecordError, in_a_line
+from rkd.files import check_regular, place, sha256
+from rkd.records.maps import read_maps
+from rkd.records.record import MOST_BYTES, Record
 from rkd.records.store import Store
 from rkd.records.teachers import digest
 from rkd.training import checkpoint
@@ -94,22 +95,21 @@ def content(path: str, data: bytes) -> Any:
     try:
         if kind == "record":
             found = Record.from_json(data, "here")
-            of, mark = found.id, _outcome(found)
-        elif kind == "maps":
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                of, mark = str(file["run"]), (len(file["epochs"]), 0)
-        else:
-            state = checkpoint.load(io.BytesIO(data))
-            of, tensors = state["run"], digest(state["student"])
-            done = int(state["epoch"]), int(state.get("position", 0))
-            mark = tensors if kind == "weights" else done
+            if found.id != run:
+                raise RecordError(f"it belongs to run {found.id}, not {run}")
+            return _outcome(found)
+        if kind == "maps":
+            return len(read_maps(io.BytesIO(data), run)["epochs"]), 0
+        state = checkpoint.load(io.BytesIO(data))
+        if kind == "checkpoint":
+            return checkpoint.progress(state, run).proven
+        if state["run"] != run or not state["student"]:
+            raise RecordError(f"it belongs to run {state['run']!r}, or is empty")
+        return digest(state["student"])
     except Exception as error:  # a file from elsewhere can be wrong anywhere, with any type of error
         cause = error.__cause__ or error
-        said = str(cause).partition("\n")[0]
-        raise RecordError(f"it is damaged, or no {kind} of a run ({type(cause).__name__}: {said})") from error
-    if of != run:
-        raise RecordError(f"it belongs to run {of}, not {run}")
-    return mark
+        said = f"{type(cause).__name__}: {in_a_line(cause)}" if error.__cause__ else in_a_line(error)
+        raise RecordError(f"it is damaged, or no {kind} of run {run} ({said})") from error
 
 
 def _outcome(record: Record) -> list[Any]:
@@ -169,31 +169,42 @@ class Manifest:
         if not path.exists():
             raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
         try:
+            check_regular(path, MOST_BYTES)
             return build(cls, {"format": None} | json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecordError) as error:
-            raise RecordError(f"{path} is damaged, or no manifest of an export: {error}") from error
+        except (OSError, ValueError, TypeError, RecursionError, RecordError) as error:
+            raise RecordError(
+                f"{path} is damaged, or no manifest of an export: {in_a_line(error)}"
+            ) from error
 
 
 def reader(folder: Path, manifest: Manifest) -> Callable[[Entry], bytes]:
     """Gives the content of a file of an export; RecordError names the part that is missing or damaged."""
 
     @functools.cache
-    def sound(name: str) -> Path:
+    def sound(name: str) -> tuple[Path, int]:
+        """Where a part lies, and its size, which no claim of the manifest replaces."""
+        path = folder / name
         try:
-            found = sha256(folder / name)
+            check_regular(path, manifest.part_size)
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link", str(path))
+            found = sha256(path)
         except OSError as error:
-            raise RecordError(f"{name} is missing, or cannot be read") from error
+            raise RecordError(f"{name} is missing, or cannot be read: {error.strerror}") from error
         if f"-{found[:12]}." not in name:
             raise RecordError(f"{name} is damaged: its SHA-256 differs")
-        return folder / name
+        return path, path.stat().st_size
 
     def read(entry: Entry) -> bytes:
         data, number = b"", entry.start // manifest.part_size
         while len(data) < entry.size and number < len(manifest.parts):
-            with open(sound(manifest.parts[number]), "rb") as part:
+            path, size = sound(manifest.parts[number])
+            with open(path, "rb") as part:
                 part.seek(max(0, entry.start - number * manifest.part_size))
-                data += part.read(entry.size - len(data))
+                data += part.read(min(size, entry.size - len(data)))
             number += 1
+        if len(data) < entry.size:
+            raise RecordError(f"the parts end before its {entry.size} bytes do")
         return data
 
     return read

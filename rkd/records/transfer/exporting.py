@@ -15,7 +15,7 @@ from filelock import FileLock
 from rkd.config import Count
 from rkd.config import check as check_value
 from rkd.errors import ConfigError, RecordError
-from rkd.files import place
+from rkd.files import check_regular, place
 from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.transfer import archive
@@ -58,11 +58,11 @@ def collect(
         found = []
         for path in paths:
             try:
-                data = archive.local(store, path).read_bytes()
-                archive.content(path, data)
+                check_regular(local := archive.local(store, path))
+                archive.content(path, data := local.read_bytes())
             except FileNotFoundError:
                 continue
-            except RecordError as error:
+            except (OSError, RecordError) as error:
                 done.left_out[path] = str(error)
                 continue
             found.append((path, data))

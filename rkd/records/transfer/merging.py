@@ -1,5 +1,6 @@
 """Merging an export into a store, run by run: what is added, what is here already, what is refused."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from rkd.errors import RecordError
-from rkd.files import place
+from rkd.files import check_regular, place
 from rkd.records.store import Store
 from rkd.records.transfer.archive import KINDS, Entry, Manifest, content, local, reader
 
@@ -28,9 +29,10 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     A file is refused, and the one here stays, when it lies in a part that is missing or damaged, cannot be read, is of
     another run than it claims, belongs to a run that is being trained here now, or contradicts the file here (a record
     of the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints of a
-    run, and of two files of its maps, the one further on stays; where the run is recorded, checkpoints are ignored, and
-    the record of a run removes its checkpoint here. Each file is put in place atomically, under its run's lock. A
-    second call changes nothing.
+    run, and of two files of its maps, the one further on, by what its content proves (see `checkpoint.progress`),
+    stays; where the run is recorded, checkpoints are ignored, and the record of a run takes the place of its checkpoint
+    here. What is replaced is kept, as NAME.before. Each file is put in place atomically, under its run's lock. A second
+    call changes nothing.
 
     Returns one outcome per file of the export, in its order.
 
@@ -82,7 +84,13 @@ def _merge_run(
 def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
     """Put a file in place if it is missing here, or further on; RecordError if it contradicts the one here."""
     run, kind, path = entry.run, entry.kind, local(store, entry.path)
-    here = path.read_bytes() if path.exists() else None
+    here = None
+    if path.exists():
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise RecordError(f"{path} here: {error.strerror}") from error
+        here = path.read_bytes()
     unfinished = kind == "checkpoint" or (kind == "maps" and path.is_relative_to(store.folder(run)))
     if here == data or (unfinished and store.has(run)):
         return False
@@ -99,7 +107,15 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
             raise RecordError(f"conflict: the {kind} here has other content; it stays")
         if final or theirs <= mine:
             return False
+        _keep(path)
     place(path, data)
     if kind == "record":
-        (store.folder(run) / "checkpoint.pt").unlink(missing_ok=True)
+        _keep(store.folder(run) / "checkpoint.pt")
     return True
+
+
+def _keep(path: Path) -> None:
+    """A file that another takes the place of, as NAME.before, NAME.before-2 and so on beside it."""
+    names = (f"{path.name}.before{f'-{i}' * (i > 1)}" for i in itertools.count(1))
+    if path.exists():
+        path.rename(next(kept for kept in map(path.with_name, names) if not kept.exists()))

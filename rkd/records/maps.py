@@ -1,0 +1,50 @@
+"""Maps of a few test images of a run, as the file beside its record holds them (see `rkd.experiments.snapshots`)."""
+
+import re
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from rkd.data.npz import read_npz
+from rkd.errors import RecordError, in_a_line
+
+MOST_BYTES = 2**26
+# Names of arrays, the kind of their numbers and their dimensions; E an epoch, L a level.
+_FORMS = {
+    "run": ("U", 0), "size": ("i", 0), "epochs": ("i", 1), "levels": ("U", 1), "places": ("i", 1),
+    "labels": ("i", 1), "classes": ("U", 1), "images": ("u", 4), "attention_E_L": ("u", 4), "student_L": ("f", 3),
+    "teacher_L": ("f", 3),
+}  # fmt: skip
+_NEEDED = {"run", "size", "epochs", "levels", "labels", "classes"}
+_OF_IMAGES = ("labels", "classes", "places", "images", "attention_E_L", "student_L", "teacher_L")
+
+
+def read_maps(file: Path | IO[bytes], run: str) -> dict[str, np.ndarray]:
+    """The arrays of a run's maps.
+
+    Raises:
+        RecordError: they are damaged, of other forms than maps have, or of another run. The message does not name the
+            file.
+    """
+    try:
+        arrays = read_npz(file, MOST_BYTES)
+    except Exception as error:  # zip, zlib, header and pickle errors of many kinds
+        raise RecordError(f"it is damaged: {in_a_line(error, 100)}") from error
+    if lacking := _NEEDED - arrays.keys():
+        raise RecordError(f"it holds no maps: there is no array {min(lacking)}")
+    count, size = arrays["labels"].shape[:1], arrays["size"]
+    for name, array in arrays.items():
+        form = re.sub(r"_\d+_\d+$", "_E_L", name)
+        form = form if form in _FORMS else re.sub(r"_\d+$", "_L", name)
+        if _FORMS.get(form) != (array.dtype.kind, array.ndim):
+            raise RecordError(f"no maps have an array {name!r} of {array.dtype}, {array.ndim}-dimensional")
+        if form in _OF_IMAGES and (array.shape[:1] != count or not array.size):
+            raise RecordError(f"array {name} has shape {array.shape}, for {count[0]} images")
+    if (of := str(arrays["run"])) != run:
+        raise RecordError(f"it holds maps of run {of!r}, not {run}; it was renamed or copied")
+    if not 0 < size < 10_000 or ("images" in arrays and arrays["images"].shape[1:] != (size, size, 3)):
+        raise RecordError(f"its images are of size {size}, which those of the file are not")
+    if arrays["epochs"].tolist() != sorted({*arrays["epochs"].tolist()}):
+        raise RecordError("its epochs do not ascend")
+    return arrays
