@@ -1,14 +1,15 @@
 """`rkd book`: chapters executed, the site built, variations."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkd.cli.declare import Duration, Names
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from rkd.report.book import Page
+    from rkd.report.book import Book, Page
 
 
 def book(
@@ -81,6 +82,7 @@ def book(
         return 0 if drop_variation(made, drop).ok else 1
     if add:
         return 0 if adopt_notebook(made, add, name).ok else 1
+    _check(made, only, given, name)
     result = build_book(
         made,
         only=only,
@@ -92,6 +94,33 @@ def book(
         fresh=fresh,
     )
     return 0 if result.ok else 1
+
+
+def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variation: str | None) -> None:
+    """Raise ConfigError for a parameter that no chapter to be executed has, or a value that it cannot be executed with:
+    before any is, and before a variation is kept."""
+    from rkd.devices import pick_device
+    from rkd.experiments.chapters import chapter_names, get_chapter
+    from rkd.experiments.notebooks import declared_parameters
+    from rkd.experiments.settings import names, resolve
+
+    try:
+        json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"parameters are numbers, text, lists and mappings of these: {error}") from error
+    if unknown_chapters := [name for name in only if name not in made.names]:
+        raise unknown("chapter", unknown_chapters[0], made.names)
+    declared = {name: declared_parameters(made.notebook(name)) for name in only or made.names}
+    for parameter in () if variation else given:  # of a variation every chapter has all
+        if not any(parameter in own for own in declared.values()):
+            raise unknown("parameter", parameter, {p for own in declared.values() for p in own})
+    pick_device(given.get("device") or "auto")
+    values = {name: value for name, value in given.items() if name in names()}
+    rows = chapter_names()
+    for name in declared if values else ():
+        settings = resolve(name, {**values, "profile": made.profile})
+        if variation and name in rows and {*given} <= {*declared[name]}:
+            get_chapter(name).lines(settings)
 
 
 def _list(pages: Sequence["Page"], profile: str) -> None:

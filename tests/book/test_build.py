@@ -22,7 +22,7 @@ pytest.importorskip("papermill", reason="papermill is not installed (pip install
 
 from rkd.errors import ConfigError
 from rkd.report import book
-from rkd.report.book import Book
+from rkd.report.book import Book, Page
 
 psutil = pytest.importorskip("psutil", reason="psutil is not installed (it comes with ipykernel)")
 ROOT = Path(__file__).resolve().parents[2]
@@ -460,6 +460,19 @@ def test_variation_stays_is_replaced_and_dropped(tmp_path):
     with pytest.raises(ConfigError, match="unknown variation 'v'; allowed: five"):
         book.drop_variation(bench.book, "v")
 
+    bench.build(only=["one"], variation="bad", parameters={"x": 0})
+    state = bench.book.path(Page("two", variation="five"), ".page.json")
+    state.write_text("{")
+    result = bench.build(only=["bare"])
+    assert result.ok and not [p for p in result.pages if p.variation], "they stop no later build"
+    for name in ("bad", "five"):
+        assert any(
+            f"failed in an earlier build; `rkd book --profile smoke --drop {name}`" in line
+            for line in bench.lines
+        )
+    book.drop_variation(bench.book, "bad")
+    bench.adopt(made, "five")
+
     bench.toc("one", "bare")
     bench.adopt(made, "v")
     assert any("five of two is left out" in line for line in bench.lines)
@@ -561,6 +574,11 @@ def test_chapter_is_known_by_what_a_build_noted(tmp_path):
         (["--drop", "v", "--only", "table3"], "--drop executes nothing"),
         (["--drop", "v", "--name", "v"], "--drop does not go with --name"),
         (["--list-variations", "--set", "epochs=1"], "--list-variations executes nothing"),
+        (["--name", "v", "--only", "table3", "-p", "hcl_levels", "[4,2,1]"], "3 sizes"),
+        (["--name", "v", "--only", "table3", "-p", "epochs", "0"], "epochs is 0; it must be"),
+        (["--name", "v", "--only", "table3", "-p", "lr", "2020-01-01"], "parameters are numbers, text"),
+        (["--only", "table3", "-p", "zzz", "1"], "unknown parameter 'zzz'"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
         (["--name", ""], "--name is empty"),
         (["--name", "v", "-p", "loss_weigth", "0.9"], "did you mean 'loss_weight'?"),
         (["--name", "v", "-p", "loss_weight", "[0.9"], "not valid YAML"),

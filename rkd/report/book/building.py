@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,11 +130,14 @@ def _finish(book: Book, executed: Sequence[Page] = ()) -> BookResult:
     """Pages of the whole book, those of before too, staged and built."""
     names, now, varied = book.names, {page.file: page for page in executed}, []
     for page in book.variations():
-        if page.name in names:
-            varied.append(page)
-        else:
-            told = f"variation {page.variation} of {page.name} is left out"
+        told = f"variation {page.variation} of {page.name} is left out"
+        if page.name not in names:
             book.echo(f"{told}: the book has no such chapter any more")
+        elif page.status == "failed" and page.file not in now:
+            drop = f"rkd book --profile {shlex.quote(book.profile)} --drop {shlex.quote(page.variation)}"
+            book.echo(f"{told}: it failed in an earlier build; `{drop}` removes it")
+        else:
+            varied.append(page)
     varied.sort(key=lambda page: (names.index(page.name), page.variation))
     pages = [now.get(page.file, page) for page in [*map(book.page, names), *varied]]
     stage(pages, book)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from rkd.config import build
 from rkd.experiments.notebooks import notebook_names, read_notebook
 from rkd.files import place
 
@@ -105,8 +106,12 @@ class Book:
         state = self.path(none, ".page.json")
         if not state.is_file():
             return none
-        kept = json.loads(state.read_text(encoding="utf8"))
-        page = Page(**{name: value for name, value in kept.items() if name in none.__dict__})
+        try:
+            kept = json.loads(state.read_text(encoding="utf8"))
+            known = {name: value for name, value in kept.items() if name in none.__dict__}
+            page = build(Page, {**known, "name": chapter, "variation": variation})
+        except (ValueError, TypeError, AttributeError):
+            return replace(none, status="failed", reason="what an earlier build kept of it cannot be read")
         return page if page.status == "failed" else replace(page, status="kept")
 
     def variations(self) -> list[Page]:
