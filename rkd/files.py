@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import math
 import os
 import stat
@@ -58,6 +59,12 @@ def check_stored_zip(file: IO[bytes]) -> None:
             raise zipfile.BadZipFile("its entries are compressed, or larger than the file")
         if (bad := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{bad} does not match its checksum")
+
+
+def unused(path: Path) -> Path:
+    """The path itself where nothing is there, else with -2, -3 and so on behind its name."""
+    names = (f"{path.name}{f'-{i}' * (i > 1)}" for i in itertools.count(1))
+    return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
 
 
 def digest(*parts: Path | str) -> str:

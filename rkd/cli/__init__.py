@@ -32,11 +32,16 @@ COMMANDS = {
     "pack": ("pack.pack", "write all that training needs on a machine without network"),
     "bench": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
     "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
+    "records check": ("records.check", "name what is damaged among a profile's records and weights"),
     "show models": ("show.models", "list networks, or show one's sizes and taps"),
     "show method": ("show.method", "say whether a method's steps can be captured as a CUDA graph"),
     "show data": ("show.data", "fetch, check and describe a data set"),
     "show figures": ("show.figures", "print published figures, and what answers them"),
     "show records": ("show.records", "print mean accuracies per configuration, or write them as CSV"),
+}
+GROUPS = {
+    "records": "check records and weights",
+    "show": "networks, methods, data sets, published figures, records",
 }
 # Spellings of before.
 ALIASES = {
@@ -60,7 +65,7 @@ EPILOG = """examples:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a call; the module of the command it names is imported, and no other."""
     words = [*ALIASES.get(arguments[0], arguments[0]).split(), *arguments[1:]] if arguments else []
-    called = " ".join(words[: 2 if words[:1] == ["show"] else 1])
+    called = " ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])
     top = argparse.ArgumentParser(
         prog="rkd",
         description="Knowledge distillation by knowledge review, and the report that measures it.",
@@ -72,9 +77,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, (place, summary) in COMMANDS.items():
         group, _, last = name.rpartition(" ")
         if group not in commands:
-            parser = commands[""].add_parser(
-                group, help="networks, methods, data sets, published figures, records"
-            )
+            parser = commands[""].add_parser(group, help=GROUPS[group])
             commands[group] = parser.add_subparsers(dest="command", metavar="WHAT", required=True)
         if name != called:
             commands[group].add_parser(last, help=summary)

@@ -1,6 +1,7 @@
 """Weights from files: the package's own and those of ReviewKD, RepDistiller, mdistiller and other codes."""
 
 import io
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -89,6 +90,13 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
+class CodeInFile(ValueError):
+    """A file holds more than tensors and plain values."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"holds a pickled {name}, and reading it means executing code from the file")
+
+
 def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
     """What torch saved, on the CPU; nothing in it is executed. Its checksums are compared first, and no tensor claims
     more than the file holds.
@@ -105,8 +113,13 @@ def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
         if not legacy or opened.read(2) == b"PK":
             check_stored_zip(opened)
         opened.seek(0)
-        with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(opened, map_location="cpu", weights_only=True)
+        try:
+            with torch.serialization.safe_globals(_SAFE):
+                content = torch.load(opened, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # whose advice is to execute it
+            if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+                raise CodeInFile(blocked[1]) from error
+            raise ValueError("no file of torch's") from error
     for tensor in tensors_in(content):
         whole = tensor.device.type == "cpu" and tensor.layout == torch.strided
         if not whole or tensor.nbytes > max(2**20, tensor.untyped_storage().nbytes()):
@@ -137,11 +150,10 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
         said = f"is not a checkpoint, or is damaged ({type(error).__name__}: {in_a_line(error, 100)})"
-        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+        if isinstance(error, CodeInFile):
             said = (
-                f"holds a pickled {blocked[1]}, and reading it means executing code from the file; take one without "
-                "(of RepDistiller: ckpt_epoch_* or *_best), or, if you trust this one, load it with "
-                "weights_only=False and save its state dict alone"
+                f"{error}; take one without (of RepDistiller: ckpt_epoch_* or *_best), or, if you trust this one, load "
+                "it with weights_only=False and save its state dict alone"
             )
         raise RecordError(f"{path}: {said}") from error
     try:

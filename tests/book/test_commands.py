@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rkd import paths
-from rkd.cli import ALIASES, COMMANDS, main, parse
+from rkd.cli import ALIASES, COMMANDS, GROUPS, main, parse
 from rkd.data.normalisation import PRESETS
 from rkd.methods import method_names
 
@@ -19,7 +19,7 @@ HOME = paths.home()
 PAGES = {name: HOME / name for name in ("README.md", "book/running.md", "book/coming_from.md")}
 
 
-KNOWN = {*COMMANDS, *ALIASES, "show"}
+KNOWN = {*COMMANDS, *ALIASES, *GROUPS}
 
 
 def commands(text):

@@ -14,7 +14,7 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
-from rkd.config import Count, Natural, build, frozen
+from rkd.config import Count, Natural, build, check, frozen
 from rkd.errors import RecordError, in_a_line
 from rkd.files import check_regular, place, sha256
 from rkd.records.maps import read_maps
@@ -170,7 +170,8 @@ class Manifest:
             raise RecordError(f"{folder} holds no export: there is no {MANIFEST} in it")
         try:
             check_regular(path, MOST_BYTES)
-            return build(cls, {"format": None} | json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return build(cls, {"format": None} | check(dict[str, Any], "it", found))
         except (OSError, ValueError, TypeError, RecursionError, RecordError) as error:
             raise RecordError(
                 f"{path} is damaged, or no manifest of an export: {in_a_line(error)}"

@@ -1,6 +1,5 @@
 """Merging an export into a store, run by run: what is added, what is here already, what is refused."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from rkd.errors import RecordError
-from rkd.files import check_regular, place
+from rkd.files import check_regular, place, unused
 from rkd.records.store import Store
 from rkd.records.transfer.archive import KINDS, Entry, Manifest, content, local, reader
 
@@ -116,6 +115,5 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
 
 def _keep(path: Path) -> None:
     """A file that another takes the place of, as NAME.before, NAME.before-2 and so on beside it."""
-    names = (f"{path.name}.before{f'-{i}' * (i > 1)}" for i in itertools.count(1))
     if path.exists():
-        path.rename(next(kept for kept in map(path.with_name, names) if not kept.exists()))
+        path.rename(unused(path.with_name(f"{path.name}.before")))
