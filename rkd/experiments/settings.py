@@ -291,11 +291,11 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     plain = {
         n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
     }
-    for name in sorted(injected - before - {*declared, MORE}):
-        raise unknown("parameter", name, [*declared, MORE])
     for name in sorted(plain - {*declared, MORE, "In", "Out"}):
         if near := difflib.get_close_matches(name, [*declared, MORE], n=1, cutoff=0.75):
             raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
+    for name in sorted(injected - before - {*declared, MORE}):
+        raise unknown("parameter", name, [*declared, MORE])
     more = namespace.get(MORE) or {}
     if not isinstance(more, Mapping):
         raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
