@@ -10,12 +10,16 @@ from rkd.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-ALLOWED = "auto, cpu, cuda, cuda:N, mps"  # N from 0
-_NAME = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d*))?", re.ASCII)
+ALLOWED = "auto, cpu, cuda, cuda:N"  # N from 0
+_NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d*))?", re.ASCII)
 
 
 def check_name(name: str) -> str:
     """The name of a device, be it here or not; ConfigError for any other text."""
+    if name == "mps":
+        raise ConfigError(
+            "device 'mps' has no float64, in which losses and accuracies are summed; allowed: " + ALLOWED
+        )
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"unknown device {name!r}; allowed: {ALLOWED}")
     return name
@@ -36,8 +40,6 @@ def pick_device(name: str = "auto") -> "torch.device":
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     lacks = f"device {str(name)!r} was asked for, but this machine has no"
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"{lacks} GPU of Apple's that torch can use; use cpu or auto")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{lacks} CUDA device; use cpu or auto")
     if index and int(index) >= (there := torch.cuda.device_count()):

@@ -97,7 +97,7 @@ class Settings:
             {kd: {temperature: 2}}.
         on_missing: "train" what is not recorded, "skip" it (shown as missing), or stop with an "error".
         results: folder of records; None: the profile's own.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda or cuda:N.
         threads: that compute on a CPU, or "auto": measured while training; no part of a run's identity.
         compile: let torch.compile write the kernels; no part of a run's identity.
         engine: "auto", "eager" or "graph", see rkd.training.Engine; None: $RKD_ENGINE, else "auto"; likewise.

@@ -172,13 +172,13 @@ class RunConfig:
 
     @property
     def schedule(self) -> str:
-        """ "240 epochs in batches of 128 images, lr 0.1, falling at epochs 150, 180, 210"."""
+        """ "240 epochs in batches of 128, lr 0.1 (falls at 150, 180, 210)"."""
         stages = "".join(f" after {s.epochs} of stage {s.name}" for s in self.stages)
         falls = ", ".join(map(str, self.optimiser.decay_epochs))
         plural = "s" * (self.epochs != 1)
         return (
-            f"{self.epochs} epoch{plural}{stages} in batches of {self.batch_size} images, lr {self.optimiser.lr:g}"
-            + (f", falling at epochs {falls}" if falls else "")
+            f"{self.epochs} epoch{plural}{stages} in batches of {self.batch_size}, lr {self.optimiser.lr:g}"
+            + (f" (falls at {falls})" if falls else "")
         )
 
     def stage_at(self, epoch: int) -> tuple[Stage | None, int]:

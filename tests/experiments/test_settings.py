@@ -53,7 +53,8 @@ def test_layers_later_wins():
         ({"options": {"hcl_poolling": "max"}}, "did you mean 'hcl_pooling'"),
         ({"seeds": [0, 1, 0]}, "seeds is .*each entry may stand there once, and 0 stands there twice"),
         ({"hcl_levels": ["h", 1, 1], "hcl_weights": [1, 1, 1]}, "and 1 stands there twice"),
-        ({"device": "tpu"}, "unknown device 'tpu'; allowed: auto, cpu, cuda, cuda:N, mps"),
+        ({"device": "tpu"}, "unknown device 'tpu'; allowed: auto, cpu, cuda, cuda:N$"),
+        ({"device": "mps"}, "device 'mps' has no float64"),
         ({"device": ""}, "unknown device ''"),
         ({"device": "cuda:99"}, "has no"),
     ],
@@ -111,8 +112,8 @@ def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
     own = run(epochs=3, teacher_epochs=4, batch_size=8, teacher_batch_size=16, lr=0.05, teacher_lr=0.2)
     assert (told(own), told(own.teacher.run)) == ((3, 8, 0.05), (4, 16, 0.2))
     (line,) = schedules([own, own.teacher.run])
-    assert line.startswith("teacher ResNet-14: 4 epochs in batches of 16 images, lr 0.2, falling at epochs ")
-    assert "; student ResNet-8: 3 epochs in batches of 8 images, lr 0.05, falling at epochs " in line
+    assert line.startswith("teacher ResNet-14: 4 epochs in batches of 16, lr 0.2 (falls at ")
+    assert "; student ResNet-8: 3 epochs in batches of 8, lr 0.05 (falls at " in line
 
 
 def test_a_line_knows_what_its_runs_were_made_of():
