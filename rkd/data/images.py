@@ -53,12 +53,10 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
     and may be; the embedded set needs none.
 
     Raises:
-        DataError: the data set is missing or damaged, has a single class, or too few images to hold out.
+        DataError: the data set is missing or damaged, or has too few images to hold out.
     """
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
-    if classes < 2:
-        raise DataError(f"{config.name} has a single class; there must be two to tell apart")
     train, held = choose(
         source.train_y, classes, config.train_images, config.holdout, config.seed, "training"
     )

@@ -139,7 +139,6 @@ def test_class_names_are_any_text(tmp_path):
     [
         ({"class_names": np.array([b"\xff", b"a", b"b"])}, "class_names are no text in UTF-8"),
         ({"class_names": np.array(["\ud800", "a", "b"])}, "class_names are no text in UTF-8"),
-        ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "a single class"),
         ({"x_test": None}, "no array x_test; needed are x_train"),
         ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be .*uint8.*float64"),
         ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, r"square.*\(12, 8, 6, 3\)"),
