@@ -19,21 +19,37 @@ def replacing(path: Path) -> Iterator[Path]:
     the old file or the new, never half of one. The temporary name is fixed, so that what a killed process left is
     overwritten by the next; writers of one file are kept apart by the run's lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        with naming(path):
+            yield path
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    os.replace(temporary, path)
 
 
-def place(path: Path, data: bytes) -> None:
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block says which file could not be written: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def place(path: Path, data: bytes | memoryview) -> None:
     """Put a file in place atomically, and on the disk."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fsync(file.fileno())
 
 
 def check_regular(path: str | Path, most: float = math.inf) -> None:

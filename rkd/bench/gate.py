@@ -18,9 +18,8 @@ from scipy import stats
 
 from rkd import paths
 from rkd.bench.measurement import now
-from rkd.bench.result import save
 from rkd.devices import pick_device
-from rkd.errors import ConfigError, unknown
+from rkd.errors import ConfigError, RecordError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import Settings, resolve
@@ -152,10 +151,12 @@ def last_accuracy(record: Record) -> float | None:
 def train(
     chapter: str, row: str, given: Mapping[str, Any], work: Path | None = None, out: Path | None = None
 ) -> tuple[Gate, Path]:
-    """Train what is missing of a gate's runs, and write it; `rkd.cli.bench.gate` tells what the arguments mean.
+    """Train what is missing of a gate's runs. Returns the gate, and where it is to be written; `rkd.cli.bench.gate`
+    tells what the arguments mean.
 
     Raises:
         ConfigError: a name or value that is not allowed, or an arithmetic that is fp32 on this device.
+        RecordError: a record or checkpoint is damaged.
     """
     settings = resolve(chapter, given)
     device = pick_device(settings.device)
@@ -171,6 +172,10 @@ def train(
     store = Store(folder / "records", folder / "work")
     runner = Runner(store, data_root(settings), settings.device, labels={"gate": row})
     records = runner.run([run for pair in runs for run in pair])
+    if runner.failed:
+        raise RecordError(
+            f"{len(runner.failed)} runs of the gate could not be had: {', '.join(runner.failed)}"
+        )
     first = runs[0][0]
     images = {name: records[first.id].provenance[name] for name in ("train_images", "test_images")}
     header = {
@@ -186,5 +191,4 @@ def train(
     )
     slug = re.sub(r"[^a-z0-9]+", "-", header["device_name"].lower()).strip("-")
     path = out or paths.home() / "results" / "bench" / f"gate-{slug}.json"
-    save(path, gate)
     return gate, path

@@ -7,6 +7,7 @@ call itself was wrong (unknown name, contradictory values, missing data).
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append("")
     name = f"rkd {arguments[0]}" if arguments else "rkd"
     try:
-        return declare.call(parse(arguments))
+        status = declare.call(parse(arguments))
+        sys.stdout.flush()
+        return status
     except RkdError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
@@ -108,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that cannot be written
         place = f"{error.filename}: " if error.filename else ""
         print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what cannot be written; Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; finished epochs are kept and the next call resumes", file=sys.stderr)

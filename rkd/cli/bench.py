@@ -104,9 +104,11 @@ def gate(
 
         Exit status: 0 written, 1 a run diverged, 2 wrong call.
     """
+    from rkd.bench import save
     from rkd.bench.gate import note, table, train
 
     found, path = train(chapter, row, {"profile": profile, "seeds": list(seeds), **given}, work, out)
     print(f"{table(found).to_string(index=False)}\n{note(found)}")
+    save(path, found)
     print(f"written to {path}", file=sys.stderr)
     return int(found.diverged)

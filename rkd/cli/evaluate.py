@@ -77,12 +77,22 @@ def evaluate(
 
     if deploy:
         _, network, images = deployed(runner, record.config, weights)
-        again = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
     else:
-        again = runner.evaluate(record.config, weights)
+        network, images = runner.network(record.config, weights)
+    _tell_not_finite(network)
+    again = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
     said, form = record.accuracy(weights), " merged" if deploy else ""
     print(f"{record.id} {weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
+
+
+def _tell_not_finite(network) -> None:
+    from rkd import models
+
+    if lost := models.not_finite(network.state_dict()):
+        print(
+            f"the weights hold NaN or infinities, in {lost[0]} first: what follows is no trained network's accuracy"
+        )
 
 
 def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], deploy: bool, runner) -> int:
@@ -105,6 +115,7 @@ def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], dep
     models.load_weights(network, file)
     if deploy:
         network = models.deploy(network)
+    _tell_not_finite(network)
     found = accuracy(network.to(runner.device), images.test_x, images.test_y, images.mean, images.std)
     print(f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
     return 0
@@ -119,7 +130,6 @@ def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
     report = deploy_report(runner, config, weights, batch_size=batch_size)
     if out.is_dir():
         out = out / f"{models.deploy_name(config.network)}-{config.id}-{weights}.pt"
-    save_deployed(runner, config, out, weights)
     where = f"{torch.get_num_threads()} threads" if runner.device.type == "cpu" else runner.device
     trained, merged = report.loc["trained"], report.loc["deployed"]
     print(f"{models.display_name(config.network)}, run {config.id}, {weights} weights")
@@ -135,7 +145,8 @@ def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
         f"speed on {where}, {batch_size} images at a time: "
         f"{merged['images_per_second'] / trained['images_per_second']:.2f} times as many\n"
         f"logits of the test images differ by at most {merged['logit_difference']:.1e} (the largest is "
-        f"{trained['largest_logit']:.1f}); {merged['changed_predictions']:.0f} predictions differ\n"
-        f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)"
+        f"{trained['largest_logit']:.1f}); {merged['changed_predictions']:.0f} predictions differ"
     )
+    save_deployed(runner, config, out, weights)
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
     return 0 if report["accuracy"].nunique() == 1 else 1

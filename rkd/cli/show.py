@@ -148,6 +148,7 @@ def records(
 
     from rkd.experiments.settings import profile_path
     from rkd.experiments.workspace import store_for
+    from rkd.files import place
     from rkd.records.csv_summary import summarise
 
     profile_path(profile)  # an unknown one is told of
@@ -169,7 +170,7 @@ def records(
     runs = found["n"].sum() + found["diverged"].sum()
     print(f"{runs} runs of {len(found)} configurations in {store.records}")
     if csv:
-        found.to_csv(csv, index=False, float_format="%.4f")
+        place(csv, found.to_csv(index=False, float_format="%.4f").encode())
     return 0
 
 

@@ -16,8 +16,8 @@ from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
 from rkd.experiments import snapshots
 from rkd.experiments.progress import epoch_line
+from rkd.files import naming, sha256
 from rkd.files import place as put
-from rkd.files import sha256
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, joules, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher, teacher_file
@@ -232,7 +232,7 @@ class RunGroup:
             return
         found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
         told = "" if said is None else f", {said:.2f} % {where}"
-        runner.progress.say(f"teacher {name}: {found:.2f} % now{told}")
+        runner.say_once(f"teacher {name}: {found:.2f} % now{told}")
         off = 0.0 if said is None else abs(found - said) / 100 * len(images.test_y)
         if off > max(MOST_IMAGES_OFF, MOST_SHARE_OFF * len(images.test_y)):
             if run is not None:
@@ -274,7 +274,7 @@ class RunGroup:
     def _epoch_ended(self, state: TrainState) -> None:
         self._save_after(0.0)
         folder = self.runner.store.folder(state.config.id)
-        with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        with naming(folder / "log.txt"), open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{_now():%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
         if self.runner.maps and snapshots.has_maps(state.config) and state.stage is None:
             snapshots.take(state, self.teacher.network, self.images, folder)

@@ -9,7 +9,12 @@ from rkd.models import (  # noqa: F401  (they register)
     vgg,
     wrn,
 )
-from rkd.models.checkpoints import checkpoint_header, load_weights, not_finite, stated_accuracy
+from rkd.models.checkpoints import (
+    checkpoint_header,
+    load_weights,
+    not_finite,
+    stated_accuracy,
+)
 from rkd.models.external import from_module
 from rkd.models.registry import (
     build,

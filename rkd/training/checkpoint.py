@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import field, fields
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from rkd.config import Flag, Natural, Weight, build, frozen
 from rkd.errors import ConfigError, RecordError, in_a_line
-from rkd.files import replacing
+from rkd.files import place
 from rkd.models.checkpoints import not_finite, unpickled
 from rkd.training.config import RunConfig
 
@@ -24,10 +23,9 @@ REMEDY = "delete it to start that run again, or let `rkd records check --quarant
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values) so that a reader sees the old file or the new, never half of one."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    data = io.BytesIO()  # of a full disk torch's own writer says no more than that it failed
+    torch.save(state, data)
+    place(path, data.getbuffer())
 
 
 def load(path: Path | io.BytesIO) -> dict[str, Any]:

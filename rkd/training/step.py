@@ -342,6 +342,8 @@ class TrainState:
             meters = state["meters"]
             if len(meters) == len(self._meters) - 2:  # of a version that counted no steps left out
                 meters = [*meters, self.position, 0]
+            if len(meters) != len(self._meters):
+                raise ValueError(f"it has {len(meters)} meters, not {len(self._meters)}")
             self._meters.copy_(torch.tensor(meters, dtype=torch.float64))
 
 
