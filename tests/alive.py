@@ -14,7 +14,7 @@ IN_BROWSER = """
     found.push(...[...document.querySelectorAll('[href], [src], [action]')]
       .filter((e) => /^(java|vb)script:/i.test(target(e))));
     const scripts = [...document.scripts].filter((e) => e.type !== 'application/json');
-    found.push(...scripts.filter((e) => e.textContent.includes('PWN')));
+    found.push(...scripts.filter((e) => e.textContent.includes('window.PWN')));
     return [...found.map((e) => e.outerHTML.slice(0, 200)), ...(window.PWN ? ['a script ran'] : [])];
 """
 
@@ -35,7 +35,7 @@ class _Page(HTMLParser):
             self.found.append(self.get_starttag_text())
 
     def handle_data(self, data):
-        if self._script and "PWN" in data:
+        if self._script and "window.PWN" in data:
             self.found.append(data)
         self._script = False
 

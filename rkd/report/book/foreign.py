@@ -90,10 +90,9 @@ def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dic
         elif chapters is not None:
             made.append(_cell(f"cell-{i}", "markdown", chapters["source"]))
         else:
-            words = _shown(
-                plain(cell["source"])
-            )  # below a line that nobody sees: without one it would be left out
-            made.append(_cell(f"cell-{i}", "code", "# Markdown, read plainly", ["remove-input"], [words]))
+            words = [_shown(plain(cell["source"]))]
+            unseen = "# Markdown, read plainly"  # a cell without code is left out
+            made.append(_cell(f"cell-{i}", "code", unseen, ["remove-input"], words))
     said = [f"not the chapter's: {'cell' if len(other) == 1 else 'cells'} {', '.join(other)}"] * bool(other)
     if lacking := len(own) - len(same):
         said.append(f"not here: {lacking} of the chapter's")

@@ -1,0 +1,159 @@
+"""Text that the package did not write is text on every page: of records, logs, data sets, profiles and measurements."""
+
+import ast
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
+pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
+
+from alive import IN_BROWSER, MARK, alive
+from cells import cells
+from IPython.display import Markdown
+
+from rkd import paths
+from rkd.errors import RkdError
+from rkd.records import Record
+from rkd.report.book import TOKEN
+from rkd.report.interactive.markup import code, directive
+
+ROOT = paths.home()
+AS_FILE = MARK.replace("/", "")
+
+
+def leaves(part):
+    """Every text in nested dicts, as its owner and its key there."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        elif isinstance(value, str):
+            yield part, key
+
+
+def mark(record):
+    """Markup in every text of a record that may be any text, in names of labels, threads and of a curve."""
+    record["provenance"]["labels"][MARK] = MARK
+    record["curves"][f"loss_{MARK}"] = record["curves"]["lr"]
+    if record["cost"].get("threads"):
+        record["cost"]["threads"][MARK] = 1
+    for owner, key in [*leaves(record["cost"]), *leaves(record["provenance"])]:
+        before, owner[key] = owner[key], MARK
+        try:
+            Record.from_json(json.dumps(record), "x.json")
+        except RkdError:
+            owner[key] = before
+    assert MARK in (record["cost"]["arithmetic"], record["provenance"]["device_name"])
+    return json.dumps(record)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A checkout whose committed results someone has written markup into."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("book", "params", "results"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("work", "teachers"))
+    shutil.copy(ROOT / "_config.yml", folder)
+    for path in [*folder.glob("results/short/*.json"), *sorted(folder.glob("results/mini/*.json"))[:10]]:
+        path.write_text(mark(json.loads(path.read_text())))
+    for path in folder.glob("results/bench/*.json"):
+        found = json.loads(path.read_text())
+        for owner, key in leaves(found):
+            if key in ("device_name", "system", "torch", "python", "commit", "note", "sentence"):
+                owner[key] = MARK
+        path.write_text(json.dumps(found))
+    run = {
+        "repository": MARK,
+        "commit": MARK,
+        "file": MARK,
+        "note": MARK,
+        "lines": "table3/full",
+        "epochs": 240,
+    }
+    run |= {"dataset": "cifar100", "student": "resnet20", "method": "reviewkd", "last": 70}
+    with open(folder / "results" / "others" / f"{AS_FILE}.csv", "w", newline="") as file:
+        csv.writer(file).writerows([run.keys(), run.values()])
+    return folder
+
+
+def outputs(notebook, **given):
+    """What the cells of a notebook show, as HTML, executed in order with these parameters."""
+    shown = []
+    names = {"display": lambda *values, **_: shown.extend(values)}
+    for cell in cells(notebook):
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, notebook, "exec"), names)
+            if last is not None:
+                shown.append(eval(compile(ast.Expression(last.value), notebook, "eval"), names))
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= given
+    for one in shown:
+        assert not isinstance(one, Markdown) or "PWN" not in one.data, "text that is no Markdown"
+    return "".join(one._repr_html_() or "" for one in shown if hasattr(one, "_repr_html_"))
+
+
+@pytest.mark.parametrize("notebook", ["table3", "explorer", "modreduce"])
+def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, notebook):
+    monkeypatch.setenv("RKD_HOME", str(home))
+    monkeypatch.setenv(TOKEN, "of a build")
+    given = {} if notebook == "explorer" else {"parameters": {"on_missing": "skip"}}
+    page = outputs(notebook, **given)
+    assert "PWN" in page and alive(page) == []
+
+
+def test_nothing_else_turns_text_into_markup():
+    sources = {path: path.read_text() for path in (ROOT / "rkd").rglob("*.py")}
+    escaping = {
+        path.name for path, text in sources.items() if re.search(r"import (html|escape)\b|html\.escape", text)
+    }
+    assert escaping == {"markup.py"}
+    for path in (ROOT / "book").glob("*.ipynb"):
+        assert not re.search(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False", path.read_text()), (
+            path.name
+        )
+
+
+@pytest.mark.parametrize("text", [MARK, "a\n\n# b", "``` `` `", "", "\n::::\n:::::{raw} html\n", "\ud800"])
+def test_markdown_shows_text_as_it_is(text):
+    core = pytest.importorskip("docutils.core", reason="docutils is not installed (pip install -e .[book])")
+    parser = pytest.importorskip("myst_parser.parsers.docutils_", reason="pip install -e .[book]")
+    settings = {"myst_enable_extensions": ["colon_fence", "dollarmath"], "report_level": 5}
+    for made in (code(text), f"- {code(text)} x", directive("admonition", "T", code(text, "text"))):
+        tree = core.publish_doctree(made, parser=parser.Parser(), settings_overrides=settings)
+        kinds = {node.tagname for node in tree.findall()} - {"#text", "inline"}
+        blocks = {"document", "paragraph", "bullet_list", "list_item", "admonition", "title"}
+        assert kinds <= {*blocks, "literal", "literal_block"}
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_what_others_wrote_is_text_in_the_built_site(home, browser, tmp_path):
+    pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
+    x, y = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    npz = tmp_path / f"{AS_FILE}.npz"
+    np.savez(npz, x_train=x, y_train=y, x_test=x, y_test=y, class_names=np.array([MARK, "b"]))
+    profile = tmp_path / f"{AS_FILE[:120]}.yaml"
+    smoke = (ROOT / "params" / "smoke.yaml").read_text()
+    profile.write_text(smoke.replace("dataset: embedded", f"dataset: {json.dumps(str(npz))}"))
+    (home / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: table3\nchapters: [{file: explorer}, {file: inside}]\n"
+    )
+    call = [sys.executable, "-m", "rkd", "book", "--profile", str(profile), "--jobs", "1"]
+    done = subprocess.run(call, env={**os.environ, "RKD_HOME": str(home)}, capture_output=True, text=True)
+    for name in ("table3", "explorer", "inside"):
+        page = home / "_build" / "html" / f"{name}.html"
+        assert page.is_file() and "chapter failed" not in page.read_text(), done.stderr + done.stdout
+        assert "PWN" in page.read_text()
+        browser.get(page.as_uri())
+        for button in browser.find_elements("css selector", ".dtsb-add, .rkd-button")[:2]:
+            browser.execute_script("arguments[0].click()", button)
+        assert browser.execute_script(IN_BROWSER) == [], name
