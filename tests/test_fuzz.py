@@ -1,0 +1,626 @@
+"""Odd and damaged inputs of every kind, drawn by hypothesis in an order that is always the same: only the package's own
+errors come out, exit statuses are 0, 1 or 2, nothing of a file is imported or executed, nothing is written outside its folder.
+
+RKD_FUZZ_SECONDS (60) is what all kinds take together; `python tests/test_fuzz.py --seconds 600` prints their counts.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import itertools
+import json
+import math
+import os
+import pickle
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from conftest import Silent, tiny_data, tiny_plain, trained
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+import rkd
+from rkd import cli, data, models, paths
+from rkd.data import DataConfig
+from rkd.errors import RkdError
+from rkd.experiments.deploy import read_deployed
+from rkd.experiments.estimate import begun
+from rkd.experiments.group import RunGroup
+from rkd.experiments.recipes import Builder
+from rkd.experiments.runner import Runner
+from rkd.experiments.settings import names, resolve
+from rkd.experiments.snapshots import load_snapshots
+from rkd.published import logs, others
+from rkd.records import Record, Store
+from rkd.records.csv_summary import summarise
+from rkd.records.teachers import load_teacher, save_teacher
+from rkd.records.transfer import export, merge
+from rkd.report.book import Book
+from rkd.report.book.variations import adopted
+
+HOME = Path(rkd.__file__).resolve().parents[1]
+SECONDS = float(os.environ.get("RKD_FUZZ_SECONDS", 60))
+PATIENCE = 20  # seconds for one input; more is a hang
+CANARY = "rkd_canary"  # a module that lies where Python looks; nothing may import it
+
+
+# --- what is drawn ---------------------------------------------------------------------------------
+
+TEXT = st.text("ab_.0:/ <é☃\0\n", max_size=5)
+ODD = st.one_of(
+    st.sampled_from([
+        None, True, False, 0, 1, -1, 2, 1.5, 10**9, 10**400, -(10**30), 1e308, 1e-320, math.nan,
+        math.inf, -math.inf, "", " ", "abc", "nan", "1e-3", "1_0", "é☃𝕏", "a\0b", "\ud800", "x\ny", "../../x", "/dev/null", "~",
+        "%s{0}", "x" * 5000, f"{CANARY}:go", f"{CANARY}.sub:go", ":", "a:b:c", "<script>alert(1)</script>", "javascript:alert(1)",
+        "auto", "h/2", "resnet20", "resnet_7x7", "wrn_9999999_1", "kd", "kd+kd", "kd+", "+", "cpu", "cuda:99", "mps", "meta",
+        "embedded",        [], {}, [[]], [None], {"": None}, {"a": {"b": 1}}, [0] * 300, [1, "h"], ["h", 4], [1, [2, [3]]], [0, 0], [-1],
+        json.loads("[" * 500 + "]" * 500),
+    ]),
+    st.integers(), st.floats(), TEXT,
+    st.recursive(st.none() | st.integers() | st.floats() | TEXT,
+                 lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=4),
+)  # fmt: skip
+
+
+@st.composite
+def mutated(draw, tree, odd=ODD):
+    """A tree of mappings and lists with up to four places changed."""
+    whole = [copy.deepcopy(tree)]
+    for _ in range(draw(st.integers(1, 4))):
+        node, key = whole, 0
+        while isinstance(node[key], dict | list) and node[key] and draw(st.integers(0, 9)):
+            node = node[key]
+            key = draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
+        change = draw(st.sampled_from(["replace", "replace", "replace", "delete", "add", "rename", "double"]))
+        if change == "delete" and node is not whole:
+            del node[key]
+        elif change == "add" and isinstance(node[key], dict):
+            node[key][draw(TEXT)] = copy.deepcopy(draw(odd))
+        elif change == "rename" and isinstance(node, dict):
+            node[draw(TEXT)] = node.pop(key)
+        elif change == "double" and isinstance(node[key], list):
+            node[key] += node[key][:20]
+        else:
+            node[key] = copy.deepcopy(draw(odd))
+    return whole[0]
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes cut, flipped, overwritten, doubled; most in their first and last thousand, where headers lie."""
+    found = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        end = draw(st.sampled_from([len(found), min(len(found), 1000)]))
+        at = draw(st.integers(0, max(end - 1, 0)))
+        at = max(len(found) - 1 - at, 0) if draw(st.booleans()) else at
+        change = draw(st.sampled_from(["cut", "flip", "put", "remove", "double"]))
+        if change == "cut":
+            del found[at:]
+        elif change == "flip" and found:
+            found[at] ^= 1 << draw(st.integers(0, 7))
+        elif change == "put":
+            found[at : at + 8] = draw(st.binary(max_size=12))
+        elif change == "remove":
+            del found[at : at + draw(st.integers(1, 64))]
+        else:
+            found[at:at] = found[at : at + 200]
+    return bytes(found)
+
+
+TENSORS = st.sampled_from([
+    torch.zeros(()), torch.zeros(0), torch.full((3, 3), math.nan), torch.ones(2, dtype=torch.int64), torch.ones(1) * 1j,
+    torch.ones(1, dtype=torch.bool), torch.ones(3, dtype=torch.bfloat16), torch.zeros(1).expand(2, 10**6),
+])  # fmt: skip
+
+
+class Hostile:
+    """What a pickle of it does where it is believed."""
+
+    def __reduce__(self):
+        return __import__, (CANARY,)
+
+
+def saved(content):
+    with io.BytesIO() as file:
+        torch.save(content, file)
+        return file.getvalue()
+
+
+def zipped(arrays):
+    with io.BytesIO() as file:
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+
+def torch_files(state, odd):
+    """Files of a state with odd values, damaged, or hostile."""
+    sound = saved(state)
+    hostile = st.sampled_from(
+        [saved(Hostile()), saved({**state, "x": Hostile()}), pickle.dumps(Hostile()), b""]
+    )
+    return mutated(state, odd).map(lambda found: portable(found, saved)) | damaged(sound) | hostile
+
+
+def portable(value, write):
+    """What cannot be written at all is no input."""
+    try:
+        return write(value)
+    except Exception:
+        return b""
+
+
+def arrays_of(sound):
+    shapes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 7]), max_size=5)
+    kinds = st.sampled_from(["u1", "i8", "u8", "f4", "f8", "?", "c8", "U3", "S2", "M8[s]", "O"])
+    odd = st.builds(lambda shape, kind: np.zeros(shape, kind), shapes, kinds) | st.sampled_from(
+        [
+            np.int64(2**40),
+            np.array([-1, 0, 1, 1]),
+            np.array([0, 1, 2**40, 0]),
+            np.array([0, 1, 3, 3]),
+            np.array(["a", "<b>"]),
+        ]
+    )
+    names = st.sampled_from([*sound, "class_names", "more"])
+    changed = st.dictionaries(names, odd, min_size=1, max_size=2).map(lambda more: zipped({**sound, **more}))
+    lacking = names.map(lambda name: zipped({n: a for n, a in sound.items() if n != name}))
+    return (
+        changed
+        | lacking
+        | damaged(zipped(sound))
+        | st.builds(huge, st.sampled_from([*sound]), st.integers(0, 2**62))
+    )
+
+
+def huge(name, length):
+    """An npz whose header promises more than there is."""
+    import zipfile
+
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            head = io.BytesIO()
+            form = {"descr": "|u1", "fortran_order": False, "shape": (length, 4, 4, 3)}
+            np.lib.format.write_array_header_1_0(head, form)
+            archive.writestr(f"{name}.npy", head.getvalue() + b"\0" * 99)
+        return file.getvalue()
+
+
+def as_json(tree):
+    return json.dumps(tree, ensure_ascii=True).encode()
+
+
+def as_yaml(tree):
+    return yaml.safe_dump(tree, allow_unicode=False).encode()
+
+
+YAML = st.sampled_from([
+    b"", b"[]", b"3", b"a: [", b"a: 1\na: 2", b"\xff\xfe", b"!!python/object/apply:__import__ [rkd_canary]", b"a: &x [*x]",
+    b"&a [" + b"[" * 3000, b"? [1]\n: 2", b"1: 2", b"null", b"epochs: 2021-13-45", b"a: \0", b"--- 1\n--- 2", b"\t", b"<<: 3",
+])  # fmt: skip
+
+
+def texts_of(tree, write):
+    return mutated(tree).map(lambda found: portable(found, write)) | damaged(write(tree))
+
+
+# --- what reads it ---------------------------------------------------------------------------------
+
+
+class Kinds:
+    """Strategy and reader by kind of input, in a folder of their own; `inside` is where readers write."""
+
+    def __init__(self, folder):
+        self.inside = folder / "inside"
+        self.inside.mkdir(parents=True)
+        home = folder / "home"
+        shutil.copytree(HOME / "params", home / "params")
+        shutil.copytree(
+            HOME / "book", home / "book", ignore=lambda at, files: [n for n in files if n == "_assets"]
+        )
+        shutil.copytree(HOME / "results" / "others", home / "results" / "others")
+        shutil.copy(HOME / "_config.yml", home)
+        paths.home = lambda: home  # the checkout stays as it is
+        os.environ["RKD_HOME"], self.home = str(home), home
+        (folder / "inside" / f"{CANARY}.py").write_text("open('PWNED', 'w')\n")
+        few = tiny_data(train_images=40, test_images=20)
+        self.config = tiny_plain(data=few, batch_size=24, epochs=1)
+
+    def file(self, name, content):
+        path = self.inside / name
+        path.write_bytes(content)
+        return path
+
+    def store(self):
+        shutil.rmtree(self.inside / "store", ignore_errors=True)
+        return Store(self.inside / "store" / "records", self.inside / "store" / "work")
+
+    def records(self):
+        every = [json.loads(path.read_bytes()) for path in sorted((HOME / "results" / "mini").glob("*.json"))]
+        by = {record["config"]["method"]: record for record in every}
+
+        def read(text):
+            store = self.store()
+            store.records.mkdir(parents=True)
+            (store.records / "0123456789ab.json").write_bytes(text)
+            record = Record.from_json(text, "it")
+            store.save(record)
+            assert Record.from_json(record.to_json(), "again").id == record.id
+            summarise([record])
+            record.accuracy("best")
+            with contextlib.suppress(RkdError):
+                list(store)
+
+        return st.one_of(texts_of(record, as_json) for record in (by["reviewkd"], by[None])), read
+
+    def profiles(self):
+        sound = yaml.safe_load((HOME / "params" / "smoke.yaml").read_text())
+
+        def read(text):
+            profile = str(self.file("odd.yaml", text))
+            for chapter in ("run", "table1"):
+                Builder(resolve(chapter, {"profile": profile})).distilled("resnet14", "resnet8", 0)
+
+        return texts_of(sound, as_yaml) | YAML, read
+
+    def recipes(self):
+        sound = yaml.safe_load((HOME / "params" / "recipes" / "authors.yaml").read_text())
+        crd = yaml.safe_load((HOME / "params" / "recipes" / "crd.yaml").read_text())
+
+        def read(text):
+            builder = Builder(
+                resolve("run", {"recipe": str(self.file("odd.yaml", text)), "dataset": "embedded"})
+            )
+            builder.plain("resnet8", 0)
+            for method in ("reviewkd", "kd", "at+kd"):
+                builder.distilled("resnet14", "resnet8", 0, method)
+
+        return texts_of(sound, as_yaml) | texts_of(crd, as_yaml) | YAML, read
+
+    def parameters(self):
+        some = st.dictionaries(st.sampled_from([*names(), "budget", "typo"]), ODD, min_size=1, max_size=2)
+
+        def read(given):
+            settings = resolve("run", {"dataset": "embedded", **given})
+            for method in (settings.method or "reviewkd", "crd+kd"):
+                run = Builder(settings).distilled(settings.teacher, settings.student, 0, method)
+                assert len(run.id) == 12
+
+        return some, read
+
+    def images(self):
+        x, y = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1])
+
+        def read(content):
+            self.file("odd.npz", content)
+            data.describe(DataConfig("odd.npz", "half"), self.inside)
+            data.load(DataConfig("odd.npz", "half", train_images=3, holdout=1), self.inside)
+
+        return arrays_of({"x_train": x, "y_train": y, "x_test": x, "y_test": y}), read
+
+    def checkpoints(self):
+        state, run = trained(self.config, stop=Stop(1)), self.config
+
+        def read(content):
+            store = self.store()
+            store.folder(run.id).mkdir(parents=True)
+            (store.folder(run.id) / "checkpoint.pt").write_bytes(content)
+            runner = Runner(store, self.inside, "cpu", progress=Silent(), stop=lambda needed: True)
+            told = [lambda: begun(store, run.id), RunGroup([run], runner).train]
+            for part in told:
+                part()
+
+        return torch_files(state.state_dict(), ODD | TENSORS), read
+
+    def weights(self):
+        network = models.build("resnet8")
+        state = {
+            "run": "0" * 12,
+            "epoch": 1,
+            "model": dict(network.state_dict()),
+            "data": {"name": "cifar100"},
+        }
+        deploy = {**state, "format": "rkd deploy 1", "network": "resnet8", "classes": 100}
+
+        def read(content):
+            path = self.file("odd.pt", content)
+            models.checkpoint_header(path)
+            read_deployed(path)
+            models.load_weights(network, path)
+
+        files = torch_files(state, ODD | TENSORS) | torch_files(deploy, ODD | TENSORS)
+        return files | torch_files(dict(network.state_dict()), ODD | TENSORS), read
+
+    def teachers(self):
+        path = self.inside / "sound.safetensors"
+        save_teacher(path, models.build("resnet8").state_dict(), {"run": "0" * 12, "network": "resnet8"})
+        bare = safetensors.torch.save({"a": torch.ones(2)}, {"format": "rkd teacher 1", "sha256": "0"})
+        return damaged(path.read_bytes()) | damaged(bare), lambda content: load_teacher(
+            self.file("odd.safetensors", content)
+        )
+
+    def snapshots(self):
+        sound = {
+            "run": np.array("0" * 12), "epochs": np.arange(2), "levels": np.array(["a"]), "size": np.array(4),
+            "classes": np.array(["a"]), "labels": np.zeros(2, int), "images": np.zeros((2, 4, 4, 3), np.uint8),
+        }  # fmt: skip
+
+        def read(content):
+            store = self.store()
+            store.maps("0" * 12).parent.mkdir(parents=True)
+            store.maps("0" * 12).write_bytes(content)
+            load_snapshots(store, "0" * 12)
+
+        return arrays_of(sound), read
+
+    def exports(self):
+        store, run = self.store(), self.config
+        Runner(store, self.inside, "cpu", progress=Silent()).run([run])
+        sound = self.inside / "sound_export"
+        export(store, sound, planned=[run], all_weights=True)
+        manifest = json.loads((sound / "manifest.json").read_text())
+        (part,) = (path for path in sound.iterdir() if path.suffix == ".bin")
+        content = part.read_bytes()
+
+        def read(odd):
+            text, tar = odd
+            folder = self.inside / "export"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / "manifest.json").write_bytes(text)
+            (folder / part.name).write_bytes(tar)
+            merge(self.store(), folder)
+
+        manifests = texts_of(manifest, as_json).map(lambda text: (text, content))
+        return manifests | damaged(content).map(lambda tar: (as_json(manifest), tar)), read
+
+    def notebooks(self):
+        sound = json.loads((HOME / "book" / "table1.ipynb").read_text())
+        for cell in sound["cells"]:
+            if cell["cell_type"] == "code":
+                cell |= {"execution_count": 1, "outputs": []}
+                cell["metadata"]["execution"] = {"shell.execute_reply": "2026-01-01T00:00:00Z"}
+        sound["metadata"]["papermill"] = {
+            "parameters": {"epochs": 3},
+            "end_time": "2026-01-01T00:00:00",
+            "duration": 1.0,
+        }
+        book = Book(
+            "smoke",
+            HOME / "book",
+            HOME / "_config.yml",
+            self.inside / "build",
+            HOME / "params" / "smoke.yaml",
+        )
+        return texts_of(sound, as_json), lambda text: adopted(book, self.file("odd.ipynb", text), "name")
+
+    def tables(self):
+        """Other people's logs and tables of runs."""
+        table = (HOME / "results" / "others" / "public_runs.csv").read_bytes()[:3000]
+        log = (
+            b"epoch: 1\nlr: 0.1\ntest_acc: 50.0\n"
+            + b"-" * 9
+            + b"\nepoch: 2\ntest_acc: 51.0\n---\nbest_acc\t51.0\n"
+        )
+
+        def read(odd):
+            form, text = odd
+            path = self.file("odd.csv", text)
+            if form == "others":
+                others.read(path)
+                return
+            logs.load(
+                path,
+                form,
+                {"student": "resnet20", "epochs": 2, "dataset": "cifar100", "method": "kd"},
+                {},
+                {},
+            )
+
+        forms = st.sampled_from(["others", *logs.FORMATS])
+        return st.tuples(forms, damaged(table) | damaged(log) | st.binary(max_size=40)), read
+
+    def calls(self):
+        lines = [
+            "run --student resnet8", "run --student resnet8 --teacher resnet14 --method at+kd --set epochs=2 -b 1",
+            "run --row table3/rm --seed 1", "run --claim review-table1-resnet20-resnet56-reviewkd", "run --student resnet8 -p lr 1",
+            "sweep params/smoke.yaml --chapters table3 --budget 1m", "sweep params/mini.yaml --chapters table1 --order verdicts",
+            "status --chapters table3 --verbose", "verdicts --chapter table3 --grade B --csv", "evaluate 0123456789ab --weights best",
+            "evaluate --checkpoint odd.pt --model resnet8 --dataset embedded", "export --out exported --max-part 1MB", "import export",
+            "show models resnet8 --classes 10", "show data odd.npz", "show figures --student resnet8 --csv", "show records --last 1",
+            "import-logs odd.csv --format csv --epochs 2", "book --list-variations", "book --drop x", "book --add odd.ipynb --name x",
+        ]  # fmt: skip
+        odd = ODD.filter(lambda value: CANARY not in str(value)).map(
+            lambda v: v if isinstance(v, str) else json.dumps(v)
+        )
+        odd = odd.filter(lambda text: not text.startswith("../"))
+        words = odd | st.builds("{}={}".format, st.sampled_from(names()), odd)
+        options = st.sampled_from([
+            *(f"--{name.replace('_', '-')}" for name in names()), "--set", "-p", "--csv", "--name", "--nope", "--seed", "-b", "--",
+        ])  # fmt: skip
+
+        @st.composite
+        def call(draw):
+            line = shlex.split(draw(st.sampled_from(lines)))
+            for _ in range(draw(st.integers(1, 3))):
+                at = draw(st.integers(1, len(line)))
+                change = draw(st.sampled_from(["word", "option", "remove", "replace"]))
+                if change == "remove" and at < len(line):
+                    del line[at]
+                else:
+                    new = [draw(options)] * (change == "option") + [draw(words)]
+                    line[at : at + (change == "replace")] = new
+            # Last, so that nothing is trained, measured or built.
+            return [
+                *line,
+                *{"run": ["--dry-run"], "sweep": ["--dry-run"], "book": ["--no-html"]}.get(line[0], []),
+            ]
+
+        def read(line):
+            out, err = io.StringIO(), io.StringIO()
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+                pytest.MonkeyPatch.context() as patch,
+            ):
+                patch.setattr(
+                    "rkd.report.book.build_book", lambda *a, **k: (_ for _ in ()).throw(RkdError("not built"))
+                )
+                try:
+                    status = cli.main(line)
+                except SystemExit as left:  # argparse
+                    status = left.code
+            said = err.getvalue()
+            assert status in (0, 1, 2), f"exit status {status}"
+            assert "Traceback" not in said + out.getvalue()
+            if status == 2:
+                told = [text for text in said.splitlines() if not text.startswith("usage:")]
+                assert len(told) == 1 and told[0].startswith("rkd"), f"{len(told)} lines: {said[:300]!r}"
+                raise RkdError(told[0])
+
+        return call(), read
+
+
+class Stop:
+    """A `stop` after so many pieces of work."""
+
+    def __init__(self, pieces):
+        self.left = pieces
+
+    def __call__(self, needed):
+        self.left -= 1
+        return self.left < 0
+
+
+KINDS = [
+    name
+    for name, value in vars(Kinds).items()
+    if callable(value) and name not in ("__init__", "file", "store")
+]
+
+
+# --- the run ---------------------------------------------------------------------------------------
+
+
+class Tally:
+    """How inputs of a kind ended: "own error", "accepted", "other"; and of each other its place and shortest input."""
+
+    def __init__(self):
+        self.ends, self.others = Counter(), {}
+
+    def take(self, read, value):
+        def hang(*_):
+            raise TimeoutError(f"more than {PATIENCE} s")
+
+        signal.signal(signal.SIGALRM, hang)
+        signal.alarm(PATIENCE)
+        try:
+            read(value)
+            self.ends["accepted"] += 1
+        except RkdError as error:
+            self.ends["own error"] += 1
+            if not str(error).strip():
+                self.other("an error without words", value)
+        except Exception as error:
+            frames = [
+                f
+                for f in traceback.extract_tb(error.__traceback__)
+                if "/rkd/" in f.filename or "test_fuzz" in f.filename
+            ]
+            at = f"{Path(frames[-1].filename).relative_to(HOME)}:{frames[-1].lineno}" if frames else "?"
+            self.ends["other"] += 1
+            self.other(f"{at} {type(error).__name__}: {str(error)[:160]!r}", value)
+        finally:
+            signal.alarm(0)
+
+    def other(self, what, value):
+        place = what.partition(":")[0] + what.partition(": ")[0]
+        known = self.others.get(place)
+        if known is None or len(repr(value)) < len(known[1]):
+            self.others[place] = what, repr(value)
+
+    def __str__(self):
+        counts = ", ".join(f"{self.ends[end]} {end}" for end in ("own error", "accepted", "other"))
+        found = "".join(f"\n    {what}\n      {value[:700]}" for what, value in self.others.values())
+        return f"{sum(self.ends.values())} inputs: {counts}{found}"
+
+
+def fuzz(kind, seconds, folder):
+    """Inputs of a kind for so many seconds."""
+    kinds, tally, before = Kinds(folder), Tally(), Path.cwd()
+    os.chdir(kinds.inside)
+    sys.path.insert(0, str(kinds.inside))
+    try:
+        strategy, read = getattr(kinds, kind)()
+        there, end = listed(folder), time.monotonic() + seconds
+        for number in itertools.count():
+
+            @seed(number)
+            @settings(
+                max_examples=100,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(strategy)
+            def chunk(value):
+                if time.monotonic() < end:
+                    tally.take(read, value)
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                chunk()
+            if time.monotonic() >= end:
+                break
+    finally:
+        os.chdir(before)
+        sys.path.remove(str(kinds.inside))
+    assert CANARY not in sys.modules and not (kinds.inside / "PWNED").exists(), (
+        "a name from a file was imported"
+    )
+    assert listed(folder) == there, "something was written outside its folder"
+    return tally
+
+
+def listed(folder):
+    """Files outside what readers write to."""
+    ours = ("inside", "home/_build", "home/results", "home/checkpoints")
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return {name for name in found if not name.startswith(ours)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_inputs_get_our_own_errors(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "home", paths.home)
+    monkeypatch.setenv("RKD_HOME", "")
+    tally = fuzz(kind, SECONDS / len(KINDS), tmp_path)
+    print(f"{kind}: {tally}")
+    assert tally.ends["own error"] and not tally.others, f"{kind}: {tally}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of all kinds together")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="may be repeated; default: all")
+    chosen = parser.parse_args()
+    failed = False
+    for kind in chosen.kind or KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            tally = fuzz(kind, chosen.seconds / len(chosen.kind or KINDS), Path(folder))
+        print(f"{kind}: {tally}", flush=True)
+        failed = failed or bool(tally.others)
+    sys.exit(failed)
