@@ -160,7 +160,7 @@ def test_status_and_sweep(tmp_path, done):
     assert "4 runs are recorded" in done(f"sweep params/smoke.yaml --chapters table5 {tiny}")
     out = done(f"status --chapters table5,table6 --verbose {tiny}")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith("table")}
-    assert rows == {"table5": ["4", "0", "0", "0", "0"], "table6": ["2", "0", "0", "0", "3"]}
+    assert rows == {"table5": ["4", "0", "0", "0", "0", "0"], "table6": ["2", "0", "0", "0", "0", "3"]}
 
 
 def test_rows_and_methods_by_name_take_their_recipe(config):
