@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from rkd.config import Weight, frozen
+from rkd.config import build as build_options
 from rkd.errors import ConfigError, unknown
 from rkd.models.registry import build as build_network
-from rkd.models.taps import Taps, TapShapes, tap_shapes
+from rkd.models.taps import Taps, TapShapes, check_network, tap_shapes
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class Method(nn.Module, ABC):
 
     def __init__(self, context: Context | None = None, options: Options | None = None) -> None:
         super().__init__()
+        if options is not None and not isinstance(options, Options):
+            raise ConfigError(
+                f"options of {type(self).__name__} are a {type(options).__name__}; rkd.methods.make_options makes "
+                "them of values by name"
+            )
         self.options = options
 
     @abstractmethod
@@ -186,8 +192,28 @@ class Entry:
     """One registered method (see `register_method`)."""
 
     options: type[Any]
-    build: Callable[[Context, Any], Method]
+    builder: Callable[[Context, Any], Method]
     display: str = ""
+
+    def build(self, context: Context, options: Options | Mapping[str, Any] | None = None) -> Method:
+        """The method; options also as values by name, or None for the defaults.
+
+        Raises:
+            ConfigError: options that are none of its own, networks without taps, what the method itself refuses, or a
+                builder that returns no method.
+        """
+        if options is None or isinstance(options, Mapping):
+            options = build_options(self.options, options or {})
+        if not isinstance(options, self.options):
+            raise ConfigError(f"the method takes {self.options.__name__}, not {type(options).__name__}")
+        check_network("the student", context.student)
+        check_network("the teacher", context.teacher)
+        method = self.builder(context, options)
+        if not isinstance(method, Method):
+            raise ConfigError(
+                f"the builder of a method returns a {type(method).__name__}, not a rkd.methods.Method"
+            )
+        return method
 
 
 _METHODS: dict[str, Entry] = {}
@@ -227,12 +253,17 @@ def lent(builder: Callable[..., Method]) -> Iterator[str]:
     Raises:
         ConfigError: no function of (context, options).
     """
-    known = [name for name, entry in _METHODS.items() if entry.build is builder]
+    known = [name for name, entry in _METHODS.items() if entry.builder is builder]
     if known:
         yield known[0]
         return
-    name = f"{builder.__module__}:{builder.__qualname__}".replace(".", "_")
-    parameters = list(inspect.signature(builder, eval_str=True).parameters.values())
+    name = f"{builder.__module__}:{getattr(builder, '__qualname__', type(builder).__name__)}".replace(
+        ".", "_"
+    )
+    try:
+        parameters = list(inspect.signature(builder, eval_str=True).parameters.values())
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigError(f"{name} does not say what it takes: {error}") from error
     if len(parameters) != 2:
         raise ConfigError(
             f"{name} takes {len(parameters)} arguments; a method is built from two, (context, options)"

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,9 @@ def from_module(
         under the prefix "module.".
 
     Raises:
-        ConfigError: a path that does not exist. In `taps`: a tap that was not called, was called more than
-            once, was overwritten later in the same forward, or is not of the form above.
+        ConfigError: no module, a path that does not exist, or a stage named twice. In `taps`: a tap that was not
+            called, was called more than once or before a shallower one, was overwritten later in the same forward, or
+            is not of the form above.
 
     Example, for `model: my_models:resnet18` in a run's config:
         >>> import torchvision
@@ -50,8 +52,11 @@ def from_module(
         >>> [tuple(s.shape[1:]) for s in resnet18(100).taps(torch.zeros(1, 3, 64, 64)).stages]
         [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
     """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"from_module wraps a torch module, not {module!r:.80}")
     stages_pre = stages if stages_pre is None else stages_pre
-    if isinstance(stages, str) or not stages or len(stages_pre) != len(stages):
+    listed = all(isinstance(paths, list | tuple) for paths in (stages, stages_pre))
+    if not listed or not stages or len(stages_pre) != len(stages):
         raise ConfigError(
             "stages must be a list of at least one module path, and stages_pre as long a one, not "
             f"{stages!r} and {stages_pre!r}"
@@ -64,6 +69,9 @@ def from_module(
             raise ConfigError(
                 f"{type(module).__name__} has no submodule {path!r}; nearest: {', '.join(near) or 'none'}"
             )
+    for name, maps in (("stages", stages), ("stages_pre", stages_pre)):
+        if len(set(maps)) < len(maps):
+            raise ConfigError(f"{name} names a path twice: {list(maps)}")
     return ExternalNet(module, paths)
 
 
@@ -118,6 +126,15 @@ class ExternalNet(nn.Module):
                     f"tap {path!r} was overwritten in place later in the forward pass; replace that in-place "
                     "operation (a functional relu with inplace=True, or +=) or name another tap"
                 )
+        called, n = list(seen), len(self.paths) // 2
+        # In the order of the forward pass: stem, stages, pooled vector; and the maps before the stages' ReLUs.
+        for row in ((*self.paths[:n], self.paths[-1]), self.paths[n:-1]):
+            for before, after in pairwise(row):
+                if called.index(before) > called.index(after):
+                    raise ConfigError(
+                        f"tap {after!r} is computed before tap {before!r}; name stem, stages and pooled in the order "
+                        "of the forward pass, shallow to deep"
+                    )
         *maps, pooled = (seen[path][0] for path in self.paths)
         return Taps.of([*maps, pooled.mean((2, 3)) if pooled.ndim == 4 else pooled, logits])
 

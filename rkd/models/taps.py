@@ -67,13 +67,28 @@ class TapShapes:
     classes: int
 
 
+def check_network(what: str, net: object) -> None:
+    """Raises ConfigError, which begins with `what`, unless `net` is a network that can be distilled."""
+    if not isinstance(net, nn.Module) or not callable(getattr(net, "taps", None)):
+        raise ConfigError(
+            f"{what} is {'None' if net is None else f'a {type(net).__name__}'}, not a network with a taps(x) method; "
+            "rkd.models.build makes one by name, rkd.models.from_module of any torch module"
+        )
+
+
 def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
     """Shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
 
     Training flags, buffers and torch's random streams stay as they are.
+
+    Raises:
+        ConfigError: no network with taps, or one that cannot take such images.
     """
+    check_network("the network", net)
     with _dry_image(net, size, channels) as image:
         taps = net.taps(image)
+    if not isinstance(taps, Taps):
+        raise ConfigError(f"{type(net).__name__}.taps returns a {type(taps).__name__}, not rkd.models.Taps")
     stages, before = (tuple(tuple(m.shape[1:]) for m in maps) for maps in (taps.stages, taps.stages_pre))
     return TapShapes(tuple(taps.stem.shape[1:]), stages, before, taps.pooled.shape[1], taps.logits.shape[1])
 
@@ -99,7 +114,16 @@ def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
     parameter = next(net.parameters(), torch.empty(0))
     devices = [parameter.device] if parameter.is_cuda else []
     with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices):
-        yield torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+        image = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+        try:
+            yield image
+        except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            said = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"{type(net).__name__} cannot take images of {size} x {size} pixels in {channels} channels: {said}"
+            ) from error
 
 
 @contextmanager

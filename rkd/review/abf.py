@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rkd.config import Count, check
 from rkd.review.fused import WeightedSum
 
 
@@ -95,6 +96,7 @@ class ABF(_Block):
         pass_output: bool = False,
     ) -> None:
         super().__init__()
+        check(Count, "mid_channels", mid_channels)
         self.conv1 = _conv_bn(in_channels, mid_channels, 1)
         self.conv2 = _conv_bn(mid_channels, out_channels, 3)
         fuses = residual_channels is not None

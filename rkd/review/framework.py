@@ -10,7 +10,7 @@ from rkd.methods.numeric import no_autocast, paired
 from rkd.models.taps import Taps, TapShapes, tap_shapes
 from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.hcl import LEVEL_LOSSES
-from rkd.review.options import ReviewOptions
+from rkd.review.options import ReviewOptions, check_levels
 
 
 def _levels(taps: Taps | TapShapes, tap: str, stem: bool) -> list[Any]:
@@ -40,10 +40,11 @@ class ReviewKD(Method):
         options: ReviewOptions | None = None,
         image_size: int = 32,
     ) -> None:
-        options = options or ReviewOptions()
+        options = ReviewOptions() if options is None else options
         super().__init__(options=options)
         shapes = self.maps(*(tap_shapes(network, image_size) for network in (student, teacher)))
         self.levels = [LevelShape(*pair) for pair in zip(*shapes, strict=True)]
+        check_levels((level.teacher[1] for level in self.levels), options)
         self.connector = CONNECTORS[options.connector](self.levels, options)
         if not options.train_connectors:
             self.connector.requires_grad_(False)

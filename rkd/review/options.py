@@ -1,6 +1,7 @@
 """Every switch of ReviewKD, each independent of the others, with the released CIFAR code's values as defaults."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
@@ -62,7 +63,7 @@ class ReviewOptions(Options):
         student_tap, teacher_tap: maps before ("pre") or after ("post") the final ReLU of each stage.
         loss: "hcl", or "l2" for the mean squared error of the full maps alone.
         hcl_levels: sizes at which maps are compared: integers or "h", "h/2", "h-1" for maps of height h. Sizes
-            below 1 or above h are skipped.
+            below 1 or above h are skipped; each must fit some map of the pair.
         hcl_weights: one weight per level.
         hcl_assign: "used": the k-th size that is used takes the k-th weight (authors); "position": every listed
             size keeps its own weight ([Re] code).
@@ -116,6 +117,18 @@ class ReviewOptions(Options):
         if self.residual == "output_direct":
             names.add("mid_channels")
         return names
+
+
+def check_levels(heights: Iterable[int], options: ReviewOptions) -> None:
+    """Raises ConfigError for a size, of others than the authors', that fits none of the maps that are compared, whose
+    heights are given."""
+    heights, chosen = sorted(set(heights), reverse=True), options.loss == "hcl" and options.hcl_levels
+    for level in chosen if chosen and chosen != ReviewOptions.hcl_levels else ():
+        if not any(1 <= level_size(level, h) <= h for h in heights):
+            maps = ", ".join(f"{h} x {h}" for h in heights)
+            raise ConfigError(
+                f"hcl_levels has {level!r}, which fits none of the maps that are compared ({maps})"
+            )
 
 
 def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:

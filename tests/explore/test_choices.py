@@ -54,7 +54,7 @@ def test_command_is_that_of_the_run(values, home, tiny, capsys):
     [
         ({"epoch": 3}, "unknown choice 'epoch' (did you mean 'epochs'?)"),
         ({"hcl_weights": [1, 0.5]}, "give one weight per size"),
-        ({"hcl_levels": [64, 48], "hcl_weights": [1, 1]}, "fit none of the maps that are compared (32 x 32, 16 x 16"),
+        ({"hcl_levels": [64, 48], "hcl_weights": [1, 1]}, "fits none of the maps that are compared (32 x 32, 16 x 16"),
         ({"train_images": 1}, "1 training image makes no batch of two"),
         ({"train_images": 10_001}, "10,001 training images were asked for, but embedded has 10,000"),
         ({"method": "kd", "attention": False}, "unknown choice 'attention'"),

@@ -8,7 +8,8 @@ from cases import Tiny
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.methods import Context, Stage, get_method, method_names
+from rkd.methods import Context, Entry, Options, Stage, get_method, method_names
+from rkd.review import ABF, ReviewKD, ReviewOptions
 
 X4 = ("resnet8x4", "resnet32x4")
 PLAIN = ("resnet20", "resnet56")
@@ -154,3 +155,31 @@ def with_norms(count):
 def test_pairs_and_surroundings_that_do_not_fit_get_one_sentence(name, student, teacher, values, message):
     with pytest.raises(ConfigError, match=message):
         build(name, student, teacher, **values)
+
+
+def test_builders_take_options_by_name_and_nothing_else_for_them():
+    nets = network("resnet8"), network("resnet8")
+    kd, at = get_method("kd"), get_method("at")
+    assert kd.build(Context(*nets), {"temperature": 2}).options == kd.options(temperature=2)
+    assert kd.build(Context(*nets)).options == kd.options()
+    for call, message in (
+        (lambda: kd.build(Context(*nets), {"temprature": 2}), "did you mean 'temperature'"),
+        (lambda: kd.build(Context(*nets), at.options()), "takes KdOptions, not AtOptions"),
+        (lambda: kd.build(Context(*nets), 3), "takes KdOptions, not int"),
+        (
+            lambda: kd.builder(Context(*nets), {"temperature": 2}),
+            "are a dict; rkd.methods.make_options makes",
+        ),
+        (lambda: ReviewKD(*nets, {"mid_channels": 64}), "are a dict; rkd.methods.make_options makes"),
+        (lambda: ReviewKD(nets[0], None), r"the network is None, not a network with a taps\(x\) method"),
+        (lambda: ReviewKD("resnet8", nets[1]), "the network is a str, not a network"),
+        (lambda: kd.build(Context(nets[0], torch.nn.Linear(1, 1))), "the teacher is a Linear, not a network"),
+        (
+            lambda: Entry(Options, lambda context, options: 3).build(Context(*nets)),
+            "returns a int, not a rkd",
+        ),
+        (lambda: ReviewOptions(mid_channels=64.5), "mid_channels is 64.5; it must be a whole number >= 1"),
+        (lambda: ABF(16, 64.5, 16, None), "mid_channels is 64.5; it must be a whole number >= 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call()

@@ -89,11 +89,49 @@ def test_overwriting_is_detected(x):
             {"stages": ["first", "second"], "stages_pre": ["first.1"], "pooled": "pool"},
             r"stages_pre as long a one, not .* and \['first.1'\]",
         ),
+        (
+            {"stages": ["first", "first"], "pooled": "pool"},
+            r"stages names a path twice: \['first', 'first'\]",
+        ),
+        ({"stages": ["first"], "stages_pre": "f", "pooled": "pool"}, "must be a list"),
+        ({"stages": 5, "pooled": "pool"}, "stages must be a list"),
+        ({"stages": [1], "pooled": None}, "no submodule 1"),
     ],
 )
 def test_refused_paths(options, said):
     with pytest.raises(ConfigError, match=said):
         models.from_module(Own(), **options)
+
+
+@pytest.mark.parametrize("module", [None, "resnet8", models.Taps])
+def test_only_modules_are_wrapped(module):
+    with pytest.raises(ConfigError, match="from_module wraps a torch module, not"):
+        models.from_module(module, stages=["first"], pooled="pool")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"stages": ["second", "first"]},
+        {"stages": ["first"], "stem": "second"},
+        {"stages": ["first", "second"], "stages_pre": ["second.1", "first.1"]},
+        {"stages": ["second"], "pooled": "first"},
+    ],
+)
+def test_taps_stand_in_the_order_of_the_forward_pass(names, x):
+    with pytest.raises(ConfigError, match=r"is computed before tap .*shallow to deep"):
+        models.from_module(Own(), **{"pooled": "pool", **names}).taps(x)
+
+
+@pytest.mark.parametrize("network", [None, "resnet8", torch.nn.Linear(1, 1), models.build])
+def test_networks_without_taps_get_one_sentence(network):
+    with pytest.raises(ConfigError, match=r"not a network with a taps\(x\) method"):
+        models.tap_shapes(network)
+
+
+def test_images_that_a_network_cannot_take():
+    with pytest.raises(ConfigError, match="cannot take images of 32 x 32 pixels in 1 channels: "):
+        models.tap_shapes(models.build("resnet8"), channels=1)
 
 
 class Pair(Own):

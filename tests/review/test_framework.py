@@ -6,6 +6,7 @@ import torchvision
 from cases import Tiny
 
 from rkd import models
+from rkd.errors import ConfigError
 from rkd.methods import Batch
 from rkd.review import ReviewKD, ReviewOptions
 
@@ -125,3 +126,13 @@ def test_pairs_no_released_code_can_build():
         loss = loss_of(review, student, make_batch(student, teacher, images=2))
         loss.backward()
         assert torch.isfinite(loss) and all(p.grad is not None for p in review.parameters())
+
+
+def test_sizes_that_fit_none_of_the_maps_are_refused():
+    nets = Tiny(4), Tiny(4)
+    ReviewKD(*nets, ReviewOptions(hcl_levels=("h", 8, "h/2"), hcl_weights=(1, 1, 1)))
+    ReviewKD(*nets, image_size=4)  # the authors' list, on maps that are smaller
+    for level in (999, "h-40", "h/64", 33):
+        with pytest.raises(ConfigError, match=rf"hcl_levels has {level!r}, which fits none .* \(16 x 16, "):
+            ReviewKD(*nets, ReviewOptions(hcl_levels=("h", level), hcl_weights=(1, 1)))
+        ReviewKD(*nets, ReviewOptions(hcl_levels=("h", level), hcl_weights=(1, 1), loss="l2"))
