@@ -30,16 +30,24 @@ from rkd.errors import ConfigError, unknown
 
 T = TypeVar("T")
 LARGEST = sys.float_info.max
+SCIENTIFIC = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"  # text to YAML 1.1, so also where papermill injects it
 
 
 def _number(
     kind: type[float], least: float, words: str, *, above: bool = False, below: float = math.inf
 ) -> BeforeValidator:
-    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text nor truth values are numbers."""
+    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text, but for 1e-3, nor truth values are
+    numbers."""
+
+    largest = 2**63 - 1 if kind is int else LARGEST
 
     def check(value: Any) -> float:
-        right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
-        if not right or kind(value) != value or not least <= value < below or (above and value == least):
+        if isinstance(value, str) and re.fullmatch(SCIENTIFIC, value, re.ASCII):
+            value = float(value)
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if right and abs(value) > largest:  # infinity too
+            raise ValueError(f"it must be {words}, and no more than {largest:.2g}")
+        if not right or not least <= value < below or kind(value) != value or (above and value == least):
             raise ValueError(f"it must be {words}")
         return kind(value)
 
@@ -106,6 +114,8 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         ConfigError: as for making one.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{kind.__name__} is {shown(values)}; it must map names to values")
     for name in values:
         if name not in (allowed := [f.name for f in fields(kind)]):
             raise unknown(f"{kind.__name__} setting", name, allowed)
@@ -141,8 +151,13 @@ def sentence(error: ValidationError, kind: type) -> ConfigError:
 
 def _plainly(name: str, found: ErrorDetails, kind: type) -> ConfigError:
     words = _WORDS.get(found["type"]) or str(found.get("ctx", {}).get("error") or found["msg"])
-    value = repr(found["input"])
-    return ConfigError(f"{name} is {value if len(value) <= 200 else f'{value[:200]}...'}; {words}")
+    return ConfigError(f"{name} is {shown(found['input'])}; {words}")
+
+
+def shown(value: object, most: int = 200) -> str:
+    """A value in a sentence: its `repr`, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _choice(name: str, found: ErrorDetails, kind: type) -> ConfigError:

@@ -50,6 +50,6 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:
     "unknown model 'resnet21' (did you mean 'resnet20'?); allowed: resnet20, resnet56"
     """
     allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(name), allowed, n=1)
+    near = difflib.get_close_matches(str(name)[:100], allowed, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(allowed)}")
+    return ConfigError(f"unknown {kind} {name!r:.100}{hint}; allowed: {', '.join(allowed)}")

@@ -41,6 +41,7 @@ from rkd.training.capture import captured
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
+models.trust(["cases:Tiny"])
 
 
 def tiny_data(**values):

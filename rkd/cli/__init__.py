@@ -95,8 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold characters that a terminal does not have
             stream.reconfigure(errors="replace")
-    if "" not in sys.path:  # networks and methods of one's own lie here, as for `python -m rkd`
-        sys.path.append("")
     name = f"rkd {arguments[0]}" if arguments else "rkd"
     try:
         status = declare.call(parse(arguments))

@@ -53,8 +53,9 @@ def book(
         rkd book --drop lambda-0.9
     """
     from rkd import paths
-    from rkd.experiments.settings import profile_path
+    from rkd.experiments.settings import load_profile, profile_path
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
+    from rkd.trust import STANDS_IN, foreign_in
 
     if name == "":
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
@@ -83,13 +84,16 @@ def book(
     if add:
         return 0 if adopt_notebook(made, add, name).ok else 1
     _check(made, only, given, name)
+    names = foreign_in([load_profile(profile), given])
+    if names:  # the chapters are told of all of them, and which were typed here
+        given["trust"] = sorted(foreign_in(given))
     result = build_book(
         made,
         only=only,
         jobs=jobs,
         timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
         parameters=given,
-        environment={"RKD_HOME": str(home)},
+        environment={"RKD_HOME": str(home), STANDS_IN: str(Path.cwd())},
         variation=name or "",
         fresh=fresh,
     )

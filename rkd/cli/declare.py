@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from rkd.config import meanings
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.settings import Settings, assignments, twice, value
+from rkd.trust import foreign_in, trust
 
 Command = Callable[..., int]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
@@ -112,6 +113,10 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
             _add_by_name(group)
         else:
             _add(parser, parameter, ({**meanings(Settings), **arguments})[parameter.name])
+    told = meanings(Settings)["trust"]
+    parser.add_argument(
+        "--trust", type=names, action="extend", metavar="A,B", default=argparse.SUPPRESS, help=told
+    )
     parser.set_defaults(call=command)
 
 
@@ -132,7 +137,8 @@ class _Once(argparse.Action):
 
 
 def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """What a parsed call gives to its function: positional values, and others by name.
+    """What a parsed call gives to its function: positional values, and others by name. Names of functions among them
+    are trusted.
 
     Raises:
         ConfigError: a --set that is not NAME=VALUE, a value that is not YAML, a name given twice as two values, or that
@@ -152,6 +158,9 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
         if name in values and values[name] != found:
             raise twice(name, values[name], found)
         values[name] = found
+    trust(foreign_in(values))
+    if "given" not in {p.name for p in parameters}:
+        trust(values.pop("trust", ()))
     first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in values]
     return first, values
 
@@ -229,10 +238,10 @@ def _add_parameters(group: Any, own: set[str]) -> None:
     """Every parameter of the chapters that the command has no option of its own for."""
     texts = meanings(Settings)
     for field in fields(Settings):
-        if field.name in own or field.name in ("chapter", "profile", "origins"):
+        if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):
             continue
         kind = _kind(field.type)
-        text = str in (kind, *get_args(kind)[:1])
+        text = str in (kind, getattr(kind, "__origin__", None))
         flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",

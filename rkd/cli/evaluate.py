@@ -1,6 +1,7 @@
 """`rkd evaluate`: accuracies measured again; deploy forms."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ def evaluate(
     """
     from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.workspace import runner_of
+    from rkd.trust import foreign_in, seen
 
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
@@ -66,39 +68,27 @@ def evaluate(
     if out is not None and not deploy:
         raise ConfigError("--out writes the deploy form, and goes with --deploy")
     record = runner.store.load(run)
+    config = record.config
+    seen(foreign_in(config.to_dict()), f"the record of run {run}")
     if runner.weights_file(record.id, weights) is None:
         raise RecordError(
             f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
         )
     if out is not None:
-        return _write(runner, record.config, weights, out, batch_size)
+        return _write(runner, config, weights, out, batch_size)
     from rkd.experiments.deploy import deployed
-    from rkd.training import accuracy
 
-    if deploy:
-        _, network, images = deployed(runner, record.config, weights)
-    else:
-        network, images = runner.network(record.config, weights)
-    _tell_not_finite(network)
-    again = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+    network, images = deployed(runner, config, weights)[1:] if deploy else runner.network(config, weights)
+    again = _accuracy(f"run {run}", network, images)
     said, form = record.accuracy(weights), " merged" if deploy else ""
     print(f"{record.id} {weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def _tell_not_finite(network) -> None:
-    from rkd import models
-
-    if lost := models.not_finite(network.state_dict()):
-        print(
-            f"the weights hold NaN or infinities, in {lost[0]} first: what follows is no trained network's accuracy"
-        )
-
-
 def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], deploy: bool, runner) -> int:
     from rkd import data, models
     from rkd.experiments.deploy import read_deployed
-    from rkd.training import accuracy
+    from rkd.trust import seen
 
     # A checkpoint is told what it is, or says so itself.
     said = None if model else read_deployed(file)
@@ -107,18 +97,37 @@ def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], dep
     test_set = said.data if said else data.DataConfig(normalisation="cifar100")
     if given["name"]:
         test_set = data.DataConfig(normalisation=test_set.normalisation)
+    elif test_set.name.lower().endswith(".npz") and test_set.sha256 is None:
+        raise ConfigError(
+            f"{file} names the data set {test_set.name!r} without its sha256, so that any file could be meant; name it "
+            "with --dataset"
+        )
     test_set = dataclasses.replace(test_set, **{name: value for name, value in given.items() if value})
+    if said:
+        seen([said.network], str(file))
+        models.check_name(said.network)
     images = data.load(test_set, runner.data_root).to(runner.device)
+    if said and said.classes != images.classes:
+        raise ConfigError(f"{file} is of {said.classes} classes, but {test_set.name} has {images.classes}")
     for note in images.notes:
         runner.say_once(note)
     network = models.build(said.network if said else model, images.classes)
     models.load_weights(network, file)
     if deploy:
         network = models.deploy(network)
-    _tell_not_finite(network)
-    found = accuracy(network.to(runner.device), images.test_x, images.test_y, images.mean, images.std)
+    found = _accuracy(str(file), network.to(runner.device), images)
     print(f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
     return 0
+
+
+def _accuracy(what: str, network, images) -> float:
+    """Test accuracy in percent; weights that are no numbers are told of."""
+    from rkd import models
+    from rkd.training import accuracy
+
+    if bad := models.not_finite(network.state_dict()):
+        print(f"{what}: {len(bad)} of its tensors hold NaN or infinity, {bad[0]} first", file=sys.stderr)
+    return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
 
 def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:

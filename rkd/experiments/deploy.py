@@ -2,14 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import nn
 
 from rkd import models
-from rkd.config import Count, build, frozen
+from rkd.config import Count, Weight, build, frozen
 from rkd.data import DataConfig, ImageSet, evaluation_batches
 from rkd.errors import ConfigError, RecordError
 from rkd.experiments.group import place
@@ -35,13 +37,13 @@ class DeployHeader:
     """
 
     network: str
-    run: str
-    weights: str
-    source_sha256: str
-    accuracy: float
+    run: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    weights: Literal["last", "best"]
+    source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    accuracy: Annotated[Weight, Field(le=100)]
     classes: Count
     data: DataConfig
-    normalisation: dict[str, list[float]]
+    normalisation: dict[Literal["mean", "std"], tuple[Weight, Weight, Weight]]
 
 
 def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:

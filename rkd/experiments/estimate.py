@@ -5,6 +5,7 @@ import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.devices import pick_device
-from rkd.errors import DataError, RecordError, say_once
+from rkd.errors import ConfigError, DataError, RecordError, say_once
 from rkd.experiments.budget import in_words
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
@@ -253,8 +254,10 @@ def estimate(
             ]
         for run, images, seconds in done:
             if seconds > 0:
-                for kind in (run.precision, _kind(run)):
-                    rates[kind].append(_work(run, data_root).training(images) / seconds)
+                with suppress(ConfigError):  # a record may name a network that is not built here
+                    rate = _work(run, data_root).training(images) / seconds
+                    rates[run.precision].append(rate)
+                    rates[_kind(run)].append(rate)
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
     for run in left:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rkd.errors import ConfigError
-from rkd.experiments.settings import GENERAL, MORE, read_yaml
+from rkd.experiments.settings import GENERAL, MORE
+from rkd.plain_yaml import read_yaml
 
 
 def read_toc(book_dir: Path) -> dict:

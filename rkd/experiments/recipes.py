@@ -4,20 +4,21 @@ import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rkd import paths
-from rkd.config import Count, Flag, Positive, Weight, build, frozen
+from rkd.config import Count, Flag, Positive, Weight, build, check, frozen
 from rkd.data.npz import find
 from rkd.errors import ConfigError
-from rkd.experiments.settings import Settings, layered, named_file, read_yaml
+from rkd.experiments.settings import Settings, layered, named_file
 from rkd.experiments.workspace import data_root
 from rkd.files import sha256
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
+from rkd.plain_yaml import read_yaml
 from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
 
 # What a row may say that is no option of its method; and what of a recipe's values for a method is none.
@@ -36,26 +37,38 @@ Values = dict[str, Any]
 
 
 @frozen
+class Teachers:
+    """How a recipe has teachers: `weights` and `batch_norm` as of TeacherConfig; `recipe` where they are trained under
+    another one."""
+
+    weights: Literal["best", "last", "random"] = "best"
+    batch_norm: Literal["batch", "running"] = "batch"
+    recipe: str | None = None
+
+
+@frozen
 class Recipe:
     """How a source trains: a file of params/recipes/. Values that are explained nowhere here are as of `RunConfig`.
 
     Attributes:
         normalisation: preset of input statistics; by data set, where it depends on that.
         lr_override: part of a network's name -> its first learning rate.
-        teacher: weights and batch_norm (see TeacherConfig), and `recipe` where teachers are trained under another one.
         loss_weights: of ReviewKD by pair, in place of params/pairs.yaml.
         review: further options of ReviewKD.
         methods: method -> its options, ce_weight and drop_last.
         sums: method -> its options within a sum.
         pairs: entries of teacher, student, method and options.
+
+    Raises:
+        ConfigError: a name that is none, or a value that is not allowed, at any depth.
     """
 
     description: str
     epochs: Count
     batch_size: Count
     normalisation: str | dict[str, str]
-    optimiser: Values
-    teacher: Values
+    optimiser: SGDConfig
+    teacher: Teachers
     padding_mode: str = "zeros"
     drop_last: Flag = False
     ce_weight: Weight = 1.0
@@ -65,6 +78,25 @@ class Recipe:
     methods: dict[str, Values] = Field(default_factory=dict)
     sums: dict[str, Values] = Field(default_factory=dict)
     pairs: tuple[Values, ...] = ()
+
+    def __post_init__(self) -> None:
+        for method, values in (("reviewkd", self.review), *self.methods.items()):
+            check(Weight, "ce_weight", values.get("ce_weight", 0))
+            check(Flag, "drop_last", values.get("drop_last", False))
+            _check_options(method, values, "ce_weight", "drop_last")
+        for method, values in self.sums.items():
+            _check_options(method, values)
+        for entry in (*self.pairs, *self.loss_weights):
+            for name in ("teacher", "student"):
+                check_name(entry.get(name))
+            _check_options(entry.get("method", "reviewkd"), entry, "teacher", "student", "method")
+
+
+def _check_options(method: str, values: Values, *others: str) -> None:
+    """Raises ConfigError for a method there is not, and for values, but those of `others`, that are none of its own."""
+    kind = get_method(check(str, "method", method)).options
+    if own := {name: value for name, value in values.items() if name not in others}:
+        build(kind, own)
 
 
 def recipe_names() -> list[str]:
@@ -78,7 +110,12 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         ConfigError: no such recipe, or keys or values that are not allowed in it.
     """
-    return build(Recipe, read_yaml(named_file("recipe", name, paths.params() / "recipes")))
+    path = named_file("recipe", name, paths.params() / "recipes")
+    values = read_yaml(path)
+    try:
+        return build(Recipe, values)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {path.name}: {error}") from error
 
 
 def teacher_file_of(checkpoint: str) -> tuple[str, str]:
@@ -137,10 +174,15 @@ class Builder:
 
     @functools.cached_property
     def _of_teachers(self) -> "Builder | None":
-        other = self.recipe.teacher.get("recipe", self.recipe_name)
-        if other == self.recipe_name:
+        other = self.recipe.teacher.recipe
+        if other in (None, self.recipe_name):
             return None
         made = Builder(replace(self.settings, recipe=other))
+        if (third := made.recipe.teacher.recipe) not in (None, other):
+            raise ConfigError(
+                f"recipe {self.recipe_name} has teachers of recipe {other}, but that has those of recipe {third}; name "
+                "one that trains its own"
+            )
         made.read = self.read
         return made
 
@@ -252,8 +294,9 @@ class Builder:
         ]
 
     def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
-        values = {name: value for name, value in self.recipe.teacher.items() if name != "recipe"}
-        values["batch_norm"] = self._set(values["batch_norm"], "teacher_batch_norm")
+        standing = self.recipe.teacher
+        batch_norm = self._set(standing.batch_norm, "teacher_batch_norm")
+        values = {"weights": standing.weights, "batch_norm": batch_norm}
         values |= {name.removeprefix("teacher_"): value for name, value in of_row.items()}
         # An untrained one comes from its seed alone.
         checkpoint = None if values["weights"] == "random" else self._get("teacher_checkpoint")
@@ -267,14 +310,17 @@ class Builder:
 
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
         """Of a run of a teacher, or of a student; both take the settings' values, a teacher its own ones first."""
-        recipe, optimiser = self.recipe, dict(self.recipe.optimiser)
+        recipe = self.recipe
         check_name(network)
         epochs = self._set(recipe.epochs, *["teacher_epochs"] * teacher, "epochs")
         of_network = [lr for part, lr in recipe.lr_override.items() if part in canonical(network)]
-        standing = of_network[-1] if of_network else optimiser["lr"]
-        optimiser["lr"] = self._set(standing, "teacher_lr" if teacher else "lr")
-        scaled = [self._scaled(epoch, epochs) for epoch in optimiser["decay_epochs"]]
-        optimiser["decay_epochs"] = self._set(scaled, "decay_epochs")
+        standing = of_network[-1] if of_network else recipe.optimiser.lr
+        scaled = tuple(self._scaled(epoch, epochs) for epoch in recipe.optimiser.decay_epochs)
+        optimiser = replace(
+            recipe.optimiser,
+            lr=self._set(standing, "teacher_lr" if teacher else "lr"),
+            decay_epochs=self._set(scaled, "decay_epochs"),
+        )
         name = self._get("dataset")
         data = DataConfig(
             name=name,
@@ -291,7 +337,7 @@ class Builder:
             "seed": seed,
             "epochs": epochs,
             "batch_size": self._set(recipe.batch_size, *["teacher_batch_size"] * teacher, "batch_size"),
-            "optimiser": build(SGDConfig, optimiser),
+            "optimiser": optimiser,
             "precision": self._get("precision"),
             "drop_last": recipe.drop_last,
         }

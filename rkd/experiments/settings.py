@@ -15,18 +15,19 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rkd import paths
-from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen
+from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen, shown
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, unknown
+from rkd.plain_yaml import from_yaml, read_yaml
+from rkd.trust import foreign_in, seen, trust
 
 # Parameters that change no run.
-WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing")
+WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
 LAYERED = "budget"  # a profile's values per chapter
-_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
+NEVER_LAYERED = ("profile", "trust")
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 
 
@@ -48,6 +49,9 @@ def once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Some = Field(min_length=1)
 Once = AfterValidator(once)
 Names = Annotated[tuple[str, ...], Some, Once]
+Foreign = Annotated[
+    tuple[str, ...], BeforeValidator(lambda v: tuple(re.split(r"[\s,]+", v)) if isinstance(v, str) else v)
+]
 Pair = Annotated[tuple[str, str], BeforeValidator(_pair)]
 
 
@@ -101,6 +105,9 @@ class Settings:
         threads: that compute on a CPU, or "auto": measured while training; no part of a run's identity.
         compile: let torch.compile write the kernels; no part of a run's identity.
         engine: "auto", "eager" or "graph", see rkd.training.Engine; None: $RKD_ENGINE, else "auto"; likewise.
+        trust: names package.module:function of networks and methods that may be imported although they stand in files
+            alone, such as records, checkpoints or the profile (which cannot say so itself); a name that is given by
+            hand needs it not; likewise.
         origins: where the values come from that are not defaults: "given" or a layer of the profile.
     """
 
@@ -145,6 +152,7 @@ class Settings:
     threads: CountOrAuto = "auto"
     compile: Flag = False
     engine: str | None = None
+    trust: Foreign | None = None
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -172,23 +180,29 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         ConfigError: unknown name, value of the wrong form or out of range, unknown profile, a device that this machine
             lacks ("cuda" alone may be elsewhere: what is recorded there can be listed here).
     """
-    given, named = dict(given), str(given.get("profile") or "smoke")
+    given, named = dict(given), given.get("profile") or "smoke"
     profile, injected = load_profile(named), given.pop(LAYERED, None)
-    standing = profile.pop(LAYERED, {})
-    budget = standing if injected is None else injected
+    standing = profile.pop(LAYERED, None)
+    budget = _by_chapter(standing if injected is None else injected, LAYERED)
     _known(given, "parameter")
     words = f"profile {Path(named).stem}"
-    values, origins = layered(
+    of_profile = [
         (words, profile),
         (f"{words}, every chapter", budget.get("default", {})),
         (f"{words}, {chapter}", budget.get(chapter, {})),
-        ("given", given),
-    )
-    values = {name: value for name, value in values.items() if value is not None}
-    found = build(Settings, {"chapter": chapter, **values, "origins": origins})
+    ]
+    seen(foreign_in([values for _, values in of_profile]), words)
+    values, origins = layered(*of_profile, ("given", given))
+    found = _built(chapter, values | {"origins": origins})
     if found.device not in ("auto", "cpu", "cuda"):
         pick_device(found.device)
+    trust(found.trust or ())
     return found
+
+
+def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
+    given = {name: value for name, value in values.items() if value is not None}
+    return build(Settings, {"chapter": chapter, **given})
 
 
 def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -207,8 +221,14 @@ def profile_path(profile: str) -> Path:
 
 def named_file(kind: str, name: str, folder: Path) -> Path:
     """A YAML file by its name in a folder, or by its path; ConfigError where there is none."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} is {shown(name)}; it must be text")
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # too long a name
+        there = False
+    if not there:
         raise unknown(kind, name, [*(p.stem for p in folder.glob("*.yaml")), "the path of a YAML file"])
     return path
 
@@ -217,31 +237,49 @@ def load_profile(profile: str) -> dict[str, Any]:
     """A profile's values by name, of each chapter under `budget`.
 
     Raises:
-        ConfigError: no such profile, not a mapping, unknown names.
+        ConfigError: no such profile, not a mapping, unknown names, or a value of the wrong form.
     """
     path = profile_path(profile)
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"profile {path} is not a mapping of parameters")
+    if "trust" in values:
+        raise ConfigError(f"{path} gives trust, which no file can: give --trust on the command line")
     _known(values, f"parameter in {path.name}:", LAYERED)
-    for chapter, own in (values.get(LAYERED) or {}).items():
-        _known(own, f"parameter in the {chapter} budget of {path.name}:")
+    budget = _by_chapter(values.get(LAYERED), f"the budget of {path.name}")
+    common = {**values, **budget.get("default", {})}
+    common.pop(LAYERED, None)
+    for chapter, own in (budget or {"": {}}).items():
+        try:
+            _built(chapter, common | own)
+        except ConfigError as error:
+            raise ConfigError(f"{path.name}: {error}") from error
     return values
 
 
-def _known(entries: Iterable[str], kind: str, *more: str) -> None:
+def _by_chapter(budget: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Values by chapter; ConfigError for other forms, names and chapters."""
+    chapters = {path.stem for path in (paths.home() / "book").glob("*.ipynb")}
+    found = {}
+    for chapter, own in _mapping(budget, where).items():
+        if chapters and chapter not in (known := {*chapters, "default", "run"}):
+            raise unknown(f"chapter in {where}:", chapter, known)
+        found[chapter] = dict(_mapping(own, f"{chapter} in {where}"))
+        _known(found[chapter], f"parameter of {chapter} in {where}:", without=NEVER_LAYERED)
+    return found
+
+
+def _mapping(values: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{where} is {shown(values)}; it must map names to values")
+    return values or {}
+
+
+def _known(entries: Iterable[str], kind: str, *more: str, without: Iterable[str] = ()) -> None:
+    allowed = {*names(), *more}.difference(without)
     for name in entries:
-        if name not in (allowed := [*names(), *more]):
+        if name not in allowed:
             raise unknown(kind, name, allowed)
-
-
-def read_yaml(path: Path) -> Any:
-    """Content of a YAML file; ConfigError where it is none."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 
 def assignments(entries: Iterable[str]) -> dict[str, Any]:
@@ -260,23 +298,16 @@ def assignments(entries: Iterable[str]) -> dict[str, Any]:
 
 
 def value(text: str, where: str = "") -> Any:
-    """A parameter's value as written, in YAML, but for 1e-3, which is a number.
-
-    Raises:
-        ConfigError: no YAML; it begins with `where`, or the text.
-    """
+    """A parameter's value as written, in YAML; ConfigError, which begins with `where` or the text, for what is none."""
     if not text.strip():
         raise ConfigError(f"{where or repr(text)}: there is no value; null puts one back to its default")
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where or repr(text)}: the value is not valid YAML") from error
-    return float(text) if isinstance(found, str) and _SCIENTIFIC.fullmatch(text) else found
+    return from_yaml(text, where or f"the value {shown(text)}")
 
 
 def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
     """The parameters that a notebook's namespace gives: those that are not None, those that papermill was given as
-    None, and the values of `parameters`.
+    None, and the values of `parameters`. Names of functions among them are trusted (see `rkd.trust`), but for those
+    that the profile holds, and unless `trust` says which are.
 
     Args:
         namespace: `globals()` of the notebook.
@@ -296,17 +327,19 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
             raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
     for name in sorted(injected - before - {*declared, MORE}):
         raise unknown("parameter", name, [*declared, MORE])
-    more = namespace.get(MORE) or {}
-    if not isinstance(more, Mapping):
-        raise ConfigError(f"{MORE} is {more!r}; it must map names of parameters to values")
+    more = _mapping(namespace.get(MORE), MORE)
     _known(more, "parameter", *own, LAYERED)
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
     given |= dict.fromkeys(injected.intersection(names()) - given.keys())
-    profile = load_profile(str(given.get("profile") or "smoke")) if more.keys() & given.keys() else {}
+    named = given.get("profile") or "smoke"
+    profile = load_profile(named) if more.keys() & given.keys() or foreign_in([given, more]) else {}
     for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
-    return {**given, **more}
+    given |= more
+    if given.get("trust") is None:
+        trust(foreign_in({name: found for name, found in given.items() if found != profile.get(name)}))
+    return given
 
 
 def twice(name: str, first: object, second: object) -> ConfigError:

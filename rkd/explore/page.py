@@ -35,6 +35,7 @@ from rkd.explore.choices import (
 )
 from rkd.explore.training import Look, Training
 from rkd.methods import get_method, method_names
+from rkd.plain_yaml import from_yaml
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.curves import curves
 from rkd.report.interactive.markup import Html, join, tag
@@ -126,8 +127,8 @@ class Page(widgets.VBox):
             value = box.value
             if isinstance(box, widgets.Text):
                 try:
-                    value = yaml.safe_load(value)
-                except yaml.YAMLError:
+                    value = from_yaml(value, name)
+                except ConfigError:
                     like = _text(self._own[name])
                     raise ConfigError(f"{name} is {value!r}; write it as in: {like}") from None
             if value != (list(own) if isinstance(own := self._own[name], tuple) else own):

@@ -25,6 +25,7 @@ from rkd.models.registry import (
     groups,
     names,
     register,
+    trust,
 )
 from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
@@ -32,5 +33,5 @@ from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 __all__ = [
     "Taps", "build", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name", "display_name",
     "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite", "parameter_count",
-    "register", "stated_accuracy", "tap_shapes",
+    "register", "stated_accuracy", "tap_shapes", "trust",
 ]  # fmt: skip

@@ -1,16 +1,16 @@
 """Networks by name. A user registers an own network the same way the package does."""
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import nn
 
 from rkd.config import Count, check
-from rkd.errors import ConfigError, unknown
+from rkd.errors import unknown
+from rkd.models.taps import check_network
+from rkd.trust import called, imported, is_foreign, trust  # noqa: F401
 
 Builder = Callable[[int], nn.Module]
 OWN = "own"  # group of networks registered without one
@@ -137,16 +137,19 @@ def build(name: str, num_classes: int = 100) -> nn.Module:
     """A freshly initialised network on the CPU, drawing from torch's global random stream.
 
     `name` is a registered name in any spelling, a member of a family (`wrn_22_4`), a deploy form
-    (`represnet20_deploy`), or `package.module:function` naming a function of `num_classes`.
+    (`represnet20_deploy`), or `package.module:function` naming a function of `num_classes`, which has to be trusted
+    (see `rkd.trust`).
 
     Raises:
-        ConfigError: no such network, or what the function returns has no `taps`.
+        ConfigError: no such network, a function that is not trusted or fails, or what it returns has no `taps`.
     """
-    return _find(name).build(check(Count, "num_classes", num_classes))
+    network = _find(name).build(check(Count, "num_classes", num_classes))
+    check_network(f"model {name!r}", network)
+    return network
 
 
 def _find(name: str) -> Entry:
-    if isinstance(name, str) and ":" in name:
+    if is_foreign(name):
         return Entry(name, name, partial(_build_imported, name))
     squashed = _squash(name) if isinstance(name, str) else ""
     if squashed in _ENTRIES:
@@ -154,7 +157,9 @@ def _find(name: str) -> Entry:
     for pattern, member in _FAMILIES.values():
         if match := pattern.fullmatch(squashed):
             return member(*map(int, match.groups()))
-    raise unknown("model", name, [*(entry.name for entry in _ENTRIES.values()), *_FAMILIES])
+    raise unknown(
+        "model", name, {*(e.name for e in _ENTRIES.values()), *_FAMILIES, "package.module:function"}
+    )
 
 
 def _squash(name: str) -> str:
@@ -163,27 +168,6 @@ def _squash(name: str) -> str:
     return re.sub(r"(?<!\d)_|_(?!\d)", "", name)
 
 
-def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names; `kind` and `form` say in messages what it is to be.
-
-    Raises:
-        ConfigError: no such module or function.
-    """
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"{kind} {name!r} names a {type(found).__name__}, not a {form}")
-    return found
-
-
 def _build_imported(name: str, num_classes: int) -> nn.Module:
-    network = imported("model", name, "function of num_classes")(num_classes)
-    if not (isinstance(network, nn.Module) and callable(getattr(network, "taps", None))):
-        raise ConfigError(
-            f"model {name!r} returns a {type(network).__name__} without a taps(x) method; wrap any torch "
-            "module with rkd.models.from_module"
-        )
-    return network
+    builder = imported("model", name, "function of num_classes")
+    return called(f"model {name!r}, built for num_classes,", builder, num_classes)

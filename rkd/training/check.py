@@ -12,13 +12,13 @@ from rkd.data import ImageSet
 from rkd.errors import RkdError
 from rkd.methods import Method, Options, make_options
 from rkd.methods.base import lent
-from rkd.models.registry import imported
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
 from rkd.training.standin import GPU, Recorder, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
+from rkd.trust import called, imported, is_foreign
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
@@ -63,7 +63,7 @@ def check_method(
 
     Args:
         method: a registered method, a sum such as "at+kd", `package.module:function` naming a builder or what a
-            registered one decorates; or such a builder itself.
+            registered one decorates, which has to be trusted (see `rkd.models.trust`); or such a builder itself.
         options: its options, or their values by name, those of a sum by method; None: the defaults.
         teacher, student: names of networks.
 
@@ -94,7 +94,7 @@ def _named(method: str | Callable[..., Method]) -> Iterator[str]:
             return
         form = "function of (context, options)"
         yield "+".join(
-            names.enter_context(lent(imported("method", part, form))) if ":" in part else part
+            names.enter_context(lent(imported("method", part, form))) if is_foreign(part) else part
             for part in method.split("+")
         )
 
@@ -103,7 +103,8 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     """The number of steps taken, and their problems."""
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
-    method = build_method(config, student, network, SIZE, CLASSES, IMAGES, labels)
+    making = config, student, network, SIZE, CLASSES, IMAGES, labels
+    method = called(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[object]] = []  # operations of its steps with a whole batch

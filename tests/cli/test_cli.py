@@ -9,10 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
+from conftest import ROOT, tiny_plain
+from evidence import record
 
+from rkd import models
 from rkd.cli import ALIASES, COMMANDS, carry, main, parse
 from rkd.experiments.settings import names
+from rkd.records import Store
+from rkd.records.provenance import machine_state
 
 TINY = "--train-images 100 --test-images 100 --epochs 1"
 KD = "kdrefine-benchmark-resnet56-resnet20-kd-cifar100"
@@ -93,35 +99,12 @@ def test_calls_that_lack_something_exit_2(line, capsys):
         ("run --student resnet8 --budget=-5m", "'-5m' is not a duration"),
         ("run --student resnet8 --budget 0s", "'0s' is no time at all"),
         ("run --student resnet8 --set budget=9m", "an option of the command's own, no parameter: --budget"),
-        ("run --student resnet8 --set student=resnet14", "given twice, as 'resnet8' and as 'resnet14'"),
-        ("run --student resnet8 --epochs 1 --epochs 2", "--epochs is given twice, as 1 and as 2"),
-        ("run --student resnet8 --set seeds=[3,4]", "give --seed"),
-        ("run --student resnet8 -b 2", "loss_weight has no effect on a network trained on labels alone"),
-        ("run --student resnet8 --set teacher_checkpoint=x.pt", "teacher_checkpoint has no effect"),
-        ("run --student resnet8 --teacher resnet14 --method kd --attention false", "on a run by kd"),
-        ("run --row table3/student -b 2", "loss_weight has no effect on row table3/student"),
-        ("run --row table3/full --set on_missing=skip", "on_missing has no effect"),
-        ("status --chapters table3 --loss-weights [1]", "loss_weights has no effect on the runs of table3"),
-        ("sweep params/smoke.yaml --chapters table3 --methods [kd]", "methods has no effect"),
-        ("sweep params/smoke.yaml --set profile=mini", "profile is given twice"),
-        ("evaluate ffffffffffff --set test_images=9", "test_images has no effect on an evaluation"),
-        ("status --set budget=9m", "budget"),
-        ("run --student resnet8 --method at", "--method at needs a --teacher"),
-        ("run --student resnet8 --teacher resnet14 --method crd+kd -b 2", "by method"),
-        ("run --row table3/rlf", "unknown row of table3 'rlf'"),
-        ("run --row table3/rm --method at", "--row, which names its own method"),
-        (f"run --claim {KD} --teacher resnet8", "--claim, which names its own pair"),
-        (f"run --claim {KD}0", f"did you mean '{KD}'?"),
-        ("sweep params/nowhere.yaml", "unknown profile"),
-        ("sweep params/smoke.yaml --dry-run --claims table1-*", "--claims goes with --order verdicts"),
-        ("sweep params/smoke.yaml --dry-run --max-files 8", "--max-files goes with --out DIR"),
-        ("sweep params/smoke.yaml --dry-run --order verdicts --claims table9-*", "unknown claim 'table9-*'"),
-        ("status --chapters tabel3", "did you mean 'table3'"),
-        ("evaluate ffffffffffff", "not recorded"),
-        ("evaluate", "either a recorded run or --checkpoint"),
-        ("evaluate --checkpoint x.pt", "x.pt: cannot be read"),
-        ("check-method kd --set temperatur=2", "did you mean 'temperature'"),
-        ("check-method nowhere:build", "method 'nowhere:build' cannot be imported"),
+        ("run --student resnet8 --set given=1", "unknown parameter 'given'"),
+        ("run --student resnet8 --options '{a: 1, a: 2}'", "'a' is given twice"),
+        (
+            "run --student resnet8 --teacher resnet14 --hcl-levels [h,999] --hcl-weights [1,1]",
+            "hcl_levels has 999",
+        ),
         ("check-method kdsvd --teacher resnet8x4 --student resnet8", "equal channels"),
         ("models wrn_40_9999", "would have about 58,049,188 million parameters"),
         ("models --classes -5", "--classes is -5; it must be between 1 and"),
@@ -139,6 +122,41 @@ def test_calls_that_lack_something_exit_2(line, capsys):
 def test_bad_input_gets_one_sentence_and_exit_2(line, message, rkd):
     status, _, err = rkd(line)
     assert status == 2 and message in err and err.count("\n") == 1
+
+
+def test_names_from_files_are_text_until_they_are_vouched_for(tmp_path, monkeypatch, rkd):
+    """A record of a network of somebody's, in a folder with a module of that name, beside one of our own."""
+    (tmp_path / "evil_for_cli.py").write_text(
+        "open('ran', 'a').write('x')\nfrom rkd import models\n"
+        "def build(classes): return models.build('resnet8', classes)\n"
+    )
+    (tmp_path / "p.yaml").write_text("student: evil_for_cli:build")
+    monkeypatch.setenv("RKD_HOME", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rkd.trust._TRUSTED", set())
+    store, ids = Store(tmp_path / "r", tmp_path / "r" / "work"), []
+    where = f"--results {tmp_path / 'r'}"
+    for network in ("evil_for_cli:build", "resnet8"):
+        made = record(tiny_plain(network=network), 5.0)
+        made.provenance.update(
+            device_name=machine_state(torch.device("cpu"))["device_name"], train_images=100
+        )
+        store.save(made)
+        ids.append(made.id)
+        (store.folder(made.id)).mkdir(parents=True)
+        torch.save({"student": models.build("resnet8").state_dict()}, store.folder(made.id) / "last.pt")
+    for line in ("status --chapters table3 -v", "summary", "export --out x --all-weights"):
+        status, out, err = rkd(f"{line} {where}")
+        assert status in (0, 1) and out, err
+    for line, said in (
+        (f"sweep p.yaml --chapters table3 --dry-run {where}", "profile p"),
+        (f"evaluate {ids[0]} {where}", f"the record of run {ids[0]}"),
+    ):
+        status, _, err = rkd(line)
+        assert status == 2 and f"'evil_for_cli:build', named by {said}, is code from elsewhere" in err, err
+    assert not (tmp_path / "ran").exists()
+    status, out, _ = rkd(f"evaluate {ids[0]} {where} --trust evil_for_cli:build")
+    assert status == 1 and " now, 5.00 % in the record" in out and (tmp_path / "ran").exists()
 
 
 def test_run_then_run_again_then_evaluate(tmp_path, rkd, done):

@@ -119,7 +119,7 @@ def test_convert_then_evaluate(trained, rkd, done, tmp_path, few_images):
     assert out == f"{weights}: {said} on 100 test images of {few_images}\n"
 
 
-def test_refusals_and_other_files(trained, rkd, tmp_path):
+def test_refusals_and_other_files(trained, rkd, tmp_path, few_images):
     runner, config, plain = trained
     where, path = f"--results {runner.store.records}", tmp_path / "file.pt"
     for line, said in (
@@ -142,6 +142,15 @@ def test_refusals_and_other_files(trained, rkd, tmp_path):
     save_deployed(runner, config, path)
     whole = torch.load(path, weights_only=True)
     for content, said in (
+        ({**whole, "classes": -1}, "classes is -1"),
+        ({**whole, "classes": "many"}, "classes is 'many'"),
+        ({**whole, "accuracy": float("nan")}, "accuracy is nan"),
+        ({**whole, "accuracy": 1e9}, "accuracy is 1000000000.0"),
+        ({**whole, "run": "../../x"}, "run is '../../x'"),
+        ({**whole, "weights": ["last"]}, "unknown weights"),
+        ({**whole, "normalisation": {"mean": [1]}}, "damaged: "),
+        ({**whole, "data": {"name": 5}}, "name is 5; it must be text"),
+        ({**whole, "data": "embedded"}, "data is 'embedded'"),
         ([1], "holds a list"),
         ({k: v for k, v in whole.items() if k != "network"}, "damaged: DeployHeader needs network"),
         ({**whole, "data": {"name": "embedded", "colour": "red"}}, r"damaged: .*colour"),
@@ -150,6 +159,27 @@ def test_refusals_and_other_files(trained, rkd, tmp_path):
         torch.save(content, path)
         with pytest.raises(RecordError, match=said):
             read_deployed(path)
+    (tmp_path / "evil_for_test.py").write_text("open('ran', 'w')")
+    few = {"name": str(few_images), "normalisation": "half"}
+    for changes, said in (
+        (
+            {"network": "evil_for_test:f"},
+            "model 'evil_for_test:f', named by file.pt, is code from elsewhere, and is not",
+        ),
+        ({"network": "os:_exit"}, "--trust os:_exit"),
+        ({"network": "no_such"}, "unknown model 'no_such'"),
+        ({"classes": 10**9}, "file.pt is of 1000000000 classes, but embedded has 100"),
+        ({"data": few}, "without its sha256, so that any file could be meant; name it with --dataset"),
+        ({"data": {**few, "sha256": "0" * 64}}, "its checksum has changed"),
+        ({"data": {**few, "sha256": files.sha256(few_images)}}, ""),
+    ):
+        torch.save({**whole, **changes}, path)
+        status, out, err = rkd("evaluate --checkpoint file.pt")
+        assert (status, err.count("\n")) == ((2, 1) if said else (0, 0)) and said in err, err
+    assert not (tmp_path / "ran").exists()
+    torch.save({**whole, "model": {k: v * float("nan") for k, v in whole["model"].items()}}, path)
+    said = rkd(f"evaluate --checkpoint file.pt --dataset {few_images}")[2]
+    assert "file.pt: 50 of its tensors hold NaN or infinity, conv1.weight first" in said
     path.write_text("404: Not Found")
     with pytest.raises(RecordError, match="is not a checkpoint, or is damaged"):
         read_deployed(path)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from rkd import paths
+from rkd import models, paths
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.recipes import Builder, load_recipe, recipe_names
@@ -72,6 +72,8 @@ def test_misspelt_injected_names_are_found():
         given_in({**namespace, "los_weight": 0.9})
     with pytest.raises(ConfigError, match=r"unknown parameter 'epoch' .did you mean 'epochs'"):
         given_in({"parameters": {"epoch": 3}})
+    with pytest.raises(ConfigError, match="parameters is 3; it must map names"):
+        given_in({"parameters": 3})
 
 
 def test_a_pair_under_two_spellings_is_one():
@@ -129,20 +131,130 @@ def test_a_line_knows_what_its_runs_were_made_of():
     )
 
 
-def test_profile_and_recipe_files_are_checked(tmp_path):
-    def write(**values):
-        (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
-        return str(tmp_path / "p.yaml")
+def test_names_of_functions_in_a_notebook_are_trusted_unless_the_profile_holds_them(tmp_path, monkeypatch):
+    profile = tmp_path / "p.yaml"
+    profile.write_text("student: its:net\nbudget: {default: {teacher: its:other}}")
+    injected = {**load_profile(str(profile)), "profile": str(profile)}
+    for more, trusted in (
+        ({}, set()),
+        ({"teacher": "my:net"}, {"my:net"}),
+        ({"student": "my:net", "pairs": [["my:teacher", "resnet8"]]}, {"my:net", "my:teacher"}),
+        ({"teacher": "my:net", "trust": []}, set()),  # of the command line, which knows what was typed
+        ({"teacher": "my:net", "trust": "its:net, my:net"}, {"its:net", "my:net"}),
+    ):
+        monkeypatch.setattr("rkd.trust._TRUSTED", found := set())
+        resolve("table3", given_in({**injected, **more}))
+        assert found == trusted
+        if "its:net" not in found:
+            with pytest.raises(ConfigError, match="'its:net', named by profile p, is code from elsewhere"):
+                models.build("its:net")
+    with pytest.raises(ConfigError, match="trust names 'resnet8'; it must name functions"):
+        resolve("table3", {"trust": ["resnet8"]})
 
-    assert load_profile(write(profile="own", epochs=3))["epochs"] == 3
-    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
-        load_profile(write(epoch=3))
-    (tmp_path / "p.yaml").write_text("{")
-    with pytest.raises(ConfigError, match="not valid YAML"):
-        load_profile(str(tmp_path / "p.yaml"))
+
+# content of a profile, and what is said of it; or the values it has
+PROFILES = [
+    (b"", "is not a mapping"),
+    (b"just text", "is not a mapping"),
+    (b"- a", "is not a mapping"),
+    (b"{", "is not valid YAML: "),
+    (b"profile: sm\xf6ke", "it is not UTF-8 text"),
+    (b"\xff\xfe\x00", "it is not UTF-8 text"),
+    (b"x: [1\ny: 2", "is not valid YAML, line 2: "),
+    (b"#" * 1_000_001, "has 1,000,001 bytes; a file of parameters has at most 1,000,000"),
+    (b"options: " + b"[" * 40 + b"]" * 40, "nested deeper than 32 levels"),
+    (b"options: " + b"[" * 5000, "is not valid YAML: exceeded maximum nesting depth"),
+    (b"options: &a [*a]", "nested deeper than 32 levels"),
+    (b"a: &a [" + b"1," * 200 + b"]\nb: &b [" + b"*a," * 200 + b"]", "more than 20,000 values"),
+    (b"x: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+    (b"seeds: 2020-13-45", "month must be in 1..12"),
+    (b"epochs: 1" + b"0" * 5000, "is not valid YAML"),
+    (b"epochs: 1\nepochs: 2", "line 2: 'epochs' is given twice"),
+    (b"budget: {table3: {epochs: 1, epochs: 2}}", "'epochs' is given twice"),
+    (b"options: {kd: {temperature: 1, 'temperature': 2}}", "'temperature' is given twice"),
+    (b"1: 2", "the key 1 is no text"),
+    (b"? [a]\n: 1", "the key of several values is no text"),
+    (b"<<: {epochs: 1}", "the key << is no text"),
+    (b"epoch: 3", "did you mean 'epochs'"),
+    (b"budget: 5", "the budget of p.yaml is 5; it must map names to values"),
+    (b"budget: []", r"the budget of p.yaml is \[\]; it must map"),
+    (b"budget: {table3: 7}", "table3 in the budget of p.yaml is 7; it must map"),
+    (b"budget: {tabel3: {epochs: 1}}", "unknown chapter in the budget of p.yaml: 'tabel3' .did you mean 'table3'"),
+    (b"budget: {table3: {epocs: 1}}", "parameter of table3 in the budget of p.yaml: 'epocs' .did you mean 'epochs'"),
+    (b"budget: {table3: {profile: paper}}", "unknown parameter of table3 .* 'profile'"),
+    (b"budget: {table4: {epochs: few}}", "p.yaml: epochs is 'few'; it must be a whole number >= 1"),
+    (b"profile: [smoke]", "p.yaml: profile is .*; it must be text"),
+    (b"epochs: 10000000000000000000", "epochs is 1.*; it must be a whole number >= 1, and no more than 9.2"),
+    (b"trust: [os:_exit]", "p.yaml gives trust, which no file can"),
+    (b"\xef\xbb\xbfepochs: 3", {"epochs": 3}),
+    (b"lr: 1e-3\nloss_weights: [1E2, 2]\noptions: {kd: {x: -.5e+1}}",
+     {"lr": 0.001, "loss_weights": [100, 2], "options": {"kd": {"x": -5}}}),
+    (b"budget: {default: null}\nteacher: null", {"budget": {"default": None}, "teacher": None}),
+    (b"epochs: &a 1\nteacher_epochs: *a", {"epochs": 1, "teacher_epochs": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), PROFILES)
+def test_profiles_are_read_or_refused_in_one_sentence(content, said, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_bytes(content)
+    if isinstance(said, dict):
+        assert load_profile(str(path)) == said and resolve("table3", {"profile": str(path)})
+        return
+    with pytest.raises(ConfigError, match=said) as caught:
+        resolve("table3", {"profile": str(path)})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\0", "params", "no/where.yaml", ["smoke"]])
+def test_what_is_no_profile_is_an_unknown_one(name):
+    with pytest.raises(ConfigError, match=r"unknown profile|profile is .* it must be text"):
+        resolve("table3", {"profile": name})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": {}}, "did you mean 'optimiser'"),
+        ({"optimiser": {"momentumm": 0.9}}, "did you mean 'momentum'"),
+        ({"optimiser": {"lr": "fast"}}, "lr is 'fast'"),
+        ({"teacher": {"wieghts": "last"}}, "did you mean 'weights'"),
+        ({"teacher": {"weights": "first"}}, "unknown weights 'first'"),
+        ({"teacher": {"recipe": "mdistiller"}}, "has teachers of recipe mdistiller, but that has those of recipe crd"),
+        ({"review": {"hcl_poling": "max"}}, "did you mean 'hcl_pooling'"),
+        ({"review": {"mid_channels": 64.5}}, "mid_channels is 64.5; it must be a whole number >= 1"),
+        ({"methods": {"kdd": {"temperature": 1}}}, "unknown method 'kdd'"),
+        ({"methods": {"kd": {"temprature": 1}}}, "did you mean 'temperature'"),
+        ({"methods": {"kd": {"drop_last": 3}}}, "drop_last is 3"),
+        ({"methods": {"kd": 3}}, "kd is 3; it must map names to values"),
+        ({"sums": {"kd": {"ce_weight": 1}}}, "unknown KdOptions setting 'ce_weight'"),
+        ({"pairs": [{"teacher": "resnet56", "beta": 1}]}, "unknown model None"),
+        ({"pairs": [{"teacher": "resnet8", "student": "resnet8", "method": ["kd"]}]}, "method is .*it must be text"),
+        ({"pairs": 3}, "pairs is 3; it must be a list"),
+        ({"loss_weights": [{"teacher": "resnet8", "student": "resnet8", "weight": 1}]}, "setting 'weight'"),
+        ({"epochs": None}, "epochs is None"),
+        ({"lr_override": {"shuffle": 0}}, "shuffle is 0; it must be a finite number > 0"),
+        ({"description": 5}, "description is 5; it must be text"),
+    ],
+)  # fmt: skip
+def test_recipes_are_checked_at_any_depth(change, said, tmp_path):
     values = yaml.safe_load((paths.params() / "recipes" / "authors.yaml").read_text())
-    with pytest.raises(ConfigError, match="did you mean 'optimiser'"):
-        load_recipe(write(**values, optimizer={}))
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**values, **change}))
+    with pytest.raises(ConfigError, match=said):
+        build(recipe=str(path)).distilled("resnet14", "resnet8", 0)
+    path.write_text("description: x")
+    with pytest.raises(ConfigError, match=r"recipe r.yaml: Recipe needs epochs"):
+        load_recipe(str(path))
+
+
+def test_numbers_that_papermill_injects_as_text():
+    run = build(lr="1e-3", options={"warmup_epochs": "2e0", "hcl_weights": ["1e0", 1, 1, 1]}).distilled(
+        "resnet14", "resnet8", 0
+    )
+    assert run.optimiser.lr == 0.001 and run.options.warmup_epochs == 2
+    with pytest.raises(ConfigError, match=r"lr is '0.1'"):
+        build(lr="0.1")
 
 
 def test_chapters_build_under_every_recipe():
@@ -159,7 +271,7 @@ def test_paper_profile_is_the_published_setting():
             recipe, (run,) = load_recipe(line.recipe or chapter.recipe), line.runs
             assert (run.epochs, run.batch_size) == (recipe.epochs, recipe.batch_size)
             assert run.data.train_images is None and run.data.name in chapter.datasets
-            assert list(run.optimiser.decay_epochs) == recipe.optimiser["decay_epochs"]
+            assert run.optimiser.decay_epochs == recipe.optimiser.decay_epochs
             if chapter.recipe in ("authors", "reproduction"):
                 assert (run.epochs, run.batch_size) == (240, 128)
     assert resolve("table3", {"profile": "paper"}).seeds == (0, 1, 2, 3, 4)

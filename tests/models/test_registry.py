@@ -2,7 +2,7 @@
 
 import pytest
 
-from rkd import models
+from rkd import models, trust
 from rkd.errors import ConfigError
 from rkd.models import registry
 
@@ -65,6 +65,10 @@ def test_refused_names(name, said):
 
 
 def test_refused_class_counts():
+    with pytest.raises(
+        ConfigError, match="model 'wrn_40_9999' for 100 classes is too large for the memory here"
+    ):
+        models.build("wrn_40_9999")
     with pytest.raises(ConfigError, match=r"num_classes is '10'; it must be a whole number >= 1"):
         models.build("resnet8", "10")
 
@@ -83,20 +87,62 @@ def test_register_an_own_network(monkeypatch):
 
 
 def test_network_by_import(tmp_path, monkeypatch):
+    """Of a module in the folder where the user stands, once its name is vouched for; whatever it does, one sentence."""
     (tmp_path / "own_networks_for_test.py").write_text(
-        "from torch import nn\nfrom rkd import models\n"
+        "from pathlib import Path\nPath('ran').touch()\nfrom torch import nn\nfrom rkd import models\n"
         "def good(num_classes):\n    return models.build('resnet8', num_classes)\n"
         "def bare(num_classes):\n    return nn.Linear(3, num_classes)\n"
+        "def none(num_classes): pass\n"
+        "def noarg(): pass\n"
+        "def fails(num_classes):\n    raise KeyError('of its own')\n"
+        "def leaves(num_classes):\n    raise SystemExit(0)\n"
         "value = 3\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    assert models.build("own_networks_for_test:good", 4).fc.out_features == 4
+    (tmp_path / "broken_module_for_test.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rkd.trust._TRUSTED", set())
+    own = "own_networks_for_test"
+    with pytest.raises(ConfigError, match=f"'{own}:good' is code from elsewhere, .* --trust {own}:good"):
+        models.build(f"{own}:good", 4)
+    trust.seen([f"{own}:good"], "x.pt")
+    with pytest.raises(ConfigError, match=f"'{own}:good', named by x.pt, is code from elsewhere"):
+        models.build(f"{own}:good", 4)
+    assert not (tmp_path / "ran").exists()
+    models.trust([f"{own}:good"])
+    assert models.build(f"{own}:good", 4).fc.out_features == 4
     for name, said in (
-        ("own_networks_for_test:bare", "returns a Linear without a taps"),
-        ("own_networks_for_test:value", "names a int, not a function"),
-        ("own_networks_for_test:absent", "cannot be imported"),
-        ("no_such_package_at_all:f", "cannot be imported"),
-        (":f", "cannot be imported"),
+        (f"{own}:bare", "is a Linear, not a network with a taps"),
+        (f"{own}:none", "is None, not a network"),
+        (f"{own}:noarg", "takes 0 positional arguments but 1 was given$"),
+        (f"{own}:fails", r"KeyError: 'of its own' \(.*own_networks_for_test.py, line 12\)"),
+        (f"{own}:leaves", "SystemExit: 0"),
+        (f"{own}:value", "names a int, not a function"),
+        (f"{own}:absent", "cannot be imported: AttributeError: module .* has no attribute 'absent'"),
+        (
+            "no_such_package_at_all:f",
+            f"No module named .*in this folder, {tmp_path}, and in those of PYTHONPATH",
+        ),
+        ("broken_module_for_test:f", "cannot be imported: ZeroDivisionError: division by zero$"),
+        ("os:_exit", "is of Python's own library"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        models.trust([name])
+        with pytest.raises(ConfigError, match=said) as caught:
             models.build(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_only_whole_names_are_code():
+    nested = {
+        "student": "a:b",
+        "pairs": [["c.d:e", "resnet8"]],
+        "method": "at+f:g",
+        "x": 1,
+        "y": "C:\\z",
+        "z": "a:b:c",
+    }
+    assert trust.foreign_in(nested) == {"a:b", "c.d:e", "f:g"}
+    for name in (":f", "a:", "a b:c", "<b>:c", "a::b", "a:b.c"):
+        with pytest.raises(ConfigError, match="unknown model"):
+            models.check_name(name)
+        with pytest.raises(ConfigError, match="must name functions"):
+            models.trust([name])

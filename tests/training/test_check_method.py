@@ -164,14 +164,30 @@ def test_stages_and_memories_are_followed():
     assert method_names() == sorted(set(method_names()) - {"Staged"}), "what was lent has been taken back"
 
 
+def nonsense(context, options):
+    return 3
+
+
+def failing(context, options):
+    raise KeyError("of its own")
+
+
 def test_a_builder_is_found_by_its_file():
+    names = ("Staged", "nonsense", "failing", "TINY", "absent")
+    models.trust(["nowhere:build", *(f"test_check_method:{name}" for name in names)])
     found = check_method("test_check_method:Staged", **TINY)
     assert found.name == "test_check_method:Staged" and len(found.problems) == 2
     summed = check_method("kd+test_check_method:Staged", {"kd": {"temperature": 2.0}}, **TINY)
     assert len(summed.problems) == 2
     for method, options, words in (
         ("nowhere:build", None, "'nowhere:build' cannot be imported"),
+        ("test_check_method:absent", None, "has no attribute 'absent'"),
+        ("test_check_method:TINY", None, "names a dict, not a function of"),
+        ("test_check_method:nonsense", None, "returns a int, not a rkd.methods.Method"),
+        ("test_check_method:failing", None, r"failed: KeyError: 'of its own' .*test_check_method.py, line"),
+        ("cases:Cases", None, "'cases:Cases' is code from elsewhere"),
         (lambda context: None, None, "takes 1 arguments"),
+        (type, None, "does not say what it takes|takes . arguments"),
         ("at+kd", {"sp": {}}, r"unknown part of at\+kd 'sp'"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from rkd.errors import ConfigError, unknown
+from rkd.plain_yaml import read_yaml
 from rkd.report.book.execution import execute
 from rkd.report.book.pages import Book, BookResult, Page
 from rkd.report.book.site import build_html, stage
@@ -59,7 +59,7 @@ def build_book(
     with _alone(book):
         _announce(book, pages)
         file = book.params_file
-        values = {**(yaml.safe_load(file.read_text(encoding="utf8")) or {} if file else {}), **given}
+        values = {**((read_yaml(file) or {}) if file else {}), **given}
         fresh = fresh or bool(only or variation)
         return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs, fresh))
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
-import yaml
 
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.notebooks import assigned_values, declared_parameters, read_notebook, tagged, title_of
 from rkd.experiments.settings import WHERE
+from rkd.plain_yaml import read_yaml
 from rkd.report.book.pages import Book, Page
 
 INCIDENTAL = {*WHERE}  # where and how a chapter runs, not what it computes
@@ -140,7 +140,7 @@ def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, o
     if used is not None and Path(str(used)).stem != Path(book.profile).stem:
         named = shlex.quote(str(used))
         raise ConfigError(f"{path.name} was executed with profile {named}; add it with --profile {named}")
-    standing = yaml.safe_load(book.params_file.read_text(encoding="utf8")) or {} if book.params_file else {}
+    standing = (read_yaml(book.params_file) or {}) if book.params_file else {}
     declared = {*declared_parameters(source)} - {"profile"}
     differ = {k: v for k, v in given.items() if k in declared and v is not None and standing.get(k) != v}
     if not differ.keys() - INCIDENTAL:
