@@ -83,6 +83,14 @@ def unused(path: Path) -> Path:
     return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no name is too long or too odd to be asked for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def digest(*parts: Path | str) -> str:
     """A hash of texts, and of files by path and content, 64 hexadecimal digits; of a folder, of every file in it but
     Python's caches and what runs at work keep."""

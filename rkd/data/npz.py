@@ -11,7 +11,7 @@ from numpy.lib import format as npformat
 
 from rkd.data.sources import NPZ, DataConfig, Reader, Source, register_source
 from rkd.errors import DataError, in_a_line
-from rkd.files import check_regular, sha256
+from rkd.files import check_regular, is_file, sha256
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -87,13 +87,13 @@ def memory() -> float:
 
 def find(name: str, root: Path) -> Path:
     """Where an npz file lies: `name` from the working directory, else from the data folder; DataError without one."""
-    if not (path := _place(name, root)).is_file():
+    if not is_file(path := _place(name, root)):
         raise DataError(f"the data set {name!r} is neither in the working directory nor in {str(root)!r}")
     return path
 
 
 def _place(name: str, root: Path) -> Path:
-    return Path(name) if Path(name).is_file() else root / name
+    return Path(name) if is_file(Path(name)) else root / name
 
 
 def _source(arrays: dict[str, np.ndarray]) -> Source:

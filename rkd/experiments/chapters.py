@@ -35,6 +35,7 @@ from rkd.experiments.notebooks import assigned_values, notebook_names, read_note
 from rkd.experiments.recipes import OF_RUNS, Builder
 from rkd.experiments.runner import settle
 from rkd.experiments.settings import Pair, Settings
+from rkd.files import is_file
 from rkd.methods import get_method
 from rkd.methods.modreduce import cutoff_of, growth_steps_of
 from rkd.models import canonical, display_name
@@ -349,7 +350,7 @@ def get_chapter(name: str) -> Chapter:
         ConfigError: no notebook of that name declares rows.
     """
     path = paths.home() / "book" / f"{name}.ipynb"
-    found = _read(path) if path.is_file() else None
+    found = _read(path) if is_file(path) else None
     if found is None:
         raise unknown("chapter", name, chapter_names())
     return found

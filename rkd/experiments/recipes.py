@@ -14,7 +14,7 @@ from rkd.data.npz import find
 from rkd.errors import ConfigError
 from rkd.experiments.settings import Settings, layered, named_file
 from rkd.experiments.workspace import data_root
-from rkd.files import sha256
+from rkd.files import is_file, sha256
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
 from rkd.models import canonical, check_name
@@ -127,7 +127,7 @@ def teacher_file_of(checkpoint: str) -> tuple[str, str]:
     """
     name, mark, digest = checkpoint.partition("#sha256=")
     path = paths.home() / name
-    if not mark and not path.is_file():
+    if not mark and not is_file(path):
         raise ConfigError(f"teacher_checkpoint {name!r} is not a file")
     digest = digest if mark else sha256(path)
     if not re.fullmatch("[0-9a-f]{64}", digest):

@@ -21,6 +21,7 @@ from rkd import paths
 from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen, shown
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, unknown
+from rkd.files import is_file
 from rkd.plain_yaml import from_yaml, read_yaml
 from rkd.trust import foreign_in, seen, trust
 
@@ -224,11 +225,7 @@ def named_file(kind: str, name: str, folder: Path) -> Path:
     if not isinstance(name, str):
         raise ConfigError(f"{kind} is {shown(name)}; it must be text")
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    try:
-        there = path.is_file()
-    except OSError:  # too long a name
-        there = False
-    if not there:
+    if not is_file(path):
         raise unknown(kind, name, [*(p.stem for p in folder.glob("*.yaml")), "the path of a YAML file"])
     return path
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from rkd import models, paths
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, RkdError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.recipes import Builder, load_recipe, recipe_names
 from rkd.experiments.runner import schedules
@@ -210,6 +210,12 @@ def test_profiles_are_read_or_refused_in_one_sentence(content, said, tmp_path):
 def test_what_is_no_profile_is_an_unknown_one(name):
     with pytest.raises(ConfigError, match=r"unknown profile|profile is .* it must be text"):
         resolve("table3", {"profile": name})
+
+
+def test_files_of_impossible_names_are_not_there():
+    for given in ({"teacher_checkpoint": "x" * 5000}, {"dataset": f"{'x' * 5000}.npz"}, {"recipe": "\0"}):
+        with pytest.raises(RkdError, match=r"is not a file|neither in the working directory|unknown recipe"):
+            build(**given).distilled("resnet14", "resnet8", 0)
 
 
 @pytest.mark.parametrize(
