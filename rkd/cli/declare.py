@@ -241,7 +241,7 @@ def _add_parameters(group: Any, own: set[str]) -> None:
         if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):
             continue
         kind = _kind(field.type)
-        text = str in (kind, getattr(kind, "__origin__", None))
+        text = str in (kind, *get_args(kind)[:1] * (get_origin(kind) is Annotated))
         flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",

@@ -56,6 +56,14 @@ def evaluate(
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
     without_effect(given, (), "an evaluation")
+    if checkpoint is not None and (weights != "last" or out is not None):
+        raise ConfigError(
+            "--weights and --out are about a recorded run; a checkpoint file is one set of weights"
+        )
+    if batch_size != 128 and out is None:
+        raise ConfigError(
+            "--batch-size is of the speed that --deploy --out FILE measures, and goes with them"
+        )
     settings = resolve("evaluate", {**given, "profile": profile})
     runner = runner_of(settings)
     if checkpoint is not None:

@@ -25,6 +25,8 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
     """
     if not 1 <= classes <= MOST_CLASSES:
         raise ConfigError(f"--classes is {classes}; it must be between 1 and {MOST_CLASSES:,}")
+    if name is None and teacher is not None:
+        raise ConfigError("--teacher makes a pair with a network; name that too")
     if name is None:
         return _list(classes)
     from rkd import models
@@ -212,6 +214,8 @@ def figures(
             raise unknown(column, value, known)
     rows = published.load(**equal)
     if not resolve:
+        if results is not None or profile != "paper":
+            raise ConfigError("--profile and --results say whose runs answer, and go with --resolve")
         if csv:
             print(rows.drop(columns="number").to_csv(index=False), end="")
             return 0

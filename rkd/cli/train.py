@@ -88,6 +88,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 
     from rkd.cli.status import list_runs
     from rkd.experiments.runner import required, schedules, settle
+    from rkd.experiments.snapshots import has_maps
     from rkd.experiments.tensorboard import TensorBoard
     from rkd.experiments.workspace import runner_of
     from rkd.training.build import check_batches
@@ -97,6 +98,8 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     runner = runner_of(settings, progress=progress, labels=labels, stop=limit.stop, maps=maps)
     store = runner.store
     config = settle(config, store, runner.device)
+    if maps and not has_maps(config):
+        raise ConfigError("--maps keeps what ReviewKD compares; this run is by another method, or by none")
     if dry_run:
         # The data set itself is not read.
         check_batches(config, config.data.train_images or config.batch_size)

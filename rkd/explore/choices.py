@@ -15,6 +15,7 @@ from rkd.experiments.estimate import sizes
 from rkd.experiments.recipes import OWN_RECIPES, Builder
 from rkd.experiments.runner import settle
 from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.snapshots import has_maps
 from rkd.experiments.workspace import store_for
 from rkd.methods import get_method
 from rkd.methods.sum import SumOptions
@@ -29,7 +30,7 @@ FIRST: dict[str, Any] = {
     "teacher": "resnet20", "student": "resnet8", "method": "reviewkd", "recipe": "", "dataset": "embedded",
     "train_images": 1000, "test_images": 500, "epochs": 8, "teacher_epochs": 16, "batch_size": 64, "seed": 0,
 }  # fmt: skip
-OF_METHOD = ("teacher", "method", "ce_weight", "options")
+OF_METHOD = ("teacher", "teacher_epochs", "method", "ce_weight", "options")
 RESULTS = "results/explore"  # folder of records
 
 
@@ -54,7 +55,7 @@ class Plan:
 
     def command(self, distilled: bool = True) -> list[str]:
         """Arguments of `rkd` that train the distilled run and its teacher, or else the run without."""
-        parts = ["run", "--maps"] if distilled else ["run"]
+        parts = ["run", "--maps"] if distilled and has_maps(self.distilled) else ["run"]
         for name, value in self.given.items():
             if distilled or name not in OF_METHOD:
                 said = value if isinstance(value, str) else json.dumps(value)

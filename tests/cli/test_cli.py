@@ -47,6 +47,8 @@ def test_every_parameter_of_the_chapters_is_an_option(capsys):
     text = capsys.readouterr().out
     for name in names():
         assert name == "profile" or f"--{name.replace('_', '-')} " in text, name
+    spelt = parse(shlex.split("run --student x --options '{stem: true}' --device cuda:1 --results 1"))
+    assert (spelt.options, spelt.device, spelt.results) == ({"stem": True}, "cuda:1", "1")
     spelt = parse(shlex.split("run --student x --epochs 3 --hcl-levels [h,2] --attention false --lr 1e-3"))
     assert (spelt.epochs, spelt.hcl_levels, spelt.attention, spelt.lr) == (3, ["h", 2], False, 0.001)
     assert parse(["status", "--compile", "--lr", "1e-3"]).compile is True
@@ -106,6 +108,11 @@ def test_calls_that_lack_something_exit_2(line, capsys):
             "hcl_levels has 999",
         ),
         ("check-method kdsvd --teacher resnet8x4 --student resnet8", "equal channels"),
+        ("evaluate --checkpoint x.pt --model resnet8 --weights best", "about a recorded run"),
+        ("evaluate ffffffffffff --batch-size 64", "--batch-size is of the speed"),
+        ("run --student resnet8 --maps --dry-run", "--maps keeps what ReviewKD compares"),
+        ("models --teacher resnet20", "name that too"),
+        ("claims --source crd --results x", "go with --resolve"),
         ("models wrn_40_9999", "would have about 58,049,188 million parameters"),
         ("models --classes -5", "--classes is -5; it must be between 1 and"),
         ("verdicts --profile smoke", "a self-test and never evidence"),
