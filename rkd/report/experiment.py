@@ -94,7 +94,9 @@ class Experiment:
         self.chapter = chapter
         # papermill injects the profile's values as well
         profile = parameters.load_profile(given.get("profile", "smoke"))
-        self.given = {n: v for n, v in given.items() if n != "profile" and profile.get(n) != v}
+        self.given = {
+            n: v for n, v in given.items() if n != "profile" and (n not in profile or profile[n] != v)
+        }
         self.settings = parameters.resolve(chapter.name, given)
         self.profile = Path(self.settings.profile).stem
         self.recipe = self.settings.recipe or chapter.recipe

@@ -45,7 +45,7 @@ class PerformancePage:
         given = parameters.given_in(namespace, OWN)
         own = {name: given.pop(name) for name in OWN if name in given}
         s = parameters.resolve(CHAPTER, given)
-        precision = given.get("precision", "auto")
+        precision = given.get("precision") or "auto"
         if precision == parameters.load_profile(s.profile).get("precision"):
             precision = "auto"  # it is that of the profile's runs, not of this page
         asked = {

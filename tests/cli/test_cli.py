@@ -112,7 +112,7 @@ def test_calls_that_lack_something_exit_2(line, capsys):
         ("evaluate ffffffffffff --batch-size 64", "--batch-size is of the speed"),
         ("run --student resnet8 --maps --dry-run", "--maps keeps what ReviewKD compares"),
         ("models --teacher resnet20", "name that too"),
-        ("claims --source crd --results x", "go with --resolve"),
+        ("claims --source kdrefine --results x", "go with --resolve"),
         ("models wrn_40_9999", "would have about 58,049,188 million parameters"),
         ("models --classes -5", "--classes is -5; it must be between 1 and"),
         ("verdicts --profile smoke", "a self-test and never evidence"),

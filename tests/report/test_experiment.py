@@ -21,7 +21,7 @@ from rkd.experiments.frames import (
     same_runs,
 )
 from rkd.experiments.selectors import Selectors
-from rkd.experiments.settings import given_in, resolve
+from rkd.experiments.settings import given_in, load_profile, resolve
 from rkd.published.others import OtherRun
 from rkd.records import Store
 from rkd.report import experiment as module
@@ -121,6 +121,15 @@ def cells(of, *words, chapter="table3"):
 
 def shown(of):
     return of.show(pd.DataFrame(cells(of)["table"])).data
+
+
+def test_what_is_given_is_told_from_the_profiles_own(stores):
+    injected = load_profile("smoke")
+    assert experiment(**injected).is_self_test, "papermill injects what the profile's file says"
+    whole = experiment(In=["# Parameters\ntrain_images = None\n"], train_images=None)
+    assert not whole.is_self_test and whole.lines[0].runs[0].data.train_images is None
+    of = experiment(pairs=[["resnet14", "resnet8"]], loss_weight=0.9)
+    assert of.unread == ["pairs"] and "Given without effect on this page: pairs." in of.banner()
 
 
 def test_the_best_grade_of_each_row_stands_beside_the_published_value(stores, monkeypatch):
