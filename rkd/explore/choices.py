@@ -57,7 +57,7 @@ class Plan:
         """Arguments of `rkd` that train the distilled run and its teacher, or else the run without."""
         parts = ["run", "--maps"] if distilled and has_maps(self.distilled) else ["run"]
         for name, value in self.given.items():
-            if distilled or name not in OF_METHOD:
+            if distilled or not (name in OF_METHOD or name.startswith("teacher")):
                 said = value if isinstance(value, str) else json.dumps(value)
                 parts += [f"--{name.replace('_', '-')}", said]
         return parts

@@ -239,7 +239,7 @@ class Page(widgets.VBox):
     def _save(self) -> None:
         """Give the run that is shown a name."""
         made = (record := self._store.load(self.training.plan.distilled.id)).provenance
-        labels = {**made["labels"], "name": self.name.value.strip()}
+        labels = {**made["labels"], "name": self.name.value.strip()[:200]}
         self._store.save(replace(record, provenance={**made, "labels": labels}))
         self._show_saved()
 

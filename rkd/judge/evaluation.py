@@ -71,7 +71,6 @@ def evaluate(
 
     Raises:
         ConfigError: a malformed declaration or unknown profile.
-        RecordError: a damaged record.
     """
     selectors = Selectors(profile)
     if claims is None:

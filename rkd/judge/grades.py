@@ -113,7 +113,7 @@ def assess(
 
     Raises:
         ConfigError: a malformed declaration or unknown profile, or a run of others that names an unknown line.
-        RecordError: a damaged record or table of others' runs.
+        RecordError: a damaged table of others' runs.
     """
     stores, selectors = stores or {}, Selectors()
     if claims is None:

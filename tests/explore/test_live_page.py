@@ -93,9 +93,10 @@ def finish(plan, **accuracies):
     """Records a plan's runs as if they were trained; their accuracies go up to the numbers given, in percent."""
     for name, run in plan.runs.items():
         last = accuracies.get(name.partition(" ")[0], 5.0)
-        curves = {"lr": [0.1, 0.1], "test_accuracy": [1.0, last], "loss_ce": [4.0, 3.0]}
-        result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": 1, "epochs": 2}
-        explored().save(whole(run, curves=curves, result=result))
+        rising = [1.0] * (run.epochs - 1) + [last]
+        curves = {"test_accuracy": rising, "loss_ce": [4.0] * run.epochs}
+        result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": run.epochs - 1}
+        explored().save(whole(run, curves=curves, result=result, provenance={"commit": "a" * 40}))
 
 
 def test_what_is_recorded_is_shown_without_training(page):
@@ -110,7 +111,7 @@ def test_what_is_recorded_is_shown_without_training(page):
     page.save_button.click()
     assert "<td>&lt;b&gt;one&lt;/b&gt;</td>" in page.saved.value and "<td>2.50</td>" in page.saved.value
     record = explored().load(run)
-    assert record.provenance["labels"] == {"name": "<b>one</b>"} and record.provenance["commit"] == "abc"
+    assert record.provenance["labels"] == {"name": "<b>one</b>"} and record.provenance["commit"] == "a" * 40
     explored().path(page.plan.runs["without distillation"].id).unlink()
     page.save_button.click()
     assert "<td>–</td>" in page.saved.value, "its companion is lost"

@@ -8,7 +8,6 @@ import pytest
 from evidence import PAPER, around, put, record
 
 from rkd import paths
-from rkd.errors import RecordError
 from rkd.experiments.selectors import Selectors, split
 from rkd.judge import evaluate, is_published_setting, load_claims
 from rkd.records import Store
@@ -208,11 +207,12 @@ def test_diverged_runs_enter_no_mean_and_are_named(store):
     assert found.verdict == "inconclusive" and found.last.details["mean"] == pytest.approx(71.89)
 
 
-def test_a_damaged_record_is_an_error_not_a_gap(store):
+def test_a_damaged_record_is_a_gap_that_is_said(store, capsys):
     ids = put(store, FULL, around(71.89))
     store.path(ids[2]).write_text("{")
-    with pytest.raises(RecordError, match="damaged"):
-        verdict(store, "table1-resnet20-resnet56-paper")
+    found = verdict(store, "table1-resnet20-resnet56-paper")
+    assert found.verdict == "inconclusive" and found.last.n == (4,) and found.missing
+    assert capsys.readouterr().err.count(f"record {store.path(ids[2])} is damaged") == 1
 
 
 # --- last and best epoch, correction, repetition --------------------------------------------------------------------
