@@ -135,7 +135,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         body = json.loads(text, object_hook=lambda d: {_EARLIER.get(name, name): v for name, v in d.items()})
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged: not JSON ({error})") from error
     if not isinstance(body, dict):
         raise RecordError(f"{path} is damaged: not a JSON object")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rkd.errors import RecordError
-from rkd.files import place
+from rkd.files import check_regular, place
 from rkd.records.store import Store
 
 FORMAT = "rkd teacher 1"
@@ -69,6 +69,7 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             teacher.
     """
     try:
+        check_regular(path)
         data = path.read_bytes()
         kept = safetensors.torch.load(data)
         header = _header(data)[0].get("__metadata__") or {}

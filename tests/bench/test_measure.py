@@ -102,6 +102,7 @@ def test_bad_input_gets_one_sentence(arguments, message, rkd):
     [
         ("{", "not JSON"),
         ('{"kind": "rkd bench", "format": 1}', "is damaged"),
+        ("[" * 200_000, "is damaged"),
         ('{"kind": "rkd gate"}', "is not what"),
     ],
 )
