@@ -101,11 +101,18 @@ def outputs(notebook, **given):
     return "".join(one._repr_html_() or "" for one in shown if hasattr(one, "_repr_html_"))
 
 
-@pytest.mark.parametrize("notebook", ["table3", "explorer", "modreduce"])
-def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, notebook):
+@pytest.mark.parametrize(
+    ("notebook", "given"),
+    [
+        ("table3", {"parameters": {"on_missing": "skip"}}),
+        ("explorer", {}),
+        pytest.param("modreduce", {"parameters": {"on_missing": "skip"}}, marks=pytest.mark.slow),
+        pytest.param("performance", {"recorded": "results/bench/cpu-2-cores-1.json"}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, notebook, given):
     monkeypatch.setenv("RKD_HOME", str(home))
     monkeypatch.setenv(TOKEN, "of a build")
-    given = {} if notebook == "explorer" else {"parameters": {"on_missing": "skip"}}
     page = outputs(notebook, **given)
     assert "PWN" in page and alive(page) == []
 
