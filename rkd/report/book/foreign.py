@@ -31,7 +31,7 @@ _ATTRIBUTES = {
 }
 _STYLES = {"text-align", "width", "max-width", "grid-template-columns"}
 _VALUES = {  # what a value may be; others go with their attribute
-    "class": re.compile(r"rkd-[\w-]+|dataframe|num|text"),
+    "class": re.compile(r"rkd-[\w-]+|dataframe|num|text|smoke|mini|paper|good|fair|bad|info|none"),
     "href": re.compile(r"(?i:https?://|mailto:).*|[\w.-]+\.html(?:#.*)?", re.DOTALL),
     "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
 }
@@ -53,8 +53,10 @@ def cleaned(html: str) -> Html:
 
 
 def _allowed(element: str, name: str, value: str) -> str | None:
-    said = value.split() if name == "class" else [value]
-    return value if name not in _VALUES or all(map(_VALUES[name].fullmatch, said)) else None
+    if name not in _VALUES:
+        return value
+    parts = value.split() if name == "class" else [value]
+    return " ".join(filter(_VALUES[name].fullmatch, parts)) or None
 
 
 def plain(markdown: str) -> Html:
