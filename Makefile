@@ -2,6 +2,7 @@
 # A researcher with a GPU:      make book PROFILE=paper
 PYTHON ?= python3
 PROFILE ?= smoke
+SECONDS ?= 600
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -11,7 +12,7 @@ OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' 
 # Rooms whose tests train next to nothing.
 FAST = $(addprefix tests/,published data records judge review explore experiments/test_rows.py)
 
-.PHONY: book test test-fast test-all test-oldest lint pdf chromium clean help
+.PHONY: book test test-fast test-all test-oldest fuzz lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|short|paper]   execute the chapters that changed, build _build/html"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-fast                         what can be checked in a minute, without browser or book"
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
+	@echo "make fuzz [SECONDS=600]                odd and damaged inputs of every kind, for longer than make test draws them"
 	@echo "make lint                              ruff on code and notebooks, types by mypy, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
@@ -37,6 +39,9 @@ test-all: .venv/test chromium lint
 
 test-oldest: .venv-oldest/test
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" tests/training tests/review tests/methods
+
+fuzz: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/test_fuzz.py --seconds $(SECONDS)
 
 pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf
