@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 ALLOWED = "auto, cpu, cuda, cuda:N"  # N from 0
-_NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d*))?", re.ASCII)
+_NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
 
 
 def check_name(name: str) -> str:

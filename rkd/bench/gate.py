@@ -22,7 +22,7 @@ from rkd.devices import pick_device
 from rkd.errors import ConfigError, RecordError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.runner import Runner
-from rkd.experiments.settings import Settings, resolve
+from rkd.experiments.settings import Settings, resolve, without_effect
 from rkd.experiments.workspace import data_root
 from rkd.models import display_name
 from rkd.records import Record, Store
@@ -135,11 +135,14 @@ def paired_runs(
     """For each seed the row's run in fp32, and the same in `precision`; both have the same teacher, trained in fp32.
 
     Raises:
-        ConfigError: unknown chapter or row.
+        ConfigError: unknown chapter or row, or a parameter given that the row makes nothing of.
     """
-    lines = {line.key: line for line in get_chapter(chapter).lines(replace(settings, precision=REFERENCE))}
+    declared = get_chapter(chapter)
+    lines = {line.key: line for line in declared.lines(replace(settings, precision=REFERENCE))}
     if row not in lines:
         raise unknown(f"row of {chapter}", row, lines)
+    given = [name for name, origin in settings.origins.items() if origin == "given"]
+    without_effect(given, declared.read | lines[row].read, f"row {row} of {chapter}")
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
 
 

@@ -205,6 +205,8 @@ class Chapter:
         rows = dict(self.rows)
         for name, values in self.sweep.items():
             for value in getattr(s, f"{name}s", None) or values:
+                if f"{value:g}" in rows:
+                    raise ConfigError(f"{name}s holds two values that are both shown as {value:g}")
                 rows[f"{value:g}"] = {name: value, "label": f"{name.replace('_', ' ')} {value:g}"}
         if s.methods is None or self.method:
             return rows

@@ -81,6 +81,11 @@ def test_a_pair_under_two_spellings_is_one():
         lines("table1", pairs=[["resnet56", "resnet20"], ["ResNet56", "resnet20"]])
 
 
+def test_two_weights_that_read_alike_are_refused():
+    with pytest.raises(ConfigError, match="loss_weights holds two values that are both shown"):
+        lines("figure6", loss_weights=[0.12345678, 0.12345679])
+
+
 def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
     cells = [
         "",
