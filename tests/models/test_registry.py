@@ -65,10 +65,6 @@ def test_refused_names(name, said):
 
 
 def test_refused_class_counts():
-    with pytest.raises(
-        ConfigError, match="model 'wrn_40_9999' for 100 classes is too large for the memory here"
-    ):
-        models.build("wrn_40_9999")
     with pytest.raises(ConfigError, match=r"num_classes is '10'; it must be a whole number >= 1"):
         models.build("resnet8", "10")
 
