@@ -334,9 +334,36 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
     given |= more
+    here = {name: found for name, found in given.items() if found != profile.get(name)}
+    typed = _typed(foreign_in(here), injected)
+    seen(foreign_in(here) - typed, "a file that papermill was given")
     if given.get("trust") is None:
-        trust(foreign_in({name: found for name, found in given.items() if found != profile.get(name)}))
+        trust(typed)
+    elif unknown_origin := foreign_in(given["trust"]) - typed:
+        raise ConfigError(
+            f"trust names {sorted(unknown_origin)} in a file; no file can say so, but papermill -p trust"
+        )
     return given
+
+
+def _typed(functions: set[str], injected: set[str]) -> set[str]:
+    """Of names of functions among a notebook's parameters, those that a person gave: all of them, but where papermill's
+    command injected any, those in its own words, since others stand in a file that it read."""
+    words = _command_above() if injected and functions else []
+    if not any(Path(word).name == "papermill" for word in words):
+        return functions
+    said = {name: re.compile(rf"(?<![\w.:]){re.escape(name)}(?![\w:])") for name in functions}
+    return {name for name, form in said.items() if any(map(form.search, words))}
+
+
+def _command_above() -> list[str]:
+    """The words of the command that started this process; none where it is gone."""
+    import psutil  # which comes with every kernel
+
+    with contextlib.suppress(psutil.Error):
+        above = psutil.Process().parent()
+        return above.cmdline() if above else []
+    return []
 
 
 def twice(name: str, first: object, second: object) -> ConfigError:

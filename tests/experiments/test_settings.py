@@ -157,6 +157,28 @@ def test_names_of_functions_in_a_notebook_are_trusted_unless_the_profile_holds_t
         resolve("table3", {"trust": ["resnet8"]})
 
 
+@pytest.mark.parametrize(
+    ("words", "trusted"),
+    [
+        ("python /bin/papermill in.ipynb out.ipynb -f its.yaml", set()),
+        ("python /bin/papermill in.ipynb out.ipynb -f its.yaml -p teacher its:nets", set()),
+        ("python /bin/papermill in.ipynb out.ipynb -f its.yaml -p teacher my:net", {"my:net"}),
+        ("python -m papermill in.ipynb out.ipynb -y {teacher:my:net}", set()),
+        ("papermill in.ipynb out.ipynb -y teacher=[my:net]", {"my:net"}),
+        ("python -m ipykernel_launcher", {"my:net", "its:net"}),  # papermill's functions, a notebook's cells
+    ],
+)
+def test_names_in_a_file_that_papermill_reads_are_not_trusted(words, trusted, monkeypatch):
+    page = {"In": ["# Parameters\nteacher = 'my:net'"], "teacher": "my:net", "student": "its:net"}
+    monkeypatch.setattr("rkd.trust._TRUSTED", found := set())
+    monkeypatch.setattr("rkd.experiments.settings._command_above", words.split)
+    given_in(page)
+    assert found == trusted
+    if "its:net" not in trusted:
+        with pytest.raises(ConfigError, match=r"trust names \['its:net'\] in a file"):
+            given_in({**page, "trust": ["its:net"]})
+
+
 # content of a profile, and what is said of it; or the values it has
 PROFILES = [
     (b"", "is not a mapping"),
