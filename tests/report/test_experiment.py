@@ -174,10 +174,10 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     assert alone == pytest.approx(240 * 50_000 * 3 * 40.8e6, rel=0.02)
     wanted = [run for line in of.under("paper")[0] for run in line.runs]
     hours = sum(map(module._multiply_adds, wanted)) / (alone * 16 / 240) / 3600  # 16 epochs took a second
-    assert (
-        of.lacking()
-        == f"{said}, about {float(f'{hours:.2g}'):,.0f} hours of one process at the rate of runs recorded on none."
+    rate = (
+        f"{float(f'{hours:.2g}'):,.0f} hours of one process at the rate of runs recorded on none in 1 thread"
     )
+    assert of.lacking() == f"{said}, about {rate}."
     put(stores["paper"], "table3/student", [60.0] * 5)
     assert "31 are not on record" in experiment().lacking()
 
