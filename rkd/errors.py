@@ -39,6 +39,8 @@ def in_a_line(error: BaseException, most: int = 300) -> str:
     'one two?[2J'
     """
     said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecursionError):
+        said = "it is nested too deeply"
     said = "".join(letter if letter.isprintable() else "?" for letter in said)
     return said if len(said) <= most else f"{said[:most]}..."
 

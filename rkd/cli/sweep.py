@@ -248,8 +248,11 @@ class _Plan:
     def show(self):
         """Print what there is and what is to be done; returns the estimate."""
         estimate = self.time_left()
-        recorded = sum(self.store.has(run.id) for run in self.runs)
+        states = Counter(map(self._state, self.runs))
+        recorded = states["recorded"] + states["diverged"]
         said = f"{len(self.runs)} runs: {recorded} recorded, {len(estimate.each)} to train"
+        if states["damaged"]:
+            said += f"; the records of {states['damaged']} are damaged, and are left alone"
         if estimate.each:
             said += f" ({self._counted(estimate.each)})\ntime: {estimate}"
         print(said, flush=True)

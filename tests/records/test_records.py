@@ -62,7 +62,7 @@ def test_content_and_round_trip(made):
     ("spoil", "message"),
     [
         (lambda t: t[: len(t) // 2], "cannot be read"),
-        (lambda t: "[" * 200_000, "maximum recursion depth"),
+        (lambda t: "[" * 200_000, "it is nested too deeply"),
         (lambda t: "\x00\x7f", "cannot be read"),
         (lambda t: "[]", "no run record of format 1"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "no run record of format 1"),
