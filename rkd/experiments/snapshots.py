@@ -132,7 +132,8 @@ def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Sna
     images = arrays.get("images")
     for record in store.read([run]).values() if images is None and data_root and "places" in arrays else ():
         if datasets.is_there(record.config.data, data_root):
-            found = datasets.load(record.config.data, data_root, download=False)
-            images = found.test_x[arrays["places"]].numpy()
+            found = datasets.load(record.config.data, data_root, download=False).test_x
+            if ((arrays["places"] >= 0) & (arrays["places"] < len(found))).all():
+                images = found[arrays["places"]].numpy()
     shown = np.full(grey, 190, dtype=np.uint8) if images is None else images
     return Snapshots(epochs, levels, shown, classes, arrays, pictured=images is not None)

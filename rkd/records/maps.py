@@ -33,18 +33,21 @@ def read_maps(file: Path | IO[bytes], run: str) -> dict[str, np.ndarray]:
         raise RecordError(f"it is damaged: {in_a_line(error, 100)}") from error
     if lacking := _NEEDED - arrays.keys():
         raise RecordError(f"it holds no maps: there is no array {min(lacking)}")
-    count, size = arrays["labels"].shape[:1], arrays["size"]
+    forms = {name: re.sub(r"_\d+$", "_L", re.sub(r"_\d+_\d+$", "_E_L", name)) for name in arrays}
     for name, array in arrays.items():
-        form = re.sub(r"_\d+_\d+$", "_E_L", name)
-        form = form if form in _FORMS else re.sub(r"_\d+$", "_L", name)
-        if _FORMS.get(form) != (array.dtype.kind, array.ndim):
+        if _FORMS.get(forms[name]) != (array.dtype.kind, array.ndim):
             raise RecordError(f"no maps have an array {name!r} of {array.dtype}, {array.ndim}-dimensional")
-        if form in _OF_IMAGES and (array.shape[:1] != count or not array.size):
-            raise RecordError(f"array {name} has shape {array.shape}, for {count[0]} images")
+    count, size = len(arrays["labels"]), arrays["size"]
+    for name in (name for name, form in forms.items() if form in _OF_IMAGES):
+        if len(arrays[name]) != count or not arrays[name].size:
+            raise RecordError(f"array {name} has shape {arrays[name].shape}, for {count} images")
     if (of := str(arrays["run"])) != run:
         raise RecordError(f"it holds maps of run {of!r}, not {run}; it was renamed or copied")
     if not 0 < size < 10_000 or ("images" in arrays and arrays["images"].shape[1:] != (size, size, 3)):
         raise RecordError(f"its images are of size {size}, which those of the file are not")
+    pairs = {f"{side}_{i}" for side in ("student", "teacher") for i in range(len(arrays["levels"]))}
+    if lacking := pairs - arrays.keys():
+        raise RecordError(f"it holds no maps: there is no array {min(lacking)}")
     if arrays["epochs"].tolist() != sorted({*arrays["epochs"].tolist()}):
         raise RecordError("its epochs do not ascend")
     return arrays
