@@ -195,7 +195,7 @@ def test_diverged_runs_exit_1_and_are_named(profile, tmp_path, capsys):
     assert main(arguments(profile, tmp_path / "1", "-s", "loss_weight=1.0e+30")) == 1
     out = capsys.readouterr().out
     assert "4 runs are recorded" in out and out.count("\ndiverged ") == 3 and "continue with" not in out
-    call = arguments(profile, tmp_path / "2", "-s", "lr=1.0e+30")
+    call = arguments(profile, tmp_path / "2", "-s", "teacher_lr=1.0e+30")
     assert main(call) == 1, "its students cannot learn from a teacher that diverged"
     out, err = capsys.readouterr()
     assert "\ndiverged " in out and "continue with: rkd sweep" in out and "ended as 'diverged'" in err
