@@ -17,11 +17,15 @@ def frame(table: pd.DataFrame, *, index: bool = False, links: Mapping[str, str] 
     """
     linked = {str(text(word)): tag("a", word, href=to) for word, to in (links or {}).items()}
 
-    def cell(value: object) -> object:
-        return linked.get(safe := text(value), safe) if isinstance(value, str) else value
+    def name(value: object) -> object:
+        return text(value) if isinstance(value, str) else value
 
-    made = table.map(cell).rename(index=cell, columns=cell)
-    made = made.rename_axis(index=cell, columns=cell)
+    def cell(value: object) -> object:
+        if value is None or value is pd.NA:  # which pandas writes as an element
+            return ""
+        return linked.get(safe := name(value), safe) if isinstance(value, str) else value
+
+    made = table.map(cell).rename(index=name, columns=name).rename_axis(index=name, columns=name)
     form = "{:,.2f}".format
     return HTML(
         scrolling(Html(made.to_html(border=0, index=index, escape=False, na_rep="", float_format=form)))

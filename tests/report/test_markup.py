@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
@@ -22,8 +23,9 @@ from IPython.display import Markdown
 from rkd import paths
 from rkd.errors import RkdError
 from rkd.records import Record
-from rkd.report.book import TOKEN
+from rkd.report.book import TOKEN, VARIATION
 from rkd.report.interactive.markup import code, directive
+from rkd.report.tables import frame
 
 ROOT = paths.home()
 AS_FILE = MARK.replace("/", "")
@@ -105,7 +107,7 @@ def outputs(notebook, **given):
     ("notebook", "given"),
     [
         ("table3", {"parameters": {"on_missing": "skip"}}),
-        ("explorer", {}),
+        pytest.param("explorer", {}, marks=pytest.mark.slow),
         pytest.param("modreduce", {"parameters": {"on_missing": "skip"}}, marks=pytest.mark.slow),
         pytest.param("performance", {"recorded": "results/bench/cpu-2-cores-1.json"}, marks=pytest.mark.slow),
     ],
@@ -113,6 +115,7 @@ def outputs(notebook, **given):
 def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, notebook, given):
     monkeypatch.setenv("RKD_HOME", str(home))
     monkeypatch.setenv(TOKEN, "of a build")
+    monkeypatch.setenv(VARIATION, "v")  # the box of verdicts is the slowest of all
     page = outputs(notebook, **given)
     assert "PWN" in page and alive(page) == []
 
@@ -127,6 +130,19 @@ def test_nothing_else_turns_text_into_markup():
         assert not re.search(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False", path.read_text()), (
             path.name
         )
+
+
+def test_a_frame_is_text_numbers_and_links():
+    values = {
+        "<x>": ["", MARK],
+        "n": pd.array([1, None], "Int64"),
+        "v": [1234.5, np.nan],
+        "f": ["a < b", None],
+    }
+    made = frame(pd.DataFrame(values).set_index("<x>"), index=True, links={"a < b": "#m"}).data
+    assert alive(made) == [] and '<a href="#m">a &lt; b</a>' in made and "&lt;x&gt;" in made
+    assert "<td>1,234.50</td>" in made and "<td>1</td>" in made and "nan" not in made and "<NA>" not in made
+    assert frame(pd.DataFrame([[MARK, 1.5], ["", 2]], columns=["a", "a"])).data.count("<td>") == 4
 
 
 @pytest.mark.parametrize("text", [MARK, "a\n\n# b", "``` `` `", "", "\n::::\n:::::{raw} html\n", "\ud800"])
