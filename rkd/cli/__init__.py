@@ -10,10 +10,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from rkd import __version__
 from rkd.cli import declare
-from rkd.errors import RkdError
+from rkd.errors import RkdError, in_a_line
 
 # Where each command's function is, and what it does. A module is imported when its command is called, so that
 # `rkd --help` does not wait for torch.
@@ -63,11 +64,18 @@ EPILOG = """examples:
 `rkd COMMAND --help` explains each command. Exit status: 0 done, 1 something did not come out, 2 wrong call."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of a wrong call in one line, whatever it quotes."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(in_a_line(ValueError(message), 1000))
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a call; the module of the command it names is imported, and no other."""
     words = [*ALIASES.get(arguments[0], arguments[0]).split(), *arguments[1:]] if arguments else []
     called = " ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="rkd",
         description="Knowledge distillation by knowledge review, and the report that measures it.",
         epilog=EPILOG,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rkd import models
 from rkd.data import stream_seed, used_images
-from rkd.errors import ConfigError, RkdError
+from rkd.errors import ConfigError, RkdError, in_a_line
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.training.config import RunConfig
 
@@ -78,10 +78,9 @@ def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> No
     except RkdError:
         raise
     except Exception as error:  # of torch, or of a network or a method of the user's own
-        said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
         raise ConfigError(
             f"{config.in_words()}: two images of {pixels} x {pixels} and {classes} classes cannot be taken through "
-            f"it ({said})"
+            f"it ({type(error).__name__}: {in_a_line(error)})"
         ) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from rkd.errors import ConfigError, unknown
+from rkd.errors import ConfigError, in_a_line, unknown
 from rkd.experiments.notebooks import assigned_values, declared_parameters, read_notebook, tagged, title_of
 from rkd.experiments.settings import WHERE
 from rkd.plain_yaml import read_yaml
@@ -81,8 +81,9 @@ def adopted(book: Book, path: Path, variation: str) -> Page:
     try:
         with warnings.catch_warnings(action="ignore"):  # cells without names are none of ours
             nbformat.validate(notebook)
-    except nbformat.ValidationError as error:
-        raise ConfigError(f"{path} is not a sound Jupyter notebook: {error.message[:200]}") from error
+    except Exception as error:  # of formats that are none it complains with errors of many kinds
+        said = in_a_line(ValueError(getattr(error, "message", error)), 200)
+        raise ConfigError(f"{path} is not a sound Jupyter notebook: {said}") from error
     about = _mapping(notebook["metadata"].get("papermill"))
     chapter = chapter_of(notebook, path, book)
     source = book.notebook(chapter)
