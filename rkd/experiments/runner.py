@@ -272,17 +272,9 @@ class Runner:
     def _rehearse(self, runs: Iterable[RunConfig]) -> None:
         """What cannot be trained is told before its teacher is; and where a last batch is left out."""
         kinds = {
-            (
-                r.data,
-                r.batch_size,
-                r.drop_last,
-                r.network,
-                r.teacher and r.teacher.name,
-                r.method,
-                repr(r.options),
-            ): r
+            (r.data, r.batch_size, r.drop_last, r.network, r.teacher and r.teacher.name, r.method, repr(r.options)): r
             for r in runs
-        }
+        }  # fmt: skip
         alone = set()
         for run in kinds.values():
             images = load_images(run.data, self.data_root.resolve(), self.device)

@@ -66,6 +66,9 @@ def test_an_epoch_has_each_image_once_and_keeps_the_partial_batch():
     assert sizes == (8, 8, 8, 8, 5) and torch.cat(seen).tolist() != list(range(37))
     assert torch.cat(seen).sort().values.tolist() == list(range(37))
     assert [len(y) for _, y, _ in batches.epoch(0, 0, 8, drop_last=True)] == [8, 8, 8, 8]
+    # But for a last batch of one, also where a run goes on; earlier versions may have stopped behind it.
+    assert [batches.sizes(9, start) for start in (0, 27, 36, 37)] == [[9, 9, 9, 9], [9], [], []]
+    assert batches.sizes(36) == [36] and batches.sizes(64) == [37]
 
 
 def test_evaluation_batches_keep_order_lose_nothing_and_follow_the_formula():

@@ -89,6 +89,7 @@ def test_what_cannot_be_trained_is_told_before_anything_is(
     monkeypatch.chdir(tmp_path)
     x, y = np.zeros((100, 32, 32, 3), np.uint8), np.zeros(100, int)
     np.savez("one.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    models.trust(["test_training:Narrow"])
     config = small_plain(**{name: value for name, value in values.items() if name != "method"})
     if "method" in values:
         teacher = TeacherConfig(run=small_plain(data=config.data))
