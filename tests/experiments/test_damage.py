@@ -174,8 +174,8 @@ def test_a_teacher_that_is_not_its_record_teaches_nobody(there, monkeypatch):
 def test_weights_that_hold_nan_are_said(there, rkd):
     rewritten(there.folder, BEST, student=lost(checkpoint.load(there.folder / BEST)["student"], "fc.weight"))
     shutil.move(there.folder / "work", there.folder / "records" / "work")
-    status, out, _ = rkd(f"evaluate {TEACHER.id} --weights best --results {there.folder / 'records'}")
-    assert status == 1 and "the weights hold NaN or infinities, in fc.weight first" in out
+    status, _, err = rkd(f"evaluate {TEACHER.id} --weights best --results {there.folder / 'records'}")
+    assert status == 1 and "fc.weight" in err
 
 
 def test_a_damaged_record_is_named_and_neither_trained_over_nor_in_the_way(there):
