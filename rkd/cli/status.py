@@ -1,6 +1,8 @@
 """`rkd status`: what is recorded, running, begun or missing; and runs in words."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,12 @@ def status(
     selectors.check(chapters)
     ids = {name: selectors.every(name) for name in chapters}
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
-    states = {run: state(records, work, (run, *forms)) for own in ids.values() for run, forms in own.items()}
+    with _read_before(records) as read:
+        states = {
+            run: state(records, work, (run, *forms), read)
+            for own in ids.values()
+            for run, forms in own.items()
+        }
     if verbose:
         time = _verbose(Selectors(profile, given, settled=True), chapters)
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
@@ -70,21 +77,48 @@ def _verbose(selectors, chapters: Iterable[str]) -> str:
         return f"unknown here: {error}"
 
 
-def state(records: Path, work: Path, forms: Iterable[str]) -> str:
+@contextmanager
+def _read_before(records: Path) -> Iterator[dict[str, list[Any]]]:
+    """By run: size and time of a record that was read and found sound, and its state. To read one takes torch, which
+    takes seconds to import; one that has changed is read again."""
+    from rkd import paths
+    from rkd.files import digest, place
+
+    file = paths.build() / "status" / f"{digest(str(records.resolve()))[:12]}.json"
+    read = json.loads(file.read_bytes()) if file.is_file() else {}
+    before = dict(read)
+    yield read
+    if read != before:
+        place(file, json.dumps(read).encode())
+
+
+def state(records: Path, work: Path, forms: Iterable[str], read: dict[str, list[Any]] | None = None) -> str:
     """One of STATES, of a run that may be trained in several arithmetics, by their ids: "damaged" is one whose record
-    cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint."""
-    found = [run for run in forms if (records / f"{run}.json").exists() or (work / run).is_dir()]
-    if not found:
+    cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint. What `read` knows
+    of records is taken from there, see `_read_before`."""
+    ended = next((run for run in forms if (records / f"{run}.json").exists()), None)
+    begun = [run for run in forms if (work / run).is_dir()]
+    if not ended and not begun:
         return "missing"
+    if ended:
+        file = (records / f"{ended}.json").stat()
+        key = [file.st_size, file.st_mtime_ns]
+        if read and read.get(ended, [])[:2] == key:
+            return read[ended][2]
     from rkd.records import Store  # with torch
 
     store = Store(records, work)
-    if ended := next(filter(store.has, found), None):
+    if ended:
         record = store.read([ended]).get(ended)
-        return "damaged" if record is None else "recorded" if record.status == "finished" else record.status
-    if any(store.running(run) for run in found):
+        if record is None:
+            return "damaged"
+        told = "recorded" if record.status == "finished" else record.status
+        if read is not None:
+            read[ended] = [*key, told]
+        return told
+    if any(store.running(run) for run in begun):
         return "running"
-    return "begun" if any((work / run / "checkpoint.pt").exists() for run in found) else "missing"
+    return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
 
 
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:

@@ -121,10 +121,10 @@ class Selectors:
 
     def check(self, chapters: Iterable[str]) -> None:
         """ConfigError for a parameter given that none of these chapters makes anything of."""
-        from rkd.experiments.chapters import get_chapter
-
         if self._plain:
             return
+        from rkd.experiments.chapters import get_chapter
+
         read = set[str]()
         for name in chapters:
             read |= get_chapter(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
