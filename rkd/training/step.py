@@ -315,7 +315,8 @@ class TrainState:
             raise RecordError(f"it does not fit its run: {in_a_line(error)}") from error
         moved = [self.optimiser.state[p].get("momentum_buffer") for p in self.parameters]
         if self.config.optimiser.momentum and any(
-            not isinstance(m, Tensor) or m.shape != p.shape for m, p in zip(moved, self.parameters, strict=True)
+            not isinstance(m, Tensor) or m.shape != p.shape
+            for m, p in zip(moved, self.parameters, strict=True)
         ):
             raise RecordError("it lacks momentum of its optimiser, or has that of other tensors")
         learned = [*self.parameters, *(m for m in moved if isinstance(m, Tensor))]

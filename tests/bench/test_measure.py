@@ -29,7 +29,7 @@ CALL = (
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """(file, result, printed text) of one small measurement."""
-    path = tmp_path_factory.mktemp("bench") / "deep" / "cpu.json"
+    path = tmp_path_factory.mktemp("bench") / "cpu.json"
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
         assert main([*CALL.split(), str(path)]) == 0
     return path, load(path, Result), out.getvalue()

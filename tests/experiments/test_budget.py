@@ -15,10 +15,12 @@ def test_durations_and_the_sentence_for_what_is_none():
         "9m": 540, "90s": 90, "1h30m": 5400, "2.5h": 9000, "45": 45, " 1H30M15s ": 5415, "1d12h": 129_600,
     }  # fmt: skip
     assert {text: parse_duration(text) for text in seconds} == seconds
-    for text in ("", "soon", "9 m", "-5m", "0m", "30m1h", "1h30", "nan", "9" * 400):
+    for text in ("", "soon", "9 m", "-5m", "30m1h", "1h30", "nan", "9" * 400):
         with pytest.raises(ConfigError, match="is not a duration; write 90s") as error:
             parse_duration(text)
         assert repr(text) in str(error.value)
+    with pytest.raises(ConfigError, match="'0m' is no time at all"):
+        parse_duration("0m")
     words = {
         0.2: "0 s", 59.6: "1 min", 90: "1 min 30 s", 540: "9 min", 599.7: "10 min", 719: "12 min",
         3571: "1 h 00 min", 7500: "2 h 05 min", 172_700: "47 h 58 min", 172_800: "2 d 0 h",

@@ -120,7 +120,7 @@ def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
         "recipe: null": "epochs: 239",
         "dataset: cifar100": "dataset: cifar10",
         "profile: paper": "profile: paper\ntrain_images: 10000",
-        "seeds:": "test_images: 1000\nseeds:",
+        "\nseeds:": "\ntest_images: 1000\nseeds:",
         "data_root:": "holdout: 5000\ndata_root:",
         "on_missing:": "teacher_epochs: 10\non_missing:",
     }

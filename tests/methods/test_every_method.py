@@ -211,6 +211,6 @@ def test_a_part_means_the_same_however_its_numbers_are_spelt():
 
 
 def test_a_stage_without_losses_gets_a_sentence():
-    method = get_method("kd").build(None, get_method("kd").options())
+    method = get_method("kd").builder(None, get_method("kd").options())
     with pytest.raises(ConfigError, match="no stage_losses"):
         method.stage_losses("warm", None)
