@@ -1,10 +1,14 @@
-"""Weights from files: the package's own and those of ReviewKD, RepDistiller, mdistiller and other codes."""
+"""Weights from files: the package's own, and those that other codes leave, however they are wrapped and spelt."""
 
+import argparse
+import collections
 import io
 import pickle
+import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +19,72 @@ from torch import Tensor, nn
 from rkd.errors import RecordError, in_a_line
 from rkd.files import check_regular, check_stored_zip
 
-# Entries under which files keep the network's state dict: this package; RepDistiller and mdistiller; and the
-# KnowledgeDistillation code of hankyul2.
-_WRAPPERS = ("student", "model", "weight")
-# Prefixes of wrappers around the network, and what may stand beside it: DataParallel; a student with fusion modules.
-_PREFIXES = {"module.": (), "student.": ("abfs.",)}
-
-# Accuracies are often saved as numpy scalars: plain data, under the old and the new name of one function.
+# Plain containers and numbers that files hold beside tensors. None of them runs anything of the file's: options as
+# argparse keeps them, paths in those, numpy's scalars under the old and the new name of one function.
 _SCALAR = np.float32(0).__reduce__()[0]
 _SAFE = [
+    argparse.Namespace,
+    collections.defaultdict,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
+    *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
 ]
+DEPTH = 4  # of mappings within mappings that are looked into
+# One layer under several names: of projections, and of the last linear layer.
+_SYNONYMS = (("downsample", "shortcut", "skip"), ("fc", "linear", "classifier", "head"))
+# Where files state an accuracy, and it is the network's own.
+_STATED = re.compile(r"(best_|test_|val_)*(acc(uracy)?|prec|top)_?1?(_acc)?", re.IGNORECASE)
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a file as a network's weights.
+
+    Attributes:
+        place: entries that lead there, and the prefix of its keys, joined by dots: "model.module.student"; "" for a
+            bare state dict.
+        notes: what was rewritten, in words.
+        wrong: how it differs from the network; "" where it fits.
+        shared: how many keys are the network's.
+    """
+
+    place: str
+    state: dict[str, Tensor]
+    notes: tuple[str, ...]
+    wrong: str
+    shared: int
+
+    def __str__(self) -> str:
+        return "; ".join([f"weights from {self.place!r}" if self.place else "", *self.notes]).strip("; ")
+
+
+def load_weights(network: nn.Module, path: str | Path, entry: str | None = None) -> str:
     """Fill `network` with the weights of a file, on whatever device it is. Nothing in the file is executed.
 
-    Read are: a bare state dict (ReviewKD); one of a student with its fusion modules, keys "student." and
-    "abfs." (the student's part is taken); a dict with the state dict under "student" (this package), "model"
-    (RepDistiller, mdistiller) or "weight" (hankyul2's KnowledgeDistillation); any of them with the prefix
-    "module." of DataParallel. Only BatchNorm's batch counters may be missing, as in files older than torch
-    0.4.1.
+    The file is a state dict, or holds exactly one that fits the network, in mappings under any names (`state_dict`,
+    `net`, `model_state_dict`, ...) and with any prefix of its keys (`module.`, `_orig_mod.`, `module.student.`, ...),
+    or without the prefix that the network's own keys have (see `from_module`). Names that other codes have for the same
+    layer are translated (`shortcut` for `downsample`, `linear` for `fc`), and a bias between a convolution and its
+    BatchNorm goes into the BatchNorm's running mean, which is exact. BatchNorm's batch counters may be missing, as in
+    files older than torch 0.4.1.
+
+    Args:
+        entry: which one, where several fit, as the error names them.
+
+    Returns:
+        What was taken and rewritten, in words; "" for a state dict as it is.
 
     Raises:
-        RecordError: the file cannot be read, needs code to be executed, holds no state dict, or that of another network
-            or number of classes; `network` then keeps its own weights.
+        RecordError: the file cannot be read, needs code to be executed, or holds no state dict, that of another network
+            or number of classes, or several that fit; `network` then keeps its own weights.
     """
     with _reading(path) as content:
-        wanted = network.state_dict()
-        state = max(_readings(_state_dict(content)), key=lambda found: len(wanted.keys() & found.keys()))
-        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-        shapes = [
-            f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
-            for key, value in state.items()
-            if key in wanted and value.shape != wanted[key].shape
-        ]
-        wrong = {"lacks": missing, "adds": [key for key in state if key not in wanted], "has": shapes}
-        if said := [f"{what} {_few(keys)}" for what, keys in wrong.items() if keys]:
-            raise RecordError(f"the weights are not those of this network: it {' and '.join(said)}")
-        network.load_state_dict(state, strict=False)
+        found = _choice(list(_readings(network, content)), entry, content)
+        network.load_state_dict(found.state, strict=False)
+        return str(found)
 
 
 def checkpoint_header(path: str | Path) -> dict[str, object]:
@@ -73,15 +99,22 @@ def checkpoint_header(path: str | Path) -> dict[str, object]:
 
 
 def stated_accuracy(path: str | Path) -> float | None:
-    """The test accuracy in percent that a checkpoint states beside its weights; None where it states none. Raises as
-    `checkpoint_header`."""
+    """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
+    72 %); None where it states none, or several that differ. RecordError as of `checkpoint_header`."""
     with _reading(path) as content:
-        for value in map(content.get, ("accuracy", "best_acc", "top1_acc")):
-            if isinstance(value, int | float | np.number) or (
-                isinstance(value, Tensor) and value.numel() == 1
-            ):
-                return float(value) if 0 <= float(value) <= 100 else None
-    return None
+        said = {
+            float(value)
+            for key, value in content.items()
+            if isinstance(key, str) and _STATED.fullmatch(key) and _is_number(value)
+        }
+    found = {100 * value if value <= 1 else value for value in said if 0 < value <= 100}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, Tensor | np.generic):
+        return value.size == 1 if isinstance(value, np.generic) else value.numel() == 1
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_plain(value: object) -> bool:
@@ -164,24 +197,118 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
         raise RecordError(f"{path}: {error}") from None
 
 
-def _state_dict(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The state dict within one of the known forms of file."""
-    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    if not inner or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
-        allowed = ", ".join(map(repr, _WRAPPERS))
-        raise RecordError(
-            f"holds no state dict, neither bare nor under {allowed}, but entries {_few(map(str, inner))}"
-        )
-    return dict(inner)
+def _choice(readings: list[Reading], entry: str | None, content: Mapping[Any, Any]) -> Reading:
+    """The reading that fits, and no other; of one and the same tensors, and of the package's own checkpoints, which
+    keep the best weights further in, the one at the surface."""
+    if not readings:
+        raise RecordError(f"holds no state dict, but entries {_few(map(str, content))}")
+    fitting = {reading.place: reading for reading in readings if not reading.wrong}
+    if entry is not None:
+        if entry not in fitting:
+            names = ", ".join(map(repr, fitting)) or "none"
+            raise RecordError(f"holds no weights of this network under {entry!r}; those that fit: {names}")
+        return fitting[entry]
+    if not fitting:
+        nearest = max(readings, key=lambda reading: reading.shared)
+        where = f" under {nearest.place!r}" if nearest.place else ""
+        another = " lacks " in f" {nearest.wrong}" and " adds " in nearest.wrong
+        hint = "; name a network of your own as package.module:function" if another else ""
+        raise RecordError(f"the weights{where} are not those of this network: it {nearest.wrong}{hint}")
+    first, *others = sorted(fitting.values(), key=lambda reading: reading.place.count("."))
+    if "run" not in content and any(not _equal(first.state, other.state) for other in others):
+        names = ", ".join(map(repr, fitting))
+        raise RecordError(f"holds several state dicts that fit: {names}; say which one is meant (--entry)")
+    return first
 
 
-def _readings(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The state dict as it is, and without the prefixes of wrappers around the network."""
-    yield state
-    for prefix, others in _PREFIXES.items():
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inner and all(key.startswith((prefix, *others)) for key in state):
-            yield from _readings(inner)
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[key]) for key, value in one.items() if key in other)
+
+
+def _readings(network: nn.Module, content: Mapping[Any, Any]) -> Iterator[Reading]:
+    wanted = network.state_dict()
+    tops = {key.partition(".")[0] for key in wanted}
+    own = f"{tops.pop()}." if len(tops) == 1 else ""  # a network within a module, see from_module
+    for place, state in _state_dicts(content, ""):
+        translated, notes = _translated(state, wanted)
+        # Where the network's first tensors lie, there the others are to lie as well.
+        probe = next(iter(wanted)).removeprefix(own)
+        prefixes = {
+            f".{key}".removesuffix(f".{probe}") for key in translated if f".{key}".endswith(f".{probe}")
+        }
+        for prefix in sorted({f"{p}.".removeprefix(".").removesuffix(own) for p in prefixes} or {""}):
+            inner = {k.removeprefix(prefix): v for k, v in translated.items() if k.startswith(prefix)}
+            if own and not any(key.startswith(own) for key in inner):
+                inner = {own + key: value for key, value in inner.items()}
+            inner, folded = _without_biases(inner, wanted)
+            name = f"{place}.{prefix}".strip(".") if prefix else place
+            yield Reading(name, inner, (*notes, *folded), _wrong(inner, wanted), len(wanted.keys() & inner))
+
+
+def _state_dicts(content: Mapping[Any, Any], place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping that holds tensors by name, and the entries that lead there."""
+    tensors = {
+        key: value for key, value in content.items() if isinstance(value, Tensor) and isinstance(key, str)
+    }
+    if tensors:
+        yield place, tensors
+    for key, value in content.items():
+        if isinstance(value, Mapping) and isinstance(key, str) and place.count(".") < DEPTH:
+            yield from _state_dicts(value, f"{place}.{key}".strip("."))
+
+
+def _translated(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The same with the network's own names for layers that others call otherwise."""
+    mine = {part for key in wanted for part in key.split(".")}
+    names = {}
+    for group in _SYNONYMS:
+        if len(ours := [name for name in group if name in mine]) == 1:
+            names |= dict.fromkeys({*group} - {*ours}, ours[0])
+    theirs = {part for key in state for part in key.split(".")}
+    used = {name: names[name] for name in sorted(names.keys() & theirs) if names[name] not in theirs}
+    renamed = {".".join(used.get(part, part) for part in key.split(".")): v for key, v in state.items()}
+    return renamed, tuple(f"{theirs!r} read as {ours!r}" for theirs, ours in used.items())
+
+
+def _without_biases(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The same with each bias that a convolution has and the network's does not within the running mean of the
+    BatchNorm behind it: (Wx + b) - mean = Wx - (mean - b)."""
+    kept, folded = dict(state), 0
+    for key in [key for key in state if key.endswith(".bias") and key not in wanted]:
+        layer, norm = key.removesuffix(".bias"), _norm_behind(key.removesuffix(".bias"), wanted)
+        mean = state.get(f"{norm}.running_mean")
+        if f"{layer}.weight" in wanted and mean is not None and mean.shape == state[key].shape:
+            kept[f"{norm}.running_mean"] = mean - kept.pop(key)
+            folded += 1
+    return kept, (f"{folded} biases of convolutions taken into the BatchNorm behind them",) if folded else ()
+
+
+def _norm_behind(layer: str, wanted: Mapping[str, Tensor]) -> str | None:
+    """The BatchNorm registered right behind a convolution: bn1 of conv1, or number 1 of number 0."""
+    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in wanted))
+    if layer not in modules or modules[-1] == layer:
+        return None
+    behind = modules[modules.index(layer) + 1]
+    parent, _, name = layer.rpartition(".")
+    number = re.sub(r"\D", "", name)
+    names = {f"bn{number}", f"{int(number or 0) + 1}"} if name != number else {f"{int(number) + 1}"}
+    pair = behind.rpartition(".")[0] == parent and behind.rpartition(".")[2] in names
+    return behind if pair and f"{behind}.running_mean" in wanted else None
+
+
+def _wrong(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    shapes = [
+        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, value in state.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    found = {"lacks": missing, "adds": [key for key in state if key not in wanted], "has": shapes}
+    return " and ".join(f"{what} {_few(keys)}" for what, keys in found.items() if keys)
 
 
 def _few(items: Iterable[str], most: int = 3) -> str:

@@ -1,7 +1,7 @@
 """ResNets (He et al. 2016) for small images. State-dict names are those of RepDistiller, mdistiller and ReviewKD, whose
 checkpoints load unchanged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -27,15 +27,17 @@ class Block(nn.Module):
     Attributes:
         EXPANSION: channels of the sum, in widths.
         SHORTCUT, LAST: names of the shortcut and of the branch's last BatchNorm.
+        PROJECTION: makes the shortcut for (in_channels, channels, stride).
     """
 
     EXPANSION, SHORTCUT, LAST = 1, "downsample", "bn2"
+    PROJECTION: Callable[[int, int, int], nn.Module] = staticmethod(_projection)
 
     def __init__(self, in_channels: int, width: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_bn(in_channels, width, stride=stride)
         self.conv2, self.bn2 = conv_bn(width, width)
-        setattr(self, self.SHORTCUT, _projection(in_channels, width, stride))
+        setattr(self, self.SHORTCUT, self.PROJECTION(in_channels, width, stride))
 
     def branch(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
@@ -43,6 +45,24 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pre = self.branch(x) + getattr(self, self.SHORTCUT)(x)
         return pre, F.relu(pre)
+
+
+class Padding(nn.Module):
+    """A shortcut without parameters (He et al. 2016, option A): every `stride`-th pixel, (B, C, H, W) to
+    (B, width, H / stride, W / stride), and zeros for the channels that are new, half of them before and half behind."""
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.new = stride, (width - in_channels) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.new, self.new))
+
+
+class PaddedBlock(Block):
+    """The same with a shortcut without parameters."""
+
+    PROJECTION = Padding
 
 
 class BasicBlock(Block):
@@ -61,7 +81,7 @@ class Bottleneck(Block):
         self.conv1, self.bn1 = conv_bn(in_channels, width, 1)
         self.conv2, self.bn2 = conv_bn(width, width, stride=stride)
         self.conv3, self.bn3 = conv_bn(width, width * self.EXPANSION, 1)
-        self.shortcut = _projection(in_channels, width * self.EXPANSION, stride)
+        self.shortcut = self.PROJECTION(in_channels, width * self.EXPANSION, stride)
 
     def branch(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -110,10 +130,14 @@ class ImageNetResNet(ResNet):
 
 
 def cifar_resnet(
-    num_classes: int, depth: int, widths: Sequence[int] = WIDTHS, conv_bn: ConvBN = conv_bn
+    num_classes: int,
+    depth: int,
+    widths: Sequence[int] = WIDTHS,
+    block: type[Block] = Block,
+    conv_bn: ConvBN = conv_bn,
 ) -> ResNet:
-    """CIFAR ResNet of depth 6n+2 (section 4.2) with projection shortcuts and three stages."""
-    return ResNet(num_classes, 3 * [(depth - 2) // 6], widths, conv_bn=conv_bn)
+    """CIFAR ResNet of depth 6n+2 (section 4.2) with three stages, by default with projection shortcuts."""
+    return ResNet(num_classes, 3 * [(depth - 2) // 6], widths, block, conv_bn)
 
 
 def wide_stem_resnet(num_classes: int, depth: int) -> ResNet:
@@ -137,6 +161,9 @@ for _depth in (8, 14, 20, 32, 44, 56, 110):
     _register(f"{_depth}", "ResNet", partial(cifar_resnet, depth=_depth))
 for _depth in (8, 32):
     _register(f"{_depth}x4", "ResNet", partial(cifar_resnet, depth=_depth, widths=WIDTHS_X4))
+for _depth in (20, 32, 44, 56, 110):
+    _build = partial(cifar_resnet, depth=_depth, block=PaddedBlock)
+    _register(f"{_depth}_a", "ResNet with padded shortcuts", _build)
 for _depth in (20, 110):
     _build = partial(wide_stem_resnet, depth=_depth)
     _register(f"{_depth}_7x7", "ResNet with 7x7 stem", _build, f"resnet_32_{_depth}")

@@ -1,6 +1,9 @@
 """Every form of checkpoint, and every refusal."""
 
 import argparse
+import copy
+import os
+import pathlib
 import re
 from collections import OrderedDict
 
@@ -45,6 +48,29 @@ FORMS = {
     "mdistiller, student": lambda s: {"model": s},
     "hankyul2": lambda s: {"weight": s, "top1_acc": np.float64(67.5)},
     "own": lambda s: {"student": s, "method": {}, "epoch": 1, "config": {"model": NAME}},
+    "torchdistill": lambda s: {
+        "model": s,
+        "optimizer": {},
+        "best_value": 70.1,
+        "config": {"models": {}},
+        "args": argparse.Namespace(config="x.yaml", folder=pathlib.Path("a")),
+        "lr_scheduler": {"milestones": [1]},
+    },
+    "RepDistiller, last": lambda s: {"opt": argparse.Namespace(lr=0.1), "model": s},
+    "state_dict": lambda s: {"state_dict": prefixed(s, "module."), "best_prec1": torch.tensor(70.0)},
+    "net, acc of float16": lambda s: {"net": s, "acc": np.float16(70.0), "epoch": 3},
+    "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {0: s}}},
+    "snet and an average": lambda s: {"snet": s, "ema": s},
+    "teacher's weights": lambda s: {"teacher": {"weights": s}},
+    "compiled": lambda s: {"model": prefixed(s, "_orig_mod.")},
+    "lightning": lambda s: {"state_dict": prefixed(s, "net."), "hparams": {"lr": 0.1}},
+    "mdistiller, latest": lambda s: {
+        "model": {**prefixed(s, "module.student."), **prefixed(FUSION, "module.")},
+        "epoch": 3,
+    },
+    "linear for fc, shortcut for downsample": lambda s: {
+        "net": {k.replace("fc.", "linear.").replace("downsample", "shortcut"): v for k, v in s.items()}
+    },
     "without counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
 }
 
@@ -68,23 +94,94 @@ def test_wrapped_module_keeps_its_own_prefix(tmp_path):
 
     source = wrapped()
     own = source.state_dict()
-    for content in (own, {"student": own}, prefixed(own, "module.")):
+    bare = source.module.state_dict()
+    for content in (
+        own,
+        {"student": own},
+        prefixed(own, "module."),
+        bare,
+        {"net": prefixed(bare, "backbone.")},
+    ):
         target = wrapped()
         torch.save(content, tmp_path / "wrapped.pth")
         models.load_weights(target, tmp_path / "wrapped.pth")
         assert torch.equal(target.module.body.weight, source.module.body.weight)
 
 
+def test_says_what_was_taken_and_asks_where_several_fit(state, tmp_path):
+    other, path, network = (
+        {k: v + 1 for k, v in state.items()},
+        tmp_path / "file.pth",
+        models.build(NAME, CLASSES),
+    )
+    torch.save(state, path)
+    assert models.load_weights(network, path) == ""
+    torch.save(
+        {"net": prefixed(other, "module."), "ema": {k.replace("fc", "linear"): v for k, v in state.items()}},
+        path,
+    )
+    assert models.load_weights(network, path, "ema") == "weights from 'ema'; 'linear' read as 'fc'"
+    assert torch.equal(network.fc.bias, state["fc.bias"])
+    assert models.load_weights(network, path, "net.module") == "weights from 'net.module'"
+    assert torch.equal(network.fc.bias, other["fc.bias"])
+    with pytest.raises(
+        RecordError, match=r"no weights of this network under 'model'; those that fit: 'net.module', 'ema'"
+    ):
+        models.load_weights(network, path, "model")
+
+
+def test_padded_shortcuts_and_biases_before_a_batch_norm_are_read_exactly(tmp_path):
+    """A file whose convolutions have biases, which nothing is lost by: the network computes what the file's did."""
+    network = models.build("resnet20_a", CLASSES).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2.0)
+    theirs, state = copy.deepcopy(network), {}
+    for module in theirs.modules():
+        if isinstance(module, nn.Conv2d):
+            module.bias = nn.Parameter(torch.randn(module.out_channels, dtype=torch.float64))
+    for key, value in theirs.state_dict().items():
+        state[key.replace("fc.", "linear.")] = value
+    torch.save({"state_dict": prefixed(state, "module."), "best_prec1": 91.7}, tmp_path / "file.th")
+    said = models.load_weights(network, tmp_path / "file.th")
+    assert said.endswith(
+        "'linear' read as 'fc'; 19 biases of convolutions taken into the BatchNorm behind them"
+    )
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert torch.allclose(network(x), theirs(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("entries", "stated"),
+    [
+        ({"accuracy": torch.tensor([72.3]), "epoch": 240}, 72.3),
+        ({"best_acc": np.float16(71.5)}, 71.5),
+        ({"best_prec1": 0.917}, 91.7),
+        ({"acc": 70.0, "best_acc": 71.0}, None),
+        ({"accuracy": True, "lr": 0.1, "best_accuracy": float("nan")}, None),
+    ],
+)
+def test_stated_accuracy(entries, stated, tmp_path):
+    torch.save({"model": {}, **entries}, tmp_path / "file.pth")
+    assert models.checkpoints.stated_accuracy(tmp_path / "file.pth") == (
+        stated and pytest.approx(stated, rel=1e-6)
+    )
+
+
 REFUSED = {
     "list": (lambda s: [1, 2], "holds a list, not a state dict"),
     "tensor": (lambda s: torch.zeros(3), "holds a Tensor, not a state dict"),
-    "empty": (lambda s: {}, "holds no state dict.* but entries none"),
-    "other entries": (lambda s: {"epoch": 1, "net": s}, "holds no state dict.* but entries epoch, net"),
+    "empty": (lambda s: {}, "holds no state dict, but entries none"),
+    "other entries": (lambda s: {"epoch": 1, "net": 5}, "holds no state dict, but entries epoch, net"),
+    "two that fit": (
+        lambda s: {"model": s, "ema": {k: v + 1 for k, v in s.items()}},
+        "several state dicts that fit: 'model', 'ema'; say which",
+    ),
     "missing": (lambda s: {k: v for k, v in s.items() if k != "fc.bias"}, "it lacks fc.bias$"),
     "unexpected": (lambda s: {**s, "extra": torch.zeros(1)}, "it adds extra$"),
     "other network": (
         lambda s: models.build("wrn_16_1", CLASSES).state_dict(),
-        r"it lacks layer1\..* and \d+ more and adds block1\.",
+        r"it lacks .* and \d+ more and adds block1\..*package.module:function$",
     ),
     "deeper": (
         lambda s: models.build("resnet14", CLASSES).state_dict(),
@@ -98,9 +195,9 @@ REFUSED = {
         lambda s: models.build(NAME, 100).state_dict(),
         r"it has fc.weight \(100, 64\) instead of \(10, 64\)",
     ),
-    "namespace": (
-        lambda s: {"opt": argparse.Namespace(lr=0.1), "model": s},
-        r"argparse.Namespace.*executing code.*RepDistiller: ckpt_epoch_.*weights_only=False",
+    "function": (
+        lambda s: {"call": os.getcwd, "model": s},
+        r"getcwd.*executing code.*RepDistiller: ckpt_epoch_.*weights_only=False",
     ),
     "whole network": (
         lambda s: models.build(NAME, CLASSES),

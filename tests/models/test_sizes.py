@@ -16,6 +16,7 @@ PARAMETERS = {
     "resnet20": 278_324, "resnet110": 1_736_564, "resnet32x4": 7_433_860, "wrn_16_2": 703_284, "wrn_40_1": 569_780,
     "vgg8": 3_965_028, "vgg13": 9_462_180, "mobilenetv2": 812_836, "shufflenetv1": 949_258, "shufflenetv2": 1_355_528,
     "resnet18": 11_220_132, "resnet50": 23_705_252, "resnet20_7x7": 280_244,
+    "resnet20_a": 275_572,
 }  # fmt: skip
 # The same in training and deployed, as KDrefine's code has them
 REPARAMETERISED = {
@@ -27,7 +28,7 @@ REPARAMETERISED = {
 SHAPES = {
     **{
         f"resnet{depth}": ((16, 32, 32), ((16, 32, 32), (32, 16, 16), (64, 8, 8)), 64)
-        for depth in (8, 14, 20, 32, 44, 56, 110)
+        for depth in (8, 14, 20, 32, 44, 56, 110, "20_a", "32_a", "44_a", "56_a", "110_a")
     },
     **{
         f"resnet{depth}x4": ((32, 32, 32), ((64, 32, 32), (128, 16, 16), (256, 8, 8)), 256)
