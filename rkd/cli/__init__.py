@@ -28,6 +28,11 @@ COMMANDS = {
         "evaluate.evaluate",
         "measure a recorded run's weights, or a checkpoint file, again; merge branches",
     ),
+    "export-model": (
+        "model.export_model",
+        "write a run's network as safetensors, TorchScript, torch.export or ONNX",
+    ),
+    "features": ("model.features", "write what a run's network makes of its images, as npz"),
     "export": ("carry.export", "write records, checkpoints and weights, to be merged elsewhere"),
     "import": ("carry.import_", "merge what export wrote into the results here"),
     "import-logs": ("logs.import_logs", "take own runs made with another system, as evidence of grade B"),

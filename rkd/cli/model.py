@@ -1,0 +1,128 @@
+"""`rkd export-model` and `rkd features`: what a trained network is for."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rkd.errors import ConfigError, RecordError
+
+IMAGES = 64  # that a written network is tried on
+
+
+def export_model(
+    run: str,
+    *,
+    out: Path,
+    weights: Literal["last", "best"] = "last",
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Write a recorded run's network as a file that runs without this package: .safetensors (weights alone), .ts
+    (TorchScript, traced), .pt2 (torch.export) or .onnx, by the suffix of --out. Class names, input statistics and the
+    size of the images stand inside as text. The branches of reparameterised networks are merged. The file is read back
+    and its logits are compared with torch's.
+
+    Args:
+        run: id of a recorded run
+        out: file to write
+        weights: which of the run's weights (default last)
+
+    Examples:
+        rkd export-model 3f2a91c04b7d --out student.onnx
+        rkd export-model 3f2a91c04b7d --out student.pt2 --profile paper --weights best
+
+        Images go in as (B, 3, H, W), pixel values in [0, 1] less the mean, over the deviation, by channel. ONNX needs
+        the packages of rkd[onnx]. Exit status: 0 written, 2 wrong call, or what was read back computes something else.
+    """
+    import json
+
+    from rkd import data, models
+    from rkd.models.packaging import FORMS, package
+
+    if out.suffix not in FORMS:
+        raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
+    runner, record = _recorded(run, weights, profile, given)
+    network, images = runner.network(record.config, weights)
+    network = network.cpu().float()
+    if models.is_reparameterised(network):
+        network = models.deploy(network.eval())
+    few = images.to("cpu")
+    x, _ = next(data.evaluation_batches(few.test_x, few.test_y, few.mean, few.std, IMAGES))
+    facts = {
+        "network": record.config.network, "run": record.id, "weights": weights, "data": record.config.data.name,
+        "class_names": json.dumps(images.class_names), "mean": json.dumps(images.mean), "std": json.dumps(images.std),
+        "size": str(x.shape[-1]), "accuracy": f"{record.accuracy(weights):.4g}",
+    }  # fmt: skip
+    apart = package(network, out, x, facts)
+    print(
+        f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB): {models.display_name(record.config.network)}, "
+        f"run {record.id}, {weights} weights, {FORMS[out.suffix].title}\n"
+        f"its logits of {len(x) - 1} images differ from torch's by at most {apart:.1e} of the largest"
+    )
+    return 0
+
+
+def features(
+    run: str,
+    *,
+    out: Path,
+    weights: Literal["last", "best"] = "last",
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Write what a recorded run's network makes of its images, as one npz file: of the training and of the test images
+    (neither cropped nor mirrored) the vectors before the classifier, pooled_train and pooled_test (N, C), the logits
+    (N, classes), both float32, and the labels y_train and y_test (N,); class_names.
+
+    Args:
+        run: id of a recorded run
+        out: file to write, .npz
+        weights: which of the run's weights (default last)
+
+    Examples:
+        rkd features 3f2a91c04b7d --out features.npz
+
+        Exit status: 0 written, 2 wrong call.
+    """
+    import numpy as np
+    import torch
+
+    from rkd import data
+    from rkd.files import replacing
+
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
+    runner, record = _recorded(run, weights, profile, given)
+    network, images = runner.network(record.config, weights)
+    dtype, found = next(network.parameters()).dtype, {"class_names": np.array(images.class_names)}
+    with torch.no_grad():
+        network.eval()
+        for split, x, y in (
+            ("train", images.train_x, images.train_y),
+            ("test", images.test_x, images.test_y),
+        ):
+            batches = data.evaluation_batches(x, y, images.mean, images.std, 500)
+            taps = [network.taps(batch.to(dtype)) for batch, _ in batches]
+            for name in ("pooled", "logits"):
+                found[f"{name}_{split}"] = torch.cat([getattr(t, name) for t in taps]).float().cpu().numpy()
+            found[f"y_{split}"] = y.cpu().numpy()
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **found)
+    print(
+        f"wrote {out}: "
+        + ", ".join(f"{name} {found[name].shape}" for name in ("pooled_train", "pooled_test"))
+    )
+    return 0
+
+
+def _recorded(run: str, weights: str, profile: str, given: dict[str, Any]) -> tuple[Any, Any]:
+    """The runner of the call's settings, and the record; RecordError where the weights are not here."""
+    from rkd.experiments.settings import resolve
+    from rkd.experiments.workspace import runner_of
+
+    runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
+    record = runner.store.load(run)
+    if runner.weights_file(record.id, weights) is None:
+        raise RecordError(
+            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
+        )
+    return runner, record

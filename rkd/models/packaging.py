@@ -1,0 +1,121 @@
+"""A trained network as a file that runs, or loads, without this package: safetensors, TorchScript, torch.export, ONNX.
+
+Every file holds what a user of it has to know as text: class names, input statistics, size of the images. It is read
+back and compared with the network before it is put in place.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rkd.errors import RkdError, unknown
+from rkd.files import replacing
+
+Facts = Mapping[str, str]
+Logits = Callable[[Tensor], Tensor]
+FACTS = "facts.json"  # the entry of torch's own files that holds them
+
+
+class Form(NamedTuple):
+    """How a kind of file is written for normalised images of a size (B, 3, H, W), and read as a function of them."""
+
+    title: str
+    write: Callable[[nn.Module, Tensor, Facts, Path], None]
+    read: Callable[[Path, nn.Module], Logits]
+
+
+def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
+    """Write a network as what the file's suffix says, see FORMS; atomically.
+
+    Args:
+        network: on the CPU; written in eval mode, and put back.
+        x: some normalised images (B, 3, H, W), B at least 3, that it is tried on.
+        facts: what the file says of it.
+
+    Returns:
+        The largest absolute difference of logits between the network and what was read back, relative to the largest
+        logit.
+
+    Raises:
+        ConfigError: another suffix.
+        RkdError: a package is missing, or what was read back computes something else; nothing is written then.
+    """
+    if path.suffix not in FORMS:
+        raise unknown("kind of file", path.suffix, FORMS)
+    form, modes = FORMS[path.suffix], {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
+            warnings.simplefilter("ignore")  # of exporters, about themselves
+            expected = network(x)
+            form.write(network, x, facts, temporary)
+            # Of another number of images than it was made with: the batch stays open.
+            found = form.read(temporary, network)(x[:-1])
+            apart = ((found - expected[:-1]).abs().max() / expected.abs().max()).item()
+            if not apart < 1e-3:
+                raise RkdError(
+                    f"{path} was not written: read back as {form.title} its logits differ by {apart:.1e}"
+                )
+            return apart
+    except ModuleNotFoundError as error:
+        raise RkdError(f"{form.title} needs the package {error.name}: pip install 'rkd[onnx]'") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _write_safetensors(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    safetensors.torch.save_file(state, path, dict(facts))
+
+
+def _read_safetensors(path: Path, network: nn.Module) -> Logits:
+    state = safetensors.torch.load_file(path)
+    return lambda x: torch.func.functional_call(network, state, (x,))
+
+
+def _write_torchscript(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:
+    torch.jit.save(torch.jit.trace(network, x), path, _extra_files={FACTS: json.dumps(facts)})
+
+
+def _write_exported(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:
+    program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with open(path, "wb") as file:  # torch.export takes no name without its suffix
+        torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
+
+
+def _read_exported(path: Path, network: nn.Module) -> Logits:
+    with open(path, "rb") as file:
+        return torch.export.load(file).module()
+
+
+def _write_onnx(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:
+    import onnx
+
+    shapes = ({0: torch.export.Dim("batch")},)
+    names = {"input_names": ["images"], "output_names": ["logits"]}
+    made = torch.onnx.export(network, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
+    model = made.model_proto
+    onnx.helper.set_model_props(model, dict(facts))
+    path.write_bytes(model.SerializeToString())
+
+
+def _read_onnx(path: Path, network: nn.Module) -> Logits:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+FORMS = {
+    ".safetensors": Form("safetensors", _write_safetensors, _read_safetensors),
+    ".ts": Form("TorchScript", _write_torchscript, lambda path, network: torch.jit.load(path)),
+    ".pt2": Form("torch.export", _write_exported, _read_exported),
+    ".onnx": Form("ONNX", _write_onnx, _read_onnx),
+}
