@@ -1,6 +1,8 @@
 """Self-supervised Knowledge Distillation Using Singular Value Decomposition (Lee et al. 2018, Equations 3 to 5).
 
-How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage.
+How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage. As in
+RepDistiller the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns, whose
+singular vectors mean something else: its KDSVD is another loss under the same name.
 """
 
 from itertools import pairwise
@@ -15,8 +17,8 @@ from rkd.methods.base import Batch, Context, Options, SingleLoss, register_metho
 from rkd.methods.numeric import check_channels, no_autocast, paired, wide
 
 SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
-STEPS = 8  # differentiable steps of the power iteration, each with the fourth power of the matrix
-SQUARINGS = 8  # before them, without gradient
+STEPS = 8  # of the power iteration, with gradient
+SQUARINGS = 7  # that make the matrix of each step, with gradient, and as many more before them, without
 
 
 @frozen
@@ -35,7 +37,8 @@ def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     By power iteration and deflation: no decomposition, so nothing is read back from a GPU, and gradients are finite.
     The exact gradient holds 1 / (s_i^2 - s_j^2), without bound for nearly equal singular values; here it is that
-    fraction's geometric series, cut off after 4 x STEPS terms. Vectors of (relatively) vanishing singular values are 0.
+    fraction's geometric series, cut off after 2^SQUARINGS x STEPS terms: singular values that differ by a percent leave
+    1e-9 of it. Vectors of (relatively) vanishing singular values are 0.
 
     Args:
         x: (B, C, H, W), float32 or float64.
@@ -70,20 +73,23 @@ def _trace(gram: Tensor, least: float) -> Tensor:
 def _dominant(gram: Tensor, rounding: float) -> Tensor:
     """The eigenvector (B, N, 1) of largest eigenvalue of symmetric matrices (B, N, N); what is below `rounding` is not
     scaled up."""
-    gram = gram / _trace(gram.detach(), rounding)
-    power = gram @ gram
-    power = power @ power
+    power = _squared(gram / _trace(gram.detach(), rounding))
     with torch.no_grad():
-        limit = power
-        for _ in range(SQUARINGS):
-            limit = limit / _trace(limit, torch.finfo(limit.dtype).tiny)
-            limit = limit @ limit
+        limit = _squared(power)
         # All columns of a matrix of rank one are parallel: the longest is the most precise.
         longest = limit.diagonal(dim1=1, dim2=2).argmax(1)[:, None, None].expand(-1, limit.shape[1], 1)
         vector = F.normalize(limit.gather(2, longest), dim=1)
     for _ in range(STEPS):
         vector = F.normalize(power @ vector, dim=1)
     return vector
+
+
+def _squared(matrix: Tensor) -> Tensor:
+    """(B, N, N) to its power 2^SQUARINGS, up to a factor, which has no gradient."""
+    for _ in range(SQUARINGS):
+        matrix = matrix @ matrix
+        matrix = matrix / _trace(matrix.detach(), torch.finfo(matrix.dtype).tiny)
+    return matrix
 
 
 def upright(vectors: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def nst(g):
     return [total]
 
 
-@formula("kdsvd", {}, {"k": 2}, pairs=["alike", "sizes"], rtol=1e-6, gradients=False)  # its own are cut off
+@formula("kdsvd", {}, {"k": 2}, pairs=["alike", "sizes"], rtol=1e-6)
 def kdsvd(g):
     total, k = 0.0, g.o.k
     for n in range(B):
@@ -349,13 +349,12 @@ def test_losses_and_gradients_are_those_of_the_formula(name, options, pair, stag
     found, wanted = [*losses_of(g, stage).values()], losses(g)
     assert all(loss.shape == () and loss > 1e-9 for loss in found)
     torch.testing.assert_close(found, wanted, rtol=rtol, atol=0)
-    if how.get("gradients", True):
-        leaves = [*g.s.tensors(), *trained]
-        ours, theirs = (
-            torch.autograd.grad(sum(x), leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-            for x in (found, wanted)
-        )
-        torch.testing.assert_close(ours, theirs, rtol=100 * rtol, atol=rtol)
+    leaves = [*g.s.tensors(), *trained]
+    ours, theirs = (
+        torch.autograd.grad(sum(x), leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for x in (found, wanted)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=100 * rtol, atol=rtol)
 
 
 def changed(taps, change):
