@@ -59,6 +59,7 @@ Natural = Annotated[int, _number(int, 0, "a whole number >= 0")]
 Weight = Annotated[float, _number(float, 0, "a finite number >= 0")]
 Positive = Annotated[float, _number(float, 0, "a finite number > 0", above=True)]
 Percent = Annotated[float, _number(float, 0, "a number between 0 and 100", below=math.nextafter(100, 101))]
+Share = Annotated[float, _number(float, 0, "a number between 0 and 1", above=True, below=1.0)]
 ErrorRate = Annotated[float, _number(float, 0, "a number between 0 and 0.5", above=True, below=0.5)]
 Flag = StrictBool
 

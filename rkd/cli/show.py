@@ -111,21 +111,28 @@ def method(name: str, *, teacher: str = "resnet56", student: str = "resnet20", *
     return 1 if found.problems else 0
 
 
-def data(name: str, *, root: str = "data") -> int:
-    """Fetch a data set if it is not there (CIFAR by torchvision's download, once), check it, and describe it.
+def data(
+    name: str, *, root: str = "data", image_size: int | None = None, test_share: float | None = None
+) -> int:
+    """Fetch a data set if it is not there (CIFAR by torchvision's download, once), check it, and describe it: numbers,
+    classes, size, statistics; what cannot be read, images that are in both parts, classes that one part lacks.
 
     Args:
-        name: cifar10, cifar100, embedded, or the path of an npz file
+        name: cifar10, cifar100, embedded, the path of an npz file or of a folder of images, or torchvision:NAME
         root: folder of the CIFAR files (default data)
+        image_size: side in pixels that images of folders are brought to (default: they have one size)
+        test_share: share of the images that is for tests, where a folder has no part for them
 
     Examples:
         rkd show data cifar100 --root data
         rkd show data my_images.npz          arrays x_train, y_train, x_test, y_test
+        rkd show data my_images --image-size 64    folders train/CLASS/ and test/CLASS/, or CLASS/ with --test-share 0.2
     """
     from rkd import data, paths
 
-    normalisation = "embedded" if name == "embedded" else "cifar100"
-    facts = data.describe(data.DataConfig(name, normalisation=normalisation), paths.home() / root)
+    own = {"image_size": image_size, "test_share": test_share}
+    config = data.DataConfig(data.full_name(name), normalisation="measured", **own)
+    facts = data.describe(config, paths.home() / root)
     for fact, value in facts.items():
         print(f"{fact:16} {value}")
     return 0

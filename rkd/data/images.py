@@ -69,13 +69,15 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
         "holdout_x": source.pixels("train", held),
         "holdout_y": source.train_y[held],
     }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     norm = preset(config.normalisation)
+    mean, std = (norm.mean, norm.std) if norm else measure(tensors["train_x"])
     return ImageSet(
         name=config.name,
         classes=classes,
-        **{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
-        mean=norm.mean,
-        std=norm.std,
+        **tensors,
+        mean=mean,
+        std=std,
         checksum=_checksum(arrays),
         class_names=source.class_names,
         notes=(*source.notes, *_fewer(config, train, test)),

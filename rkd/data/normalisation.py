@@ -10,23 +10,44 @@ trained on:
 | `cifar100` | CIFAR-100's own statistics, four digits |
 | `cifar100_torchdistill` | torchdistill |
 | `cifar10` | CIFAR-10's own statistics, four digits |
+| `cifar10_per_image` | many codes for CIFAR-10: the same means, and the mean over images of their own deviations |
+| `imagenet` | torchvision's networks, and most that are trained on photographs |
 | `embedded` | the embedded set's training images, seed 0 (see `rkd.data.embedded`) |
 | `half` | 0.5 and 0.5: maps [0, 1] to [-1, 1] |
+| `measured` | a set of one's own: what its training images have, four digits |
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from rkd.errors import unknown
+from pydantic import BeforeValidator
 
-Triple = tuple[float, float, float]
+from rkd.config import Positive, Weight, build, frozen
+from rkd.errors import ConfigError, unknown
+
+MEASURED = "measured"
 
 
-@dataclass(frozen=True)
+@frozen
 class Normalisation:
     """Per-channel (red, green, blue) mean and standard deviation of pixel values in [0, 1]."""
 
-    mean: Triple
-    std: Triple
+    mean: tuple[Weight, Weight, Weight]
+    std: tuple[Positive, Positive, Positive]
+
+    def __post_init__(self) -> None:
+        if max(self.mean + self.std) > 1:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} are of pixel values in [0, 1]; divide those of 0 to 255 by 255"
+            )
+
+
+def _statistics(value: Any) -> Any:
+    return build(Normalisation, value) if isinstance(value, Mapping) else value
+
+
+# The name of a preset, or {mean: [...], std: [...]}.
+Statistics = Annotated[str | Normalisation, BeforeValidator(_statistics)]
 
 
 PRESETS: dict[str, Normalisation] = {
@@ -39,17 +60,21 @@ PRESETS: dict[str, Normalisation] = {
         (0.5070754, 0.48655024, 0.44091907), (0.26733398, 0.25643876, 0.2761503)
     ),
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar10_per_image": Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "embedded": Normalisation((0.3521, 0.3582, 0.337), (0.2045, 0.2121, 0.1945)),
     "half": Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 
-def preset(name: str) -> Normalisation:
-    """The preset of that name.
+def preset(name: str | Normalisation) -> Normalisation | None:
+    """The preset of that name; statistics that are given as they are; None for "measured", which a data set tells.
 
     Raises:
         ConfigError: no such preset.
     """
+    if isinstance(name, Normalisation) or name == MEASURED:
+        return name if isinstance(name, Normalisation) else None
     if name not in PRESETS:
-        raise unknown("normalisation", name, PRESETS)
+        raise unknown("normalisation", name, [*PRESETS, MEASURED])
     return PRESETS[name]

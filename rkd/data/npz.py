@@ -31,6 +31,9 @@ class Npz(Reader):
     def check(self, config: DataConfig, root: Path) -> None:
         find(config.name, root)
 
+    def identity(self, config: DataConfig, root: Path) -> str:
+        return sha256(find(config.name, root))
+
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         path = find(config.name, root)
         if config.sha256 not in (None, sha256(path)):

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from rkd.config import Count, Flag, Natural, frozen
-from rkd.data.normalisation import preset
+from rkd.config import Count, Flag, Natural, Share, frozen
+from rkd.data.normalisation import Statistics, preset
 from rkd.errors import unknown
 
 
@@ -19,9 +19,10 @@ class DataConfig:
     """A data set and what is done to its images.
 
     Attributes:
-        name: "cifar10", "cifar100", "embedded" (generated, needs no download) or the path of an npz file with
-            uint8 arrays x_train, y_train, x_test, y_test.
-        normalisation: preset of `rkd.data.normalisation`.
+        name: "cifar10", "cifar100", "embedded" (generated, needs no download), the path of an npz file with uint8
+            arrays x_train, y_train, x_test, y_test, that of a folder of images (with a "/": "my_images/", see
+            `rkd.data.folders`), or "torchvision:" and the name of one of its data sets.
+        normalisation: preset of `rkd.data.normalisation`, or mean and std by channel.
         train_images: size of a class-balanced subset of the training images; None takes all that are not held
             out. A smaller subset lies within a larger one of the same seed. Where the classes do not divide
             the number, the first classes have one image more. A set, or a class, that has fewer gives all it has.
@@ -33,14 +34,18 @@ class DataConfig:
         padding: pixels added on each side before a random crop to the old size; 0 means no crop.
         padding_mode: what is added: "zeros", or the image mirrored at its border ("reflect").
         flip: mirror each training image left to right with probability 1/2.
-        sha256: of the npz file, so that another file under the same name is another run; None for named sets.
+        sha256: of what a user's own set holds (the npz file; the decoded images), so that other images under the same
+            name are another run; None for named sets.
+        image_size: side in pixels that the images of folders and of torchvision's sets are brought to: the shorter side
+            is resized and the middle taken; None: they are square, and of one size.
+        test_share: share of each class's images that is for tests, where a folder has no parts of its own.
 
     Raises:
         ConfigError: a value that is not allowed.
     """
 
     name: str = "cifar100"
-    normalisation: str = "cifar10_reviewkd"
+    normalisation: Statistics = "cifar10_reviewkd"
     train_images: Count | None = None
     test_images: Count | None = None
     holdout: Natural = 0
@@ -49,6 +54,8 @@ class DataConfig:
     flip: Flag = True
     sha256: str | None = None
     padding_mode: Literal["zeros", "reflect"] = "zeros"
+    image_size: Count | None = None
+    test_share: Share | None = None
 
     def __post_init__(self) -> None:
         reader_of(self.name)
@@ -74,6 +81,10 @@ class Reader(ABC):
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
 
+    def identity(self, config: DataConfig, root: Path) -> str | None:
+        """A hash of what it holds, where that may change under its name; None for sets that are the same everywhere."""
+        return None
+
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
         """The files it reads, by the path they have, or could have, below `root`; by default it reads none."""
         return {}
@@ -87,7 +98,8 @@ class Reader(ABC):
 
 
 _READERS: dict[str, Reader] = {}
-NPZ = ".npz"  # the key of the reader of all names that end so
+# The keys of the readers of all names that end with, hold, or begin with these.
+NPZ, FOLDER, TORCHVISION = ".npz", "/", "torchvision:"
 
 
 def register_source(name: str) -> Callable[[type[Reader]], type[Reader]]:
@@ -102,16 +114,29 @@ def register_source(name: str) -> Callable[[type[Reader]], type[Reader]]:
 
 def source_names() -> list[str]:
     """All data sets that have a name, sorted."""
-    return sorted(set(_READERS) - {NPZ})
+    return sorted(set(_READERS) - {NPZ, FOLDER, TORCHVISION})
 
 
 def reader_of(name: str) -> Reader:
-    """The reader of a data set's name or npz path.
+    """The reader of a data set's name, or of a path.
 
     Raises:
         ConfigError: neither.
     """
-    key = NPZ if name.lower().endswith(NPZ) else name
-    if key not in _READERS:
-        raise unknown("data set", name, [*source_names(), "<path>.npz"])
-    return _READERS[key]
+    if name.lower().endswith(NPZ):
+        return _READERS[NPZ]
+    if name.startswith(TORCHVISION):
+        return _READERS[TORCHVISION]
+    if FOLDER in name or name in _READERS:
+        return _READERS[FOLDER if FOLDER in name else name]
+    raise unknown("data set", name, [*source_names(), "<path>.npz", "<folder>/", "torchvision:<name>"])
+
+
+def full_name(name: str) -> str:
+    """A data set's name as it is recorded: that of a folder that is there ends with "/"."""
+    return f"{name}/" if name not in _READERS and FOLDER not in name and Path(name).is_dir() else name
+
+
+def is_changing(name: str) -> bool:
+    """Whether other images may stand under this name tomorrow: a user's own."""
+    return name not in source_names()

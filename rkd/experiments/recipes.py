@@ -10,7 +10,8 @@ from pydantic import Field
 
 from rkd import paths
 from rkd.config import Count, Flag, Positive, Weight, build, check, frozen
-from rkd.data.npz import find
+from rkd.data.normalisation import MEASURED
+from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
 from rkd.experiments.settings import Settings, layered, named_file
 from rkd.experiments.workspace import data_root
@@ -321,16 +322,18 @@ class Builder:
             lr=self._set(standing, "teacher_lr" if teacher else "lr"),
             decay_epochs=self._set(scaled, "decay_epochs"),
         )
-        name = self._get("dataset")
+        name = full_name(self._get("dataset"))
         data = DataConfig(
             name=name,
             normalisation=self._get("normalisation") or self._normalisation(),
             train_images=self._get("train_images"),
             test_images=self._get("test_images"),
             holdout=self._get("holdout"),
-            sha256=sha256(find(name, data_root(self.settings))) if name.endswith(".npz") else None,
             padding_mode=recipe.padding_mode,
+            image_size=self._get("image_size"),
+            test_share=self._get("test_share"),
         )
+        data = replace(data, sha256=reader_of(name).identity(data, data_root(self.settings)))
         return {
             "network": network,
             "data": data,
@@ -348,6 +351,9 @@ class Builder:
         if dataset == "embedded":
             self.origins["normalisation"] = "the data set's own"
             return "embedded"
+        if is_changing(dataset):
+            self.origins["normalisation"] = "measured on the training images"
+            return MEASURED
         if isinstance(preset, str):
             return preset
         if dataset not in preset:

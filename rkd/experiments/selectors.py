@@ -13,7 +13,16 @@ from filelock import FileLock
 
 from rkd import paths
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.settings import LAYERED, WHERE, Settings, profile_path, resolve, twice, without_effect
+from rkd.experiments.settings import (
+    FIXED,
+    LAYERED,
+    WHERE,
+    Settings,
+    profile_path,
+    resolve,
+    twice,
+    without_effect,
+)
 from rkd.files import digest, place
 
 if TYPE_CHECKING:
@@ -179,7 +188,7 @@ class Selectors:
                 kept = {"key": self._sources, "lines": self._named(chapter)}
                 s = self.chapter(chapter)[0]
                 # Of files that may change nothing is kept; one that is named by its content is in the key.
-                changing = [name for name in (s.dataset, *(s.datasets or ())) if name.endswith(".npz")]
+                changing = {s.dataset, *(s.datasets or ())} - FIXED
                 if not changing and "#sha256=" in (s.teacher_checkpoint or "#sha256="):
                     place(file, json.dumps(kept).encode())
         return kept["lines"]

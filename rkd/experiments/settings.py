@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rkd import paths
-from rkd.config import Count, CountOrAuto, Flag, Natural, Weight, build, frozen, shown
+from rkd.config import Count, CountOrAuto, Flag, Natural, Share, Weight, build, frozen, shown
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.files import is_file
@@ -29,6 +29,7 @@ from rkd.trust import foreign_in, seen, trust
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
 LAYERED = "budget"  # a profile's values per chapter
 NEVER_LAYERED = ("profile", "trust")
+FIXED = {"cifar10", "cifar100", "embedded"}  # data sets that are the same everywhere
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 
 
@@ -66,7 +67,10 @@ class Settings:
         recipe: a training recipe in params/recipes/, or the path of a YAML file like those; None: the chapter's own.
         method: distillation method ("at+kd" for a sum) of commands about one run; None: ReviewKD.
         methods: methods of chapters that compare several; None: all of the chapter's.
-        dataset: "embedded", "cifar10", "cifar100" or the path of an npz file.
+        dataset: "embedded", "cifar10", "cifar100", the path of an npz file, of a folder of images (train/ and test/, or
+            class folders alone), or "torchvision:STL10" and the like.
+        image_size: side in pixels that images of such sets are brought to; None: they are square, and of one size.
+        test_share: share of the images that is for tests, where a folder has no part for them, for example 0.2.
         datasets: the data sets of chapters about several; None: those of the table.
         data_root: folder of the CIFAR files, relative to the project or absolute; no part of a run's identity.
         teacher: network of the teacher (chapters about one pair).
@@ -79,7 +83,8 @@ class Settings:
             all it has, and that is said.
         test_images: the same of the test images.
         holdout: training images held out for choosing the best epoch.
-        normalisation: preset of input statistics; None: the recipe's.
+        normalisation: preset of input statistics, or {mean: [..], std: [..]} of pixel values in [0, 1]; None: the
+            recipe's, of images of one's own those that their training part has.
         epochs: length of each run, the teacher's too; None: the recipe's. Decay epochs and warm-up scale with it.
         teacher_epochs: length of the teacher's run; None: `epochs`.
         batch_size: images per step, the teacher's too; None: the recipe's.
@@ -118,6 +123,8 @@ class Settings:
     method: str | None = None
     methods: Names | None = None
     dataset: str = "cifar100"
+    image_size: Count | None = None
+    test_share: Share | None = None
     datasets: Names | None = None
     data_root: str = "data"
     teacher: str = "resnet56"
@@ -127,7 +134,7 @@ class Settings:
     train_images: Count | None = None
     test_images: Count | None = None
     holdout: Natural = 0
-    normalisation: str | None = None
+    normalisation: str | dict[str, Any] | None = None
     epochs: Count | None = None
     teacher_epochs: Count | None = None
     batch_size: Count | None = None

@@ -16,8 +16,8 @@ class AtOptions(Options):
     """RepDistiller's values (`-b 1000`).
 
     Attributes:
-        p: power of the activations' magnitude. Of an odd one RepDistiller takes the power with its sign, x^p in place of
-            |x|^p: on maps that are negative somewhere (WRN's) that is another loss.
+        p: power of the activations' magnitude. Of an odd one RepDistiller takes the power with its sign, x^p in place
+            of |x|^p: on maps that are negative somewhere (WRN's) that is another loss.
     """
 
     loss_weight: Weight = 1000.0

@@ -1,8 +1,8 @@
 """Self-supervised Knowledge Distillation Using Singular Value Decomposition (Lee et al. 2018, Equations 3 to 5).
 
 How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage. As in
-RepDistiller the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns, whose
-singular vectors mean something else: its KDSVD is another loss under the same name.
+RepDistiller the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns,
+whose singular vectors mean something else: its KDSVD is another loss under the same name.
 """
 
 from itertools import pairwise

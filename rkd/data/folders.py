@@ -1,0 +1,332 @@
+"""A user's own images as files in folders of their classes, and torchvision's data sets: decoded once, into arrays
+beside the data that are read from the disk as they are needed.
+
+Layouts of a folder (class folders in the order of their names, files at any depth, as torchvision's ImageFolder):
+
+- parts `train/`, and `test/`, `val/`, `valid/` or `validation/`, the first of these that is there;
+- the same as TinyImageNet has it, with a file `val_annotations.txt` that names the classes of `val/images`;
+- class folders alone, of whose images a share is set aside for tests (`test_share`).
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from rkd.data.sources import FOLDER, TORCHVISION, DataConfig, Reader, Source, register_source
+from rkd.data.subsets import choose
+from rkd.errors import DataError, in_a_line
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
+TESTS = ("test", "val", "valid", "validation")
+SPLITS = ("train", "test")
+FORMAT = "rkd decoded 1"
+NAMED = 10  # files that a message names at most
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set before they are decoded.
+
+    Attributes:
+        names: by split, of the images, for messages.
+        labels: by split, (N,) int64.
+        image: opens one, by split and number.
+        key: changes where the images may have changed.
+        cache: folder for what is decoded.
+    """
+
+    names: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    image: Callable[[str, int], Image.Image]
+    key: str
+    cache: Path
+
+
+class Decoded(Reader):
+    """What both kinds of sets have in common: images that are decoded once, and read from the disk from then on."""
+
+    def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
+        raise NotImplementedError
+
+    def identity(self, config: DataConfig, root: Path) -> str:
+        return json.loads((self._decoded(config, root, True)[0] / "about.json").read_text(encoding="utf-8"))[
+            "sha256"
+        ]
+
+    def open(self, config: DataConfig, root: Path, download: bool) -> Source:
+        folder, listing = self._decoded(config, root, download)
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        # Pages of the file are read when they are needed; a write would stay in memory.
+        arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="c") for split in SPLITS}
+        found = _checksum(arrays, listing.labels, listing.class_names)
+        if found != about["sha256"]:
+            raise DataError(
+                f"{folder} is damaged: its checksum differs; delete it, and the images are decoded again"
+            )
+        if config.sha256 not in (None, found):
+            raise DataError(f"the images of {config.name} are not those this run was planned with")
+
+        def pixels(split: str, indices: np.ndarray) -> np.ndarray:
+            whole = len(indices) == len(arrays[split]) and (np.diff(indices) == 1).all()
+            return arrays[split] if whole else arrays[split][indices]
+
+        train, test = (listing.labels[split] for split in SPLITS)
+        return Source(train, test, pixels, listing.class_names, tuple(about["notes"]))
+
+    def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, Listing]:
+        listing = self.list(config, root, download)
+        told = json.dumps([FORMAT, config.image_size, listing.key])
+        folder = listing.cache / hashlib.sha256(told.encode()).hexdigest()[:12]
+        if not folder.is_dir():
+            try:
+                listing.cache.mkdir(parents=True, exist_ok=True)
+                with FileLock(listing.cache / ".lock"):  # of several runs that start at once one decodes
+                    if not folder.is_dir():
+                        _decode(listing, config, folder)
+            except OSError as error:
+                raise DataError(
+                    f"decoded images cannot be kept in {listing.cache}: {error.strerror or error}"
+                ) from error
+        return folder, listing
+
+
+@register_source(FOLDER)
+class Folder(Decoded):
+    """Files in folders of their classes."""
+
+    def check(self, config: DataConfig, root: Path) -> None:
+        _place(config.name, root)
+
+    def is_there(self, config: DataConfig, root: Path) -> bool:
+        return True
+
+    def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
+        folder = _place(config.name, root)
+        parts = {"train": folder / "train"}
+        if parts["train"].is_dir():
+            if not (found := [name for name in TESTS if (folder / name).is_dir()]):
+                raise DataError(
+                    f"{folder} has a part train/, but none of {', '.join(f'{n}/' for n in TESTS)}"
+                )
+            if config.test_share is not None:
+                raise DataError(
+                    f"test_share is {config.test_share:g}, but {folder} has a part {found[0]}/ for tests"
+                )
+            files = {"train": _by_class(parts["train"]), "test": _by_class(folder / found[0])}
+            classes = sorted(files["train"])
+        else:
+            every = _by_class(folder)
+            classes = sorted(every)
+            files = _shared(every, classes, config, folder)
+        if stray := sorted(files["test"].keys() - {*classes}):
+            raise DataError(f"{folder} has images of class {stray[0]!r} for tests, but none to train on")
+        if not classes or not any(files["test"].values()):
+            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
+        paths, labels, names, told = {}, {}, {}, []
+        for split in SPLITS:
+            pairs = [(path, n) for n, name in enumerate(classes) for path in files[split].get(name, [])]
+            paths[split] = [path for path, _ in pairs]
+            labels[split] = np.array([n for _, n in pairs], dtype=np.int64)
+            names[split] = [path.relative_to(folder).as_posix() for path in paths[split]]
+            stats = [path.stat() for path in paths[split]]
+            told += [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names[split], stats, strict=True)]
+        cache = folder.resolve().with_name(f"{folder.resolve().name}.decoded")
+        return Listing(
+            names, labels, tuple(classes), lambda s, i: Image.open(paths[s][i]), json.dumps(told), cache
+        )
+
+
+@register_source(TORCHVISION)
+class Torchvision(Decoded):
+    """A classification data set of torchvision by its class's name: "torchvision:STL10", "torchvision:FashionMNIST"."""
+
+    def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
+        from torchvision import datasets
+
+        name = config.name.removeprefix(TORCHVISION)
+        kind = getattr(datasets, name, None)
+        known = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+        if "root" not in known or not {"train", "split"} & known.keys():
+            raise DataError(f"torchvision has no data set {name!r} with parts for training and tests")
+        parts = {s: {"train": s == "train"} if "train" in known else {"split": s} for s in SPLITS}
+        fetch = {"download": download} if "download" in known else {}
+        try:
+            sets = {split: kind(str(root), **part, **fetch) for split, part in parts.items()}
+        except (RuntimeError, OSError, ValueError, ModuleNotFoundError) as error:
+            raise DataError(
+                f"torchvision's {name} cannot be had in {str(root)!r}: {in_a_line(error)}"
+            ) from error
+        labels = {split: _labels(found, name) for split, found in sets.items()}
+        count = 1 + max(int(each.max()) for each in labels.values())
+        classes = tuple(map(str, getattr(sets["train"], "classes", range(count))))
+        names = {split: [f"{split} image {i}" for i in range(len(found))] for split, found in sets.items()}
+        return Listing(names, labels, classes, lambda s, i: sets[s][i][0], name, root / f"{name}.decoded")
+
+
+def _labels(found: Any, name: str) -> np.ndarray:
+    for attribute in ("targets", "labels", "_labels", "_samples"):
+        if (labels := getattr(found, attribute, None)) is not None:
+            labels = [label[1] if isinstance(label, tuple) else label for label in labels]
+            return np.asarray(labels, dtype=np.int64)
+    raise DataError(
+        f"torchvision's {name} does not say its labels; write its images to a folder or an npz file"
+    )
+
+
+def _place(name: str, root: Path) -> Path:
+    for path in (Path(name).expanduser(), root / name):
+        if path.is_dir():
+            return path
+    raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")
+
+
+def _by_class(part: Path) -> dict[str, list[Path]]:
+    """Image files by class, in order."""
+    annotations = part / "val_annotations.txt"
+    if annotations.is_file():
+        found: dict[str, list[Path]] = {}
+        for line in sorted(annotations.read_text(encoding="utf-8").splitlines()):
+            file, name, *_ = [*line.split("\t"), ""]
+            found.setdefault(name, []).append(part / "images" / file)
+        return found
+    folders = sorted(path for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
+    listed = {
+        folder.name: [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
+        for folder in folders
+    }
+    return {name: files for name, files in listed.items() if files}
+
+
+def _shared(
+    every: dict[str, list[Path]], classes: list[str], config: DataConfig, folder: Path
+) -> dict[str, dict[str, list[Path]]]:
+    """Each class's images, of which a share is for tests; the choice is fixed by the data set's seed."""
+    if config.test_share is None:
+        raise DataError(
+            f"{folder} has no parts train/ and test/; say which share of its images is for tests, for example "
+            "test_share=0.2"
+        )
+    files: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLITS}
+    for name in classes:
+        count = max(1, round(config.test_share * len(every[name])))
+        if count >= len(every[name]):
+            raise DataError(
+                f"class {name!r} has {len(every[name])} images, too few for test_share={config.test_share:g}"
+            )
+        labels = np.zeros(len(every[name]), dtype=np.int64)
+        rest, tests = choose(labels, 1, None, count, config.seed, "training")
+        files["train"][name] = [every[name][i] for i in rest]
+        files["test"][name] = [every[name][i] for i in tests]
+    return files
+
+
+def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
+    """All images as arrays `train.npy` and `test.npy`, (N, H, H, 3) uint8, in a folder that is put in place whole."""
+    size = config.image_size or _common_size(listing)
+    counts = {split: len(names) for split, names in listing.names.items()}
+    needed, free = sum(counts.values()) * size * size * 3, shutil.disk_usage(listing.cache).free
+    words = f"{sum(counts.values()):,} images of {size} x {size}, {needed / 1e6:,.0f} MB"
+    if needed > free:
+        raise DataError(f"{words} are to be kept in {listing.cache}, where {free / 1e6:,.0f} MB are free")
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    broken: list[str] = []
+    prints: dict[str, dict[bytes, str]] = {}
+    bar = tqdm(total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache}", unit=" images")
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for split in SPLITS:
+            x = np.lib.format.open_memmap(
+                temporary / f"{split}.npy", "w+", np.uint8, (counts[split], size, size, 3)
+            )
+            seen = prints.setdefault(split, {})
+            one = partial(_into, x, partial(listing.image, split), size)
+            for name, found in zip(listing.names[split], pool.map(one, range(counts[split])), strict=True):
+                bar.update()
+                if isinstance(found, str):
+                    broken.append(f"{name} ({found})")
+                else:
+                    seen.setdefault(found, name)
+            x.flush()
+    if broken:
+        shutil.rmtree(temporary)
+        raise DataError(f"{len(broken)} files cannot be read as images: {_listed(broken)}")
+    arrays = {split: np.load(temporary / f"{split}.npy", mmap_mode="r") for split in SPLITS}
+    about = {
+        "format": FORMAT, "size": size, "sha256": _checksum(arrays, listing.labels, listing.class_names),
+        "notes": _notes(listing, prints),
+    }  # fmt: skip
+    (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    os.replace(temporary, folder)
+
+
+def _into(x: np.ndarray, image: Callable[[int], Image.Image], size: int, number: int) -> bytes | str:
+    """Decode one image: its shorter side is brought to `size` and the middle taken. A hash of its pixels, or what is
+    wrong with it."""
+    try:
+        with image(number) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+            x[number] = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+    except Exception as error:  # decoders raise anything for a damaged file
+        return in_a_line(error, 80)
+    return hashlib.blake2b(x[number].tobytes(), digest_size=16).digest()
+
+
+def _common_size(listing: Listing) -> int:
+    """The side of all images where they are square and of one size; DataError tells to name one."""
+    found: dict[tuple[int, int], str] = {}
+    for split in SPLITS:
+        for number, name in enumerate(listing.names[split]):
+            try:
+                with listing.image(split, number) as image:
+                    found.setdefault(image.size, name)
+            except Exception:
+                continue
+            if len(found) > 1 or image.width != image.height:
+                sizes = " and ".join(f"{w} x {h} ({name})" for (w, h), name in found.items())
+                raise DataError(
+                    f"images are of {sizes}; say which size they are brought to, for example image_size=64"
+                )
+    return next((side for side, _ in found), 32)
+
+
+def _notes(listing: Listing, prints: dict[str, dict[bytes, str]]) -> list[str]:
+    notes = []
+    both = [
+        f"{prints['train'][key]} = {prints['test'][key]}"
+        for key in prints["train"].keys() & prints["test"].keys()
+    ]
+    if both:
+        notes.append(f"{len(both)} images are in both parts: {_listed(sorted(both))}")
+    tested = {*listing.labels["test"].tolist()}
+    if alone := [name for n, name in enumerate(listing.class_names) if n not in tested]:
+        notes.append(f"{len(alone)} classes have no image for tests: {_listed(alone)}")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _checksum(arrays: dict[str, np.ndarray], labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> str:
+    total = hashlib.sha256(json.dumps(classes).encode())
+    for split in SPLITS:
+        total.update(f"{split} {arrays[split].shape}".encode())
+        total.update(labels[split].tobytes())
+        total.update(np.ascontiguousarray(arrays[split]).data)
+    return total.hexdigest()
