@@ -57,14 +57,14 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
 
 def _list(classes: int) -> int:
     """All registered networks by group, from a file of their sizes: importing torch would take longer than that."""
-    print(f"{'name':19}{'parameters':>12}{'M multiply-adds':>17}   ({classes} classes, 32x32 images)")
+    print(f"{'name':30}{'parameters':>12}{'M multiply-adds':>17}   ({classes} classes, 32x32 images)")
     shown = None
     with resources.files("rkd").joinpath("models/sizes.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["group"] != shown:
                 print(shown := row["group"])
             merged = f"   merged:{_row(row, 'merged_', classes)}" if row["merged_parameters"] else ""
-            print(f"  {row['name']:17}{_row(row, '', classes)}{merged}")
+            print(f"  {row['name']:28}{_row(row, '', classes)}{merged}")
     print("and any wrn_DEPTH_WIDTH, any package.module:function")
     return 0
 

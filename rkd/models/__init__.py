@@ -2,6 +2,7 @@
 
 from rkd.models import (  # noqa: F401  (they register)
     mobilenetv2,
+    photographs,
     reparameterised,
     resnet,
     shufflenetv1,

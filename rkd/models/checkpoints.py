@@ -3,8 +3,8 @@
 import argparse
 import collections
 import io
-import pickle
 import pathlib
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext

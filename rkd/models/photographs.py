@@ -1,0 +1,46 @@
+"""torchvision's networks for photographs: a stem of stride 2 and a pooling layer, for images of 64 pixels and more.
+
+They are named `torchvision_resnet50`, and read torchvision's own weight files, where the classes are as many. The
+package's own networks keep 32 pixels as they are, and cost forty times as much at 224.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from rkd.models.external import from_module
+from rkd.models.registry import register
+
+_STAGES = ["layer1", "layer2", "layer3", "layer4"]
+_RESNET = {"stem": "relu", "stages": _STAGES, "pooled": "avgpool"}
+
+
+def _features(*stages: int) -> dict[str, object]:
+    """Where the last of a stage's blocks stands among the features; the last one makes the vector."""
+    *maps, last = (f"features.{number}" for number in stages)
+    return {"stem": "features.0", "stages": maps, "pooled": last}
+
+
+# The submodules that are taps, see `from_module`.
+NETWORKS = {
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
+    **dict.fromkeys(("resnext50_32x4d", "wide_resnet50_2"), _RESNET),
+    "mobilenet_v2": _features(3, 6, 13, 17, 18),
+    "mobilenet_v3_large": _features(3, 6, 12, 15, 16),
+    "mobilenet_v3_small": _features(1, 3, 8, 11, 12),
+    **dict.fromkeys(("efficientnet_b0", "efficientnet_b4"), _features(2, 3, 5, 7, 8)),
+    "efficientnet_v2_s": _features(2, 3, 5, 6, 7),
+}
+
+
+def build(num_classes: int, name: str) -> nn.Module:
+    """A network of torchvision, initialised as there, with taps."""
+    from torchvision import models  # takes a second to import
+
+    return from_module(models.get_model(name, weights=None, num_classes=num_classes), **NETWORKS[name])
+
+
+for _name in NETWORKS:
+    register(f"torchvision_{_name}", display=f"{_name} (torchvision)", group="torchvision, for photographs")(
+        partial(build, name=_name)
+    )
