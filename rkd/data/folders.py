@@ -59,6 +59,8 @@ class Listing:
 class Decoded(Reader):
     """What both kinds of sets have in common: images that are decoded once, and read from the disk from then on."""
 
+    decodes = True
+
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rkd.config import Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
-from rkd.errors import unknown
+from rkd.errors import ConfigError, unknown
 
 
 @frozen
@@ -58,8 +58,13 @@ class DataConfig:
     test_share: Share | None = None
 
     def __post_init__(self) -> None:
-        reader_of(self.name)
         preset(self.normalisation)
+        decodes = reader_of(self.name).decodes
+        for name in ("image_size", "test_share"):
+            if getattr(self, name) is not None and not decodes:
+                raise ConfigError(
+                    f"{name} is for folders of images and torchvision's sets; {self.name} is as it is"
+                )
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,13 @@ class Source:
 
 
 class Reader(ABC):
-    """How a data set is found and opened. Methods raise DataError for what is missing or damaged."""
+    """How a data set is found and opened. Methods raise DataError for what is missing or damaged.
+
+    Attributes:
+        decodes: whether it brings image files to a size, and sets some aside for tests.
+    """
+
+    decodes = False
 
     @abstractmethod
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:

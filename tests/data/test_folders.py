@@ -165,6 +165,8 @@ def test_names(folder, monkeypatch):
         load(DataConfig("nowhere/"))
     with pytest.raises(ConfigError, match="unknown data set 'imgs'"):
         DataConfig("imgs")
+    with pytest.raises(ConfigError, match="image_size is for folders of images"):
+        DataConfig("cifar10", image_size=64)
 
 
 def test_torchvision(tmp_path, monkeypatch):
