@@ -8,6 +8,8 @@ from typing import Any, Literal
 from rkd.cli.declare import Place
 from rkd.errors import ConfigError, RecordError
 
+NOTED = 0.3  # points between a stated accuracy and the measured one
+
 
 def evaluate(
     run: str | None = None,
@@ -20,11 +22,14 @@ def evaluate(
     model: str | None = None,
     dataset: str | None = None,
     normalisation: str | None = None,
+    image_size: int | None = None,
+    entry: str | None = None,
     profile: str = "smoke",
     **given: Any,
 ) -> int:
-    """Measure the test accuracy of a recorded run's weights again, or of a checkpoint file (RepDistiller,
-    mdistiller, ReviewKD, hankyul2's and rkd files are read). With --deploy, merge the branches of a reparameterised
+    """Measure the test accuracy of a recorded run's weights again, or of a checkpoint file, whatever entry and
+    prefix its state dict has. Where the file states an accuracy, both are shown, and where they differ by more than 0.3
+    points the known input statistics are tried. With --deploy, merge the branches of a reparameterised
     student into single convolutions first; with --out too, write that form as a checkpoint that says itself what it
     is, and print what it saves: parameters, multiply-adds and speed of both forms, measured in turn, and how far
     their logits and accuracies are apart.
@@ -38,7 +43,10 @@ def evaluate(
         checkpoint: a checkpoint file instead of a run
         model: the checkpoint's network (default: what the file says)
         dataset: test set for a checkpoint (default: what the file says, else cifar100)
-        normalisation: input statistics for a checkpoint (default: what the file says, else cifar100)
+        normalisation: input statistics for a checkpoint, a preset or {mean: [..], std: [..]} of pixel values in [0, 1]
+            (default: what the file says, else the data set's own)
+        image_size: side in pixels that the images of a folder are brought to
+        entry: which state dict of a checkpoint, where several fit
 
     Examples:
         rkd evaluate 3f2a91c04b7d --profile smoke
@@ -68,9 +76,10 @@ def evaluate(
     runner = runner_of(settings)
     if checkpoint is not None:
         return _checkpoint(
-            checkpoint, model, {"name": dataset, "normalisation": normalisation}, deploy, runner
+            checkpoint, model, _test_set(dataset, normalisation, image_size), entry, deploy, runner
         )
-    for name, value in {"model": model, "dataset": dataset, "normalisation": normalisation}.items():
+    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "entry": entry}
+    for name, value in (told | {"image-size": image_size}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
     if out is not None and not deploy:
@@ -93,7 +102,18 @@ def evaluate(
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], deploy: bool, runner) -> int:
+def _test_set(dataset: str | None, normalisation: str | None, image_size: int | None) -> dict[str, Any]:
+    """What a call says of a checkpoint's test set, by the names of DataConfig."""
+    from rkd.data import full_name
+    from rkd.plain_yaml import from_yaml
+
+    numbers = from_yaml(normalisation, "--normalisation") if "{" in (normalisation or "") else normalisation
+    return {"name": dataset and full_name(dataset), "normalisation": numbers, "image_size": image_size}
+
+
+def _checkpoint(
+    file: Path, model: str | None, given: dict[str, Any], entry: str | None, deploy: bool, runner
+) -> int:
     from rkd import data, models
     from rkd.experiments.deploy import read_deployed
     from rkd.trust import seen
@@ -104,7 +124,8 @@ def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], dep
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
     test_set = said.data if said else data.DataConfig(normalisation="cifar100")
     if given["name"]:
-        test_set = data.DataConfig(normalisation=test_set.normalisation)
+        own = given["name"] if given["name"] in data.PRESETS else "measured"
+        test_set = data.DataConfig(normalisation=said.data.normalisation if said else own)
     elif test_set.name.lower().endswith(".npz") and test_set.sha256 is None:
         raise ConfigError(
             f"{file} names the data set {test_set.name!r} without its sha256, so that any file could be meant; name it "
@@ -120,12 +141,34 @@ def _checkpoint(file: Path, model: str | None, given: dict[str, str | None], dep
     for note in images.notes:
         runner.say_once(note)
     network = models.build(said.network if said else model, images.classes)
-    models.load_weights(network, file)
+    taken = models.load_weights(network, file, entry)
+    if taken and not said:
+        print(f"{file}: {taken}")
     if deploy:
         network = models.deploy(network)
     found = _accuracy(str(file), network.to(runner.device), images)
-    print(f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name}")
+    stated = models.stated_accuracy(file)
+    beside = "" if stated is None or said else f"; {stated:.2f} % stated in the file"
+    shown = test_set.normalisation if isinstance(test_set.normalisation, str) else "the given"
+    print(
+        f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name} with {shown} statistics{beside}"
+    )
+    if beside and abs(stated - found) > NOTED:
+        _try_statistics(network, images, stated)
     return 0
+
+
+def _try_statistics(network, images, stated: float) -> None:
+    """Print which of the known input statistics comes nearest to a stated accuracy."""
+    from rkd.data import PRESETS
+
+    found = {
+        name: _accuracy("", network, dataclasses.replace(images, mean=norm.mean, std=norm.std))
+        for name, norm in PRESETS.items()
+    }
+    best = min(found, key=lambda name: abs(found[name] - stated))
+    fits = "fits" if abs(found[best] - stated) <= NOTED else "comes nearest, and does not fit either"
+    print(f"of the known statistics {best} {fits}: {found[best]:.2f} % (--normalisation {best})")
 
 
 def _accuracy(what: str, network, images) -> float:

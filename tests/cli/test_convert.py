@@ -105,7 +105,9 @@ def test_convert_then_evaluate(trained, rkd, done, tmp_path, few_images):
     models.load_weights(loaded, path)
     assert all(torch.equal(merged[key], value) for key, value in loaded.state_dict().items())
 
-    assert done(f"evaluate --checkpoint {path}") == f"{path}: {said} on 100 test images of embedded\n"
+    assert done(f"evaluate --checkpoint {path}") == (
+        f"{path}: {said} on 100 test images of embedded with embedded statistics\n"
+    )
     out = done(f"evaluate {config.id} --deploy {where}")
     assert out == f"{config.id} last merged: {said} now, {said} in the record\n"
     call = (
@@ -116,7 +118,32 @@ def test_convert_then_evaluate(trained, rkd, done, tmp_path, few_images):
     # the run's own weights, told what they are, merged on the way
     told = f"--model represnet20 --dataset {few_images} --normalisation embedded --deploy"
     out = done(f"evaluate --checkpoint {weights} {told}")
-    assert out == f"{weights}: {said} on 100 test images of {few_images}\n"
+    assert out == (
+        f"{weights}: weights from 'student'\n"
+        f"{weights}: {said} on 100 test images of {few_images} with embedded statistics\n"
+    )
+
+
+def test_a_file_that_states_another_accuracy_has_the_known_statistics_tried(rkd, tmp_path, few_images):
+    torch.manual_seed(0)
+    path, network = tmp_path / "file.pt", models.build("resnet8")
+    call = f"evaluate --checkpoint {path} --model resnet8 --dataset {few_images}"
+    torch.save(
+        {"net": network.state_dict(), "ema": {k: v * 2 for k, v in network.state_dict().items()}}, path
+    )
+    status, _, err = rkd(call)
+    assert status == 2 and "'net', 'ema'; say which one is meant (--entry)" in err
+    status, out, _ = rkd(
+        f"{call} --entry net --normalisation '{{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}'"
+    )
+    assert status == 0 and "weights from 'net'" in out and "with the given statistics\n" in out
+    found = float(out.splitlines()[1].split(": ")[1].split()[0])
+    torch.save({"net": network.state_dict(), "acc": found}, path)
+    _, out, _ = rkd(f"{call} --normalisation half")
+    assert out.endswith(f"with half statistics; {found:.2f} % stated in the file\n")
+    torch.save({"net": network.state_dict(), "acc": 99.0}, path)
+    _, out, _ = rkd(f"{call} --normalisation half")
+    assert "99.00 % stated in the file" in out and "comes nearest, and does not fit either" in out
 
 
 def test_refusals_and_other_files(trained, rkd, tmp_path, few_images):
