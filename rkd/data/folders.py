@@ -191,7 +191,7 @@ def _labels(found: Any, name: str) -> np.ndarray:
 
 def _place(name: str, root: Path) -> Path:
     for path in (Path(name).expanduser(), root / name):
-        if path.is_dir():
+        if os.path.isdir(path):  # a name may be one that no system has
             return path
     raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")
 

@@ -1,6 +1,7 @@
 """Which images a run sees, as written in profiles and records, and where they come from: data sets by name, and npz
 files by path."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def reader_of(name: str) -> Reader:
 
 def full_name(name: str) -> str:
     """A data set's name as it is recorded: that of a folder that is there ends with "/"."""
-    return f"{name}/" if name not in _READERS and FOLDER not in name and Path(name).is_dir() else name
+    return f"{name}/" if name not in _READERS and FOLDER not in name and os.path.isdir(name) else name
 
 
 def is_changing(name: str) -> bool:

@@ -41,6 +41,6 @@ def build(num_classes: int, name: str) -> nn.Module:
 
 
 for _name in NETWORKS:
-    register(f"torchvision_{_name}", display=f"{_name} (torchvision)", group="torchvision, for photographs")(
+    register(f"torchvision_{_name}", display=f"torchvision {_name}", group="torchvision, for photographs")(
         partial(build, name=_name)
     )

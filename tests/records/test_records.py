@@ -6,6 +6,7 @@ import getpass
 import json
 import math
 import os
+import re
 import shutil
 import socket
 
@@ -138,7 +139,12 @@ def test_committed_records_are_read_and_written_to_the_byte():
     files = [path for path in (ROOT / "results").rglob("*.json") if b'"curves"' in path.read_bytes()]
     assert len(files) > 80
     for path in files:
-        assert Record.from_json(path.read_bytes(), str(path)).to_json().encode() == path.read_bytes(), path
+        kept = path.read_text(encoding="utf-8")
+        ours = Record.from_json(kept, str(path)).to_json()
+        for name in ("image_size", "test_share"):  # options that came later, with their defaults
+            if name not in kept:
+                ours = re.sub(rf'\n *"{name}": null,', "", ours)
+        assert ours == kept, path
 
 
 def test_readers_of_all_records_go_on_without_a_damaged_one_and_say_so_once(made, tmp_path, capsys):

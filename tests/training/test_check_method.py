@@ -18,6 +18,7 @@ from rkd.training.standin import GPU, backward, standing_in
 # One small network of each make; "resnet18" stands for those with ImageNet widths, "repvgg8" for reparameterised ones.
 MAKES = (
     "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet8", "resnet20_7x7", "resnet18", "vgg8", "wrn_16_1", "repvgg8",
+    "resnet20_a", "torchvision_resnet18",
 )  # fmt: skip
 TINY = {"teacher": "cases:Tiny", "student": "cases:Tiny"}
 
