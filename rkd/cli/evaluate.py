@@ -59,7 +59,6 @@ def evaluate(
     """
     from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.workspace import runner_of
-    from rkd.trust import foreign_in, seen
 
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
@@ -84,13 +83,8 @@ def evaluate(
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
     if out is not None and not deploy:
         raise ConfigError("--out writes the deploy form, and goes with --deploy")
-    record = runner.store.load(run)
+    record = recorded(runner, run, weights)
     config = record.config
-    seen(foreign_in(config.to_dict()), f"the record of run {run}")
-    if runner.weights_file(record.id, weights) is None:
-        raise RecordError(
-            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
-        )
     if out is not None:
         return _write(runner, config, weights, out, batch_size)
     from rkd.experiments.deploy import deployed
@@ -100,6 +94,19 @@ def evaluate(
     said, form = record.accuracy(weights), " merged" if deploy else ""
     print(f"{record.id} {weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
+
+
+def recorded(runner, run: str, weights: str):
+    """The record of a run; RecordError where it cannot be read, or its weights are not here."""
+    from rkd.trust import foreign_in, seen
+
+    record = runner.store.load(run)
+    seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
+    if runner.weights_file(record.id, weights) is None:
+        raise RecordError(
+            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
+        )
+    return record
 
 
 def _test_set(dataset: str | None, normalisation: str | None, image_size: int | None) -> dict[str, Any]:

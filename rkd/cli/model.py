@@ -1,9 +1,10 @@
 """`rkd export-model` and `rkd features`: what a trained network is for."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-from rkd.errors import ConfigError, RecordError
+from rkd.cli.declare import File
+from rkd.cli.evaluate import recorded
+from rkd.errors import ConfigError
 
 IMAGES = 64  # that a written network is tried on
 
@@ -11,7 +12,7 @@ IMAGES = 64  # that a written network is tried on
 def export_model(
     run: str,
     *,
-    out: Path,
+    out: File,
     weights: Literal["last", "best"] = "last",
     profile: str = "smoke",
     **given: Any,
@@ -64,7 +65,7 @@ def export_model(
 def features(
     run: str,
     *,
-    out: Path,
+    out: File,
     weights: Literal["last", "best"] = "last",
     profile: str = "smoke",
     **given: Any,
@@ -116,13 +117,9 @@ def features(
 
 def _recorded(run: str, weights: str, profile: str, given: dict[str, Any]) -> tuple[Any, Any]:
     """The runner of the call's settings, and the record; RecordError where the weights are not here."""
-    from rkd.experiments.settings import resolve
+    from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.workspace import runner_of
 
+    without_effect(given, (), "an evaluation")
     runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
-    record = runner.store.load(run)
-    if runner.weights_file(record.id, weights) is None:
-        raise RecordError(
-            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
-        )
-    return runner, record
+    return runner, recorded(runner, run, weights)

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import shutil
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ class Decoded(Reader):
 
     decodes = True
 
+    @abstractmethod
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
-        raise NotImplementedError
+        """The images, none of them opened yet; DataError where there are none, or they are not as a layout has them."""
 
     def identity(self, config: DataConfig, root: Path) -> str:
         return json.loads((self._decoded(config, root, True)[0] / "about.json").read_text(encoding="utf-8"))[

@@ -157,6 +157,9 @@ class Builder:
         self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
         self.origins = dict.fromkeys(of_runs, self._source)
+        self._identities: dict[
+            DataConfig, str | None
+        ] = {}  # a folder's files are not looked at for every run
 
     @property
     def epochs(self) -> int:
@@ -333,7 +336,9 @@ class Builder:
             image_size=self._get("image_size"),
             test_share=self._get("test_share"),
         )
-        data = replace(data, sha256=reader_of(name).identity(data, data_root(self.settings)))
+        if data not in self._identities:
+            self._identities[data] = reader_of(name).identity(data, data_root(self.settings))
+        data = replace(data, sha256=self._identities[data])
         return {
             "network": network,
             "data": data,
