@@ -22,7 +22,7 @@ pytest.importorskip("papermill", reason="papermill is not installed (pip install
 
 from rkd.errors import ConfigError
 from rkd.report import book
-from rkd.report.book import Book, Page
+from rkd.report.book import Book, Page, execution
 
 psutil = pytest.importorskip("psutil", reason="psutil is not installed (it comes with ipykernel)")
 ROOT = Path(__file__).resolve().parents[2]
@@ -287,6 +287,11 @@ def test_last_chapters_start_when_all_others_have_ended(bench, tmp_path):
     result = bench.build()
     assert result.ok and [p.name for p in result.pages] == ["summary", "slow"]
     assert "True" in bench.text("summary")
+
+
+def test_chapters_side_by_side_share_the_cores(monkeypatch):
+    monkeypatch.setattr(execution, "cpus", lambda: 4)
+    assert [execution.threads_each(*case) for case in ((3, 2), (1, 2), (4, 1), (4, 9))] == [2, None, None, 1]
 
 
 def test_misuse_gets_one_sentence(bench, tmp_path):

@@ -9,7 +9,6 @@ from conftest import small_plain
 from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
-from rkd.report.book.execution import threads_each
 from rkd.training import Engine, TrainState
 from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, fixed, numbers
 
@@ -123,11 +122,6 @@ def test_threads_are_a_parameter_and_no_part_of_a_run(rkd, done):
     )
     run = "run --student resnet8 --dry-run"
     assert done(run) == done(f"{run} --threads 2")
-
-
-def test_chapters_side_by_side_share_the_cores(monkeypatch):
-    monkeypatch.setattr("rkd.report.book.execution.cpus", lambda: 4)
-    assert [threads_each(*case) for case in ((3, 2), (1, 2), (4, 1), (4, 9))] == [2, None, None, 1]
 
 
 def test_a_resumed_run_computes_with_the_numbers_that_its_record_tells(
