@@ -65,6 +65,8 @@ def rates_of_records(runs: Iterable[RunConfig], store: Store) -> list[dict[str, 
     """
     done: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for record in recorded(runs, store).values():
+        if not record.cost["train_seconds"]:
+            continue
         images = record.result["epochs"] * record.provenance["train_images"]
         macs = work(record.config, sizes(record.config.data, "data")).training(images, record.cost["gang"])
         key = str(record.provenance["device_name"]), record.config.precision

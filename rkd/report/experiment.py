@@ -5,6 +5,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from rkd.devices import pick_device
+from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.estimate import KNOWN_SIZES, work
@@ -403,9 +405,11 @@ def _rates() -> dict[str, float]:
             machine, made = record.provenance["device_name"], record.provenance
             if made.get("device") == "cpu":
                 machine += f" in {made['threads']} thread{'s' * (made['threads'] > 1)}"
-            if record.status == "finished":
-                done[machine] += _multiply_adds(record.config)
-                seconds[machine] += record.cost["train_seconds"]
+            run, spent = record.config, record.cost["train_seconds"]
+            if record.status == "finished" and run.data.name in KNOWN_SIZES and spent > 0:
+                with suppress(ConfigError):  # a record may name a network that is not built here
+                    done[machine] += _multiply_adds(run)
+                    seconds[machine] += spent
         if done:
             return {machine: done[machine] / seconds[machine] for machine in done}
     return {}

@@ -170,6 +170,8 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     said = "These rows want 36 runs in the published setting; none is on record"
     assert of.lacking() == f"{said}."
     put(stores["short"], "table3/student", [60.0], selectors=Selectors("short"))
+    for odd in (tiny_plain(), dataclasses.replace(PAPER.line("table3/student").runs[0], network="os:_exit")):
+        stores["short"].save(record(odd, 60.0))  # they tell no rate
     alone = module._multiply_adds(PAPER.line("table3/student").runs[0])
     assert alone == pytest.approx(240 * 50_000 * 3 * 40.8e6, rel=0.02)
     wanted = [run for line in of.under("paper")[0] for run in line.runs]
