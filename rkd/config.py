@@ -30,6 +30,8 @@ from rkd.errors import ConfigError, unknown
 
 T = TypeVar("T")
 LARGEST = sys.float_info.max
+# In texts that are shown: a terminal obeys them, and the last ones turn the direction of reading.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SCIENTIFIC = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"  # text to YAML 1.1, so also where papermill injects it
 
 

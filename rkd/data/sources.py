@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from rkd.config import Count, Flag, Natural, Share, frozen
+from rkd.config import CONTROL, Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
 
@@ -59,6 +59,8 @@ class DataConfig:
     test_share: Share | None = None
 
     def __post_init__(self) -> None:
+        if CONTROL.search(self.name):
+            raise ConfigError(f"data set {self.name!r} has a control character in its name")
         preset(self.normalisation)
         decodes = reader_of(self.name).decodes
         for name in ("image_size", "test_share"):

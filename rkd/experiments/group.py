@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rkd import data as datasets
 from rkd import models, paths
+from rkd.config import CONTROL
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
 from rkd.experiments import snapshots
@@ -364,7 +365,7 @@ class RunGroup:
                 **code_state(),
                 **machine_state(runner.device),
                 "threads": int(max(state.threads, key=state.threads.get, default=torch.get_num_threads())),
-                "labels": runner.labels,
+                "labels": {name: CONTROL.sub("?", said) for name, said in runner.labels.items()},
                 "data_sha256": images.checksum,
                 "train_images": len(images.train_y),
                 "test_images": len(images.test_y),

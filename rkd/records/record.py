@@ -3,10 +3,10 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from rkd.config import build, frozen
+from rkd.config import CONTROL, build, frozen
 from rkd.errors import RecordError, RkdError, in_a_line
 from rkd.records.fields import Curve, check_parts
 from rkd.training.config import RunConfig
@@ -102,6 +102,9 @@ class Record:
             body = json.loads(text, parse_constant=str)  # NaN is no JSON; as text it is named
             if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
                 raise RecordError(f"it is no run record of format {FORMAT}")
+            for said in _texts({**body, "curves": list(body.get("curves") or ())}):
+                if CONTROL.search(said):
+                    raise RecordError(f"{said!r:.100} holds a control character")
             said = body.pop("id", None)
             record = build(cls, body)
             if record.id != said:
@@ -119,6 +122,15 @@ def arithmetics(records: Iterable[Record]) -> str:
     """What the records were computed in, and how many in each: "fp16 (3), fp32 (2)"; empty without records."""
     found = Counter(record.arithmetic for record in records)
     return ", ".join(f"{name} ({count})" for name, count in found.most_common())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _significant(value: float) -> float | None:

@@ -68,6 +68,8 @@ def test_content_and_round_trip(made):
         (lambda t: "[]", "no run record of format 1"),
         (lambda t: t.replace('"format": 1', '"format": 99'), "no run record of format 1"),
         (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
+        (lambda t: t.replace('"profile"', r'"\u001b[2J"', 1), r"'\\x1b\[2J' holds a control character"),
+        (lambda t: t.replace('"resnet8"', r'"resnet8\u202e"', 1), "holds a control character"),
         (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
     ],
 )
