@@ -12,6 +12,10 @@ from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess
 from rkd.judge.decide import NOT_RUN
 from rkd.report import verdict_text as text
 
+NO_GRADE_A = {
+    "smoke": "are a self-test and never evidence", "mini": "are of a subset and never evidence",
+    "short": "are of grade C whatever is given",
+}  # fmt: skip
 Shown = Sequence[tuple[Assessment, Evaluation]]  # the latter is what is said of the claim
 
 
@@ -47,8 +51,8 @@ def verdicts(
 
         Exit status: 0, whatever the verdicts are; 2 wrong call, or a declaration or record that cannot be read.
     """
-    if Path(profile).stem == "smoke":
-        raise ConfigError("--profile is smoke, whose runs are a self-test and never evidence; leave it out")
+    if why_not := NO_GRADE_A.get(Path(profile).stem):
+        raise ConfigError(f"--profile is {Path(profile).stem}, whose runs {why_not}; leave it out")
     words = dict.fromkeys((*VERDICTS, *(word for each in GRADES.values() for word in each.says.values())))
     for name, given, allowed in (
         ("grade", grade, GRADES),

@@ -116,6 +116,7 @@ def test_calls_that_lack_something_exit_2(line, capsys):
         ("models wrn_40_9999", "would have about 58,049,188 million parameters"),
         ("models --classes -5", "--classes is -5; it must be between 1 and"),
         ("verdicts --profile smoke", "a self-test and never evidence"),
+        ("verdicts --profile short", "are of grade C whatever is given; leave it out"),
         ("summary --csv .", "'.' is a folder; name a file in it"),
         ("summary --csv nowhere/x.csv", "nowhere', where x.csv is to be written, is no folder"),
         ("sweep params/smoke.yaml --out README.md", "'README.md' is a file; name a folder"),
