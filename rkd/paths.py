@@ -1,10 +1,15 @@
-"""Where the project's folders are: params/, book/, results/, and the build folder."""
+"""Where the project's folders are: params/, book/, results/, and the build folder; and what a path means that somebody
+typed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import rkd
 from rkd.errors import ConfigError
+
+STANDS_IN = "RKD_FOLDER"  # set for kernels, whose working folder is the book's: where the user stands
 
 
 def home() -> Path:
@@ -25,6 +30,27 @@ def home() -> Path:
     raise ConfigError(
         "the project's params/ folder was not found; run from inside a checkout, or set RKD_HOME to one"
     )
+
+
+def here() -> Path:
+    """The folder that somebody stands in: the working one, in the book's kernels that of whoever builds it."""
+    return Path(os.environ.get(STANDS_IN) or Path.cwd())
+
+
+def typed(path: str) -> str:
+    """A path as somebody typed it, which starts in the folder they stand in; as settings keep it: from the project's
+    top where it lies below that, else absolute."""
+    found = Path(os.path.abspath(here() / os.path.expanduser(path)))
+    return str(found.relative_to(home()) if found.is_relative_to(home()) else found)
+
+
+def candidates(name: str, root: Path) -> Iterator[Path]:
+    """Where a data set of one's own may lie, which keeps its name as it was given: from the folder that somebody
+    stands in, from the data folder, and, where a profile names it, from the project's top."""
+    yield here() / os.path.expanduser(name)
+    yield root / name
+    with suppress(ConfigError):  # there need be no project to read a data set
+        yield home() / name
 
 
 def params() -> Path:

@@ -5,17 +5,15 @@ the user has given that very name: in a call's arguments, among a notebook's par
 """
 
 import importlib
-import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from rkd import paths
 from rkd.errors import ConfigError, RkdError
 
-STANDS_IN = "RKD_FOLDER"  # set for kernels, whose working folder is the book's: where the user stands
 _FORM = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 _TRUSTED: set[str] = set()
@@ -65,7 +63,7 @@ def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise ConfigError(f"{kind} {name!r} is of Python's own library, which holds no {form}")
-    if (folder := os.environ.get(STANDS_IN) or str(Path.cwd())) not in sys.path:
+    if (folder := str(paths.here())) not in sys.path:
         sys.path.append(folder)
     try:
         found = getattr(importlib.import_module(module), function)

@@ -66,6 +66,7 @@ EPILOG = """examples:
   rkd sweep params/paper.yaml --chapters table3,table4
   rkd verdicts --chapter table3               what the evidence says of the claims
 
+Paths that you type start in the folder you stand in; those within a profile or a recipe, at the project's top.
 `rkd COMMAND --help` explains each command. Exit status: 0 done, 1 something did not come out, 2 wrong call."""
 
 

@@ -55,7 +55,7 @@ def book(
     from rkd import paths
     from rkd.experiments.settings import load_profile, profile_path
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
-    from rkd.trust import STANDS_IN, foreign_in
+    from rkd.trust import foreign_in
 
     if name == "":
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
@@ -93,7 +93,7 @@ def book(
         jobs=jobs,
         timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
         parameters=given,
-        environment={"RKD_HOME": str(home), STANDS_IN: str(Path.cwd())},
+        environment={"RKD_HOME": str(home), paths.STANDS_IN: str(paths.here())},
         variation=name or "",
         fresh=fresh,
     )

@@ -112,14 +112,14 @@ def method(name: str, *, teacher: str = "resnet56", student: str = "resnet20", *
 
 
 def data(
-    name: str, *, root: str = "data", image_size: int | None = None, test_share: float | None = None
+    name: str, *, root: str | None = None, image_size: int | None = None, test_share: float | None = None
 ) -> int:
     """Fetch a data set if it is not there (CIFAR by torchvision's download, once), check it, and describe it: numbers,
     classes, size, statistics; what cannot be read, images that are in both parts, classes that one part lacks.
 
     Args:
         name: cifar10, cifar100, embedded, the path of an npz file or of a folder of images, or torchvision:NAME
-        root: folder of the CIFAR files (default data)
+        root: folder of the CIFAR files (default: data in the project)
         image_size: side in pixels that images of folders are brought to (default: they have one size)
         test_share: share of the images that is for tests, where a folder has no part for them
 
@@ -132,7 +132,7 @@ def data(
 
     own = {"image_size": image_size, "test_share": test_share}
     config = data.DataConfig(data.full_name(name), normalisation="measured", **own)
-    facts = data.describe(config, paths.home() / root)
+    facts = data.describe(config, paths.home() / (paths.typed(root) if root else "data"))
     for fact, value in facts.items():
         print(f"{fact:16} {value}")
     return 0
@@ -155,13 +155,14 @@ def records(
     """
     import pandas as pd
 
+    from rkd import paths
     from rkd.experiments.settings import profile_path
     from rkd.experiments.workspace import store_for
     from rkd.files import place
     from rkd.records.csv_summary import summarise
 
     profile_path(profile)  # an unknown one is told of
-    store = store_for(profile, results)
+    store = store_for(profile, results and paths.typed(results))
     found = summarise(store, last)
     if found.empty:
         print(f"no runs are recorded in {store.records}")
@@ -206,7 +207,7 @@ def figures(
     """
     import pandas as pd
 
-    from rkd import published
+    from rkd import paths, published
     from rkd.experiments.answers import KINDS, answers
     from rkd.experiments.settings import profile_path
 
@@ -232,7 +233,7 @@ def figures(
     profile_path(profile)
     found = answers(rows)
     if csv or equal:
-        each = _answered(rows, found, profile, results)
+        each = _answered(rows, found, profile, results and paths.typed(results))
         if csv:
             print(each.to_csv(index=False), end="")
             return 0

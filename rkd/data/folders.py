@@ -26,6 +26,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
+from rkd import paths
 from rkd.data.sources import FOLDER, TORCHVISION, DataConfig, Reader, Source, register_source
 from rkd.data.subsets import choose
 from rkd.errors import DataError, in_a_line
@@ -192,7 +193,7 @@ def _labels(found: Any, name: str) -> np.ndarray:
 
 
 def _place(name: str, root: Path) -> Path:
-    for path in (Path(name).expanduser(), root / name):
+    for path in paths.candidates(name, root):
         if os.path.isdir(path):  # a name may be one that no system has
             return path
     raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")

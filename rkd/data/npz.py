@@ -9,6 +9,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npformat
 
+from rkd import paths
 from rkd.data.sources import NPZ, DataConfig, Reader, Source, register_source
 from rkd.errors import DataError, in_a_line
 from rkd.files import check_regular, is_file, sha256
@@ -96,7 +97,7 @@ def find(name: str, root: Path) -> Path:
 
 
 def _place(name: str, root: Path) -> Path:
-    return Path(name) if is_file(Path(name)) else root / name
+    return next(filter(is_file, paths.candidates(name, root)), root / name)
 
 
 def _source(arrays: dict[str, np.ndarray]) -> Source:

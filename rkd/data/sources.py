@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from rkd import paths
 from rkd.config import CONTROL, Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
@@ -148,7 +149,8 @@ def reader_of(name: str) -> Reader:
 
 def full_name(name: str) -> str:
     """A data set's name as it is recorded: that of a folder that is there ends with "/"."""
-    return f"{name}/" if name not in _READERS and FOLDER not in name and os.path.isdir(name) else name
+    own = name not in _READERS and FOLDER not in name
+    return f"{name}/" if own and any(map(os.path.isdir, paths.candidates(name, Path("data")))) else name
 
 
 def is_changing(name: str) -> bool:

@@ -106,12 +106,12 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe; `name` is one in params/recipes/ or the path of a YAML file of the same form.
+    """A recipe; `name` is one in params/recipes/ or the path, from the project's top, of a YAML file of the same form.
 
     Raises:
         ConfigError: no such recipe, or keys or values that are not allowed in it.
     """
-    path = named_file("recipe", name, paths.params() / "recipes")
+    path = named_file("recipe", name, paths.params() / "recipes", paths.home())
     values = read_yaml(path)
     try:
         return build(Recipe, values)

@@ -27,7 +27,14 @@ from rkd.trust import foreign_in, seen, trust
 
 # Parameters that change no run.
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
+PATHS = (
+    "data_root",
+    "results",
+    "teacher_checkpoint",
+    "recipe",
+)  # what of it is given starts where one stands
 LAYERED = "budget"  # a profile's values per chapter
+SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
 NEVER_LAYERED = ("profile", "trust")
 FIXED = {"cifar10", "cifar100", "embedded"}  # data sets that are the same everywhere
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
@@ -59,7 +66,8 @@ Pair = Annotated[tuple[str, str], BeforeValidator(_pair)]
 
 @frozen
 class Settings:
-    """Resolved parameters of one chapter.
+    """Resolved parameters of one chapter. A path that is given starts in the folder one stands in, one in a profile at
+    the project's top; here it is from the project's top, or absolute.
 
     Attributes:
         chapter: the chapter's name.
@@ -72,12 +80,11 @@ class Settings:
         image_size: side in pixels that images of such sets are brought to; None: they are square, and of one size.
         test_share: share of the images that is for tests, where a folder has no part for them, for example 0.2.
         datasets: the data sets of chapters about several; None: those of the table.
-        data_root: folder of the CIFAR files, relative to the project or absolute; no part of a run's identity.
+        data_root: folder of the CIFAR files; no part of a run's identity.
         teacher: network of the teacher (chapters about one pair).
         student: network of the student, likewise.
-        teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), relative to the
-            project or absolute, in place of a run of our own; "FILE#sha256=DIGEST" names its content too. Mind its
-            `normalisation`.
+        teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), in place of a run
+            of our own; "FILE#sha256=DIGEST" names its content too. Mind its `normalisation`.
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
         train_images: size of the class-balanced subset of the training images; None: all. A data set with fewer gives
             all it has, and that is said.
@@ -200,12 +207,21 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         (f"{words}, {chapter}", budget.get(chapter, {})),
     ]
     seen(foreign_in([values for _, values in of_profile]), words)
+    given |= {name: _placed(name, given[name]) for name in PATHS if isinstance(given.get(name), str)}
     values, origins = layered(*of_profile, ("given", given))
     found = _built(chapter, values | {"origins": origins})
     if found.device not in ("auto", "cpu", "cuda"):
         pick_device(found.device)
     trust(found.trust or ())
     return found
+
+
+def _placed(name: str, value: str) -> str:
+    """What is given of a path, see `rkd.paths.typed`; other spellings of a recipe stay as they are."""
+    if name == "recipe" and not value.endswith(SUFFIXES):
+        return value
+    path, mark, digest = value.partition("#sha256=")
+    return paths.typed(path) + mark + digest
 
 
 def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
@@ -224,14 +240,14 @@ def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dic
 
 def profile_path(profile: str) -> Path:
     """The file of a profile; ConfigError for an unknown one."""
-    return named_file("profile", profile, paths.params())
+    return named_file("profile", profile, paths.params(), paths.here())
 
 
-def named_file(kind: str, name: str, folder: Path) -> Path:
-    """A YAML file by its name in a folder, or by its path; ConfigError where there is none."""
+def named_file(kind: str, name: str, folder: Path, start: Path) -> Path:
+    """A YAML file by its name in a folder, or by its path from `start`; ConfigError where there is none."""
     if not isinstance(name, str):
         raise ConfigError(f"{kind} is {shown(name)}; it must be text")
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = start / name if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
     if not is_file(path):
         raise unknown(kind, name, [*(p.stem for p in folder.glob("*.yaml")), "the path of a YAML file"])
     return path
@@ -336,11 +352,15 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
     given |= dict.fromkeys(injected.intersection(names()) - given.keys())
     named = given.get("profile") or "smoke"
-    profile = load_profile(named) if more.keys() & given.keys() or foreign_in([given, more]) else {}
+    of_profile = {*more, *PATHS} & given.keys() or foreign_in([given, more])
+    profile = load_profile(named) if of_profile else {}
     for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
     given |= more
+    given = {
+        n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)
+    }  # papermill -f: the profile's
     here = {name: found for name, found in given.items() if found != profile.get(name)}
     typed = _typed(foreign_in(here), injected)
     seen(foreign_in(here) - typed, "a file that papermill was given")

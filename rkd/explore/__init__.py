@@ -11,7 +11,7 @@ ALT = (
 
 
 def explore(
-    choices: dict[str, Any] | None = None, *, data_root: str = "data", device: str = "auto"
+    choices: dict[str, Any] | None = None, *, data_root: str | None = None, device: str = "auto"
 ) -> object:
     """The page, to be a cell's last expression; in a build of the book, where no kernel is behind it, its picture.
 
@@ -20,7 +20,7 @@ def explore(
     Args:
         choices: values to begin with, by the names of `rkd.explore.choices.FIRST` and of the method's options, for
             example {"epochs": 2, "hcl_levels": ["h", 2, 1], "hcl_weights": [1, 0.5, 0.25]}.
-        data_root: folder of the CIFAR files, relative to the project or absolute; downloaded there when missing.
+        data_root: folder of the CIFAR files, downloaded there when missing; None: data in the project.
         device: "auto", "cpu", "cuda", "cuda:1".
 
     Raises:
@@ -36,7 +36,7 @@ def explore(
         return tag("img", alt=ALT, style=style, src=f"data:image/png;base64,{data}")
     from rkd.explore.page import Page
 
-    return Page(choices or {}, data_root, device)
+    return Page(choices or {}, paths.typed(data_root) if data_root else "data", device)
 
 
 __all__ = ["explore"]

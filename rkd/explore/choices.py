@@ -127,7 +127,9 @@ def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
 
 def _requested(given: Mapping[str, Any]) -> tuple[dict[str, RunConfig], Settings]:
     """The runs as `rkd run` makes them, their arithmetic still open; and the settings they are made under."""
-    settings = resolve("run", {**{k: v for k, v in given.items() if k != "seed"}, "seeds": [given["seed"]]})
+    places = {name: str(paths.home() / given[name]) for name in ("results", "data_root") if name in given}
+    own = {name: value for name, value in given.items() if name != "seed"}
+    settings = resolve("run", {**own, **places, "seeds": [given["seed"]]})
     get_method(settings.method)  # an unknown one is told of
     builder, seed = Builder(settings), settings.seeds[0]
     runs = {

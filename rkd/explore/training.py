@@ -10,10 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
-import rkd
 from rkd import paths
 from rkd.experiments.estimate import begun
 from rkd.explore.choices import Plan, explored
@@ -66,8 +64,8 @@ class Training:
             command = [sys.executable, "-m", "rkd", *self.plan.command(name == "with distillation")]
             with open(self._log, "wb") as log:
                 self._process = subprocess.Popen(
-                    command, stdout=log, stderr=log, cwd=Path(rkd.__file__).parents[1],
-                    env={**os.environ, "RKD_HOME": str(paths.home())},
+                    command, stdout=log, stderr=log, cwd=paths.home(),
+                    env={**os.environ, "RKD_HOME": str(paths.home()), paths.STANDS_IN: str(paths.home())},
                 )  # fmt: skip
             if self._asked:  # meanwhile
                 self._process.terminate()

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from rkd import paths
 from rkd.experiments.notebooks import is_last, shared_imports, tagged, title_of
+from rkd.experiments.settings import PATHS
 from rkd.files import digest
 from rkd.report.book.pages import VARIATION, Book, Page
 
@@ -115,7 +117,8 @@ def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
     others = [
         book.page(name).finished for name, notebook in notebooks.items() if last and not is_last(notebook)
     ]
-    said = [book.profile, dict(values), rows, others, sys.version, metadata.version("torch")]
+    stands = str(paths.here()) if {*PATHS, "dataset", "datasets"} & values.keys() else ""
+    said = [book.profile, dict(values), stands, rows, others, sys.version, metadata.version("torch")]
     return digest(*book.reads, json.dumps(said, default=str))
 
 
