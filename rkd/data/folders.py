@@ -34,7 +34,7 @@ from rkd.errors import DataError, in_a_line
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 TESTS = ("test", "val", "valid", "validation")
 SPLITS = ("train", "test")
-FORMAT = "rkd decoded 1"
+FORMAT = "rkd decoded 2"
 NAMED = 10  # files that a message names at most
 
 
@@ -252,6 +252,7 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
     temporary.mkdir()
     broken: list[str] = []
     prints: dict[str, dict[bytes, str]] = {}
+    grey = 0
     bar = tqdm(total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache}", unit=" images")
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for split in SPLITS:
@@ -265,7 +266,8 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
                 if isinstance(found, str):
                     broken.append(f"{name} ({found})")
                 else:
-                    seen.setdefault(found, name)
+                    seen.setdefault(found[0], name)
+                    grey += found[1]
             x.flush()
     if broken:
         shutil.rmtree(temporary)
@@ -273,22 +275,36 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
     arrays = {split: np.load(temporary / f"{split}.npy", mmap_mode="r") for split in SPLITS}
     about = {
         "format": FORMAT, "size": size, "sha256": _checksum(arrays, listing.labels, listing.class_names),
-        "notes": _notes(listing, prints),
+        "notes": _notes(listing, prints, grey),
     }  # fmt: skip
     (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     os.replace(temporary, folder)
 
 
-def _into(x: np.ndarray, image: Callable[[int], Image.Image], size: int, number: int) -> bytes | str:
-    """Decode one image: its shorter side is brought to `size` and the middle taken. A hash of its pixels, or what is
-    wrong with it."""
+def _into(
+    x: np.ndarray, image: Callable[[int], Image.Image], size: int, number: int
+) -> tuple[bytes, bool] | str:
+    """Decode one image: its shorter side is brought to `size` and the middle taken. A hash of its pixels and whether it
+    is grey, or what is wrong with it."""
     try:
         with image(number) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-            x[number] = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+            upright = _eight_bits(ImageOps.exif_transpose(opened))
+            grey = upright.mode in ("1", "L", "LA")
+            x[number] = np.asarray(
+                ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+            )
     except Exception as error:  # decoders raise anything for a damaged file
         return in_a_line(error, 80)
-    return hashlib.blake2b(x[number].tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(x[number].tobytes(), digest_size=16).digest(), grey
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits of grey the upper ones, rounded; Pillow itself cuts values off at 255, which leaves a white image."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} may be of any range: save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return image
 
 
 def _common_size(listing: Listing) -> int:
@@ -309,8 +325,9 @@ def _common_size(listing: Listing) -> int:
     return next((side for side, _ in found), 32)
 
 
-def _notes(listing: Listing, prints: dict[str, dict[bytes, str]]) -> list[str]:
-    notes = []
+def _notes(listing: Listing, prints: dict[str, dict[bytes, str]], grey: int) -> list[str]:
+    every = sum(map(len, listing.names.values()))
+    notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
     both = [
         f"{prints['train'][key]} = {prints['test'][key]}"
         for key in prints["train"].keys() & prints["test"].keys()

@@ -66,6 +66,21 @@ def test_parts_are_read_and_decoded_once(folder, monkeypatch):
         load(config(folder, sha256="0" * 64))
 
 
+def test_deep_greys_keep_their_shades(folder):
+    """16 bits are brought to 8; of what has no range of its own nothing is guessed."""
+    levels = np.tile(np.array([0, 257, 25_700, 65_535], np.uint16).repeat(2), (8, 1))
+    deep = folder / "train" / CLASSES[2] / "0.png"
+    Image.fromarray(levels).save(deep)
+    images = load(config(folder))
+    assert any(
+        (x[0, :, 0] == np.array([0, 0, 1, 1, 100, 100, 255, 255])).all() for x in images.train_x.numpy()
+    )
+    assert images.notes == ("2 of 18 images are grey: repeated to three channels",)
+    Image.fromarray(levels.astype(np.float32)).save(deep.with_suffix(".tiff"))
+    with pytest.raises(DataError, match=r"0.tiff \(pixels of mode F may be of any range"):
+        load(config(folder))
+
+
 def test_what_is_decoded_is_checked_and_follows_the_files(folder):
     before = load(config(folder)).checksum
     kept = next((folder.parent / "imgs.decoded").glob("*/train.npy"))
@@ -145,6 +160,7 @@ def test_duplicates_and_one_sided_classes_are_said(folder):
     load(config(folder))
     notes = json.loads(next(folder.parent.glob("imgs.decoded/*/about.json")).read_text())["notes"]
     assert notes == [
+        "1 of 18 images are grey: repeated to three channels",
         "1 images are in both parts: train/cats and dogs/1.png = val/cats and dogs/twin.png",
         "1 classes have no image for tests: Ärger",
     ]
