@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rkd.errors import ConfigError
@@ -54,6 +54,10 @@ class TapNet(nn.Module):
     def taps(self, x: Tensor) -> Taps:
         """Maps of stem and stages, pooled vector and logits of one forward pass."""
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` compiles in place of this: TorchScript knows no taps, but logits alone hold none."""
+        return fx.symbolic_trace(self)
 
 
 @dataclass(frozen=True)

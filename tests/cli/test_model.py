@@ -64,6 +64,22 @@ def test_families_trace(name, tmp_path):
     assert network.training
 
 
+FIRSTS = [names[0] for names in models.groups().values()]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.jit, about itself
+@pytest.mark.parametrize("name", [*FIRSTS, "shufflenetv1", "shufflenetv2"])
+def test_families_script(name):
+    """In either mode, and for sizes other than it was ever shown."""
+    torch.manual_seed(0)
+    network = models.build(name, 10)
+    scripted = torch.jit.script(network)
+    for mode, size in ((True, 32), (False, 64)):
+        x = torch.randn(2, 3, size, size)
+        network.train(mode), scripted.train(mode)
+        assert torch.equal(scripted(x), network(x))
+
+
 def test_what_computes_something_else_is_not_written(tmp_path):
     class Random(torch.nn.Module):
         def forward(self, x):
