@@ -240,8 +240,8 @@ def _add_parameters(group: Any, own: set[str]) -> None:
     for field in fields(Settings):
         if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):
             continue
-        kind = _kind(field.type)
-        text = str in (kind, *get_args(kind)[:1] * (get_origin(kind) is Annotated))
+        kind, mapped = _kind(field.type), "dict" in str(field.type)
+        text = not mapped and str in (kind, *get_args(kind)[:1] * (get_origin(kind) is Annotated))
         flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",

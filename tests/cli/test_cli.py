@@ -52,6 +52,9 @@ def test_every_parameter_of_the_chapters_is_an_option(capsys):
     spelt = parse(shlex.split("run --student x --epochs 3 --hcl-levels [h,2] --attention false --lr 1e-3"))
     assert (spelt.epochs, spelt.hcl_levels, spelt.attention, spelt.lr) == (3, ["h", 2], False, 0.001)
     assert parse(["status", "--compile", "--lr", "1e-3"]).compile is True
+    numbers = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+    for text, found in (("imagenet", "imagenet"), (str(numbers), numbers)):
+        assert parse(["run", "--student", "x", "--normalisation", text]).normalisation == found
 
 
 def test_help_does_not_wait_for_torch():
