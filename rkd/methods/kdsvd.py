@@ -2,10 +2,12 @@
 
 How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage. As in
 RepDistiller the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns,
-whose singular vectors mean something else: its KDSVD is another loss under the same name.
+whose singular vectors mean something else: its KDSVD is another loss under the same name, which is an option here.
 """
 
+import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +29,12 @@ class KdsvdOptions(Options):
 
     Attributes:
         k: singular vectors of the teacher that are compared.
+        vectors: "channels": they lie in channel space, as RepDistiller has it; "columns": in that of a map's columns,
+            as mdistiller has it.
     """
 
     k: Count = 1
+    vectors: Literal["channels", "columns"] = "channels"
 
 
 def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -41,7 +46,7 @@ def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     1e-9 of it. Vectors of (relatively) vanishing singular values are 0.
 
     Args:
-        x: (B, C, H, W), float32 or float64.
+        x: (B, C, H, W), float32 or float64; with the columns in front, (B, W, C, H), the vectors are in their space.
         count: at most min(C, H * W).
 
     Returns:
@@ -113,29 +118,39 @@ class Kdsvd(SingleLoss):
     Vectors are weighted by the teacher's singular values, normalised over the k. A singular vector's sign is arbitrary,
     and the distance of two stages depends on it; here each teacher vector has components of non-negative sum (which
     after a ReLU the first one has anyway, up to one common sign) and the student's follow, so the loss does not depend
-    on the device. Stages are paired from the deepest up; sizes may differ, channels may not.
+    on the device. Stages are paired from the deepest up; sizes may differ, channels may not (of columns it is the other
+    way round).
 
     Raises:
-        ConfigError: channels that differ, or maps with fewer than k + 3 singular vectors.
+        ConfigError: channels (widths) that differ, or maps with fewer than k + 3 singular vectors.
     """
 
     def __init__(self, context: Context, options: KdsvdOptions) -> None:
         super().__init__(context, options)
         pairs = paired(*(shapes.stages for shapes in context.shapes))
-        check_channels("kdsvd", "level", pairs, first=1)
+        self.by_column = options.vectors == "columns"
+        if not self.by_column:
+            check_channels("kdsvd", "level", pairs, first=1)
         for level, (s, t) in enumerate(pairs, 1):
+            if self.by_column and s[2] != t[2]:
+                raise ConfigError(
+                    f"kdsvd with vectors = columns compares maps of equal width, but level {level} is {s} in the "
+                    f"student and {t} in the teacher"
+                )
             for shape, needed in ((s, options.k + SPARE), (t, options.k)):
-                if min(shape[0], shape[1] * shape[2]) < needed:
+                most = min(shape[2 * self.by_column], math.prod(shape) // shape[2 * self.by_column])
+                if most < needed:
                     raise ConfigError(
                         f"kdsvd with k = {options.k} needs {needed} singular vectors, but level {level} of shape "
-                        f"{shape} has {min(shape[0], shape[1] * shape[2])}; lower k or take larger images"
+                        f"{shape} has {most}; lower k or take larger images"
                     )
 
     def loss(self, batch: Batch) -> Tensor:
         k = self.options.k
         with no_autocast(batch.student.logits):
             ours, theirs = [], []
-            for student, teacher in paired(batch.student.stages, batch.teacher.stages):
+            for pair in paired(batch.student.stages, batch.teacher.stages):
+                student, teacher = (x.permute(0, 3, 1, 2) for x in pair) if self.by_column else pair
                 with torch.no_grad():
                     target, values = leading_vectors(wide(teacher), k)
                     target, importance = upright(target), F.normalize(values, dim=1)[:, None]

@@ -139,6 +139,8 @@ def with_norms(count):
         ("logits", "resnet8", "resnet8x4", {"on": "pooled"}, "has 64 channels and the teacher's 256; set on='logits'"),
         ("kdsvd", "resnet8", "resnet8x4", {}, r"level 1 is \(16, 32, 32\) in the student and \(64, 32, 32\)"),
         ("kdsvd", "resnet8x4", "resnet8x4", {"k": 62}, "k = 62 needs 65 singular vectors"),
+        ("kdsvd", "resnet8x4", "resnet8", {"k": 6, "vectors": "columns"}, r"level 3 of shape \(256, 8, 8\) has 8"),
+        ("kdsvd", "resnet8", "vgg8", {"vectors": "columns"}, r"equal width, but level 1 is \(16, 32, 32\) in"),
         ("fsp", "resnet8", "resnet8x4", {}, r"map 0 is \(16, 32, 32\) in the student and \(32, 32, 32\)"),
         ("ofd", "resnet8", "shufflenetv1", {}, "no BatchNorm before the last ReLU of each stage"),
         ("ofd", "resnet8", "mobilenetv2", {}, "no BatchNorm before the last ReLU of each stage"),

@@ -25,12 +25,13 @@ PAIRS = {  # how student and teacher differ from three stages of sizes 10, 5, 3
     "sizes": ({"strides": (1, 2, 3)}, {}),  # 20, 10 and 4
     "odd": ({"widths": (3, 5, 7), "strides": (1, 3)}, {}),  # two stages, of other widths, of sizes 20 and 7
 }
+WIDER = {"wider": ({"widths": (4, 5, 6, 7), "strides": (1, 2, 2)}, {"strides": (1, 2, 2)})}  # sizes 20, 10, 5
 
 
 def given(name, pair="alike", **options):
     """A method and a batch whose student taps are leaves, no BatchNorm at its first values."""
     torch.manual_seed(0)
-    student, teacher = (Tiny(CLASSES, **values).double() for values in PAIRS[pair])
+    student, teacher = (Tiny(CLASSES, **values).double() for values in (PAIRS | WIDER)[pair])
     for norm in (*student.norms, *teacher.norms):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.3)
@@ -220,13 +221,18 @@ def nst(g):
 
 
 @formula("kdsvd", {}, {"k": 2}, pairs=["alike", "sizes"], rtol=1e-6)
+@formula("kdsvd", {"vectors": "columns"}, {"vectors": "columns", "k": 2}, pairs=WIDER, rtol=1e-6)
 def kdsvd(g):
     total, k = 0.0, g.o.k
+
+    def matrix(x):
+        return x.flatten(1).T if g.o.vectors == "channels" else x.flatten(0, 1)
+
     for n in range(B):
         before = None
         for student, teacher in zip(g.s.stages, g.t.stages, strict=True):
-            _, weights, theirs = torch.linalg.svd(teacher[n].flatten(1).T, full_matrices=False)
-            _, _, ours = torch.linalg.svd(student[n].flatten(1).T, full_matrices=False)
+            _, weights, theirs = torch.linalg.svd(matrix(teacher[n]), full_matrices=False)
+            _, _, ours = torch.linalg.svd(matrix(student[n]), full_matrices=False)
             weights, level = weights[:k] / weights[:k].norm(), []
             for i in range(k):
                 t = theirs[i] if theirs[i].sum() >= 0 else -theirs[i]
