@@ -45,3 +45,13 @@ def pick_device(name: str = "auto") -> "torch.device":
     if index and int(index) >= (there := torch.cuda.device_count()):
         raise ConfigError(f"{lacks} such device; it has {', '.join(f'cuda:{n}' for n in range(there))}")
     return torch.device(f"{kind}:{index}" if index else kind)
+
+
+def here(name: str) -> bool:
+    """Whether this machine has a device; ConfigError for no device's name."""
+    check_name(name)
+    try:
+        pick_device(name)
+    except ConfigError:
+        return False
+    return True

@@ -42,6 +42,11 @@ def trust(names: Iterable[str]) -> None:
         _TRUSTED.add(name)
 
 
+def trusted() -> frozenset[str]:
+    """The names that this process may import, for others that work for it."""
+    return frozenset(_TRUSTED)
+
+
 def seen(names: Iterable[str], where: str) -> None:
     """Note where names come from, for the sentence that refuses them."""
     _SEEN.update(dict.fromkeys(names, where))

@@ -3,13 +3,13 @@
 import fnmatch
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
-from rkd.cli.declare import Duration, Folder, Names, Size, spelt
+from rkd.cli.declare import Duration, Folder, Names, Size, size, spelt
 from rkd.cli.status import list_runs, state
 from rkd.errors import ConfigError, RkdError, unknown
 
@@ -30,6 +30,9 @@ def sweep(
     max_files: int | None = None,
     dry_run: bool = False,
     tensorboard: Folder | None = None,
+    engine: str | None = None,
+    address: str | None = None,
+    each: str = "",
     **given: Any,
 ) -> int:
     """Train every run the chapters of a profile need and that is not recorded yet: teachers first, each run once
@@ -40,6 +43,8 @@ def sweep(
     On a machine that is held for minutes, let it begin with the runs that decide most claims per second (--order
     verdicts), see first whether the device computes what it should (--check), and keep what is new in a folder to be
     carried home (--out), for `rkd import`.
+
+    With --engine ray, run groups are tasks of a Ray cluster, whose nodes share the folders of results and checkpoints.
 
     Args:
         params: profile, for example params/paper.yaml
@@ -56,17 +61,23 @@ def sweep(
         max_files: of that export: most files, manifest included (default: no limit)
         dry_run: list what would be trained, and how long
         tensorboard: write each epoch's curves for TensorBoard, in a folder of this one
+        engine: ray: train on a Ray cluster; local: in this process (default). Or how steps are launched: auto (a CUDA
+            graph where there can be one), eager, graph
+        address: with --engine ray: the cluster, auto (that of this machine) or host:port (default: one is started here)
+        each: with --engine ray: what a run group takes (default gpu=1 where there are GPUs, cpu=1, memory=2GB)
 
     Examples:
         rkd sweep params/paper.yaml --chapters table3,table4 --budget 9m
         rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out carry --max-files 8
         rkd sweep params/paper.yaml --order verdicts --claims 'table1-*,table3-*'
+        rkd sweep params/paper.yaml --engine ray --address auto --each gpu=0.5,cpu=2 --budget 8h
 
         A sweep that runs out of its budget, or gets SIGTERM or Ctrl-C, finishes the batch under way, writes its
         checkpoints and says how to go on; a second signal ends it at once. Exit status: 0 every run is recorded (or
         --dry-run), 1 runs are left or diverged, 2 wrong call.
     """
     again = spelt(sweep, locals())
+    from rkd.devices import here
     from rkd.experiments.budget import Budget
     from rkd.experiments.runner import schedules
 
@@ -77,10 +88,22 @@ def sweep(
     for name, value in {"--max-part": max_part, "--max-files": max_files}.items():
         if value is not None and out is None:
             raise ConfigError(f"{name} goes with --out DIR")
+    launched = ("auto", "eager", "graph")
+    if engine in launched:
+        given["engine"] = engine
+    elif engine not in (None, "local", "ray"):
+        raise unknown("engine", engine, ("local", "ray", *launched))
+    if engine != "ray" and (address or each):
+        raise ConfigError(f"{'--address' if address else '--each'} goes with --engine ray")
+    if engine == "ray" and (
+        option := ("--check" * check) or ("--out" if out else "--tensorboard" * bool(tensorboard))
+    ):
+        raise ConfigError(f"{option} is of this machine alone, and does not go with --engine ray")
     limit = Budget(budget)  # imports are part of it: torch comes after this line
     plan = _planned(params, chapters, group, given)
     if order == "verdicts":
         plan.ask(claims)
+    plan.elsewhere = engine == "ray" and not here(plan.settings.device)
     estimate = plan.show()
     if dry_run:
         left = [run for run in plan.runs if run.id in estimate.each]
@@ -90,12 +113,24 @@ def sweep(
         else:
             plan.show_groups(plan.groups(), estimate)
         return 0
-    with limit:
-        return _train(plan, estimate, limit, check, out, max_part or PART, max_files, tensorboard, again)
+    with (
+        _cluster(address, each, plan.settings.device) if engine == "ray" else nullcontext() as cluster,
+        limit,
+    ):
+        return _train(
+            plan, estimate, limit, check, out, max_part or PART, max_files, tensorboard, again, cluster
+        )
+
+
+def _cluster(address: str | None, each: str, device: str) -> AbstractContextManager[Any]:
+    from rkd.cluster.session import Resources, joined
+
+    return joined(address, Resources.read(each, size), device)
 
 
 def _train(
-    plan, estimate, limit, check: bool, out: Path | None, max_part: int, max_files: int | None, tensorboard, again: str
+    plan, estimate, limit, check: bool, out: Path | None, max_part: int, max_files: int | None, tensorboard, again: str,
+    cluster,
 ) -> int:  # fmt: skip
     """Train what is missing, until it is done or the budget says stop; then say where things stand."""
     from rkd.experiments.tensorboard import TensorBoard
@@ -105,10 +140,19 @@ def _train(
     kept = None if out is None else KeptExport(plan.store, out, plan.runs, max_part, max_files)
     if check and estimate.each:
         plan.check()
-    groups = [(plan.runs, ())]
+    groups, where = [(plan.runs, ())], {}
     if plan.claims is not None:
         groups = plan.groups()
         plan.show_groups(groups, estimate, FIRST_GROUPS)
+    if cluster is not None:
+        from rkd.cluster.sweeping import ClusterRunner
+
+        print(f"cluster: {cluster.words()}", flush=True)
+        groups = [
+            ([run for runs, _ in groups for run in runs], ())
+        ]  # no node waits for the end of a claim's runs
+        where = {"kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": plan.settings.device}
+        where |= {"device": "cpu"} if plan.elsewhere else {}
 
     def stop(needed: float) -> bool:
         return limit.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
@@ -119,7 +163,7 @@ def _train(
             runner = runner_of(
                 plan.settings, plan.store, stop=stop, labels={"profile": plan.settings.profile},
                 group=plan.way.group, engine=plan.way.engine,
-                progress=TensorBoard(tensorboard) if tensorboard else None,
+                progress=TensorBoard(tensorboard) if tensorboard else None, **where,
             )  # fmt: skip
             for runs, _ in groups:
                 if not runner.stopped:
@@ -147,7 +191,8 @@ def _planned(params: Path, chapters: Sequence[str] | None, group: int, given: di
 
 @dataclass
 class _Plan:
-    """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks."""
+    """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks.
+    `elsewhere`: the device is one of other machines."""
 
     selectors: Any
     settings: Any
@@ -156,6 +201,7 @@ class _Plan:
     way: Any
     claims: list[Any] | None = None
     needs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    elsewhere: bool = False
 
     def ask(self, patterns: Sequence[str] | None) -> None:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
@@ -275,8 +321,11 @@ class _Plan:
         return 1
 
     def time_left(self):
-        from rkd.experiments.estimate import time_left
+        from rkd.experiments.estimate import estimate, time_left
+        from rkd.experiments.workspace import data_root
 
+        if self.elsewhere:
+            return estimate(self.runs, self.store, "", data_root=data_root(self.settings))
         return time_left(self.runs, self.settings, self.store)
 
     def _state(self, run) -> str:

@@ -14,7 +14,7 @@ from rkd.data.sources import DataConfig, reader_of
 from rkd.data.subsets import choose
 from rkd.errors import DataError
 
-_TENSORS = ("train_x", "train_y", "test_x", "test_y", "holdout_x", "holdout_y")
+TENSORS = ("train_x", "train_y", "test_x", "test_y", "holdout_x", "holdout_y")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same images on another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:

@@ -76,6 +76,10 @@ class Budget:
         self._clock, self._started = clock, clock()
         self._old: dict[int, object] = {}
 
+    def left(self) -> float | None:
+        """Seconds of the budget that are left, at least 0; None: there is no limit."""
+        return None if self.seconds is None else max(0.0, self.seconds - (self._clock() - self._started))
+
     def stop(self, needed: float) -> bool:
         """Whether to stop now rather than begin a piece of work expected to take `needed` seconds: a signal has
         arrived, or the time left is less than `needed`, half as much again in case it is slow, and a reserve of 5 s (a
@@ -83,7 +87,7 @@ class Budget:
         """
         if self.seconds is not None and self.reason is None:
             reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)
-            if self.seconds - (self._clock() - self._started) < needed * (1 + SLOW) + reserve:
+            if self.left() < needed * (1 + SLOW) + reserve:
                 self.reason = f"the budget of {in_words(self.seconds)} is used up"
         return self.reason is not None
 

@@ -128,7 +128,7 @@ class RunGroup:
     def __init__(self, configs: Sequence[RunConfig], runner: "Runner") -> None:
         self.configs, self.runner, self.started = list(configs), runner, _now()
         first, device = configs[0], runner.device
-        self.images = load_images(first.data, runner.data_root.resolve(), device)
+        self.images = runner.images(first.data)
         for note in self.images.notes:
             runner.say_once(note)
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
@@ -224,7 +224,7 @@ class RunGroup:
             said = models.stated_accuracy(path)
         else:
             path = weights_file(runner.store, run.id, teacher.weights)
-            images = load_images(run.data, runner.data_root.resolve(), runner.device)
+            images = runner.images(run.data)
             same = runner.store.load(run.id).provenance["data_sha256"] == images.checksum
             said, where = facts["accuracy"] if same else None, "in its record"
         file = path.stat()

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rkd import data as datasets
-from rkd.data import ImageSet
+from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
 from rkd.experiments.group import (
@@ -151,6 +151,7 @@ class Runner:
             everything saved.
         maps: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
             where missing runs are trained, and its record stays as it is.
+        sets: data sets that are in memory, and are not read from `data_root`.
 
     Attributes:
         stopped: whether `run` ended because `stop` said so.
@@ -167,6 +168,7 @@ class Runner:
     engine: Engine = field(default_factory=Engine)
     stop: Callable[[float], bool] = lambda needed: False
     maps: bool = False
+    sets: Mapping[DataConfig, ImageSet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.data_root, self.device = Path(self.data_root), pick_device(self.device)
@@ -174,6 +176,12 @@ class Runner:
         self.engine.check(self.device)
         self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
         self.stopped, self.failed, self._said = False, {}, set[str]()
+
+    def images(self, config: DataConfig) -> ImageSet:
+        """A data set on the device."""
+        if config in self.sets:
+            return self.sets[config].to(self.device)
+        return load_images(config, self.data_root.resolve(), self.device)
 
     def fail(self, config: RunConfig, error: RecordError) -> None:
         """Note that a run cannot be had, and say so once."""
@@ -228,7 +236,7 @@ class Runner:
     def network(self, config: RunConfig, which: str = "last") -> tuple[torch.nn.Module, ImageSet]:
         """An ended run's network with its "last" or "best" weights, on the device, and its data set."""
         config = settle(config, self.store, self.device)
-        images = load_images(config.data, self.data_root.resolve(), self.device)
+        images = self.images(config.data)
         network, _ = trained_network(config, which, self.store, images.classes)
         return place(network, config, self.device), images
 
@@ -237,19 +245,24 @@ class Runner:
         network, images = self.network(config, which)
         return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
+    def check(self, missing: Sequence[RunConfig]) -> None:
+        """Raise what can be known before anything is trained for the sake of `missing`; say what reaches whom."""
+        code_state()  # a commit that cannot be read
+        for config in missing:
+            if config.data not in self.sets:
+                datasets.check(config.data, self.data_root)
+        for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
+            check_teacher_file(teacher)
+        self._rehearse(with_lacking(missing, self.store))
+        for line in schedules(missing):
+            self.say_once(line)
+
     def _train(self, missing: Sequence[RunConfig]) -> None:
         """Train what no other process is training, in groups, teachers first, until every run is recorded or `stop`
         says so. A run that another process holds is waited for, and taken over if that process dies."""
-        code_state()  # a commit that cannot be read is told before anything is trained
-        for config in missing:
-            datasets.check(config.data, self.data_root)
-        for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
-            check_teacher_file(teacher)
+        self.check(missing)
         runs, waited = with_lacking(missing, self.store), False
-        self._rehearse(runs)
         teachers = {teacher.run.id for teacher in learned_from(missing)}
-        for line in schedules(missing):
-            self.say_once(line)  # what reaches whom
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
             trained = False
@@ -277,7 +290,7 @@ class Runner:
         }  # fmt: skip
         alone = set()
         for run in kinds.values():
-            images = load_images(run.data, self.data_root.resolve(), self.device)
+            images = self.images(run.data)
             rehearse(run, images.train_x.shape[1], images.classes, images.train_y)
             if len(images.train_y) % run.batch_size == 1 and not run.drop_last:
                 alone.add((len(images.train_y), run.batch_size))

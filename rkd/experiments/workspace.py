@@ -42,15 +42,19 @@ def data_root(settings: "Settings") -> Path:
     return paths.home() / settings.data_root
 
 
-def runner_of(settings: "Settings", store: "Store | None" = None, **options: Any) -> "Runner":
+def runner_of(
+    settings: "Settings", store: "Store | None" = None, kind: "type[Runner] | None" = None, **options: Any
+) -> "Runner":
     """The runner of the settings' device and engine.
 
     Args:
         store: None: the one the settings name.
-        options: further arguments of `Runner`.
+        kind: None: `Runner`.
+        options: further arguments of it.
     """
     from rkd.experiments.runner import Runner
     from rkd.training import Engine
 
     options.setdefault("engine", Engine.named(settings.engine, settings.compile, settings.threads))
-    return Runner(store or store_of(settings), data_root(settings), settings.device, **options)
+    options.setdefault("device", settings.device)
+    return (kind or Runner)(store or store_of(settings), data_root(settings), **options)

@@ -1,0 +1,139 @@
+"""A Ray cluster that this process joins, or starts on this machine, and what one run group takes of it."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+from rkd.devices import here
+from rkd.errors import ConfigError, RkdError, in_a_line
+
+OBJECT_STORE = 2**30  # bytes, of a cluster on this machine: it holds the data sets
+EXTRA = "pip install 'rkd[cluster]'"
+
+
+def ray_module() -> ModuleType:
+    """Ray, imported now; ConfigError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of what runs here
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"Ray is not installed: {EXTRA}") from error
+    return ray
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one run group takes of a node.
+
+    Attributes:
+        gpu: share of a GPU, or whole ones; several groups with 0.5 share one. None: 1 where the cluster has GPUs.
+        cpu: cores.
+        memory: bytes of main memory; Ray starts no group where less is free by its own count.
+    """
+
+    gpu: float | None = None
+    cpu: float = 1.0
+    memory: int = 2 * 10**9
+
+    @classmethod
+    def read(cls, text: str, size: Callable[[str], int]) -> "Resources":
+        """Of "gpu=0.5,cpu=2,memory=4GB", any of these; `size` reads bytes. ConfigError for another form."""
+        found: dict[str, float] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            number = re.fullmatch(r"\d+(\.\d+)?", value)
+            if name == "memory":
+                found[name] = size(value)
+            elif name not in ("gpu", "cpu") or not number or (name == "cpu" and float(value) == 0):
+                raise ConfigError(
+                    f"{part!r} is no resource of a run group; write gpu=0.5,cpu=2,memory=4GB or any of these"
+                )
+            else:
+                found[name] = float(value)
+        if (gpu := found.get("gpu", 0)) > 1 and gpu % 1:
+            raise ConfigError(f"gpu={gpu:g}: a share of a GPU is below 1, more are whole ones")
+        return cls(**found)
+
+    def asked(self) -> dict[str, float]:
+        """As Ray spells them."""
+        return {"num_cpus": self.cpu, "num_gpus": self.gpu or 0, "memory": self.memory}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process has joined.
+
+    Attributes:
+        each: of one run group.
+        retries: of a group whose node or process was lost.
+    """
+
+    ray: ModuleType
+    each: Resources
+    dashboard: str = ""
+    retries: int = 5
+
+    def nodes(self) -> list[dict[str, float]]:
+        """Of each node that is alive, its resources by Ray's names."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def words(self) -> str:
+        """ "3 nodes, 6 cores, 2 GPUs"."""
+        nodes = self.nodes()
+        parts = [(len(nodes), "node")]
+        parts += [
+            (round(sum(n.get(name, 0) for n in nodes)), word)
+            for name, word in (("CPU", "core"), ("GPU", "GPU"))
+        ]
+        said = ", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in parts if number)
+        return f"{said}; dashboard: http://{self.dashboard}" if self.dashboard else said
+
+
+@contextmanager
+def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluster]:
+    """Join the cluster at an address (host:port, or auto: the one of this machine), or start one here (None), and leave
+    or end it with the block.
+
+    Args:
+        device: of the runs; "cpu": groups take no GPU unless told to.
+
+    Raises:
+        ConfigError: Ray is not installed; no node has what one group takes.
+        RkdError: there is no cluster at the address.
+    """
+    ray = ray_module()
+    if address and "://" in address:
+        raise ConfigError(
+            f"--address {address}: give auto, or host:port of a node, and start this on a node of the cluster"
+        )
+    own = (
+        {"num_cpus": None, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        if address is None
+        else {}
+    )
+    try:
+        context = ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RkdError(f"no Ray cluster at {address or 'this machine'}: {in_a_line(error, 200)}") from error
+    try:
+        gpus = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
+        share = each.gpu if each.gpu is not None else float(gpus and device != "cpu")
+        if share and device == "auto" and not here("cuda"):
+            raise ConfigError(
+                "the cluster has GPUs and this machine has none: say --device cuda, or cpu, so that all agree"
+            )
+        cluster = Cluster(ray, Resources(share, each.cpu, each.memory), context.dashboard_url or "")
+        need = {"CPU": each.cpu, "GPU": share, "memory": each.memory}
+        if not any(
+            all(node.get(name, 0) >= value for name, value in need.items()) for node in cluster.nodes()
+        ):
+            told = ", ".join(f"{value:g} {name}" for name, value in need.items())
+            raise ConfigError(
+                f"no node of the cluster ({cluster.words()}) has what one run group takes ({told}); see --each"
+            )
+        yield cluster
+    finally:
+        ray.shutdown()

@@ -1,0 +1,224 @@
+"""A sweep whose run groups are tasks of a Ray cluster: each is a local sweep of its few runs, on some node.
+
+What runs, and what has run, the store alone decides, by the locks and records of a local sweep; Ray decides where, and
+starts a group again that was lost with its node, which then goes on from its checkpoints.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rkd import data as datasets
+from rkd import paths
+from rkd.cluster.board import Board, Teller
+from rkd.cluster.session import Cluster
+from rkd.data import DataConfig, ImageSet, used_images
+from rkd.data.images import TENSORS
+from rkd.errors import RkdError
+from rkd.experiments.budget import Budget
+from rkd.experiments.runner import Runner, learned_from, run_groups, with_lacking
+from rkd.records import Store
+from rkd.training import Engine, RunConfig
+from rkd.trust import STANDS_IN, trust, trusted
+
+LOOK_SECONDS = 0.5  # between the driver's looks at the board
+SUMMARY_SECONDS = 30.0  # between lines that tell of all
+LOG = "cluster.log"  # in the store's folder of working files
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes.
+
+    Attributes:
+        environment: of the workers, where theirs says nothing: where the project is, and where the user stands.
+    """
+
+    store: Store
+    data_root: Path
+    device: str
+    group: int
+    engine: Engine
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]
+    trusted: frozenset[str]
+
+
+@dataclass(eq=False)
+class ClusterRunner(Runner):
+    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU.
+
+    Args:
+        cluster: where.
+        limit: the budget; its signals stop all nodes.
+        workers: the device of the workers, by name.
+    """
+
+    cluster: Cluster | None = None
+    limit: Budget | None = None
+    workers: str = "auto"
+
+    def _train(self, missing: Sequence[RunConfig]) -> None:
+        ray, root = self.cluster.ray, self.data_root.resolve()
+        sets = {config.data: None for config in missing} | {t.run.data: None for t in learned_from(missing)}
+        self.sets = {config: datasets.load(config, root) for config in sets}
+        self.check(missing)
+        runs, teachers = with_lacking(missing, self.store), {t.run.id for t in learned_from(missing)}
+        gpus = self.workers != "cpu" and bool(self.cluster.each.gpu)
+        groups = [
+            members
+            for part in ([c for c in runs if c.id in teachers], [c for c in runs if c.id not in teachers])
+            for members in run_groups(part, self.group, across_seeds=gpus)
+        ]
+        job = Job(
+            Store(self.store.records.resolve(), self.store.work.resolve()), root, self.workers, self.group,
+            self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), STANDS_IN: str(Path.cwd())}, trusted(),
+        )  # fmt: skip
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(self.limit.left())
+        shared = {config: ray.put(_packed(images)) for config, images in self.sets.items()}
+        task = ray.remote(train_group).options(max_retries=self.cluster.retries, **self.cluster.each.asked())
+        made: dict[str, Any] = {}  # the task that trains a run, by id
+        for number, members in enumerate(groups):
+            before = {made[t.run.id] for t in learned_from(members) if t.run.id in made}
+            needed = {c.data for c in members} | {t.run.data for t in learned_from(members)}
+            ref = task.remote(job, members, number, board, {c: shared[c] for c in needed}, *before)
+            made |= dict.fromkeys((c.id for c in members), ref)
+        self._watch(board, groups, [made[members[0].id] for members in groups])
+
+    def _watch(self, board: Any, groups: Sequence[Sequence[RunConfig]], refs: Sequence[Any]) -> None:
+        """Show what the nodes tell until all groups have ended; pass the order to stop on."""
+        ray, failure, waiting = self.cluster.ray, None, dict(zip(refs, range(len(refs)), strict=True))
+        lengths = [members[0].total_epochs * self._epoch(members[0]) for members in groups]
+        self.progress.begin(f"{len(groups)} run groups on {self.cluster.words()}", 1, sum(lengths))
+        at: dict[int, int] = {}
+        started = said = time.monotonic()
+        ended = set[int]()
+        try:
+            while waiting:
+                done, _ = ray.wait([*waiting], num_returns=len(waiting), timeout=LOOK_SECONDS)
+                for ref in done:
+                    ended.add(number := waiting.pop(ref))
+                    failure = self._result(ref, groups[number]) or failure
+                lines, at = ray.get(board.news.remote())
+                self._show(lines)
+                come = sum(length if n in ended else at.get(n, 0) for n, length in enumerate(lengths))
+                self.progress.batch(0, come, sum(lengths))
+                if time.monotonic() - said > SUMMARY_SECONDS:
+                    work, said = len(at.keys() - ended), time.monotonic()
+                    rate = come / (said - started)
+                    self._show(
+                        [f"{len(ended)} of {len(groups)} groups ended, {work} at work; {rate:,.0f} images/s"]
+                    )
+                if not self.stopped and (failure or self.stop(0.0)):
+                    self.stopped = True
+                    ray.get(board.stop.remote())
+                    for ref in (ref for ref, number in waiting.items() if number not in at):
+                        ray.cancel(ref)
+        finally:
+            self.progress.end()
+        if failure:
+            raise failure
+
+    def _result(self, ref: Any, members: Sequence[RunConfig]) -> RkdError | None:
+        """Note what became of a group; returns the error that ends the sweep."""
+        ray, names = self.cluster.ray, ", ".join(config.id for config in members)
+        try:
+            failed, stopped = ray.get(ref)
+        except ray.exceptions.TaskCancelledError:
+            return None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RkdError):
+                return error.cause
+            if isinstance(error.cause, ray.exceptions.TaskCancelledError) or self.stopped:
+                return None
+            raise
+        except ray.exceptions.RayError as error:
+            if not self.stopped:
+                told = type(error).__name__
+                self._show(
+                    [f"lost with their nodes {self.cluster.retries + 1} times, and left: {names} ({told})"]
+                )
+            return None
+        self.failed |= failed
+        if stopped:
+            self.limit.stop(math.inf)  # as it looked there, the budget is used up
+        return None
+
+    def _epoch(self, config: RunConfig) -> int:
+        return used_images(len(self.sets[config.data].train_y), config.batch_size, config.drop_last)
+
+    def _show(self, lines: Sequence[str]) -> None:
+        """To whoever watches, and in the log."""
+        if lines:
+            self.store.work.mkdir(parents=True, exist_ok=True)
+            with open(self.store.work / LOG, "a", encoding="utf-8") as log:
+                log.writelines(
+                    f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {line}\n" for line in lines
+                )
+        for line in lines:
+            self.progress.say(line)
+
+
+class _Worker(Runner):
+    """Of runs that the driver has checked."""
+
+    def check(self, missing: Sequence[RunConfig]) -> None:
+        pass
+
+
+def train_group(
+    job: Job, members: list[RunConfig], number: int, board: Any, sets: dict[DataConfig, Any], *before: Any
+) -> tuple[dict[str, str], bool]:
+    """The task: train the runs of a group here, or wait for whoever does.
+
+    Args:
+        number: of the group, on the board.
+        sets: references to data sets, which a node fetches once.
+        before: what the tasks of its teachers returned.
+
+    Returns:
+        Why runs could not be had, by id, and whether it was stopped.
+    """
+    import ray
+
+    os.environ.update(job.environment | os.environ)
+    trust(job.trusted)
+    node = ray.util.get_node_ip_address() + f"/{ray.get_runtime_context().get_node_id()[:4]}"
+
+    def tell(at: int, lines: list[str]) -> bool:
+        try:
+            return ray.get(board.tell.remote(number, at, lines))
+        except ray.exceptions.RayError:
+            return True  # the driver is gone
+
+    teller = Teller(tell, node, Budget(ray.get(board.left.remote())))
+    if teller.look():
+        return {}, True
+    runner = _Worker(
+        job.store, job.data_root, job.device, job.group, teller, dict(job.labels), job.engine, teller.stop,
+        sets={config: _unpacked(ray.get(ref)) for config, ref in sets.items()},
+    )  # fmt: skip
+    runner.run(members)
+    teller.look()
+    return runner.failed, runner.stopped
+
+
+def _packed(images: ImageSet) -> ImageSet:
+    """With arrays in place of tensors: those of Ray's object store are read where they lie, without a copy."""
+    return replace(images, **{name: getattr(images, name).numpy() for name in TENSORS})
+
+
+def _unpacked(images: ImageSet) -> ImageSet:
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):  # that they cannot be written to: nobody does
+        return replace(images, **{name: torch.from_numpy(getattr(images, name)) for name in TENSORS})

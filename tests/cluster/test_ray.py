@@ -1,0 +1,116 @@
+"""Sweeps on a cluster of three nodes on this machine: undisturbed, with a node or the driver killed, and two at once,
+they leave the records of a local sweep."""
+
+import os
+import re
+import secrets
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+from sweeps import EPOCHS, PROFILE, Sweep, arguments, left_behind, logged, outcomes
+
+from rkd.cli import main
+
+ray = pytest.importorskip("ray")
+
+LONG = 10  # epochs of runs that something happens to
+SMALL = {"num_cpus": 1, "memory": 3 * 10**9, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+EACH = "cpu=1,memory=1GB"
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of this process, which does not join it."""
+    from ray.cluster_utils import Cluster
+
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    cluster = Cluster(initialize_head=True, head_node_args=SMALL)
+    for _ in range(2):
+        cluster.add_node(**SMALL)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """The profile, and what a local sweep of it leaves, short and long."""
+    folder = tmp_path_factory.mktemp("local")
+    profile = folder / "own.yaml"
+    profile.write_text(PROFILE, encoding="utf-8")
+    found = {}
+    for epochs in (EPOCHS, LONG):
+        results = folder / str(epochs)
+        assert main(arguments(profile, results, "-s", f"epochs={epochs}")) == 0
+        found[epochs] = outcomes(results)
+    return SimpleNamespace(profile=profile, local=found)
+
+
+class Driver(Sweep):
+    def __init__(self, given, nodes, results, epochs=LONG):
+        more = ("--engine", "ray", "--address", nodes.address, "--each", EACH)
+        super().__init__(given.profile, results, "--group", "1", "-s", f"epochs={epochs}", *more)
+
+    @property
+    def epochs(self):
+        """(run, epoch, first letters of the node's id) of each epoch that this driver was told of."""
+        found = re.findall(r"/(\w{4})  (\w{12}) epoch (\d+)/", self._err.read_text())
+        return [(run, int(epoch), node) for node, run, epoch in found]
+
+    @property
+    def err(self):
+        return self._err.read_text()
+
+
+def test_three_nodes_leave_the_records_of_a_local_sweep(given, nodes, tmp_path):
+    driver = Driver(given, nodes, tmp_path, EPOCHS).ended(0)
+    assert outcomes(tmp_path) == given.local[EPOCHS] and not left_behind(tmp_path)
+    assert "cluster: 3 nodes, 3 cores" in driver.out and "4 runs are recorded" in driver.out
+    assert {(run, epoch) for run, epoch, _ in driver.epochs} == {
+        (run, epoch) for run, epochs in logged(tmp_path).items() for epoch in epochs
+    }, "one display, of all nodes"
+    teacher = next(run for run, epochs in logged(tmp_path).items() if run == driver.epochs[0][0])
+    order = [run for run, _, _ in driver.epochs]
+    assert order[:EPOCHS] == [teacher] * EPOCHS, "the teacher before its students"
+    log = (tmp_path / "work" / "cluster.log").read_text()
+    assert all(f"{run} epoch {epoch}/{EPOCHS}" in log for run, epoch, _ in driver.epochs)
+
+
+def test_a_group_whose_node_was_killed_goes_on_from_its_checkpoint_elsewhere(given, nodes, tmp_path):
+    ids = {node.node_id[:4]: node for node in nodes.worker_nodes}
+    driver = Driver(given, nodes, tmp_path)
+    hit = None
+    while hit is None and driver.process.is_alive():
+        hit = next((at for at in driver.epochs if at[2] in ids and at[1] < LONG - 2), None)
+        time.sleep(0.02)
+    run, _, node = hit
+    nodes.remove_node(ids[node], allow_graceful=False)
+    driver.ended(0)
+    nodes.add_node(**SMALL)
+    assert outcomes(tmp_path) == given.local[LONG] and not left_behind(tmp_path)
+    assert re.search(rf"/(?!{node})\w{{4}}  {run}: resuming after epoch [1-9]", driver.err), driver.err
+
+
+def test_a_driver_that_was_killed_or_stopped_is_started_again(given, nodes, tmp_path):
+    first = Driver(given, nodes, tmp_path)
+    assert first.until_an_epoch()
+    first.kill(signal.SIGKILL)
+    first.ended(-signal.SIGKILL)
+    second = Driver(given, nodes, tmp_path)
+    assert second.until_an_epoch()
+    second.kill(signal.SIGTERM)
+    assert "stopped: SIGTERM arrived" in second.ended(1).out and "continue with: rkd sweep" in second.out
+    third = Driver(given, nodes, tmp_path).ended(0)
+    assert "resuming after epoch" in second.err and "resuming after epoch" in third.err
+    assert outcomes(tmp_path) == given.local[LONG] and not left_behind(tmp_path)
+
+
+def test_of_two_drivers_each_run_is_trained_by_one(given, nodes, tmp_path):
+    both = [Driver(given, nodes, tmp_path) for _ in range(2)]
+    for driver in both:
+        driver.ended(0)
+    assert outcomes(tmp_path) == given.local[LONG] and not left_behind(tmp_path)
+    assert set(map(tuple, logged(tmp_path).values())) == {tuple(range(1, LONG + 1))}, (
+        "no epoch was done twice"
+    )

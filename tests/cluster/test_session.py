@@ -1,0 +1,73 @@
+"""What is said of a wrong call before anything is trained, and how a worker is told to stop."""
+
+import sys
+
+import pytest
+
+from rkd.cli.declare import size
+from rkd.cluster import board
+from rkd.cluster.board import Board, Teller
+from rkd.cluster.session import Resources
+from rkd.errors import ConfigError
+from rkd.experiments.budget import Budget
+
+RAY = "--engine ray"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("--engine slurm", "unknown engine 'slurm'"),
+        ("--address auto", "--address goes with --engine ray"),
+        ("--each cpu=2", "--each goes with --engine ray"),
+        (f"{RAY} --check", "--check is of this machine alone"),
+        (f"{RAY} --tensorboard tb", "--tensorboard is of this machine alone"),
+        (f"{RAY} --each gpu=1.5", "a share of a GPU is below 1"),
+        (f"{RAY} --each cpu=0", "'cpu=0' is no resource of a run group; write gpu=0.5,cpu=2,memory=4GB"),
+        (f"{RAY} --each cores=2", "'cores=2' is no resource of a run group"),
+        (f"{RAY} --address ray://127.0.0.1:1", "give auto, or host:port of a node"),
+        (RAY, "Ray is not installed: pip install 'rkd[cluster]'"),
+    ],
+)
+def test_a_wrong_call_gets_one_sentence(rkd, tmp_path, monkeypatch, call, said):
+    monkeypatch.chdir(tmp_path)
+    if call == RAY:
+        monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = rkd(f"sweep smoke --chapters table5 --results {tmp_path} --device cpu {call}")
+    assert status == 2 and said in err and err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_resources_are_read_and_asked_for():
+    assert Resources.read("", size) == Resources()
+    found = Resources.read("gpu=0.5,memory=4GB", size)
+    assert found.asked() == {"num_cpus": 1.0, "num_gpus": 0.5, "memory": 4 * 10**9}
+    with pytest.raises(ConfigError, match="is not a size"):
+        Resources.read("memory=much", size)
+
+
+def test_a_worker_tells_at_most_once_a_second_and_stops_when_it_is_told_to(monkeypatch):
+    now, there, told = [0.0], Board(None), []
+    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
+
+    def tell(at, lines):
+        told.append((at, lines))
+        return there.tell(3, at, lines)
+
+    teller = Teller(tell, "node", Budget(None))
+    teller.begin("title", 2, 50)
+    assert not teller.stop(1.0)
+    teller.batch(1, 25, 50)
+    assert not teller.stop(1.0) and len(told) == 1
+    there.stop()
+    now[0] = 0.5
+    assert not teller.stop(1.0) and len(told) == 1
+    now[0] = 1.0
+    assert teller.stop(1.0) and teller.stop(1.0) and told[1:] == [(75, [])]
+    assert there.news() == (["node  title: 100 images in all epochs"], {3: 75}) and there.news()[0] == []
+
+
+def test_a_worker_stops_by_its_own_clock_when_the_budget_is_used_up():
+    assert Board(100.0).left() == pytest.approx(100, abs=1)
+    teller = Teller(lambda at, lines: False, "node", Budget(20.0))
+    assert not teller.stop(1.0) and teller.stop(15.0)
