@@ -23,7 +23,7 @@ from rkd.experiments.budget import Budget
 from rkd.experiments.runner import Runner, learned_from, run_groups, with_lacking
 from rkd.records import Store
 from rkd.training import Engine, RunConfig
-from rkd.trust import STANDS_IN, trust, trusted
+from rkd.trust import trust, trusted
 
 LOOK_SECONDS = 0.5  # between the driver's looks at the board
 SUMMARY_SECONDS = 30.0  # between lines that tell of all
@@ -76,7 +76,8 @@ class ClusterRunner(Runner):
         ]
         job = Job(
             Store(self.store.records.resolve(), self.store.work.resolve()), root, self.workers, self.group,
-            self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), STANDS_IN: str(Path.cwd())}, trusted(),
+            self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), paths.STANDS_IN: str(paths.here())},
+            trusted(),
         )  # fmt: skip
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
