@@ -1,6 +1,7 @@
 """`rkd show`: networks, methods, data sets, published figures, records."""
 
 import csv
+import re
 from importlib import resources
 from typing import Any
 
@@ -193,7 +194,7 @@ def figures(
     With --resolve, print what answers them: runs, several runs, a value of a recipe, or one sentence.
 
     Args:
-        id, source, table, teacher, student, method, dataset, metric: only rows with this
+        id, source, table, teacher, student, method, dataset, metric: only rows with this, however it is spelt
         csv: as CSV, all columns
         resolve: what answers each figure
         profile: of the runs, with --resolve (default paper)
@@ -214,13 +215,17 @@ def figures(
     asked = {"id": id, "source": source, "table": table, "teacher": teacher, "student": student}
     asked |= {"method": method, "dataset": dataset, "metric": metric}
     equal = {column: value for column, value in asked.items() if value is not None}
+    rows = published.load()
+    fits = rows["id"].notna()
     for column, value in equal.items():
-        known = published.load()[column].unique()
         if column == "id":
             published.get(value)
-        elif value not in known:
-            raise unknown(column, value, known)
-    rows = published.load(**equal)
+        # Sources write WRN40-2, WRN-40-2 and wrn_40_2.
+        spelt = rows[column].map(_spoken) == _spoken(value)
+        if not spelt.any():
+            raise unknown(column, value, rows[column].unique())
+        fits &= spelt
+    rows = rows[fits]
     if not resolve:
         if results is not None or profile != "paper":
             raise ConfigError("--profile and --results say whose runs answer, and go with --resolve")
@@ -245,6 +250,10 @@ def figures(
     counts.insert(len(KINDS), "all", counts.sum(axis=1))
     print(counts.rename_axis(index=None, columns="source").to_string())
     return 0
+
+
+def _spoken(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def _answered(rows, answers, profile: str, results: str | None):

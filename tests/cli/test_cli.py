@@ -234,6 +234,11 @@ def test_networks_are_listed_in_groups(done):
 def test_published_figures_and_answers_counted_by_source(done):
     out = done("claims --table 'Table 6'")
     assert "71.62" in out and out.rstrip().endswith("3 figures")
+    pair = [
+        done(f"claims --teacher {t} --student {s}")
+        for t, s in (("wrn_40_2", "wrn_40_1"), ("WRN40-2", "WRN-40-1"))
+    ]
+    assert pair[0] == pair[1] and "75.09" in pair[0] and "kdrefine" in pair[0] and "modreduce" in pair[0]
     out = done("claims --csv")
     assert len(out.splitlines()) == 472 and out.startswith("id,source,table,teacher")
     rows = {line.split()[0]: line.split()[1:] for line in done("claims --resolve").splitlines()}
