@@ -33,6 +33,7 @@ def sweep(
     engine: str | None = None,
     address: str | None = None,
     each: str = "",
+    storage: str | None = None,
     **given: Any,
 ) -> int:
     """Train every run the chapters of a profile need and that is not recorded yet: teachers first, each run once
@@ -65,6 +66,8 @@ def sweep(
             graph where there can be one), eager, graph
         address: with --engine ray: the cluster, auto (that of this machine) or host:port (default: one is started here)
         each: with --engine ray: what a run group takes (default gpu=1 where there are GPUs, cpu=1, memory=2GB)
+        storage: with --engine ray: URL where records and checkpoints are kept instead, a folder or s3://BUCKET/FOLDER;
+            records come here too
 
     Examples:
         rkd sweep params/paper.yaml --chapters table3,table4 --budget 9m
@@ -93,17 +96,18 @@ def sweep(
         given["engine"] = engine
     elif engine not in (None, "local", "ray"):
         raise unknown("engine", engine, ("local", "ray", *launched))
-    if engine != "ray" and (address or each):
-        raise ConfigError(f"{'--address' if address else '--each'} goes with --engine ray")
-    if engine == "ray" and (
-        option := ("--check" * check) or ("--out" if out else "--tensorboard" * bool(tensorboard))
-    ):
-        raise ConfigError(f"{option} is of this machine alone, and does not go with --engine ray")
+    needs = {"--address": address, "--each": each, "--storage": storage}
+    refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
+    for option, value in (refused if engine == "ray" else needs).items():
+        if value:
+            raise ConfigError(f"{option} {'does not go' if engine == 'ray' else 'goes'} with --engine ray")
     limit = Budget(budget)  # imports are part of it: torch comes after this line
     plan = _planned(params, chapters, group, given)
     if order == "verdicts":
         plan.ask(claims)
     plan.elsewhere = engine == "ray" and not here(plan.settings.device)
+    if storage:
+        plan.match(storage)
     estimate = plan.show()
     if dry_run:
         left = [run for run in plan.runs if run.id in estimate.each]
@@ -152,6 +156,7 @@ def _train(
             ([run for runs, _ in groups for run in runs], ())
         ]  # no node waits for the end of a claim's runs
         where = {"kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": plan.settings.device}
+        where["storage"] = plan.storage
         where |= {"device": "cpu"} if plan.elsewhere else {}
 
     def stop(needed: float) -> bool:
@@ -202,6 +207,7 @@ class _Plan:
     claims: list[Any] | None = None
     needs: dict[str, dict[str, Any]] = field(default_factory=dict)
     elsewhere: bool = False
+    storage: str | None = None
 
     def ask(self, patterns: Sequence[str] | None) -> None:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
@@ -218,6 +224,16 @@ class _Plan:
         self.needs = lacking(self.claims, self.selectors, self.store, {run.id for run in self.runs})
         if patterns is not None:
             self.runs = required(run for need in self.needs.values() for run in need.values())
+
+    def match(self, storage: str) -> None:
+        """Let this store and a storage know each other's records of the runs, and of teachers that are needed the
+        weights."""
+        from rkd.cluster.storage import Storage
+        from rkd.experiments.runner import learned_from
+
+        self.storage = storage
+        teachers = {teacher.run.id for teacher in learned_from(self.runs)}
+        Storage(storage).match(self.store, [run.id for run in self.runs], teachers)
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""

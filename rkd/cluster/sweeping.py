@@ -7,7 +7,7 @@ starts a group again that was lost with its node, which then goes on from its ch
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from rkd import data as datasets
 from rkd import paths
 from rkd.cluster.board import Board, Teller
 from rkd.cluster.session import Cluster
+from rkd.cluster.storage import Storage
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.data.images import TENSORS
-from rkd.errors import RkdError
+from rkd.errors import RkdError, in_a_line
 from rkd.experiments.budget import Budget
 from rkd.experiments.runner import Runner, learned_from, run_groups, with_lacking
 from rkd.records import Store
@@ -32,7 +33,7 @@ LOG = "cluster.log"  # in the store's folder of working files
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes.
+    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no storage.
 
     Attributes:
         environment: of the workers, where theirs says nothing: where the project is, and where the user stands.
@@ -46,6 +47,7 @@ class Job:
     labels: Mapping[str, str]
     environment: Mapping[str, str]
     trusted: frozenset[str]
+    storage: str | None
 
 
 @dataclass(eq=False)
@@ -56,11 +58,13 @@ class ClusterRunner(Runner):
         cluster: where.
         limit: the budget; its signals stop all nodes.
         workers: the device of the workers, by name.
+        storage: URL of the storage that nodes share (see `Storage`); None: they share the store's folders.
     """
 
     cluster: Cluster | None = None
     limit: Budget | None = None
     workers: str = "auto"
+    storage: str | None = None
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         ray, root = self.cluster.ray, self.data_root.resolve()
@@ -77,7 +81,7 @@ class ClusterRunner(Runner):
         job = Job(
             Store(self.store.records.resolve(), self.store.work.resolve()), root, self.workers, self.group,
             self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), paths.STANDS_IN: str(paths.here())},
-            trusted(),
+            trusted(), self.storage,
         )  # fmt: skip
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -107,6 +111,9 @@ class ClusterRunner(Runner):
                 for ref in done:
                     ended.add(number := waiting.pop(ref))
                     failure = self._result(ref, groups[number]) or failure
+                    if self.storage is not None:
+                        ids = [config.id for config in groups[number]]
+                        Storage(self.storage).match(self.store, ids, ())
                 lines, at = ray.get(board.news.remote())
                 self._show(lines)
                 come = sum(length if n in ended else at.get(n, 0) for n, length in enumerate(lengths))
@@ -137,6 +144,8 @@ class ClusterRunner(Runner):
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RkdError):
                 return error.cause
+            if isinstance(error.cause, OSError):  # a full disk, a storage that is away
+                return RkdError(f"a node could not go on with {names}: {in_a_line(error.cause)}")
             if isinstance(error.cause, ray.exceptions.TaskCancelledError) or self.stopped:
                 return None
             raise
@@ -202,13 +211,30 @@ def train_group(
     teller = Teller(tell, node, Budget(ray.get(board.left.remote())))
     if teller.look():
         return {}, True
-    runner = _Worker(
-        job.store, job.data_root, job.device, job.group, teller, dict(job.labels), job.engine, teller.stop,
-        sets={config: _unpacked(ray.get(ref)) for config, ref in sets.items()},
-    )  # fmt: skip
-    runner.run(members)
+    failed: dict[str, str] = {}
+    images = {config: _unpacked(ray.get(ref)) for config, ref in sets.items()}
+
+    def trained(store: Store, runs: Sequence[RunConfig], lost: Callable[[], bool]) -> bool:
+        runner = _Worker(
+            store, job.data_root, job.device, job.group, teller, dict(job.labels), job.engine,
+            lambda needed: lost() or teller.stop(needed), sets=images,
+        )  # fmt: skip
+        runner.run(runs)
+        failed.update(runner.failed)
+        return runner.stopped
+
+    stopped = False
+    if job.storage is None:
+        stopped = trained(job.store, members, lambda: False)
+    else:
+        teachers = [teacher.run.id for teacher in learned_from(members)]
+        committed = job.store.records.parent / "teachers"
+        ids = [config.id for config in members]
+        for store, ours, lost in Storage(job.storage).shares(ids, teachers, teller.stop, committed):
+            stopped = trained(store, [config for config in members if config.id in ours], lost) or stopped
+        stopped = stopped or teller.stop(0.0)
     teller.look()
-    return runner.failed, runner.stopped
+    return failed, stopped
 
 
 def _packed(images: ImageSet) -> ImageSet:

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from s3 import s3_server
 from sweeps import EPOCHS, PROFILE, Sweep, arguments, left_behind, logged, outcomes
 
 from rkd.cli import main
@@ -26,11 +27,12 @@ def nodes():
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-    cluster = Cluster(initialize_head=True, head_node_args=SMALL)
-    for _ in range(2):
-        cluster.add_node(**SMALL)
-    yield cluster
-    cluster.shutdown()
+    with s3_server():  # its address is in the environment of the nodes
+        cluster = Cluster(initialize_head=True, head_node_args=SMALL)
+        for _ in range(2):
+            cluster.add_node(**SMALL)
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,8 @@ def given(tmp_path_factory):
 
 
 class Driver(Sweep):
-    def __init__(self, given, nodes, results, epochs=LONG):
-        more = ("--engine", "ray", "--address", nodes.address, "--each", EACH)
+    def __init__(self, given, nodes, results, epochs=LONG, *extra):
+        more = (*extra, "--engine", "ray", "--address", nodes.address, "--each", EACH)
         super().__init__(given.profile, results, "--group", "1", "-s", f"epochs={epochs}", *more)
 
     @property
@@ -114,3 +116,15 @@ def test_of_two_drivers_each_run_is_trained_by_one(given, nodes, tmp_path):
     assert set(map(tuple, logged(tmp_path).values())) == {tuple(range(1, LONG + 1))}, (
         "no epoch was done twice"
     )
+
+
+def test_nodes_that_share_no_folder_share_a_storage(given, nodes, tmp_path):
+    driver = Driver(given, nodes, tmp_path, EPOCHS, "--storage", "s3://bucket/sweep").ended(0)
+    assert "4 runs are recorded" in driver.out and outcomes(tmp_path) == given.local[EPOCHS]
+    assert not list(tmp_path.rglob("*.pt")), "checkpoints and weights are there, not here"
+    again = tmp_path / "elsewhere"
+    assert (
+        "4 runs: 4 recorded, 0 to train"
+        in Driver(given, nodes, again, EPOCHS, "--storage", "s3://bucket/sweep").ended(0).out
+    )
+    assert outcomes(again) == given.local[EPOCHS]

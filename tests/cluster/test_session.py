@@ -19,9 +19,10 @@ RAY = "--engine ray"
     [
         ("--engine slurm", "unknown engine 'slurm'"),
         ("--address auto", "--address goes with --engine ray"),
+        ("--storage /tmp", "--storage goes with --engine ray"),
         ("--each cpu=2", "--each goes with --engine ray"),
-        (f"{RAY} --check", "--check is of this machine alone"),
-        (f"{RAY} --tensorboard tb", "--tensorboard is of this machine alone"),
+        (f"{RAY} --check", "--check does not go with --engine ray"),
+        (f"{RAY} --tensorboard tb", "--tensorboard does not go with --engine ray"),
         (f"{RAY} --each gpu=1.5", "a share of a GPU is below 1"),
         (f"{RAY} --each cpu=0", "'cpu=0' is no resource of a run group; write gpu=0.5,cpu=2,memory=4GB"),
         (f"{RAY} --each cores=2", "'cores=2' is no resource of a run group"),

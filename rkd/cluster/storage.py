@@ -1,0 +1,233 @@
+"""Records and checkpoints behind a URL of fsspec: whole files, put atomically, and leases by exclusive creation.
+
+    records/ID.json   records/maps/ID.npz   work/ID/checkpoint.pt, last.pt, best.pt, log.txt   leases/ID/1, 2, ...
+
+Who creates the next number among a run's leases has the run; nobody deletes one, so that two cannot take over at once.
+A holder writes something new into its lease all along, and "free" at its end. Others take over where nothing new came
+for `stale` seconds of their own clocks: no two clocks are compared.
+"""
+
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from rkd.errors import ConfigError, in_a_line
+from rkd.files import place
+from rkd.records import Store
+
+# Where a file can be created exclusively, which fsspec itself leaves to chance; all but the first put whole objects.
+EXCLUSIVE = ("file", "memory", "s3")
+WORK = ("checkpoint.pt", "last.pt", "best.pt", "log.txt")
+FREE = b"free"
+POLL_SECONDS = 1.0
+
+
+class Storage:
+    """The storage behind a URL: a folder (path or file://), s3://bucket/folder, or memory:// (of this process alone).
+
+    Args:
+        renew: seconds between writes to leases, and between looks for new files.
+        stale: seconds without a write after which a lease is taken over.
+
+    Raises:
+        ConfigError: a URL that fsspec does not know, or storage that cannot create files exclusively.
+    """
+
+    def __init__(self, url: str, renew: float = 10.0, stale: float = 60.0) -> None:
+        import fsspec
+
+        try:
+            self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError, OSError) as error:
+            raise ConfigError(f"--storage {url}: {in_a_line(error)}") from error
+        names = {self._fs.protocol} if isinstance(self._fs.protocol, str) else {*self._fs.protocol}
+        if not names & {*EXCLUSIVE}:
+            raise ConfigError(
+                f"--storage {url}: no file can be created exclusively there, so that two nodes could train one run; "
+                f"use a folder that all share, or one of {', '.join(EXCLUSIVE)}"
+            )
+        self._local = "file" in names
+        self.renew, self.stale = renew, stale
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    # --- files ----------------------------------------------------------------------------------------------
+
+    def has(self, run: str) -> bool:
+        """Whether the run is recorded there."""
+        return self._fs.exists(self._at("records", f"{run}.json"))
+
+    def ids(self) -> set[str]:
+        """Ids of all recorded runs."""
+        return {name.removesuffix(".json") for name in self._names("records") if name.endswith(".json")}
+
+    def pull(self, store: Store, run: str, work: bool = True) -> None:
+        """Bring a run's record and maps, and its working files where these are wanted; the record last."""
+        for name in WORK if work else ():
+            self._get(store.folder(run) / name, "work", run, name)
+        self._get(store.maps(run), "records", "maps", f"{run}.npz")
+        self._get(store.path(run), "records", f"{run}.json")
+
+    def push(self, store: Store, run: str, sent: dict[Path, int] | None = None) -> None:
+        """Put what is new of a run there, the record last; its checkpoint goes when that is there.
+
+        Args:
+            sent: times of what was put there before, kept up to date.
+        """
+        sent = {} if sent is None else sent
+        files = [(store.folder(run) / name, ("work", run, name)) for name in WORK]
+        files += [
+            (store.maps(run), ("records", "maps", f"{run}.npz")),
+            (store.path(run), ("records", f"{run}.json")),
+        ]
+        for path, parts in files:
+            with suppress(FileNotFoundError):  # not made yet, or the run has ended at this moment
+                if sent.get(path) != (time_ns := path.stat().st_mtime_ns):
+                    self._put(path.read_bytes(), *parts)
+                    sent[path] = time_ns
+        if store.has(run) and self._fs.exists(begun := self._at("work", run, WORK[0])):
+            self._fs.rm_file(begun)
+
+    def match(self, store: Store, runs: Iterable[str], teachers: Iterable[str]) -> None:
+        """Bring the records of runs that are there alone, of teachers the weights too; put there what is here alone."""
+        there, teachers = self.ids(), {*teachers}
+        for run in runs:
+            if run not in there and store.has(run):
+                self.push(store, run)
+            elif run in there:
+                weights = run in teachers and not (store.folder(run) / "last.pt").exists()
+                if weights or not store.has(run):
+                    self.pull(store, run, work=weights)
+
+    def _at(self, *parts: str) -> str:
+        return "/".join((self._root.rstrip("/"), *parts))
+
+    def _names(self, *parts: str) -> list[str]:
+        try:
+            return [path.rpartition("/")[2] for path in self._fs.ls(self._at(*parts), detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def _get(self, path: Path, *parts: str) -> None:
+        with suppress(FileNotFoundError):
+            place(path, self._fs.cat_file(self._at(*parts)))
+
+    def _put(self, data: bytes, *parts: str) -> None:
+        if self._local:
+            place(Path(self._at(*parts)), data)
+        else:
+            self._fs.pipe_file(self._at(*parts), data)
+
+    # --- leases ---------------------------------------------------------------------------------------------
+
+    def take(self, run: str) -> "Lease | None":
+        """A lease of the run; None: another has it."""
+        last = max(map(int, self._names("leases", run)), default=0)
+        if last:
+            found, now = self._fs.cat_file(self._at("leases", run, str(last))), time.monotonic()
+            before, since = self._seen.setdefault(run, (found, now))
+            if found != before:
+                self._seen[run] = found, now
+            if found != FREE and (found != before or now - since < self.stale):
+                return None
+        lease = Lease(self, run, last + 1)
+        path = self._at("leases", run, str(lease.number))
+        try:
+            if self._local:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "xb") as file:
+                    file.write(lease.text())
+            else:
+                self._fs.pipe_file(path, lease.text(), mode="create")
+        except OSError:  # S3's "precondition failed" has no name of its own
+            if not self._fs.exists(path):
+                raise
+            return None
+        return lease
+
+    @contextmanager
+    def kept(self, store: Store, leases: "list[Lease]") -> Iterator[Callable[[], bool]]:
+        """Renew leases and push what is new of their runs all along, and once more at the end; then they are free.
+        Gives a function that says whether one was lost: then the block is to end, and nothing more is pushed."""
+        ending, lost, sent = threading.Event(), threading.Event(), dict[Path, int]()
+
+        def keep() -> None:
+            good = time.monotonic()
+            while not ending.wait(self.renew) and not lost.is_set():
+                try:
+                    if not all([lease.renewed() for lease in leases]):
+                        lost.set()
+                        return
+                    good = time.monotonic()
+                    for lease in leases:
+                        self.push(store, lease.run, sent)
+                except Exception:  # of the network, of any kind; the last push tells
+                    if time.monotonic() - good > self.stale / 2:
+                        lost.set()
+
+        thread = threading.Thread(target=keep, name="storage", daemon=True)
+        thread.start()
+        try:
+            yield lost.is_set
+        finally:
+            ending.set()
+            thread.join()
+            for lease in leases:
+                if not lost.is_set() and lease.renewed():
+                    self.push(store, lease.run, sent)
+                    lease.free()
+
+    def shares(
+        self, runs: Iterable[str], teachers: Iterable[str], stop: Callable[[float], bool], committed: Path
+    ) -> Iterator[tuple[Store, set[str], Callable[[], bool]]]:
+        """Until all runs are recorded there, or have been here, or `stop` says so: a store of this process with what
+        there is of them and of their teachers, the runs to be trained in it, and whether their lease was lost.
+
+        Args:
+            committed: folder of committed teachers on this machine, where there are some.
+        """
+        left = {run for run in runs if not self.has(run)}
+        while left and not stop(0.0):
+            leases = [lease for run in sorted(left) if (lease := self.take(run))]
+            ours = {lease.run for lease in leases if not self.has(lease.run)}
+            if not leases:
+                time.sleep(min(POLL_SECONDS, self.renew))
+            with ExitStack() as ends:
+                if leases:
+                    folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rkd-")))
+                    store = Store(folder / "records", folder / "work")
+                    if committed.is_dir():
+                        (folder / "teachers").symlink_to(committed)
+                    lost = ends.enter_context(self.kept(store, leases))
+                    for run in (*teachers, *ours):
+                        self.pull(store, run)
+                    yield store, ours, lost
+            left = {run for run in left - ours if not self.has(run)}
+
+
+class Lease:
+    """Of one run, by this process. A number among the run's leases."""
+
+    def __init__(self, storage: Storage, run: str, number: int) -> None:
+        self._storage, self.run, self.number = storage, run, number
+        self._count, self._owner = 0, uuid.uuid4().hex
+
+    def text(self) -> bytes:
+        """What the lease says now; never twice the same."""
+        self._count += 1
+        return f"{self._owner} {self._count}".encode()
+
+    def renewed(self) -> bool:
+        """Write to it; False if another has taken over."""
+        storage = self._storage
+        if max(map(int, storage._names("leases", self.run)), default=0) > self.number:
+            return False
+        storage._put(self.text(), "leases", self.run, str(self.number))
+        return True
+
+    def free(self) -> None:
+        """Let others take the run."""
+        self._storage._put(FREE, "leases", self.run, str(self.number))

@@ -1,0 +1,138 @@
+"""Records and checkpoints in a folder, in memory and on a server that speaks S3: whole, and leased to one."""
+
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from conftest import Silent, StopAfter, small
+from s3 import s3_server
+
+from rkd.cluster.storage import Storage
+from rkd.errors import ConfigError
+from rkd.experiments.runner import Runner
+from rkd.records import Store
+
+STUDENT = small(weights="best")
+TEACHER = STUDENT.teacher.run
+NOWHERE = Path("/nonexistent")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server():
+        yield
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def url(request, tmp_path):
+    if request.param == "s3":
+        request.getfixturevalue("server")
+    place = {
+        "folder": f"{tmp_path / 'shared'}",
+        "memory": f"memory://{tmp_path.name}",
+        "s3": f"s3://bucket/{tmp_path.name}",
+    }
+    return place[request.param]
+
+
+def quick(url):
+    return Storage(url, renew=0.05, stale=0.4)
+
+
+def train(store, run, stop=lambda needed: False):
+    runner = Runner(store, store.work, "cpu", progress=(said := Silent()), stop=stop)
+    runner.run([run])
+    return said
+
+
+def sweep(url, runs, stop=lambda needed: False, teachers=(), stops=lambda needed: False):
+    """As a worker does; returns what was said."""
+    said = []
+    for store, ours, lost in quick(url).shares([r.id for r in runs], teachers, stop, NOWHERE):
+        for run in (run for run in runs if run.id in ours):
+            said += train(store, run, lambda needed, lost=lost: lost() or stops(needed)).said
+    return said
+
+
+def test_a_stopped_run_goes_on_elsewhere_and_its_record_and_weights_arrive(url, tmp_path):
+    there = quick(url)
+    sweep(url, [TEACHER])
+    assert there.ids() == {TEACHER.id} and there.has(TEACHER.id)
+    sweep(url, [STUDENT], once := StopAfter(5), [TEACHER.id], once)
+    assert not there.has(STUDENT.id)
+    said = sweep(url, [STUDENT], teachers=[TEACHER.id])
+    assert any("resuming after epoch" in text for text in said), said
+    home, plain = Store(tmp_path / "r", tmp_path / "w"), Store(tmp_path / "pr", tmp_path / "pw")
+    there.match(home, [TEACHER.id, STUDENT.id], [TEACHER.id])
+    train(plain, STUDENT)
+    for run in (TEACHER.id, STUDENT.id):
+        assert (home.load(run).curves, home.load(run).result) == (
+            plain.load(run).curves,
+            plain.load(run).result,
+        )
+    assert (home.folder(TEACHER.id) / "best.pt").exists() and not home.folder(STUDENT.id).exists()
+    fs, root = fsspec.url_to_fs(url)
+    left = [path for path in fs.find(root) if path.endswith(("checkpoint.pt", ".tmp"))]
+    assert not left, "an ended run has no checkpoint"
+    there.match(home, [TEACHER.id], [])
+    other = Storage(url + "2")
+    other.match(home, [TEACHER.id, STUDENT.id], [])
+    assert other.ids() == {TEACHER.id, STUDENT.id}, "what is recorded here alone goes there"
+
+
+def test_of_many_one_has_the_lease_and_it_is_taken_over_where_its_holder_is_silent(url):
+    found, start = [], threading.Barrier(8)
+
+    def contend():
+        storage = quick(url)
+        start.wait()
+        found.append(storage.take("run"))
+
+    threads = [threading.Thread(target=contend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (lease,) = filter(None, found)
+    other = quick(url)
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:  # more than twice as long as a silent holder has
+        assert lease.renewed() and other.take("run") is None
+        time.sleep(0.02)
+    silent = time.monotonic()
+    while (second := other.take("run")) is None:
+        time.sleep(0.02)
+    assert time.monotonic() - silent >= 0.35 and not lease.renewed()
+    second.free()
+    assert quick(url).take("run").number == 3, "free at once, for one who never saw the holder"
+
+
+def test_who_lost_a_lease_stops_and_pushes_nothing(url, tmp_path):
+    storage, store = quick(url), Store(tmp_path / "r", tmp_path / "w")
+    lease = storage.take(TEACHER.id)
+    with storage.kept(store, [lease]) as lost:
+        assert not lost()
+        storage._put(b"", "leases", TEACHER.id, "2")
+        deadline = time.monotonic() + 5
+        while not lost() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert lost()
+        train(store, TEACHER)
+    assert not storage.ids()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1/x", "no file can be created exclusively"),
+        ("nothing://x", "--storage nothing://x: "),
+    ],
+)
+def test_other_storage_gets_one_sentence(rkd, tmp_path, url, said):
+    with pytest.raises(ConfigError, match=said):
+        Storage(url)
+    call = f"sweep smoke --chapters table5 --results {tmp_path} --device cpu --engine ray --storage {url}"
+    status, _, err = rkd(call)
+    assert status == 2 and said in err
