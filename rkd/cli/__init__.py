@@ -39,6 +39,7 @@ COMMANDS = {
     "pack": ("pack.pack", "write all that training needs on a machine without network"),
     "bench": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
     "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
+    "cluster slurm": ("cluster.slurm", "write a Slurm job that sweeps on all its nodes"),
     "records check": ("records.check", "name what is damaged among a profile's records and weights"),
     "show models": ("show.models", "list networks, or show one's sizes and taps"),
     "show method": ("show.method", "say whether a method's steps can be captured as a CUDA graph"),
@@ -47,6 +48,7 @@ COMMANDS = {
     "show records": ("show.records", "print mean accuracies per configuration, or write them as CSV"),
 }
 GROUPS = {
+    "cluster": "sweeps beyond one machine",
     "records": "check records and weights",
     "show": "networks, methods, data sets, published figures, records",
 }

@@ -1,0 +1,81 @@
+"""A Slurm job that starts Ray over its nodes and sweeps until its time is up, again and again."""
+
+import math
+import shlex
+from collections.abc import Sequence
+
+LEAVE_SECONDS = 300  # that Ray takes to start, and the sweep to save and end
+WARN_SECONDS = 120  # before the end of the job's time, or when it is preempted, it gets SIGTERM
+
+
+def script(
+    sweep: Sequence[str],
+    *,
+    nodes: int,
+    gpus: int,
+    cpus: int,
+    seconds: float,
+    jobs: int,
+    folder: str,
+    python: str,
+) -> str:
+    """A job script for sbatch.
+
+    Args:
+        sweep: words of a call of `rkd sweep` without engine, address and budget.
+        nodes, gpus, cpus: nodes of a job; GPUs and cores of a node.
+        seconds: a job's time, more than `LEAVE_SECONDS`.
+        jobs: that follow one another in an array, each for its time; the first that finds nothing left ends at once.
+        folder: where the job works, on all nodes.
+        python: the interpreter in which rkd is installed, on all nodes.
+    """
+    minutes = math.ceil(seconds / 60)
+    array = f"#SBATCH --array=1-{jobs}%1\n" if jobs > 1 else ""
+    card = f"#SBATCH --gpus-per-node={gpus}\n" if gpus else ""
+    log = "%x-%A_%a" if jobs > 1 else "%x-%j"
+    call = shlex.join([
+        python, "-m", *sweep, "--engine", "ray", "--budget", f"{int(seconds) - LEAVE_SECONDS}s",
+        *(["--device", "cuda"] if gpus else []),
+    ])  # fmt: skip
+    ray = shlex.join(
+        [python, "-m", "ray.scripts.scripts", "start", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+    )
+    return f"""#!/bin/bash
+#SBATCH --job-name=rkd
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task={cpus}
+{card}#SBATCH --time={minutes // 60}:{minutes % 60:02d}:00
+{array}#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:TERM@{WARN_SECONDS}
+#SBATCH --output={log}.log
+set -uo pipefail
+cd {shlex.quote(folder)} || exit 2
+export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_TOKEN_PATH="$PWD/.ray-$SLURM_JOB_ID"
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+(umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > "$RAY_AUTH_TOKEN_PATH")
+
+# Ray: its head here, where this script runs, and a worker on every other node. All of it ends with the job.
+head=$SLURMD_NODENAME
+port=$((20000 + SLURM_JOB_ID % 20000))
+others=$((SLURM_JOB_NUM_NODES - 1))
+{ray} --head --port="$port" --disable-usage-stats --include-dashboard=false || exit 1
+if [ "$others" -gt 0 ]; then
+  srun --nodes="$others" --ntasks="$others" --exclude="$head" {ray} --address="$head:$port" --block &
+fi
+
+# The sweep ends by itself shortly before the time is up. At SIGTERM (preemption) it saves, and the job is queued again.
+warned=0
+{call} --address "$head:$port" &
+sweep=$!
+trap 'warned=1; kill -TERM "$sweep"' TERM
+wait "$sweep"
+status=$?
+if [ "$warned" = 1 ]; then
+  wait "$sweep"
+  status=$?
+  [ "$status" = 1 ] && scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
+"""
