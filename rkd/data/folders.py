@@ -93,7 +93,10 @@ class Decoded(Reader):
         return Source(train, test, pixels, listing.class_names, tuple(about["notes"]))
 
     def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, Listing]:
-        listing = self.list(config, root, download)
+        try:
+            listing = self.list(config, root, download)
+        except (OSError, UnicodeError) as error:  # nothing is known of whose folder it is
+            raise DataError(f"{config.name} cannot be read: {in_a_line(error)}") from error
         told = json.dumps([FORMAT, config.image_size, listing.key])
         folder = listing.cache / hashlib.sha256(told.encode()).hexdigest()[:12]
         if not folder.is_dir():

@@ -144,6 +144,11 @@ def alone(folder):
             {},
             "has a part train/, but none of test/, val/",
         ),
+        (
+            lambda folder: (folder / "train" / CLASSES[0] / "gone.png").symlink_to("nowhere"),
+            {},
+            r"imgs/ cannot be read: .* No such file or directory: .*gone.png",
+        ),
     ],
 )
 def test_refused(folder, change, values, said):
