@@ -291,7 +291,7 @@ def _into(
     is grey, or what is wrong with it."""
     try:
         with image(number) as opened:
-            upright = _eight_bits(ImageOps.exif_transpose(opened))
+            upright = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
             grey = upright.mode in ("1", "L", "LA")
             x[number] = np.asarray(
                 ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
@@ -301,12 +301,14 @@ def _into(
     return hashlib.blake2b(x[number].tobytes(), digest_size=16).digest(), grey
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
     """Of 16 bits of grey the upper ones, rounded; Pillow itself cuts values off at 255, which leaves a white image."""
+    if image.mode.startswith("I;16") or (
+        image.mode == "I" and form == "PNG"
+    ):  # as older versions of Pillow say it
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} may be of any range: save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return image
 
 
