@@ -1,5 +1,5 @@
 """Every `rkd ...` line of the README and of the written pages is one that the command line takes; what `rkd run` is
-told to train can be configured."""
+told to train can be configured; answers to questions are executed as they stand, those that train long as dry runs."""
 
 import importlib
 import re
@@ -7,8 +7,12 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import torchvision
 import yaml
+from PIL import Image
 
 from rkd import paths
 from rkd.cli import ALIASES, COMMANDS, GROUPS, main, parse
@@ -43,8 +47,76 @@ def test_the_pages_have_commands():
     assert counts["README.md"] >= 5 and counts["book/running.md"] >= 8 and counts["book/coming_from.md"] >= 15
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """The folder a reader stands in: photographs in nine classes, one of them grey, a network and its bare weights."""
+    folder, draw = tmp_path_factory.mktemp("standing"), np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 1)):
+        for name in "abcdefghi":
+            (folder / "photos" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 256, (48, 40) if name == "a" else (40, 48, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / "photos" / part / name / f"{i}.png")
+    (source,) = re.findall(
+        r"^```python\n(import torchvision\n.*?)^```", PAGES["book/running.md"].read_text(), re.M | re.S
+    )
+    (folder / "my_nets.py").write_text(source)
+    torch.save(torchvision.models.resnet18(num_classes=100).state_dict(), folder / "my_weights.pth")
+    return folder
+
+
+# What is in the line -> what is in its answer: of a dry run, and of lines that are executed, in their order.
+DRY = {
+    "--image-size 384 --norm": ["name: photos/", "image_size: 384", "- 0.45", "mobilenet_v2: 2 epochs"],
+    "-b 30": ["ResNet-50: 240 epochs in batches of 64, lr 0.05", "MobileNetV2: 240 epochs in batches of 64, lr 0.01",
+              "loss_weight: 30.0"],
+    "--epochs 120": ["teacher ResNet-56: 240 epochs", "ResNet-20: 120 epochs", "lr 0.1 (falls at 150, 180, 210)",
+                     "warmup_epochs: 20"],
+    "vectors: columns": ["vectors: columns"],
+    "wrn_40_1 --profile paper --seed 1": ["seed: 1", "network: wrn_40_1", "epochs: 240"],
+}  # fmt: skip
+EXECUTED = {
+    "show data photos": ["classes          9", "size             384 x 384", "4 of 36 images are grey"],
+    "--checkpoint my_weights": ["% on 2000 test images of embedded with embedded statistics"],
+    "--teacher my_nets": ["finished: last"], "--dataset photos --image-size 32": ["finished: last"],
+    "show figures --teacher wrn_40_2": ["75.09", "74.14"], "--precision fp32 --results": ["c4f5df2aa8e4 finished"],
+    "student.onnx": ["wrote student.onnx", "differ from torch's by at most"],
+    "student.ts": ["wrote student.ts", "differ from torch's by at most"],
+    "features.npz": ["pooled_train (16, 64)"],
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of exporters, about themselves
+@pytest.mark.parametrize("part", EXECUTED)
+def test_answers_are_executed_as_they_stand(part, standing, monkeypatch, done):
+    (line,) = {line for _, line in FOUND if part in line and "rkd show data my" not in line}
+    if line.endswith(".onnx --results mine"):
+        pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(standing)
+    out = done(line.removeprefix("rkd "))
+    assert all(words in out for words in EXECUTED[part]), out
+
+
+def test_a_shorter_run_is_the_beginning_of_a_longer_one_where_its_schedule_is_held(
+    standing, monkeypatch, done
+):
+    """Of the small commands' sort: to the bit, while the rate has not fallen."""
+    monkeypatch.chdir(standing)
+    few = (
+        "--student resnet8 --precision fp32 --decay-epochs [150,180,210] --train-images 48 --results lengths"
+    )
+    curves = []
+    for epochs in (1, 2):
+        done(f"run {few} --epochs {epochs}")
+        (path,) = (p for p in (standing / "lengths").glob("*.json") if f'"epochs": {epochs}' in p.read_text())
+        curves.append(yaml.safe_load(path.read_text())["curves"])
+    assert all(curves[1][name][:1] == curve for name, curve in curves[0].items()), curves
+    assert len(curves[1]["loss_ce"]) == 2
+
+
 @pytest.mark.parametrize(("page", "line"), FOUND, ids=[line for _, line in FOUND])
-def test_command_is_taken(page, line, tmp_path, capsys):
+def test_command_is_taken(page, line, standing, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(standing)
     words = shlex.split(line, comments=True)[1:]
     parse(words)
     if words[0] == "run":
@@ -52,7 +124,21 @@ def test_command_is_taken(page, line, tmp_path, capsys):
         teacher.write_bytes(b"weights")
         words = [re.sub(r"^teacher_checkpoint=.*", f"teacher_checkpoint={teacher}", word) for word in words]
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
-        assert capsys.readouterr().out.startswith("# run ")
+        out = capsys.readouterr().out
+        assert out.startswith("# run ")
+        assert all(words in out for part, told in DRY.items() if part in line for words in told), out
+
+
+def test_every_question_is_answered_by_a_command_that_is_tested():
+    text = PAGES["book/coming_from.md"].read_text("utf-8")
+    lines = [*commands(text[text.index("## Questions that come up") :])]
+    untested = {
+        "rkd sweep params/paper.yaml",
+        "rkd show records",
+    }  # which would train, and has nothing to show
+    assert (
+        all(any(part in line for part in (*DRY, *EXECUTED, *untested)) for line in lines) and len(lines) >= 10
+    )
 
 
 def test_the_reference_names_what_exists():
