@@ -303,9 +303,8 @@ def _into(
 
 def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
     """Of 16 bits of grey the upper ones, rounded; Pillow itself cuts values off at 255, which leaves a white image."""
-    if image.mode.startswith("I;16") or (
-        image.mode == "I" and form == "PNG"
-    ):  # as older versions of Pillow say it
+    # Older versions of Pillow say "I" of 16 bits, too.
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} may be of any range: save it with 8 or 16 bits")
