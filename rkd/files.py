@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from rkd.errors import RecordError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -75,6 +77,15 @@ def check_stored_zip(file: IO[bytes]) -> None:
             raise zipfile.BadZipFile("its entries are compressed, or larger than the file")
         if (bad := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{bad} does not match its checksum")
+
+
+def known_file(path: Path, digest: str, what: str, remedy: str) -> Path:
+    """A file with this SHA-256; RecordError, which says what it is and what to do, if it is missing or another."""
+    if not is_file(path):
+        raise RecordError(f"{what} {path} does not exist; {remedy}")
+    if (found := sha256(path)) != digest:
+        raise RecordError(f"{what} {path} has sha256 {found}, not {digest}")
+    return path
 
 
 def unused(path: Path) -> Path:

@@ -88,6 +88,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     costs(unfinished(runs, store), store, root)
     found = [*counts_folder().glob("[!.]*"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
+    found += [paths.home() / run.pretrained.checkpoint for run in runs if run.pretrained is not None]
     for teacher in dict.fromkeys(run.teacher for run in runs if run.teacher is not None):
         if teacher.run is None:
             found.append(check_teacher_file(teacher))

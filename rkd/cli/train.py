@@ -33,7 +33,7 @@ def run(
         student: network to train, see `rkd show models`
         row: a row of a chapter's table, CHAPTER/ROW, on its own pair or the one given
         claim: what answers the published figure of this id, see `rkd show figures`
-        teacher: network to learn from; none: train on labels alone
+        teacher: network to learn from; none: train on labels alone, or learn from --teacher-checkpoint RUN
         method: how to learn from it, or a sum such as "at+kd" (default: reviewkd)
         seed: steers initialisation, data order and augmentation (default 0)
         budget: stop in time to be done after 9m, 90s, 1h30m (default: no limit)
@@ -48,6 +48,7 @@ def run(
         rkd run --method crd+kd --teacher resnet32x4 --student resnet8x4 --options '{crd: {loss_weight: 0.8}}'
         rkd run --method kd --teacher resnet56 --student resnet20 -r 0.1 -b 0.9 --options '{temperature: 4}'
         rkd run --student resnet8 --teacher resnet14 --hcl-levels '[h, 2, 1]' --hcl-weights '[1, .5, .25]'
+        rkd run --student resnet20 --method kd --teacher-checkpoint 3f2a91c04b7d     a recorded run teaches
         rkd run --claim kdrefine-benchmark-resnet56-resnet20-crd-cifar100 --profile paper
 
         Who comes from RepDistiller: -r is -r, -b is -b, and -a is KD in a sum: --method crd+kd. `rkd show figures`
@@ -127,8 +128,11 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
     """Settings, config and labels of a network with or without teacher."""
     from rkd.experiments.recipes import OWN_RECIPES, Builder
     from rkd.experiments.settings import resolve, without_effect
+    from rkd.experiments.weights import names_run
 
     settings = resolve("run", given)
+    if teacher is None and names_run(given.get("teacher_checkpoint")):
+        teacher = settings.teacher
     if teacher is None:
         if method is not None:
             raise ConfigError(f"--method {method} needs a --teacher to learn from")

@@ -17,15 +17,16 @@ from rkd.data import DataConfig, ImageSet, used_images
 from rkd.errors import RecordError
 from rkd.experiments import snapshots
 from rkd.experiments.progress import epoch_line
-from rkd.files import naming, sha256
+from rkd.experiments.weights import weights_file
+from rkd.files import known_file, naming
 from rkd.files import place as put
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, joules, machine_state, peak_memory_mb
-from rkd.records.teachers import load_teacher, teacher_file
+from rkd.records.teachers import load_teacher
 from rkd.training import RunConfig, TeacherConfig, TrainState, accuracy, arithmetic, checkpoint, train
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
-from rkd.training.build import build_method, build_network
+from rkd.training.build import build_method, build_network, start
 from rkd.training.teacher import frozen_teacher
 
 if TYPE_CHECKING:
@@ -52,15 +53,6 @@ def place(module: nn.Module, config: RunConfig, device: torch.device) -> nn.Modu
     return module.to(device=device, dtype=master, memory_format=torch.channels_last)
 
 
-def weights_file(store: Store, run: str, which: str) -> Path | None:
-    """Where the "last" or "best" weights of an ended run lie: what its training left here, else a committed teacher in
-    half precision; None: nowhere."""
-    for path in (store.folder(run) / f"{which}.pt", teacher_file(store, run, which)):
-        if path.exists():
-            return path
-    return None
-
-
 def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> tuple[nn.Module, Path]:
     """An ended run's network with its "last" or "best" weights, on the CPU, and the file they are from.
 
@@ -80,15 +72,13 @@ def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> t
 
 def check_teacher_file(teacher: TeacherConfig) -> Path:
     """Where the checkpoint file of a teacher that is no run of ours lies; RecordError if it is missing or another."""
-    path = paths.home() / teacher.checkpoint
-    if not path.is_file():
-        raise RecordError(
-            f"teacher checkpoint {path} does not exist; put the {models.display_name(teacher.name)} with sha256 "
-            f"{teacher.sha256} there, or name a file of your own as teacher_checkpoint"
-        )
-    if (found := sha256(path)) != teacher.sha256:
-        raise RecordError(f"teacher checkpoint {path} has sha256 {found}, not {teacher.sha256}")
-    return path
+    remedy = (
+        f"put the {models.display_name(teacher.name)} with sha256 {teacher.sha256} there, or name a file of your own "
+        "as teacher_checkpoint"
+    )
+    if teacher.record:
+        remedy = f"carry run {teacher.record} here with its weights (`rkd export` there, `rkd import` here)"
+    return known_file(paths.home() / teacher.checkpoint, teacher.sha256, "teacher checkpoint", remedy)
 
 
 def load_teacher_network(
@@ -103,6 +93,8 @@ def load_teacher_network(
     if teacher.run is None:
         network = models.build(teacher.name, classes)
         models.load_weights(network, check_teacher_file(teacher))
+        if teacher.record:  # whose file is last.pt, or ID-last.safetensors
+            facts |= {"run": teacher.record, "weights": Path(teacher.checkpoint).stem.rpartition("-")[2]}
         return network, {**facts, "sha256": teacher.sha256}
     facts["run"] = teacher.run.id
     if teacher.weights == "random":
@@ -249,14 +241,17 @@ class RunGroup:
     def _state(self, config: RunConfig, teacher: nn.Module | None) -> TrainState:
         runner, images = self.runner, self.images
         network, method = build_network(config, images.classes), None
+        path = runner.store.folder(config.id) / "checkpoint.pt"
+        found = checkpoint.begun(path, config.id, config=config, images=self._epoch_images)
+        if config.pretrained is not None and not found:
+            start(network, config, images.classes)
         if config.method is not None:
             sizes = images.train_x.shape[1], images.classes, len(images.train_y)
             method = build_method(config, network, teacher, *sizes, images.train_y)
             method = place(method, config, runner.device)
         compiled = runner.engine.compiles_students(runner.device)
         state = TrainState(config, place(network, config, runner.device), method, compiled)
-        path = runner.store.folder(config.id) / "checkpoint.pt"
-        if found := checkpoint.begun(path, config.id, config=config, images=self._epoch_images):
+        if found:
             saved, come = found
             try:
                 state.load_state_dict(saved | {"epoch": come.epoch, "position": come.position})
@@ -304,19 +299,27 @@ class RunGroup:
     def _finish(self, state: TrainState) -> None:
         run, store, best = state.config.id, self.runner.store, state.best
         folder = store.folder(run)
+        scores = self._scores(state)
         last = {"run": run, "epoch": state.epoch, "student": state.student.state_dict()}
+        last["accuracy"] = scores["last_accuracy"]
         if state.method is not None and state.method.networks(state.student):
             last["method"] = state.method.state_dict()  # it holds further networks
         checkpoint.save(last, folder / "last.pt")
         checkpoint.save(
-            {"run": run, "epoch": best["epoch"] + 1, "student": best["student"]}, folder / "best.pt"
+            {
+                "run": run,
+                "epoch": best["epoch"] + 1,
+                "student": best["student"],
+                "accuracy": scores["best_accuracy"],
+            },
+            folder / "best.pt",
         )
         maps = folder / "maps.npz"
         if maps.exists():  # before the record, which says that all of the run is there
             put(store.maps(run), maps.read_bytes())  # the folders may be on different disks
             maps.unlink()
         if not store.has(run):  # weights of a recorded teacher may have been trained again
-            store.save(self._record(state))
+            store.save(self._record(state, scores))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _scores(self, state: TrainState) -> dict[str, float]:
@@ -339,14 +342,13 @@ class RunGroup:
         images = self.images
         return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
-    def _record(self, state: TrainState) -> Record:
+    def _record(self, state: TrainState, scores: dict[str, float]) -> Record:
         method, images, runner = state.method, self.images, self.runner
         return Record(
             config=state.config,
             status="diverged" if state.diverged else "finished",
             curves=state.curves,
-            result=self._scores(state)
-            | {"best_epoch": state.best["epoch"], "epochs": len(state.curves["test_accuracy"])},
+            result=scores | {"best_epoch": state.best["epoch"], "epochs": len(state.curves["test_accuracy"])},
             cost={
                 "train_seconds": state.seconds,
                 "images_per_second": state.epoch * self._epoch_images / state.seconds,

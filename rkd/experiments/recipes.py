@@ -1,7 +1,6 @@
 """From settings and a recipe to complete run configs, whose values know where they come from."""
 
 import functools
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,17 +9,18 @@ from pydantic import Field
 
 from rkd import paths
 from rkd.config import Count, Flag, Positive, Weight, build, check, frozen
-from rkd.data.normalisation import MEASURED
+from rkd.data.normalisation import MEASURED, Statistics
 from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
 from rkd.experiments.settings import Settings, layered, named_file
-from rkd.experiments.workspace import data_root
-from rkd.files import is_file, sha256
+from rkd.experiments.weights import Weights, named, names_run, record_of
+from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
-from rkd.models import canonical, check_name
+from rkd.models import canonical, check_name, display_name
 from rkd.plain_yaml import read_yaml
-from rkd.training.config import DataConfig, RunConfig, SGDConfig, TeacherConfig
+from rkd.records import Store
+from rkd.training.config import DataConfig, Pretrained, RunConfig, SGDConfig, TeacherConfig
 
 # What a row may say that is no option of its method; and what of a recipe's values for a method is none.
 OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
@@ -119,23 +119,18 @@ def load_recipe(name: str) -> Recipe:
         raise ConfigError(f"recipe {path.name}: {error}") from error
 
 
-def teacher_file_of(checkpoint: str) -> tuple[str, str]:
-    """Path and SHA-256 of a `teacher_checkpoint`, "PATH" or "PATH#sha256=DIGEST". With its digest a file need not be
-    there for runs to be named and looked up; what is loaded is checked against it.
-
-    Raises:
-        ConfigError: no such file, and no digest; or one that is no SHA-256.
-    """
-    name, mark, digest = checkpoint.partition("#sha256=")
-    path = paths.home() / name
-    if not mark and not is_file(path):
-        raise ConfigError(f"teacher_checkpoint {name!r} is not a file")
-    digest = digest if mark else sha256(path)
-    if not re.fullmatch("[0-9a-f]{64}", digest):
+def _check_taught(named: str, run: RunConfig, network: str, data: DataConfig) -> None:
+    """Raise ConfigError where the recorded run that is to teach contradicts its student's config."""
+    if run.network != canonical(network):
         raise ConfigError(
-            f"teacher_checkpoint {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits"
+            f"teacher_checkpoint {named} is a {display_name(run.network)}, but the teacher is to be "
+            f"{display_name(network)}; leave one of them out"
         )
-    return name, digest
+    if run.data.name != data.name and (run.data.sha256 is None or run.data.sha256 != data.sha256):
+        raise ConfigError(
+            f"teacher_checkpoint {named} was trained on {run.data.name!r} but the student is to be trained on "
+            f"{data.name!r}"
+        )
 
 
 class Builder:
@@ -216,7 +211,9 @@ class Builder:
         else:
             run["ce_weight"] = self._set(of_method.get("ce_weight", self.recipe.ce_weight), "ce_weight")
         options = self._options(method, (teacher, student), row, fixed)
-        return RunConfig(**run, method=method, options=options, teacher=self._taught(teacher, of_run))
+        return RunConfig(
+            **run, method=method, options=options, teacher=self._taught(teacher, of_run, run["data"])
+        )
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
@@ -297,7 +294,7 @@ class Builder:
             ("params/pairs.yaml", entry) for entry in everywhere
         ]
 
-    def _taught(self, network: str, of_row: Mapping[str, Any]) -> TeacherConfig:
+    def _taught(self, network: str, of_row: Mapping[str, Any], data: DataConfig) -> TeacherConfig:
         standing = self.recipe.teacher
         batch_norm = self._set(standing.batch_norm, "teacher_batch_norm")
         values = {"weights": standing.weights, "batch_norm": batch_norm}
@@ -305,12 +302,25 @@ class Builder:
         # An untrained one comes from its seed alone.
         checkpoint = None if values["weights"] == "random" else self._get("teacher_checkpoint")
         if checkpoint is None:
-            return TeacherConfig(run=self.teacher(network), **values)
+            run = self.teacher(network)
+            return TeacherConfig(
+                run=replace(run, pretrained=None) if values["weights"] == "random" else run, **values
+            )
         check_name(network)
-        path, digest = teacher_file_of(checkpoint)
+        found = self._weights("teacher_checkpoint", values["weights"])
+        if (record := found.record) is not None:
+            _check_taught(checkpoint, record.config, network, data)
         return TeacherConfig(
-            checkpoint=path, sha256=digest, network=canonical(network), batch_norm=values["batch_norm"]
-        )
+            checkpoint=found.path, sha256=found.sha256, record=record and record.id, network=canonical(network),
+            batch_norm=values["batch_norm"],
+        )  # fmt: skip
+
+    def _weights(self, name: str, which: str) -> Weights:
+        """What a parameter names as weights."""
+        return named(*self._named(name), data_root(self.settings), which)
+
+    def _named(self, name: str) -> tuple[str, str, Store]:
+        return name, self._get(name), store_of(self.settings)
 
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
         """Of a run of a teacher, or of a student; both take the settings' values, a teacher its own ones first."""
@@ -348,10 +358,20 @@ class Builder:
             "optimiser": optimiser,
             "precision": self._get("precision"),
             "drop_last": recipe.drop_last,
+            "pretrained": self._pretrained("teacher_pretrained" if teacher else "pretrained"),
         }
 
-    def _normalisation(self) -> str:
-        """The recipe's preset, which may depend on the data set."""
+    def _pretrained(self, name: str) -> Pretrained | None:
+        if self._get(name) is None:
+            return None
+        found = self._weights(name, "last")
+        return Pretrained(checkpoint=found.path, sha256=found.sha256)
+
+    def _normalisation(self) -> Statistics:
+        """That of the recorded run that teaches, else the recipe's preset, which may depend on the data set."""
+        if names_run(self.settings.teacher_checkpoint):
+            self.origins["normalisation"] = "the teacher's"
+            return record_of(*self._named("teacher_checkpoint")).config.data.normalisation
         preset, dataset = self.recipe.normalisation, self.settings.dataset
         if dataset == "embedded":
             self.origins["normalisation"] = "the data set's own"

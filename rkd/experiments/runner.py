@@ -19,16 +19,16 @@ from rkd.experiments.group import (
     load_images,
     place,
     trained_network,
-    weights_file,
 )
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import has_maps
+from rkd.experiments.weights import weights_file
 from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
 from rkd.training.arithmetic import SETTLED
-from rkd.training.build import rehearse
+from rkd.training.build import build_network, rehearse, start
 from rkd.training.capture import out_of_memory
 from rkd.training.threads import Threads, numbers
 
@@ -118,7 +118,8 @@ def schedules(runs: Iterable[RunConfig]) -> list[str]:
     for run in (run for run in runs if run.id not in teachers):
         of = run.teacher
         taught = of and (
-            f"read from {Path(str(of.checkpoint)).name}" if of.run is None
+            f"run {of.record}" if of.record
+            else f"read from {Path(str(of.checkpoint)).name}" if of.run is None
             else "untrained" if of.weights == "random" else of.run.schedule
         )  # fmt: skip
         names = found.setdefault((taught or "", run.schedule), ([], []))
@@ -285,13 +286,18 @@ class Runner:
     def _rehearse(self, runs: Iterable[RunConfig]) -> None:
         """What cannot be trained is told before its teacher is; and where a last batch is left out."""
         kinds = {
-            (r.data, r.batch_size, r.drop_last, r.network, r.teacher and r.teacher.name, r.method, repr(r.options)): r
-            for r in runs
+            (
+                r.data, r.batch_size, r.drop_last, r.network, r.pretrained, r.teacher and r.teacher.name, r.method,
+                repr(r.options),
+            ): r for r in runs
         }  # fmt: skip
         alone = set()
         for run in kinds.values():
             images = self.images(run.data)
             rehearse(run, images.train_x.shape[1], images.classes, images.train_y)
+            begun = (self.store.folder(run.id) / "checkpoint.pt").exists()
+            if run.pretrained is not None and not begun:
+                self.say_once(start(build_network(run, images.classes), run, images.classes))
             if len(images.train_y) % run.batch_size == 1 and not run.drop_last:
                 alone.add((len(images.train_y), run.batch_size))
         for images, size in sorted(alone):

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,12 +27,9 @@ from rkd.trust import foreign_in, seen, trust
 
 # Parameters that change no run.
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
-PATHS = (
-    "data_root",
-    "results",
-    "teacher_checkpoint",
-    "recipe",
-)  # what of it is given starts where one stands
+WEIGHTS = ("teacher_checkpoint", "pretrained", "teacher_pretrained")
+# What of it is given starts where one stands.
+PATHS = ("data_root", "results", "recipe", *WEIGHTS)
 LAYERED = "budget"  # a profile's values per chapter
 SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
 NEVER_LAYERED = ("profile", "trust")
@@ -83,8 +80,13 @@ class Settings:
         data_root: folder of the CIFAR files; no part of a run's identity.
         teacher: network of the teacher (chapters about one pair).
         student: network of the student, likewise.
-        teacher_checkpoint: weights file of the teacher (RepDistiller, mdistiller, ReviewKD or rkd), in place of a run
-            of our own; "FILE#sha256=DIGEST" names its content too. Mind its `normalisation`.
+        teacher_checkpoint: weights of the teacher, in place of a run that is trained for it: a file (of RepDistiller,
+            mdistiller, ReviewKD or rkd; mind its `normalisation`), the id of a recorded run (FOLDER/ID: of another
+            folder of records), which says its network and statistics, or the name of a file in `teachers/` of the data
+            folder. Behind it, "#sha256=DIGEST" names the content too.
+        pretrained: weights that students start from, named as `teacher_checkpoint` is: all of them, but the classifier
+            where the file's has another number of classes; None: random ones.
+        teacher_pretrained: the same of a teacher that is trained for them.
         pairs: [teacher, student] lists (chapters about several); None: those of the table.
         train_images: size of the class-balanced subset of the training images; None: all. A data set with fewer gives
             all it has, and that is said.
@@ -137,6 +139,8 @@ class Settings:
     teacher: str = "resnet56"
     student: str = "resnet20"
     teacher_checkpoint: str | None = None
+    pretrained: str | None = None
+    teacher_pretrained: str | None = None
     pairs: Annotated[tuple[Pair, ...], Some, Once] | None = None
     train_images: Count | None = None
     test_images: Count | None = None
@@ -213,7 +217,7 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     if found.device not in ("auto", "cpu", "cuda"):
         pick_device(found.device)
     trust(found.trust or ())
-    return found
+    return _taught(found) if found.teacher_checkpoint and origins.get("teacher") != "given" else found
 
 
 def _placed(name: str, value: str) -> str:
@@ -221,7 +225,20 @@ def _placed(name: str, value: str) -> str:
     if name == "recipe" and not value.endswith(SUFFIXES):
         return value
     path, mark, digest = value.partition("#sha256=")
+    if name in WEIGHTS and "/" not in path and not is_file(paths.here() / path):
+        return value  # a run's id, or a shared name
     return paths.typed(path) + mark + digest
+
+
+def _taught(settings: Settings) -> Settings:
+    """With the network of the recorded run that is to teach, where one is."""
+    from rkd.experiments import weights  # torch comes with records
+    from rkd.experiments.workspace import store_of
+
+    if not weights.names_run(settings.teacher_checkpoint):
+        return settings
+    record = weights.record_of("teacher_checkpoint", settings.teacher_checkpoint, store_of(settings))
+    return replace(settings, teacher=record.config.network)
 
 
 def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
@@ -358,9 +375,8 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
     given |= more
-    given = {
-        n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)
-    }  # papermill -f: the profile's
+    # papermill -f: what a profile says of a path is no more than the profile's.
+    given = {n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)}
     here = {name: found for name, found in given.items() if found != profile.get(name)}
     typed = _typed(foreign_in(here), injected)
     seen(foreign_in(here) - typed, "a file that papermill was given")

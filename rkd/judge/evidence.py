@@ -179,7 +179,8 @@ def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> b
         ConfigError: unknown chapter or recipe.
     """
     teacher = config.teacher.run if config.teacher else None
-    if not is_whole(config, chapter, recipe) or config.epochs < _asked(chapter, recipe)[0]:
+    whole = is_whole(config, chapter, recipe) and config.pretrained is None
+    if not whole or config.epochs < _asked(chapter, recipe)[0]:
         return False
     return teacher is None or is_published_setting(teacher, chapter, recipe)
 

@@ -6,7 +6,7 @@ import io
 import pathlib
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rkd.errors import RecordError, in_a_line
@@ -61,18 +62,21 @@ class Reading:
         return "; ".join([f"weights from {self.place!r}" if self.place else "", *self.notes]).strip("; ")
 
 
-def load_weights(network: nn.Module, path: str | Path, entry: str | None = None) -> str:
+def load_weights(
+    network: nn.Module, path: str | Path, entry: str | None = None, head: Collection[str] = ()
+) -> str:
     """Fill `network` with the weights of a file, on whatever device it is. Nothing in the file is executed.
 
-    The file is a state dict, or holds exactly one that fits the network, in mappings under any names (`state_dict`,
-    `net`, `model_state_dict`, ...) and with any prefix of its keys (`module.`, `_orig_mod.`, `module.student.`, ...),
-    or without the prefix that the network's own keys have (see `from_module`). Names that other codes have for the same
-    layer are translated (`shortcut` for `downsample`, `linear` for `fc`), and a bias between a convolution and its
-    BatchNorm goes into the BatchNorm's running mean, which is exact. BatchNorm's batch counters may be missing, as in
-    files older than torch 0.4.1.
+    The file is a state dict, as torch or safetensors write it, or holds exactly one that fits the network, in mappings
+    under any names (`state_dict`, `net`, `model_state_dict`, ...) and with any prefix of its keys (`module.`,
+    `_orig_mod.`, `module.student.`, ...), or without the prefix that the network's own keys have (see `from_module`).
+    Names that other codes have for the same layer are translated (`shortcut` for `downsample`, `linear` for `fc`), and
+    a bias between a convolution and its BatchNorm goes into the BatchNorm's running mean, which is exact. BatchNorm's
+    batch counters may be missing, as in files older than torch 0.4.1.
 
     Args:
         entry: which one, where several fit, as the error names them.
+        head: keys of tensors that the network keeps where the file's are of another shape, or missing.
 
     Returns:
         What was taken and rewritten, in words; "" for a state dict as it is.
@@ -82,7 +86,7 @@ def load_weights(network: nn.Module, path: str | Path, entry: str | None = None)
             or number of classes, or several that fit; `network` then keeps its own weights.
     """
     with _reading(path) as content:
-        found = _choice(list(_readings(network, content)), entry, content)
+        found = _choice(list(_readings(network, content, head)), entry, content)
         network.load_state_dict(found.state, strict=False)
         return str(found)
 
@@ -107,7 +111,8 @@ def stated_accuracy(path: str | Path) -> float | None:
             for key, value in content.items()
             if isinstance(key, str) and _STATED.fullmatch(key) and _is_number(value)
         }
-    found = {100 * value if value <= 1 else value for value in said if 0 < value <= 100}
+        most = 0 if "run" in content else 1  # the package's own are in percent, however small
+    found = {100 * value if value <= most else value for value in said if 0 < value <= 100}
     return found.pop() if len(found) == 1 else None
 
 
@@ -178,7 +183,8 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
 def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
     """What a file holds; errors name the file."""
     try:
-        content = unpickled(path, legacy=True)
+        check_regular(path)
+        content = load_file(path) if str(path).endswith(".safetensors") else unpickled(path, legacy=True)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
@@ -225,7 +231,7 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return all(torch.equal(value, other[key]) for key, value in one.items() if key in other)
 
 
-def _readings(network: nn.Module, content: Mapping[Any, Any]) -> Iterator[Reading]:
+def _readings(network: nn.Module, content: Mapping[Any, Any], head: Collection[str]) -> Iterator[Reading]:
     wanted = network.state_dict()
     tops = {key.partition(".")[0] for key in wanted}
     own = f"{tops.pop()}." if len(tops) == 1 else ""  # a network within a module, see from_module
@@ -242,7 +248,13 @@ def _readings(network: nn.Module, content: Mapping[Any, Any]) -> Iterator[Readin
                 inner = {own + key: value for key, value in inner.items()}
             inner, folded = _without_biases(inner, wanted)
             name = f"{place}.{prefix}".strip(".") if prefix else place
-            yield Reading(name, inner, (*notes, *folded), _wrong(inner, wanted), len(wanted.keys() & inner))
+            kept = {k for k in head if k not in inner or inner[k].shape != wanted[k].shape}
+            out = [f"{key} {tuple(value.shape)}" for key, value in inner.items() if key in kept]
+            out += [f"{key}, which it lacks" for key in sorted(kept - inner.keys())]
+            told = (*notes, *folded, *([f"without {', '.join(out)}"] if out else []))
+            inner = {key: value for key, value in inner.items() if key not in kept}
+            wrong = _wrong(inner, {key: value for key, value in wanted.items() if key not in kept})
+            yield Reading(name, inner, told, wrong, len(wanted.keys() & inner))
 
 
 def _state_dicts(content: Mapping[Any, Any], place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:

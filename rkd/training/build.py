@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rkd import models
+from rkd import models, paths
 from rkd.data import stream_seed, used_images
 from rkd.errors import ConfigError, RkdError, in_a_line
+from rkd.files import known_file
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.training.config import RunConfig
 
@@ -17,6 +18,25 @@ def build_network(config: RunConfig, classes: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "network"))
         return models.build(config.network, classes)
+
+
+def start(network: nn.Module, config: RunConfig, classes: int) -> str:
+    """Fill a run's network with the weights that it starts from; what was taken and left out, in words.
+
+    Raises:
+        RecordError: the file is missing, another one, or of another network.
+    """
+    given, name = config.pretrained, models.display_name(config.network)
+    file = known_file(
+        paths.home() / given.checkpoint,
+        given.sha256,
+        f"{name} is to start from weights, and the file",
+        f"put the one with sha256 {given.sha256} there",
+    )
+    of_each = [build_network(config, count).state_dict() for count in (classes, classes + 1)]
+    head = [key for key, value in of_each[0].items() if value.shape != of_each[1][key].shape]
+    taken = models.load_weights(network, file, head=head)
+    return f"{name} starts from {given.checkpoint}" + (f" ({taken})" if taken else "")
 
 
 def build_method(

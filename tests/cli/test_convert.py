@@ -120,7 +120,7 @@ def test_convert_then_evaluate(trained, rkd, done, tmp_path, few_images):
     out = done(f"evaluate --checkpoint {weights} {told}")
     assert out == (
         f"{weights}: weights from 'student'\n"
-        f"{weights}: {said} on 100 test images of {few_images} with embedded statistics\n"
+        f"{weights}: {said} on 100 test images of {few_images} with embedded statistics; {said} stated in the file\n"
     )
 
 

@@ -117,7 +117,9 @@ def _outcome(record: Record) -> list[Any]:
     machine; its hash names it."""
     body = json.loads(record.to_json())
     if body["config"]["teacher"]:
-        body["config"]["teacher"]["checkpoint"] = None
+        body["config"]["teacher"] |= {"checkpoint": None, "record": None}
+    if body["config"]["pretrained"]:
+        body["config"]["pretrained"]["checkpoint"] = None
     return [body[name] for name in ("config", "status", "curves", "result")]
 
 

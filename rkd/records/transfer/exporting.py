@@ -79,7 +79,7 @@ def collect(
             yield from found
             yield from sound(f"maps/{run}.npz" if run in records else f"work/{run}/maps.npz")
     named = [config.teacher for config in (*planned, *(record.config for record in records.values()))]
-    teachers = {t.run.id for t in named if t and t.run and t.weights != "random"}
+    teachers = {t.run.id if t.run else t.record for t in named if t and t.weights != "random"}
     for run, record in records.items():
         teaches = run in teachers and record.status == "finished"
         if teaches or all_weights:

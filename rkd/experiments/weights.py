@@ -1,0 +1,162 @@
+"""What a parameter names that begins with trained weights: a file, a recorded run, or weights that several share."""
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rkd import paths
+from rkd.errors import ConfigError
+from rkd.experiments.workspace import folders
+from rkd.files import is_file, sha256
+from rkd.records import Record, Store
+from rkd.records.teachers import teacher_file
+from rkd.trust import foreign_in, seen
+
+MARK = "#sha256="
+TEACHERS = "teachers"  # folder, within the data folder, of weights that have a name
+_RUN = re.compile("[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were named.
+
+    Attributes:
+        path: of the file, from the project's top or absolute.
+        sha256: of the file.
+        record: of the run that they were trained in, where one was named.
+    """
+
+    path: str
+    sha256: str
+    record: Record | None = None
+
+
+def names_run(text: object) -> bool:
+    """Whether it is the id of a run, maybe behind a folder of records and before a digest; a file has such a name too
+    if it likes."""
+    name = text.partition(MARK)[0] if isinstance(text, str) else ""
+    return _RUN.fullmatch(Path(name).name) is not None and not is_file(paths.home() / name)
+
+
+def named(what: str, text: str, store: Store, root: Path, which: str) -> Weights:
+    """The weights that a parameter names: the path of a file, the id of a recorded run (RUN of this profile or of any
+    other of the project; FOLDER/RUN of another folder of records), or the name, without suffix, of a file in
+    `teachers/` of the data folder. Behind it "#sha256=DIGEST" may name its content: then it need not be there for runs
+    to be named and looked up; what is loaded is checked against it.
+
+    Args:
+        what: the parameter's name, for messages.
+        store: where runs are looked for first.
+        root: the data folder.
+        which: of a run, "last" or "best".
+
+    Raises:
+        ConfigError: it names nothing, several files, or no SHA-256; the run is not recorded, or has diverged; its
+            weights are not on this machine.
+        RecordError: the record is damaged.
+    """
+    name, mark, digest = text.partition(MARK)
+    if mark and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(f"{what} {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits")
+    if names_run(text):
+        record = record_of(what, text, store)
+        path = _of_run(what, name, which, store, bool(mark))
+    else:
+        record, path = None, _file(what, name, root, bool(mark))
+    kept = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
+    return Weights(str(kept), digest or _sha256(path, path.stat().st_mtime_ns), record)
+
+
+def record_of(what: str, text: str, store: Store) -> Record:
+    """The record of the run that a parameter names (see `named`), which ended well.
+
+    Raises:
+        ConfigError: it is not recorded, or has diverged.
+        RecordError: it is damaged.
+    """
+    name = text.partition(MARK)[0]
+    stores = _stores_of(name, store)
+    run = Path(name).name
+    found = next((found for found in stores if found.has(run)), None)
+    if found is None:
+        places = ", ".join(dict.fromkeys(_shown(found.records) for found in stores))
+        raise ConfigError(f"{what} is {name!r}, but no run {run} is recorded in {places}")
+    record = found.load(run)
+    seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
+    if record.status != "finished":
+        raise ConfigError(f"{what} is run {run}, which ended as {record.status!r}")
+    return record
+
+
+def weights_file(store: Store, run: str, which: str) -> Path | None:
+    """Where the "last" or "best" weights of an ended run lie: what its training left here, else a committed teacher in
+    half precision; None: nowhere."""
+    for path in (store.folder(run) / f"{which}.pt", teacher_file(store, run, which)):
+        if path.exists():
+            return path
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, changed: int) -> str:
+    """Of a file that every run of a table names."""
+    return sha256(path)
+
+
+def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path:
+    """Where the weights of a recorded run lie; if its content is known, or would lie."""
+    run = Path(name).name
+    recorded = [found for found in _stores_of(name, store) if found.has(run)]
+    here = [(found, path) for found in recorded if (path := weights_file(found, run, which))]
+    if not here and known:
+        return recorded[0].folder(run) / f"{which}.pt"
+    if not here:
+        raise ConfigError(
+            f"{what} is run {run}, whose {which} weights are not on this machine; carry them here (`rkd export "
+            f"--all-weights` there, `rkd import` here), or remove {_shown(recorded[0].path(run))} and train it again"
+        )
+    (first, path), *others = here
+    if first != store and any(sha256(path) != sha256(other) for _, other in others):
+        places = ", ".join(f"{_shown(found.records)}/{run}" for found, _ in here)
+        raise ConfigError(f"{what} is run {run}, of which there are several weights; name one of {places}")
+    return path
+
+
+def _stores_of(name: str, store: Store) -> list[Store]:
+    """Where a run is looked for: in the folder that is named with it, else in `store`, then in those of all
+    profiles."""
+    if "/" in name:
+        return list(_stores((paths.home() / name).parent))
+    profiles = sorted((paths.home() / "results").glob("*/"))
+    return [store, *(found for folder in profiles for found in _stores(folder)), Store(*folders("smoke"))]
+
+
+def _stores(records: Path) -> Iterator[Store]:
+    """Of a folder of records: its working files lie in it, or, of a profile's, beside it."""
+    yield Store(records, records / "work")
+    for profile in (records.name, "smoke"):
+        if folders(profile)[0] == records:
+            yield Store(*folders(profile))
+
+
+def _file(what: str, name: str, root: Path, known: bool) -> Path:
+    path = paths.home() / name
+    shared = [found for found in (root / TEACHERS).glob("*") if found.stem == name and found.is_file()]
+    if is_file(path) or (known and not shared):
+        return path
+    if len(shared) > 1:
+        raise ConfigError(f"{what} {name!r} may be any of {', '.join(sorted(p.name for p in shared))}")
+    if not shared:
+        raise ConfigError(
+            f"{what} {name!r} is not a file, nor the id of a recorded run, nor the name of one in "
+            f"{_shown(root / TEACHERS)}"
+        )
+    return shared[0]
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path, paths.home()) if path.is_relative_to(paths.home()) else str(path)
