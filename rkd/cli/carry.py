@@ -179,6 +179,6 @@ def _write_teacher(store, config, which: str, images) -> str:
         "accuracy": record.accuracy(which), "data": config.data.name, "data_sha256": images.checksum,
         "normalisation": config.data.normalisation,
     }  # fmt: skip
-    found = accuracy(network.to(images.test_x.device), images.test_x, images.test_y, images.mean, images.std)
+    found = accuracy(network.to(images.test_y.device), images.test_x, images.test_y, images.mean, images.std)
     save_teacher(path, rounded, header | {"accuracy_fp16": float(f"{found:.6g}")})  # digits of a record
     return f"{record.accuracy(which):.2f} % as trained, {found:.2f} % rounded ({path})"

@@ -1,6 +1,8 @@
-"""Batches made on the images' device, every image with its own crop and mirroring."""
+"""Batches made on the device, every image with its own crop and mirroring; of images that lie there, or are brought to
+it a batch at a time."""
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -39,14 +41,44 @@ def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return rows.reshape(x.shape).permute(0, 3, 1, 2)
 
 
-def _padded(x: Tensor, padding: int, mode: str) -> Tensor:
-    """(N, H, W, 3) uint8 with `padding` pixels more on each side."""
-    if not padding:
-        return x
-    if mode == "zeros":
-        return pad(x, (0, 0, padding, padding, padding, padding))
-    rows, columns = (np.pad(np.arange(size), padding, mode="reflect") for size in x.shape[1:3])
-    return x[:, rows][:, :, columns]
+def apart(x: Tensor, device: torch.device) -> bool:
+    """Whether images lie elsewhere than where they are needed, see `ImageSet.to`."""
+    return x.device != device
+
+
+class Rows:
+    """Images (N, H, W, 3) uint8 by their positions. Those that lie apart from `device` are brought to it by `bring`,
+    before the `take` that gives them: the copy is no part of what a CUDA graph holds, and the graph finds batches of
+    one size in one place."""
+
+    def __init__(self, x: Tensor, device: torch.device) -> None:
+        self._x, self._device, self.apart = x, device, apart(x, device)
+        self._there: dict[int, Tensor] = {}
+        # Two on the host: while one is being copied, the other is filled.
+        self._staged: dict[int, Iterator[tuple[Tensor, torch.cuda.Event | None]]] = {}
+
+    def bring(self, index: Tensor) -> None:
+        """Have the images at positions `index` (B,) int64, on the host, on the device."""
+        if not self.apart:
+            return
+        if (size := len(index)) not in self._there:
+            on_gpu, shape = self._device.type == "cuda", (size, *self._x.shape[1:])
+            self._there[size] = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            self._staged[size] = cycle([
+                (torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu), torch.cuda.Event() if on_gpu else None)
+                for _ in range(2)
+            ])  # fmt: skip
+        host, copied = next(self._staged[size])
+        if copied is not None:
+            copied.synchronize()
+        torch.index_select(self._x, 0, index, out=host)
+        self._there[size].copy_(host, non_blocking=True)
+        if copied is not None:
+            copied.record()
+
+    def take(self, index: Tensor) -> Tensor:
+        """Those images, by positions on the device, of which `bring` was told the same; to be read, not written."""
+        return self._there[len(index)] if self.apart else self._x.index_select(0, index)
 
 
 def used_images(images: int, batch_size: int, drop_last: bool) -> int:
@@ -62,30 +94,33 @@ class Batches:
     Same crops as torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip()` in front of `ToTensor`
     and `Normalize`: the border is black before normalisation.
 
-    `epoch` iterates. `begin` and `take` do the same by hand, reading the position in the epoch from a tensor, so that
-    one and the same sequence of kernels makes every batch (a CUDA graph can hold it).
+    `epoch` iterates. `begin`, `bring` and `take` do the same by hand, `take` reading the position in the epoch from a
+    tensor, so that one and the same sequence of kernels makes every batch (a CUDA graph can hold it).
 
-    Batches come on the device of the images; `padding`, `flip` and `padding_mode` are as of `DataConfig`.
+    Batches come on the device of the labels; `padding`, `flip` and `padding_mode` are as of `DataConfig`.
     """
 
     def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
-        x = images.train_x
+        x, device = images.train_x, images.train_y.device
         self.images, self.padding, self.flip = images, padding, flip
-        self.size = x.shape[1], x.shape[2]
-        padded = _padded(x, padding, padding_mode)
-        self._pixels = padded.reshape(-1, 3)
-        self._width = padded.shape[2]
-        self._area = padded.shape[1] * padded.shape[2]
-        rows = torch.arange(self.size[0], device=x.device)[:, None] * self._width
-        columns = torch.arange(self.size[1], device=x.device)
+        self.size, self._rows = (x.shape[1], x.shape[2]), Rows(x, device)
+        # Of a mirrored border, the rows and columns it shows.
+        self._around = None if padding_mode == "zeros" else [
+            torch.from_numpy(np.pad(np.arange(size), padding, mode="reflect")).to(device) for size in self.size
+        ]  # fmt: skip
+        height, self._width = (size + 2 * padding for size in self.size)
+        self._area = height * self._width
+        rows = torch.arange(self.size[0], device=device)[:, None] * self._width
+        columns = torch.arange(self.size[1], device=device)
         # Offsets of a crop's pixels from its first one: as they are, and mirrored.
         self._offsets = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
         # Draws of the current epoch: images in order; each image's first pixel, and whether it is mirrored.
         self._order, self._first, self._mirrored = (
-            torch.zeros(len(self), dtype=torch.int64, device=x.device) for _ in range(3)
+            torch.zeros(len(self), dtype=torch.int64, device=device) for _ in range(3)
         )
-        self._counting = torch.arange(len(self), device=x.device)
-        self._scale, self._shift = affine(self.size, images.mean, images.std, x.device)
+        self._ahead = torch.zeros(len(self), dtype=torch.int64)  # the order, on the host
+        self._counting = torch.arange(len(self), device=device)
+        self._scale, self._shift = affine(self.size, images.mean, images.std, device)
 
     def __len__(self) -> int:
         """Number of training images."""
@@ -95,9 +130,14 @@ class Batches:
         """Draw an epoch: which images follow each other, and each one's crop and mirroring (see `draw_epoch`)."""
         n = len(self)
         draws = draw_epoch(n, epoch, seed, self.padding, self.flip)
+        self._ahead = draws.order
         self._order.copy_(draws.order)
-        self._first.copy_(torch.arange(n) * self._area + draws.dy * self._width + draws.dx)
+        self._first.copy_(draws.dy * self._width + draws.dx)
         self._mirrored.copy_(draws.flip.long())
+
+    def bring(self, start: int, size: int) -> None:
+        """Have the images of the batch that `take` is asked for next on the device."""
+        self._rows.bring(self._ahead[start : start + size])
 
     def take(self, position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch of `size` images that starts at `position` (int64 scalar on the device) of the epoch.
@@ -108,9 +148,18 @@ class Batches:
         """
         index = self._order.index_select(0, self._counting[:size] + position)
         flat = self._offsets.index_select(0, self._mirrored.index_select(0, index))
-        flat = flat.add_(self._first.index_select(0, index)[:, None])
-        x = self._pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
+        flat = flat.add_((self._first.index_select(0, index) + self._counting[:size] * self._area)[:, None])
+        pixels = self._padded(self._rows.take(index)).reshape(-1, 3)
+        x = pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
         return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 with `padding` pixels more on each side."""
+        if not self.padding:
+            return x
+        if self._around is None:
+            return pad(x, (0, 0, *(self.padding,) * 4))
+        return x.index_select(1, self._around[0]).index_select(2, self._around[1])
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
         """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see
@@ -123,20 +172,22 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of one epoch, as `take` returns them; which are left out: see `used_images`."""
         self.begin(epoch, seed)
-        position = torch.zeros((), dtype=torch.int64, device=self._order.device)
+        position, start = torch.zeros((), dtype=torch.int64, device=self._order.device), 0
         for size in self.sizes(batch_size, drop_last=drop_last):
+            self.bring(start, size)
             yield self.take(position, size)
             position += size
+            start += size
 
 
 def evaluation_batches(
     x: Tensor, y: Tensor, mean: Sequence[float], std: Sequence[float], batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (N, H, W, 3) uint8 in order, normalised and otherwise as they are, none left out.
+    """Images (N, H, W, 3) uint8 in order, on the labels' device, normalised and otherwise as they are, none left out.
 
     Yields:
         (x, y): (B, 3, H, W) float32 in channels-last memory order, (B,) int64.
     """
     for start in range(0, len(y), batch_size):
         part = slice(start, start + batch_size)
-        yield normalise(x[part], mean, std), y[part]
+        yield normalise(x[part].to(y.device), mean, std), y[part]

@@ -1,6 +1,7 @@
-"""A data set in memory: uint8 images, whole, on one device."""
+"""A data set: uint8 images, whole, on one device, or on the disk and brought to it batch by batch."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,16 @@ from rkd.data.sources import DataConfig, reader_of
 from rkd.data.subsets import choose
 from rkd.errors import DataError
 
-TENSORS = ("train_x", "train_y", "test_x", "test_y", "holdout_x", "holdout_y")
+_IMAGES, _LABELS = ("train_x", "test_x", "holdout_x"), ("train_y", "test_y", "holdout_y")
+TENSORS = (*_IMAGES, *_LABELS)
+SHARE = 0.25  # of a GPU's free memory that images may take: networks, their maps and gradients need it more
+CHUNK = 2**24  # values that are counted at a time
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """uint8 images of one data set, whole, on one device.
+    """uint8 images of one data set, whole. Labels lie on the device that computes; images lie there too, or, where they
+    do not fit, on the CPU, where those of a decoded folder are read from the disk as they are needed.
 
     Attributes:
         train_x, train_y: (N, H, H, 3) uint8 and (N,) int64; likewise of the test images and of those held out, of which
@@ -43,9 +48,20 @@ class ImageSet:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def to(self, device: torch.device | str) -> "ImageSet":
-        """The same images on another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+    def to(self, device: torch.device | str, most: float | None = None) -> "ImageSet":
+        """The same images for another device: labels there; images too, unless they take more than `most` bytes (None:
+        a quarter of the memory that is free on a GPU)."""
+        device = torch.device(device)
+        if most is None:
+            most = SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+        size, names, notes = sum(getattr(self, name).nbytes for name in _IMAGES), TENSORS, self.notes
+        if size > most and device.type != "cpu":
+            names = _LABELS
+            notes += (
+                f"its images, {size / 1e6:,.0f} MB, do not fit on {device} beside the training, which leaves them "
+                f"{most / 1e6:,.0f} MB: they are brought there batch by batch",
+            )
+        return replace(self, notes=notes, **{name: getattr(self, name).to(device) for name in names})
 
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
@@ -132,8 +148,10 @@ def measure(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     if not len(x):
         raise DataError("no images to measure")
-    counts = torch.stack([torch.bincount(x[..., c].flatten(), minlength=256) for c in range(3)]).double()
-    shares = counts / counts.sum(1, keepdim=True)
+    counts = torch.zeros(3, 256, dtype=torch.int64, device=x.device)
+    for part in x.split(max(1, CHUNK // x[0].numel())):  # a channel of all of them would be another copy
+        counts += torch.stack([torch.bincount(part[..., c].flatten(), minlength=256) for c in range(3)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64, device=x.device) / 255
     mean = shares @ values
     std = (shares @ values**2 - mean**2).clamp(min=0).sqrt()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rkd.data.batches import affine, scaled
+from rkd.data.batches import Rows, affine, scaled
 from rkd.models.taps import evaluating
 from rkd.training.arithmetic import Arithmetic, exact_kernels
 from rkd.training.capture import Capture, Replayed
@@ -22,8 +22,8 @@ def accuracy(
     """Top-1 accuracy in percent, in the network's own precision and by exact kernels, in eval mode.
 
     Args:
-        x: (N, H, W, 3) uint8, on the network's device.
-        y: (N,) int64.
+        x: (N, H, W, 3) uint8, on the network's device or on the CPU.
+        y: (N,) int64, on the network's device.
         mean, std: normalisation, in units of pixel values in [0, 1].
         batch_size: images at a time; None: see `usual_batch`.
     """
@@ -51,13 +51,14 @@ class Scores(Replayed):
         capture: Capture | None = None,
         batch_size: int | None = None,
     ) -> None:
-        self.networks, self._numbers, self._parts = list(networks), numbers, parts
-        x, _ = next(iter(parts.values()))
-        self._position = torch.zeros((), dtype=torch.int64, device=x.device)
-        self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=x.device)
-        self._affine = affine(x.shape[1:3], *normalisation, x.device)
-        self._batch_size = batch_size or usual_batch(x.device)
-        super().__init__(capture, x.device, len(self.networks))
+        self.networks, self._numbers = list(networks), numbers
+        x, y = next(iter(parts.values()))
+        self._parts = {part: (Rows(images, y.device), labels) for part, (images, labels) in parts.items()}
+        self._position = torch.zeros((), dtype=torch.int64, device=y.device)
+        self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=y.device)
+        self._affine = affine(x.shape[1:3], *normalisation, y.device)
+        self._batch_size = batch_size or usual_batch(y.device)
+        super().__init__(capture, y.device, len(self.networks))
 
     @torch.no_grad()
     def __call__(self) -> list[Mapping[str, float]]:
@@ -65,11 +66,12 @@ class Scores(Replayed):
         it was."""
         found: list[dict[str, float]] = [{} for _ in self.networks]
         with evaluating(*self.networks):
-            for part, (_, y) in self._parts.items():
+            for part, (rows, y) in self._parts.items():
                 self._position.zero_()
                 self._correct.zero_()
-                for labels in y.split(self._batch_size):
-                    self.launch(part, len(labels))
+                for places in torch.arange(len(y)).split(self._batch_size):
+                    rows.bring(places)
+                    self.launch(part, len(places))
                 for accuracies, correct in zip(found, self._correct.tolist(), strict=True):
                     accuracies[part] = 100.0 * correct / len(y)
         return found
@@ -79,9 +81,9 @@ class Scores(Replayed):
 
     @torch.no_grad()
     def body(self, part: str, size: int) -> None:
-        x, y = self._parts[part]
-        here = torch.arange(size, device=x.device) + self._position
-        batch = scaled(x.index_select(0, here), *self._affine).to(self._numbers.master)
+        rows, y = self._parts[part]
+        here = torch.arange(size, device=y.device) + self._position
+        batch = scaled(rows.take(here), *self._affine).to(self._numbers.master)
         labels = y.index_select(0, here)
         with self.forked() as branch:
             for i, network in enumerate(self.networks):

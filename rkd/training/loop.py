@@ -63,7 +63,7 @@ class Training:
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
-        with on(self.images.train_x.device):
+        with on(self.images.train_y.device):
             for epoch in range(min(state.epoch for state in states), states[0].config.total_epochs):
                 active = [state for state in states if state.epoch == epoch and not state.diverged]
                 if active and not (self._epoch(epoch, active) and self._end(active)):
@@ -72,7 +72,7 @@ class Training:
 
     @property
     def _on_gpu(self) -> bool:
-        return self.images.train_x.device.type == "cuda"
+        return self.images.train_y.device.type == "cuda"
 
     def _epoch(self, epoch: int, active: Sequence[TrainState]) -> bool:
         """The batches of an epoch. Whoever was interrupted further on in it joins where it was."""

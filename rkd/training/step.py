@@ -361,8 +361,8 @@ class GroupStep(Replayed):
     ) -> None:
         self.config, self.states, self.teacher = states[0].config, list(states), teacher
         self._stages = [state.stage for state in states]
-        device, data = images.train_x.device, self.config.data
-        self._position = torch.zeros((), dtype=torch.int64, device=device)
+        device, data = images.train_y.device, self.config.data
+        self._position, self._start = torch.zeros((), dtype=torch.int64, device=device), 0
         members: dict[int, list[TrainState]] = {}
         for state in states:
             members.setdefault(state.config.seed, []).append(state)
@@ -382,11 +382,15 @@ class GroupStep(Replayed):
         for seed, batches, _ in self._groups:
             batches.begin(epoch, seed)
         self._position.fill_(start)
+        self._start = start
         return self._groups[0][1].sizes(self.config.batch_size, start, self.config.drop_last)
 
     def __call__(self, size: int) -> None:
         """The next batch, of `size` images, for every state."""
+        for _, batches, _ in self._groups:
+            batches.bring(self._start, size)
         self.launch(size)
+        self._start += size
         for state in self.states:
             state.position += size
 
