@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,17 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from rkd import paths
-from rkd.data.sources import FOLDER, TORCHVISION, DataConfig, Reader, Source, register_source
+from rkd.data.sources import (
+    FOLDER,
+    TORCHVISION,
+    DataConfig,
+    Reader,
+    Source,
+    compared,
+    listed,
+    print_of,
+    register_source,
+)
 from rkd.data.subsets import choose
 from rkd.errors import DataError, in_a_line
 
@@ -35,7 +45,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".
 TESTS = ("test", "val", "valid", "validation")
 SPLITS = ("train", "test")
 FORMAT = "rkd decoded 2"
-NAMED = 10  # files that a message names at most
 
 
 @dataclass(frozen=True)
@@ -254,7 +263,7 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     broken: list[str] = []
-    prints: dict[str, dict[bytes, str]] = {}
+    prints: dict[str, list[tuple[bytes, str]]] = {}
     grey = 0
     bar = tqdm(total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache}", unit=" images")
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -262,19 +271,21 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
             x = np.lib.format.open_memmap(
                 temporary / f"{split}.npy", "w+", np.uint8, (counts[split], size, size, 3)
             )
-            seen = prints.setdefault(split, {})
+            seen = prints.setdefault(split, [])
             one = partial(_into, x, partial(listing.image, split), size)
             for name, found in zip(listing.names[split], pool.map(one, range(counts[split])), strict=True):
                 bar.update()
                 if isinstance(found, str):
                     broken.append(f"{name} ({found})")
                 else:
-                    seen.setdefault(found[0], name)
+                    seen.append((found[0], name))
                     grey += found[1]
             x.flush()
     if broken:
         shutil.rmtree(temporary)
-        raise DataError(f"{len(broken)} files cannot be read as images: {_listed(broken)}")
+        raise DataError(
+            f"{len(broken)} files cannot be read as images: {listed(broken, listing.cache / 'unreadable.txt')}"
+        )
     arrays = {split: np.load(temporary / f"{split}.npy", mmap_mode="r") for split in SPLITS}
     about = {
         "format": FORMAT, "size": size, "sha256": _checksum(arrays, listing.labels, listing.class_names),
@@ -298,7 +309,7 @@ def _into(
             )
     except Exception as error:  # decoders raise anything for a damaged file
         return in_a_line(error, 80)
-    return hashlib.blake2b(x[number].tobytes(), digest_size=16).digest(), grey
+    return print_of(x[number]), grey
 
 
 def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
@@ -329,24 +340,10 @@ def _common_size(listing: Listing) -> int:
     return next((side for side, _ in found), 32)
 
 
-def _notes(listing: Listing, prints: dict[str, dict[bytes, str]], grey: int) -> list[str]:
+def _notes(listing: Listing, prints: dict[str, list[tuple[bytes, str]]], grey: int) -> list[str]:
     every = sum(map(len, listing.names.values()))
     notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
-    both = [
-        f"{prints['train'][key]} = {prints['test'][key]}"
-        for key in prints["train"].keys() & prints["test"].keys()
-    ]
-    if both:
-        notes.append(f"{len(both)} images are in both parts: {_listed(sorted(both))}")
-    tested = {*listing.labels["test"].tolist()}
-    if alone := [name for n, name in enumerate(listing.class_names) if n not in tested]:
-        notes.append(f"{len(alone)} classes have no image for tests: {_listed(alone)}")
-    return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return [*notes, *compared(prints, listing.labels["test"], listing.class_names, listing.cache)]
 
 
 def _checksum(arrays: dict[str, np.ndarray], labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npformat
 
 from rkd import paths
-from rkd.data.sources import NPZ, DataConfig, Reader, Source, register_source
+from rkd.data.sources import NPZ, DataConfig, Reader, Source, compared, print_of, register_source
 from rkd.errors import DataError, in_a_line
 from rkd.files import check_regular, is_file, sha256
 
@@ -127,6 +127,11 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     train, test = (labels.astype(np.int64) for labels in y.values())
     grey = [split for split, images in x.items() if not images.strides[3]]
     notes = (f"the {' and '.join(grey)} images are grey: repeated to three channels",) if grey else ()
+    prints = {
+        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
+        for split, images in x.items()
+    }
+    notes += tuple(compared(prints, test, names.tolist()))
     return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()), notes)
 
 

@@ -1,9 +1,10 @@
 """Which images a run sees, as written in profiles and records, and where they come from: data sets by name, and npz
 files by path."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,9 @@ from rkd import paths
 from rkd.config import CONTROL, Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
+from rkd.files import place
+
+NAMED = 10  # that a sentence names at most
 
 
 @frozen
@@ -81,6 +85,41 @@ class Source:
     pixels: Callable[[str, np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what was done to the images, for people
+
+
+def print_of(image: np.ndarray) -> bytes:
+    """A hash of an image's pixels."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def compared(
+    prints: Mapping[str, Sequence[tuple[bytes, str]]],
+    tested: np.ndarray,
+    classes: Sequence[str],
+    folder: Path | None = None,
+) -> Iterator[str]:
+    """Sentences on what the two parts of a set have in common and lack.
+
+    Args:
+        prints: by split, each image's `print_of` and name.
+        tested: (N,) classes of the test images.
+        folder: where names are written that are too many for a sentence.
+    """
+    train = dict(reversed(prints["train"]))
+    if both := sorted(f"{train[key]} = {name}" for key, name in prints["test"] if key in train):
+        yield f"{len(both)} images are in both parts: {listed(both, folder and folder / 'in-both-parts.txt')}"
+    if alone := [name for n, name in enumerate(classes) if n not in {*tested.tolist()}]:
+        yield f"{len(alone)} classes have no image for tests: {listed(alone, folder and folder / 'untested.txt')}"
+
+
+def listed(names: Sequence[str], file: Path | None = None) -> str:
+    """Names in a sentence: the first ten, and where all of them were written."""
+    if len(names) > NAMED and file:
+        place(file, "".join(f"{name}\n" for name in names).encode())
+    more = (
+        f" and {len(names) - NAMED} more" + (f", all in {file}" if file else "") if len(names) > NAMED else ""
+    )
+    return ", ".join(names[:NAMED]) + more
 
 
 class Reader(ABC):

@@ -171,6 +171,23 @@ def test_duplicates_and_one_sided_classes_are_said(folder):
     ]
 
 
+def test_what_is_too_much_for_a_sentence_stands_in_a_file(folder, done):
+    for i in range(12):
+        draw(folder / "val" / CLASSES[0] / f"again{i:02}.png", (0, 10, 7))  # as train's 1.png
+    out = done(f"data {folder} --image-size 8")
+    kept = folder.parent / "imgs.decoded" / "in-both-parts.txt"
+    assert f"12 images are in both parts: train/{CLASSES[0]}/1.png = val/{CLASSES[0]}/again00.png, " in out
+    assert f"again09.png and 2 more, all in {kept}" in out
+    assert len(kept.read_text().splitlines()) == 12 and kept.read_text().endswith("again11.png\n")
+    for i in range(11):
+        (folder / "train" / CLASSES[1] / f"bad{i:02}.png").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"11 files cannot be read as images: .* and 1 more, all in .*unreadable\.txt"
+    ):
+        load(config(folder))
+    assert "bad10.png (" in (folder.parent / "imgs.decoded" / "unreadable.txt").read_text()
+
+
 def test_too_little_room(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(

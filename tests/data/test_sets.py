@@ -128,6 +128,17 @@ def test_grey_images_are_repeated_to_three_channels(tmp_path, form):
     assert found.notes == ("the train images are grey: repeated to three channels",)
 
 
+def test_images_in_both_parts_and_classes_without_tests_are_named(tmp_path):
+    test = arrays()["x_test"]
+    test[[1, 5]] = arrays()["x_train"][4]
+    notes = load(saved(tmp_path, x_test=test, y_test=np.array([0, 1, 0, 1, 0, 1]))).notes
+    assert notes == (
+        "2 images are in both parts: x_train[4] = x_test[1], x_train[4] = x_test[5]",
+        "1 classes have no image for tests: 2",
+    )
+    assert not load(saved(tmp_path)).notes
+
+
 def test_class_names_are_any_text(tmp_path):
     told = ["Käse", "火", "\N{SNOWMAN}"]
     for names in (np.array(told), np.array([name.encode() for name in told])):
