@@ -265,7 +265,9 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
     broken: list[str] = []
     prints: dict[str, list[tuple[bytes, str]]] = {}
     grey = 0
-    bar = tqdm(total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache}", unit=" images")
+    bar = tqdm(
+        total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache.name}", unit=" images"
+    )
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for split in SPLITS:
             x = np.lib.format.open_memmap(

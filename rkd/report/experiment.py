@@ -345,7 +345,7 @@ class Experiment:
         run = shown[-1].runs[0]
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
         sets = dict.fromkeys(run.data.name for line in shown for run in line.runs)
-        named = " and ".join(DATA_SETS.get(name, name) for name in sets)
+        named = " and ".join(DATA_SETS.get(name, Path(name).name) for name in sets)
         pair = ""
         if self.chapter.one_pair and lines is not None and run.teacher is not None:
             pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "

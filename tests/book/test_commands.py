@@ -29,7 +29,7 @@ KNOWN = {*COMMANDS, *ALIASES, *GROUPS}
 def commands(text):
     """Lines of fenced shell blocks that begin with rkd, continued ones joined; and inline ones that have arguments."""
     for block in re.findall(r"^```(?:shell|bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
+        for line in re.sub(r"\\\n *", "", block).splitlines():
             if line.startswith("rkd "):
                 yield line
     for line in re.findall(r"(?<!`)`(rkd (?!show [a-z]+`)[a-z]+ [^`]+)`(?!`)", text):
