@@ -38,13 +38,13 @@ class Sweep:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["rkd.cli.sweep", "rkd.experiments.chapters", "rkd.experiments.runner"])
 
-    def __init__(self, profile, results, *more):
+    def __init__(self, profile, results, *more, first=None):
         results.mkdir(exist_ok=True)
         number = len(list(results.glob("*.out")))
         self._out, self._err = results / f"{number}.out", results / f"{number}.err"
         self._out.touch(), self._err.touch()
         call = arguments(profile, results, *more)
-        self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err)))
+        self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err), first))
         self.process.start()
 
     @property
@@ -73,9 +73,11 @@ class Sweep:
         os.kill(self.process.pid, number)
 
 
-def _forked(call, out, err):
+def _forked(call, out, err, first):
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    if first:
+        first()
     group.SAVING_SHARE = 1e9  # a checkpoint after every epoch
     sys.exit(main(call))
 

@@ -3,8 +3,9 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
-from rkd.cli.declare import Duration
+from rkd.cli.declare import Duration, File, Names
 from rkd.errors import ConfigError
 
 
@@ -59,4 +60,60 @@ def slurm(
         ),
         end="",
     )  # fmt: skip
+    return 0
+
+
+def plan(
+    params: Path,
+    *,
+    chapters: Names | None = None,
+    gpus: Names = ("1", "8", "64"),
+    group: int = 8,
+    rate: float | None = None,
+    tasks: int | None = None,
+    out: File | None = None,
+    **given: Any,
+) -> int:
+    """Simulate a sweep of all runs of a profile, none of them recorded, on so many GPUs: how long it takes, which share
+    of their time GPUs wait, what the longest chain of teacher and students is, and what the storage carries.
+
+    Args:
+        params: profile, for example params/paper.yaml
+        chapters: chapters whose runs to plan (default: all)
+        gpus: numbers of GPUs (default 1,8,64)
+        group: most runs in lock-step (default 8)
+        rate: multiply-adds per second of one GPU, as 2e13 (default: median of the recorded runs, whatever the device)
+        tasks: measure Ray too, with so many empty tasks on this machine
+        out: write the plan, for the book
+
+    Examples:
+        rkd cluster plan params/paper.yaml
+        rkd cluster plan params/paper.yaml --rate 2e13 --gpus 1,4,16
+        rkd cluster plan params/paper.yaml --tasks 10000 --out results/bench/plan.json
+    """
+    from rkd.bench import save
+    from rkd.cluster import planning
+    from rkd.cluster.session import Resources, joined
+    from rkd.experiments.selectors import Selectors
+    from rkd.experiments.workspace import data_root
+
+    if not all(number.isdecimal() and 0 < int(number) < 10**5 for number in gpus):
+        raise ConfigError(f"--gpus is {','.join(gpus)}; it must be whole numbers from 1 to 99999")
+    for name, value in {"group": group, "rate": rate, "tasks": tasks}.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{name} is {value:g}; it must be more than 0")
+    settings, runs = Selectors(str(params), given, settled=True).plan(chapters)
+    measured = None
+    if tasks:
+        with joined(None, Resources(memory=0), "cpu") as cluster:
+            measured = planning.overhead(cluster.ray, tasks)
+            each = f"{1000 * measured[1] / tasks:.2f} ms each"
+            print(f"{tasks:,} empty tasks on {cluster.words()}: {measured[1]:.1f} s, {each}")
+    made = planning.make(settings.profile, runs, group, data_root(settings), rate, measured)
+    total = sum(one.macs for one in made.groups)
+    print(f"{len(runs)} runs in {len(made.groups)} groups: {total:.3g} multiply-adds")
+    print(f"at {made.rate:.3g} a second ({made.source}):")
+    print(planning.table([planning.simulate(made, int(number)) for number in gpus]).to_string(index=False))
+    if out:
+        save(out, made)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from rkd.devices import here
-from rkd.errors import ConfigError, RkdError, in_a_line
+from rkd.errors import ConfigError, in_a_line
 
 OBJECT_STORE = 2**30  # bytes, of a cluster on this machine: it holds the data sets
 EXTRA = "pip install 'rkd[cluster]'"
@@ -17,6 +17,7 @@ EXTRA = "pip install 'rkd[cluster]'"
 def ray_module() -> ModuleType:
     """Ray, imported now; ConfigError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of what runs here
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # machines are busy
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -102,7 +103,7 @@ def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluste
 
     Raises:
         ConfigError: Ray is not installed; no node has what one group takes.
-        RkdError: there is no cluster at the address.
+        ConnectionError: there is no cluster at the address.
     """
     ray = ray_module()
     if address and "://" in address:
@@ -116,8 +117,9 @@ def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluste
     )
     try:
         context = ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RkdError(f"no Ray cluster at {address or 'this machine'}: {in_a_line(error, 200)}") from error
+    except Exception as error:  # Ray raises anything
+        what = f"there is no Ray cluster at {address}" if address else "Ray does not start here"
+        raise ConnectionError(f"{what}: {in_a_line(error, 200)}") from error
     try:
         gpus = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
         share = each.gpu if each.gpu is not None else float(gpus and device != "cpu")

@@ -52,7 +52,7 @@ def script(
 #SBATCH --output={log}.log
 set -uo pipefail
 cd {shlex.quote(folder)} || exit 2
-export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_TOKEN_PATH="$PWD/.ray-$SLURM_JOB_ID"
+export RAY_USAGE_STATS_ENABLED=0 RAY_raylet_start_wait_time_s=120 RAY_AUTH_TOKEN_PATH="$PWD/.ray-$SLURM_JOB_ID"
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > "$RAY_AUTH_TOKEN_PATH")
 

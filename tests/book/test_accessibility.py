@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 PAGES = (
     "index", "claims", "verdicts", "uncertainty", "audit", "method", "table1", "table3", "figure6", "random_teacher",
-    "explorer", "inside", "explore", "performance", "running",
+    "explorer", "inside", "explore", "performance", "cluster", "running",
 )  # fmt: skip
 
 # What the theme itself brings, outside the article: rule -> selector of the part that is left out.

@@ -12,7 +12,7 @@ RESULTS = (
 )  # fmt: skip
 PAGES = (
     "index", "claims", "verdicts", "uncertainty", "audit", "method", "explorer", "inside", "explore", "performance",
-    "running",
+    "cluster", "running",
 )  # fmt: skip
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
 

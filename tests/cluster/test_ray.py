@@ -6,6 +6,7 @@ import re
 import secrets
 import signal
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from s3 import s3_server
 from sweeps import EPOCHS, PROFILE, Sweep, arguments, left_behind, logged, outcomes
 
 from rkd.cli import main
+from rkd.cluster.session import ray_module
 
 ray = pytest.importorskip("ray")
 
@@ -21,18 +23,25 @@ SMALL = {"num_cpus": 1, "memory": 3 * 10**9, "object_store_memory": 80 * 2**20, 
 EACH = "cpu=1,memory=1GB"
 
 
-@pytest.fixture(scope="module")
-def nodes():
-    """A cluster of this process, which does not join it."""
+@contextmanager
+def cluster():
+    """Three nodes of this process, which does not join them."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    ray_module()
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     with s3_server():  # its address is in the environment of the nodes
-        cluster = Cluster(initialize_head=True, head_node_args=SMALL)
+        made = Cluster(initialize_head=True, head_node_args=SMALL)
         for _ in range(2):
-            cluster.add_node(**SMALL)
-        yield cluster
-        cluster.shutdown()
+            made.add_node(**SMALL)
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with cluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

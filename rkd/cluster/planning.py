@@ -1,0 +1,217 @@
+"""The plan of all runs on so many GPUs: groups in the order in which a sweep hands them out, each for as long as its
+multiply-adds take at one rate. Makespan, idle share and the longest chain follow by simulation."""
+
+import heapq
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+
+from rkd import models, paths
+from rkd.experiments.budget import in_words
+from rkd.experiments.estimate import LEAST_IMAGE, sizes, work
+from rkd.experiments.runner import learned_from, run_groups
+from rkd.records import Store
+from rkd.training import RunConfig
+
+START_SECONDS = 15.0  # of a group: a process, its imports, the data, its first step
+RECORD_BYTES = 20_000
+PUSH_SECONDS = 10.0  # between looks for a new checkpoint, see `Storage`
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs in lock-step.
+
+    Attributes:
+        macs: multiply-adds of all, scoring included.
+        before: places of the groups of its teachers.
+        weights: bytes of the students' weights.
+        pulled: bytes of the teachers' weights, last and best.
+    """
+
+    runs: int
+    macs: float
+    before: tuple[int, ...]
+    epochs: int
+    weights: int
+    pulled: int
+    teaches: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, and what was measured to tell how long it takes.
+
+    Attributes:
+        largest: most runs of a group.
+        rate: multiply-adds per second of one device; `source` says where it is from.
+        tasks: empty tasks that Ray was given at once to measure it, and how many seconds they took; none: not measured.
+    """
+
+    KIND: ClassVar[str] = "rkd cluster plan"
+    profile: str
+    largest: int
+    groups: tuple[Group, ...]
+    rate: float
+    source: str
+    tasks: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A plan on so many devices.
+
+    Attributes:
+        spans: (begin, end, device) of each group, in seconds.
+        chain: seconds of the longest chain of a teacher and its students, which no number of devices shortens.
+        idle: share of the devices' time until the end.
+        traffic: bytes to and from the storage, an upper bound: of every group the teachers' weights, a checkpoint
+            (three times the weights: momentum and best epoch) whenever there can be a new one, weights, records.
+    """
+
+    devices: int
+    spans: tuple[tuple[float, float, int], ...]
+    chain: float
+    idle: float
+    traffic: float
+
+    @property
+    def seconds(self) -> float:
+        """Until all have ended."""
+        return max(end for _, end, _ in self.spans)
+
+
+def make(
+    profile: str,
+    runs: Sequence[RunConfig],
+    largest: int,
+    data_root: Path,
+    rate: float | None,
+    tasks: Any = None,
+) -> Plan:
+    """The plan of runs, teachers first, in groups of at most `largest`, those of several seeds together, as on a GPU.
+
+    Args:
+        rate: multiply-adds per second of one device; None: the median of all recorded runs of this copy.
+        tasks: see `Plan`.
+
+    Raises:
+        DataError: a data set is not here.
+    """
+    teachers = {teacher.run.id for teacher in learned_from(runs)}
+    parts = [r for r in runs if r.id in teachers], [r for r in runs if r.id not in teachers]
+    place: dict[str, int] = {}
+    found = []
+    for members in (members for part in parts for members in run_groups(part, largest, across_seeds=True)):
+        macs, company = 0.0, len(members)
+        for run in members:
+            need = work(run, sizes(run.data, data_root))
+            need = need._replace(image=max(need.image, LEAST_IMAGE), teacher=need.teacher / company)
+            macs += need.left(run)
+        before = {t.run.id for t in learned_from(members)}
+        found.append(
+            Group(
+                company, macs, tuple(sorted({place[run] for run in before})), members[0].total_epochs,
+                sum(_bytes(run.network) for run in members),
+                sum(2 * _bytes(t.name) for t in {t.run.id: t for t in learned_from(members)}.values()),
+                bool(teachers & {run.id for run in members}),
+            )
+        )  # fmt: skip
+        place |= dict.fromkeys((run.id for run in members), len(found) - 1)
+    source = "as given"
+    if rate is None:
+        rates, devices = _recorded(data_root)
+        rate, source = (
+            statistics.median(rates),
+            f"median of {len(rates)} recorded runs, {', '.join(sorted(devices))}",
+        )
+    return Plan(profile, largest, tuple(found), rate, source, tasks)
+
+
+def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
+    """Each device takes the first group in order whose teachers have ended."""
+    rate = rate or plan.rate
+    length = [START_SECONDS + group.macs / rate for group in plan.groups]
+    waits, after = [len(group.before) for group in plan.groups], [[] for _ in plan.groups]
+    for number, group in enumerate(plan.groups):
+        for teacher in group.before:
+            after[teacher].append(number)
+    ready = [number for number, teachers in enumerate(waits) if not teachers]
+    free, running, spans, now = list(range(devices)), [], [(0.0, 0.0, 0)] * len(length), 0.0
+    heapq.heapify(ready)
+    while ready or running:
+        while ready and free:
+            number, device = heapq.heappop(ready), heapq.heappop(free)
+            spans[number] = now, now + length[number], device
+            heapq.heappush(running, (now + length[number], number, device))
+        now, number, device = heapq.heappop(running)
+        heapq.heappush(free, device)
+        for student in after[number]:
+            waits[student] -= 1
+            if not waits[student]:
+                heapq.heappush(ready, student)
+    chains = list[float]()
+    for group, seconds in zip(plan.groups, length, strict=True):
+        chains.append(seconds + max((chains[teacher] for teacher in group.before), default=0.0))
+    traffic = sum(
+        group.pulled
+        + group.weights * (3 * min(group.epochs, seconds / PUSH_SECONDS) + 2)
+        + group.runs * RECORD_BYTES
+        for group, seconds in zip(plan.groups, length, strict=True)
+    )
+    end = max(span[1] for span in spans)
+    return Schedule(devices, tuple(spans), max(chains), 1 - sum(length) / (devices * end), traffic)
+
+
+def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
+    """One row for each number of devices, for people."""
+    alone = sum(end - begin for begin, end, _ in schedules[0].spans)
+    return pd.DataFrame(
+        {
+            "GPUs": one.devices,
+            "time": in_words(one.seconds),
+            "speed-up": f"{alone / one.seconds:.2f}",
+            "idle": f"{100 * one.idle:.1f} %",
+            "longest chain": in_words(one.chain),
+            "storage": f"{one.traffic / 1e9:,.0f} GB",
+            "on average": f"{one.traffic / one.seconds / 1e6:.2f} MB/s",
+        }
+        for one in schedules
+    )
+
+
+def overhead(ray: ModuleType, number: int) -> tuple[int, float]:
+    """How many empty tasks, given to the cluster at once, and the seconds until all have ended."""
+    task = ray.remote(_nothing)
+    ray.get([task.remote() for _ in range(50)])  # workers start
+    started = time.perf_counter()
+    ray.get([task.remote() for _ in range(number)])
+    return number, time.perf_counter() - started
+
+
+def _nothing() -> None:
+    pass
+
+
+def _bytes(network: str) -> int:
+    with torch.random.fork_rng(devices=[]):
+        return 4 * models.parameter_count(models.build(network, 100))
+
+
+def _recorded(data_root: Path) -> tuple[list[float], set[str]]:
+    """Multiply-adds per second of each recorded run of this copy, and the devices."""
+    rates, devices = [], set()
+    for folder in sorted({path.parent for path in (paths.home() / "results").glob("*/*.json")}):
+        for record in Store(folder, folder / "work") if folder.name in ("mini", "short", "paper") else ():
+            images = record.result["epochs"] * record.provenance["train_images"]
+            need = work(record.config, sizes(record.config.data, data_root))
+            rates.append(need.training(images, record.cost["gang"]) / record.cost["train_seconds"])
+            devices.add(str(record.provenance["device_name"]))
+    return rates, devices
