@@ -217,7 +217,9 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
     if found.device not in ("auto", "cpu", "cuda"):
         pick_device(found.device)
     trust(found.trust or ())
-    return _taught(found) if found.teacher_checkpoint and origins.get("teacher") != "given" else found
+    named, taught = (origins.get(name) for name in ("teacher", "teacher_checkpoint"))
+    chosen = named is None or (taught == "given" != named)  # a teacher that goes with it must agree
+    return _taught(found) if found.teacher_checkpoint and chosen else found
 
 
 def _placed(name: str, value: str) -> str:

@@ -1,5 +1,6 @@
 """Images that do not fit on the device: read from the disk, brought there batch by batch, the same to the bit."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same, images_of, small, small_plain, stand_in, trained
+from PIL import Image
 
-from rkd.data import Batches, ImageSet
+from rkd.data import Batches, DataConfig, ImageSet, load
 from rkd.data import batches as batches_module
 from rkd.data import images as images_module
 from rkd.data.images import measure
@@ -113,3 +115,15 @@ def test_on_a_gpu_graphs_find_what_is_brought(tmp_path, silent, monkeypatch):
     assert found[0].curves == found[1].curves and found[0].result == found[1].result
     assert [record.cost["graph"] for record in found] == [True, True]
     assert any("batch by batch" in said for said in silent.said)
+
+
+def test_a_decoded_folder_is_read_where_it_lies(tmp_path):
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("what is mapped is read from /proc")
+    for split, name, i in itertools.product(("train", "test"), "ab", range(3)):
+        (tmp_path / "own" / split / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (i, 9, 9)).save(tmp_path / "own" / split / name / f"{i}.png")
+    images = load(DataConfig(f"{tmp_path}/own/", "measured"))
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("train.npy")]
+    spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if str(tmp_path) in line]
+    assert any(start <= images.train_x.data_ptr() < end for start, end in spans)

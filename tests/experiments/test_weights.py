@@ -15,7 +15,7 @@ from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.experiments.weights import named
 from rkd.files import sha256
-from rkd.records import Store, teachers
+from rkd.records import Store, teachers, transfer
 
 TINY = "--train-images 32 --test-images 20 --batch-size 16 --epochs 1 --precision fp32 --student resnet8 --results mine"
 
@@ -54,6 +54,12 @@ def test_born_again_for_two_generations(project, done, rkd):
     third, record = trained(done(f"{taught} {second}"))
     assert len({first, second, third}) == 3 and record["config"]["teacher"]["record"] == second
 
+    transfer.export(Store(project / "mine", project / "mine" / "work"), project / "carry")
+    carried = (project / "carry" / "manifest.json").read_text()
+    assert (
+        all(f"work/{run}/last.pt" in carried for run in (first, second)) and f"work/{third}/" not in carried
+    )
+
     # Other weights under the same id are another teacher; the same ones under any spelling are the same.
     digest = record["config"]["teacher"]["sha256"]
     for spelt in (
@@ -91,6 +97,14 @@ def test_a_run_of_another_profile(project, done):
     assert settings.teacher == "resnet8"
     config = Builder(settings, "crd").distilled(settings.teacher, "resnet8", 0, "kd")
     assert config.teacher.checkpoint == f"checkpoints/theirs/{run}/last.pt"
+    profile = project / "own.yaml"
+    profile.write_text(f"teacher: resnet14\nteacher_checkpoint: {run}\nresults: mine\ndataset: embedded")
+    for given, network in (({}, "resnet14"), ({"teacher_checkpoint": run}, "resnet8")):
+        assert resolve("run", {"profile": "own.yaml", **given}).teacher == network, (
+            "what is given goes before"
+        )
+    with pytest.raises(ConfigError, match="is a ResNet-8, but the teacher is to be ResNet-14"):
+        Builder(resolve("run", {"profile": "own.yaml"})).distilled("resnet14", "resnet8", 0, "kd")
     shutil.copytree(project / "results" / "theirs", project / "results" / "third")
     other = project / "checkpoints" / "third" / run / "last.pt"
     other.parent.mkdir(parents=True)
