@@ -150,7 +150,9 @@ class Folder(Decoded):
             classes = sorted(every)
             files = _shared(every, classes, config, folder)
         if stray := sorted(files["test"].keys() - {*classes}):
-            raise DataError(f"{folder} has images of class {stray[0]!r} for tests, but none to train on")
+            raise DataError(
+                f"{folder} has images of class {listed([*map(repr, stray)])} for tests, but none to train on"
+            )
         if not classes or not any(files["test"].values()):
             raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
         paths, labels, names, told = {}, {}, {}, []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npformat
 
 from rkd import paths
-from rkd.data.sources import NPZ, DataConfig, Reader, Source, compared, print_of, register_source
+from rkd.data.sources import NPZ, DataConfig, Reader, Source, compared, listed, print_of, register_source
 from rkd.errors import DataError, in_a_line
 from rkd.files import check_regular, is_file, sha256
 
@@ -120,7 +120,7 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     if found != list(range(len(found))):
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
-        raise DataError(f"y_test has class {stray[0]}, of which y_train has no image")
+        raise DataError(f"y_test has class {listed([*map(str, stray)])}, of which y_train has no image")
     names = _texts(arrays.get("class_names", np.array(found)))
     if names.shape != (len(found),):
         raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")

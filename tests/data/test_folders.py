@@ -126,7 +126,8 @@ def broken(folder):
 
 
 def alone(folder):
-    draw(folder / "val" / "new" / "0.png", (1, 1, 1))
+    for name in ("new", "newer"):
+        draw(folder / "val" / name / "0.png", (1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def alone(folder):
             {},
             r"2 files cannot be read as images: train/cats and dogs/0.png \(.*\), val/Ärger/deep/er/0.JPEG",
         ),
-        (alone, {}, "has images of class 'new' for tests, but none to train on"),
+        (alone, {}, "has images of class 'new', 'newer' for tests, but none to train on"),
         (lambda folder: None, {"image_size": None}, r"images are of \d+ x \d+ .*; say which size"),
         (
             lambda folder: (folder / "val").rename(folder / "other"),

@@ -161,7 +161,7 @@ def test_class_names_are_any_text(tmp_path):
         ({"y_train": np.arange(12) % 3 - 1}, "must run from 0 without a gap, not -1 to 1"),
         ({"y_train": np.arange(12) % 3 * 1.0}, "y_train must be whole numbers.* not float64"),
         ({"y_train": np.arange(12) % 3 * 2}, "must run from 0 without a gap, not 0 to 4"),
-        ({"y_test": np.arange(6)}, "y_test has class 3, of which y_train has no image"),
+        ({"y_test": np.arange(6)}, "y_test has class 3, 4, 5, of which y_train has no image"),
         ({"class_names": np.array(["a", "b"])}, "class_names has shape .*3 classes"),
         ({"y_train": np.array([None] * 12)}, "cannot be read as an npz file of plain arrays"),
     ],
