@@ -74,7 +74,7 @@ class Rows:
         torch.index_select(self._x, 0, index, out=host)
         self._there[size].copy_(host, non_blocking=True)
         if copied is not None:
-            copied.record()
+            copied.record(torch.cuda.current_stream(self._device))  # of its device, whichever is current
 
     def take(self, index: Tensor) -> Tensor:
         """Those images, by positions on the device, of which `bring` was told the same; to be read, not written."""
