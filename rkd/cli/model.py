@@ -89,6 +89,7 @@ def features(
 
     from rkd import data
     from rkd.files import replacing
+    from rkd.training.evaluation import usual_batch
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
@@ -101,10 +102,12 @@ def features(
             ("train", images.train_x, images.train_y),
             ("test", images.test_x, images.test_y),
         ):
-            batches = data.evaluation_batches(x, y, images.mean, images.std, 500)
-            taps = [network.taps(batch.to(dtype)) for batch, _ in batches]
-            for name in ("pooled", "logits"):
-                found[f"{name}_{split}"] = torch.cat([getattr(t, name) for t in taps]).float().cpu().numpy()
+            size = usual_batch(y.device, x.shape[1] * x.shape[2])
+            batches = data.evaluation_batches(x, y, images.mean, images.std, size)
+            taps = (network.taps(batch.to(dtype)) for batch, _ in batches)
+            parts = [(tap.pooled.float().cpu(), tap.logits.float().cpu()) for tap in taps]  # maps are let go
+            for name, values in zip(("pooled", "logits"), zip(*parts, strict=True), strict=True):
+                found[f"{name}_{split}"] = torch.cat(values).numpy()
             found[f"y_{split}"] = y.cpu().numpy()
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, **found)

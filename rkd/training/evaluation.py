@@ -10,6 +10,8 @@ from rkd.models.taps import evaluating
 from rkd.training.arithmetic import Arithmetic, exact_kernels
 from rkd.training.capture import Capture, Replayed
 
+OF_TABLES = 32 * 32  # pixels of an image
+
 
 def accuracy(
     network: nn.Module,
@@ -33,9 +35,9 @@ def accuracy(
     return found[""]
 
 
-def usual_batch(device: torch.device) -> int:
-    """Images that are scored at a time."""
-    return 2000 if device.type == "cuda" else 500
+def usual_batch(device: torch.device, area: int) -> int:
+    """Images of `area` pixels that are scored at a time: fewer of larger ones, whose maps would fill the memory."""
+    return max(1, (2000 if device.type == "cuda" else 500) * OF_TABLES // max(area, OF_TABLES))
 
 
 class Scores(Replayed):
@@ -57,7 +59,7 @@ class Scores(Replayed):
         self._position = torch.zeros((), dtype=torch.int64, device=y.device)
         self._correct = torch.zeros(len(self.networks), dtype=torch.int64, device=y.device)
         self._affine = affine(x.shape[1:3], *normalisation, y.device)
-        self._batch_size = batch_size or usual_batch(y.device)
+        self._batch_size = batch_size or usual_batch(y.device, x.shape[1] * x.shape[2])
         super().__init__(capture, y.device, len(self.networks))
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ def scores_of(networks, images, precision, capture=None):
 @pytest.mark.parametrize("capture", [None, stand_in])
 def test_scores_are_accuracies(capture, monkeypatch):
     """Several networks, held-out images, a last batch that is short; each network left in its mode."""
-    monkeypatch.setattr(evaluation_module, "usual_batch", lambda device: 48)
+    monkeypatch.setattr(evaluation_module, "usual_batch", lambda device, area: 48)
     images = data.load(tiny_data(train_images=100, test_images=110, holdout=20))
     torch.manual_seed(0)
     networks = [Tiny(100), Tiny(100).eval()]
@@ -44,6 +44,18 @@ def test_scores_are_accuracies(capture, monkeypatch):
         assert [network.training for network in networks] == [True, False]
         with torch.no_grad():
             networks[0].fc.weight.neg_()  # a captured score must see new weights
+
+
+def test_fewer_large_images_are_scored_at_a_time():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [evaluation_module.usual_batch(cpu, size**2) for size in (8, 32, 64, 224, 5000)] == [
+        500,
+        500,
+        125,
+        10,
+        1,
+    ]
+    assert [evaluation_module.usual_batch(gpu, size**2) for size in (32, 224)] == [2000, 40]
 
 
 def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, silent, tmp_path):
