@@ -57,6 +57,7 @@ class Listing:
         image: opens one, by split and number.
         key: changes where the images may have changed.
         cache: folder for what is decoded.
+        notes: what is odd about the layout, for people.
     """
 
     names: dict[str, list[str]]
@@ -65,6 +66,7 @@ class Listing:
     image: Callable[[str, int], Image.Image]
     key: str
     cache: Path
+    notes: tuple[str, ...] = ()
 
 
 class Decoded(Reader):
@@ -99,7 +101,7 @@ class Decoded(Reader):
             return arrays[split] if whole else arrays[split][indices]
 
         train, test = (listing.labels[split] for split in SPLITS)
-        return Source(train, test, pixels, listing.class_names, tuple(about["notes"]))
+        return Source(train, test, pixels, listing.class_names, (*listing.notes, *about["notes"]))
 
     def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, Listing]:
         try:
@@ -143,12 +145,14 @@ class Folder(Decoded):
                 raise DataError(
                     f"test_share is {config.test_share:g}, but {folder} has a part {found[0]}/ for tests"
                 )
-            files = {"train": _by_class(parts["train"]), "test": _by_class(folder / found[0])}
-            classes = sorted(files["train"])
+            every = _by_class(parts["train"])
+            classes = sorted(name for name in every if every[name])
+            tests = {name: images for name, images in _by_class(folder / found[0]).items() if images}
+            files = {"train": every, "test": tests}
         else:
             every = _by_class(folder)
-            classes = sorted(every)
-            files = _shared(every, classes, config, folder)
+            classes = sorted(name for name in every if every[name])
+            files = _shared(every, classes, config, folder) if classes else {"test": {}}
         if stray := sorted(files["test"].keys() - {*classes}):
             raise DataError(
                 f"{folder} has images of class {listed([*map(repr, stray)])} for tests, but none to train on"
@@ -164,9 +168,10 @@ class Folder(Decoded):
             stats = [path.stat() for path in paths[split]]
             told += [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names[split], stats, strict=True)]
         cache = folder.resolve().with_name(f"{folder.resolve().name}.decoded")
-        return Listing(
-            names, labels, tuple(classes), lambda s, i: Image.open(paths[s][i]), json.dumps(told), cache
-        )
+        empty = sorted(every.keys() - {*classes})
+        notes = [f"{len(empty)} folders hold no images to train on: {listed(empty)}"] if empty else []
+        image, key = lambda split, i: Image.open(paths[split][i]), json.dumps(told)
+        return Listing(names, labels, tuple(classes), image, key, cache, tuple(notes))
 
 
 @register_source(TORCHVISION)
@@ -214,7 +219,7 @@ def _place(name: str, root: Path) -> Path:
 
 
 def _by_class(part: Path) -> dict[str, list[Path]]:
-    """Image files by class, in order."""
+    """Image files by class, in order; none of a folder that holds none."""
     annotations = part / "val_annotations.txt"
     if annotations.is_file():
         found: dict[str, list[Path]] = {}
@@ -223,11 +228,10 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
             found.setdefault(name, []).append(part / "images" / file)
         return found
     folders = sorted(path for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
-    listed = {
+    return {
         folder.name: [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
         for folder in folders
     }
-    return {name: files for name, files in listed.items() if files}
 
 
 def _shared(

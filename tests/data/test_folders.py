@@ -189,6 +189,17 @@ def test_what_is_too_much_for_a_sentence_stands_in_a_file(folder, done):
     assert "bad10.png (" in (folder.parent / "imgs.decoded" / "unreadable.txt").read_text()
 
 
+def test_empty_folders_are_no_classes_and_are_said(folder, tmp_path):
+    for part in ("train", "val"):
+        (folder / part / "empty").mkdir()
+    images = load(config(folder))
+    assert images.class_names == tuple(sorted(CLASSES))
+    assert images.notes[0] == "1 folders hold no images to train on: empty"
+    (tmp_path / "bare" / "folder").mkdir(parents=True)
+    with pytest.raises(DataError, match="bare holds no images"):
+        load(config(tmp_path / "bare"))
+
+
 def test_too_little_room(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(
