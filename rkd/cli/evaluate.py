@@ -161,12 +161,12 @@ def _checkpoint(
         f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name} with {shown} statistics{beside}"
     )
     if beside and abs(stated - found) > NOTED:
-        _try_statistics(network, images, stated)
+        _try_statistics(network, images, stated, abs(stated - found))
     return 0
 
 
-def _try_statistics(network, images, stated: float) -> None:
-    """Print which of the known input statistics comes nearest to a stated accuracy."""
+def _try_statistics(network, images, stated: float, apart: float) -> None:
+    """Print which of the known input statistics comes nearest to a stated accuracy, from which others are `apart`."""
     from rkd.data import PRESETS
 
     found = {
@@ -174,6 +174,9 @@ def _try_statistics(network, images, stated: float) -> None:
         for name, norm in PRESETS.items()
     }
     best = min(found, key=lambda name: abs(found[name] - stated))
+    if abs(found[best] - stated) >= apart:
+        print("none of the known statistics comes nearer")
+        return
     fits = "fits" if abs(found[best] - stated) <= NOTED else "comes nearest, and does not fit either"
     print(f"of the known statistics {best} {fits}: {found[best]:.2f} % (--normalisation {best})")
 
