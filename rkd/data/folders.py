@@ -351,7 +351,7 @@ def _common_size(listing: Listing) -> int:
 def _notes(listing: Listing, prints: dict[str, list[tuple[bytes, str]]], grey: int) -> list[str]:
     every = sum(map(len, listing.names.values()))
     notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
-    return [*notes, *compared(prints, listing.labels["test"], listing.class_names, listing.cache)]
+    return [*notes, *compared(prints, listing.labels, listing.class_names, listing.cache)]
 
 
 def _checksum(arrays: dict[str, np.ndarray], labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> str:

@@ -131,7 +131,7 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
         split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
         for split, images in x.items()
     }
-    notes += tuple(compared(prints, test, names.tolist()))
+    notes += tuple(compared(prints, {"train": train, "test": test}, names.tolist()))
     return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()), notes)
 
 

@@ -94,21 +94,29 @@ def print_of(image: np.ndarray) -> bytes:
 
 def compared(
     prints: Mapping[str, Sequence[tuple[bytes, str]]],
-    tested: np.ndarray,
+    labels: Mapping[str, np.ndarray],
     classes: Sequence[str],
     folder: Path | None = None,
 ) -> Iterator[str]:
-    """Sentences on what the two parts of a set have in common and lack.
+    """Sentences on what the two parts of a set have in common and lack, and on images that are of two classes.
 
     Args:
         prints: by split, each image's `print_of` and name.
-        tested: (N,) classes of the test images.
+        labels: by split, (N,) classes.
         folder: where names are written that are too many for a sentence.
     """
     train = dict(reversed(prints["train"]))
     if both := sorted(f"{train[key]} = {name}" for key, name in prints["test"] if key in train):
         yield f"{len(both)} images are in both parts: {listed(both, folder and folder / 'in-both-parts.txt')}"
-    if alone := [name for n, name in enumerate(classes) if n not in {*tested.tolist()}]:
+    first, twice = {}, []
+    for (key, name), label in zip(prints["train"], labels["train"].tolist(), strict=True):
+        if first.setdefault(key, (name, label))[1] != label:
+            twice.append(f"{first[key][0]} = {name}")
+    if twice:
+        file = folder and folder / "of-two-classes.txt"
+        yield f"{len(twice)} images to train on are of two classes: {listed(twice, file)}"
+    tested = {*labels["test"].tolist()}
+    if alone := [name for n, name in enumerate(classes) if n not in tested]:
         yield f"{len(alone)} classes have no image for tests: {listed(alone, folder and folder / 'untested.txt')}"
 
 

@@ -161,13 +161,14 @@ def test_refused(folder, change, values, said):
 
 def test_duplicates_and_one_sided_classes_are_said(folder):
     (folder / "val" / "Ärger" / "deep" / "er" / "0.JPEG").unlink()
-    twin = folder / "val" / CLASSES[0] / "twin.png"
-    twin.write_bytes((folder / "train" / CLASSES[0] / "1.png").read_bytes())
+    for twin in (folder / "val" / CLASSES[0] / "twin.png", folder / "train" / CLASSES[1] / "other.png"):
+        twin.write_bytes((folder / "train" / CLASSES[0] / "1.png").read_bytes())
     load(config(folder))
     notes = json.loads(next(folder.parent.glob("imgs.decoded/*/about.json")).read_text())["notes"]
     assert notes == [
-        "1 of 18 images are grey: repeated to three channels",
+        "1 of 19 images are grey: repeated to three channels",
         "1 images are in both parts: train/cats and dogs/1.png = val/cats and dogs/twin.png",
+        "1 images to train on are of two classes: train/cats and dogs/1.png = train/Ärger/other.png",
         "1 classes have no image for tests: Ärger",
     ]
 
