@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from rkd import models, paths
+from rkd.data import DataConfig, full_name, load
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import PATHS, given_in, load_profile, resolve
 from rkd.experiments.workspace import data_root, folders, store_of
@@ -108,3 +109,12 @@ def test_paths_below_the_project_are_kept_from_its_top(elsewhere, monkeypatch):
     assert (
         resolve("run", {"results": "x"}).results == "x" and resolve("run", {"recipe": "crd"}).recipe == "crd"
     )
+
+
+def test_a_data_set_is_found_from_where_the_book_is_built(elsewhere, monkeypatch):
+    project, folder = elsewhere
+    own_images(folder)
+    monkeypatch.chdir(project / "book")  # as in its kernels
+    monkeypatch.setenv(paths.STANDS_IN, str(folder))
+    assert full_name("imgs") == "imgs/" and len(load(DataConfig("imgs/")).train_y) == 16
+    assert len(load(DataConfig("imgs.npz")).train_y) == 16
