@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PROFILE ?= smoke
 SECONDS ?= 600
+SEED ?= 1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -12,7 +13,7 @@ OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' 
 # Rooms whose tests train next to nothing.
 FAST = $(addprefix tests/,published data records judge review explore experiments/test_rows.py)
 
-.PHONY: book test test-fast test-all test-oldest fuzz lint pdf chromium clean help
+.PHONY: book test test-fast test-all test-oldest fuzz faults lint pdf chromium clean help
 
 help:
 	@echo "make book [PROFILE=smoke|mini|short|paper]   execute the chapters that changed, build _build/html"
@@ -21,6 +22,7 @@ help:
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make fuzz [SECONDS=600]                odd and damaged inputs of every kind, for longer than make test draws them"
+	@echo "make faults [SEED=1]                   kills, full disks, damaged files and more, done to sweeps: 20 minutes"
 	@echo "make lint                              ruff on code and notebooks, types by mypy, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
@@ -42,6 +44,9 @@ test-oldest: .venv-oldest/test
 
 fuzz: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/test_fuzz.py --seconds $(SECONDS)
+
+faults: .venv/test
+	$(BIN)/python tests/faults.py --seed $(SEED) --out results/bench/faults.json
 
 pdf: .venv/book chromium
 	$(BIN)/python -m rkd.report.book.pdf

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkd.cli.cluster import cluster_of, ray_asked
 from rkd.cli.declare import Duration, Names
 from rkd.errors import ConfigError, unknown
 
@@ -23,6 +25,9 @@ def book(
     add: Path | None = None,
     drop: str | None = None,
     list_variations: bool = False,
+    engine: str | None = None,
+    address: str | None = None,
+    each: str = "",
     profile: str = "smoke",
     **given: Any,
 ) -> int:
@@ -42,6 +47,10 @@ def book(
         add: take a chapter that papermill executed, a notebook, as the variation --name
         drop: remove a variation, execute nothing
         list_variations: list the profile's, execute nothing
+        engine: ray: the nodes of a Ray cluster execute the chapters, and share the project's folders; the site is built
+            here; local: this machine does all (default). Or how steps are launched: auto, eager, graph
+        address: with --engine ray: the cluster, auto (that of this machine) or host:port (default: one is started here)
+        each: with --engine ray: what a chapter takes (default gpu=1 where there are GPUs, cpu=1, memory=2GB)
 
     Examples:
         rkd book
@@ -57,6 +66,7 @@ def book(
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
     from rkd.trust import foreign_in
 
+    on_ray = ray_asked(engine, given, {"--address": address, "--each": each}, {"--jobs": jobs})
     if name == "":
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
     if add and not name:
@@ -87,16 +97,19 @@ def book(
     names = foreign_in([load_profile(profile), given])
     if names:  # the chapters are told of all of them, and which were typed here
         given["trust"] = sorted(foreign_in(given))
-    result = build_book(
-        made,
-        only=only,
-        jobs=jobs,
-        timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
-        parameters=given,
-        environment={"RKD_HOME": str(home), paths.STANDS_IN: str(paths.here())},
-        variation=name or "",
-        fresh=fresh,
-    )
+    device = str(given.get("device") or "auto")
+    with cluster_of(address, each, device) if on_ray else nullcontext() as cluster:
+        result = build_book(
+            made,
+            only=only,
+            jobs=jobs,
+            timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
+            parameters=given,
+            environment={"RKD_HOME": str(home), paths.STANDS_IN: str(paths.here())},
+            variation=name or "",
+            fresh=fresh,
+            cluster=cluster,
+        )
     return 0 if result.ok else 1
 
 

@@ -2,11 +2,41 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rkd.cli.declare import Duration, File, Names
-from rkd.errors import ConfigError
+from rkd.cli.declare import Duration, File, Names, size
+from rkd.errors import ConfigError, unknown
+
+
+def ray_asked(
+    engine: str | None, given: dict[str, Any], needs: Mapping[str, Any], refused: Mapping[str, Any]
+) -> bool:
+    """Whether a command's --engine is ray. A way to launch steps goes to its parameters.
+
+    Args:
+        given: the command's parameters.
+        needs: options that go with it alone, by name.
+        refused: options that do not go with it.
+    """
+    launched = ("auto", "eager", "graph")
+    if engine in launched:
+        given["engine"] = engine
+    elif engine not in (None, "local", "ray"):
+        raise unknown("engine", engine, ("local", "ray", *launched))
+    for option, value in (refused if engine == "ray" else needs).items():
+        if value:
+            raise ConfigError(f"{option} {'does not go' if engine == 'ray' else 'goes'} with --engine ray")
+    return engine == "ray"
+
+
+def cluster_of(address: str | None, each: str, device: str) -> AbstractContextManager[Any]:
+    """The cluster of --address, and --each; see `rkd.cluster.session.joined`."""
+    from rkd.cluster.session import Resources, joined
+
+    return joined(address, Resources.read(each, size), device)
 
 
 def slurm(

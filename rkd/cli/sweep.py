@@ -3,13 +3,14 @@
 import fnmatch
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
-from rkd.cli.declare import Duration, Folder, Names, Size, size, spelt
+from rkd.cli.cluster import cluster_of, ray_asked
+from rkd.cli.declare import Duration, Folder, Names, Size, spelt
 from rkd.cli.status import list_runs, state
 from rkd.errors import ConfigError, RkdError, unknown
 
@@ -91,21 +92,13 @@ def sweep(
     for name, value in {"--max-part": max_part, "--max-files": max_files}.items():
         if value is not None and out is None:
             raise ConfigError(f"{name} goes with --out DIR")
-    launched = ("auto", "eager", "graph")
-    if engine in launched:
-        given["engine"] = engine
-    elif engine not in (None, "local", "ray"):
-        raise unknown("engine", engine, ("local", "ray", *launched))
-    needs = {"--address": address, "--each": each, "--storage": storage}
     refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
-    for option, value in (refused if engine == "ray" else needs).items():
-        if value:
-            raise ConfigError(f"{option} {'does not go' if engine == 'ray' else 'goes'} with --engine ray")
+    on_ray = ray_asked(engine, given, {"--address": address, "--each": each, "--storage": storage}, refused)
     limit = Budget(budget)  # imports are part of it: torch comes after this line
     plan = _planned(params, chapters, group, given)
     if order == "verdicts":
         plan.ask(claims)
-    plan.elsewhere = engine == "ray" and not here(plan.settings.device)
+    plan.elsewhere = on_ray and not here(plan.settings.device)
     if storage:
         plan.match(storage)
     estimate = plan.show()
@@ -117,19 +110,10 @@ def sweep(
         else:
             plan.show_groups(plan.groups(), estimate)
         return 0
-    with (
-        _cluster(address, each, plan.settings.device) if engine == "ray" else nullcontext() as cluster,
-        limit,
-    ):
+    with cluster_of(address, each, plan.settings.device) if on_ray else nullcontext() as cluster, limit:
         return _train(
             plan, estimate, limit, check, out, max_part or PART, max_files, tensorboard, again, cluster
         )
-
-
-def _cluster(address: str | None, each: str, device: str) -> AbstractContextManager[Any]:
-    from rkd.cluster.session import Resources, joined
-
-    return joined(address, Resources.read(each, size), device)
 
 
 def _train(

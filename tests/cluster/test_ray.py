@@ -13,8 +13,11 @@ import pytest
 from s3 import s3_server
 from sweeps import EPOCHS, PROFILE, Sweep, arguments, left_behind, logged, outcomes
 
+from rkd import paths
 from rkd.cli import main
 from rkd.cluster.session import ray_module
+from rkd.cluster.storage import Storage
+from rkd.records import Store
 
 ray = pytest.importorskip("ray")
 
@@ -131,9 +134,16 @@ def test_nodes_that_share_no_folder_share_a_storage(given, nodes, tmp_path):
     driver = Driver(given, nodes, tmp_path, EPOCHS, "--storage", "s3://bucket/sweep").ended(0)
     assert "4 runs are recorded" in driver.out and outcomes(tmp_path) == given.local[EPOCHS]
     assert not list(tmp_path.rglob("*.pt")), "checkpoints and weights are there, not here"
-    again = tmp_path / "elsewhere"
-    assert (
-        "4 runs: 4 recorded, 0 to train"
-        in Driver(given, nodes, again, EPOCHS, "--storage", "s3://bucket/sweep").ended(0).out
-    )
-    assert outcomes(again) == given.local[EPOCHS]
+    home = Store(tmp_path / "elsewhere", tmp_path / "elsewhere" / "work")
+    Storage("s3://bucket/sweep").match(home, [name[:-5] for name in given.local[EPOCHS]], [])
+    assert outcomes(home.records) == given.local[EPOCHS]
+
+
+def test_the_book_is_executed_on_the_cluster_and_kept_here(nodes, tmp_path, done, monkeypatch):
+    for name in ("book", "params", "results", "_config.yml"):
+        (tmp_path / name).symlink_to(paths.home() / name)
+    monkeypatch.setenv("RKD_HOME", str(tmp_path))
+    said = done(f"book --only cluster --no-html --engine ray --address {nodes.address} --each {EACH}")
+    assert "[1/1] cluster  ok" in said
+    pages = [path.read_text() for path in (tmp_path / "_build").rglob("cluster.ipynb")]
+    assert pages and all("empty tasks took" in page for page in pages), "executed, with its outputs"

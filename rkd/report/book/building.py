@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -15,6 +16,9 @@ from rkd.report.book.execution import execute
 from rkd.report.book.pages import Book, BookResult, Page
 from rkd.report.book.site import build_html, stage
 from rkd.report.book.variations import adopted, check_name, varied_chapters
+
+if TYPE_CHECKING:
+    from rkd.cluster.session import Cluster
 
 
 def build_book(
@@ -27,6 +31,7 @@ def build_book(
     environment: Mapping[str, str] | None = None,
     variation: str = "",
     fresh: bool = False,
+    cluster: "Cluster | None" = None,
 ) -> BookResult:
     """Executes the chapters that changed, stages what came out, and builds the site.
 
@@ -40,6 +45,7 @@ def build_book(
         variation: name of a variation. The chapters of `only`, by default all that declare every one of the
             parameters, are executed as extra pages; the book's own pages keep the copy they have.
         fresh: executes what has not changed too.
+        cluster: executes the chapters; None: this machine does.
 
     Raises:
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
@@ -61,7 +67,7 @@ def build_book(
         file = book.params_file
         values = {**((read_yaml(file) or {}) if file else {}), **given}
         fresh = fresh or bool(only or variation)
-        return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs, fresh))
+        return _finish(book, execute(book, pages, values, environment or {}, timeout_s, jobs, fresh, cluster))
 
 
 def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkd import paths
 from rkd.experiments.notebooks import is_last, shared_imports, tagged, title_of
@@ -24,6 +24,7 @@ from rkd.files import digest
 from rkd.report.book.pages import VARIATION, Book, Page
 
 if TYPE_CHECKING:
+    from rkd.cluster.session import Cluster
     from rkd.report.book.kernels import Nursery
 
 
@@ -35,6 +36,7 @@ def execute(
     timeout_s: float,
     jobs: int | None,
     fresh: bool,
+    cluster: "Cluster | None" = None,
 ) -> list[Page]:
     """Pages as their execution left them.
 
@@ -46,6 +48,7 @@ def execute(
         timeout_s: wall-clock limit of one page, in seconds.
         jobs: share the CPU cores evenly; None: 2, on a GPU 1.
         fresh: False: a page that was executed from all that is there now is left as it is.
+        cluster: whose nodes execute the pages, each a task, and share the project's folders; None: this process does.
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure stands on the page
     done: list[Page] = []
@@ -57,8 +60,8 @@ def execute(
         book.echo(f"[{len(done)}/{len(pages)}] {page.name:<{width}}  {page.status:<6}{took}")
 
     def run(group: Sequence[Page]) -> None:
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(_execute, book, page, values, nursery, timeout_s) for page in group]
+        with ThreadPoolExecutor(jobs if cluster is None else len(group)) as pool:
+            futures = [pool.submit(nursery.execute, book, page, values, timeout_s) for page in group]
             try:
                 for future in as_completed(futures):
                     ended(future.result())
@@ -68,7 +71,8 @@ def execute(
                     nursery.close()
                 raise
 
-    nursery, last = None, [page for page in pages if is_last(book.notebook(page.name))]
+    nursery: _Here | _Elsewhere | None = None
+    last = [page for page in pages if is_last(book.notebook(page.name))]
     with _sigterm_exits(), contextlib.ExitStack() as finally_:
         for group in ([page for page in pages if page not in last], last):
             made_from, changed = _made_from(book, values, group is last), []
@@ -80,13 +84,61 @@ def execute(
                 else:
                     ended(replace(before, status="unchanged"))
             if changed:
-                if nursery is None:
+                if nursery is None and cluster is not None:
+                    nursery = _Elsewhere(cluster, environment)
+                    finally_.callback(nursery.close)
+                elif nursery is None:
                     jobs = jobs or _default_jobs(values.get("device"))
                     left = [page.name for page in pages if page.file not in {page.file for page in done}]
-                    nursery = _nursery(book, left, threads_each(len(left), jobs), environment)
+                    nursery = _Here(_nursery(book, left, threads_each(len(left), jobs), environment))
                     finally_.callback(nursery.close)
                 run(sorted(changed, key=lambda page: -page.seconds))
     return done
+
+
+class _Here:
+    """Executes pages in kernels of this machine."""
+
+    def __init__(self, nursery: "Nursery") -> None:
+        self._nursery, self.close = nursery, nursery.close
+
+    def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
+        return _execute(book, page, values, self._nursery, timeout_s)
+
+
+class _Elsewhere:
+    """Executes pages in kernels of a cluster's nodes."""
+
+    def __init__(self, cluster: "Cluster", environment: Mapping[str, str]) -> None:
+        self._cluster, self._environment, self._tasks = cluster, dict(environment), list[Any]()
+
+    def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
+        ray = self._cluster.ray
+        task = ray.remote(_on_a_node).options(max_retries=self._cluster.retries, **self._cluster.each.asked())
+        self._tasks.append(
+            task.remote(replace(book, echo=print), page, dict(values), timeout_s, self._environment)
+        )
+        try:
+            return ray.get(self._tasks[-1])
+        except ray.exceptions.RayError as error:  # its node is gone, again and again
+            page = replace(page, status="failed", reason=f"its node was lost: {type(error).__name__}")
+            book.save(page)
+            return page
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        for task in self._tasks:
+            self._cluster.ray.cancel(task, force=True)
+
+
+def _on_a_node(
+    book: Book, page: Page, values: Mapping[str, object], timeout_s: float, environment: Mapping[str, str]
+) -> Page:
+    nursery = _nursery(book, [page.name], None, environment)
+    try:
+        return _execute(book, page, values, nursery, timeout_s)
+    finally:
+        nursery.close()
 
 
 def _nursery(
