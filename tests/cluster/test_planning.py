@@ -9,8 +9,8 @@ from rkd.cluster.planning import Group, Plan, simulate
 from rkd.experiments.estimate import LEAST_IMAGE, work
 from rkd.experiments.runner import required
 
-# Multiply-adds at 1 a second: a teacher of 10 s, two students of 5 and 7 s, and a run of 8 s that waits for nobody.
-LENGTHS = [(10, ()), (8, ()), (5, (0,)), (7, (0,))]
+# Multiply-adds at 1 a second: teachers of 10 and 8 s, a student of 5 s of the first and one of 7 s of both.
+LENGTHS = [(10, ()), (8, ()), (5, (0,)), (7, (0, 1))]
 
 
 @pytest.fixture
