@@ -40,7 +40,7 @@ def cluster_of(address: str | None, each: str, device: str) -> AbstractContextMa
 
 
 def slurm(
-    params: Path,
+    params: Path = Path("params/paper.yaml"),
     *,
     time: Duration,
     gpus: int = 1,
@@ -54,7 +54,7 @@ def slurm(
     ended.
 
     Args:
-        params: profile, for example params/paper.yaml
+        params: profile (default params/paper.yaml)
         time: of a job: 4h, 90m, 1d
         gpus: of a node; 0: none (default 1)
         nodes: of a job (default 1)
@@ -94,7 +94,7 @@ def slurm(
 
 
 def plan(
-    params: Path,
+    params: Path = Path("params/paper.yaml"),
     *,
     chapters: Names | None = None,
     gpus: Names = ("1", "8", "64"),
@@ -108,7 +108,7 @@ def plan(
     of their time GPUs wait, what the longest chain of teacher and students is, and what the storage carries.
 
     Args:
-        params: profile, for example params/paper.yaml
+        params: profile (default params/paper.yaml)
         chapters: chapters whose runs to plan (default: all)
         gpus: numbers of GPUs (default 1,8,64)
         group: most runs in lock-step (default 8)

@@ -100,7 +100,11 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
     """A parser whose options are the function's."""
     text, arguments, examples = _sections(command)
     signature = inspect.signature(command)
-    first = [p.name.upper() for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    first = [
+        p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]"
+        for p in signature.parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
     parser = subparsers.add_parser(
         name, help=summary, description=text, epilog=examples, usage=" ".join(["%(prog)s", *first, "[OPTIONS]"]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -229,9 +233,8 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
         spelt = [f"--{parameter.name.replace('_', '-')}", *_ALSO.get(parameter.name, [])]
         parser.add_argument(*spelt, dest=parameter.name, required=needed, **how)
     else:
-        parser.add_argument(
-            parameter.name, nargs=None if needed else "?", **{k: how[k] for k in ("help", "type", "metavar")}
-        )
+        may_lack = {} if needed else {"nargs": "?", "default": parameter.default}
+        parser.add_argument(parameter.name, **{k: how[k] for k in ("help", "type", "metavar")}, **may_lack)
 
 
 def _add_parameters(group: Any, own: set[str]) -> None:
