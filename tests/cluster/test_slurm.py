@@ -31,7 +31,9 @@ def test_the_script_is_sound(done, options, tmp_path):
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", job], check=True)
     text = job.read_text()
-    assert "rkd sweep params/paper.yaml --engine ray" in done("cluster slurm --time 4h"), "where none is named"
+    assert "rkd sweep params/paper.yaml --engine ray" in done("cluster slurm --time 4h"), (
+        "where none is named"
+    )
     assert "#SBATCH --time=4:00:00\n" in text and "--requeue\n" in text and "--budget 14100s" in text
     assert ("--gpus-per-node=4\n" in text, "--array=1-3%1\n" in text) == ("4" in options,) * 2
     assert ("--device cuda" in text) == ("gpus 0" not in options)
