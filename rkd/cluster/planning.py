@@ -175,7 +175,7 @@ def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
     alone = sum(end - begin for begin, end, _ in schedules[0].spans)
     return pd.DataFrame(
         {
-            "GPUs": one.devices,
+            "devices": one.devices,
             "time": in_words(one.seconds),
             "speed-up": f"{alone / one.seconds:.2f}",
             "idle": f"{100 * one.idle:.1f} %",

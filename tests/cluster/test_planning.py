@@ -63,7 +63,7 @@ def test_the_plan_of_runs_shares_the_teachers_pass_and_keeps_the_order(tmp_path,
 
 def test_plans_are_simulated_and_written(done, rkd, tmp_path):
     out = done(f"cluster plan smoke --chapters table5 --gpus 1,3 --rate 1e9 --out {tmp_path}/plan.json")
-    assert "runs in " in out and "at 1e+09 a second (as given):\n GPUs " in out and out.count("\n") >= 5
+    assert "runs in " in out and "at 1e+09 a second (as given):\n devices " in out and out.count("\n") >= 5
     assert load(tmp_path / "plan.json", Plan).rate == 1e9
     for call, said in (
         ("--gpus 0", "--gpus is 0"),
@@ -89,6 +89,6 @@ def test_the_page_shows_the_plans_on_file(monkeypatch):
         assert schedule.seconds == simulate(plan, schedule.devices, 2e13).seconds
         assert schedule.chain <= schedule.seconds and 0 <= schedule.idle < 1
         assert plan.tasks is None or plan.tasks[0] == 10_000
-    assert len(names["said"]) == len(names["rows"]) and "16 GPUs, groups of 8: idle" in "; ".join(
+    assert len(names["said"]) == len(names["rows"]) and "16 devices, groups of 8: idle" in "; ".join(
         names["said"]
     )
