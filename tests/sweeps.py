@@ -44,7 +44,10 @@ class Sweep:
         self._out, self._err = results / f"{number}.out", results / f"{number}.err"
         self._out.touch(), self._err.touch()
         call = arguments(profile, results, *more)
-        self.process = self.server.Process(target=_forked, args=(call, str(self._out), str(self._err), first))
+        told = dict(os.environ)  # the server's are those of the moment it was started
+        self.process = self.server.Process(
+            target=_forked, args=(call, str(self._out), str(self._err), first, told)
+        )
         self.process.start()
 
     @property
@@ -73,7 +76,8 @@ class Sweep:
         os.kill(self.process.pid, number)
 
 
-def _forked(call, out, err, first):
+def _forked(call, out, err, first, environment):
+    os.environ.update(environment)
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     if first:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from rkd.errors import ConfigError, in_a_line
+from rkd.errors import ConfigError, RkdError, in_a_line
 from rkd.files import place
 from rkd.records import Store
 
@@ -40,6 +40,7 @@ class Storage:
     def __init__(self, url: str, renew: float = 10.0, stale: float = 60.0) -> None:
         import fsspec
 
+        self._url = url
         try:
             self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
@@ -61,8 +62,12 @@ class Storage:
         return self._fs.exists(self._at("records", f"{run}.json"))
 
     def ids(self) -> set[str]:
-        """Ids of all recorded runs."""
-        return {name.removesuffix(".json") for name in self._names("records") if name.endswith(".json")}
+        """Ids of all recorded runs; RkdError where the storage cannot be read."""
+        try:
+            names = self._names("records")
+        except Exception as error:  # of whatever library is behind the URL
+            raise RkdError(f"--storage {self._url} cannot be read: {in_a_line(error)}") from error
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def pull(self, store: Store, run: str, work: bool = True) -> None:
         """Bring a run's record and maps, and its working files where these are wanted; the record last."""

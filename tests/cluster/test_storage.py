@@ -10,7 +10,7 @@ from conftest import Silent, StopAfter, small
 from s3 import s3_server
 
 from rkd.cluster.storage import Storage
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, RkdError
 from rkd.experiments.runner import Runner
 from rkd.records import Store
 
@@ -138,3 +138,13 @@ def test_other_storage_gets_one_sentence(rkd, tmp_path, url, said):
     call = f"sweep smoke --chapters table5 --results {tmp_path} --device cpu --engine ray --storage {url}"
     status, _, err = rkd(call)
     assert status == 2 and said in err
+
+
+def test_storage_that_cannot_be_read_is_told(monkeypatch):
+    def refuse(*parts):
+        raise LookupError("no credentials")  # libraries behind a URL have errors of their own
+
+    storage = Storage("memory://closed")
+    monkeypatch.setattr(storage, "_names", refuse)
+    with pytest.raises(RkdError, match="--storage memory://closed cannot be read: no credentials"):
+        storage.ids()
