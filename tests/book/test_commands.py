@@ -18,6 +18,7 @@ from rkd import paths
 from rkd.cli import ALIASES, COMMANDS, GROUPS, main, parse
 from rkd.data.normalisation import PRESETS
 from rkd.methods import method_names
+from rkd.models import registry
 
 HOME = paths.home()
 PAGES = {name: HOME / name for name in ("README.md", "book/running.md", "book/coming_from.md")}
@@ -62,7 +63,9 @@ def standing(tmp_path_factory):
     )
     (folder / "my_nets.py").write_text(source)
     torch.save(torchvision.models.resnet18(num_classes=100).state_dict(), folder / "my_weights.pth")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))  # the network registers itself
+        yield folder
 
 
 # What is in the line -> what is in its answer: of a dry run, and of lines that are executed, in their order.

@@ -8,6 +8,8 @@ from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+import s3fs
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -80,6 +82,7 @@ def s3_server():
             "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required", "AWS_EC2_METADATA_DISABLED": "true",
         }  # fmt: skip
+        s3fs.S3FileSystem.clear_instance_cache()  # clients of this process know an earlier server's address
         with mock.patch.dict(os.environ, told):
             yield server
         server.shutdown()
