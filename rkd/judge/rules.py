@@ -234,8 +234,9 @@ def direction(claim: "Claim", groups: Groups, weights: Sequence[float]) -> RuleR
         weights: one per group; the claimed way is up.
     """
     slope = contrast([sum(w * group for w, group in zip(weights, groups, strict=True))], [1.0])
+    seeds = f"{len(groups[0])} seed{'s' * (len(groups[0]) > 1)}"
     return _result(
-        claim, groups[:1], f"{figure(slope.value)} points the claimed way over {len(groups[0])} seeds, paired",
+        claim, groups[:1], f"{figure(slope.value)} points the claimed way over {seeds}, paired",
         decide.direction(slope, claim.alpha), lambda k: decide.direction(slope.with_more(k), claim.alpha),
         estimate=slope.value, ends=slope.interval(1 - 2 * claim.alpha), limits=(0.0,),
         p=slope.p_above(0.0), free=slope.degrees_of_freedom,
