@@ -1,5 +1,6 @@
 """A small sweep, processes that make it and can be killed, and what it left."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -73,7 +74,8 @@ class Sweep:
         return self
 
     def kill(self, number=signal.SIGKILL):
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended in this very moment
+            os.kill(self.process.pid, number)
 
 
 def _forked(call, out, err, first, environment):

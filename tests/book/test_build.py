@@ -167,6 +167,15 @@ def test_failed_page_survives_any_log(failures):
     assert "\x1b" not in page and "\n`````text\n" in page and "````text\nValueError" in page
 
 
+def test_kernel_that_dies_while_it_starts_is_told_as_one_that_died(bench):
+    dies = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(1))\n"
+    (bench.source / "stillborn.py").write_text(dies)
+    # What two chapters share is imported before the fork.
+    bench.chapters(one="import stillborn", other="import stillborn")
+    for page in bench.build().pages:
+        assert page.reason == "its kernel died without a word, killed from outside or out of memory"
+
+
 def test_chapter_over_its_time_is_stopped_with_all_it_started(bench, tmp_path):
     pids = tmp_path / "pids"
     bench.chapters(

@@ -238,11 +238,11 @@ def _execute(
             reason = f"{error.ename}: {error.evalue}"
         except CellTimeoutError:
             reason = f"it took longer than its limit of {timeout_s:g} s and was stopped"
-        except DeadKernelError:
-            reason = "its kernel died without a word, killed from outside or out of memory"
         except Exception as error:  # of papermill itself: the other chapters go on
             log.write(str(error))
             reason = f"papermill ended with {type(error).__name__}: {error}"
+            if isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter at its start
+                reason = "its kernel died without a word, killed from outside or out of memory"
     if reason:
         good.unlink(missing_ok=True)  # an older copy must not pass for this one
     else:
