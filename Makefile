@@ -22,7 +22,7 @@ help:
 	@echo "make test-all                          the slow ones too: more than an hour on two cores"
 	@echo "make test-oldest                       the tests of training and methods with the oldest torch that is supported"
 	@echo "make fuzz [SECONDS=600]                odd and damaged inputs of every kind, for longer than make test draws them"
-	@echo "make faults [SEED=1]                   kills, full disks, damaged files and more, done to sweeps: 20 minutes"
+	@echo "make faults [SEED=1]                   kills, full disks, damaged files and more, done to sweeps: ten minutes"
 	@echo "make lint                              ruff on code and notebooks, types by mypy, notebooks stripped of outputs"
 	@echo "make pdf                               print every built page to _build/pdf"
 	@echo "make clean                             remove _build (records of real profiles stay)"
