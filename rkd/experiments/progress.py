@@ -26,7 +26,7 @@ class Progress:
     an epoch, with images/s and the time left."""
 
     def begin(self, title: str, epochs: int, images: int) -> None:
-        self._images = images
+        self._images, self._begun = images, False
         self._bar = self._made(total=epochs * images, desc=title, unit=" images", unit_scale=True)
 
     def _made(self, **about: Any) -> tqdm:
@@ -35,8 +35,9 @@ class Progress:
 
     def batch(self, epoch: int, done: int, total: int) -> None:
         at = epoch * self._images + done
-        if self._bar.n == 0:  # a resumed run does not start at zero
-            self._bar.initial = self._bar.n = self._bar.last_print_n = at - done
+        if not self._begun:  # a resumed run does not start at zero
+            self._bar.initial = self._bar.n = self._bar.last_print_n = at
+        self._begun = True
         self._bar.update(at - self._bar.n)
 
     def epoch(self, state: TrainState) -> None:

@@ -38,7 +38,7 @@ class Training:
     Args:
         capture: see `capture.Replayed`.
         batch_seconds: expected for the first step, which may compile or capture; later, taken by the latest one.
-        on_batch: called with (epoch, images done, images in all) after each batch.
+        on_batch: called with (epoch, images done, images in all) before the first batch and after each.
         on_epoch: called for each state after each of its epochs, scores included: saves checkpoints, reports.
         stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
             training there, in a state from which it can go on.
@@ -95,6 +95,7 @@ class Training:
         sizes = self.step.begin(epoch, start)
         _spent(started, present)
         done, stopped = start, False
+        self.on_batch(epoch, done, total)
         for size in sizes:
             if done >= end or (stopped := self.stop(self.batch_seconds)):
                 break
