@@ -1,5 +1,6 @@
 """Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -87,7 +88,10 @@ def deploy_report(
         ConfigError: the run's network is not reparameterised, or a number below 1.
         RkdError: its weights are not on this machine.
     """
-    from torch.utils.benchmark import Timer  # looks for a CUDA toolkit when imported, and logs what it finds
+    logging.getLogger("torch.utils.cpp_extension").setLevel(
+        logging.ERROR
+    )  # looks for a CUDA toolkit when imported
+    from torch.utils.benchmark import Timer
 
     if min(batch_size, rounds) < 1:
         raise ConfigError(f"batch_size is {batch_size} and rounds is {rounds}; both must be at least 1")

@@ -8,7 +8,7 @@ from rkd.judge import GRADES, VERDICTS, Assessment
 from rkd.judge.decide import NOT_RUN
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.verdict_text import evidence, said, why
-from rkd.report.verdicts import LOOKS, chapter_label, page, shown
+from rkd.report.verdicts import chapter_label, look, page, shown
 
 
 def claims_map(assessments: Sequence[Assessment]) -> HTML:
@@ -46,7 +46,7 @@ def _line(name: str, members: Sequence[Assessment]) -> Html:
 
 
 def _mark(a: Assessment) -> Html:
-    kind, sign = LOOKS[a.verdict]
+    kind, sign = look(a.verdict, a.grade)
     words, id = f"map-{a.claim.id}", a.claim.id
     link = tag(
         "a", sign, href=f"{page('claims')}#{id}", aria_labelledby=words, class_=f"{kind} {a.grade or 'E'}"
@@ -65,15 +65,14 @@ def _legend(assessments: Sequence[Assessment]) -> Html:
         return tag("li", mark, " ", f"{grade} {name}".strip(), " ", tag("b", count))
 
     shapes = (shape(grade, about.name) for grade, about in GRADES.items())
-    words: dict[str, list[str]] = {v: [] for v in VERDICTS}  # of the grades that occur
-    for a in sorted(assessments, key=lambda a: a.grade):
-        words[a.verdict] += [said(a.best)] if a.grade else []
+    words: dict[tuple[str, str], dict[str, None]] = {}  # of what occurs
+    for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
+        if a.grade:
+            words.setdefault(look(a.verdict, a.grade), {})[said(a.best)] = None
     signs = []
-    for verdict, told in words.items():
-        if told:
-            kind, sign = LOOKS[verdict]
-            mark = tag("i", sign, class_=f"{kind} B", aria_hidden="true")
-            signs.append(tag("li", mark, " ", " / ".join(dict.fromkeys(told))))
+    for (kind, sign), told in words.items():
+        mark = tag("i", sign, class_=f"{kind} B", aria_hidden="true")
+        signs.append(tag("li", mark, " ", " / ".join(told)))
     return tag(
         "div",
         tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet"))),

@@ -70,8 +70,8 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
         display(experiment.banner())
     if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
         verdicts = chapter_box(name)
-        if verdicts.data:
-            display(verdicts)
+        nothing = HTML(tag("p", "No claim is declared about the rows of this page.", class_="rkd-note"))
+        display(verdicts if verdicts.data else nothing)
     look = {"font.size": 10, "axes.grid": True, "grid.color": "#dddddd", "text.parse_math": False}
     sns.set_theme(style="ticks", rc=look)
     return experiment
@@ -134,7 +134,7 @@ class Experiment:
             self.records |= self.runner(labels).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
-            f"Self-test of this copy, shown last: {self.in_words()}.\n" * self.is_self_test
+            f"Self-test of this copy: {self.in_words()}.\n" * self.is_self_test
             + f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
         )
         return self._frame()
@@ -142,13 +142,14 @@ class Experiment:
     @functools.cached_property
     def shown(self) -> list[Line]:
         """The rows of the page: those of this execution, or in a self-test of the published setting, then any others of
-        which short runs are recorded."""
+        which short runs are recorded, of pairs of which some student has learned."""
         if not self.is_self_test:
             return self.lines
         lines, (short, records) = self.under("paper")[0], self.under("short")
         known = {(line.group, line.label) for line in lines}
-        more = (line for line in short if any(run.id in records for run in line.runs))
-        return [*lines, *(line for line in more if (line.group, line.label) not in known)]
+        more = [line for line in short if any(run.id in records for run in line.runs)]
+        taught = {line.group for line in more if line.role == "distilled"}
+        return [*lines, *(x for x in more if x.group in taught and (x.group, x.label) not in known)]
 
     def published(self) -> pd.DataFrame:
         """What the sources print of the rows; see `published_frame`."""

@@ -1,4 +1,4 @@
-"""Tables of the book: in a box that scrolls where the page is too narrow."""
+"""Tables of the book, in a box that scrolls where the page is too narrow; and the colours of its figures."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,12 @@ import pandas as pd
 from IPython.display import HTML
 
 from rkd.report.interactive.markup import Html, tag, text
+
+COLOURS = {  # of grades of evidence and of sources, the same on every page
+    "A": "#009E73", "B": "#222222", "C": "#D55E00", "here": "#CC79A7", "published": "#0072B2",
+    "ReviewKD paper": "#0072B2", "[Re] paper": "#56B4E9", "[Re] README": "#332288", "ModReduce README": "#E69F00",
+    "KnowledgeDistillation README": "#882255", "KDrefine README": "#999933",
+}  # fmt: skip
 
 
 def frame(table: pd.DataFrame, *, index: bool = False, links: Mapping[str, str] | None = None) -> HTML:

@@ -10,7 +10,7 @@ from rkd.bench.gate import Gate
 from rkd.bench.result import committed
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess, load_claims
-from rkd.judge.decide import NOT_RUN
+from rkd.judge.decide import NOT_RUN, REPRODUCED
 from rkd.report import verdict_text as text
 from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
@@ -28,13 +28,19 @@ LOOKS = {
     NOT_RUN: ("none", "–"),
 }
 assert set(LOOKS) == set(VERDICTS)
+ARITHMETIC = ("none", "=")  # what printed numbers alone say, though it follows, measures nothing
 SWEEP = "rkd sweep params/paper.yaml"
+
+
+def look(verdict: str, grade: str) -> tuple[str, str]:
+    """Colours and sign of a verdict by evidence of a grade."""
+    return ARITHMETIC if grade == "D" and verdict == REPRODUCED else LOOKS[verdict]
 
 
 def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Html:
     """A verdict as a coloured badge in the words of its grade, with that grade, and how often it occurs where that is
     given."""
-    kind, sign = LOOKS[verdict]
+    kind, sign = look(verdict, grade)
     words: object = verdict
     if grade:
         letter = tag("abbr", grade, title=f"grade {grade}: {GRADES[grade].name}")
@@ -98,9 +104,10 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
     )  # fmt: skip
     takes, left = "", [a for a in ours if a.found["A"].verdict == NOT_RUN]
     if left:
-        runs = text.counted(text.runs_missing(left), "run")
-        said = f"Not yet run in the published setting: {len(left)} of {len(ours)}. That takes {runs}: "
-        takes = tag("p", said, tag("code", f"{SWEEP} --chapters {chapter}"), class_="rkd-note")
+        said = f"Not yet run in the published setting: {len(left)} of {len(ours)}; "
+        takes = tag(
+            "p", said, tag("code", f"{SWEEP} --chapters {chapter}"), " trains what lacks.", class_="rkd-note"
+        )
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
     return shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))

@@ -148,7 +148,7 @@ def test_the_best_grade_of_each_row_stands_beside_the_published_value(stores, mo
     assert texts[FULL] == "A: 71.50 ± 0.71 (n = 2)" and texts["RM"] == "B: 70.50 (n = 1), best epoch"
     assert texts["ResNet-20 alone"] == "C: 61.00 ± 1.00 (n = 3)" and texts["RM + RLF"] == "none"
     assert list(found["table"]) == ["published", "best evidence on record"]
-    assert list(found["panels"]) == ["published, and measured in that setting", "short runs"]
+    assert list(found["panels"]) == ["published, and grades A and B", "short runs"]
     table = shown(of)
     assert "1.23" not in table and "ResNet-20 alone" in table, (
         "a self-test stands nowhere near published values"

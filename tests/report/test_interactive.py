@@ -222,7 +222,7 @@ def test_overview_holds_the_numbers_of_the_records(in_book):
     assert "of 2 configurations" in page, "smoke runs are no evidence"
     assert "of 1 configurations" in overview(rows[2:].reset_index(drop=True), dot_plot)
     kinds = re.findall(r'<tr data-kind="([^"]+)"', page)
-    assert kinds == ["evidence|results", "short run|results", "machinery"]
+    assert kinds == ["evidence|results", "shortened run|results", "machinery"]
     means = [t for t in emitted(page)["data"] if "error_x" in t]
     for found, drawn in zip(rows["records"], means, strict=True):
         values = [r.result["last_accuracy"] for r in found if r.status == "finished"]

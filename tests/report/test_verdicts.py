@@ -23,7 +23,7 @@ from rkd.report import verdict_text as text
 from rkd.report import verdicts as module
 from rkd.report.book import TOKEN
 from rkd.report.claims_map import claims_map
-from rkd.report.verdicts import LOOKS, chapter_box, claims_table, counts, verdict_badge
+from rkd.report.verdicts import LOOKS, chapter_box, claims_table, counts, look, verdict_badge
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -96,6 +96,9 @@ def test_badges_say_the_verdict_in_words_and_differ_in_sign():
         tree = Tree(verdict_badge(verdict, count=3))
         assert f"{verdict} 3" in tree.text and tree.all("span")[1] == {"aria-hidden": "true"}
     assert len({sign for _, sign in LOOKS.values()}) == len(VERDICTS)
+    assert look("reproduced", "D") == ("none", "=") and look("not reproduced", "D") == look(
+        "not reproduced", "A"
+    )
     assert "opposite direction C" in Tree(verdict_badge("not reproduced", "C")).text
 
 
@@ -120,9 +123,9 @@ def test_counts_say_what_each_grade_has(mixed, printed, in_book):
 
 def test_map_has_one_mark_a_claim(mixed, in_book):
     markup = claims_map(mixed).data
-    tree, look = Tree(markup), {a.claim.id: f"{LOOKS[a.verdict][0]} {a.grade or 'E'}" for a in mixed}
+    tree, kinds = Tree(markup), {a.claim.id: f"{look(a.verdict, a.grade)[0]} {a.grade or 'E'}" for a in mixed}
     marks = [a for a in tree.all("a") if "aria-labelledby" in a]
-    assert {m["href"]: m["class"] for m in marks} == {f"claims.html#{id}": kind for id, kind in look.items()}
+    assert {m["href"]: m["class"] for m in marks} == {f"claims.html#{id}": kind for id, kind in kinds.items()}
     said = {a["id"] for a in tree.all("span") if "id" in a}
     assert len(marks) == len(CLAIMS) and all(m["aria-labelledby"] in said for m in marks)
     rows = [a["aria-label"] for a in tree.all("ul") if "aria-label" in a]
@@ -140,8 +143,8 @@ def test_box_lists_six_and_folds_more(mixed, in_book):
         assert len(tree.all("summary")) <= 7 and not [a for a in tree.all("details") if "open" in a]
     assert chapter_box("recipes", mixed).data == "", "no claim is judged there"
     table6 = Tree(chapter_box("table6", mixed).data).text
-    assert "Verdicts ✓ same direction C 2 ✓ follows D 1 – not run 2" in table6, "the best grade first"
-    assert "✓ same direction C ✓ follows D The full method beats adding maps" in table6, "and what others say"
+    assert "Verdicts ✓ same direction C 2 = follows D 1 – not run 2" in table6, "the best grade first"
+    assert "✓ same direction C = follows D The full method beats adding maps" in table6, "and what others say"
 
 
 @pytest.mark.parametrize("state", ["printed", "mixed"])
@@ -150,7 +153,7 @@ def test_box_says_what_is_judged_and_what_it_takes(state, request, in_book):
     tree = Tree(chapter_box("table1", assessments).data)
     ours = [a for a in assessments if "table1" in a.claim.chapters]
     left = sum(a.found["A"].verdict == "not run" for a in ours)
-    assert f"Not yet run in the published setting: {left} of {len(ours)}." in tree.text
+    assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
     assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
     assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
     assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
@@ -319,15 +322,15 @@ def test_command_refuses_unknown_names_in_one_sentence(option, given, meant, cap
 
 
 def test_front_page_computes_its_findings(in_book):
-    found = execute("index", "claims_map", "def of_gains")
+    found = execute("index", "claims_map", "def of_gains", display=lambda shown: None)
     (shown,) = (c.source for c in cells("index") if c.source.startswith("Markdown("))
     said = eval(shown, found).data
     every = statements()
     for words in (
-        f"{sum(s.follows for s in every)} of {len(every)} printed statements follow from others (grade D). Not: ",
+        f"{sum(s.follows for s in every)} of {len(every)} printed statements follow from other printed numbers (grade D). Not so: ",
         "Of 19 printed gains, the runs behind them leave 6 supported, 13 inconclusive",
         "2.25 (90 % interval 1.94 to 2.56, 3 against 3), supported", "73.61 ([Re] README", "and 73.71 ([Re] paper",
-        "0.29 points", "0.06 to 0.62), in 48 public logs",
+        "prints for ST + AT, +1.5, is 1.250 by its own parts", "(uncertainty.html)", "0.29 points", "0.06 to 0.62), in 48 public logs",
     ):  # fmt: skip
         assert words in said
 

@@ -23,6 +23,9 @@ from rkd.report.book.variations import spelt
 from rkd.report.interactive.markup import code, directive, tag
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+FOLDED = {  # tag of a cell -> what a click on it shows
+    "parameters": "the parameters", "injected-parameters": "what was given here", "rows": "the rows",
+}  # fmt: skip
 LOG_TAIL = 40  # lines
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours of a terminal
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE): ")
@@ -84,7 +87,7 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
 
 
 def shown(cells: Sequence[dict], repository: str) -> list[dict]:
-    """Cells of an executed notebook as the book shows them: parameters folded, and a first one for Colab.
+    """Cells of an executed notebook as the book shows them: parameters and rows folded, and a first one for Colab.
 
     Args:
         cells: of nbformat 4; not changed.
@@ -94,10 +97,10 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
     for cell in cells:
         metadata = {k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")}
         tags = metadata.get("tags", [])
-        if {"parameters", "injected-parameters"} & {*tags}:
+        for folded in FOLDED.keys() & {*tags}:
             metadata["tags"] = [*tags, "hide-input"]
-            what = "what was given here" if "injected-parameters" in tags else "the parameters"
-            metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} {what}" for v in ("show", "hide")}
+            words = {f"code_prompt_{v}": f"{v.capitalize()} {FOLDED[folded]}" for v in ("show", "hide")}
+            metadata["mystnb"] = words
         if "colab" not in tags:  # of a notebook downloaded from a built book
             found.append({**cell, "metadata": metadata})
     if repository:

@@ -21,7 +21,7 @@ from rkd.review import ReviewOptions
 
 HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
 COMMITTED = ("paper", "short", "mini")  # profiles whose records are part of the project
-EVIDENCE, SHORT, MACHINERY = "evidence", "short run", "machinery"
+EVIDENCE, SHORT, MACHINERY = "evidence", "shortened run", "machinery"
 KINDS = {EVIDENCE: ("#0072b2", "circle"), SHORT: ("#d55e00", "diamond"), MACHINERY: (GREY, "x")}
 FILTERS = ("pair", "method", "recipe", "level set", "profile")
 NUMBERS = ("n", "mean, %", "sd", "best epoch, %", "diverged", "loss weight", "epochs", "training images")
