@@ -34,6 +34,7 @@ OWN_RECIPES = {
     "modreduce": "modreduce",
     "semckd": "semckd",
 }
+_RENAMED = {"review": "methods: {reviewkd: ...}", "loss_weights": "pairs"}  # keys of recipes
 Values = dict[str, Any]
 
 
@@ -54,11 +55,9 @@ class Recipe:
     Attributes:
         normalisation: preset of input statistics; by data set, where it depends on that.
         lr_override: part of a network's name -> its first learning rate.
-        loss_weights: of ReviewKD by pair, in place of params/pairs.yaml.
-        review: further options of ReviewKD.
         methods: method -> its options, ce_weight and drop_last.
         sums: method -> its options within a sum.
-        pairs: entries of teacher, student, method and options.
+        pairs: entries of teacher, student, method (reviewkd unless named) and options, over those of params/pairs.yaml.
 
     Raises:
         ConfigError: a name that is none, or a value that is not allowed, at any depth.
@@ -74,20 +73,18 @@ class Recipe:
     drop_last: Flag = False
     ce_weight: Weight = 1.0
     lr_override: dict[str, Positive] = Field(default_factory=dict)
-    loss_weights: tuple[Values, ...] = ()
-    review: Values = Field(default_factory=dict)
     methods: dict[str, Values] = Field(default_factory=dict)
     sums: dict[str, Values] = Field(default_factory=dict)
     pairs: tuple[Values, ...] = ()
 
     def __post_init__(self) -> None:
-        for method, values in (("reviewkd", self.review), *self.methods.items()):
+        for method, values in self.methods.items():
             check(Weight, "ce_weight", values.get("ce_weight", 0))
             check(Flag, "drop_last", values.get("drop_last", False))
             _check_options(method, values, "ce_weight", "drop_last")
         for method, values in self.sums.items():
             _check_options(method, values)
-        for entry in (*self.pairs, *self.loss_weights):
+        for entry in self.pairs:
             for name in ("teacher", "student"):
                 check_name(entry.get(name))
             _check_options(entry.get("method", "reviewkd"), entry, "teacher", "student", "method")
@@ -113,6 +110,9 @@ def load_recipe(name: str) -> Recipe:
     """
     path = named_file("recipe", name, paths.params() / "recipes", paths.home())
     values = read_yaml(path)
+    for old, new in _RENAMED.items():
+        if isinstance(values, dict) and old in values:
+            raise ConfigError(f"recipe {path.name}: {old} is called {new} now; rename it")
     try:
         return build(Recipe, values)
     except ConfigError as error:
@@ -216,7 +216,7 @@ class Builder:
         )
 
     def loss_weight(self, teacher: str, student: str) -> float:
-        """The recipe's weight of the review loss for a pair: its own list, else params/pairs.yaml, else 1."""
+        """The recipe's weight of the review loss for a pair: its own pairs, else params/pairs.yaml, else 1."""
         return self._of_pair("reviewkd", (teacher, student))[1].get("loss_weight", 1.0)
 
     def given(self, method: str) -> Values:
@@ -253,12 +253,13 @@ class Builder:
     ) -> Options:
         """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are in proportion to
         the run's, unless given."""
-        kind, review = get_method(method).options, method == "reviewkd"
-        in_epochs, least = kind().in_epochs(), 0 if review else 1  # a warm-up may vanish, a stage may not
+        kind = get_method(method).options
+        in_epochs = kind().in_epochs()
+        least = 0 if method == "reviewkd" else 1  # a warm-up may vanish, a stage may not
         layers = []
         for origin, layer in (
             ("default", {name: getattr(kind(), name) for name in in_epochs}),
-            (self._source, {**(self.recipe.review if review else {}), **self.recipe.methods.get(method, {})}),
+            (self._source, self.recipe.methods.get(method, {})),
             self._of_pair(method, pair),
             ("row", row),
         ):
@@ -286,13 +287,9 @@ class Builder:
 
     @functools.cached_property
     def _pairs(self) -> list[tuple[str, Values]]:
-        own, everywhere = (
-            (*self.recipe.pairs, *self.recipe.loss_weights),
-            read_yaml(paths.params() / "pairs.yaml"),
-        )
-        return [(self._source, entry) for entry in own] + [
-            ("params/pairs.yaml", entry) for entry in everywhere
-        ]
+        everywhere = read_yaml(paths.params() / "pairs.yaml")
+        own = [(self._source, entry) for entry in self.recipe.pairs]
+        return own + [("params/pairs.yaml", entry) for entry in everywhere]
 
     def _taught(self, network: str, of_row: Mapping[str, Any], data: DataConfig) -> TeacherConfig:
         standing = self.recipe.teacher

@@ -69,7 +69,8 @@ def test_what_findings_say_of_recipes_rows_and_parameters_holds():
         elif "recipe" in side:
             recipe = asdict(load_recipe(side["recipe"]))
             builder = Builder(resolve("table3", {"profile": "paper", "recipe": side["recipe"]}))
-            known = {**recipe, **recipe["review"], "loss_weight": builder.loss_weight("resnet56", "resnet20")}
+            weight = builder.loss_weight("resnet56", "resnet20")
+            known = {**recipe, **recipe["methods"]["reviewkd"], "loss_weight": weight}
             for name, said in side["sets"].items():
                 part, _, of_part = name.partition(".")
                 assert (as_tuple(known[part][of_part] if of_part else known[name])) == as_tuple(said), side
