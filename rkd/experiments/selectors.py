@@ -16,6 +16,8 @@ from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import (
     FIXED,
     LAYERED,
+    SUFFIXES,
+    WEIGHTS,
     WHERE,
     Settings,
     profile_path,
@@ -186,12 +188,29 @@ class Selectors:
             kept = json.loads(file.read_bytes()) if file.is_file() else {}
             if kept.get("key") != self._sources:
                 kept = {"key": self._sources, "lines": self._named(chapter)}
-                s = self.chapter(chapter)[0]
-                # Of files that may change nothing is kept; one that is named by its content is in the key.
-                changing = {s.dataset, *(s.datasets or ())} - FIXED
-                if not changing and "#sha256=" in (s.teacher_checkpoint or "#sha256="):
+                if not self._reads_files(chapter):
                     place(file, json.dumps(kept).encode())
         return kept["lines"]
+
+    def _reads_files(self, chapter: str) -> bool:
+        """Whether files that are not in the key, and may change, decide a chapter's ids: data sets, recipes that are
+        named by their paths, weights that are not named by their content."""
+        from rkd.experiments.chapters import get_chapter
+        from rkd.experiments.recipes import load_recipe
+
+        declared, (s, lines) = get_chapter(chapter), self.chapter(chapter)
+        named = {
+            s.recipe or declared.recipe,
+            *declared.recipes,
+            *(line.recipe for line in lines.values()),
+        } - {""}
+        recipes = named | {load_recipe(name).teacher.recipe or name for name in named}
+        weights = (getattr(s, name) for name in WEIGHTS)
+        return (
+            not {s.dataset, *(s.datasets or ())} <= FIXED
+            or any(name.endswith(SUFFIXES) for name in recipes)
+            or any(text is not None and "#sha256=" not in text for text in weights)
+        )
 
     def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
         lines = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}

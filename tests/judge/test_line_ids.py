@@ -52,15 +52,32 @@ def test_several_may_ask_at_once(build):
     assert asked[0] and asked == 3 * [asked[0]] and len(list(build.rglob("table6.json"))) == 1
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_ids_of_a_file_are_kept_where_the_profile_names_its_content(named, build):
+@pytest.mark.parametrize("name", ["teacher_checkpoint", "pretrained", "teacher_pretrained"])
+def test_ids_that_weights_decide_are_kept_where_the_profile_names_their_content(name, build):
     file, profile = build / "x.pth", build / "own.yaml"
     file.write_bytes(b"weights")
-    checkpoint = f"x.pth#sha256={'0' * 64}" if named else str(file)
     text = (paths.params() / "smoke.yaml").read_text()
-    profile.write_text(f"{text}\nteacher_checkpoint: {checkpoint!r}\n")
-    assert Selectors(str(profile)).ids("table6/full")
-    assert len(list(build.rglob("table6.json"))) == named
+    for weights, kept in ((str(file), 0), (f"x.pth#sha256={'0' * 64}", 1)):
+        profile.write_text(f"{text}\n{name}: {weights!r}\n")
+        assert Selectors(str(profile)).ids("table6/full")
+        assert len(list(build.rglob("table6.json"))) == kept
+
+
+@pytest.mark.parametrize("where", ["of the profile", "of its teachers"])
+def test_ids_follow_a_recipe_that_is_named_by_its_path(where, build):
+    own, profile = build / "own_recipe.yaml", build / "own.yaml"
+    text = (paths.params() / "recipes" / "authors.yaml").read_text()
+    recipe = own
+    if where == "of its teachers":
+        recipe = build / "taught.yaml"
+        recipe.write_text(text.replace("teacher:\n", f"teacher:\n  recipe: {own}\n"))
+    smoke = (paths.params() / "smoke.yaml").read_text()
+    profile.write_text(smoke.replace("recipe: null ", f"recipe: {recipe} "))
+    found = []
+    for rate in ("0.1", "0.2"):
+        own.write_text(text.replace("decay_rate: 0.1", f"decay_rate: {rate}"))
+        found.append(list(Selectors(str(profile)).ids("table6/full")))
+    assert found[0] != found[1]
 
 
 def test_claims_are_evaluated_without_torch_where_nothing_is_recorded(tmp_path, monkeypatch):
