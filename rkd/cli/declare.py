@@ -8,6 +8,7 @@ profile's value must replace.
 """
 
 import argparse
+import contextlib
 import functools
 import inspect
 import json
@@ -175,8 +176,7 @@ def spelt(command: Command, values: dict[str, Any]) -> str:
     for parameter in inspect.signature(command).parameters.values():
         given = values[parameter.name]
         if parameter.kind is parameter.VAR_KEYWORD:
-            pairs = ((name, v if isinstance(v, str) else json.dumps(v)) for name, v in given.items())
-            words += [word for name, text in pairs for word in ("--set", f"{name}={text}")]
+            words += [word for name, v in given.items() for word in ("--set", f"{name}={_in_yaml(v)}")]
         elif parameter.kind is not parameter.KEYWORD_ONLY:
             words.append(str(given))
         elif given != parameter.default:
@@ -184,6 +184,15 @@ def spelt(command: Command, values: dict[str, Any]) -> str:
             if given is not True:
                 words.append(",".join(given) if isinstance(given, tuple) else f"{given}")
     return shlex.join(words)
+
+
+def _in_yaml(found: Any) -> str:
+    """A value as YAML on one line; text is quoted where it would mean something else."""
+    if isinstance(found, str):
+        with contextlib.suppress(ConfigError):
+            if value(found) == found:
+                return found
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _sections(command: Command) -> tuple[str, dict[str, str], str]:

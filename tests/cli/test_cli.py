@@ -1,6 +1,7 @@
 """The command line: help that teaches, what calls print, exit statuses; nothing here trains more than an epoch."""
 
 import csv
+import inspect
 import io
 import shlex
 import subprocess
@@ -16,6 +17,8 @@ from evidence import record
 
 from rkd import models
 from rkd.cli import ALIASES, COMMANDS, carry, main, parse
+from rkd.cli.declare import given, spelt
+from rkd.cli.sweep import sweep
 from rkd.experiments.settings import names
 from rkd.records import Store
 from rkd.records.provenance import machine_state
@@ -55,6 +58,21 @@ def test_every_parameter_of_the_chapters_is_an_option(capsys):
     numbers = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
     for text, found in (("imagenet", "imagenet"), (str(numbers), numbers)):
         assert parse(["run", "--student", "x", "--normalisation", text]).normalisation == found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--results", "1"], ["--recipe", "null"], ["--data-root", "2020-01-01"], ["--results", " a: b\n#"],
+        ["--results", "{"], ["--dataset", "été 😀.npz"], ["--dataset", "cifar10"], ["-s", "recipe=null"],
+        ["--options", "{kd: {temperature: 1e-7}}"], ["--lr", "1e-3", "--budget", "9m", "--chapters", "table3,table4"],
+    ],
+)  # fmt: skip
+def test_a_call_that_is_spelt_to_go_on_with_means_the_same(words):
+    first, values = given(parse(["sweep", "p.yaml", *words]))
+    bound = inspect.signature(sweep).bind(*first, **values)
+    bound.apply_defaults()
+    assert given(parse(shlex.split(spelt(sweep, bound.arguments))[1:])) == (first, values)
 
 
 def test_help_does_not_wait_for_torch():
