@@ -26,7 +26,7 @@ from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import data_root
 from rkd.files import place, sha256
-from rkd.methods import Batch
+from rkd.methods import Batch, get_method
 from rkd.records import Store
 from rkd.records.provenance import machine_state
 from rkd.training import RunConfig, checkpoint, threads
@@ -150,8 +150,12 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
     """Multiply-adds of the own modules of a run's method for one image, counted in a dry pass over a few zero images.
 
     Every convolution and matrix product counts, also those called as functions. Counts are kept in the build folder:
-    those of the paper profile take minutes.
+    those of the paper profile take minutes. Not those of a method or network of one's own, whose code may change.
     """
+    builders = [get_method(part).builder for part in run.method.split("+")]
+    builders += [models.builder_of(name) for name in (run.network, run.teacher.name)]
+    if not all(builder.__module__.startswith("rkd.") for builder in builders):
+        return _counted(run, classes, pixels)
     told = repr([run.network, run.teacher.name, run.method, run.options, classes, pixels, _methods_hash()])
     kept = counts_folder() / hashlib.sha256(told.encode()).hexdigest()[:16]
     if not kept.exists():

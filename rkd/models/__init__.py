@@ -19,6 +19,7 @@ from rkd.models.checkpoints import (
 from rkd.models.external import from_module
 from rkd.models.registry import (
     build,
+    builder_of,
     canonical,
     check_name,
     deploy_name,
@@ -32,7 +33,7 @@ from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
-    "Taps", "build", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name", "display_name",
-    "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite", "parameter_count",
-    "register", "stated_accuracy", "tap_shapes", "trust",
+    "Taps", "build", "builder_of", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name",
+    "display_name", "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite",
+    "parameter_count", "register", "stated_accuracy", "tap_shapes", "trust",
 ]  # fmt: skip

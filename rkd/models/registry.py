@@ -128,6 +128,14 @@ def display_name(name: str) -> str:
     return _find(name).display
 
 
+def builder_of(name: str) -> Callable[..., object]:
+    """The function or class that builds a network; ConfigError for no such network, or one that is not trusted."""
+    if is_foreign(name):
+        return imported("model", name, "function of num_classes")
+    found = _find(name).build
+    return found.func if isinstance(found, partial) else found
+
+
 def check_name(name: str) -> None:
     """Raise ConfigError unless `build` could find `name`; `package.module:function` is not imported here."""
     _find(name)

@@ -5,9 +5,13 @@ import torch
 from conftest import tiny_data, tiny_plain, tiny_review
 from evidence import whole
 
+from rkd import models
 from rkd.data import DataConfig
 from rkd.experiments import estimate as module
 from rkd.experiments.estimate import begun, estimate, method_macs, sizes, work
+from rkd.methods import Options, SingleLoss, base, register_method
+from rkd.models import registry
+from rkd.models.resnet import cifar_resnet
 from rkd.review import ReviewOptions
 from rkd.training import checkpoint
 
@@ -151,6 +155,23 @@ def test_costs_are_multiply_adds_left_and_no_less_than_asked(store):
     found = module.costs([small, large], store, "nowhere", module.LEAST_IMAGE)
     assert found[small.id] == small.epochs * (100 * 3 * 41_000_000 + 100 * resnet_macs(8))
     assert found[large.id] == large.epochs * 100 * 4 * resnet_macs(56)
+
+
+@pytest.mark.parametrize("own", ["method", "network"])
+def test_counts_of_own_code_follow_it(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.paths, "build", lambda: tmp_path)
+    asked = {"network": {"network": "my_net"}, "method": {"method": "my_loss", "options": Options()}}[own]
+    found = []
+    for width in (3, 5):  # as a later process has it, whose code is another
+        with monkeypatch.context() as patch:
+            patch.setattr(base, "_METHODS", dict(base._METHODS))
+            patch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+            module._network.cache_clear()
+            models.register("my_net")(lambda classes, w=width: cifar_resnet(classes, 8, (16, w, 16, 16)))
+            loss = {"loss": lambda self, batch, w=width: batch.student.pooled @ torch.ones(64, w)}
+            register_method("my_loss")(type("MyLoss", (SingleLoss,), loss))
+            found.append(method_macs(tiny_review(**asked)))
+    assert found == [64 * 3, 64 * 5] if own == "method" else found[0] != found[1]
 
 
 def test_counts_are_kept_for_later_processes(tmp_path, monkeypatch):
