@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from rkd import models, paths
+from rkd.errors import ConfigError
 from rkd.experiments.budget import in_words
 from rkd.experiments.estimate import LEAST_IMAGE, sizes, work
 from rkd.experiments.runner import learned_from, run_groups
@@ -103,6 +104,7 @@ def make(
         tasks: see `Plan`.
 
     Raises:
+        ConfigError: no rate is given, and nothing is recorded.
         DataError: a data set is not here.
     """
     teachers = {teacher.run.id for teacher in learned_from(runs)}
@@ -128,6 +130,8 @@ def make(
     source = "as given"
     if rate is None:
         rates, devices = _recorded(data_root)
+        if not rates:
+            raise ConfigError("no recorded run tells the rate of a device; give --rate, for example 2e13")
         rate, source = (
             statistics.median(rates),
             f"median of {len(rates)} recorded runs, {', '.join(sorted(devices))}",

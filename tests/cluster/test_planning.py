@@ -74,6 +74,12 @@ def test_plans_are_simulated_and_written(done, rkd, tmp_path):
         assert status == 2 and said in err
 
 
+def test_without_a_record_the_rate_has_to_be_given(rkd, monkeypatch):
+    monkeypatch.setattr(planning, "_recorded", lambda data_root: ([], set()))
+    status, _, err = rkd("cluster plan smoke --chapters table5")
+    assert status == 2 and "no recorded run tells the rate of a device; give --rate" in err
+
+
 def test_the_page_shows_the_plans_on_file(monkeypatch):
     pytest.importorskip("matplotlib").use("agg")
     from rkd import paths
