@@ -100,7 +100,7 @@ def sweep(
         plan.ask(claims)
     plan.elsewhere = on_ray and not here(plan.settings.device)
     if storage:
-        plan.match(storage)
+        plan.match(storage, dry_run)
     estimate = plan.show()
     if dry_run:
         left = [run for run in plan.runs if run.id in estimate.each]
@@ -209,15 +209,18 @@ class _Plan:
         if patterns is not None:
             self.runs = required(run for need in self.needs.values() for run in need.values())
 
-    def match(self, storage: str) -> None:
+    def match(self, storage: str, dry_run: bool) -> None:
         """Let this store and a storage know each other's records of the runs, and of teachers that are needed the
-        weights."""
+        weights; of a dry run, say how many would come here."""
         from rkd.cluster.storage import Storage
         from rkd.experiments.runner import learned_from
 
-        self.storage = storage
-        teachers = {teacher.run.id for teacher in learned_from(self.runs)}
-        Storage(storage).match(self.store, [run.id for run in self.runs], teachers)
+        self.storage, there, ids = storage, Storage(storage), [run.id for run in self.runs]
+        if dry_run:
+            come = there.ids().intersection(ids).difference(self.store.ids())
+            print(f"{len(come)} of these runs are recorded in {storage} alone, and would come here first")
+            return
+        there.match(self.store, ids, {teacher.run.id for teacher in learned_from(self.runs)})
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""

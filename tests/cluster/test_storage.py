@@ -12,6 +12,7 @@ from s3 import s3_server
 from rkd.cluster.storage import Storage
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.runner import Runner
+from rkd.experiments.selectors import Selectors
 from rkd.records import Store
 
 STUDENT = small(weights="best")
@@ -138,6 +139,21 @@ def test_other_storage_gets_one_sentence(rkd, tmp_path, url, said):
     call = f"sweep smoke --chapters table5 --results {tmp_path} --device cpu --engine ray --storage {url}"
     status, _, err = rkd(call)
     assert status == 2 and said in err
+
+
+def test_a_dry_run_brings_nothing_and_leaves_nothing(done, tmp_path):
+    given = {"results": str(tmp_path / "own"), "device": "cpu"}
+    _, (mine, theirs, *_) = Selectors("smoke", given, settled=True).plan(["table5"])
+    files = tmp_path / "own" / f"{mine.id}.json", tmp_path / "shared" / "records" / f"{theirs.id}.json"
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    out = done(
+        f"sweep smoke --chapters table5 --results {tmp_path}/own --device cpu --engine ray "
+        f"--storage {tmp_path}/shared --dry-run"
+    )
+    assert f"\n1 of these runs are recorded in {tmp_path}/shared alone, and would" in f"\n{out}"
+    assert sorted(tmp_path.rglob("*.json")) == sorted(files)
 
 
 def test_storage_that_cannot_be_read_is_told(monkeypatch):
