@@ -131,6 +131,10 @@ class TrainState:
                 optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return optimiser
 
+    def _momenta(self) -> dict[nn.Parameter, Tensor]:
+        """The optimiser's buffers by parameter; none where the run's momentum is 0."""
+        return {p: s["momentum_buffer"] for p, s in self.optimiser.state.items() if "momentum_buffer" in s}
+
     @property
     def networks(self) -> dict[str, nn.Module]:
         """What is scored: the student under "", and a method's further networks under "_NAME"."""
@@ -162,8 +166,8 @@ class TrainState:
             self._meters.zero_()
             # Each stage, and the main training, has an optimiser of its own.
             if epoch == 0 and self.config.stages:
-                for state in self.optimiser.state.values():
-                    state["momentum_buffer"].zero_()
+                for momentum in self._momenta().values():
+                    momentum.zero_()
         for module in self._modules:
             module.train()
         if stage is not None:
@@ -248,9 +252,8 @@ class TrainState:
     def tensors(self) -> list[Tensor]:
         """Every tensor a step changes, each once: what has to be put back after a trial step."""
         kept = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
-        momentum = [t for s in self.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
         scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
-        return list({id(t): t for t in [*kept, *momentum, *scale, self._meters]}.values())
+        return list({id(t): t for t in [*kept, *self._momenta().values(), *scale, self._meters]}.values())
 
     def end_epoch(self) -> None:
         """Read the meters once, append to the curves, note divergence: a loss that is not finite in a step that was
@@ -313,13 +316,12 @@ class TrainState:
             self._load(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise RecordError(f"it does not fit its run: {in_a_line(error)}") from error
-        moved = [self.optimiser.state[p].get("momentum_buffer") for p in self.parameters]
+        moved = self._momenta()
         if self.config.optimiser.momentum and any(
-            not isinstance(m, Tensor) or m.shape != p.shape
-            for m, p in zip(moved, self.parameters, strict=True)
+            not isinstance(m := moved.get(p), Tensor) or m.shape != p.shape for p in self.parameters
         ):
             raise RecordError("it lacks momentum of its optimiser, or has that of other tensors")
-        learned = [*self.parameters, *(m for m in moved if isinstance(m, Tensor))]
+        learned = [*self.parameters, *(m for m in moved.values() if isinstance(m, Tensor))]
         if not self.diverged and not all(tensor.isfinite().all() for tensor in learned):
             raise RecordError("a tensor it trains holds NaN or infinities, although it has not diverged")
 

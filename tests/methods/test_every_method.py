@@ -16,7 +16,7 @@ from rkd.experiments.runner import Runner
 from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.records import Store
-from rkd.training import RunConfig, checkpoint, train
+from rkd.training import RunConfig, SGDConfig, checkpoint, train
 from rkd.training.build import build_network
 from rkd.training.capture import captured
 
@@ -72,6 +72,18 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, precision, tmp_path):
         part.load_state_dict(checkpoint.load(tmp_path / "checkpoint.pt"))
         calls += 1
     assert calls > config.total_epochs
+    assert_same(part, wanted)
+
+
+@pytest.mark.parametrize("case", ["ab", "kd"])
+def test_a_run_without_momentum_is_resumed_too(case):
+    """In its stages and after them."""
+    config = config_of(case, precision="fp64", optimiser=SGDConfig(lr=0.05, momentum=0.0, nesterov=False))
+    part, wanted = make(config)[0], trained(config)
+    while part.epoch < config.total_epochs:
+        trained(config, part, stop=StopAfter(2))
+        state, (part, _) = part.state_dict(), make(config)
+        part.load_state_dict(state)
     assert_same(part, wanted)
 
 
