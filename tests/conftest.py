@@ -15,7 +15,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # `threads: auto` takes it, and measures no
 
 import pytest
 import torch
-import torch.nn.functional as F
 from browser import chromium
 from filelock import FileLock
 from torch import nn
@@ -23,7 +22,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from rkd import data, models
 from rkd.cli import main
-from rkd.models import frozen
 from rkd.records import Store
 from rkd.review import ReviewOptions
 from rkd.training import (
@@ -211,25 +209,6 @@ def with_statistics(name, classes=100):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.3)
     return network
-
-
-@pytest.fixture
-def cudnn(monkeypatch):
-    """Plain computations in place of cuDNN's two operations, under their own names and schemas."""
-
-    def relu(x, weight, bias, *how):
-        return F.conv2d(x, weight, bias, *how).relu()
-
-    def add_relu(x, weight, z, alpha, bias, *how):
-        return (F.conv2d(x, weight, bias, *how) + alpha * z).relu()
-
-    monkeypatch.setattr(frozen, "FUSED", {"cpu": (torch.float64, torch.float32), "cuda": (torch.float16,)})
-    library = torch.library.Library("aten", "IMPL")
-    for name, function in (("cudnn_convolution_relu", relu), ("cudnn_convolution_add_relu", add_relu)):
-        for key in ("CPU", "Meta"):
-            library.impl(name, function, key)
-    yield
-    library._destroy()
 
 
 # --- the command line ---------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from rkd.config import Count, CountOrAuto, Flag, Positive, frozen
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, RkdError
 from rkd.models import canonical
-from rkd.models.frozen import FORMS
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
 from rkd.training.arithmetic import PRECISIONS
@@ -60,7 +59,6 @@ class Request:
     compile: Literal["no", "engine", "all"] = "no"
     seconds: Positive = 100.0
     threads: CountOrAuto = "auto"
-    teacher_form: Annotated[tuple[Literal[("auto", *FORMS)], ...], Some] = ("auto",)
     kernels: Annotated[tuple[Literal["cudnn", "native"], ...], Some] = ("cudnn",)
     cudnn_benchmark: Flag = False
 
@@ -74,7 +72,6 @@ class Request:
         asked = ["cudnn_benchmark"] * self.cudnn_benchmark + ["batch_norm native"] * (
             "native" in self.kernels
         )
-        asked += ["teacher_form fused"] * ("fused" in self.teacher_form)
         if asked and device.type != "cuda":
             raise ConfigError(
                 f"{asked[0]} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
@@ -83,21 +80,21 @@ class Request:
 
 def variants(request: Request, device: torch.device) -> list[Variant]:
     """All that are compared: for each teacher mode the conventional loop, then ours, in every precision and in the last
-    one also the group. What is compiled has no form or BatchNorm kernels to choose."""
+    one also the group. What is compiled has no BatchNorm kernels to choose."""
     cuda = device.type == "cuda"
     whole = ALL if Engine(compile=True).compiles_students(device) else TEACHER
     compiled = {"no": (), "engine": (whole,), "all": (TEACHER, ALL)}[request.compile]
     precisions = list(dict.fromkeys(arithmetic(name, device).name for name in request.precision))
     sizes = [(name, 1) for name in precisions] + [(precisions[-1], request.group)]
     switches = itertools.product(
-        sizes, (True, False) if cuda else (False,), (NOTHING, *compiled), request.teacher_form, request.kernels,
+        sizes, (True, False) if cuda else (False,), (NOTHING, *compiled), request.kernels,
         (False, True) if request.cudnn_benchmark else (False,),
     )  # fmt: skip
     ours = [
-        Variant("", precision, False, compile, graph, group, form, kernels, benchmark)
-        for (precision, group), graph, compile, form, kernels, benchmark in switches
+        Variant("", precision, False, compile, graph, group, kernels, benchmark)
+        for (precision, group), graph, compile, kernels, benchmark in switches
     ]
-    ours = [v if v.compile == NOTHING else replace(v, form="auto", kernels="cudnn") for v in ours]
+    ours = [v if v.compile == NOTHING else replace(v, kernels="cudnn") for v in ours]
     return [
         replace(variant, batch_norm=mode)
         for mode in request.teacher_batch_norm
@@ -190,13 +187,11 @@ def first_step(
             seconds(made.step, 1, work.device)
             cold = time.perf_counter() - started
             counts = None if variant.compile != NOTHING else count(made.eagerly)
-    except (RuntimeError, RkdError) as error:  # no capture, no compilation, no memory, no such form
+    except (RuntimeError, RkdError) as error:  # no capture, no compilation, no memory
         if variant.conventional:
             raise
         notes.append(f"{title}: could not run ({str(error).splitlines()[0]})")
         return None
-    if work.device.type == "cuda" and not variant.conventional:
-        notes.append(f"{title}: the teacher is {made.form or 'as it is'}")
     return Timed(variant, made, cold, counts)
 
 

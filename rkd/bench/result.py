@@ -18,7 +18,7 @@ FORMAT = 1
 EVALUATION_IMAGES = 10_000  # of CIFAR-100
 EPOCHS = 240
 _EARLIER = {  # names of earlier versions
-    "gang": "group", "precisions": "precision", "batch_norms": "teacher_batch_norm", "teacher_forms": "teacher_form",
+    "gang": "group", "precisions": "precision", "batch_norms": "teacher_batch_norm",
     "seconds_asked": "seconds",
 }  # fmt: skip
 

@@ -24,7 +24,6 @@ from rkd.training.arithmetic import exact_kernels
 from rkd.training.build import build_method, build_network
 from rkd.training.capture import cuda_graph
 from rkd.training.step import GroupStep
-from rkd.training.teacher import frozen_teacher
 
 MOST_IMAGES, TEST_IMAGES = 5_000, 1_000
 EPOCH_IMAGES = 50_000  # of CIFAR-100
@@ -44,7 +43,6 @@ class Variant:
         compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
         graph: steps are captured as a CUDA graph.
         group: students trained on the same batches by the same teacher pass.
-        form: of the teacher, see `rkd.models.frozen`; "auto": as runs choose it.
         kernels: "native": every BatchNorm by PyTorch's own kernels; "cudnn": by cuDNN where PyTorch would take that.
         cudnn_benchmark: cuDNN times its kernels before it takes one.
     """
@@ -55,7 +53,6 @@ class Variant:
     compile: str = NOTHING
     graph: bool = False
     group: int = 1
-    form: str = "auto"
     kernels: str = "cudnn"
     cudnn_benchmark: bool = False
 
@@ -65,15 +62,14 @@ class Variant:
         if self.conventional:
             return "conventional"
         parts = [self.precision, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
-        parts += [f"{self.form} teacher"] * (self.form != "auto") + ["native BN"] * (self.kernels == "native")
+        parts += ["native BN"] * (self.kernels == "native")
         parts += ["cuDNN benchmark"] * self.cudnn_benchmark + [f"group of {self.group}"] * (self.group > 1)
         return ", ".join(parts)
 
 
 class Steps:
     """Steps of the runs of one group in lock-step, over the same images again and again, in the first epoch of the main
-    training. The teacher's network, for runs with a method, is on the CPU and stays as it is; `form` is the teacher's,
-    see `FrozenTeacher`."""
+    training. The teacher's network, for runs with a method, is on the CPU and stays as it is."""
 
     def __init__(
         self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
@@ -83,14 +79,13 @@ class Steps:
         self.states = [self._state(run, teacher) for run in runs]
         frozen = None
         if first.method is not None:
-            given = self._placed(copy.deepcopy(teacher), first), first.teacher.batch_norm
-            numbers, compiled = self.states[0].arithmetic, variant.compile != NOTHING
-            if variant.form == "auto":
-                batch = first.batch_size, 3, *images.train_x.shape[1:3]
-                frozen = frozen_teacher(*given, numbers, compiled, batch, lambda text: None)
-            else:
-                frozen = FrozenTeacher(*given, numbers, compiled, variant.form)
-        self.form = None if frozen is None else frozen.form
+            frozen = FrozenTeacher(
+                self._placed(copy.deepcopy(teacher), first),
+                first.teacher.batch_norm,
+                self.states[0].arithmetic,
+                variant.compile != NOTHING,
+                images.train_x.shape[1],
+            )
         self._run = GroupStep(self.states, images, frozen, cuda_graph if variant.graph else None)
         self._left: list[int] = []
 

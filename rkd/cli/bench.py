@@ -18,7 +18,6 @@ def bench(
     seconds: float = 100.0,
     precision: Names = ("fp32", "auto"),
     teacher_batch_norm: Names = ("running", "batch"),
-    teacher_form: Names = ("auto",),
     batch_norm: Names = ("cudnn",),
     threads: str = "auto",
     group: int = 1,
@@ -36,8 +35,6 @@ def bench(
         seconds: for all of it; three rounds are made in any case (default 100)
         precision: arithmetics of our step: auto, fp32, bf16, fp16, fp64 (default: fp32,auto)
         teacher_batch_norm: what the teacher normalises by: running, batch (default: both)
-        teacher_form: forms of the teacher's graph: unfolded, folded (BatchNorm in the convolutions), fused (with bias,
-            addition and ReLU in one operation of cuDNN; on CUDA alone), auto (default: auto, what runs take)
         batch_norm: on CUDA: every BatchNorm by PyTorch's own kernels (native), or by cuDNN where PyTorch takes it
             (cudnn, the default)
         threads: threads on a CPU, or auto: as runs choose it (default)
@@ -50,7 +47,7 @@ def bench(
         rkd bench
         rkd bench --compile --group 8 --out results/bench/mine.json
         rkd bench --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
-        rkd bench --device cuda --teacher-form unfolded,folded,fused --batch-norm native,cudnn --cudnn-benchmark
+        rkd bench --device cuda --batch-norm native,cudnn --cudnn-benchmark
     """
     given = {name: found for name, found in locals().items() if name not in ("pair", "batch_norm", "out")}
     from rkd.bench import Request, measure, save

@@ -23,11 +23,19 @@ from rkd.files import place as put
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, joules, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher
-from rkd.training import RunConfig, TeacherConfig, TrainState, accuracy, arithmetic, checkpoint, train
+from rkd.training import (
+    FrozenTeacher,
+    RunConfig,
+    TeacherConfig,
+    TrainState,
+    accuracy,
+    arithmetic,
+    checkpoint,
+    train,
+)
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
 from rkd.training.build import build_method, build_network, start
-from rkd.training.teacher import frozen_teacher
 
 if TYPE_CHECKING:
     from rkd.experiments.runner import Runner
@@ -134,13 +142,12 @@ class RunGroup:
         if frozen is not None and self.states:
             frozen = place(frozen, first, device)
             self._measure_teacher(frozen)
-            self.teacher = frozen_teacher(
+            self.teacher = FrozenTeacher(
                 frozen,
                 first.teacher.batch_norm,
                 self.states[0].arithmetic,
                 runner.engine.compile,
-                (first.batch_size, 3, *self.images.train_x.shape[1:3]),
-                runner.progress.say,
+                self.images.train_x.shape[1],
             )
         self._captured = runner.engine.captures(device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0

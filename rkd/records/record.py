@@ -29,8 +29,9 @@ class Record:
         cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a group; None where it is not
             counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps),
             arithmetic, compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of
-            threads, as text; rounding depends on it), teacher_form (see `rkd.models.frozen`; None without a teacher,
-            and where it runs as it is).
+            threads, as text; rounding depends on it), teacher_form ("folded" or "unfolded", see
+            `training.FrozenTeacher`; earlier ones on CUDA also "fused"; None without a teacher, and where it runs as it
+            is).
         provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy;
             scored: in which arithmetic the curves' accuracies were measured, and those of the result.
 

@@ -22,7 +22,7 @@ from rkd.experiments.estimate import sizes, work
 CPU = torch.device("cpu")
 CALL = (
     "bench --pair resnet8/resnet8 --seconds 1 --batch-size 4 --group 2 --precision fp32 --teacher-batch-norm running "
-    "--teacher-form unfolded,folded --device cpu --out"
+    "--device cpu --out"
 )
 
 
@@ -37,8 +37,7 @@ def bench(tmp_path_factory):
 
 def test_every_variant_is_measured_in_every_round_and_shown(bench):
     _, result, text = bench
-    ours = ["fp32, unfolded teacher", "fp32, folded teacher"]
-    assert [r.name for r in result.rows] == ["conventional", *ours, *(f"{name}, group of 2" for name in ours)]
+    assert [r.name for r in result.rows] == ["conventional", "fp32", "fp32, group of 2"]
     made = result.header["rounds"]
     assert made >= 3 and all(len(row.times_ms) == made and min(row.times_ms) > 0 for row in result.rows)
     for said in (result.header["device_name"], *(row.name for row in result.rows), command(result.header)):
@@ -47,22 +46,22 @@ def test_every_variant_is_measured_in_every_round_and_shown(bench):
 
 def test_counts_tell_the_variants_apart(bench):
     _, result, _ = bench
-    conventional, unfolded, folded, group, _ = (SimpleNamespace(**row.counts) for row in result.rows)
-    assert conventional.host_reads == 2 and folded.host_reads == group.host_reads == 0
-    assert folded.ops < unfolded.ops < conventional.ops
+    conventional, ours, group = (SimpleNamespace(**row.counts) for row in result.rows)
+    assert conventional.host_reads == 2 and ours.host_reads == group.host_reads == 0
+    assert ours.ops < conventional.ops
     # A run group of two makes two students' steps, and one teacher pass.
-    assert folded.flops == unfolded.flops < group.flops < 2 * folded.flops
+    assert ours.flops < group.flops < 2 * ours.flops
     # The rule of the estimates (backward is twice forward) counts the gradient by the images, which nobody needs.
     config = Workload("resnet8", "resnet8", 4, CPU).config()
     expected = 2 * 4 * work(config, sizes(config.data, "data")).training(1, 1)
-    assert 0.97 * expected < folded.flops <= expected
+    assert 0.97 * expected < ours.flops <= expected
 
 
 def test_file_comes_back_as_it_was(bench, tmp_path, monkeypatch):
     path, result, _ = bench
     body = json.loads(path.read_text())
     assert (body["kind"], body["format"]) == ("rkd bench", 1)
-    assert body["header"]["teacher_form"] == ["unfolded", "folded"]
+    assert body["header"]["teacher_batch_norm"] == ["running"]
     folder = tmp_path / "results" / "bench"
     save(folder / "again.json", result)
     assert load(folder / "again.json", Result) == result
@@ -88,8 +87,10 @@ def test_committed_files_of_earlier_versions_load():
         (["--teacher-batch-norm", "runing"], "did you mean 'running'?"),
         (["--threads", "0"], "threads is '0'; it must be auto or a whole number >= 1"),
         (["--out", "bench.txt"], "must be the name of a .json file"),
-        (["--teacher-form", "fused", "--device", "cpu"], "the device is 'cpu'; it must be cuda"),
-        (["--cudnn-benchmark", "--device", "cpu"], "cudnn_benchmark concerns kernels of cuDNN"),
+        (
+            ["--cudnn-benchmark", "--device", "cpu"],
+            "cudnn_benchmark concerns kernels of cuDNN, and the device is 'cpu'",
+        ),
     ],
 )
 def test_bad_input_gets_one_sentence(arguments, message, rkd):
@@ -118,12 +119,8 @@ def test_variants_of_a_request():
     made = variants(Request(precision=("fp32", "fp16"), group=4, compile="all"), torch.device("cuda"))
     assert len(made) == len(set(made)) == 2 * (1 + 3 * 3 * 2)
     assert {v.precision for v in made if v.group == 4} == {"fp16"}
-    forms = {"teacher_form": ("unfolded", "folded"), "kernels": ("native",)}
-    made = variants(Request(precision=("fp16",), compile="engine", **forms), CPU)
-    assert [v.name for v in made[:4]] == [
-        "conventional", "fp16, unfolded teacher, native BN", "fp16, folded teacher, native BN",
-        "fp16, compiled teacher",
-    ]  # fmt: skip
+    made = variants(Request(precision=("fp16",), compile="engine", kernels=("native",)), CPU)
+    assert [v.name for v in made[:3]] == ["conventional", "fp16, native BN", "fp16, compiled teacher"]
     with pytest.raises(ConfigError, match=r"precision is \(\)"):
         Request(precision=())
 

@@ -173,7 +173,7 @@ def test_vgg_asks_every_batch_for_its_size(size):
     network = with_statistics("vgg8", 7).eval()
     with torch.no_grad():
         expected = plain_vgg(Plain(network), images(size=size))
-        for found in (network(images(size=size)), freeze(network)(images(size=size))):
+        for found in (network(images(size=size)), freeze(network, image_size=size)(images(size=size))):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
 
 

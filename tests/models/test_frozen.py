@@ -1,18 +1,20 @@
-"""Frozen networks give the same taps in every form; the fused one with plain stand-ins for cuDNN's operations."""
+"""Frozen networks give the same taps."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 import torchvision
 from cases import Tiny
-from conftest import with_statistics
+from conftest import small, small_plain, tiny_data, with_statistics
 from torch import nn
 
 from rkd import models
 from rkd.bench.clock import count
-from rkd.errors import ConfigError
-from rkd.models import frozen
+from rkd.experiments.runner import Runner
 from rkd.models.frozen import freeze
-from rkd.training.standin import GPU, standing_in
+from rkd.training import TeacherConfig
 
 # BatchNorm layers that directly follow a convolution: all of a ResNet's, one a block of a pre-activation WRN's.
 FOLDED = {"resnet8": (9, 9), "wrn_16_1": (6, 13), "shufflenetv1": (49, 49), "vgg8": (5, 5)}
@@ -27,52 +29,49 @@ def assert_same_taps(ours, theirs):
 
 
 @pytest.mark.parametrize("name", [*FOLDED, "represnet20"])
-def test_every_form_gives_the_same_taps(name, cudnn):
+def test_frozen_networks_give_the_same_taps(name):
     network = with_statistics(name)
     x, before = torch.randn(2, 3, 32, 32, dtype=torch.float64), norms(network)
-    made = {form: freeze(network, form=form) for form in frozen.FORMS}
-    folded = made["folded"]
+    folded = freeze(network)
     if name in FOLDED:
         assert (folded.folded, before) == FOLDED[name] and norms(folded) == before - folded.folded
-    assert made["unfolded"].folded == 0 and made["fused"].folded == folded.folded
-    assert made["fused"].fused > 0 == folded.fused or name == "wrn_16_1"
     with torch.no_grad():
-        for one in made.values():
-            assert_same_taps(one.taps(x), network.taps(x))
-        flops = {count(lambda one=one: one.taps(x))["flops"] for one in made.values()}
+        assert_same_taps(folded.taps(x), network.taps(x))
+        flops = {count(lambda one=one: one.taps(x))["flops"] for one in (network, folded)}
     assert len(flops) == 1 + (name == "represnet20")
     assert not any(p.requires_grad for p in folded.parameters())
 
 
-def test_a_residual_network_is_convolutions_with_their_activations(cudnn):
-    """ResNet-14: of 13 convolutions and 2 projections, the stem's, six first ones, and three sums within the stages;
-    what stands before a stage's last ReLU is a tap."""
-    made = freeze(with_statistics("resnet14"), form="fused")
-    called = [node.target for node in made.graph_module.graph.nodes if node.op == "call_function"]
-    assert called.count(frozen._CONV_RELU) == 7 and called.count(frozen._CONV_ADD_RELU) == made.fused - 7 == 3
+class Flat(Tiny):
+    """Its classifier takes the last maps of images of 16 x 16 as they are."""
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.flat = nn.Linear(32 * 2 * 2, num_classes)
+
+    def taps(self, x):
+        found = super().taps(x)
+        return dataclasses.replace(found, logits=self.flat(found.stages[-1].flatten(1)))
 
 
-def test_what_is_refused():
-    network = models.build("resnet8")
-    with pytest.raises(ConfigError, match=r"'fused' is for CUDA.* and this is cpu in bfloat16"):
-        freeze(network, torch.bfloat16, "fused")
-    with pytest.raises(ConfigError, match="unknown teacher form 'fuse'"):
-        freeze(network, form="fuse")
-    assert frozen.forms(GPU, torch.float16) == frozen.FORMS
-    assert frozen.forms(GPU, torch.bfloat16) == frozen.forms(torch.device("cpu"), torch.float32)
+def test_a_classifier_for_one_image_size_can_teach(store, silent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models.trust(["test_frozen:Flat"])
+    x, y = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8), np.arange(40) % 4
+    np.savez("small.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    plain = small_plain(network="test_frozen:Flat", data=tiny_data(name="small.npz"), epochs=1)
+    taught = dataclasses.replace(plain, method="kd", options={}, teacher=TeacherConfig(run=plain))
+    assert all(
+        r.status == "finished" for r in Runner(store, tmp_path, progress=silent).run([taught]).values()
+    )
 
 
-def test_shapes_and_types_on_a_stand_in_for_a_gpu(cudnn):
-    network = with_statistics("resnet8").float()
-    made = freeze(network, form="fused").half()
-    with standing_in([network]) as recorder, torch.no_grad():
-        made, network = made.to(GPU), network.to(GPU)
-        x = torch.zeros(2, 3, 32, 32, device=GPU)
-        with recorder.recording():
-            ours, theirs = made.taps(x.half()), network.taps(x)
-    for a, b in zip(ours.tensors(), theirs.tensors(), strict=True):
-        assert a.shape == b.shape and a.dtype == torch.float16 and a.device == b.device
-    assert recorder.sentences() == ()  # a CUDA graph can hold it
+@pytest.mark.parametrize(("batch_norm", "form"), [("running", "folded"), ("batch", "unfolded")])
+def test_the_record_names_the_form(batch_norm, form, store, silent, tmp_path):
+    config = small(batch_norm=batch_norm, epochs=1)
+    assert (
+        Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id].cost["teacher_form"] == form
+    )
 
 
 def test_the_network_given_stays_as_it_is():
