@@ -2,11 +2,9 @@
 recording, its proof, and what is left of one that failed. Launched otherwise, a step computes the same."""
 
 import contextlib
-import functools
 import gc
 import os
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -137,59 +135,30 @@ def told(error: BaseException) -> str:
     return "; caused by ".join(lines)
 
 
-class Replayed(ABC):
-    """Work on tensors that stay where they are: done as it stands, or, by a `capture` that turns a function into a
-    faster one that does the same or gives it back (see `cuda_graph`), recorded once for each of its arguments and
-    replayed; with so many branches at most."""
-
-    def __init__(self, capture: Capture | None, device: torch.device, branches: int) -> None:
-        self.capture, self._device = capture, device
-        parallel = capture is not None and device.type == "cuda"
-        self.branches = streams(device, branches)[1:] if parallel else []
-        self._recorded: dict[tuple[Any, ...], Body] = {}
-
-    @abstractmethod
-    def body(self, *arguments: Any) -> None:
-        """The work."""
-
-    @abstractmethod
-    def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Every tensor that the work changes, and groups of them; of each group, one at least changes every time."""
-
-    def launch(self, *arguments: Any) -> None:
-        """Do the work."""
-        if self.capture is None:
-            self.body(*arguments)
-            return
-        if arguments not in self._recorded:
-            body = functools.partial(self.body, *arguments)
-            self._recorded[arguments] = self.capture(body, *self.changes())
-            if self._recorded[arguments] is body:  # not recorded: one kernel after another, and no branches
-                self.branches = []
-        self._recorded[arguments]()
+@contextlib.contextmanager
+def forked(
+    device: torch.device, branches: Sequence[torch.cuda.Stream]
+) -> Iterator[Callable[..., AbstractContextManager[torch.cuda.Stream | None]]]:
+    """In a recording nobody waits for what is not needed: gives `branch`, whose blocks run beside each other, each from
+    what stood before the fork, and are joined when this ends. Tensors that they read are kept until then. Without
+    branches, blocks follow one another."""
+    if not branches:
+        yield lambda *read: nullcontext()
+        return
+    main, free = torch.cuda.current_stream(device), iter(branches)
+    used: list[tuple[Any, ...]] = []
 
     @contextlib.contextmanager
-    def forked(self) -> Iterator[Callable[..., AbstractContextManager[torch.cuda.Stream | None]]]:
-        """In a recording nobody waits for what is not needed: gives `branch`, whose blocks run beside each other, each
-        from what stood before the fork, and are joined when this ends. Tensors that they read are kept until then.
-        Elsewhere blocks follow one another."""
-        if not self.branches:
-            yield lambda *read: nullcontext()
-            return
-        main, free = torch.cuda.current_stream(self._device), iter(self.branches)
-        used: list[tuple[Any, ...]] = []
+    def branch(*read: Any) -> Iterator[torch.cuda.Stream]:
+        stream = next(free)
+        stream.wait_stream(main)
+        used.append((stream, read))
+        with torch.cuda.stream(stream):
+            yield stream
 
-        @contextlib.contextmanager
-        def branch(*read: Any) -> Iterator[torch.cuda.Stream]:
-            stream = next(free)
-            stream.wait_stream(main)
-            used.append((stream, read))
-            with torch.cuda.stream(stream):
-                yield stream
-
-        yield branch
-        for stream, _ in used:
-            main.wait_stream(stream)
+    yield branch
+    for stream, _ in used:
+        main.wait_stream(stream)
 
 
 def captured(

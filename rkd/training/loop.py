@@ -10,7 +10,7 @@ import torch
 
 from rkd.data import ImageSet, used_images
 from rkd.training.capture import Capture, on
-from rkd.training.evaluation import Scores
+from rkd.training.evaluation import accuracy
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.training.threads import Threads
@@ -36,7 +36,7 @@ class Training:
     """What `train` works with.
 
     Args:
-        capture: see `capture.Replayed`.
+        capture: see `step.GroupStep`.
         batch_seconds: expected for the first step, which may compile or capture; later, taken by the latest one.
         on_batch: called with (epoch, images done, images in all) before the first batch and after each.
         on_epoch: called for each state after each of its epochs, scores included: saves checkpoints, reports.
@@ -58,7 +58,6 @@ class Training:
     threads: Threads = field(default_factory=Threads)
     score_seconds: float = field(default=0.0, init=False)
     step: GroupStep | None = field(default=None, init=False)
-    scores: dict[tuple[int, ...], Scores] = field(default_factory=dict, init=False)
     launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)
 
     def run(self, states: Sequence[TrainState]) -> bool:
@@ -123,41 +122,28 @@ class Training:
                 self.launched.popleft().synchronize()
 
     def _end(self, active: Sequence[TrainState]) -> bool:
-        """Close an epoch and score it: on CUDA all networks at once, elsewhere one by one, which can be stopped
-        sooner."""
-        for members in [active] if self._on_gpu else [[state] for state in active]:
+        """Close an epoch and score it, of one state after the other."""
+        for state in active:
             if self.stop(self.score_seconds):
                 return False
-            scored = []
-            for state in members:
-                staged = state.stage is not None
-                state.end_epoch()
-                # A stage leaves nothing to score, but every record has a score.
-                scored += [state] if not staged or state.diverged else []
-            if scored:
-                self._score(scored)
-            for state in members:
-                self.on_epoch(state)
+            staged = state.stage is not None
+            state.end_epoch()
+            if not staged or state.diverged:  # a stage leaves nothing to score, but every record has a score
+                self._score(state)
+            self.on_epoch(state)
         return True
 
-    def _score(self, states: Sequence[TrainState]) -> None:
-        started = now()
-        networks = [network for state in states for network in state.networks.values()]
-        key = tuple(map(id, networks))
-        if key not in self.scores:
-            images = self.images
-            parts = {"holdout": (images.holdout_x, images.holdout_y)} if len(images.holdout_y) else {}
-            parts["test"] = images.test_x, images.test_y
-            normalisation, numbers = (images.mean, images.std), states[0].arithmetic
-            self.scores[key] = Scores(networks, parts, normalisation, numbers, self.capture)
-        found = iter(self.scores[key]())
-        for state in states:
-            accuracies = {
-                f"{part}_accuracy{suffix}": value
-                for suffix in state.networks
-                for part, value in next(found).items()
-            }
-            state.score(**accuracies)
+    def _score(self, state: TrainState) -> None:
+        started, images = now(), self.images
+        parts = {"holdout": (images.holdout_x, images.holdout_y)} if len(images.holdout_y) else {}
+        parts["test"] = images.test_x, images.test_y
+        state.score(**{
+            f"{part}_accuracy{suffix}": accuracy(
+                network, *shown, images.mean, images.std, numbers=state.arithmetic
+            )
+            for suffix, network in state.networks.items()
+            for part, shown in parts.items()
+        })  # fmt: skip
         self.score_seconds = now() - started
 
 

@@ -21,7 +21,7 @@ from rkd.errors import RecordError, in_a_line
 from rkd.methods import Batch, Method
 from rkd.models.taps import Taps
 from rkd.training.arithmetic import Arithmetic, arithmetic
-from rkd.training.capture import Capture, Replayed
+from rkd.training.capture import Body, Capture, forked, streams
 from rkd.training.config import RunConfig
 from rkd.training.low import LowWeights
 from rkd.training.teacher import FrozenTeacher
@@ -350,9 +350,13 @@ class TrainState:
             self._meters.copy_(torch.tensor(meters, dtype=torch.float64))
 
 
-class GroupStep(Replayed):
+class GroupStep:
     """The step of a run group (see `loop.train`): augmentation, teacher, every student's step. States of one seed share
-    batches and teacher pass; each seed has its own data order."""
+    batches and teacher pass; each seed has its own data order.
+
+    Done as it stands, or, by a `capture` that turns a function into a faster one that does the same or gives it back
+    (see `cuda_graph`), recorded once for each size of batch and replayed.
+    """
 
     def __init__(
         self,
@@ -372,7 +376,9 @@ class GroupStep(Replayed):
             (seed, Batches(images, data.padding, data.flip, data.padding_mode), group)
             for seed, group in members.items()
         ]
-        super().__init__(capture, device, len(self._groups) + len(self.states))
+        self.capture, self._recorded = capture, dict[int, Body]()
+        parallel = capture is not None and device.type == "cuda"
+        self.branches = streams(device, len(self._groups) + len(self.states))[1:] if parallel else []
 
     def serves(self, states: Sequence[TrainState]) -> bool:
         """Whether this is the step of these states in their present stages."""
@@ -391,18 +397,27 @@ class GroupStep(Replayed):
         """The next batch, of `size` images, for every state."""
         for _, batches, _ in self._groups:
             batches.bring(self._start, size)
-        self.launch(size)
+        self._launch(size)
         self._start += size
         for state in self.states:
             state.position += size
 
-    def changes(self) -> tuple[list[Tensor], list[list[Tensor]]]:
-        changed = [self._position, *(t for state in self.states for t in state.tensors())]
-        return changed, [[self._position], *(state.moving() for state in self.states)]
+    def _launch(self, size: int) -> None:
+        if self.capture is None:
+            self._body(size)
+            return
+        if size not in self._recorded:
+            body = functools.partial(self._body, size)
+            changed = [self._position, *(t for state in self.states for t in state.tensors())]
+            moving = [[self._position], *(state.moving() for state in self.states)]
+            self._recorded[size] = self.capture(body, changed, moving)
+            if self._recorded[size] is body:  # not recorded: one kernel after another, and no branches
+                self.branches = []
+        self._recorded[size]()
 
-    def body(self, size: int) -> None:
+    def _body(self, size: int) -> None:
         """Students wait for their teacher only before their losses, and for each other not at all."""
-        with self.forked() as branch:
+        with forked(self._position.device, self.branches) as branch:
             for _, batches, members in self._groups:
                 x, labels, indices = batches.take(self._position, size)
                 x = x.to(self.states[0].arithmetic.master)

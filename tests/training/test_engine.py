@@ -103,7 +103,7 @@ def test_a_recorded_step_serves_every_step():
     all."""
     config, recorded = small(ReviewOptions(loss_weight=0.6, warmup_epochs=2), precision="fp16"), []
     one, two = trained(config), trained(config, capture=counted(recorded))
-    assert len(recorded) == 3, "one recording for whole batches, one for the short one, one for scoring"
+    assert len(recorded) == 2, "one recording for whole batches, one for the short one"
     for name, value in values(one).items():
         torch.testing.assert_close(values(two)[name], value, rtol=2e-2, atol=2e-2, msg=name)
     assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
@@ -123,7 +123,7 @@ def test_group_across_seeds_equals_solo_in_float64(recorded):
     members = [make(config)[0] for config in configs]
     capture = counted(recordings) if recorded else None
     train(members, images_of(configs[0].data), make(configs[0])[1], capture=capture)
-    assert len(recordings) == recorded * (2 + len(members)), "steps of both sizes, and scoring of each"
+    assert len(recordings) == recorded * 2, "steps of both sizes"
     for config, member in zip(configs, members, strict=True):
         alone = trained(config)
         for name, value in values(alone).items():

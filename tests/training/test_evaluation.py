@@ -1,49 +1,32 @@
-"""Scoring: of several networks at once, in the run's arithmetic after every epoch and in full for the record."""
+"""Scoring: in the run's arithmetic after every epoch and in full for the record."""
 
-import copy
 import itertools
 
 import pytest
 import torch
 from cases import Tiny
-from conftest import StopAfter, make, small, small_plain, stand_in, tiny_data, trained
+from conftest import StopAfter, make, small, small_plain, tiny_data, trained
 
 from rkd import data, models
 from rkd.experiments.runner import Runner
 from rkd.methods.negatives import Contrasts
 from rkd.training import accuracy, arithmetic, checkpoint
 from rkd.training import evaluation as evaluation_module
-from rkd.training.evaluation import Scores
 from rkd.training.step import FP16_LOSS_SCALE
 
 
-def scores_of(networks, images, precision, capture=None):
-    parts = {"holdout": (images.holdout_x, images.holdout_y), "test": (images.test_x, images.test_y)}
-    numbers = arithmetic(precision, torch.device("cpu"))
-    return Scores(networks, parts, (images.mean, images.std), numbers, capture)
-
-
-@pytest.mark.parametrize("capture", [None, stand_in])
-def test_scores_are_accuracies(capture, monkeypatch):
-    """Several networks, held-out images, a last batch that is short; each network left in its mode."""
+def test_accuracy_counts_every_image_once(monkeypatch):
+    """A last batch that is short; the network left in its mode."""
     monkeypatch.setattr(evaluation_module, "usual_batch", lambda device, area: 48)
-    images = data.load(tiny_data(train_images=100, test_images=110, holdout=20))
+    images = data.load(tiny_data(train_images=100, test_images=110))
     torch.manual_seed(0)
-    networks = [Tiny(100), Tiny(100).eval()]
-    scores = scores_of(networks, images, "fp32", capture)
-    for _ in range(2):
-        found = scores()
-        for network, parts in zip(networks, found, strict=True):
-            for part, value in parts.items():
-                x, y = getattr(images, f"{part}_x"), getattr(images, f"{part}_y")
-                with torch.no_grad():
-                    logits = copy.deepcopy(network).eval()(data.normalise(x, images.mean, images.std))
-                assert value == accuracy(network, x, y, images.mean, images.std)
-                assert value == 100 * (logits.argmax(1) == y).double().mean().item()
-        assert [list(parts) for parts in found] == [["holdout", "test"]] * 2
-        assert [network.training for network in networks] == [True, False]
+    for network in (Tiny(100), Tiny(100).eval()):
+        before = network.training
+        found = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
+        assert network.training == before
         with torch.no_grad():
-            networks[0].fc.weight.neg_()  # a captured score must see new weights
+            logits = network.eval()(data.normalise(images.test_x, images.mean, images.std))
+        assert found == 100 * (logits.argmax(1) == images.test_y).double().mean().item()
 
 
 def test_fewer_large_images_are_scored_at_a_time():
@@ -70,8 +53,9 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
         full = accuracy(network, images.test_x, images.test_y, images.mean, images.std)
         assert record.accuracy(which) == pytest.approx(full, rel=1e-5)
         epoch = {"last": -1, "best": record.result["best_epoch"]}[which]
-        (low,) = scores_of([network], images, "bf16")()
-        assert record.curves["test_accuracy"][epoch] == pytest.approx(low["test"], rel=1e-5)
+        numbers = arithmetic("bf16", torch.device("cpu"))
+        low = accuracy(network, images.test_x, images.test_y, images.mean, images.std, numbers=numbers)
+        assert record.curves["test_accuracy"][epoch] == pytest.approx(low, rel=1e-5)
     held = record.curves["holdout_accuracy"]
     assert len(held) == 3 and record.result["best_epoch"] == held.index(max(held))
     plain, runner = small_plain(epochs=1), Runner(store, tmp_path, "cpu", progress=silent)
