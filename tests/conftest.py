@@ -158,9 +158,9 @@ def traced(body):
     return torch.no_grad()(graph)  # the backward pass is in the recording
 
 
-def stand_in(body, changed, moving):
+def stand_in(body, changed):
     """A capture with all its trial steps."""
-    return captured(body, changed, moving, traced)
+    return captured(body, changed, traced)
 
 
 @pytest.fixture

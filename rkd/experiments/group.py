@@ -183,14 +183,12 @@ class RunGroup:
                 self._finish(state)
         return ended
 
-    def _capture(
-        self, body: graphs.Body, changed: Sequence[Tensor], moving: Sequence[Sequence[Tensor]]
-    ) -> graphs.Body:
+    def _capture(self, body: graphs.Body, changed: Sequence[Tensor]) -> graphs.Body:
         """A CUDA graph; the function as it is once one has failed, unless a graph was asked for by name."""
         if not self._captured:
             return body
         try:
-            return graphs.cuda_graph(body, changed, moving)
+            return graphs.cuda_graph(body, changed)
         except graphs.CaptureError as error:
             if self.runner.engine.graph:
                 raise

@@ -17,7 +17,7 @@ from rkd.errors import ConfigError, RkdError, unknown
 from rkd.training.threads import numbers
 
 Body = Callable[[], None]
-Capture = Callable[[Body, Sequence[Tensor], Sequence[Sequence[Tensor]]], Body]
+Capture = Callable[[Body, Sequence[Tensor]], Body]
 
 TRIALS = 3  # kernels are chosen, and compiled, before a recording: what allocates or asks the host must not be in it
 MOST_STREAMS = 32  # of torch's pool; a 33rd would be one of the first again
@@ -161,19 +161,16 @@ def forked(
         main.wait_stream(stream)
 
 
-def captured(
-    body: Body, changed: Sequence[Tensor], moving: Sequence[Sequence[Tensor]], record: Callable[[Body], Body]
-) -> Body:
+def captured(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
     """Record `body` after trial steps, and prove that the recording does something.
 
     Args:
         body: a function of tensors that stay where they are.
         changed: every tensor it changes. All of them are as before when this returns, also after an error.
-        moving: groups of tensors; of each group, one at least changes whenever `body` runs.
         record: calls a function once and returns what does the same again.
 
     Raises:
-        CaptureError: a group did not move: the recording is empty, or of something else.
+        CaptureError: a tensor stayed as it was that a trial step changed: the recording is empty, or of something else.
     """
     kept = [tensor.detach().clone() for tensor in changed]
 
@@ -182,25 +179,27 @@ def captured(
             for tensor, value in zip(changed, kept, strict=True):
                 tensor.copy_(value)
 
+    def moved() -> list[bool]:
+        return [not torch.equal(tensor, value) for tensor, value in zip(changed, kept, strict=True)]
+
     try:
         for _ in range(TRIALS):  # each begins where the first did: a short last batch has nothing behind it
-            body()
             restore()
+            body()
+        expected = moved()
+        restore()
         replay = record(body)
         restore()
-        before = {id(tensor): value for tensor, value in zip(changed, kept, strict=True)}
         replay()
-        still = [group for group in moving if all(torch.equal(t, before[id(t)]) for t in group)]
+        still = sum(should and not does for should, does in zip(expected, moved(), strict=True))
     finally:
         restore()
     if still:
-        raise CaptureError(
-            f"the recorded step left {len(still)} of {len(moving)} groups of tensors as they were"
-        )
+        raise CaptureError(f"the recorded step left {still} of {sum(expected)} tensors as they were")
     return replay
 
 
-def cuda_graph(body: Body, changed: Sequence[Tensor], moving: Sequence[Sequence[Tensor]]) -> Body:
+def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
     """`captured` as a CUDA graph, on the device of the tensors.
 
     Raises:
@@ -213,7 +212,7 @@ def cuda_graph(body: Body, changed: Sequence[Tensor], moving: Sequence[Sequence[
         with on(device):
             recorder.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(recorder):
-                replay = captured(body, changed, moving, lambda b: _record(b, device))
+                replay = captured(body, changed, lambda b: _record(b, device))
             torch.cuda.current_stream(device).wait_stream(recorder)
             torch.cuda.synchronize(device)
     except Exception as error:

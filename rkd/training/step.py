@@ -245,10 +245,6 @@ class TrainState:
             if self.method is not None and self.stage is None:
                 self.method.after_step()
 
-    def moving(self) -> list[Tensor]:
-        """Tensors of which every step changes one at least: a step that is left out changes the loss scale."""
-        return [*self.parameters, *([self.scaler._scale] if self.scaler.is_enabled() else [])]
-
     def tensors(self) -> list[Tensor]:
         """Every tensor a step changes, each once: what has to be put back after a trial step."""
         kept = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
@@ -409,8 +405,7 @@ class GroupStep:
         if size not in self._recorded:
             body = functools.partial(self._body, size)
             changed = [self._position, *(t for state in self.states for t in state.tensors())]
-            moving = [[self._position], *(state.moving() for state in self.states)]
-            self._recorded[size] = self.capture(body, changed, moving)
+            self._recorded[size] = self.capture(body, changed)
             if self._recorded[size] is body:  # not recorded: one kernel after another, and no branches
                 self.branches = []
         self._recorded[size]()

@@ -70,7 +70,7 @@ def test_without_capture_the_company_is_checked_and_a_process_that_dies_takes_on
 
 
 def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch):
-    def failing(body, changed, moving):
+    def failing(body, changed):
         raise capture.CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(capture, "cuda_graph", failing)

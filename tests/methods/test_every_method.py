@@ -94,9 +94,9 @@ def test_trial_steps_leave_no_trace(case):
     config, wanted, _ = whole(case)
     tried = []
 
-    def capture(body, changed, moving):
-        tried.append(len(moving))
-        return captured(body, changed, moving, again)
+    def capture(body, changed):
+        tried.append(len(changed))
+        return captured(body, changed, again)
 
     state = trained(config, capture=capture, stop=StopAfter(1))
     resumed, _ = make(config)

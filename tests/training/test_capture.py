@@ -28,7 +28,7 @@ def counting():
 def test_each_trial_begins_where_the_first_did():
     body, position, total = counting()
     position.fill_(7)  # three images are left: a trial further on would read beyond the end
-    replay = capture.captured(body, [position, total], [[position], [total]], again)
+    replay = capture.captured(body, [position, total], again)
     assert (position.item(), total.item()) == (7, 0.0)
     replay()
     assert (position.item(), total.item()) == (10, 7.0 + 8 + 9)
@@ -36,8 +36,8 @@ def test_each_trial_begins_where_the_first_did():
 
 def test_an_empty_recording_is_found_out():
     body, position, total = counting()
-    with pytest.raises(capture.CaptureError, match="left 1 of 2 groups"):
-        capture.captured(body, [position, total], [[position], [total]], lambda b: lambda: position.add_(3))
+    with pytest.raises(capture.CaptureError, match="left 1 of 2 tensors"):
+        capture.captured(body, [position, total], lambda b: lambda: position.add_(3))
     assert (position.item(), total.item()) == (0, 0.0)
 
 
@@ -53,7 +53,7 @@ def test_what_a_broken_step_changed_is_put_back(fails_at):
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        capture.captured(broken, [position, total], [[position]], again)
+        capture.captured(broken, [position, total], again)
     assert (position.item(), total.item()) == (0, 0.0)
 
 
@@ -95,7 +95,7 @@ def test_streams_are_made_once_and_apart_from_the_recorder(cuda):
 def test_a_recording_ends_and_is_replayed(cuda):
     body, position, total = counting()
     cuda.graph.replay.side_effect = body
-    replay = capture.cuda_graph(body, [position, total], [[position], [total]])
+    replay = capture.cuda_graph(body, [position, total])
     begin = mock.call.capture_begin(pool=(0, 7), capture_error_mode="thread_local")
     assert cuda.graph.mock_calls[:2] == [begin, mock.call.capture_end()]
     assert position.item() == 0
@@ -122,7 +122,7 @@ def test_a_graph_belongs_to_the_device_of_its_tensors(cuda, monkeypatch):
     cuda.graph.capture_begin.side_effect = lambda **how: seen.append(tuple(current))
     cuda.graph.replay.side_effect = lambda: seen.append(tuple(current)) or body()
     there = [tensor.as_subclass(Elsewhere) for tensor in (position, total)]
-    capture.cuda_graph(body, there, [[there[0]], [there[1]]])()
+    capture.cuda_graph(body, there)()
     assert seen[0] == (Elsewhere.device,) and len(seen) == 3
     assert all(last[-1:] == (Elsewhere.device,) for last in seen) and not current
 
@@ -149,7 +149,7 @@ def test_a_failed_recording_says_why_and_is_left(cuda, ends):
     refuses = failing(body, refused, ValueError("an .item()"))
     says = r"not permitted.*caused by ValueError: an .item()"
     with pytest.raises(capture.CaptureError, match=says) as caught:
-        capture.cuda_graph(refuses, [position, total], [[position]])
+        capture.cuda_graph(refuses, [position, total])
     assert "invalidated" not in str(caught.value)
     assert cuda.graph.mock_calls[-1] == mock.call.capture_end()
     assert cuda.ended.called == bool(ends), "torch ends the allocation where ending the recording succeeds"
@@ -163,7 +163,7 @@ def test_lack_of_memory_in_a_recording_is_no_failure_of_recording(cuda):
     cuda.graph.capture_end.side_effect = RuntimeError("capture was invalidated")
     large = failing(body, RuntimeError("inner"), torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError, match="caused by OutOfMemoryError: CUDA out of memory"):
-        capture.cuda_graph(large, [position, total], [[position]])
+        capture.cuda_graph(large, [position, total])
     assert capture.failure() is None
 
 
@@ -187,9 +187,9 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     plain = Runner(store, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     tried = []
 
-    def failing(body, changed, moving):
+    def failing(body, changed):
         tried.append(1)
-        capture.captured(body, changed, moving, again)  # trial steps and all
+        capture.captured(body, changed, again)  # trial steps and all
         raise capture.CaptureError("RuntimeError: no; caused by ValueError: because")
 
     monkeypatch.setattr(capture, "cuda_graph", failing)

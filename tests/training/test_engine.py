@@ -25,7 +25,7 @@ from rkd.experiments import group as group_module
 from rkd.experiments.runner import Runner
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import Engine, RunConfig, TrainState, arithmetic, checkpoint, train
+from rkd.training import Engine, RunConfig, SGDConfig, TrainState, arithmetic, checkpoint, train
 from rkd.training.build import build_network
 
 
@@ -91,9 +91,9 @@ def test_steps_equal_plain_ones_in_float64(precision, batch_norm, steps, toleran
 def counted(recorded):
     """A capture that counts."""
 
-    def capture(body, changed, moving):
+    def capture(body, changed):
         recorded.append(len(changed))
-        return stand_in(body, changed, moving)
+        return stand_in(body, changed)
 
     return capture
 
@@ -108,6 +108,13 @@ def test_a_recorded_step_serves_every_step():
         torch.testing.assert_close(values(two)[name], value, rtol=2e-2, atol=2e-2, msg=name)
     assert one.curves["lr"] == two.curves["lr"] and len(set(one.curves["lr"])) == 2
     assert two.curves["loss_review"] == pytest.approx(one.curves["loss_review"], rel=2e-2)
+
+
+def test_a_step_that_moves_no_parameter_is_recorded_too():
+    """In the first epoch of a warm-up nothing is learned where cross-entropy and weight decay count nothing."""
+    still = {"ce_weight": 0.0, "optimiser": SGDConfig(lr=0.05, weight_decay=0.0)}
+    config = small(ReviewOptions(warmup_epochs=1), **still)
+    assert_same(trained(config, capture=stand_in), trained(config))
 
 
 @pytest.mark.parametrize("recorded", [False, True])
