@@ -3,7 +3,7 @@
 Runs are trained in pairs that differ in the arithmetic alone, so the differences of a seed's two accuracies are what
 counts. The two arithmetics are shown equal where the whole 90 % interval of the mean difference (Student's t on the
 paired differences) lies within half a point of zero, and no run diverged: two one-sided tests at 5 %. That is evidence
-about runs of this length on these images; `rkd.judge` pools no others on the strength of it.
+about runs of this length on these images, and of no others: a verdict stands on runs of one arithmetic all the same.
 """
 
 import math
@@ -79,22 +79,12 @@ class Gate:
         return not self.diverged and low > -MARGIN and high < MARGIN
 
     @property
-    def arithmetics(self) -> frozenset[str]:
-        """The two that are compared."""
-        return frozenset({REFERENCE, self.arithmetic})
-
-    @property
-    def setting(self) -> tuple[str, int, int]:
-        """What runs must share with these for the gate to be about them: data set, epochs, training images."""
-        return self.header["dataset"], self.header["epochs"], self.header["train_images"]
-
-    @property
     def finding(self) -> str:
         """ "bf16 against fp32: equal within 0.5 points (-0.26 to +0.48, 90 %) in 4 epochs on ..."."""
         low, high = self.interval
         found = "equal" if self.equal else "not shown equal"
         where = f" ({low:+.2f} to {high:+.2f}, {100 * (1 - 2 * ALPHA):.0f} %)" if math.isfinite(low) else ""
-        name, epochs, images = self.setting
+        name, epochs, images = (self.header[key] for key in ("dataset", "epochs", "train_images"))
         length = f"{epochs} epoch{'s' if epochs != 1 else ''} on {images:,} images of {name}"
         return f"{self.arithmetic} against {REFERENCE}: {found} within {MARGIN:g} points{where} in {length}"
 

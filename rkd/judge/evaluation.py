@@ -16,7 +16,6 @@ from rkd.judge.evidence import Evidence, Found
 from rkd.judge.rules import RuleResult
 
 if TYPE_CHECKING:
-    from rkd.bench.gate import Gate
     from rkd.records import Record, Store
 
 
@@ -31,7 +30,7 @@ class Evaluation:
         best: the same by each run's best epoch, which is chosen on the test set and therefore flatters.
         optimism: mean best minus mean last accuracy of all runs, in percentage points; NaN without runs.
         records: ids of the records it stands on.
-        arithmetics: what these were computed in: "fp16 (8), fp32 (2)"; several only where a gate shows them equal.
+        arithmetics: what these were computed in: "fp16 (8)", or "fp16 from a fp32 teacher (8)".
         left_out: the same of runs that are recorded in another arithmetic alone, and enter nothing.
         missing: ids of runs it still needs, teachers included.
         diverged: ids of runs that ended in NaN; they enter no mean.
@@ -59,7 +58,6 @@ def evaluate(
     profile: str = "paper",
     claims: Sequence[Claim] | None = None,
     store: Store | None = None,
-    gates: Sequence[Gate] | None = None,
 ) -> tuple[Evaluation, ...]:
     """All claims against the records, in the order of the claims.
 
@@ -67,7 +65,6 @@ def evaluate(
         profile: whose runs and records are looked at: "paper", or the path of a profile with, say, more seeds.
         claims: which ones; None: params/claims.csv.
         store: of records; None: the profile's own.
-        gates: that decide which arithmetics are pooled; None: those on record.
 
     Raises:
         ConfigError: a malformed declaration or unknown profile.
@@ -75,7 +72,7 @@ def evaluate(
     selectors = Selectors(profile)
     if claims is None:
         claims = load_claims(selectors=selectors if profile == "paper" else None)
-    evidence = Evidence(selectors, store, gates)
+    evidence = Evidence(selectors, store)
     found = [(claim, evidence.of(claim)) for claim in claims]
     last, best = (corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
     return tuple(
@@ -102,8 +99,7 @@ def _result(claim: Claim, found: Found, which: str) -> RuleResult:
     lines = ", ".join(empty) if len(empty) <= 3 else f"{empty[0]} and {len(empty) - 1} more lines"
     how, more = "", ""
     if found.others:
-        how = f" in {found.pool[0]}"
-        more = f"; {_named(found.others)} is recorded, which no gate shows equal to it here"
+        how, more = f" in {found.arithmetic}", f"; {_named(found.others)} is recorded"
     return rules.not_run(f"no run in the published setting is recorded{how} of {lines}{more}")
 
 

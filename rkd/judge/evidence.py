@@ -3,10 +3,7 @@
 Evidence is narrow: records of the profile's own folder, of exactly the runs its chapters ask for, in the published
 setting. Whatever else lies there, a short run or one on a subset, supports no verdict.
 
-Records of several arithmetics are pooled, within a side or across sides, only where a gate on record
-(`rkd.bench.gate`, results/bench) shows each two of them equal, for runs as long and on as many images of the same data
-set as those of the claim. No gate compares anything but fp32 with a quicker one, so that bf16 and fp16 are pooled only
-by a gate between them.
+Records of several arithmetics are never pooled, within a side or across sides: one leads, and alone enters.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkd.experiments.selectors import Selectors, split
@@ -24,7 +20,6 @@ from rkd.experiments.workspace import folders, store_for
 from rkd.judge.declared import Claim
 
 if TYPE_CHECKING:
-    from rkd.bench.gate import Gate
     from rkd.records import Record, Store
     from rkd.training.config import RunConfig
 
@@ -37,14 +32,14 @@ class Found:
 
     Attributes:
         groups: finished records that enter its figures, for each of `claim.groups`.
-        pool: the arithmetics of these, the leading one first.
-        others: a record of each run that finished, but in no arithmetic of the pool.
+        arithmetic: in which all of these were computed; empty without one.
+        others: a record of each run that finished, but not in this arithmetic.
         missing: ids of runs that are not recorded, teachers included.
         diverged: ids of the runs that ended in NaN.
     """
 
     groups: list[list[Record]]
-    pool: list[str]
+    arithmetic: str
     others: list[Record]
     missing: tuple[str, ...]
     diverged: tuple[str, ...]
@@ -60,7 +55,6 @@ class Evidence:
     Args:
         selectors: the lines of the profile.
         store: of records; None: the profile's own.
-        gates: that decide which arithmetics are pooled; None: those on record.
         counts: whether a run of a chapter's line under a recipe counts; by default one of the published setting.
     """
 
@@ -68,10 +62,9 @@ class Evidence:
         self,
         selectors: Selectors,
         store: Store | None = None,
-        gates: Sequence[Gate] | None = None,
         counts: Callable[[RunConfig, str, str], bool] | None = None,
     ) -> None:
-        self.selectors, self._store, self._gates = selectors, store, gates
+        self.selectors, self._store = selectors, store
         self._counts = counts or is_published_setting
         records = folders(selectors.profile)[0] if store is None else store.records
         self._recorded = {path.stem for path in records.glob("*.json")}
@@ -99,16 +92,16 @@ class Evidence:
             for side in claim.groups
         ]
         finished = {run: {k: r for k, r in f.items() if r.status == "finished"} for run, f in asked.items()}
-        pool = self._pool([[finished[run] for run in side] for side in sides])
+        leading = _leading([[finished[run] for run in side] for side in sides])
         used = {
-            run: next(forms[name] for name in pool or _order() if name in forms)
+            run: record
             for run, forms in asked.items()
-            if forms and forms.keys() & (pool or _order())
+            if (record := forms.get(leading) if leading else next(iter(forms.values()), None))
         }
         others = [run for run in dict.fromkeys(itertools.chain(*sides)) if run not in used and finished[run]]
         return Found(
             [[r for run in side if (r := used.get(run)) and r.status == "finished"] for side in sides],
-            pool,
+            leading,
             [next(iter(finished[run].values())) for run in others],
             tuple(run for run, forms in asked.items() if not forms),
             tuple(record.id for record in used.values() if record.status != "finished"),
@@ -132,29 +125,14 @@ class Evidence:
             self._read[config.id] = forms
         return self._read[config.id]
 
-    def _pool(self, groups: Sequence[Sequence[Forms]]) -> list[str]:
-        """The arithmetics of finished runs that enter a claim's figures; empty without one.
 
-        The leading one has runs on the most sides, and of those the most runs over all sides; ties: fp32, fp16, bf16.
-        """
-        sides = [Counter(name for forms in side for name in forms) for side in groups]
-        runs, chosen = sum(sides, Counter()), []
-        settings = {_setting(r) for side in groups for forms in side for r in forms.values()}
-        rank = {name: (-sum(name in s for s in sides), -runs[name], _order().index(name)) for name in runs}
-        for name in sorted(runs, key=rank.get):
-            if all(self._equal({name, other}, setting) for other in chosen for setting in settings):
-                chosen.append(name)
-        return chosen
-
-    def _equal(self, two: set[str], setting: tuple[object, ...]) -> bool:
-        """Whether some gate shows two arithmetics equal in a setting, and none, in the same setting, does not."""
-        if self._gates is None:
-            from rkd.bench.gate import Gate
-            from rkd.bench.result import committed
-
-            self._gates = list(committed(Gate).values())
-        of = [gate for gate in self._gates if gate.setting == setting and gate.arithmetics == two]
-        return bool(of) and all(gate.equal for gate in of)
+def _leading(groups: Sequence[Sequence[Forms]]) -> str:
+    """The arithmetic with finished runs on the most sides, and of those the one with the most runs over all sides;
+    ties: fp32, fp16, bf16. Empty where none has any."""
+    sides = [Counter(name for forms in side for name in forms) for side in groups]
+    runs = sum(sides, Counter())
+    names = [name for name in _order() if name in runs] if runs else []
+    return max(names, key=lambda name: (sum(name in side for side in sides), runs[name]), default="")
 
 
 @functools.cache
@@ -162,13 +140,6 @@ def _order() -> tuple[str, ...]:
     from rkd.training.arithmetic import PRECISIONS, SETTLED
 
     return (*SETTLED, *(name for name in PRECISIONS if name not in SETTLED))
-
-
-def _setting(record: Record) -> tuple[object, ...]:
-    """What a gate must share with a run to be about it; see `Gate.setting`."""
-    data = record.config.data
-    images = record.provenance.get("train_images", data.train_images)
-    return Path(data.name).stem, record.config.epochs, images
 
 
 def is_published_setting(config: RunConfig, chapter: str, recipe: str = "") -> bool:

@@ -6,8 +6,6 @@ from urllib.parse import urlencode
 from IPython.display import HTML
 
 from rkd.bench.gate import SECTION as GATES
-from rkd.bench.gate import Gate
-from rkd.bench.result import committed
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.judge import GRADES, KINDS, VERDICTS, Assessment, Evaluation, assess, load_claims
 from rkd.judge.decide import NOT_RUN, REPRODUCED
@@ -139,8 +137,8 @@ COLUMNS = ("Verdict", "Claim", "Published", "Found", "Chapter")
 
 
 def claims_table(assessments: Sequence[Assessment]) -> HTML:
-    """One table of all claims, with filters and sorting that need no kernel and no network; and what decides whether
-    runs in several arithmetics enter one verdict.
+    """One table of all claims, with filters and sorting that need no kernel and no network; and of which arithmetic
+    the runs of a verdict are.
 
     Without JavaScript it is the whole table in the order of the declaration; its rows have the ids of the claims.
     """
@@ -162,11 +160,11 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
         Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
     table = _table(COLUMNS, map(_row, assessments), "rkd-claims-table")
-    gates = [gate.finding for gate in committed(Gate).values()] or ["none"]
+    gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
     rule = _note(
-        "Runs in several arithmetics enter one verdict only where a paired comparison of runs as long, on as many "
-        "images of the same data, ", _gate("shows these arithmetics equal"), ". On record:",
-        tag("ul", *(tag("li", finding) for finding in gates)),
+        "A verdict stands on runs of one arithmetic: the one with runs on the most sides of the claim, then with the "
+        "most runs. What is recorded in another alone is left out, and named. What a quicker one costs, ", gate,
+        " measures.",
     )  # fmt: skip
     return HTML(datatable(table, filters, label="Table of all claims") + rule)
 
@@ -205,17 +203,8 @@ def _why(a: Assessment) -> Html:
 
 
 def _reason(found: Evaluation) -> Html:
-    """Where arithmetics differ, with the link to what decides about them."""
-    pooled: Html | str = ""
-    if found.left_out or ", " in found.arithmetics:
-        gate = _gate("The accuracy gate")
-        pooled = join(" ", text.computed(found), " ", gate, " says which arithmetics are judged together.")
     figures = " · ".join(f"{name}: {words}" for name, words in text.facts(found))
-    return tag("dd", text.why(found.last), pooled, _note(figures) if figures else "")
-
-
-def _gate(words: str) -> Html:
-    return tag("a", words, href=f"{page('performance')}#{GATES}")
+    return tag("dd", text.why(found.last), _note(figures) if figures else "")
 
 
 # --- the counts by grade -------------------------------------------------------------------------
