@@ -33,6 +33,7 @@ from rkd.experiments.frames import (
 )
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, required, unfinished
+from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
 from rkd.judge.grades import GRADES
@@ -103,7 +104,7 @@ class Experiment:
         self.profile = Path(self.settings.profile).stem
         self.recipe = self.settings.recipe or chapter.recipe
         self.store = store_of(self.settings)
-        self.lines = self._settled(chapter.lines(self.settings), self.store)
+        self.lines = self._lines(self.settings, self.store)
         read = chapter.read.union(*(line.read for line in self.lines), parameters.WHERE)
         self.unread = [name for name in self.given if name in parameters.names() and name not in read]
         self.records: dict[str, Record] = {}
@@ -124,14 +125,18 @@ class Experiment:
             for run in line.runs
         )
 
-    def run(self) -> pd.DataFrame:
-        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it."""
+    def run(self, maps: bool = False) -> pd.DataFrame:
+        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it.
+
+        Args:
+            maps: keep maps too; a run that is recorded without is trained again for them.
+        """
         wanted = {run.id for line in self.lines for run in line.runs}
         before = {run for run in wanted if self.store.has(run)}
         for recipe, lines in self._by_recipe().items():
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
             runs = [run for line in lines for run in line.runs]
-            self.records |= self.runner(labels).run(runs, self.settings.on_missing)
+            self.records |= self.runner(labels=labels, maps=maps).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
             f"Self-test of this copy: {self.in_words()}.\n" * self.is_self_test
@@ -315,9 +320,9 @@ class Experiment:
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
-    def runner(self, labels: Mapping[str, str] | None = None) -> Runner:
-        """What trains and evaluates runs as the settings say."""
-        return runner_of(self.settings, self.store, labels=dict(labels or {}))
+    def runner(self, **options: Any) -> Runner:
+        """What trains and evaluates runs as the settings say; `options` are further ones of a `Runner`."""
+        return runner_of(self.settings, self.store, **options)
 
     def banner(self) -> Html:
         """What the page's numbers are worth."""
@@ -365,12 +370,13 @@ class Experiment:
     def _frame(self) -> pd.DataFrame:
         return runs_frame(self.lines, self.records, self.profile)
 
-    def _settled(self, lines: Sequence[Line], store: Store) -> list[Line]:
+    def _lines(self, settings: Settings, store: Store) -> list[Line]:
         """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
-        return [line.settled(store, pick_device(self.settings.device)) for line in lines]
+        device = pick_device(self.settings.device)
+        return [line.settled(store, device) for line in self.chapter.lines(settings)]
 
     def _recorded(self, given: Mapping[str, Any], store: Store) -> tuple[list[Line], dict[str, Record]]:
-        lines = self._settled(self.chapter.lines(parameters.resolve(self.chapter.name, given)), store)
+        lines = self._lines(parameters.resolve(self.chapter.name, given), store)
         ids = {run.id for line in lines for run in line.runs}
         return lines, store.read(ids)
 

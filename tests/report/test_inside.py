@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +18,10 @@ from cells import cells, execute
 from PIL import Image
 
 from rkd.errors import ConfigError
-from rkd.experiments.settings import load_profile
+from rkd.experiments import workspace
 from rkd.experiments.snapshots import Snapshots
-from rkd.experiments.workspace import store_for
 from rkd.records import Store
-from rkd.report import inside
+from rkd.report import experiment
 from rkd.report.interactive.plot import stack
 from rkd.report.interactive.strips import attention_tiles, column
 from rkd.review import ReviewOptions, hcl
@@ -58,13 +58,20 @@ def maps(arrays):
 @pytest.fixture(scope="module")
 def cell():
     """What the notebook's cells define."""
-    words = "open_inside", "def fusing", "def mean_weights", "def comparisons"
-    return execute("inside", *words, shown=[], drawable=iter)
+    words = "get_chapter", "def fusing", "def mean_weights", "def comparisons"
+    return execute("inside", *words, shown=[], drawable=iter, display=lambda *things: None)
 
 
 @pytest.fixture
-def page(monkeypatch):
-    """Executes the notebook under given parameters: text of everything it shows, and its names."""
+def page(tmp_path, monkeypatch):
+    """Executes the notebook under given parameters, where nothing is on file: text of everything it shows, and its
+    names."""
+
+    def store_for(profile, results=None):
+        return Store(Path(results or tmp_path / profile), tmp_path / "work")
+
+    for module in (workspace, experiment):
+        monkeypatch.setattr(module, "store_for", store_for)
 
     def run(**given):
         shown = []
@@ -72,8 +79,7 @@ def page(monkeypatch):
         def display(*things):
             shown.extend(thing._repr_html_() for thing in things)
 
-        monkeypatch.setattr(inside, "display", display)
-        names = {"__name__": "cells", "display": display, **given}
+        names = {"__name__": "cells", "display": display, "image": None, **given}
         for made in [c.source for c in cells("inside") if c.cell_type == "code"][1:]:
             exec(compile(made, "inside", "exec"), names)
         return "\n".join(shown), names
@@ -155,52 +161,49 @@ def test_pyramid_pictures_and_printed_numbers(cell, maps):
 
 
 @pytest.mark.slow
-def test_notebook_trains_once_and_says_what_lacks(page, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inside, "RECORDED", ())
+def test_notebook_trains_once_and_says_what_lacks(page, tmp_path, capsys):
     text, names = page(**TINY, results=str(tmp_path))
-    ((kept,), experiment) = names["shown"], names["page"]
+    (kept,), store = names["shown"], names["page"].store
     assert kept.run.seed == 5 and kept.run.options.attention and kept.run.network == "resnet8"
     assert text.count('class="rkd-figure" data-kind="stack"') == 2 and "shows the machinery only" in text
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p.suffix in (".json", ".npz", ".pt")}
     page(**TINY, results=str(tmp_path))
     assert before == {p: p.stat().st_mtime_ns for p in before}
-    record = experiment.store.path(kept.run.id).read_bytes()
-    experiment.store.maps(kept.run.id).unlink()
+    record = store.path(kept.run.id).read_bytes()
+    store.maps(kept.run.id).unlink()
     page(**TINY, results=str(tmp_path))
-    assert experiment.store.maps(kept.run.id).exists()
-    assert experiment.store.path(kept.run.id).read_bytes() == record
-    said = re.findall(r"was \w+", capsys.readouterr().out)
-    assert said == ["was trained", "was recorded", "was trained"]
+    assert store.maps(kept.run.id).exists()
+    assert store.path(kept.run.id).read_bytes() == record
+    said = re.findall(r"1 runs: (.) were recorded, (.) were trained now", capsys.readouterr().out)
+    assert said == [("0", "1"), ("1", "0"), ("1", "0")]
     text, _ = page(**TINY | {"epochs": 1}, results=str(tmp_path), attention=False)
     assert text.count("without attention") == 2 and text.count('class="rkd-figure" data-kind="stack"') == 1
 
 
-def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path, monkeypatch):
-    committed, folder = store_for("mini"), Store(tmp_path / "mini", tmp_path / "work")
-    run = next(committed.recorded(inside.Inside({"profile": "mini"}).lines[0].runs[0])).id
+def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path):
+    run = "51e0075f892f"
+    committed, folder = Store(*workspace.folders("mini")), workspace.store_for("mini")
     folder.save(committed.load(run))
     folder.maps(run).parent.mkdir()
     np.savez(folder.maps(run), run=np.array(run), size=np.array(32), **arrays)
-    empty = Store(tmp_path / "none", tmp_path)
-    for names in (vars(inside), inside.Experiment.under.__globals__):
-        monkeypatch.setitem(names, "store_for", {"mini": folder, "paper": empty}.get)
     text, names = page(**TINY, results=str(tmp_path / "none"), on_missing="skip")
     assert [kept.run.id == run for kept in names["shown"]] == [True, False]
     assert "On file, profile mini: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100." in text
     assert "a tendency, no evidence" in text and text.index("On file") < text.index("This execution")
     assert "dog &amp; fox" in text and "<owl>" not in text
     assert text.count("is not recorded") == 4 and "<td>missing</td>" in text
-    inside.open_inside(names)  # no cell leaves a value under the name of a parameter
+    assert [run.seed for run in names["page"].lines[0].runs] == [5]
+    execute("inside", "get_chapter", **names)  # no cell leaves a value under the name of a parameter
 
 
-def test_bad_parameters_get_one_sentence():
-    with pytest.raises(ConfigError, match="unknown parameter 'imag'; did you mean 'image'"):
-        inside.open_inside({"imag": 5})
-    with pytest.raises(ConfigError, match="image is 6; it must be a whole number from 0 to 5"):
-        inside.open_inside({"image": 6})
-
-
-def test_the_profiles_run():
-    (line,) = inside.Inside(load_profile("paper")).lines
-    (run,) = line.runs
-    assert (run.seed, run.epochs, run.network, run.teacher.name) == (0, 240, "resnet20", "resnet56")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"imag": 5}, "unknown parameter 'imag'; did you mean 'image'"),
+        ({"image": 6}, "image is 6; it must be a whole number from 0 to 5"),
+        ({"image": "x"}, "image is 'x'; it must be a whole number >= 0"),
+    ],
+)
+def test_bad_parameters_get_one_sentence(given, said):
+    with pytest.raises(ConfigError, match=said):
+        execute("inside", "get_chapter", **given)
