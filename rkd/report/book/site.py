@@ -25,6 +25,7 @@ from rkd.report.interactive.markup import code, directive, tag
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 FOLDED = {  # tag of a cell -> what a click on it shows
     "parameters": "the parameters", "injected-parameters": "what was given here", "rows": "the rows",
+    "hide-output": "what it says",
 }  # fmt: skip
 LOG_TAIL = 40  # lines
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours of a terminal
@@ -97,10 +98,10 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
     for cell in cells:
         metadata = {k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")}
         tags = metadata.get("tags", [])
-        for folded in FOLDED.keys() & {*tags}:
+        if {"parameters", "injected-parameters", "rows"} & {*tags}:
             metadata["tags"] = [*tags, "hide-input"]
-            words = {f"code_prompt_{v}": f"{v.capitalize()} {FOLDED[folded]}" for v in ("show", "hide")}
-            metadata["mystnb"] = words
+        for words in [FOLDED[name] for name in FOLDED if name in tags]:
+            metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} {words}" for v in ("show", "hide")}
         if "colab" not in tags:  # of a notebook downloaded from a built book
             found.append({**cell, "metadata": metadata})
     if repository:
