@@ -37,9 +37,9 @@ from hypothesis import strategies as st
 
 import rkd
 from rkd import cli, data, models
+from rkd.cli import evaluate
 from rkd.data import DataConfig
 from rkd.errors import RkdError
-from rkd.experiments.deploy import read_deployed
 from rkd.experiments.group import RunGroup
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import Runner
@@ -310,15 +310,26 @@ class Kinds:
         network = models.build("resnet8")
         weights = dict(network.state_dict())
         state = {"run": "0" * 12, "epoch": 1, "model": weights, "data": {"name": "cifar100"}}
-        deploy = {**state, "format": "rkd deploy 1", "network": "resnet8", "classes": 100}
 
         def read(content):
             path = self.file("odd.pt", content)
-            models.checkpoint_header(path)
-            read_deployed(path)
+            models.stated_accuracy(path)
             models.load_weights(network, path)
 
-        return st.one_of(map(torch_files, (state, deploy, weights))), read
+        return st.one_of(map(torch_files, (state, weights))), read
+
+    def exported(self):
+        network = models.build("resnet8")
+        facts = {"network": "resnet8", "data": "{}", "class_names": '["a"]', "accuracy": "50"}
+        bare = safetensors.torch.save({"a": torch.ones(2)}, facts)
+        files = damaged(safetensors.torch.save(network.state_dict(), facts)) | damaged(bare)
+
+        def read(content):
+            path = self.file("odd.safetensors", content)
+            evaluate.exported(path)
+            models.load_weights(network, path)
+
+        return files, read
 
     def teachers(self):
         path = self.inside / "sound.safetensors"

@@ -60,7 +60,7 @@ ALIASES = {
     "data": "show data",
     "claims": "show figures",
     "summary": "show records",
-    "convert": "evaluate --deploy --out .",
+    "convert": "export-model",
 }
 
 EPILOG = """examples:

@@ -93,7 +93,6 @@ Names = Annotated[tuple[str, ...], names, "A,B"]
 Duration = Annotated[float, duration, "TIME"]
 File = Annotated[Path, file, "FILE"]
 Folder = Annotated[Path, folder, "DIR"]
-Place = Annotated[Path, place, "PATH"]
 Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 

@@ -1,14 +1,18 @@
-"""`rkd evaluate`: accuracies measured again; deploy forms."""
+"""`rkd evaluate`: accuracies measured again; what merged branches save."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from rkd.cli.declare import Place
 from rkd.errors import ConfigError, RecordError
 
+if TYPE_CHECKING:
+    from rkd.data import DataConfig
+
 NOTED = 0.3  # points between a stated accuracy and the measured one
+SPEED_BATCH = 128  # images at a time while speed is measured
 
 
 def evaluate(
@@ -16,8 +20,6 @@ def evaluate(
     *,
     weights: Literal["last", "best"] = "last",
     deploy: bool = False,
-    out: Place | None = None,
-    batch_size: int = 128,
     checkpoint: Path | None = None,
     model: str | None = None,
     dataset: str | None = None,
@@ -29,19 +31,16 @@ def evaluate(
 ) -> int:
     """Measure the test accuracy of a recorded run's weights again, or of a checkpoint file, whatever entry and
     prefix its state dict has. Where the file states an accuracy, both are shown, and where they differ by more than 0.3
-    points the known input statistics are tried. With --deploy, merge the branches of a reparameterised
-    student into single convolutions first; with --out too, write that form as a checkpoint that says itself what it
-    is, and print what it saves: parameters, multiply-adds and speed of both forms, measured in turn, and how far
-    their logits and accuracies are apart.
+    points the known input statistics are tried. With --deploy, merge the branches of a reparameterised student into
+    single convolutions first; of a run, print what that saves: parameters, multiply-adds and speed of both forms,
+    measured in turn, and how far their logits and accuracies are apart.
 
     Args:
         run: id of a recorded run
         weights: which of the run's weights (default last)
         deploy: merge the branches of a reparameterised network
-        out: with --deploy: file to write, or a folder for NETWORK-RUN-WEIGHTS.pt
-        batch_size: images at a time while speed is measured (default 128)
         checkpoint: a checkpoint file instead of a run
-        model: the checkpoint's network (default: what the file says)
+        model: the checkpoint's network (default: what a file of `rkd export-model` says, .safetensors)
         dataset: test set for a checkpoint (default: what the file says, else cifar100)
         normalisation: input statistics for a checkpoint, a preset or {mean: [..], std: [..]} of pixel values in [0, 1]
             (default: what the file says, else the data set's own)
@@ -50,12 +49,11 @@ def evaluate(
 
     Examples:
         rkd evaluate 3f2a91c04b7d --profile smoke
-        rkd evaluate 3f2a91c04b7d --deploy --out student.pt   the same, written, with what it saves
-        rkd evaluate --checkpoint student.pt                  such a file
+        rkd evaluate 3f2a91c04b7d --deploy
+        rkd export-model 3f2a91c04b7d --out student.safetensors && rkd evaluate --checkpoint student.safetensors
         rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR
 
-        Exit status: 0 the accuracy is that of the record (the file is written, and both forms have one accuracy), 1
-        it is another, 2 wrong call.
+        Exit status: 0 the accuracy is that of the record (with --deploy, of both forms), 1 it is another, 2 wrong call.
     """
     from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.workspace import runner_of
@@ -63,36 +61,23 @@ def evaluate(
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
     without_effect(given, (), "an evaluation")
-    if checkpoint is not None and (weights != "last" or out is not None):
-        raise ConfigError(
-            "--weights and --out are about a recorded run; a checkpoint file is one set of weights"
-        )
-    if batch_size != 128 and out is None:
-        raise ConfigError(
-            "--batch-size is of the speed that --deploy --out FILE measures, and goes with them"
-        )
-    settings = resolve("evaluate", {**given, "profile": profile})
-    runner = runner_of(settings)
+    if checkpoint is not None and weights != "last":
+        raise ConfigError("--weights is about a recorded run; a checkpoint file is one set of weights")
+    runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
+    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "image-size": image_size}
     if checkpoint is not None:
-        return _checkpoint(
-            checkpoint, model, _test_set(dataset, normalisation, image_size), entry, deploy, runner
-        )
-    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "entry": entry}
-    for name, value in (told | {"image-size": image_size}).items():
+        said = None if model else exported(checkpoint)
+        test_set = _test_set(checkpoint, said, dataset, normalisation, image_size)
+        return _checkpoint(checkpoint, said, model, test_set, entry, deploy, runner)
+    for name, value in (told | {"entry": entry}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
-    if out is not None and not deploy:
-        raise ConfigError("--out writes the deploy form, and goes with --deploy")
     record = recorded(runner, run, weights)
-    config = record.config
-    if out is not None:
-        return _write(runner, config, weights, out, batch_size)
-    from rkd.experiments.deploy import deployed
-
-    network, images = deployed(runner, config, weights)[1:] if deploy else runner.network(config, weights)
-    again = _accuracy(f"run {run}", network, images)
-    said, form = record.accuracy(weights), " merged" if deploy else ""
-    print(f"{record.id} {weights}{form}: {again:.2f} % now, {said:.2f} % in the record")
+    said = record.accuracy(weights)
+    if deploy:
+        return _savings(runner, record.config, weights, said)
+    again = _accuracy(f"run {run}", *runner.network(record.config, weights))
+    print(f"{record.id} {weights}: {again:.2f} % now, {said:.2f} % in the record")
     return 0 if abs(again - said) < 0.005 else 1
 
 
@@ -109,58 +94,97 @@ def recorded(runner, run: str, weights: str):
     return record
 
 
-def _test_set(dataset: str | None, normalisation: str | None, image_size: int | None) -> dict[str, Any]:
-    """What a call says of a checkpoint's test set, by the names of DataConfig."""
-    from rkd.data import full_name
+class Exported(NamedTuple):
+    """What a file of `rkd export-model` says of itself; the accuracy in percent."""
+
+    network: str
+    data: "DataConfig"
+    classes: int
+    accuracy: float
+
+
+def exported(file: Path) -> Exported | None:
+    """None of other files.
+
+    Raises:
+        RecordError: it cannot be read, or is damaged.
+    """
+    from rkd.config import Percent, build, check
+    from rkd.data import DataConfig
+    from rkd.models.packaging import facts_in
+    from rkd.trust import seen
+
+    facts = facts_in(file)
+    if not {"network", "class_names"} <= facts.keys():
+        return None
+    seen([facts["network"]], str(file))
+    try:
+        data = build(DataConfig, json.loads(facts["data"]))
+        if data.normalisation == "measured":  # on the images that it was trained on
+            numbers = {name: json.loads(facts[name]) for name in ("mean", "std")}
+            data = dataclasses.replace(data, normalisation=numbers)
+        return Exported(
+            facts["network"],
+            data,
+            len(check(tuple[str, ...], "class_names", json.loads(facts["class_names"]))),
+            check(Percent, "accuracy", float(facts["accuracy"])),
+        )
+    except (ConfigError, KeyError, ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{file}: what it says of itself is damaged ({error}); name it with --model"
+        ) from error
+
+
+def _test_set(
+    file: Path, said: Exported | None, dataset: str | None, normalisation: str | None, image_size: int | None
+) -> "DataConfig":
+    """What a checkpoint is measured on: as the call says, else as the file does, else CIFAR-100."""
+    from rkd import data
     from rkd.plain_yaml import from_yaml
 
+    if dataset is not None:
+        name = data.full_name(dataset)
+        own = said.data.normalisation if said else name if name in data.PRESETS else "measured"
+        found = data.DataConfig(name, own)
+    else:
+        found = said.data if said else data.DataConfig(normalisation="cifar100")
+        if found.name.lower().endswith(".npz") and found.sha256 is None:
+            raise ConfigError(
+                f"{file} names the data set {found.name!r} without its sha256, so that any file could be meant; name "
+                "it with --dataset"
+            )
     numbers = from_yaml(normalisation, "--normalisation") if "{" in (normalisation or "") else normalisation
-    return {"name": dataset and full_name(dataset), "normalisation": numbers, "image_size": image_size}
+    told = {"normalisation": numbers, "image_size": image_size}
+    return dataclasses.replace(found, **{name: value for name, value in told.items() if value})
 
 
 def _checkpoint(
-    file: Path, model: str | None, given: dict[str, Any], entry: str | None, deploy: bool, runner
-) -> int:
+    file: Path, said: Exported | None, model: str | None, test_set: "DataConfig", entry: str | None, deploy: bool,
+    runner,
+) -> int:  # fmt: skip
     from rkd import data, models
-    from rkd.experiments.deploy import read_deployed
-    from rkd.trust import seen
 
-    # A checkpoint is told what it is, or says so itself.
-    said = None if model else read_deployed(file)
-    if not (said or model):
+    if not (model := said.network if said else model):
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
-    test_set = said.data if said else data.DataConfig(normalisation="cifar100")
-    if given["name"]:
-        own = given["name"] if given["name"] in data.PRESETS else "measured"
-        test_set = data.DataConfig(normalisation=said.data.normalisation if said else own)
-    elif test_set.name.lower().endswith(".npz") and test_set.sha256 is None:
-        raise ConfigError(
-            f"{file} names the data set {test_set.name!r} without its sha256, so that any file could be meant; name it "
-            "with --dataset"
-        )
-    test_set = dataclasses.replace(test_set, **{name: value for name, value in given.items() if value})
-    if said:
-        seen([said.network], str(file))
-        models.check_name(said.network)
+    models.check_name(model)
     images = data.load(test_set, runner.data_root).to(runner.device)
     if said and said.classes != images.classes:
         raise ConfigError(f"{file} is of {said.classes} classes, but {test_set.name} has {images.classes}")
     for note in images.notes:
         runner.say_once(note)
-    network = models.build(said.network if said else model, images.classes)
-    taken = models.load_weights(network, file, entry)
-    if taken and not said:
+    network = models.build(model, images.classes)
+    if taken := models.load_weights(network, file, entry):
         print(f"{file}: {taken}")
     if deploy:
         network = models.deploy(network)
     found = _accuracy(str(file), network.to(runner.device), images)
-    stated = models.stated_accuracy(file)
-    beside = "" if stated is None or said else f"; {stated:.2f} % stated in the file"
+    stated = said.accuracy if said else models.stated_accuracy(file)
+    beside = "" if stated is None else f"; {stated:.2f} % stated in the file"
     shown = test_set.normalisation if isinstance(test_set.normalisation, str) else "the given"
     print(
         f"{file}: {found:.2f} % on {len(images.test_y)} test images of {test_set.name} with {shown} statistics{beside}"
     )
-    if beside and abs(stated - found) > NOTED:
+    if stated is not None and abs(stated - found) > NOTED:
         _try_statistics(network, images, stated, abs(stated - found))
     return 0
 
@@ -191,18 +215,19 @@ def _accuracy(what: str, network, images) -> float:
     return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
 
-def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
+def _savings(runner, config, weights: str, said: float) -> int:
+    """Print what merging the branches of a run's network saves."""
     import torch
 
     from rkd import models
-    from rkd.experiments.deploy import deploy_report, save_deployed
+    from rkd.experiments.deploy import deploy_report
 
-    report = deploy_report(runner, config, weights, batch_size=batch_size)
-    if out.is_dir():
-        out = out / f"{models.deploy_name(config.network)}-{config.id}-{weights}.pt"
+    report = deploy_report(runner, config, weights, batch_size=SPEED_BATCH)
     where = f"{torch.get_num_threads()} threads" if runner.device.type == "cpu" else runner.device
     trained, merged = report.loc["trained"], report.loc["deployed"]
-    print(f"{models.display_name(config.network)}, run {config.id}, {weights} weights")
+    print(
+        f"{models.display_name(config.network)}, run {config.id}, {weights} weights: {said:.2f} % in the record"
+    )
     print(f"{'':17}{'trained':>14}{'deployed':>14}")
     for title, column, form in (
         ("parameters", report["parameters"], "{:,}"),
@@ -212,11 +237,9 @@ def _write(runner, config, weights: str, out: Path, batch_size: int) -> int:
     ):
         print(f"{title:17}" + "".join(f"{form.format(n):>14}" for n in column))
     print(
-        f"speed on {where}, {batch_size} images at a time: "
+        f"speed on {where}, {SPEED_BATCH} images at a time: "
         f"{merged['images_per_second'] / trained['images_per_second']:.2f} times as many\n"
         f"logits of the test images differ by at most {merged['logit_difference']:.1e} (the largest is "
         f"{trained['largest_logit']:.1f}); {merged['changed_predictions']:.0f} predictions differ"
     )
-    save_deployed(runner, config, out, weights)
-    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
-    return 0 if report["accuracy"].nunique() == 1 else 1
+    return 0 if (report["accuracy"] - said).abs().max() < 0.005 else 1

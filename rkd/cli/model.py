@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from rkd.cli.declare import File
 from rkd.cli.evaluate import recorded
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, RecordError
 
 IMAGES = 64  # that a written network is tried on
 
@@ -20,7 +20,7 @@ def export_model(
     """Write a recorded run's network as a file that runs without this package: .safetensors (weights alone), .ts
     (TorchScript, traced), .pt2 (torch.export) or .onnx, by the suffix of --out. Class names, input statistics and the
     size of the images stand inside as text. The branches of reparameterised networks are merged. The file is read back
-    and its logits are compared with torch's.
+    and its logits are compared with torch's. What `rkd evaluate --checkpoint` reads without --model is .safetensors.
 
     Args:
         run: id of a recorded run
@@ -35,6 +35,7 @@ def export_model(
         the packages of rkd[onnx]. Exit status: 0 written, 2 wrong call, or what was read back computes something else.
     """
     import json
+    from dataclasses import asdict
 
     from rkd import data, models
     from rkd.models.packaging import FORMS, package
@@ -43,13 +44,15 @@ def export_model(
         raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
     runner, record = _recorded(run, weights, profile, given)
     network, images = runner.network(record.config, weights)
-    network = network.cpu().float()
+    network, name = network.cpu().float(), record.config.network
+    if bad := models.not_finite(network.state_dict()):
+        raise RecordError(f"the {weights} weights of run {record.id} hold NaN or infinity, {bad[0]} first")
     if models.is_reparameterised(network):
-        network = models.deploy(network.eval())
+        network, name = models.deploy(network), models.deploy_name(name)
     few = images.to("cpu")
     x, _ = next(data.evaluation_batches(few.test_x, few.test_y, few.mean, few.std, IMAGES))
     facts = {
-        "network": record.config.network, "run": record.id, "weights": weights, "data": record.config.data.name,
+        "network": name, "run": record.id, "weights": weights, "data": json.dumps(asdict(record.config.data)),
         "class_names": json.dumps(images.class_names), "mean": json.dumps(images.mean), "std": json.dumps(images.std),
         "size": str(x.shape[-1]), "accuracy": f"{record.accuracy(weights):.4g}",
     }  # fmt: skip

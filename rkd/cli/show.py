@@ -36,7 +36,7 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
     shapes = models.tap_shapes(net)
     print(f"{models.display_name(name)}: {_cost(net)}")
     if models.is_reparameterised(net):
-        print(f"  merged  {_cost(models.deploy(net))} (`rkd evaluate RUN --deploy`)")
+        print(f"  merged  {_cost(models.deploy(net))} (`rkd export-model RUN`)")
     print(f"  stem    {_shape(shapes.stem)}")
     for i, shape in enumerate(shapes.stages, 1):
         print(f"  stage {i} {_shape(shape)}")

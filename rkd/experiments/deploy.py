@@ -1,50 +1,19 @@
 """Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing."""
 
 import logging
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 from torch import nn
 
 from rkd import models
-from rkd.config import Count, Weight, build, frozen
-from rkd.data import DataConfig, ImageSet, evaluation_batches
-from rkd.errors import ConfigError, RecordError
+from rkd.data import ImageSet, evaluation_batches
+from rkd.errors import ConfigError
 from rkd.experiments.group import place
 from rkd.experiments.runner import Runner
-from rkd.files import sha256
-from rkd.training import RunConfig, checkpoint
+from rkd.training import RunConfig
 from rkd.training.arithmetic import exact_kernels
-
-FORMAT = "rkd deploy 1"
-
-
-@frozen
-class DeployHeader:
-    """What stands beside the weights in the file of a deploy form.
-
-    Attributes:
-        network: name of the deploy form.
-        run, weights: whose it is, "last" or "best".
-        source_sha256: of the file of those weights.
-        accuracy: %, as recorded.
-        classes: their number.
-        normalisation: mean and std of pixel values in [0, 1], by channel.
-    """
-
-    network: str
-    run: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
-    weights: Literal["last", "best"]
-    source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    accuracy: Annotated[Weight, Field(le=100)]
-    classes: Count
-    data: DataConfig
-    normalisation: dict[Literal["mean", "std"], tuple[Weight, Weight, Weight]]
 
 
 def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:
@@ -120,37 +89,3 @@ def deploy_report(
         },
         index=["trained", "deployed"],
     )
-
-
-def save_deployed(runner: Runner, config: RunConfig, path: str | Path, which: str = "last") -> None:
-    """Write an ended run's deploy form as a checkpoint, atomically: a torch file of plain values, the state dict under
-    "model" beside the `DeployHeader`. Raises as `deployed`."""
-    _, merged, images = deployed(runner, config, which)
-    state = {
-        "format": FORMAT,
-        "network": models.deploy_name(config.network),
-        "run": config.id,
-        "weights": which,
-        "source_sha256": sha256(runner.weights_file(config.id, which)),
-        "accuracy": runner.store.load(config.id).accuracy(which),
-        "classes": images.classes,
-        "data": asdict(config.data),
-        "normalisation": {"mean": list(images.mean), "std": list(images.std)},
-        "model": {name: value.detach().cpu().contiguous() for name, value in merged.state_dict().items()},
-    }
-    checkpoint.save(state, Path(path))
-
-
-def read_deployed(path: str | Path) -> DeployHeader | None:
-    """What `save_deployed` wrote beside the state dict; None for other checkpoints.
-
-    Raises:
-        RecordError: the file cannot be read, or is a damaged one of this form.
-    """
-    header = models.checkpoint_header(path)
-    if header.pop("format", None) != FORMAT:
-        return None
-    try:
-        return build(DeployHeader, header)
-    except ConfigError as error:
-        raise RecordError(f"{path}: the deploy form is damaged: {error}") from error

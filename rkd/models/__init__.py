@@ -11,7 +11,6 @@ from rkd.models import (  # noqa: F401  (they register)
     wrn,
 )
 from rkd.models.checkpoints import (
-    checkpoint_header,
     load_weights,
     not_finite,
     stated_accuracy,
@@ -33,7 +32,7 @@ from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
-    "Taps", "build", "builder_of", "canonical", "check_name", "checkpoint_header", "deploy", "deploy_name",
+    "Taps", "build", "builder_of", "canonical", "check_name", "deploy", "deploy_name",
     "display_name", "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite",
     "parameter_count", "register", "stated_accuracy", "tap_shapes", "trust",
 ]  # fmt: skip

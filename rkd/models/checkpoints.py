@@ -91,20 +91,13 @@ def load_weights(
         return str(found)
 
 
-def checkpoint_header(path: str | Path) -> dict[str, object]:
-    """What a checkpoint says in plain values beside its weights: epoch, accuracy, names; empty for a bare state dict.
-    Nothing in the file is executed.
+def stated_accuracy(path: str | Path) -> float | None:
+    """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
+    72 %); None where it states none, or several that differ.
 
     Raises:
         RecordError: the file cannot be read, needs code to be executed, or holds no dictionary.
     """
-    with _reading(path) as content:
-        return {str(key): value for key, value in content.items() if _is_plain(value)}
-
-
-def stated_accuracy(path: str | Path) -> float | None:
-    """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
-    72 %); None where it states none, or several that differ. RecordError as of `checkpoint_header`."""
     with _reading(path) as content:
         said = {
             float(value)
@@ -120,12 +113,6 @@ def _is_number(value: object) -> bool:
     if isinstance(value, Tensor | np.generic):
         return value.size == 1 if isinstance(value, np.generic) else value.numel() == 1
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, Mapping | list | tuple):
-        return all(map(_is_plain, value.values() if isinstance(value, Mapping) else value))
-    return value is None or isinstance(value, str | int | float)
 
 
 class CodeInFile(ValueError):

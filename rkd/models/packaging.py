@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rkd.errors import RkdError, unknown
-from rkd.files import replacing
+from rkd.errors import RecordError, RkdError, in_a_line, unknown
+from rkd.files import check_regular, replacing
 
 Facts = Mapping[str, str]
 Logits = Callable[[Tensor], Tensor]
@@ -68,6 +68,18 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def facts_in(path: Path) -> Facts:
+    """What a safetensors file says; empty for another kind of file. RecordError where it cannot be read."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        check_regular(path)
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except Exception as error:  # what the library raises for a damaged file differs from version to version
+        raise RecordError(f"{path}: cannot be read, or is damaged ({in_a_line(error, 100)})") from error
 
 
 def _write_safetensors(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:

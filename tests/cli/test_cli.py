@@ -130,7 +130,7 @@ def test_calls_that_lack_something_exit_2(line, capsys):
         ),
         ("check-method kdsvd --teacher resnet8x4 --student resnet8", "equal channels"),
         ("evaluate --checkpoint x.pt --model resnet8 --weights best", "about a recorded run"),
-        ("evaluate ffffffffffff --batch-size 64", "--batch-size is of the speed"),
+        ("evaluate ffffffffffff --batch-size 64", "batch_size has no effect on an evaluation"),
         ("run --student resnet8 --maps --dry-run", "--maps keeps what ReviewKD compares"),
         ("models --teacher resnet20", "name that too"),
         ("claims --source kdrefine --results x", "go with --resolve"),

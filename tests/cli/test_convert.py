@@ -1,20 +1,23 @@
-"""From a recorded reparameterised student to its deploy form and back: report, file, evaluation, refusals."""
+"""From a recorded reparameterised student to its deploy form and back: savings, file, evaluation, refusals."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import ROOT
 
 from rkd import files, models
 from rkd.data import evaluation_batches
-from rkd.errors import RecordError, RkdError
-from rkd.experiments.deploy import deploy_report, deployed, read_deployed, save_deployed
+from rkd.errors import RkdError
+from rkd.experiments.deploy import deploy_report, deployed
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
-from rkd.records import Store
+from rkd.models.packaging import facts_in
+from rkd.records import Record, Store
 
 TINY = {"profile": "smoke", "train_images": 64, "test_images": 100, "epochs": 1, "precision": "fp32"}
 
@@ -84,41 +87,40 @@ def test_differences_are_counted_over_all_images(trained, monkeypatch):
     assert found.accuracy == 100 * (y == 3).double().mean()
 
 
-def test_convert_then_evaluate(trained, rkd, done, tmp_path, few_images):
+def test_what_merging_saves_is_printed(trained, rkd, done, monkeypatch):
     runner, config, _ = trained
-    where = f"--results {runner.store.records}"
-    said = f"{runner.store.load(config.id).accuracy():.2f} %"
-    status, out, err = rkd(f"convert {config.id} --batch-size 8 {where}")
-    path = tmp_path / f"represnet20_deploy-{config.id}-last.pt"
-    assert (status, err) == (0, "") and f"wrote {path.name} (" in out and "0 predictions differ" in out
+    monkeypatch.setattr("rkd.cli.evaluate.SPEED_BATCH", 8)
+    said, call = runner.store.load(config.id).accuracy(), f"evaluate {config.id} --deploy"
+    out = done(f"{call} --results {runner.store.records}")
     rows = {line[:17].strip(): line[17:].split() for line in out.splitlines()}
-    assert rows["parameters"] == ["997,684", "277,636"] and rows["accuracy, %"] == [said.split()[0]] * 2
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert f"weights: {said:.2f} % in the record\n" in out and "0 predictions differ" in out
+    assert rows["parameters"] == ["997,684", "277,636"] and rows["accuracy, %"] == [f"{said:.2f}"] * 2
+    monkeypatch.setattr(Record, "accuracy", lambda *_: said + 1)
+    assert rkd(f"{call} --results {runner.store.records}")[0] == 1
 
-    header, weights = read_deployed(path), runner.weights_file(config.id, "last")
-    assert (header.network, header.run, header.classes) == ("represnet20_deploy", config.id, 100)
-    assert header.source_sha256 == files.sha256(weights) and header.data == config.data
-    assert header.normalisation["mean"] == pytest.approx(deployed(runner, config)[2].mean)
+
+def test_export_then_evaluate(trained, rkd, done, tmp_path, few_images):
+    runner, config, _ = trained
+    said, path = f"{runner.store.load(config.id).accuracy():.2f} %", tmp_path / "student.safetensors"
+    out = done(f"convert {config.id} --out {path} --results {runner.store.records}")
+    assert f"wrote {path} (" in out and [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert facts_in(path)["network"] == "represnet20_deploy"
     loaded, merged = models.build("represnet20_deploy", 100), deployed(runner, config)[1].state_dict()
     models.load_weights(loaded, path)
     assert all(torch.equal(merged[key], value) for key, value in loaded.state_dict().items())
 
-    assert done(f"evaluate --checkpoint {path}") == (
-        f"{path}: {said} on 100 test images of embedded with embedded statistics\n"
-    )
-    out = done(f"evaluate {config.id} --deploy {where}")
-    assert out == f"{config.id} last merged: {said} now, {said} in the record\n"
+    here = f"{said} on 100 test images of embedded with embedded statistics; {said} stated in the file\n"
+    assert done(f"evaluate --checkpoint {path}") == f"{path}: {here}"
     call = (
         f"evaluate --checkpoint {path} --dataset {few_images}"  # what is told goes before what the file says
     )
-    assert f"on 100 test images of {few_images}" in done(f"{call} --normalisation half")
+    assert f"on 100 test images of {few_images} with half" in done(f"{call} --normalisation half")
     assert "not those of this network" in rkd(f"{call} --model represnet20")[2]
     # the run's own weights, told what they are, merged on the way
+    weights = runner.weights_file(config.id, "last")
     told = f"--model represnet20 --dataset {few_images} --normalisation embedded --deploy"
-    out = done(f"evaluate --checkpoint {weights} {told}")
-    assert out == (
-        f"{weights}: weights from 'student'\n"
-        f"{weights}: {said} on 100 test images of {few_images} with embedded statistics; {said} stated in the file\n"
+    assert done(f"evaluate --checkpoint {weights} {told}") == (
+        f"{weights}: weights from 'student'\n{weights}: {here.replace('of embedded', f'of {few_images}')}"
     )
 
 
@@ -156,10 +158,9 @@ def test_a_file_that_states_another_accuracy_has_the_known_statistics_tried(rkd,
 
 def test_refusals_and_other_files(trained, rkd, tmp_path, few_images):
     runner, config, plain = trained
-    where, path = f"--results {runner.store.records}", tmp_path / "file.pt"
+    where = f"--results {runner.store.records}"
     for line, said in (
-        ("convert ffffffffffff", "not recorded"),
-        (f"convert {config.id} --batch-size 0", "batch_size is 0"),
+        ("evaluate ffffffffffff", "not recorded"),
         (f"evaluate {plain.id} --deploy", f"run {plain.id} is of resnet8, which is not reparameterised"),
     ):
         status, out, err = rkd(f"{line} {where}")
@@ -167,54 +168,53 @@ def test_refusals_and_other_files(trained, rkd, tmp_path, few_images):
     other = dataclasses.replace(config, seed=7)
     with pytest.raises(RkdError, match=f"weights of run {other.id} are not on this machine"):
         deploy_report(runner, other)
-    torch.save(models.build("resnet8").state_dict(), path)
-    assert read_deployed(path) is None
-    status, _, err = rkd(f"evaluate --checkpoint {path}")
-    assert status == 2 and "--checkpoint needs --model" in err
-    torch.save({"epoch": 3, "model": {}, "accuracy": torch.tensor(7.0), "best": [1, 2.5]}, path)
-    assert models.checkpoint_header(path) == {"epoch": 3, "model": {}, "best": [1, 2.5]}
 
-    save_deployed(runner, config, path)
-    whole = torch.load(path, weights_only=True)
-    for content, said in (
-        ({**whole, "classes": -1}, "classes is -1"),
-        ({**whole, "classes": "many"}, "classes is 'many'"),
-        ({**whole, "accuracy": float("nan")}, "accuracy is nan"),
-        ({**whole, "accuracy": 1e9}, "accuracy is 1000000000.0"),
-        ({**whole, "run": "../../x"}, "run is '../../x'"),
-        ({**whole, "weights": ["last"]}, "unknown weights"),
-        ({**whole, "normalisation": {"mean": [1]}}, "damaged: "),
-        ({**whole, "data": {"name": 5}}, "name is 5; it must be text"),
-        ({**whole, "data": "embedded"}, "data is 'embedded'"),
-        ([1], "holds a list"),
-        ({k: v for k, v in whole.items() if k != "network"}, "damaged: DeployHeader needs network"),
-        ({**whole, "data": {"name": "embedded", "colour": "red"}}, r"damaged: .*colour"),
-        ({**whole, "network": 5}, "damaged: network is 5; it must be text"),
-    ):
-        torch.save(content, path)
-        with pytest.raises(RecordError, match=said):
-            read_deployed(path)
+    path = tmp_path / "file.safetensors"
+    rkd(f"export-model {plain.id} --out {path} {where}")
+    weights, facts = safetensors.torch.load_file(path), facts_in(path)
     (tmp_path / "evil_for_test.py").write_text("open('ran', 'w')")
-    few = {"name": str(few_images), "normalisation": "half"}
+    few, damaged = {"name": str(few_images), "normalisation": "half"}, "what it says of itself is damaged"
+    evil = "model 'evil_for_test:f', named by file.safetensors, is code from elsewhere, and is not"
     for changes, said in (
-        (
-            {"network": "evil_for_test:f"},
-            "model 'evil_for_test:f', named by file.pt, is code from elsewhere, and is not",
-        ),
+        ({"accuracy": "nan"}, f"{damaged} (accuracy is nan"),
+        ({"class_names": "100"}, f"{damaged} (class_names is 100; it must be a list"),
+        ({"class_names": "[" * 5000}, damaged),
+        ({"data": "cifar100"}, damaged),
+        ({"data": '{"name": 5}'}, f"{damaged} (name is 5; it must be text"),
+        ({"data": '{"name": "embedded", "colour": "red"}'}, damaged),
+        ({"network": "evil_for_test:f"}, evil),
         ({"network": "os:_exit"}, "--trust os:_exit"),
         ({"network": "no_such"}, "unknown model 'no_such'"),
-        ({"classes": 10**9}, "file.pt is of 1000000000 classes, but embedded has 100"),
-        ({"data": few}, "without its sha256, so that any file could be meant; name it with --dataset"),
-        ({"data": {**few, "sha256": "0" * 64}}, "its checksum has changed"),
-        ({"data": {**few, "sha256": files.sha256(few_images)}}, ""),
+        ({"class_names": '["a"]'}, "file.safetensors is of 1 classes, but embedded has 100"),
+        (
+            {"data": json.dumps(few)},
+            "without its sha256, so that any file could be meant; name it with --dataset",
+        ),
+        ({"data": json.dumps({**few, "sha256": "0" * 64})}, "its checksum has changed"),
+        ({"data": json.dumps({**few, "sha256": files.sha256(few_images)})}, ""),
     ):
-        torch.save({**whole, **changes}, path)
-        status, out, err = rkd("evaluate --checkpoint file.pt")
+        safetensors.torch.save_file(weights, path, {**facts, **changes})
+        status, out, err = rkd("evaluate --checkpoint file.safetensors")
         assert (status, err.count("\n")) == ((2, 1) if said else (0, 0)) and said in err, err
     assert not (tmp_path / "ran").exists()
-    torch.save({**whole, "model": {k: v * float("nan") for k, v in whole["model"].items()}}, path)
-    said = rkd(f"evaluate --checkpoint file.pt --dataset {few_images}")[2]
-    assert "file.pt: 50 of its tensors hold NaN or infinity, conv1.weight first" in said
+    safetensors.torch.save_file({k: v * float("nan") for k, v in weights.items()}, path, facts)
+    said = rkd(f"evaluate --checkpoint file.safetensors --dataset {few_images}")[2]
+    assert "of its tensors hold NaN or infinity, conv1.weight first" in said
+    safetensors.torch.save_file(weights, path)
+    assert "--checkpoint needs --model" in rkd(f"evaluate --checkpoint {path}")[2]
     path.write_text("404: Not Found")
-    with pytest.raises(RecordError, match="is not a checkpoint, or is damaged"):
-        read_deployed(path)
+    assert "cannot be read, or is damaged" in rkd(f"evaluate --checkpoint {path}")[2]
+
+
+def test_weights_that_are_no_numbers_are_not_exported(trained, rkd, tmp_path):
+    runner, _, plain = trained
+    path = runner.weights_file(plain.id, "last")
+    whole = path.read_bytes()
+    content = torch.load(path, weights_only=True)
+    content["student"]["fc.bias"][0] = float("nan")  # as those of a run that diverged
+    torch.save(content, path)
+    call = f"export-model {plain.id} --out {tmp_path}/x.safetensors --results {runner.store.records}"
+    status, _, err = rkd(call)
+    path.write_bytes(whole)
+    assert status == 2 and f"the last weights of run {plain.id} hold NaN or infinity, fc.bias first" in err
+    assert not list(tmp_path.iterdir())
