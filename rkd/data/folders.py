@@ -127,9 +127,6 @@ class Decoded(Reader):
 class Folder(Decoded):
     """Files in folders of their classes."""
 
-    def check(self, config: DataConfig, root: Path) -> None:
-        _place(config.name, root)
-
     def is_there(self, config: DataConfig, root: Path) -> bool:
         return True
 

@@ -107,11 +107,6 @@ def _fewer(config: DataConfig, train: np.ndarray, test: np.ndarray) -> Iterator[
             yield f"{wanted:,} {what} images were asked for; {config.name} has {there:,}, and all are used"
 
 
-def check(config: DataConfig, root: str | Path = "data") -> None:
-    """Raise DataError if `load` would certainly fail and no download can help; reads no images."""
-    reader_of(config.name).check(config, Path(root))
-
-
 def is_there(config: DataConfig, root: str | Path = "data") -> bool:
     """Whether the data set can be read without a download."""
     return reader_of(config.name).is_there(config, Path(root))

@@ -29,9 +29,6 @@ class Npz(Reader):
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
         return {config.name: _place(config.name, root)}
 
-    def check(self, config: DataConfig, root: Path) -> None:
-        find(config.name, root)
-
     def identity(self, config: DataConfig, root: Path) -> str:
         return sha256(find(config.name, root))
 

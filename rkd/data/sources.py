@@ -155,9 +155,6 @@ class Reader(ABC):
         """Whether `open` needs no download."""
         return all(path.is_file() for path in self.files(config, root).values())
 
-    def check(self, config: DataConfig, root: Path) -> None:  # noqa: B027  (most have nothing to check)
-        """Raise what `open` would certainly raise, without reading images; nothing by default."""
-
 
 _READERS: dict[str, Reader] = {}
 # The keys of the readers of all names that end with, hold, or begin with these.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from rkd import data as datasets
 from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
@@ -249,9 +248,6 @@ class Runner:
     def check(self, missing: Sequence[RunConfig]) -> None:
         """Raise what can be known before anything is trained for the sake of `missing`; say what reaches whom."""
         code_state()  # a commit that cannot be read
-        for config in missing:
-            if config.data not in self.sets:
-                datasets.check(config.data, self.data_root)
         for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
             check_teacher_file(teacher)
         self._rehearse(with_lacking(missing, self.store))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from rkd.data import DataConfig, check, describe, is_there, load, measure, preset
+from rkd.data import DataConfig, describe, is_there, load, measure, preset
 from rkd.data.embedded import image
 from rkd.data.subsets import choose
 from rkd.errors import ConfigError, DataError
@@ -178,10 +178,9 @@ def test_npz_that_is_none_or_in_the_data_folder(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         load(DataConfig(str(none)))
     with pytest.raises(DataError, match=r"'own\.npz' is neither"):
-        check(own, tmp_path)
+        load(own, tmp_path)
     assert not is_there(own, tmp_path)
     saved(tmp_path)
-    check(own, tmp_path)
     assert len(load(DataConfig("own.npz", train_images=6, holdout=3), tmp_path).holdout_y) == 3
 
 
@@ -249,7 +248,6 @@ def test_damaged_cifar_is_named(cifar):
 
 def test_missing_cifar(cifar, monkeypatch):
     root = cifar / "elsewhere"
-    check(DataConfig("cifar100"), root)  # a download may help
     monkeypatch.setattr(datasets.CIFAR100, "download", no_network)
     for how, words in (
         ({"download": False}, r"cifar100 is not in .*`rkd show data cifar100 --root .*elsewhere`"),

@@ -162,3 +162,10 @@ def test_own_data_are_part_of_the_identity(store, silent, tmp_path, monkeypatch)
     group.load_images.cache_clear()  # as in a later process
     with pytest.raises(DataError, match="checksum has changed"):
         Runner(store, tmp_path, "cpu", progress=silent).run([dataclasses.replace(first, seed=1)])
+
+
+def test_data_that_lack_are_told_before_anything_is_trained(store, silent, tmp_path):
+    lacking = tiny_plain(data=tiny_data(name="mine.npz"))
+    with pytest.raises(DataError, match=r"'mine\.npz' is neither"):
+        Runner(store, tmp_path, "cpu", progress=silent).run([tiny_plain(), lacking])
+    assert not store.ids()
