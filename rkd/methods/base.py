@@ -151,8 +151,9 @@ class Method(nn.Module, ABC):
         """Before each epoch of the main training, also one that is resumed: renew what is drawn per epoch, in place, as
         a function of seed and epoch alone."""
 
-    def after_step(self) -> None:
-        """After each step of the optimiser, without gradient, as part of the step: update memories in place."""
+    def after_step(self, made: Tensor) -> None:
+        """After each step of the optimiser, without gradient, as part of the step: update memories in place. `made`, a
+        scalar, is False where fp16 left the step out: then what is kept stays as it is (`torch.where`)."""
 
     def end_epoch(self, student: nn.Module) -> None:
         """After each epoch of the main training, before it is scored."""

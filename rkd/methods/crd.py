@@ -90,13 +90,13 @@ class Memory(nn.Module):
         return (positive.sum() + negative.sum()) / len(p), z
 
     @torch.no_grad()
-    def update(self, indices: Tensor, embedding: Tensor, momentum: float, z: Tensor) -> None:
+    def update(self, indices: Tensor, embedding: Tensor, momentum: float, z: Tensor, made: Tensor) -> None:
         """row <- normalise(momentum row + (1 - momentum) embedding) for the images `indices` (B,), all different; and
-        fix the constant."""
-        old = self.rows.index_select(0, indices).to(embedding.dtype)
-        new = F.normalize(momentum * old + (1 - momentum) * embedding, dim=1)
-        self.rows.index_copy_(0, indices, new.to(self.rows.dtype))
-        self.z.copy_(z)
+        fix the constant. Neither where the step was not `made`, whose embeddings may hold NaN."""
+        old = self.rows.index_select(0, indices)
+        new = F.normalize(momentum * old.to(embedding.dtype) + (1 - momentum) * embedding, dim=1)
+        self.rows.index_copy_(0, indices, torch.where(made, new.to(old.dtype), old))
+        self.z.copy_(torch.where(made, z, self.z))
 
 
 def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class CRD(SingleLoss):
         )
         return of_student + of_teacher
 
-    def after_step(self) -> None:
+    def after_step(self, made: Tensor) -> None:
         for memory, indices, embedding, z in self._pending:
-            memory.update(indices, embedding, self.options.momentum, z)
+            memory.update(indices, embedding, self.options.momentum, z, made)
         self._pending = ()

@@ -303,12 +303,12 @@ class ModReduce(Method):
             learning.distiller.begin_epoch(epoch)
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        self.shares.add_(self._pending)
-        self.steps.add_(1)
-        self.aggregator.after_step()
+    def after_step(self, made: Tensor) -> None:
+        self.shares.add_(torch.where(made, self._pending, 0.0))
+        self.steps.add_(made)
+        self.aggregator.after_step(made)
         for learning in self._owned.values():
-            learning.distiller.after_step()
+            learning.distiller.after_step(made)
 
     @torch.no_grad()
     def end_epoch(self, student: nn.Module) -> None:

@@ -22,8 +22,8 @@ class Mean(nn.Module):
         """
         return logits.mean(0), logits.new_full((COUNT,), 1 / COUNT)
 
-    def after_step(self) -> None:
-        """After each step of the optimiser, without gradient."""
+    def after_step(self, made: Tensor) -> None:
+        """See `Method.after_step`."""
 
 
 class ReplacedAverage(Mean):
@@ -38,8 +38,8 @@ class ReplacedAverage(Mean):
         return (self.weights[:, None, None] * logits).sum(0), self.weights.detach().clone()
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        self.weights.copy_(self.weights.softmax(0))
+    def after_step(self, made: Tensor) -> None:
+        self.weights.copy_(torch.where(made, self.weights.softmax(0), self.weights))
 
 
 class FreeAverage(Mean):

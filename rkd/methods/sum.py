@@ -103,8 +103,8 @@ class Sum(Method):
     def begin_epoch(self, epoch: int) -> None:
         self._each("begin_epoch", epoch)
 
-    def after_step(self) -> None:
-        self._each("after_step")
+    def after_step(self, made: Tensor) -> None:
+        self._each("after_step", made)
 
     def end_epoch(self, student: nn.Module) -> None:
         self._each("end_epoch", student)

@@ -238,12 +238,13 @@ class TrainState:
             images = torch.full_like(self._meters[:1], len(labels))
             seen = torch.cat([values.double() * len(labels), correct.double()[None], images])
             # A loss that overflowed is no part of a mean: its step was left out.
-            counted = torch.where(left_out > 0, torch.zeros_like(seen), seen)
+            made = left_out == 0
+            counted = torch.where(made, seen, torch.zeros_like(seen))
             self._meters += torch.cat([counted, left_out.double()[None]])
             if self._counters and self._trains_student:
                 torch._foreach_add_(self._counters, 1)
             if self.method is not None and self.stage is None:
-                self.method.after_step()
+                self.method.after_step(made)
 
     def tensors(self) -> list[Tensor]:
         """Every tensor a step changes, each once: what has to be put back after a trial step."""

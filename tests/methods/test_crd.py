@@ -96,7 +96,7 @@ def test_losses_gradients_memories_and_constants_are_those_of_loops(images, coun
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
         loss.backward()
         optimiser.step()
-        crd.after_step()
+        crd.after_step(torch.tensor(True))
         torch.testing.assert_close(crd.student_memory.rows, torch.stack(loops.student))
         torch.testing.assert_close(crd.teacher_memory.rows, torch.stack(loops.teacher))
         # The student is compared with the teacher's memory, whose constant is thus that of its loss.

@@ -177,7 +177,7 @@ def test_a_last_batch_of_one_image_is_left_out(case):
         optimiser.step()
         if stage is None:
             with torch.no_grad():
-                plain.method.after_step()
+                plain.method.after_step(torch.tensor(True))
                 plain.method.end_epoch(plain.student)
     state = trained(config)
     assert len(state.threads) == 1 and sum(state.threads.values()) == config.total_epochs, "one step an epoch"

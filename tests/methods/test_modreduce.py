@@ -165,7 +165,7 @@ def test_replaced_average_under_its_own_steps():
     labels = torch.randint(CLASSES, (20,))
     aggregator = AGGREGATIONS["wavg"](CLASSES).double()
     aggregator.weights.data.fill_(0.33)
-    aggregator.after_step()  # the replacement before the first use
+    aggregator.after_step(torch.tensor(True))  # the replacement before the first use
     sgd = torch.optim.SGD(aggregator.parameters(), 0.1, 0.9, weight_decay=5e-4)
     w, velocity = torch.full((3,), 0.33, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
 
@@ -176,7 +176,7 @@ def test_replaced_average_under_its_own_steps():
         sgd.zero_grad()
         torch.nn.functional.cross_entropy(aggregator(logits)[0], labels).backward()
         sgd.step()
-        aggregator.after_step()
+        aggregator.after_step(torch.tensor(True))
         w = w.exp() / w.exp().sum()
         slope = torch.stack([(loss(w + 1e-6 * e) - loss(w - 1e-6 * e)) / 2e-6 for e in torch.eye(3).double()])
         velocity = 0.9 * velocity + slope + 5e-4 * w
@@ -211,7 +211,7 @@ def test_epochs_report_shares_and_networks_are_scored():
         bench.images = torch.randn(B, 3, 32, 32, dtype=torch.float64)
         method.losses(bench.batch())
         said.append(method._pending.clone())
-        method.after_step()
+        method.after_step(torch.tensor(True))
     mean, report = torch.stack(said).mean(0), method.report()
     assert [report[f"weight_{name}"] for name in STUDENTS] == pytest.approx(mean.tolist(), rel=1e-6)
     assert sum(mean) == pytest.approx(1) and report["online_share"] == online_share(0, method.options)

@@ -154,7 +154,7 @@ class Staged(Bad):
     def stage_losses(self, stage, batch):
         return {"bad": self.weight * batch.teacher.logits.float().mean() * float(self.memory)}
 
-    def after_step(self):
+    def after_step(self, made):
         self.memory.mul_(self.memory.item())
 
 

@@ -1,14 +1,16 @@
 """Scoring: in the run's arithmetic after every epoch and in full for the record."""
 
 import itertools
+import re
 
 import pytest
 import torch
 from cases import Tiny
-from conftest import StopAfter, make, small, small_plain, tiny_data, trained
+from conftest import StopAfter, first_batch, make, small, small_plain, tiny_data, trained
 
 from rkd import data, models
 from rkd.experiments.runner import Runner
+from rkd.methods import make_options
 from rkd.methods.negatives import Contrasts
 from rkd.training import accuracy, arithmetic, checkpoint
 from rkd.training import evaluation as evaluation_module
@@ -112,6 +114,25 @@ def test_an_epoch_of_overflows_has_diverged(steps, diverged):
 
 def test_the_loss_scale_recovers_and_goes_no_further():
     assert overflowing({0}, recovery=2)[0].scaler.get_scale() == FP16_LOSS_SCALE
+
+
+@pytest.mark.parametrize(("method", "options"), [("crd", {"negatives": 40}), ("modreduce", {})])
+def test_what_a_method_keeps_is_not_touched_by_a_step_that_is_left_out(method, options):
+    """Whose forward pass overflowed, so that all it would write is NaN."""
+    config = small(make_options(method, options), method=method, precision="fp16", ce_weight=0.0)
+    (state, teacher), (x, y, index) = make(config), first_batch(config)
+    state.begin_epoch()
+
+    def after(images):
+        state.step(images, y, index, teacher.taps(images))
+        kept = re.compile("memory|aggregator|shares|steps")
+        return {name: v.clone() for name, v in state.method.state_dict().items() if kept.search(name)}
+
+    first, left_out, second = after(x), after(x * float("inf")), after(x)
+    assert state._meters[-1] == 1 and len(first) >= 3
+    for name, value in first.items():
+        assert torch.equal(left_out[name], value), name
+        assert name.endswith(".z") or not torch.equal(second[name], value), name
 
 
 def test_an_unfinished_run_of_an_earlier_version_goes_on():
