@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import wide
+from rkd.methods.numeric import no_autocast, wide
 
 
 @frozen
@@ -30,6 +30,7 @@ class Cc(SingleLoss):
         self.student, self.teacher = (nn.Linear(shapes.pooled, options.dim) for shapes in context.shapes)
 
     def loss(self, batch: Batch) -> Tensor:
-        ours = wide(self.student(wide(batch.student.pooled)))
-        delta = (ours - wide(self.teacher(wide(batch.teacher.pooled)))).abs()
+        with no_autocast(batch.student.pooled):
+            ours, theirs = self.student(wide(batch.student.pooled)), self.teacher(wide(batch.teacher.pooled))
+        delta = (ours - theirs).abs()
         return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rkd.config import frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.numeric import wide
+from rkd.methods.numeric import no_autocast, wide
 from rkd.models.taps import TapShapes
 
 
@@ -44,11 +44,12 @@ class Srrl(Method):
         self.head = copy.deepcopy(head).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        projected = self.projection(wide(batch.student.pooled))
-        logits = self.head(projected)
+        with no_autocast(batch.student.pooled):
+            projected = self.projection(wide(batch.student.pooled))
+            logits = self.head(projected)
         return {
-            "srrl_feature": F.mse_loss(wide(projected), wide(batch.teacher.pooled)),
-            "srrl_logits": F.mse_loss(wide(logits), wide(batch.teacher.logits)),
+            "srrl_feature": F.mse_loss(projected, wide(batch.teacher.pooled)),
+            "srrl_logits": F.mse_loss(logits, wide(batch.teacher.logits)),
         }
 
     def weights(self, epoch: int) -> dict[str, float]:

@@ -406,6 +406,20 @@ def test_no_batch_makes_losses_or_gradients_infinite(name, extreme):
     )
 
 
+@pytest.mark.parametrize("name", ["cc", "srrl"])
+def test_pooled_vectors_meet_in_full_precision(name):
+    """To the bit as without autocast."""
+    g = given(name)
+    g.method = g.method.float()
+    student, teacher = (changed(taps, lambda tap: tap.bfloat16()) for taps in (g.s, g.t))
+    g.batch = replace(g.batch, student=student, teacher=teacher)
+    found = []
+    for low in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found.append(losses_of(g, None))
+    assert found[0] == found[1]
+
+
 # --- parts whose formula is not the method's -------------------------------------------------------------
 
 
