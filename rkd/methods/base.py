@@ -196,6 +196,16 @@ class Entry:
     builder: Callable[[Context, Any], Method]
     display: str = ""
 
+    def checked(self, given: Any) -> Any:
+        """Its options, from values by name too; ConfigError for any others. A dataclass of a user's own may hold
+        whatever it was given, and is checked again."""
+        if isinstance(given, self.options):
+            given = {f.name: getattr(given, f.name) for f in fields(self.options)}
+        if not isinstance(given, Mapping):
+            name = self.display or "the method"
+            raise ConfigError(f"{name} takes {self.options.__name__}, not {type(given).__name__}")
+        return build_options(self.options, given)
+
     def build(self, context: Context, options: Options | Mapping[str, Any] | None = None) -> Method:
         """The method; options also as values by name, or None for the defaults.
 
@@ -203,10 +213,7 @@ class Entry:
             ConfigError: options that are none of its own, networks without taps, what the method itself refuses, or a
                 builder that returns no method.
         """
-        if options is None or isinstance(options, Mapping):
-            options = build_options(self.options, options or {})
-        if not isinstance(options, self.options):
-            raise ConfigError(f"the method takes {self.options.__name__}, not {type(options).__name__}")
+        options = self.checked({} if options is None else options)
         check_network("the student", context.student)
         check_network("the teacher", context.teacher)
         method = self.builder(context, options)
@@ -254,13 +261,11 @@ def lent(builder: Callable[..., Method]) -> Iterator[str]:
     Raises:
         ConfigError: no function of (context, options).
     """
-    known = [name for name, entry in _METHODS.items() if entry.builder is builder]
-    if known:
+    if known := [name for name, entry in _METHODS.items() if entry.builder is builder]:
         yield known[0]
         return
-    name = f"{builder.__module__}:{getattr(builder, '__qualname__', type(builder).__name__)}".replace(
-        ".", "_"
-    )
+    called = getattr(builder, "__qualname__", type(builder).__name__)
+    name = f"{builder.__module__}:{called}".replace(".", "_")
     try:
         parameters = list(inspect.signature(builder, eval_str=True).parameters.values())
     except (TypeError, ValueError, NameError) as error:

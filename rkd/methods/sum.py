@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rkd import config
 from rkd.config import frozen
 from rkd.errors import ConfigError, unknown
 from rkd.methods.base import Batch, Context, Entry, Method, Options, Stage, get_single
@@ -21,13 +20,7 @@ class Part:
     options: Any
 
     def __post_init__(self) -> None:
-        kind = get_single(self.method).options
-        if isinstance(self.options, Mapping):
-            object.__setattr__(self, "options", config.build(kind, self.options))
-        if not isinstance(self.options, kind):
-            raise ConfigError(
-                f"method {self.method!r} takes {kind.__name__}, not {type(self.options).__name__}"
-            )
+        object.__setattr__(self, "options", get_single(self.method).checked(self.options))
 
 
 @frozen
@@ -130,12 +123,16 @@ def get_method(name: str) -> Entry:
     return Entry(SumOptions, Sum, " + ".join(get_single(part).display for part in name.split("+")))
 
 
-def make_options(name: str, values: Mapping[str, Any]) -> Options:
-    """A method's options from plain values, those of a sum by method; ConfigError for a value that is not allowed."""
-    if "+" not in name:
-        return config.build(get_single(name).options, values)
+def make_options(name: str, given: Any) -> Any:
+    """A method's options from plain values, those of a sum by method or as `SumOptions` has them; or such as are made
+    already. ConfigError for options of another method, and for a value that is not allowed."""
     names = name.split("+")
-    for part in values:
-        if part not in names:
-            raise unknown(f"part of {name}", part, names)
-    return SumOptions(parts=tuple({"method": n, "options": values.get(n, {})} for n in names))
+    if len(names) > 1 and isinstance(given, Mapping) and "parts" not in given:
+        for part in given:
+            if part not in names:
+                raise unknown(f"part of {name}", part, names)
+        given = {"parts": [{"method": n, "options": given.get(n, {})} for n in names]}
+    made = get_method(name).checked(given)
+    if len(names) > 1 and made.name != name:
+        raise ConfigError(f"method {name!r} has options of {made.name!r}")
+    return made

@@ -1,7 +1,7 @@
 """Whether a method's steps can be captured as a CUDA graph and replayed, told on any machine."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,29 +74,19 @@ def check_method(
         >>> check_method("kd", {"temperature": 2.0}, teacher="resnet14", student="resnet8")
         kd can be captured: 3 steps hold nothing that a replay could not do
     """
-    with _named(method) as name:
-        if not isinstance(options, Options):
-            options = make_options(name, options or {})
+    form = "function of (context, options)"
+    parts = [method] if callable(method) else [
+        imported("method", part, form) if is_foreign(part) else part for part in method.split("+")
+    ]  # fmt: skip
+    with ExitStack() as names:
+        name = "+".join(part if isinstance(part, str) else names.enter_context(lent(part)) for part in parts)
+        options = make_options(name, {} if options is None else options)
         taught = TeacherConfig(run=RunConfig(teacher), weights="random")
         config = RunConfig(
             student, method=name, options=options, teacher=taught, precision="auto", batch_size=BATCH
         )
         steps, problems = _followed(config)
     return Captured(method if isinstance(method, str) else name, steps, problems)
-
-
-@contextmanager
-def _named(method: str | Callable[..., Method]) -> Iterator[str]:
-    """The name under which a method can be built within the block."""
-    with ExitStack() as names:
-        if callable(method):
-            yield names.enter_context(lent(method))
-            return
-        form = "function of (context, options)"
-        yield "+".join(
-            names.enter_context(lent(imported("method", part, form))) if is_foreign(part) else part
-            for part in method.split("+")
-        )
 
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, frozen
 from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
-from rkd.methods import Stage, get_method, make_options
+from rkd.methods import Stage, make_options
 from rkd.models import canonical, check_name, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import SETTLED, Precision
@@ -154,7 +154,7 @@ class RunConfig:
             if self.ce_weight == 0:
                 raise ConfigError("ce_weight is 0 and there is no method: nothing would be trained")
             return
-        object.__setattr__(self, "options", _options(self.method, self.options))
+        object.__setattr__(self, "options", make_options(self.method, self.options))
         if self.teacher is None:
             raise ConfigError(f"method {self.method!r} needs a teacher")
         if self.teacher.run and self.teacher.run.data.name != self.data.name:
@@ -267,20 +267,6 @@ class RunConfig:
 
 
 complete(TeacherConfig)
-
-
-def _options(method: str, given: Any) -> Any:
-    """Options of a method, checked again: a dataclass of a user's own may hold whatever it was given."""
-    expected = get_method(method).options
-    if isinstance(given, Mapping) and "+" not in method:
-        return make_options(method, given)
-    if isinstance(given, Mapping):
-        given = build(expected, given)
-    if not isinstance(given, expected):
-        raise ConfigError(f"method {method!r} takes {expected.__name__}, not {type(given).__name__}")
-    if "+" in method and given.name != method:
-        raise ConfigError(f"method {method!r} has options of {given.name!r}")
-    return build(expected, {f.name: getattr(given, f.name) for f in fields(expected)})
 
 
 def _plain(value: Any) -> Any:

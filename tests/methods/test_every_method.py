@@ -217,7 +217,11 @@ def test_a_part_means_the_same_however_its_numbers_are_spelt():
         parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"loss_weight": 1}})
     )
     built = SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": kd}))
-    assert small(method="at+kd", options=spelt).id == small(method="at+kd", options=built).id
+    by_method = {"kd": {"loss_weight": 1}}
+    assert len({small(method="at+kd", options=options).id for options in (spelt, built, by_method)}) == 1
+    for none_of_its_own in (None, 3, kd, {"kd": None}):
+        with pytest.raises(ConfigError, match=r"(AT \+ KD takes SumOptions|KD takes KdOptions), not "):
+            make_options("at+kd", none_of_its_own)
     with pytest.raises(ConfigError, match="temprature"):
         SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"temprature": 1}}))
 
