@@ -2,7 +2,6 @@
 it a batch at a time."""
 
 from collections.abc import Iterator, Sequence
-from itertools import cycle
 
 import numpy as np
 import torch
@@ -54,27 +53,18 @@ class Rows:
     def __init__(self, x: Tensor, device: torch.device) -> None:
         self._x, self._device, self.apart = x, device, apart(x, device)
         self._there: dict[int, Tensor] = {}
-        # Two on the host: while one is being copied, the other is filled.
-        self._staged: dict[int, Iterator[tuple[Tensor, torch.cuda.Event | None]]] = {}
 
     def bring(self, index: Tensor) -> None:
         """Have the images at positions `index` (B,) int64, on the host, on the device."""
         if not self.apart:
             return
-        if (size := len(index)) not in self._there:
-            on_gpu, shape = self._device.type == "cuda", (size, *self._x.shape[1:])
-            self._there[size] = torch.empty(shape, dtype=torch.uint8, device=self._device)
-            self._staged[size] = cycle([
-                (torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu), torch.cuda.Event() if on_gpu else None)
-                for _ in range(2)
-            ])  # fmt: skip
-        host, copied = next(self._staged[size])
-        if copied is not None:
-            copied.synchronize()
+        shape = (len(index), *self._x.shape[1:])
+        # Pinned memory is torch's own to keep: it gives none out again before what is copied from it has arrived.
+        host = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         torch.index_select(self._x, 0, index, out=host)
-        self._there[size].copy_(host, non_blocking=True)
-        if copied is not None:
-            copied.record(torch.cuda.current_stream(self._device))  # of its device, whichever is current
+        if len(index) not in self._there:
+            self._there[len(index)] = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        self._there[len(index)].copy_(host, non_blocking=True)
 
     def take(self, index: Tensor) -> Tensor:
         """Those images, by positions on the device, of which `bring` was told the same; to be read, not written."""
