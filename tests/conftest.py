@@ -96,7 +96,7 @@ def make(config, compile=False):
     student, teacher, method = build_network(config, 100), None, None
     if config.teacher is not None:
         network = build_network(config.teacher.run, 100)
-        method = build_method(config, student, network, 32, 100, len(labels), labels).to(numbers.master)
+        method = build_method(config, student, network, 32, 100, labels).to(numbers.master)
         teacher = teacher_of(config.teacher, config.precision, compile)
     student = student.to(numbers.master, memory_format=torch.channels_last)
     return TrainState(config, student, method, compile), teacher

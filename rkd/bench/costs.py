@@ -28,7 +28,7 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
     images = max(run.batch_size, 8)
     with torch.random.fork_rng(devices=[]):
         student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
-    extra = build_method(run, student, teacher, pixels, classes, images, torch.arange(images) % classes)
+    extra = build_method(run, student, teacher, pixels, classes, torch.arange(images) % classes)
     macs = [models.macs(student, pixels), models.macs(teacher, pixels), method_macs(run, classes, pixels)]
     parameters = [models.parameter_count(part) for part in (student, teacher, extra)]
     return pd.DataFrame(

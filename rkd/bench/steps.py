@@ -91,7 +91,7 @@ class Steps:
 
     def _state(self, run: RunConfig, teacher: nn.Module) -> TrainState:
         images, student = self.images, build_network(run, self.images.classes)
-        sizes = images.train_x.shape[1], images.classes, len(images.train_y)
+        sizes = images.train_x.shape[1], images.classes
         method = build_method(run, student, teacher, *sizes, images.train_y)
         method = None if method is None else self._placed(method, run)
         return TrainState(run, self._placed(student, run), method, self.variant.compile == ALL)

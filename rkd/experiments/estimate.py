@@ -181,7 +181,7 @@ def _methods_hash() -> str:
 def _counted(run: RunConfig, classes: int, pixels: int) -> int:
     student, teacher = _network(run.network, classes), _network(run.teacher.name, classes)
     few, numbers = replace(run, batch_size=DRY_IMAGES), torch.arange(DRY_IMAGES)
-    method = build_method(few, student, teacher, pixels, classes, DRY_IMAGES, numbers % classes).eval()
+    method = build_method(few, student, teacher, pixels, classes, numbers % classes).eval()
     with torch.no_grad():
         method.begin_epoch(0)
         images = torch.zeros(DRY_IMAGES, 3, pixels, pixels)

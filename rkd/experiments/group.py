@@ -251,7 +251,7 @@ class RunGroup:
         if config.pretrained is not None and not found:
             start(network, config, images.classes)
         if config.method is not None:
-            sizes = images.train_x.shape[1], images.classes, len(images.train_y)
+            sizes = images.train_x.shape[1], images.classes
             method = build_method(config, network, teacher, *sizes, images.train_y)
             method = place(method, config, runner.device)
         compiled = runner.engine.compiles_students(runner.device)

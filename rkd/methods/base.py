@@ -69,8 +69,7 @@ class Context:
     Attributes:
         student, teacher: the two networks, on the CPU.
         image_size: height and width of the input images.
-        train_images: their number, for memories indexed by image.
-        labels: (train_images,) int64, their classes, on the CPU.
+        labels: (train_images,) int64, classes of the training images, on the CPU.
         batch_size: images of a step; an epoch's last batch may be smaller, but is never a single image.
         seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
         network: name of the student's network; "" where the student was not built by name.
@@ -80,7 +79,6 @@ class Context:
     teacher: nn.Module
     image_size: int = 32
     classes: int = 100
-    train_images: int = 0
     labels: Tensor | None = None
     batch_size: int = 128
     seed: int = 0
@@ -90,6 +88,11 @@ class Context:
     def shapes(self) -> tuple[TapShapes, TapShapes]:
         """Shapes of the taps of student and teacher, from a dry forward pass of each."""
         return tap_shapes(self.student, self.image_size), tap_shapes(self.teacher, self.image_size)
+
+    @property
+    def train_images(self) -> int:
+        """Their number, for memories indexed by image; 0 without labels."""
+        return 0 if self.labels is None else len(self.labels)
 
     def build(self, name: str) -> nn.Module:
         """A freshly initialised network with this run's number of classes."""

@@ -119,20 +119,16 @@ class CRD(SingleLoss):
     from before it.
 
     Raises:
-        ConfigError: a context without training images, without their classes, or with those of another number.
+        ConfigError: a context without the classes of training images, or with a single class.
     """
 
     def __init__(self, context: Context, options: CrdOptions) -> None:
         super().__init__(context, options)
         images, labels, dim = context.train_images, context.labels, options.feature_dim
-        if images < 1:
-            raise ConfigError(f"CRD keeps a memory of training images; their number is {images}")
         if labels is None:
             raise ConfigError(
                 "CRD draws negatives of other classes; the training images' classes (labels) are missing"
             )
-        if len(labels) != images:
-            raise ConfigError(f"CRD has {len(labels)} labels of {images} training images")
         self.student, self.teacher = (Embedding(shapes.pooled, dim) for shapes in context.shapes)
         self.student_memory, self.teacher_memory = Memory(images, dim), Memory(images, dim)
         self.contrasts = Contrasts(labels, options.negatives, context.seed, options.positive)

@@ -45,8 +45,7 @@ def build_method(
     teacher: nn.Module,
     image_size: int,
     classes: int,
-    train_images: int,
-    labels: Tensor | None = None,
+    labels: Tensor,
 ) -> Method | None:
     """The run's method with its extra modules, initialised from a stream of their own; arguments as in `Context`."""
     if config.method is None:
@@ -56,8 +55,7 @@ def build_method(
         teacher,
         image_size,
         classes,
-        train_images,
-        labels=None if labels is None else labels.cpu(),
+        labels.cpu(),
         batch_size=config.batch_size,
         seed=config.seed,
         network=config.network,
@@ -112,7 +110,7 @@ def _two_images(config: RunConfig, pixels: int, classes: int, labels: Tensor) ->
     if config.teacher is None:
         return
     teacher = models.build(config.teacher.name, classes)
-    method = build_method(config, network, teacher, pixels, classes, len(labels), labels)
+    method = build_method(config, network, teacher, pixels, classes, labels)
     seen = teacher.taps(x), labels[:2].cpu(), indices, x
     for stage in config.stages:
         method.stage_losses(stage.name, Batch(taps if stage.trains_student else None, *seen))

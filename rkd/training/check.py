@@ -93,7 +93,7 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     """The number of steps taken, and their problems."""
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
-    making = config, student, network, SIZE, CLASSES, IMAGES, labels
+    making = config, student, network, SIZE, CLASSES, labels
     method = called(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]

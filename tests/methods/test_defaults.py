@@ -44,10 +44,10 @@ LABELS = torch.arange(128) % 4
 network = functools.cache(models.build)
 
 
-def build(name, student, teacher, batch_size=64, labels=LABELS, images=128, **options):
+def build(name, student, teacher, batch_size=64, labels=LABELS, **options):
     entry = get_method(name)
     student, teacher = (network(n) if isinstance(n, str) else n for n in (student, teacher))
-    context = Context(student, teacher, 32, 100, images, labels, batch_size)
+    context = Context(student, teacher, 32, 100, labels, batch_size)
     return entry.build(context, entry.options(**options))
 
 
@@ -147,10 +147,9 @@ def with_norms(count):
         ("ofd", "resnet8", with_norms(1), {}, r"\[8, 16, 32\], but final_norms gives \[8\]"),
         ("srrl", "resnet8", TwoHeads(100), {}, "exactly one .* 32 -> 100.*: fc 32 -> 100, other 32 -> 100"),
         ("semckd", "resnet8", "resnet8", {"batch_size": 3}, "batch_size 3 is too small"),
-        ("semckd", "resnet8", "resnet8", {"images": 63}, "exactly batch_size 64 images; there are 63"),
-        ("crd", "resnet8", "resnet8", {"images": 0}, "memory of training images; their number is 0"),
+        ("semckd", "resnet8", "resnet8", {"labels": LABELS[:63]}, "exactly batch_size 64 images; there are 63"),
+        ("crd", "resnet8", "resnet8", {"labels": LABELS[:0]}, "at least two classes"),
         ("crd", "resnet8", "resnet8", {"labels": None}, "classes .labels. are missing"),
-        ("crd", "resnet8", "resnet8", {"images": 127}, "128 labels of 127 training images"),
         ("crd", "resnet8", "resnet8", {"labels": torch.zeros(128).long()}, "at least two classes"),
     ],
 )  # fmt: skip

@@ -36,7 +36,7 @@ def given(name, pair="alike", **options):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.3)
     entry, labels = get_method(name), torch.arange(B) % CLASSES
-    context = Context(student, teacher, SIZE, CLASSES, B, labels, B, network="cases:Tiny")
+    context = Context(student, teacher, SIZE, CLASSES, labels, B, network="cases:Tiny")
     method = entry.build(context, entry.options(**options)).double()
     x = torch.randn(B, 3, SIZE, SIZE, dtype=torch.float64)
     with torch.no_grad():

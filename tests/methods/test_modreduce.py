@@ -36,7 +36,7 @@ class Bench:
             models.build("cases:Tiny", CLASSES).eval(),
         )
         labels = torch.arange(IMAGES) % CLASSES
-        context = Context(self.student, self.teacher, 32, CLASSES, IMAGES, labels, B, network=student)
+        context = Context(self.student, self.teacher, 32, CLASSES, labels, B, network=student)
         self.method = get_method("modreduce").build(context, ModReduceOptions(**options))
         for module in (self.student, self.teacher, self.method):
             module.double()

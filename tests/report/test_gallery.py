@@ -46,7 +46,7 @@ def test_every_method_has_a_card_that_says_the_default_weight_and_what_is_learne
     for name, card in CARDS.items():
         options = get_method(name).options()
         assert card.weight == options.loss_weight, name
-        context = Context(*nets, train_images=200, labels=labels, batch_size=64, network="resnet8")
+        context = Context(*nets, labels=labels, batch_size=64, network="resnet8")
         trained = [p for p in get_method(name).build(context, options).parameters() if p.requires_grad]
         drawn = card.learns != "none" or card.kind in ("review", "group")
         same_shape = name == "ab"  # its connector is the identity where shapes agree, as in this pair
