@@ -1,11 +1,11 @@
-"""Each declared claim against the recorded runs."""
+"""Declared claims against what is known of their runs: one judge for every grade of evidence."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,27 @@ from rkd.judge.rules import RuleResult
 
 if TYPE_CHECKING:
     from rkd.records import Record, Store
+
+Accuracies = Sequence[Sequence[float]]  # in percent, of runs, for each of `claim.groups`
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What one grade of evidence has of the runs that a claim asks for.
+
+    Attributes:
+        last: accuracies after the last epoch; None where nothing can be judged by them.
+        best: the same of each run's best epoch.
+        why_not: what a claim without them is told.
+        whose: begins the sentence of one that is judged.
+        about: further attributes of its `Evaluation`.
+    """
+
+    last: Accuracies | None = None
+    best: Accuracies | None = None
+    why_not: str = ""
+    whose: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,11 +76,9 @@ class Evaluation:
 
 
 def evaluate(
-    profile: str = "paper",
-    claims: Sequence[Claim] | None = None,
-    store: Store | None = None,
+    profile: str = "paper", claims: Sequence[Claim] | None = None, store: Store | None = None
 ) -> tuple[Evaluation, ...]:
-    """All claims against the records, in the order of the claims.
+    """All claims against the records of the published setting, in the order of the claims.
 
     Args:
         profile: whose runs and records are looked at: "paper", or the path of a profile with, say, more seeds.
@@ -73,34 +92,103 @@ def evaluate(
     if claims is None:
         claims = load_claims(selectors=selectors if profile == "paper" else None)
     evidence = Evidence(selectors, store)
-    found = [(claim, evidence.of(claim)) for claim in claims]
-    last, best = (corrected(claims, [_result(*each, which) for each in found]) for which in ("last", "best"))
+    runs = [of_records(claim, evidence.of(claim), "run in the published setting") for claim in claims]
+    return judged("A", claims, runs)
+
+
+def judged(
+    grade: str,
+    claims: Sequence[Claim],
+    runs: Sequence[Runs],
+    rule: Callable[[Claim, Accuracies], RuleResult] = rules.judge,
+) -> tuple[Evaluation, ...]:
+    """What the evidence of one grade says: a rule on the runs of each claim, then Holm's correction within families, by
+    the last and by the best epoch alike."""
+
+    def result(claim: Claim, each: Runs, groups: Accuracies | None) -> RuleResult:
+        if groups is None:
+            return rules.not_run(each.why_not)
+        found = rule(claim, groups)
+        return replace(found, sentence=each.whose + found.sentence)
+
+    pairs = list(zip(claims, runs, strict=True))
+    last = _corrected(claims, [result(claim, each, each.last) for claim, each in pairs])
+    best = _corrected(claims, [result(claim, each, each.best) for claim, each in pairs])
     return tuple(
-        Evaluation(
-            claim, results[0], results[1], _optimism(claim, runs.entered), tuple(r.id for r in runs.entered),
-            _named(runs.entered), _named(runs.others), runs.missing, runs.diverged,
-        )
-        for (claim, runs), *results in zip(found, last, best, strict=True)
-    )  # fmt: skip
+        Evaluation(claim, last[i], best[i], grade=grade, **each.about)
+        for i, (claim, each) in enumerate(pairs)
+    )
 
 
-def _optimism(claim: Claim, records: Sequence[Record]) -> float:
-    gaps = [accuracy(record, "best", claim) - accuracy(record, "last", claim) for record in records]
-    return float(np.mean(gaps)) if gaps else math.nan
+def _corrected(claims: Sequence[Claim], results: Sequence[RuleResult]) -> list[RuleResult]:
+    """After Holm's correction within each family of several."""
+    corrected = list(results)
+    for name in {claim.family for claim in claims} - {""}:
+        members = [i for i, claim in enumerate(claims) if claim.family == name]
+        if len(members) > 1:
+            holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
+            for i, result in zip(members, holm, strict=True):
+                corrected[i] = result
+    return corrected
 
 
-def _result(claim: Claim, found: Found, which: str) -> RuleResult:
-    empty = [
-        " and ".join(side) for side, records in zip(claim.groups, found.groups, strict=True) if not records
-    ]
-    # A bound over many means says something of the rows there are; every other rule needs all its sides.
-    if not empty or (claim.kind == "bound" and len(empty) < len(found.groups)):
-        return rules.judge(claim, [np.array([accuracy(r, which, claim) for r in g]) for g in found.groups])
-    lines = ", ".join(empty) if len(empty) <= 3 else f"{empty[0]} and {len(empty) - 1} more lines"
+def of_records(claim: Claim, found: Found, what: str, paired: bool = False) -> Runs:
+    """The accuracies of a claim's records, and what is told of them.
+
+    Args:
+        claim: what is claimed.
+        found: its records.
+        what: each of them is.
+        paired: whether only seeds count that all sides have, in the same order on each.
+    """
+    groups = _of_common_seeds(found.groups) if paired else found.groups
+    entered = _once(groups)
+    about = {
+        "optimism": optimism((accuracy(r, "last", claim), accuracy(r, "best", claim)) for r in entered),
+        "records": tuple(record.id for record in entered),
+        "arithmetics": _named(entered),
+        "left_out": _named(_once(found.others)),
+        "missing": found.missing,
+        "diverged": found.diverged,
+    }
+    if why_not := _why_not(claim, found, groups, what):
+        return Runs(why_not=why_not, about=about)
+    last, best = (
+        [[accuracy(record, epoch, claim) for record in group] for group in groups]
+        for epoch in ("last", "best")
+    )
+    return Runs(last, best, about=about)
+
+
+def _of_common_seeds(groups: Sequence[Sequence[Record]]) -> list[list[Record]]:
+    by_seed = [{record.config.seed: record for record in group} for group in groups]
+    seeds = sorted(set.intersection(*map(set, by_seed)))
+    return [[of[seed] for seed in seeds] for of in by_seed]
+
+
+def _why_not(claim: Claim, found: Found, groups: Sequence[Sequence[Record]], what: str) -> str:
+    """Why no rule can judge by groups of what was found; empty where one can."""
+    empty = [i for i, records in enumerate(found.groups) if not records]
     how, more = "", ""
-    if found.others:
-        how, more = f" in {found.arithmetic}", f"; {_named(found.others)} is recorded"
-    return rules.not_run(f"no run in the published setting is recorded{how} of {lines}{more}")
+    if other := _named(_once(found.others[i] for i in empty or range(len(groups)))):
+        how, more = f" in {found.arithmetic}", f"; {other} is recorded"
+    # A bound over many means says something of the rows there are; every other rule needs all its sides.
+    if empty and (claim.kind != "bound" or len(empty) == len(groups)):
+        lines = [" and ".join(claim.groups[i]) for i in empty]
+        named = ", ".join(lines) if len(lines) <= 3 else f"{lines[0]} and {len(lines) - 1} more lines"
+        return f"no {what} is recorded{how} of {named}{more}"
+    return "" if any(groups) else f"no seed has finished on all sides{how}{more}"
+
+
+def _once(groups: Iterable[Sequence[Record]]) -> list[Record]:
+    """A run of several groups once."""
+    return list({record.id: record for group in groups for record in group}.values())
+
+
+def optimism(runs: Iterable[tuple[float | None, float | None]]) -> float:
+    """Mean of best minus last accuracy over the runs that tell both, (last, best) each; NaN where none does."""
+    gaps = [best - last for last, best in runs if last is not None and best is not None]
+    return float(np.mean(gaps)) if gaps else math.nan
 
 
 def accuracy(record: Record, which: str, claim: Claim) -> float:
@@ -112,17 +200,6 @@ def accuracy(record: Record, which: str, claim: Claim) -> float:
 
     found = student_accuracies(record, which)
     return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
-
-
-def corrected(claims: Sequence[Claim], results: list[RuleResult]) -> list[RuleResult]:
-    """Holm's correction within each family of several."""
-    for name in {claim.family for claim in claims} - {""}:
-        members = [i for i, claim in enumerate(claims) if claim.family == name]
-        if len(members) > 1:
-            holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
-            for i, result in zip(members, holm, strict=True):
-                results[i] = result
-    return results
 
 
 def _named(records: Sequence[Record]) -> str:

@@ -33,20 +33,16 @@ class Found:
     Attributes:
         groups: finished records that enter its figures, for each of `claim.groups`.
         arithmetic: in which all of these were computed; empty without one.
-        others: a record of each run that finished, but not in this arithmetic.
+        others: for each of `claim.groups` a record of each run that finished, but not in this arithmetic.
         missing: ids of runs that are not recorded, teachers included.
         diverged: ids of the runs that ended in NaN.
     """
 
     groups: list[list[Record]]
     arithmetic: str
-    others: list[Record]
+    others: list[list[Record]]
     missing: tuple[str, ...]
     diverged: tuple[str, ...]
-
-    @property
-    def entered(self) -> list[Record]:  # a run of several groups once
-        return list({record.id: record for group in self.groups for record in group}.values())
 
 
 class Evidence:
@@ -70,17 +66,6 @@ class Evidence:
         self._recorded = {path.stem for path in records.glob("*.json")}
         self._read: dict[str, Forms] = {}
 
-    def on_all_sides(self, claim: Claim) -> bool:
-        """Whether some run of every side is recorded, however it ended; found out from the ids alone."""
-        return all(
-            any(
-                not self._recorded.isdisjoint(forms)
-                for line in side
-                for forms in self.selectors.ids(line).values()
-            )
-            for side in claim.groups
-        )
-
     def of(self, claim: Claim) -> Found:
         """What is recorded of a claim's runs."""
         asked: dict[str, Forms] = {}  # with the teachers
@@ -98,11 +83,10 @@ class Evidence:
             for run, forms in asked.items()
             if (record := forms.get(leading) if leading else next(iter(forms.values()), None))
         }
-        others = [run for run in dict.fromkeys(itertools.chain(*sides)) if run not in used and finished[run]]
         return Found(
             [[r for run in side if (r := used.get(run)) and r.status == "finished"] for side in sides],
             leading,
-            [next(iter(finished[run].values())) for run in others],
+            [[r for run in side if run not in used for r in [*finished[run].values()][:1]] for side in sides],
             tuple(run for run, forms in asked.items() if not forms),
             tuple(record.id for record in used.values() if record.status != "finished"),
         )
@@ -127,12 +111,15 @@ class Evidence:
 
 
 def _leading(groups: Sequence[Sequence[Forms]]) -> str:
-    """The arithmetic with finished runs on the most sides, and of those the one with the most runs over all sides;
-    ties: fp32, fp16, bf16. Empty where none has any."""
-    sides = [Counter(name for forms in side for name in forms) for side in groups]
-    runs = sum(sides, Counter())
-    names = [name for name in _order() if name in runs] if runs else []
-    return max(names, key=lambda name: (sum(name in side for side in sides), runs[name]), default="")
+    """The arithmetic in which the most seeds have finished on all sides; of those the one with runs on the most sides,
+    then with the most runs; ties: fp32, fp16, bf16. Empty where none has any."""
+    runs = Counter(name for side in groups for forms in side for name in forms)
+
+    def rank(name: str) -> tuple[int, int, int]:
+        seeds = [{forms[name].config.seed for forms in side if name in forms} for side in groups]
+        return len(set.intersection(*seeds)), sum(map(bool, seeds)), runs[name]
+
+    return max((name for name in _order() if name in runs), key=rank) if runs else ""
 
 
 @functools.cache

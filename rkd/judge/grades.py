@@ -9,20 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, VERDICTS
 from rkd.judge.declared import Claim, load_claims
-from rkd.judge.evaluation import Evaluation, accuracy, corrected, evaluate
+from rkd.judge.evaluation import Evaluation, Runs, evaluate, judged, of_records, optimism
 from rkd.judge.evidence import Evidence, is_whole
 from rkd.judge.printed import judge_printed
-from rkd.judge.rules import RuleResult
 from rkd.published.others import OtherRun, other_runs
 
 if TYPE_CHECKING:
-    from rkd.records import Record, Store
+    from rkd.records import Store
 
 
 class Grade(NamedTuple):
@@ -118,46 +115,37 @@ def assess(
     stores, selectors = stores or {}, Selectors()
     if claims is None:
         claims = load_claims(selectors=selectors)
+    no_epoch = rules.not_run("no best epoch is told")
     found = {
         "A": evaluate(profile, claims, stores.get("A")),
         "B": _by_others(claims, other_runs() if others is None else others, selectors),
         "C": _by_short(claims, stores.get("C")),
-        "D": [_evaluation(claim, "D", judge_printed(claim)) for claim in claims],
+        "D": [Evaluation(claim, judge_printed(claim), no_epoch, grade="D") for claim in claims],
     }
     every = (dict(zip(found, of_claim, strict=True)) for of_claim in zip(*found.values(), strict=True))
     return tuple(Assessment(claim, by_grade) for claim, by_grade in zip(claims, every, strict=True))
 
 
-def _evaluation(
-    claim: Claim, grade: str, last: RuleResult, best: RuleResult | None = None, **more: float
-) -> Evaluation:
-    return Evaluation(claim, last, best or rules.not_run("no best epoch is told"), grade=grade, **more)
+def _few(claim: Claim) -> Claim:
+    """With a verdict from fewer runs a side than in the published setting."""
+    return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
 
 
 # --- others' runs ------------------------------------------------------------------------------------------------
 
 
-def _by_others(claims: Sequence[Claim], runs: Sequence[OtherRun], selectors: Selectors) -> list[Evaluation]:
+def _by_others(
+    claims: Sequence[Claim], runs: Sequence[OtherRun], selectors: Selectors
+) -> tuple[Evaluation, ...]:
     """By the rules of the published setting, from three runs a side: of runs that are independent of the source where
-    all sides have some, else of those behind its own figure. The last epoch decides, or where it is not told the best
-    one."""
+    all sides have some, else of those behind its own figure."""
     of_line: dict[tuple[str, bool], list[OtherRun]] = defaultdict(list)
     for run in runs:
         for line in run.lines:
             selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
-    chosen = [_sides(claim, of_line) for claim in claims]
-    few = [replace(claim, min_seeds=min(claim.min_seeds, LEAST)) for claim in claims]
-    results = {
-        which: corrected(
-            few, [_of_runs(claim, sides, which) for claim, sides in zip(few, chosen, strict=True)]
-        )
-        for which in ("last", "best")
-    }
-    return [
-        _of_epochs(claim, last, best, [run for side in sides for run in side])
-        for claim, sides, last, best in zip(claims, chosen, results["last"], results["best"], strict=True)
-    ]
+    found = [_told(_sides(claim, of_line)) for claim in claims]
+    return judged("B", claims, found, lambda claim, groups: rules.judge(_few(claim), groups))
 
 
 def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> list[list[OtherRun]]:
@@ -171,56 +159,42 @@ def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> 
     return []
 
 
-def _of_runs(claim: Claim, sides: Sequence[Sequence[OtherRun]], which: str) -> RuleResult:
-    values = [[getattr(run, which) for run in side] for side in sides]
-    if not sides or any(value is None for side in values for value in side):
-        return rules.not_run("no run that others measured is known of all its sides")
-    return rules.judge(claim, values)
-
-
-def _of_epochs(claim: Claim, last: RuleResult, best: RuleResult, runs: Sequence[OtherRun]) -> Evaluation:
-    told = [run.best - run.last for run in runs if run.best is not None and run.last is not None]
-    optimism = float(np.mean(told)) if told else math.nan
-    decides = last if last.verdict != NOT_RUN else best
-    if runs:
-        own = "the source's own runs" if runs[0].behind else "independent of the source"
-        epoch = "" if decides is last else "; by their best epochs on the test set, all that is told"
-        decides = replace(decides, sentence=f"{own}: {decides.sentence}{epoch}")
-    return _evaluation(claim, "B", decides, best, optimism=optimism)
+def _told(sides: Sequence[Sequence[OtherRun]]) -> Runs:
+    """Their accuracies by the last epoch, or where it is not told of all by the best one."""
+    runs = [run for side in sides for run in side]
+    if not runs:
+        return Runs(why_not="no run that others measured is known of all its sides")
+    last, best = (
+        None if any(getattr(run, epoch) is None for run in runs)
+        else [[getattr(run, epoch) for run in side] for side in sides]
+        for epoch in ("last", "best")
+    )  # fmt: skip
+    whose = "the source's own runs" if runs[0].behind else "independent of the source"
+    if last is None:
+        last, whose = best, f"{whose}, by their best epochs on the test set, all that is told"
+    about = {"optimism": optimism((run.last, run.best) for run in runs)}
+    return Runs(last, best, "no epoch is told of all runs that others measured", f"{whose}: ", about)
 
 
 # --- short runs --------------------------------------------------------------------------------------------------
 
 
-def _by_short(claims: Sequence[Claim], store: Store | None) -> list[Evaluation]:
+def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation, ...]:
     """Comparisons, gains and trends by their direction, over the seeds that all their sides have. What a value is after
     all epochs, a short run does not say."""
     evidence = Evidence(Selectors("short"), store, counts=is_whole)
-    found = [_short(claim, evidence) for claim in claims]
-    return [
-        replace(e, last=last)
-        for e, last in zip(found, corrected(claims, [e.last for e in found]), strict=True)
-    ]
-
-
-def _short(claim: Claim, evidence: Evidence) -> Evaluation:
-    weights = _weights(claim)
-    if not weights:
-        return _evaluation(claim, "C", rules.not_run("short runs say nothing of it"))
-    if not all(evidence.selectors.has(line) for line in claim.selectors):
-        return _evaluation(claim, "C", rules.not_run("the short profile has no such runs"))
-    if not evidence.on_all_sides(claim):
-        return _evaluation(claim, "C", rules.not_run("no short run is recorded of some side"))
-    runs = evidence.of(claim)
-    by_seed = [{record.config.seed: record for record in group} for group in runs.groups]
-    seeds = sorted(set.intersection(*map(set, by_seed)))
-    if not seeds:
-        return _evaluation(claim, "C", rules.not_run("no seed has finished on all sides"))
-    last, best = (_direction(claim, by_seed, seeds, weights, which) for which in ("last", "best"))
-    used = tuple(record.id for group in by_seed for record in group.values())
-    return replace(
-        _evaluation(claim, "C", last, best), records=used, missing=runs.missing, diverged=runs.diverged
+    runs = [_short(claim, evidence) for claim in claims]
+    return judged(
+        "C", claims, runs, lambda claim, groups: rules.direction(_few(claim), groups, _weights(claim))
     )
+
+
+def _short(claim: Claim, evidence: Evidence) -> Runs:
+    if not _weights(claim):
+        return Runs(why_not="short runs say nothing of it")
+    if not all(evidence.selectors.has(line) for line in claim.selectors):
+        return Runs(why_not="the short profile has no such runs")
+    return of_records(claim, evidence.of(claim), "short run", paired=True)
 
 
 def _weights(claim: Claim) -> tuple[float, ...]:
@@ -231,14 +205,3 @@ def _weights(claim: Claim) -> tuple[float, ...]:
         sign = math.copysign(1.0, claim.published) if claim.kind == "effect" else 1.0
         return sign, -sign
     return ()
-
-
-def _direction(
-    claim: Claim,
-    by_seed: Sequence[Mapping[int, Record]],
-    seeds: Sequence[int],
-    weights: Sequence[float],
-    which: str,
-) -> RuleResult:
-    groups = [np.array([accuracy(found[seed], which, claim) for seed in seeds]) for found in by_seed]
-    return rules.direction(replace(claim, min_seeds=LEAST), groups, weights)

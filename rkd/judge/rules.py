@@ -223,7 +223,7 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     )  # fmt: skip
 
 
-def direction(claim: "Claim", groups: Groups, weights: Sequence[float]) -> RuleResult:
+def direction(claim: "Claim", groups: Sequence[Sequence[float]], weights: Sequence[float]) -> RuleResult:
     """Does a weighted sum of groups point the claimed way? Of short runs, whose sizes are none of the published ones.
 
     Runs are paired by seed, so that what a seed does to all groups alike cancels out: t of the sum of each seed.
@@ -233,7 +233,7 @@ def direction(claim: "Claim", groups: Groups, weights: Sequence[float]) -> RuleR
         groups: accuracies of the same seeds, in the same order, for each of `claim.groups`.
         weights: one per group; the claimed way is up.
     """
-    slope = contrast([sum(w * group for w, group in zip(weights, groups, strict=True))], [1.0])
+    slope = contrast([np.dot(weights, groups)], [1.0])
     seeds = f"{len(groups[0])} seed{'s' * (len(groups[0]) > 1)}"
     return _result(
         claim, groups[:1], f"{figure(slope.value)} points the claimed way over {seeds}, paired",

@@ -162,8 +162,8 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
     table = _table(COLUMNS, map(_row, assessments), "rkd-claims-table")
     gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
     rule = _note(
-        "A verdict stands on runs of one arithmetic: the one with runs on the most sides of the claim, then with the "
-        "most runs. What is recorded in another alone is left out, and named. What a quicker one costs, ", gate,
+        "A verdict stands on runs of one arithmetic: the one in which the most seeds have finished on all sides of the "
+        "claim. What is recorded in another alone is left out, and named. What a quicker one costs, ", gate,
         " measures.",
     )  # fmt: skip
     return HTML(datatable(table, filters, label="Table of all claims") + rule)

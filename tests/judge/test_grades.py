@@ -94,16 +94,17 @@ def test_the_best_epoch_only_where_no_last_one_is_told(judged):
     published = CLAIMS[VALUE].published
     near = list(around(published, 0.05, 3))
     found = judged(VALUE, others=told(FULL, best=near))[VALUE].found["B"]
-    assert found.verdict == "reproduced" and found.last.sentence.endswith(
-        "by their best epochs on the test set, all that is told"
-    )
+    whose = "independent of the source, by their best epochs on the test set, all that is told: "
+    assert found.verdict == "reproduced" and found.last.sentence.startswith(f"{whose}mean 71.89")
     assert np.isnan(found.optimism)
     both = told(FULL, last=near, best=[a + 1.2 for a in near])
     found = judged(VALUE, others=both)[VALUE].found["B"]
     assert found.verdict == "reproduced" and "best epoch" not in found.last.sentence
     assert found.best.verdict == "exceeded" and found.optimism == pytest.approx(1.2)
     mixed = judged(VALUE, others=[*both, *told(FULL, best=near)])[VALUE].found["B"]
-    assert mixed.last.n == (6,) and mixed.last.sentence.endswith("all that is told"), "one epoch for all"
+    assert mixed.last.n == (6,) and mixed.last.sentence.startswith(whose), "one epoch for all"
+    neither = judged(VALUE, others=[*told(FULL, last=near), *told(FULL, best=near)])[VALUE].found["B"]
+    assert neither.verdict == "not run" and neither.last.sentence.startswith("no epoch is told of all")
 
 
 def test_holm_within_families_by_a_naive_loop(judged):
@@ -160,6 +161,7 @@ def test_pairs_of_seeds_by_scipys_t_test(judged, short):
         assert result.estimate == pytest.approx(np.mean(pairs)) and result.p == pytest.approx(naive.pvalue)
         low, high = stats.ttest_1samp(pairs, 0.0).confidence_interval(0.9)
         assert result.interval == pytest.approx((low, high)) and len(assessed.found["C"].records) == 6
+        assert result.p_holm == assessed.found["C"].best.p_holm >= result.p, "each run's epochs are alike"
     welch = stats.ttest_ind(ours, theirs, equal_var=False, alternative="greater").pvalue
     assert result.p < welch / 3, "pairing is what shows it"
     assert found[name].grade == "C" and found[name].said == "same direction"
@@ -179,10 +181,28 @@ def test_a_trend_is_the_weighted_sum_of_each_seed(judged, store):
 
 
 def test_only_seeds_that_all_sides_have(judged, store):
-    put(store, "table3/rm", [50.0, 51.0, 52.0, 90.0], selectors=SHORT)
-    put(store, "table3/none", [49.0, 50.1, 50.9], selectors=SHORT)
+    _, *ids = put(store, "table3/rm", [90.0, 51.0, 52.0], optimism=0.5, selectors=SHORT)
+    ids += put(store, "table3/none", [50.1, 50.9], first=1, selectors=SHORT)
     found = judged("table3-rm-beats-none", C=store)["table3-rm-beats-none"].found["C"]
-    assert found.last.n == (3,) and found.last.estimate == pytest.approx(1.0)
+    assert found.last.n == (2,) and found.last.estimate == pytest.approx(1.0)
+    assert found.best.estimate == pytest.approx(1.5) and found.optimism == pytest.approx(0.25)
+    assert set(found.records) == set(ids) and found.arithmetics == "fp32 (4)" and found.left_out == ""
+
+
+def test_short_runs_pair_within_one_arithmetic(judged, store):
+    """That in which the most seeds have finished on all sides, though another has more runs."""
+    name, bf16 = "table3-rm-beats-none", {"arithmetic": "bf16", "teachers": "bf16", "selectors": SHORT}
+    put(store, "table3/rm", [90.0, 90.0], selectors=SHORT)
+    put(store, "table3/none", [50.0], first=2, **bf16)
+    found = judged(name, C=store)[name].found["C"]
+    assert found.last.sentence == "no short run is recorded in fp32 of table3/none; bf16 (1) is recorded"
+    put(store, "table3/none", [49.0], first=2, selectors=SHORT)
+    found = judged(name, C=store)[name].found["C"]
+    assert found.last.sentence == "no seed has finished on all sides" and found.left_out == ""
+    put(store, "table3/rm", [51.0], first=2, **bf16)
+    found = judged(name, C=store)[name].found["C"]
+    assert (found.last.estimate, found.last.n) == (1.0, (1,))
+    assert (found.arithmetics, found.left_out) == ("bf16 (2)", "fp32 (2)")
 
 
 def test_short_runs_judge_no_value_and_two_seeds_nothing(judged, short, store):
