@@ -256,15 +256,17 @@ def _generator(claim: "Claim") -> np.random.Generator:
 def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     """Corrects p of the results of one family, and takes back verdicts that no longer stand.
 
-    The results are of orders, effects or trends that were declared together. Holm's step-down correction over those
-    with a p: the probability that any of them is called reproduced without cause stays at alpha. One whose corrected p
-    is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below what is claimed.
+    The results are of orders, effects or trends that were declared together. Holm's step-down correction over all of
+    them: the probability that any is called reproduced without cause stays at alpha. One without a p, as where runs
+    are lacking, counts like a p of 1: with fewer to correct for, a verdict would stand now and be taken back once
+    another claim gets its runs. One whose corrected p is not below alpha becomes inconclusive, or "not reproduced"
+    where its interval lies below what is claimed.
     """
-    family = [i for i, found in enumerate(results) if found.p is not None]
-    corrected = list(results)
-    for i, p in zip(family, decide.holm([results[i].p for i in family]), strict=True):
-        corrected[i] = _corrected(results[i], float(p), len(family), alpha)
-    return corrected
+    every = decide.holm([1.0 if found.p is None else found.p for found in results])
+    return [
+        found if found.p is None else _corrected(found, float(p), len(results), alpha)
+        for found, p in zip(results, every, strict=True)
+    ]
 
 
 def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResult:

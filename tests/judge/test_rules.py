@@ -323,12 +323,26 @@ def test_holm_by_hand():
     assert edge == ["reproduced", "inconclusive"]
 
 
-def test_holm_leaves_results_without_p_alone():
+def test_holm_counts_results_without_p_and_leaves_them_alone():
     few = judge("effect", [72.0, 72.1], [70.0, 70.1], published=2.0, margin=0.5)
     absent = rules.not_run("no record")
-    family = rules.holm([with_p(0.04), absent, few], 0.05)
-    assert family[1:] == [absent, few] and (family[0].p_holm, family[0].verdict) == (0.04, "reproduced")
+    for p, verdict in ((0.016, "reproduced"), (0.017, "inconclusive")):
+        family = rules.holm([with_p(p), absent, few], 0.05)
+        assert family[1:] == [absent, few] and family[0].p_holm == pytest.approx(3 * p)
+        assert family[0].verdict == verdict
     assert rules.holm([], 0.05) == [] and rules.holm([few], 0.05) == [few]
+
+
+def test_no_verdict_is_taken_back_because_others_get_runs():
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        family = [with_p(p) for p in 10 ** rng.uniform(-3, 0, 6)]
+        known: set[int] = set()
+        for runs in range(7):
+            shown = rules.holm([r if i < runs else rules.not_run("") for i, r in enumerate(family)], 0.05)
+            stands = {i for i, result in enumerate(shown) if result.verdict == "reproduced"}
+            assert known <= stands
+            known = stands
 
 
 def test_holm_refutes_what_is_too_small_without_its_sign():
