@@ -11,7 +11,7 @@ pytest.importorskip("seaborn", reason="seaborn is not installed (pip install -e 
 
 import matplotlib
 import numpy as np
-from cells import cells
+from cells import cells, source
 from evidence import around, put
 from IPython.display import display
 from scipy import stats
@@ -29,8 +29,8 @@ ROWS = list(csv.DictReader((paths.home() / "results" / "others" / "public_runs.c
 
 def executed(first=1, until=None, **names):
     names = {"__name__": "cells", "display": display, **GIVEN, **names}
-    for source in CODE[first:until]:
-        exec(source, names)
+    for code in CODE[first:until]:
+        exec(code, names)
     return names
 
 
@@ -59,6 +59,16 @@ def test_spread_is_pooled_by_a_naive_loop(page):
     assert deep["to"] == pytest.approx(math.sqrt(squares / 3.8157), rel=1e-4)
     assert page["by_setting"]["runs"].sum() == page["by_method"]["runs"].sum() >= 75
     assert set(page["groups"]["told"]) == {"best", "last"}
+
+
+def test_spreads_are_compared_by_a_two_sided_test(page):
+    """Whichever network comes first, and though it scatters less."""
+    code = source("uncertainty", "stats.f.cdf")
+    names = {"resnet20_7x7": "resnet110_7x7", "resnet110_7x7": "resnet20_7x7"}
+    turned = {**page, "groups": page["groups"].replace({"student": names})}
+    exec(code, turned)
+    assert turned["ratio"] == pytest.approx(1 / page["ratio"]) and turned["ratio"] < 1
+    assert turned["p"] == pytest.approx(page["p"]) and 0 < page["p"] < 1
 
 
 def test_own_records_join_by_their_last_epochs(tmp_path):
