@@ -78,8 +78,9 @@ def others_frame(
     lines: Sequence[Line], runs: Sequence[OtherRun], chapter: str, names: Names | None = None
 ) -> pd.DataFrame:
     """Runs that others measured of a chapter's lines, in the columns of `runs_frame` and `epoch`: "last", or "best"
-    where the accuracy of no other epoch is told. As where claims are judged, those behind a source's own figures stand
-    only where a line has no independent ones."""
+    where the accuracy of no other epoch is told. Those behind a source's own figures stand only where a line has no
+    independent ones, as where a claim about that line alone is judged. A claim that sets it against a line of which
+    there are none is judged by those behind the figures on both sides, and says so."""
     rows = []
     for line, of_line in _described(lines, names):
         ours = [run for run in runs if f"{chapter}/{line.key}" in run.lines]
