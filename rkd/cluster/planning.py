@@ -2,7 +2,6 @@
 multiply-adds take at one rate. Makespan, idle share and the longest chain follow by simulation."""
 
 import heapq
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +12,17 @@ from typing import Any, ClassVar
 import pandas as pd
 import torch
 
-from rkd import models, paths
+from rkd import models
 from rkd.errors import ConfigError
 from rkd.experiments.budget import in_words
-from rkd.experiments.estimate import LEAST_IMAGE, sizes, work
+from rkd.experiments.estimate import LEAST_IMAGE, reached, sizes, work
 from rkd.experiments.runner import learned_from, run_groups
-from rkd.records import Store
+from rkd.experiments.workspace import store_for
 from rkd.training import RunConfig
 
 START_SECONDS = 15.0  # of a group: a process, its imports, the data, its first step
 RECORD_BYTES = 20_000
+PROFILES = ("mini", "short", "paper")  # whose records tell a rate
 PUSH_SECONDS = 10.0  # between looks for a new checkpoint, see `Storage`
 
 
@@ -129,13 +129,11 @@ def make(
         place |= dict.fromkeys((run.id for run in members), len(found) - 1)
     source = "as given"
     if rate is None:
-        rates, devices = _recorded(data_root)
-        if not rates:
+        found = reached((record for name in PROFILES for record in store_for(name)), data_root)
+        if found.empty:
             raise ConfigError("no recorded run tells the rate of a device; give --rate, for example 2e13")
-        rate, source = (
-            statistics.median(rates),
-            f"median of {len(rates)} recorded runs, {', '.join(sorted(devices))}",
-        )
+        rate = (found["macs"] / found["seconds"]).median()
+        source = f"median of {len(found)} recorded runs, {', '.join(sorted({*found['device']}))}"
     return Plan(profile, largest, tuple(found), rate, source, tasks)
 
 
@@ -207,15 +205,3 @@ def _nothing() -> None:
 def _bytes(network: str) -> int:
     with torch.random.fork_rng(devices=[]):
         return 4 * models.parameter_count(models.build(network, 100))
-
-
-def _recorded(data_root: Path) -> tuple[list[float], set[str]]:
-    """Multiply-adds per second of each recorded run of this copy, and the devices."""
-    rates, devices = [], set()
-    for folder in sorted({path.parent for path in (paths.home() / "results").glob("*/*.json")}):
-        for record in Store(folder, folder / "work") if folder.name in ("mini", "short", "paper") else ():
-            images = record.result["epochs"] * record.provenance["train_images"]
-            need = work(record.config, sizes(record.config.data, data_root))
-            rates.append(need.training(images, record.cost["gang"]) / record.cost["train_seconds"])
-            devices.add(str(record.provenance["device_name"]))
-    return rates, devices

@@ -1,16 +1,17 @@
-"""How long the runs that are left will take: their multiply-adds, over the rate that recorded runs reached here."""
+"""Multiply-adds of runs, the rates that recorded ones reached, and so how long what is left will take."""
 
 import functools
 import hashlib
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +28,7 @@ from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import data_root
 from rkd.files import place, sha256
 from rkd.methods import Batch, get_method
-from rkd.records import Store
+from rkd.records import Record, Store
 from rkd.records.provenance import machine_state
 from rkd.training import RunConfig, checkpoint, threads
 from rkd.training.build import build_method
@@ -165,6 +166,24 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
     return int(kept.read_bytes())
 
 
+def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFrame:
+    """Sizes of a distilled run's pair.
+
+    Returns:
+        rows "student", "teacher" and "extra" (the method's own modules, which only training needs); columns
+        "parameters" and "multiply-adds" (of one image's forward pass), whole numbers.
+    """
+    images = max(run.batch_size, DRY_IMAGES)
+    with torch.random.fork_rng(devices=[]):
+        student, teacher = (models.build(name, classes) for name in (run.network, run.teacher.name))
+    extra = build_method(run, student, teacher, pixels, classes, torch.arange(images) % classes)
+    macs = [models.macs(student, pixels), models.macs(teacher, pixels), method_macs(run, classes, pixels)]
+    parameters = [models.parameter_count(part) for part in (student, teacher, extra)]
+    return pd.DataFrame(
+        {"parameters": parameters, "multiply-adds": macs}, index=["student", "teacher", "extra"]
+    )
+
+
 def counts_folder() -> Path:
     """Where `method_macs` keeps its counts, a file each."""
     return paths.build() / "multiply_adds"
@@ -241,29 +260,35 @@ def estimate(
     each: dict[str, float | None] = dict.fromkeys(run.id for run in left)
     if not left:
         return Estimate(each, "")
-    rates: dict[object, list[float]] = defaultdict(
-        list
-    )  # of runs of the same kind, and in the same arithmetic
+    rates: dict[object, list[float]] = defaultdict(list)  # of runs of a kind, and of an arithmetic
     try:
         need = costs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
-        basis, done = f"the rates of runs recorded on {device_name}", _recorded(store, device_name, threads)
-        done = [(run, *reached) for run, *reached in done if (run.data.name, run.data.sha256) in sets]
+        here = [
+            record
+            for record in store
+            if (record.config.data.name, record.config.data.sha256) in sets
+            and record.provenance["device_name"] == device_name
+            and (
+                threads is None
+                or record.provenance["device"] != "cpu"
+                or record.provenance["threads"] == threads
+            )
+        ]
+        here.sort(key=lambda record: str(record.provenance.get("ended")))
+        basis = f"the rates of runs recorded on {device_name}"
+        done = reached(here, data_root)[["run", "alone", "seconds"]].to_numpy().tolist()
         if not done:
-            basis, here = "the rates of the runs begun", ((run, begun(store, run.id)) for run in left)
-            done = [
-                (run, at.epoch * _work(run, data_root).images + at.position, at.seconds)
-                for run, at in here
-                if at
-            ]
-        for run, images, seconds in done:
-            if seconds > 0:
-                with suppress(ConfigError):  # a record may name a network that is not built here
-                    rate = _work(run, data_root).training(images) / seconds
-                    rates[run.precision].append(rate)
-                    rates[_kind(run)].append(rate)
+            basis = "the rates of the runs begun"
+            for run in left:
+                if (at := begun(store, run.id)) and at.seconds > 0:
+                    its = _work(run, data_root)
+                    done.append((run, its.training(at.epoch * its.images + at.position), at.seconds))
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
+    for run, macs, seconds in done:
+        for kind in (run.precision, _kind(run)):
+            rates[kind].append(macs / seconds)
     for run in left:
         if latest := (rates[_kind(run)] or rates[run.precision])[-LATEST:]:
             each[run.id] = need[run.id] / statistics.median(latest)
@@ -273,14 +298,32 @@ def estimate(
     return Estimate(each, basis)
 
 
-def _recorded(store: Store, device: str, threads: int | None) -> Iterator[tuple[RunConfig, int, float]]:
-    """Runs recorded on a device, the latest last: each with the images it was trained on and the seconds that took."""
-    for record in sorted(store, key=lambda record: str(record.provenance.get("ended"))):
-        made = record.provenance
-        same_threads = threads is None or made.get("device") != "cpu" or made.get("threads") == threads
-        if made.get("device_name") == device and same_threads:
-            images = record.result["epochs"] * made["train_images"]
-            yield record.config, images, record.cost["train_seconds"]
+def reached(records: Iterable[Record], data_root: Path | str, modules: bool = True) -> pd.DataFrame:
+    """What finished runs computed in training, evaluations left out, and how long that took: rates are the quotients.
+    A record that names a network that is not built here has no row.
+
+    Args:
+        modules: count the methods' own modules; where they are not counted yet, that takes its time.
+
+    Returns:
+        A row per record: run (its config), device (name), threads (that computed on a CPU; 0 elsewhere), arithmetic,
+        macs (multiply-adds; a teacher's pass is shared by those that trained in lock-step), alone (as if the run had
+        been trained by itself), seconds.
+
+    Raises:
+        DataError: a data set is not here.
+    """
+    rows = []
+    for record in records:
+        run, made, seconds = record.config, record.provenance, record.cost["train_seconds"]
+        if record.status == "finished" and seconds > 0:
+            images = run.total_epochs * made["train_images"]
+            with suppress(ConfigError):
+                its = work(run, sizes(run.data, data_root), modules)
+                macs = its.training(images, record.cost["gang"]), its.training(images)
+                number = made["threads"] if made["device"] == "cpu" else 0
+                rows.append((run, str(made["device_name"]), number, run.precision, *macs, seconds))
+    return pd.DataFrame(rows, columns=["run", "device", "threads", "arithmetic", "macs", "alone", "seconds"])
 
 
 def _work(run: RunConfig, data_root: Path | str) -> Work:

@@ -15,12 +15,11 @@ import pandas as pd
 import yaml
 
 from rkd import models, paths
-from rkd.bench.costs import pair_cost
 from rkd.config import meanings
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.chapters import Line
-from rkd.experiments.estimate import sizes, time_left, work
+from rkd.experiments.estimate import pair_cost, sizes, time_left, work
 from rkd.experiments.recipes import recipe_names
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots

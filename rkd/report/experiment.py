@@ -3,9 +3,7 @@
 import functools
 import itertools
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from rkd.devices import pick_device
-from rkd.errors import ConfigError
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
-from rkd.experiments.estimate import KNOWN_SIZES, work
+from rkd.experiments.estimate import KNOWN_SIZES, reached, work
 from rkd.experiments.frames import (
     OWN,
     mean_sd,
@@ -49,7 +46,6 @@ from rkd.training import RunConfig
 
 DATA_SETS = {"embedded": "the embedded set", **SETS}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
-SAMPLE = 16  # records whose rate is asked, at most
 PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whose records are of it
 
 
@@ -194,12 +190,21 @@ class Experiment:
             return ""
         lacking = "none is" if len(left) == len(wanted) else f"{len(left)} are not"
         said = f"These rows want {len(wanted)} runs in the published setting; {lacking} on record"
-        rates = _rates()
-        if not rates:
+        stores = map(store_for, PROFILES.values())
+        known = ([record for record in store if record.config.data.name in KNOWN_SIZES] for store in stores)
+        found = reached(next(filter(None, known), ()), "data", modules=False)
+        if found.empty:
             return f"{said}."
-        machine = max(rates, key=rates.get)
-        hours = float(f"{sum(map(_multiply_adds, left)) / rates[machine] / 3600:.2g}")
-        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {machine}."
+        done = found.groupby(["device", "threads"])[["alone", "seconds"]].sum()
+        rates = done["alone"] / done["seconds"]
+        machine, threads = rates.idxmax()
+        on = f"{machine} in {threads} thread{'s' if threads > 1 else ''}" if threads else machine
+        needs = (work(run, KNOWN_SIZES[run.data.name], modules=False) for run in left)
+        macs = sum(
+            need.training(run.total_epochs * need.images) for run, need in zip(left, needs, strict=True)
+        )
+        hours = float(f"{macs / rates.max() / 3600:.2g}")
+        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}."
 
     def differences(self, level: float = 0.95) -> pd.DataFrame | None:
         """What the given parameters change: this execution against the profile's own parameters, row by row.
@@ -401,28 +406,3 @@ class Experiment:
                 f"Not all of these runs were computed in one arithmetic ({', '.join(names)}): see the last table."
             )
         return join(*(tag("p", note, class_="rkd-note") for note in notes if note))
-
-
-def _rates() -> dict[str, float]:
-    """Multiply-adds a second by machine, from some recorded runs: of the published setting, else short ones. Those of
-    methods' own modules are left out on both sides of the division."""
-    for store in map(store_for, PROFILES.values()):
-        done, seconds = Counter(), Counter()
-        for record in store.read(store.ids()[:SAMPLE]).values():
-            machine, made = record.provenance["device_name"], record.provenance
-            if made.get("device") == "cpu":
-                machine += f" in {made['threads']} thread{'s' * (made['threads'] > 1)}"
-            run, spent = record.config, record.cost["train_seconds"]
-            if record.status == "finished" and run.data.name in KNOWN_SIZES and spent > 0:
-                with suppress(ConfigError):  # a record may name a network that is not built here
-                    done[machine] += _multiply_adds(run)
-                    seconds[machine] += spent
-        if done:
-            return {machine: done[machine] / seconds[machine] for machine in done}
-    return {}
-
-
-def _multiply_adds(run: RunConfig) -> float:
-    data = KNOWN_SIZES[run.data.name]
-    needed = work(run, data, modules=False)
-    return needed.training(run.total_epochs * needed.images)

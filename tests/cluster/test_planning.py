@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import small, small_plain, tiny_data
+from evidence import whole
 
 from rkd.bench import load, save
 from rkd.cluster import planning
@@ -61,6 +62,16 @@ def test_the_plan_of_runs_shares_the_teachers_pass_and_keeps_the_order(tmp_path,
     assert load(tmp_path / "plan.json", Plan).groups[1].before == (0,)
 
 
+def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
+    monkeypatch.setattr(planning, "store_for", lambda profile: store)
+    run = small_plain()
+    for seed, seconds in enumerate((1.0, 2.0, 9.0)):
+        store.save(whole(small_plain(seed=seed), cost={"train_seconds": seconds}))
+    made = planning.make("own", [run], 8, "data", None)
+    assert made.rate == work(run, planning.sizes(tiny_data(), "data")).training(80) / 2
+    assert made.source == "median of 9 recorded runs, none", "each of three profiles has them here"
+
+
 def test_plans_are_simulated_and_written(done, rkd, tmp_path):
     out = done(f"cluster plan smoke --chapters table5 --gpus 1,3 --rate 1e9 --out {tmp_path}/plan.json")
     assert "runs in " in out and "at 1e+09 a second (as given):\n devices " in out and out.count("\n") >= 5
@@ -74,8 +85,8 @@ def test_plans_are_simulated_and_written(done, rkd, tmp_path):
         assert status == 2 and said in err
 
 
-def test_without_a_record_the_rate_has_to_be_given(rkd, monkeypatch):
-    monkeypatch.setattr(planning, "_recorded", lambda data_root: ([], set()))
+def test_without_a_record_the_rate_has_to_be_given(rkd, store, monkeypatch):
+    monkeypatch.setattr(planning, "store_for", lambda profile: store)
     status, _, err = rkd("cluster plan smoke --chapters table5")
     assert status == 2 and "no recorded run tells the rate of a device; give --rate" in err
 

@@ -8,7 +8,7 @@ from evidence import whole
 from rkd import models
 from rkd.data import DataConfig
 from rkd.experiments import estimate as module
-from rkd.experiments.estimate import begun, estimate, method_macs, sizes, work
+from rkd.experiments.estimate import begun, estimate, method_macs, pair_cost, reached, sizes, work
 from rkd.methods import Options, SingleLoss, base, register_method
 from rkd.models import registry
 from rkd.models.resnet import cifar_resnet
@@ -180,3 +180,42 @@ def test_counts_are_kept_for_later_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_counted", lambda *asked: counted.append(asked) or 7)
     assert [method_macs(run) for run in (tiny_review(), tiny_review(seed=1))] == [7, 7]
     assert len(counted) == 1 and method_macs(tiny_review(), pixels=64) == 7 and len(counted) == 2
+
+
+def test_sizes_of_the_best_known_pair():
+    """Parameters as the released networks have them; multiply-adds as half the operations counted in a step."""
+    run = tiny_review(ReviewOptions(), network="resnet20", batch_size=128)
+    parameters, macs = pair_cost(run).T.to_numpy()
+    assert parameters[0] == 278_324 and parameters[2] == 114_278 and macs[0] == 40_818_944
+    step = work(run, EMBEDDED).training(128)
+    assert step == 128 * (3 * (macs[0] + macs[2]) + macs[1])
+    # 14.4 GFLOP of fusion in a step, forward and backward, for 64 channels at 8, 8, 16 and 32 pixels
+    assert 2 * 3 * 128 * macs[2] == pytest.approx(14.4e9, rel=0.02)
+
+
+def test_what_recorded_runs_reached(store):
+    """A group shares its teacher's pass, and epochs of stages count; a diverged run and a network that is not built
+    here have no row."""
+    staged = tiny_review(method="ab", options={"init_epochs": 3})
+    runs = [tiny_review(precision="fp16"), tiny_plain(), staged]
+    record(store, runs[0], 6.0, group=2, threads=3)
+    record(store, runs[1], 4.0)
+    record(store, staged, 5.0)
+    store.save(whole(tiny_plain(seed=9), status="diverged"))
+    for odd, seconds in ((tiny_plain(network="os:_exit"), 1.0), (tiny_plain(seed=8), 0.0)):
+        record(store, odd, seconds)
+    found = reached(store, "nowhere").set_index("run").loc[runs]
+    assert len(reached(store, "nowhere")) == len(runs)
+    review, plain, ab = (work(run, EMBEDDED) for run in runs)
+    assert found["macs"].tolist() == [
+        200 * (review.image + review.teacher / 2),
+        plain.training(200),
+        ab.training(500),
+    ]
+    assert found["alone"].tolist() == [
+        need.training(n) for need, n in ((review, 200), (plain, 200), (ab, 500))
+    ]
+    assert found["arithmetic"].tolist() == ["fp16", "fp32", "fp32"] and found["threads"].tolist() == [3, 1, 1]
+    assert found["seconds"].tolist() == [6, 4, 5] and set(found["device"]) == {"machine A"}
+    bare = reached(store, "nowhere", modules=False).set_index("run").loc[runs]
+    assert bare["alone"].iloc[0] == 200 * (3 * resnet_macs(8) + resnet_macs(14))

@@ -1,13 +1,11 @@
-"""Commands and costs find what is recorded in any arithmetic, and never train it again."""
+"""Commands find what is recorded in any arithmetic, and never train it again."""
 
 import dataclasses
 
 from evidence import PAPER, record
 
-from rkd.bench.costs import recorded
 from rkd.cli import main
 from rkd.experiments.chapters import get_chapter
-from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import resolve
 from rkd.records import Store, transfer
 from rkd.records.transfer import Exported
@@ -28,13 +26,6 @@ def test_status_counts_them_as_recorded(tmp_path, capsys):
         "0",
         "0",
     ]
-
-
-def test_costs_count_each_record(store):
-    run = next(iter(Selectors("paper").runs(["table3/rm"]).values()))
-    for name in ("fp16", "bf16"):
-        store.save(record(run, 70.0, arithmetic=name))
-    assert sorted(r.config.precision for r in recorded([run], store).values()) == ["bf16", "fp16"]
 
 
 def test_an_export_of_a_chapter_takes_every_arithmetic_along(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from evidence import PAPER, put, record
 from scipy import stats
 
 from rkd.experiments.chapters import Line, Published, chapter_in, get_chapter
+from rkd.experiments.estimate import reached
 from rkd.experiments.frames import (
     mean_sd,
     names_of,
@@ -172,10 +173,10 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     put(stores["short"], "table3/student", [60.0], selectors=Selectors("short"))
     for odd in (tiny_plain(), dataclasses.replace(PAPER.line("table3/student").runs[0], network="os:_exit")):
         stores["short"].save(record(odd, 60.0))  # they tell no rate
-    alone = module._multiply_adds(PAPER.line("table3/student").runs[0])
-    assert alone == pytest.approx(240 * 50_000 * 3 * 40.8e6, rel=0.02)
-    wanted = [run for line in of.under("paper")[0] for run in line.runs]
-    hours = sum(map(module._multiply_adds, wanted)) / (alone * 16 / 240) / 3600  # 16 epochs took a second
+    took = reached(stores["short"], "data", modules=False)["alone"].max()
+    assert took == pytest.approx(16 * 50_000 * 3 * 40.8e6, rel=0.02)
+    wanted = [record(run, 60.0) for line in of.under("paper")[0] for run in line.runs]
+    hours = reached(wanted, "data", modules=False)["alone"].sum() / took / 3600  # 16 epochs took a second
     rate = (
         f"{float(f'{hours:.2g}'):,.0f} hours of one process at the rate of runs recorded on none in 1 thread"
     )

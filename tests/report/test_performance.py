@@ -18,10 +18,10 @@ from conftest import tiny_plain
 from evidence import whole
 
 from rkd import paths
-from rkd.bench import Result, Row, costs, save, tables
+from rkd.bench import Result, Row, save, tables
 from rkd.bench.steps import TEACHER, Variant
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.estimate import sizes, work
+from rkd.experiments.estimate import reached, sizes, work
 from rkd.experiments.settings import load_profile
 from rkd.models import display_name
 from rkd.report import performance
@@ -87,12 +87,18 @@ def test_figure_draws_each_variant(result):
     assert "bf16, group of 2, teacher on batch statistics: 42.5 ms" in found["said"]
 
 
-def test_spent_and_projected_from_records_and_measurements(store, result, monkeypatch):
+def test_spent_and_projected_from_records_and_measurements(store, result):
     runs = {"one": [tiny_plain(), tiny_plain(seed=1)], "two": [tiny_plain()]}
-    monkeypatch.setattr(costs, "paper_runs", lambda: runs)
-    monkeypatch.setattr("rkd.experiments.workspace.store_for", lambda profile: store)
-    names = {"costs": costs, "pd": pd, "frame": lambda table: table, "result": result, "recorded_here": {}}
+    lines = {name: [SimpleNamespace(runs=part)] for name, part in runs.items()}
+    names = {
+        "chapter_names": lambda: runs,
+        "resolve": lambda name, given: name,
+        "store_for": lambda profile: store,
+    }
+    names["get_chapter"] = lambda name: SimpleNamespace(recipe="text", lines=lines.get)
+    names |= {"pd": pd, "frame": lambda table: table, "result": result, "recorded_here": {}, "required": list}
     names |= {"page": SimpleNamespace(file=None), "work": work, "sizes": sizes, "display_name": display_name}
+    names["reached"] = reached
     found = execute("performance", "def spent", **names)
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}
