@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+import pandas as pd
 import yaml
 from IPython.display import HTML
 
-from rkd.bench.methods import MethodCost
 from rkd.experiments.chapters import Line
 from rkd.methods import get_method
 from rkd.report.comparison import comparison
@@ -41,21 +41,22 @@ def load_cards() -> dict[str, Card]:
     return {name: Card(name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
-def family(name: str, lines: Mapping[str, Line], costs: Mapping[str, MethodCost]) -> HTML:
+def family(name: str, lines: Mapping[str, Line], costs: pd.DataFrame) -> HTML:
     """The cards of one family.
 
     Args:
         lines: of the chapter by method, for the length of stages in this execution.
+        costs: by method: ms (of a step), relative (to the student's step alone), extra (parameters trained along).
     """
     shown = [card for card in load_cards().values() if card.family == name]
-    cards = (_card(card, lines.get(card.name), costs.get(card.name)) for card in shown)
+    cards = (_card(card, lines.get(card.name), costs[costs.index == card.name]) for card in shown)
     return HTML(tag("div", *cards, class_="rkd-cards"))
 
 
-def _card(card: Card, line: Line | None, cost: MethodCost | None) -> Html:
+def _card(card: Card, line: Line | None, costs: pd.DataFrame) -> Html:
     facts = {"reads": card.reads, "default weight": f"{card.weight:g}"}
-    if cost is not None:
-        facts["extra parameters"] = f"{cost.extra_parameters:,}" if cost.extra_parameters else "none"
+    for cost in costs.itertuples():
+        facts["extra parameters"] = f"{cost.extra:,}" if cost.extra else "none"
         facts["step"] = f"{cost.relative:.2f} × the student's ({cost.ms:.0f} ms)"
     facts["stages before training"] = _stages(card.name, line)
     formula = r"\[\begin{gathered}" + r" \\ ".join(card.formula) + r"\end{gathered}\]"

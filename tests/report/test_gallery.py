@@ -20,10 +20,8 @@ from evidence import record
 from matplotlib.colors import to_hex
 
 from rkd import data, models, paths
-from rkd.bench.methods import MethodCost, method_costs
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.frames import runs_frame
-from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import resolve
 from rkd.methods import Context, get_method, method_names
 from rkd.methods import base as registry
@@ -82,9 +80,9 @@ def test_the_overview_says_what_each_gains_over_the_student():
     records = {r.runs[0].id: record(r.runs[0], accuracies[r.key]) for r in lines if r.key in accuracies}
     runs = runs_frame(lines, records, "here")
     by_method = {line.key: line for line in lines if line.role == "distilled"}
-    costs = dict.fromkeys(by_method, MethodCost(1.0, 1.5, 8))
+    costs = pd.DataFrame({"ms": 1.0, "relative": 1.5, "extra": 8}, index=list(by_method))
     of = SimpleNamespace(is_self_test=False)
-    names = {"experiment": of, "runs": runs, "best": None, "lines": by_method, "costs": costs}
+    names = {"experiment": of, "runs": runs, "best": None, "lines": by_method, "costs": costs, "pd": pd}
     found = execute("methods", "overview = ", "below = ", **names)
     overview = found["overview"].set_index("method")["above the student alone"]
     assert overview.tolist() == pytest.approx([1.0, -0.5, float("nan"), 0.0], nan_ok=True)
@@ -93,13 +91,16 @@ def test_the_overview_says_what_each_gains_over_the_student():
 
 
 def test_costs_grow_with_the_work_and_count_what_is_trained():
-    builder = Builder(resolve("methods", {**TINY, "student": "resnet8"}), "crd")
-    runs = {m: builder.distilled("resnet8", "resnet8", 0, m) for m in ("kd", "reviewkd", "srrl")}
-    costs = method_costs(runs, builder.plain("resnet8", 0), torch.device("cpu"), rounds=3)
-    assert all(cost.ms > 0 and cost.relative > 0 for cost in costs.values())
-    assert costs["reviewkd"].relative > costs["kd"].relative, "fusion modules against one softmax"
-    extra = {name: cost.extra_parameters for name, cost in costs.items()}
-    assert extra == {"kd": 0, "reviewkd": 114_278, "srrl": 64 * 64 + 2 * 64}
+    settings = resolve("methods", {**TINY, "student": "resnet8", "methods": ["kd", "reviewkd", "srrl"]})
+    chapter = get_chapter("methods").lines(settings)
+    lines = {line.key: line for line in chapter if line.role == "distilled"}
+    of = SimpleNamespace(settings=settings, lines=chapter, profile="mini")
+    costs = execute("methods", "steps = ", experiment=of, lines=lines)["costs"]
+    assert (costs["ms"] > 0).all() and (costs["relative"] > 0).all()
+    assert costs.relative["reviewkd"] > costs.relative["kd"], "fusion modules against one softmax"
+    assert costs["extra"].to_dict() == {"kd": 0, "reviewkd": 114_278, "srrl": 64 * 64 + 2 * 64}
+    card = gallery.family("vectors", lines, costs).data
+    assert "4,224" in card and f"{costs.relative['srrl']:.2f} × the student" in card
 
 
 @pytest.fixture
