@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -24,8 +25,6 @@ from rkd.errors import ConfigError, RecordError
 from rkd.experiments.estimate import reached, sizes, work
 from rkd.experiments.settings import load_profile
 from rkd.models import display_name
-from rkd.report import performance
-from rkd.report.performance import open_performance
 
 COUNTS = {"ops": 500, "host_reads": 0, "flops": 8_000_000_000}
 HEADER = {
@@ -50,8 +49,22 @@ def result():
     return Result(HEADER, rows, evaluation, ("it was <busy>",))
 
 
+def opened(**given):
+    """What the page's first cell makes of parameters."""
+    return execute("performance", "Request(", **given)
+
+
 def test_header_is_honest_and_escaped(result):
-    table = performance.shown(result).data
+    shown = []
+    names = {
+        **opened(),
+        "on_file": result,
+        "own": {"recorded": "x/a.json"},
+        "display": lambda *made: shown.extend(made),
+    }
+    execute("performance", "def show_measurement", **names)
+    table = "".join(made._repr_html_() for made in shown)
+    assert "<code>a.json</code>; nothing is timed now" in table and table.count("<table") == 2
     assert "a &lt;CPU&gt;, 2 threads on 2 cores" in table and "it was &lt;busy&gt;" in table
     text = tables.header_lines(result)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
@@ -97,7 +110,7 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
     }
     names["get_chapter"] = lambda name: SimpleNamespace(recipe="text", lines=lines.get)
     names |= {"pd": pd, "frame": lambda table: table, "result": result, "recorded_here": {}, "required": list}
-    names |= {"page": SimpleNamespace(file=None), "work": work, "sizes": sizes, "display_name": display_name}
+    names |= {"on_file": None, "Path": Path, "work": work, "sizes": sizes, "display_name": display_name}
     names["reached"] = reached
     found = execute("performance", "def spent", **names)
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
@@ -118,7 +131,7 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
     [
         ({"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
         ({"seconds": "soon"}, "seconds is 'soon'; it must be a finite number > 0"),
-        ({"gang": True}, "group is True; it must be a whole number"),
+        ({"group": True}, "group is True; it must be a whole number"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
         ({"profile": "papr"}, "did you mean 'paper'?"),
@@ -126,23 +139,23 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
 )
 def test_bad_parameters_get_one_sentence(given, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        open_performance(given)
+        opened(**given)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RecordError, match="cannot be read"):
-        open_performance({"recorded": str(tmp_path / "none.json")})
+        opened(recorded=str(tmp_path / "none.json"))
 
 
 def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
     injected = load_profile("smoke")  # as papermill does it
-    smoke = open_performance(injected | {"seeds": [0]}).request
+    smoke = opened(**injected | {"seeds": [0]})["request"]
     assert (smoke.teacher, smoke.student, smoke.batch_size) == ("resnet20", "resnet8", 16)
     assert smoke.seconds == 8 and smoke.precision == ("fp32", "auto") and smoke.compile == "no"
-    paper = open_performance({"profile": "paper", "precision": "bf16", "compile": True, "group": 4}).request
+    paper = opened(profile="paper", precision="bf16", compile=True, group=4)["request"]
     assert (paper.teacher, paper.student, paper.seconds) == ("resnet56", "resnet20", 100)
     assert paper.precision == ("fp32", "bf16") and paper.compile == "engine" and paper.group == 4
-    assert open_performance({"teacher_batch_norm": "batch"}).request.teacher_batch_norm == ("batch",)
+    assert opened(teacher_batch_norm="batch")["request"].teacher_batch_norm == ("batch",)
 
 
 @pytest.mark.slow
