@@ -195,16 +195,20 @@ class Experiment:
         found = reached(next(filter(None, known), ()), "data", modules=False)
         if found.empty:
             return f"{said}."
-        done = found.groupby(["device", "threads"])[["alone", "seconds"]].sum()
-        rates = done["alone"] / done["seconds"]
-        machine, threads = rates.idxmax()
+        kinds = (
+            found["alone"]
+            .div(found["seconds"])
+            .groupby([found[n] for n in ("device", "threads", "arithmetic")])
+        )
+        rates = kinds.median()
+        machine, threads, numbers = rates.idxmax()
         on = f"{machine} in {threads} thread{'s' if threads > 1 else ''}" if threads else machine
         needs = (work(run, KNOWN_SIZES[run.data.name], modules=False) for run in left)
         macs = sum(
             need.training(run.total_epochs * need.images) for run, need in zip(left, needs, strict=True)
         )
         hours = float(f"{macs / rates.max() / 3600:.2g}")
-        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}."
+        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
 
     def differences(self, level: float = 0.95) -> pd.DataFrame | None:
         """What the given parameters change: this execution against the profile's own parameters, row by row.

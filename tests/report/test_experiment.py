@@ -177,9 +177,8 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     assert took == pytest.approx(16 * 50_000 * 3 * 40.8e6, rel=0.02)
     wanted = [record(run, 60.0) for line in of.under("paper")[0] for run in line.runs]
     hours = reached(wanted, "data", modules=False)["alone"].sum() / took / 3600  # 16 epochs took a second
-    rate = (
-        f"{float(f'{hours:.2g}'):,.0f} hours of one process at the rate of runs recorded on none in 1 thread"
-    )
+    hours = float(f"{hours:.2g}")
+    rate = f"{hours:,.0f} hours of one process at the rate of runs recorded on none in 1 thread, in fp32"
     assert of.lacking() == f"{said}, about {rate}."
     put(stores["paper"], "table3/student", [60.0] * 5)
     assert "31 are not on record" in experiment().lacking()

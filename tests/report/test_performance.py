@@ -171,7 +171,7 @@ def test_chapter_executes(result, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     text = json.dumps(nbformat.read(out, as_version=4).cells, ensure_ascii=False)
     for said in (
-        "nothing is timed now", "4.50 (4.25–4.75)", "alt=", "278,324", "38.9", "hours for the whole profile",
+        "nothing is timed now", "4.50 (4.25–4.75)", "alt=", "278,324", "38.9", "hours for all of them",
         "rkd bench --pair resnet20/resnet8",
     ):  # fmt: skip
         assert said in re.sub(r"</?strong>", "", text), said
