@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import BeforeValidator, StrictBool, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, StrictBool, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic.dataclasses import rebuild_dataclass
 from pydantic_core import ErrorDetails
@@ -74,6 +74,31 @@ def _count_or_auto(value: Any) -> Any:
 
 
 CountOrAuto = Annotated[int | str, BeforeValidator(_count_or_auto)]
+
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def size(text: str) -> int:
+    """Bytes of "15MB", "900kB", "1GiB" or "2000000" (kB, MB, GB: powers of 1000; KiB, MiB, GiB: of 1024).
+
+    Raises:
+        ConfigError: of another form, or below 1 kB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
+    unit = _UNITS.get(match[2] or "b") if match else None
+    found = int(float(match[1]) * unit) if unit else 0
+    if found < 1000:  # smaller parts would be more numerous than useful
+        raise ConfigError(
+            f"{text!r} is not a size of at least 1kB; write a number and B, kB, MB, GB, KiB, MiB or GiB, "
+            "for example 15MB"
+        )
+    return found
+
+
+Bytes = Annotated[
+    int, BeforeValidator(lambda value: size(value) if isinstance(value, str) else value), Field(ge=0)
+]
 
 
 @dataclass_transform(frozen_default=True)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rkd.cli.declare import Duration, File, Names, size
+from rkd.cli.declare import Duration, File, Names
 from rkd.errors import ConfigError, unknown
 
 
@@ -36,7 +36,7 @@ def cluster_of(address: str | None, each: str, device: str) -> AbstractContextMa
     """The cluster of --address, and --each; see `rkd.cluster.session.joined`."""
     from rkd.cluster.session import Resources, joined
 
-    return joined(address, Resources.read(each, size), device)
+    return joined(address, Resources.read(each), device)
 
 
 def slurm(

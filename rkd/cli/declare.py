@@ -13,7 +13,6 @@ import functools
 import inspect
 import json
 import os
-import re
 import shlex
 import textwrap
 import types
@@ -22,7 +21,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from rkd.config import meanings
+from rkd.config import meanings, size
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.settings import Settings, assignments, twice, value
 from rkd.trust import foreign_in, trust
@@ -30,24 +29,6 @@ from rkd.trust import foreign_in, trust
 Command = Callable[..., int]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 _ALSO = {"group": ["--gang"], "loss_weight": ["-b"], "ce_weight": ["-r"], "verbose": ["-v"]}
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def size(text: str) -> int:
-    """Bytes of "15MB", "900kB", "1GiB" or "2000000" (kB, MB, GB: powers of 1000; KiB, MiB, GiB: of 1024).
-
-    Raises:
-        ConfigError: of another form, or below 1 kB.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
-    unit = _UNITS.get(match[2] or "b") if match else None
-    found = int(float(match[1]) * unit) if unit else 0
-    if found < 1000:  # smaller parts would be more numerous than useful
-        raise ConfigError(
-            f"{text!r} is not a size of at least 1kB; write a number and B, kB, MB, GB, KiB, MiB or GiB, "
-            "for example 15MB"
-        )
-    return found
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """A Ray cluster that this process joins, or starts on this machine, and what one run group takes of it."""
 
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
+from rkd.config import Bytes, Positive, Weight, build, frozen
 from rkd.devices import here
 from rkd.errors import ConfigError, in_a_line
+from rkd.experiments.settings import value
 
 OBJECT_STORE = 2**30  # bytes, of a cluster on this machine: it holds the data sets
 EXTRA = "pip install 'rkd[cluster]'"
@@ -25,7 +26,7 @@ def ray_module() -> ModuleType:
     return ray
 
 
-@dataclass(frozen=True)
+@frozen
 class Resources:
     """What one run group takes of a node.
 
@@ -33,30 +34,24 @@ class Resources:
         gpu: share of a GPU, or whole ones; several groups with 0.5 share one. None: 1 where the cluster has GPUs.
         cpu: cores.
         memory: bytes of main memory; Ray starts no group where less is free by its own count.
+
+    Raises:
+        ConfigError: more than one GPU, and not whole ones, or a value that is not allowed.
     """
 
-    gpu: float | None = None
-    cpu: float = 1.0
-    memory: int = 2 * 10**9
+    gpu: Weight | None = None
+    cpu: Positive = 1.0
+    memory: Bytes = 2 * 10**9
+
+    def __post_init__(self) -> None:
+        if (gpu := self.gpu or 0.0) > 1 and gpu % 1:
+            raise ConfigError(f"gpu is {gpu:g}; a share of a GPU is below 1, more are whole ones")
 
     @classmethod
-    def read(cls, text: str, size: Callable[[str], int]) -> "Resources":
-        """Of "gpu=0.5,cpu=2,memory=4GB", any of these; `size` reads bytes. ConfigError for another form."""
-        found: dict[str, float] = {}
-        for part in filter(None, text.split(",")):
-            name, _, value = part.partition("=")
-            number = re.fullmatch(r"\d+(\.\d+)?", value)
-            if name == "memory":
-                found[name] = size(value)
-            elif name not in ("gpu", "cpu") or not number or (name == "cpu" and float(value) == 0):
-                raise ConfigError(
-                    f"{part!r} is no resource of a run group; write gpu=0.5,cpu=2,memory=4GB or any of these"
-                )
-            else:
-                found[name] = float(value)
-        if (gpu := found.get("gpu", 0)) > 1 and gpu % 1:
-            raise ConfigError(f"gpu={gpu:g}: a share of a GPU is below 1, more are whole ones")
-        return cls(**found)
+    def read(cls, text: str) -> "Resources":
+        """Of "gpu=0.5,cpu=2,memory=4GB", any of these; ConfigError for another form."""
+        parts = [part.partition("=") for part in text.split(",") if part]
+        return build(cls, {name: value(found, f"--each {text}") for name, _, found in parts})
 
     def asked(self) -> dict[str, float]:
         """As Ray spells them."""
@@ -127,7 +122,7 @@ def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluste
             raise ConfigError(
                 "the cluster has GPUs and this machine has none: say --device cuda, or cpu, so that all agree"
             )
-        cluster = Cluster(ray, Resources(share, each.cpu, each.memory), context.dashboard_url or "")
+        cluster = Cluster(ray, replace(each, gpu=share), context.dashboard_url or "")
         need = {"CPU": each.cpu, "GPU": share, "memory": each.memory}
         if not any(
             all(node.get(name, 0) >= value for name, value in need.items()) for node in cluster.nodes()

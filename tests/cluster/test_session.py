@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from rkd.cli.declare import size
 from rkd.cluster import board
 from rkd.cluster.board import Board, Teller
 from rkd.cluster.session import Resources
@@ -24,8 +23,10 @@ RAY = "--engine ray"
         (f"{RAY} --check", "--check does not go with --engine ray"),
         (f"{RAY} --tensorboard tb", "--tensorboard does not go with --engine ray"),
         (f"{RAY} --each gpu=1.5", "a share of a GPU is below 1"),
-        (f"{RAY} --each cpu=0", "'cpu=0' is no resource of a run group; write gpu=0.5,cpu=2,memory=4GB"),
-        (f"{RAY} --each cores=2", "'cores=2' is no resource of a run group"),
+        (f"{RAY} --each cpu=0", "cpu is 0; it must be a finite number > 0"),
+        (f"{RAY} --each cores=2", "unknown Resources setting 'cores'; allowed: cpu, gpu, memory"),
+        (f"{RAY} --each gpu", "--each gpu: there is no value"),
+        (f"{RAY} --each gpu=half", "gpu is 'half'; it must be a finite number >= 0"),
         (f"{RAY} --address ray://127.0.0.1:1", "give auto, or host:port of a node"),
         (RAY, "Ray is not installed: pip install 'rkd[cluster]'"),
     ],
@@ -40,11 +41,11 @@ def test_a_wrong_call_gets_one_sentence(rkd, tmp_path, monkeypatch, call, said):
 
 
 def test_resources_are_read_and_asked_for():
-    assert Resources.read("", size) == Resources()
-    found = Resources.read("gpu=0.5,memory=4GB", size)
+    assert Resources.read("") == Resources()
+    found = Resources.read("gpu=0.5,memory=4GB")
     assert found.asked() == {"num_cpus": 1.0, "num_gpus": 0.5, "memory": 4 * 10**9}
     with pytest.raises(ConfigError, match="is not a size"):
-        Resources.read("memory=much", size)
+        Resources.read("memory=much")
 
 
 def test_a_worker_tells_at_most_once_a_second_and_stops_when_it_is_told_to(monkeypatch):

@@ -18,7 +18,7 @@ from conftest import tiny_review
 from evidence import whole
 from numpy.lib import format as npformat
 
-from rkd.cli.declare import size
+from rkd.config import size
 from rkd.errors import ConfigError, RecordError
 from rkd.files import place
 from rkd.records import Store, transfer
