@@ -166,7 +166,7 @@ def _checkpoint(
 
     if not (model := said.network if said else model):
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
-    models.check_name(model)
+    models.canonical(model)
     images = data.load(test_set, runner.data_root).to(runner.device)
     if said and said.classes != images.classes:
         raise ConfigError(f"{file} is of {said.classes} classes, but {test_set.name} has {images.classes}")

@@ -17,7 +17,7 @@ from rkd.experiments.weights import Weights, named, names_run, record_of
 from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
-from rkd.models import canonical, check_name, display_name
+from rkd.models import canonical, display_name
 from rkd.plain_yaml import read_yaml
 from rkd.records import Store
 from rkd.training.config import DataConfig, Pretrained, RunConfig, SGDConfig, TeacherConfig
@@ -86,7 +86,7 @@ class Recipe:
             _check_options(method, values)
         for entry in self.pairs:
             for name in ("teacher", "student"):
-                check_name(entry.get(name))
+                canonical(entry.get(name))
             _check_options(entry.get("method", "reviewkd"), entry, "teacher", "student", "method")
 
 
@@ -303,7 +303,7 @@ class Builder:
             return TeacherConfig(
                 run=replace(run, pretrained=None) if values["weights"] == "random" else run, **values
             )
-        check_name(network)
+        canonical(network)
         found = self._weights("teacher_checkpoint", values["weights"])
         if (record := found.record) is not None:
             _check_taught(checkpoint, record.config, network, data)
@@ -322,7 +322,7 @@ class Builder:
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
         """Of a run of a teacher, or of a student; both take the settings' values, a teacher its own ones first."""
         recipe = self.recipe
-        check_name(network)
+        canonical(network)
         epochs = self._set(recipe.epochs, *["teacher_epochs"] * teacher, "epochs")
         of_network = [lr for part, lr in recipe.lr_override.items() if part in canonical(network)]
         standing = of_network[-1] if of_network else recipe.optimiser.lr

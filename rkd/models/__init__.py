@@ -20,7 +20,6 @@ from rkd.models.registry import (
     build,
     builder_of,
     canonical,
-    check_name,
     deploy_name,
     display_name,
     groups,
@@ -32,7 +31,7 @@ from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 __all__ = [
-    "Taps", "build", "builder_of", "canonical", "check_name", "deploy", "deploy_name",
+    "Taps", "build", "builder_of", "canonical", "deploy", "deploy_name",
     "display_name", "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite",
     "parameter_count", "register", "stated_accuracy", "tap_shapes", "trust",
 ]  # fmt: skip

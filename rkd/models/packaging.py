@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rkd.errors import RecordError, RkdError, in_a_line, unknown
 from rkd.files import check_regular, replacing
+from rkd.models.taps import evaluating
 
 Facts = Mapping[str, str]
 Logits = Callable[[Tensor], Tensor]
@@ -48,10 +49,9 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
     """
     if path.suffix not in FORMS:
         raise unknown("kind of file", path.suffix, FORMS)
-    form, modes = FORMS[path.suffix], {module: module.training for module in network.modules()}
-    network.eval()
+    form = FORMS[path.suffix]
     try:
-        with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
+        with evaluating(network), torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
             warnings.simplefilter("ignore")  # of exporters, about themselves
             expected = network(x)
             form.write(network, x, facts, temporary)
@@ -65,9 +65,6 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
             return apart
     except ModuleNotFoundError as error:
         raise RkdError(f"{form.title} needs the package {error.name}: pip install 'rkd[onnx]'") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def facts_in(path: Path) -> Facts:

@@ -29,7 +29,10 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {}  # by spelling, without case and separators
-_FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., Entry]]] = {}  # by how their names look
+# By how their names look: a regular expression over a name in lower case, without separators except a "_" between two
+# digits, whose groups are whole numbers; and what makes an entry of these, or raises ConfigError. Registered names go
+# before families.
+FAMILIES: dict[str, tuple[str, Callable[..., Entry]]] = {}
 
 
 def register(
@@ -62,23 +65,6 @@ def register(
             if deployed is not None:
                 _ENTRIES[_squash(spelling + DEPLOYED)] = Entry(name + DEPLOYED, f"{shown} deploy", deployed)
         return builder
-
-    return add
-
-
-def register_family(form: str, pattern: str) -> Callable[[Callable[..., Entry]], Callable[..., Entry]]:
-    """Decorator: `member(*numbers) -> Entry` says which network a name that matches a pattern means, or raises
-    ConfigError. Registered names go before families.
-
-    Args:
-        form: how their names look, for messages.
-        pattern: regular expression over the name in lower case, without separators except a "_" between two
-            digits; every group is a whole number.
-    """
-
-    def add(member: Callable[..., Entry]) -> Callable[..., Entry]:
-        _FAMILIES[form] = re.compile(pattern), member
-        return member
 
     return add
 
@@ -129,11 +115,6 @@ def builder_of(name: str) -> Callable[..., object]:
     return found.func if isinstance(found, partial) else found
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless `build` could find `name`; `package.module:function` is not imported here."""
-    _find(name)
-
-
 def build(name: str, num_classes: int = 100) -> nn.Module:
     """A freshly initialised network on the CPU, drawing from torch's global random stream.
 
@@ -155,12 +136,10 @@ def _find(name: str) -> Entry:
     squashed = _squash(name) if isinstance(name, str) else ""
     if squashed in _ENTRIES:
         return _ENTRIES[squashed]
-    for pattern, member in _FAMILIES.values():
-        if match := pattern.fullmatch(squashed):
+    for pattern, member in FAMILIES.values():
+        if match := re.fullmatch(pattern, squashed):
             return member(*map(int, match.groups()))
-    raise unknown(
-        "model", name, {*(e.name for e in _ENTRIES.values()), *_FAMILIES, "package.module:function"}
-    )
+    raise unknown("model", name, {*(e.name for e in _ENTRIES.values()), *FAMILIES, "package.module:function"})
 
 
 def _squash(name: str) -> str:

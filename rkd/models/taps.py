@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from rkd.errors import ConfigError
 
@@ -107,6 +106,8 @@ def macs(net: nn.Module, size: int = 32, channels: int = 3) -> int:
 
     Biases, BatchNorm, activations and pooling do not count.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     with _dry_image(net, size, channels) as image, FlopCounterMode(display=False) as counter:
         net(image)
     return counter.get_total_flops() // 2

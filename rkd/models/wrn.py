@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rkd.errors import ConfigError
 from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, init_kaiming
-from rkd.models.registry import Entry, register, register_family
+from rkd.models.registry import FAMILIES, Entry, register
 from rkd.models.taps import TapNet, Taps
 
 MOST_PARAMETERS = 10**9  # 4 GB
@@ -92,7 +92,6 @@ class WideResNet(TapNet):
         return Taps(stem, (first, second, third), stages_pre, pooled, self.fc(pooled))
 
 
-@register_family("wrn_<depth>_<width>", r"(?:wrn|wideresnet)(\d{1,9})_(\d{1,9})")
 def _member(depth: int, width: int) -> Entry:
     name = f"wrn_{depth}_{width}"
     if depth < 10 or (depth - 4) % 6:
@@ -110,5 +109,6 @@ def _member(depth: int, width: int) -> Entry:
     return Entry(name, f"WRN-{depth}-{width}", partial(WideResNet, depth=depth, width=width))
 
 
+FAMILIES["wrn_<depth>_<width>"] = r"(?:wrn|wideresnet)(\d{1,9})_(\d{1,9})", _member
 for _entry in (_member(16, 1), _member(16, 2), _member(40, 1), _member(40, 2)):
     register(_entry.name, display=_entry.display, group="WRN")(_entry.build)

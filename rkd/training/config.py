@@ -17,14 +17,9 @@ from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, 
 from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, make_options
-from rkd.models import canonical, check_name, display_name
+from rkd.models import canonical, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import SETTLED, Precision
-
-
-def _network(name: str) -> str:
-    check_name(canonical(name))
-    return canonical(name)
 
 
 @frozen
@@ -133,7 +128,7 @@ class RunConfig:
         ConfigError: a value that is not allowed, or two that contradict each other.
     """
 
-    network: Annotated[str, AfterValidator(_network)]
+    network: Annotated[str, AfterValidator(canonical)]
     data: DataConfig = field(default_factory=DataConfig)
     seed: Natural = 0
     epochs: Count = 240
