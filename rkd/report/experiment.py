@@ -12,7 +12,6 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
-from scipy import stats
 
 from rkd.devices import pick_device
 from rkd.experiments import settings as parameters
@@ -33,6 +32,7 @@ from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import runner_of, store_for, store_of
 from rkd.judge import is_published_setting
+from rkd.judge.contrast import contrast
 from rkd.judge.grades import GRADES
 from rkd.models import canonical, display_name
 from rkd.published.others import other_runs
@@ -210,13 +210,16 @@ class Experiment:
         hours = float(f"{macs / rates.max() / 3600:.2g}")
         return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
 
-    def differences(self, level: float = 0.95) -> pd.DataFrame | None:
+    def differences(self, level: float = 0.9) -> pd.DataFrame | None:
         """What the given parameters change: this execution against the profile's own parameters, row by row.
+
+        Runs of one seed have the same batches and, where networks are alike, the same first weights: they are compared
+        in pairs, by t, where two seeds or more are common to both sides; else the means of all runs, after Welch.
 
         Returns:
             Index: the rows whose runs are others; columns: mean accuracy under the profile's own parameters and here
-            (%), their difference and both ends of its interval after Welch (percentage points; missing below two runs a
-            side), to two decimals. None where there is no such row.
+            (%), their difference and both ends of its interval (percentage points; missing below two runs a side), to
+            two decimals, and of how many pairs or runs. None where there is no such row.
         """
         if self.is_self_test:
             return None
@@ -228,12 +231,15 @@ class Experiment:
             theirs = base.get(name)
             if theirs is None or list(theirs["run"]) == list(ours["run"]):
                 continue
-            a, b = ours["accuracy"].dropna(), theirs["accuracy"].dropna()
-            low = high = float("nan")
-            if min(len(a), len(b)) > 1 and max(a.std(), b.std()) > 0:
-                low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-            rows[name] = b.mean(), a.mean(), a.mean() - b.mean(), low, high
-        columns = ["profile's own", "here", "difference", "low", "high"]
+            a, b = (side.set_index("seed")["accuracy"].dropna() for side in (ours, theirs))
+            of, low, high = f"{len(a)} against {len(b)} runs", float("nan"), float("nan")
+            if len(seeds := a.index.intersection(b.index)) > 1:
+                of, a, b = f"{len(seeds)} pairs", a[seeds], b[seeds]
+                low, high = contrast([(a - b).to_numpy()], [1.0]).interval(level)
+            elif min(len(a), len(b)) > 1:
+                low, high = contrast([a.to_numpy(), b.to_numpy()], [1.0, -1.0]).interval(level)
+            rows[name] = b.mean(), a.mean(), a.mean() - b.mean(), float(low), float(high), of
+        columns = ["profile's own", "here", "difference", "low", "high", "of"]
         found = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
         return found.round(2) if rows else None
 

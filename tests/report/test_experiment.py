@@ -1,6 +1,8 @@
 """Runs and published figures as frames, and what a notebook of a table makes of them."""
 
 import dataclasses
+import math
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -219,20 +221,29 @@ def test_text_is_escaped_and_groups_have_headings(stores):
     assert 'scope="rowgroup">of &amp; one</th>' in found
 
 
-def test_differences_after_welch(stores):
-    given, base = experiment(loss_weight=0.123), experiment()
-    accuracies = {"base": [70.0, 71.0], "given": [71.5, 72.5]}
-    for of, values in ((base, accuracies["base"]), (given, accuracies["given"])):
-        full = next(line for line in of.lines if line.key == "full")
+@pytest.mark.parametrize(
+    ("seeds", "accuracies", "test", "of"),
+    [
+        ([0, 1], [71.5, 72.75], stats.ttest_rel, "2 pairs"),
+        ([1, 0, 7], [72.75, 71.0, 99.0], stats.ttest_rel, "2 pairs"),
+        ([7, 1, 8], [71.5, 72.5, 73.0], partial(stats.ttest_ind, equal_var=False), "3 against 2 runs"),
+        ([7], [71.5], None, "1 against 2 runs"),
+    ],
+)
+def test_differences_in_pairs_of_seeds_or_after_welch(seeds, accuracies, test, of, stores):
+    given, base, own = experiment(loss_weight=0.123, seeds=seeds), experiment(), [70.0, 71.5]
+    for page, values in ((base, own), (given, accuracies)):
+        full = next(line for line in page.lines if line.key == "full")
         for run, value in zip(full.runs, values, strict=True):
             stores["smoke"].save(record(run, value))
     assert base.differences() is None
     given.run()
-    row = given.differences().loc[FULL]
-    low, high = stats.ttest_ind(
-        accuracies["given"], accuracies["base"]
-    ).confidence_interval()  # of equal variances
-    assert row.tolist() == pytest.approx([70.5, 72.0, 1.5, low, high], abs=0.005)
+    row, said = given.differences().loc[FULL], dict(zip(seeds, accuracies, strict=True))
+    ours = [said[0], said[1]] if of == "2 pairs" else accuracies
+    ends = test(ours, own).confidence_interval(0.9) if test else (math.nan, math.nan)
+    means = [sum(own) / 2, sum(ours) / len(ours)]
+    expected = [*means, means[1] - means[0], *ends]
+    assert row.tolist() == [*(pytest.approx(x, abs=0.0051, nan_ok=True) for x in expected), of]
 
 
 def test_parameters_know_where_they_come_from(stores):
