@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import BeforeValidator, Field, StrictBool, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, StrictBool, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic.dataclasses import rebuild_dataclass
 from pydantic_core import ErrorDetails
@@ -32,19 +32,20 @@ T = TypeVar("T")
 LARGEST = sys.float_info.max
 # In texts that are shown: a terminal obeys them, and the last ones turn the direction of reading.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+STRICT = "strict"  # context of a validation that takes no text for a number
 SCIENTIFIC = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"  # text to YAML 1.1, so also where papermill injects it
 
 
 def _number(
     kind: type[float], least: float, words: str, *, above: bool = False, below: float = math.inf
 ) -> BeforeValidator:
-    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text, but for 1e-3, nor truth values are
-    numbers."""
+    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text, but for 1e-3 where people write, nor
+    truth values are numbers."""
 
     largest = 2**63 - 1 if kind is int else LARGEST
 
-    def check(value: Any) -> float:
-        if isinstance(value, str) and re.fullmatch(SCIENTIFIC, value, re.ASCII):
+    def check(value: Any, info: ValidationInfo) -> float:
+        if isinstance(value, str) and info.context != STRICT and re.fullmatch(SCIENTIFIC, value, re.ASCII):
             value = float(value)
         right = isinstance(value, int | float) and not isinstance(value, bool)
         if right and abs(value) > largest:  # infinity too
@@ -133,11 +134,12 @@ def _telling(cls: type[T]) -> type[T]:
     return cls
 
 
-def build(kind: type[T], values: Mapping[str, Any]) -> T:
+def build(kind: type[T], values: Mapping[str, Any], context: str | None = None) -> T:
     """`kind` from plain values, nested ones too: what JSON, YAML and parameters of a notebook hold.
 
     Args:
         kind: a class made by `frozen`, or any dataclass.
+        context: STRICT: no text is a number, at any depth.
 
     Raises:
         ConfigError: as for making one.
@@ -148,15 +150,15 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
         if name not in (allowed := [f.name for f in fields(kind)]):
             raise unknown(f"{kind.__name__} setting", name, allowed)
     try:
-        return _adapter(kind).validate_python(dict(values))
+        return _adapter(kind).validate_python(dict(values), context=context)
     except ValidationError as error:
         raise sentence(error, kind) from None
 
 
-def check(kind: Any, name: str, value: Any) -> Any:
-    """A single value as `kind`, such as Count, has it; ConfigError that calls it `name`."""
+def check(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
+    """A single value as `kind`, such as Count, has it, see `build`; ConfigError that calls it `name`."""
     try:
-        return _adapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value, context=context)
     except ValidationError as error:
         raise _plainly(name, error.errors(include_url=False)[0], kind) from None
 

@@ -4,12 +4,11 @@ has a default."""
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from rkd.config import LARGEST, Count, Flag, Natural, Percent, Weight, build, check, frozen
+from rkd.config import LARGEST, STRICT, Count, Flag, Natural, Percent, Weight, build, check, frozen
 from rkd.errors import ConfigError
 from rkd.training.config import RunConfig
 
@@ -119,33 +118,16 @@ def check_parts(
     parts["result"] = Result, {name: result[name] for name in result.keys() - further.keys()}
     for part, (kind, values) in parts.items():
         try:
-            _check_numbers(values, build(kind, values))
+            build(kind, values, STRICT)
         except ConfigError as error:
             raise ConfigError(f"in its {part}: {error}") from None
     for name, value in further.items():
-        check(Percent, f"in its result: {name}", value)
-        if isinstance(value, str):
-            raise ConfigError(f"in its result: {_no_text(name, value)}")
+        check(Percent, f"in its result: {name}", value, STRICT)
     _check_curves(config, finished, curves, result["epochs"])
     if result["best_epoch"] >= result["epochs"]:
         raise ConfigError(
             f"best_epoch is {result['best_epoch']}, of {result['epochs']} epochs counted from 0"
         )
-
-
-def _check_numbers(values: Mapping[str, Any], built: Any) -> None:
-    """A record keeps its values as they are in the file: text such as "1e-3", a number wherever people write
-    parameters, is none here."""
-    for name, value in values.items():
-        found = getattr(built, name)
-        if isinstance(value, Mapping) and is_dataclass(found):
-            _check_numbers(value, found)
-        elif isinstance(value, str) and not isinstance(found, str):
-            raise ConfigError(_no_text(name, value))
-
-
-def _no_text(name: str, value: str) -> str:
-    return f"{name} is {value!r}; it must be a number, and is text"
 
 
 def _check_curves(
