@@ -145,6 +145,8 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
                 timed.append(one)
                 if variant.conventional:
                     stack.callback(one.made.close)
+        if all(one.variant.conventional for one in timed):
+            raise RkdError(f"there is nothing to compare the conventional loop with: {'; '.join(notes)}")
         for one in timed:  # a first round, which is not kept
             wanted = STRETCH[device.type] / max(one.time(device), 1e-9)
             one.repeats = max(1, min(MOST_REPEATS, math.ceil(wanted)))

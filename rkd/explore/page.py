@@ -202,7 +202,7 @@ class Page(widgets.VBox):
         """How the training stands; only what differs is sent."""
         self._bar.value = look.share
         self.status.value = _note(look.text, "alert" if look.status == "failed" else "status")
-        drawn = {name: len(record.curves["lr"]) for name, record in look.records.items()}
+        drawn = {name: len(record.curves["test_accuracy"]) for name, record in look.records.items()}
         if drawn != self._drawn:
             self._drawn = drawn
             records, lines = {record.id: record for record in look.records.values()}, []

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 
 from rkd.bench import Request, Result, committed, load, save
 from rkd.bench.clock import count
-from rkd.bench.measurement import Timed, first_step, rounds, variants
+from rkd.bench.measurement import Timed, first_step, measure, rounds, variants
 from rkd.bench.steps import TEACHER, Variant, Workload
 from rkd.bench.tables import command
 from rkd.cli import main
-from rkd.errors import ConfigError, RecordError
+from rkd.errors import ConfigError, RecordError, RkdError
 from rkd.experiments.estimate import sizes, work
 
 CPU = torch.device("cpu")
@@ -138,6 +138,20 @@ def test_a_variant_that_cannot_run_is_told_and_left_out(monkeypatch):
     ]
     with pytest.raises(RuntimeError):  # without it there is nothing to compare with
         first_step(work, Variant("batch", conventional=True), print, notes)
+
+
+def test_without_a_variant_of_ours_nothing_is_measured(monkeypatch):
+    begin = Workload.begin
+
+    def only_theirs(work, variant):
+        if not variant.conventional:
+            raise RuntimeError("no memory")
+        return begin(work, variant)
+
+    monkeypatch.setattr(Workload, "begin", only_theirs)
+    request = Request("resnet8", "resnet8", 4, "cpu", ("fp32",), ("batch",), threads=1, seconds=0.1)
+    with pytest.raises(RkdError, match=r"nothing to compare .* with: .*fp32, .* could not run .no memory"):
+        measure(request, print)
 
 
 def test_rounds_take_turns_and_are_three_at_least():

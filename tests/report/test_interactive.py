@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,19 @@ def test_curves_say_what_is_missing_or_diverged(in_book):
     assert [t["x"] for t in crosses] == [[2]], "a cross marks where it ended"
     assert traces(spec, "loss_ce", runs="single"), "a diverged run shows its loss as well"
     assert "line 1 diverged" in curves(lines[1:], {broken.id: records[broken.id]}, "Curves").alt
+
+
+def test_curves_of_a_run_that_ended_in_a_stage_before_the_training(in_book):
+    """It is scored where it ends, and has losses of the stage, but neither a rate nor a training accuracy."""
+    lines, records = table(count=1, seeds=2, epochs=4)
+    early = lines[0].runs[1]
+    made = record(early, np.random.default_rng(1), stop=1)
+    records[early.id] = replace(made, curves={"ab_loss_ab": [2.0], "test_accuracy": [1.0]})
+    spec = emitted(curves(lines, records, "Curves"))
+    assert [t["x"] for t in traces(spec, "test_accuracy") if t.get("marker", {}).get("symbol") == "x"] == [
+        [1]
+    ]
+    assert "line 0 diverged" in curves(lines, {early.id: records[early.id]}, "Curves").alt
 
 
 def test_curves_of_one_epoch_of_nothing_and_of_very_many(in_book):

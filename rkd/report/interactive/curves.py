@@ -55,7 +55,7 @@ def curves(
     there = {k: len(v) for line in drawn for r in found[line.key] for k, v in r.curves.items() if v}
     metrics = {k: name for k, name in NAMED.items() if k in there}
     metrics |= {k: k.replace("loss_", "loss: ").replace("_", " ") for k in sorted(there.keys() - metrics)}
-    last = max(len(r.curves["lr"]) for line in drawn for r in found[line.key])
+    last = max(len(r.curves["test_accuracy"]) for line in drawn for r in found[line.key])
     axis = {"title": {"text": "epoch"}, "unifiedhovertitle": {"text": "epoch %{x}"}}
     if last <= 12:  # whole numbers on short axes; room around a lone epoch
         axis |= {"dtick": 1} | ({"range": [0.5, 1.5]} if last == 1 else {})
