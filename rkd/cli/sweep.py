@@ -213,14 +213,14 @@ class _Plan:
         """Let this store and a storage know each other's records of the runs, and of teachers that are needed the
         weights; of a dry run, say how many would come here."""
         from rkd.cluster.storage import Storage
-        from rkd.experiments.runner import learned_from
+        from rkd.experiments.runner import teachers_of
 
         self.storage, there, ids = storage, Storage(storage), [run.id for run in self.runs]
         if dry_run:
             come = there.ids().intersection(ids).difference(self.store.ids())
             print(f"{len(come)} of these runs are recorded in {storage} alone, and would come here first")
             return
-        there.match(self.store, ids, {teacher.run.id for teacher in learned_from(self.runs)})
+        there.match(self.store, ids, teachers_of(self.runs))
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""

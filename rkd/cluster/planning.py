@@ -1,7 +1,6 @@
 """The plan of all runs on so many GPUs: groups in the order in which a sweep hands them out, each for as long as its
 multiply-adds take at one rate. Makespan, idle share and the longest chain follow by simulation."""
 
-import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rkd import models
 from rkd.errors import ConfigError
 from rkd.experiments.budget import in_words
 from rkd.experiments.estimate import LEAST_IMAGE, reached, sizes, work
-from rkd.experiments.runner import learned_from, run_groups
+from rkd.experiments.runner import run_groups, teachers_of
 from rkd.experiments.workspace import store_for
 from rkd.training import RunConfig
 
@@ -107,23 +106,21 @@ def make(
         ConfigError: no rate is given, and nothing is recorded.
         DataError: a data set is not here.
     """
-    teachers = {teacher.run.id for teacher in learned_from(runs)}
-    parts = [r for r in runs if r.id in teachers], [r for r in runs if r.id not in teachers]
-    place: dict[str, int] = {}
+    teachers, place = teachers_of(runs), dict[str, int]()
     found = []
-    for members in (members for part in parts for members in run_groups(part, largest, across_seeds=True)):
+    for members in run_groups(runs, largest, across_seeds=True):
         macs, company = 0.0, len(members)
         for run in members:
             need = work(run, sizes(run.data, data_root))
             need = need._replace(image=max(need.image, LEAST_IMAGE), teacher=need.teacher / company)
             macs += need.left(run)
-        before = {t.run.id for t in learned_from(members)}
+        before = teachers_of(members)
         found.append(
             Group(
                 company, macs, tuple(sorted({place[run] for run in before})), members[0].total_epochs,
                 sum(_bytes(run.network) for run in members),
-                sum(2 * _bytes(t.name) for t in {t.run.id: t for t in learned_from(members)}.values()),
-                bool(teachers & {run.id for run in members}),
+                sum(2 * _bytes(teacher.network) for teacher in before.values()),
+                any(run.id in teachers for run in members),
             )
         )  # fmt: skip
         place |= dict.fromkeys((run.id for run in members), len(found) - 1)
@@ -141,24 +138,16 @@ def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
     """Each device takes the first group in order whose teachers have ended."""
     rate = rate or plan.rate
     length = [START_SECONDS + group.macs / rate for group in plan.groups]
-    waits, after = [len(group.before) for group in plan.groups], [[] for _ in plan.groups]
-    for number, group in enumerate(plan.groups):
-        for teacher in group.before:
-            after[teacher].append(number)
-    ready = [number for number, teachers in enumerate(waits) if not teachers]
-    free, running, spans, now = list(range(devices)), [], [(0.0, 0.0, 0)] * len(length), 0.0
-    heapq.heapify(ready)
-    while ready or running:
-        while ready and free:
-            number, device = heapq.heappop(ready), heapq.heappop(free)
+    spans, ended, now = dict[int, tuple[float, float, int]](), set[int](), 0.0
+    while len(ended) < len(length):
+        at_work = spans.keys() - ended
+        free = sorted({*range(min(devices, len(length)))} - {spans[number][2] for number in at_work})
+        left = [number for number in range(len(length)) if number not in spans]
+        ready = (number for number in left if ended.issuperset(plan.groups[number].before))
+        for device, number in zip(free, ready, strict=False):
             spans[number] = now, now + length[number], device
-            heapq.heappush(running, (now + length[number], number, device))
-        now, number, device = heapq.heappop(running)
-        heapq.heappush(free, device)
-        for student in after[number]:
-            waits[student] -= 1
-            if not waits[student]:
-                heapq.heappush(ready, student)
+        now, number = min((spans[number][1], number) for number in spans.keys() - ended)
+        ended.add(number)
     chains = list[float]()
     for group, seconds in zip(plan.groups, length, strict=True):
         chains.append(seconds + max((chains[teacher] for teacher in group.before), default=0.0))
@@ -168,8 +157,10 @@ def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
         + group.runs * RECORD_BYTES
         for group, seconds in zip(plan.groups, length, strict=True)
     )
-    end = max(span[1] for span in spans)
-    return Schedule(devices, tuple(spans), max(chains), 1 - sum(length) / (devices * end), traffic)
+    return Schedule(
+        devices, tuple(spans[number] for number in range(len(length))), max(chains),
+        1 - sum(length) / (devices * now), traffic,
+    )  # fmt: skip
 
 
 def table(schedules: Sequence[Schedule]) -> pd.DataFrame:

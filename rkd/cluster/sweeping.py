@@ -21,7 +21,7 @@ from rkd.data import DataConfig, ImageSet, used_images
 from rkd.data.images import TENSORS
 from rkd.errors import RkdError, in_a_line
 from rkd.experiments.budget import Budget
-from rkd.experiments.runner import Runner, learned_from, run_groups, with_lacking
+from rkd.experiments.runner import Runner, required, run_groups, teachers_of, with_lacking
 from rkd.records import Store
 from rkd.training import Engine, RunConfig
 from rkd.trust import trust, trusted
@@ -68,16 +68,11 @@ class ClusterRunner(Runner):
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         ray, root = self.cluster.ray, self.data_root.resolve()
-        sets = {config.data: None for config in missing} | {t.run.data: None for t in learned_from(missing)}
+        sets = dict.fromkeys(run.data for run in required(missing))
         self.sets = {config: datasets.load(config, root) for config in sets}
         self.check(missing)
-        runs, teachers = with_lacking(missing, self.store), {t.run.id for t in learned_from(missing)}
         gpus = self.workers != "cpu" and bool(self.cluster.each.gpu)
-        groups = [
-            members
-            for part in ([c for c in runs if c.id in teachers], [c for c in runs if c.id not in teachers])
-            for members in run_groups(part, self.group, across_seeds=gpus)
-        ]
+        groups = run_groups(with_lacking(missing, self.store), self.group, across_seeds=gpus)
         job = Job(
             Store(self.store.records.resolve(), self.store.work.resolve()), root, self.workers, self.group,
             self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), paths.STANDS_IN: str(paths.here())},
@@ -91,8 +86,8 @@ class ClusterRunner(Runner):
         task = ray.remote(train_group).options(max_retries=self.cluster.retries, **self.cluster.each.asked())
         made: dict[str, Any] = {}  # the task that trains a run, by id
         for number, members in enumerate(groups):
-            before = {made[t.run.id] for t in learned_from(members) if t.run.id in made}
-            needed = {c.data for c in members} | {t.run.data for t in learned_from(members)}
+            before = {made[teacher] for teacher in teachers_of(members) if teacher in made}
+            needed = {run.data for run in required(members)}
             ref = task.remote(job, members, number, board, {c: shared[c] for c in needed}, *before)
             made |= dict.fromkeys((c.id for c in members), ref)
         self._watch(board, groups, [made[members[0].id] for members in groups])
@@ -227,10 +222,11 @@ def train_group(
     if job.storage is None:
         stopped = trained(job.store, members, lambda: False)
     else:
-        teachers = [teacher.run.id for teacher in learned_from(members)]
         committed = job.store.records.parent / "teachers"
         ids = [config.id for config in members]
-        for store, ours, lost in Storage(job.storage).shares(ids, teachers, teller.stop, committed):
+        for store, ours, lost in Storage(job.storage).shares(
+            ids, teachers_of(members), teller.stop, committed
+        ):
             stopped = trained(store, [config for config in members if config.id in ours], lost) or stopped
         stopped = stopped or teller.stop(0.0)
     teller.look()

@@ -41,19 +41,21 @@ class MissingRunsError(RkdError):
 def run_groups(
     configs: Iterable[RunConfig], largest: int, across_seeds: bool = False
 ) -> list[list[RunConfig]]:
-    """Runs to train in lock-step: they differ in network, method, options, losses or optimiser alone, and have equal
-    stages, so that batches and teacher pass serve all of them.
+    """Runs to train in lock-step, those that others learn from first: they differ in network, method, options, losses
+    or optimiser alone, and have equal stages, so that batches and teacher pass serve all of them.
 
     Args:
         across_seeds: runs of several seeds may go together, each seed with its own batches and teacher pass. Worth it
             where a run by itself leaves the device idle: on a GPU.
     """
     groups: dict[object, list[RunConfig]] = {}
-    for config in configs:
+    configs = list(configs)
+    teachers = teachers_of(configs)
+    for config in sorted(configs, key=lambda config: config.id not in teachers):
         seed = None if across_seeds else config.seed
         key = (
-            config.data, seed, config.epochs, config.batch_size, config.precision, config.teacher, config.drop_last,
-            config.stages,
+            config.id in teachers, config.data, seed, config.epochs, config.batch_size, config.precision,
+            config.teacher, config.drop_last, config.stages,
         )  # fmt: skip
         groups.setdefault(key, []).append(config)
     return [
@@ -68,10 +70,15 @@ def learned_from(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
     return [t for run in runs if (t := run.teacher) and t.run and t.weights != "random"]
 
 
+def teachers_of(runs: Iterable[RunConfig]) -> dict[str, RunConfig]:
+    """The runs that `runs` learn from, by id."""
+    return {teacher.run.id: teacher.run for teacher in learned_from(runs)}
+
+
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
-    return _once([*(teacher.run for teacher in learned_from(configs)), *configs])
+    return _once([*teachers_of(configs).values(), *configs])
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
@@ -113,7 +120,7 @@ def schedules(runs: Iterable[RunConfig]) -> list[str]:
     nobody learns from by itself."""
     found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     runs = list(runs)
-    teachers = {teacher.run.id for teacher in learned_from(runs)}
+    teachers = teachers_of(runs)
     for run in (run for run in runs if run.id not in teachers):
         of = run.teacher
         taught = of and (
@@ -259,7 +266,7 @@ class Runner:
         says so. A run that another process holds is waited for, and taken over if that process dies."""
         self.check(missing)
         runs, waited = with_lacking(missing, self.store), False
-        teachers = {teacher.run.id for teacher in learned_from(missing)}
+        teachers = teachers_of(missing)
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
             trained = False
