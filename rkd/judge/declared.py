@@ -27,46 +27,24 @@ class Kind:
     """What claims of one kind are.
 
     Attributes:
-        name: for a reader, of one such claim.
-        words: of several.
-        question: what is asked of the runs.
+        name: for a reader.
         estimate: what is measured.
         columns: that a claim of this kind fills in beyond those of all kinds; one with a question mark may be empty.
     """
 
     name: str
-    words: str
-    question: str
     estimate: str
     columns: tuple[str, ...]
 
 
 KINDS = {
-    "value": Kind(
-        "accuracy", "accuracies", "does the mean over seeds lie within the margin of the published accuracy?",
-        "ours minus published", ("margin", "published_n", "also?", "a"),
-    ),
-    "order": Kind(
-        "comparison", "comparisons", "does a run of one side beat a run of the other?",
-        "P(A > B)", ("family", "minus?", "a", "b?"),
-    ),
-    "effect": Kind(
-        "gain", "gains", "is the difference of two means the published one, within the margin?",
-        "difference of means", ("margin", "family", "minus?", "also?", "a", "b"),
-    ),
-    "trend": Kind(
-        "trend", "trends", "does a contrast that was declared beforehand point the claimed way?",
-        "contrast", ("margin", "family", "groups", "contrast", "best?"),
-    ),
-    "bound": Kind(
-        "bound", "a bound", "does every one of several means lie within a bound of its published value?",
-        "widest gap", ("margin", "over", "groups"),
-    ),
-    "chance": Kind(
-        "chance", "chance level", "does the mean lie within the margin of chance?",
-        "ours minus chance", ("margin", "chance", "a"),
-    ),
-}  # fmt: skip
+    "value": Kind("accuracy", "ours minus published", ("margin", "published_n", "also?", "a")),
+    "order": Kind("comparison", "P(A > B)", ("family", "minus?", "a", "b?")),
+    "effect": Kind("gain", "difference of means", ("margin", "family", "minus?", "also?", "a", "b")),
+    "trend": Kind("trend", "contrast", ("margin", "family", "groups", "contrast", "best?")),
+    "bound": Kind("bound", "widest gap", ("margin", "over", "groups")),
+    "chance": Kind("chance", "ours minus chance", ("margin", "chance", "a")),
+}
 _OF_ALL = (
     "id", "kind", "about", "statement", "figures", "alpha", "min_seeds", "published?", "reports?", "which_student?",
     "asked_by?",
