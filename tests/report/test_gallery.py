@@ -138,7 +138,7 @@ def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop():
     nets = {"teacher": (network.train(), images), "student": (other, images)}
     runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
     store = SimpleNamespace(has=lambda run: True)
-    of = SimpleNamespace(lines=lines, store=store, runner=lambda: runner)
+    of = SimpleNamespace(lines=lines, store=store, runner=lambda: runner, is_self_test=False)
     made = execute("methods", "def answers_of", "def class_means", "import TSNE", experiment=of, pd=pd)
     found = made["answers"]["teacher"]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (images.mean, images.std))
