@@ -69,9 +69,9 @@ def tiles(*rows: Sequence[object]) -> Html:
 
 
 def attention_tiles(maps: Snapshots, epoch: int) -> Html | None:
-    """The weights after an epoch that was looked at: a column of images, then two of maps for every level that fuses by
-    attention, deep to shallow; None where none does."""
-    heads, columns = ["image"], [img(photos(maps.images), f"images of {', '.join(maps.classes)}")]
+    """The weights after an epoch that was looked at: a column of images where they are here, then two of maps for every
+    level that fuses by attention, deep to shallow; None where none does."""
+    heads, columns = [], []
     for level in maps.levels:
         if (found := maps.attention(epoch, level)) is None:
             continue
@@ -80,4 +80,7 @@ def attention_tiles(maps: Snapshots, epoch: int) -> Html | None:
             heads.append(join(tag("b", level), *(tag("div", line) for line in (size, name, mean))))
             said = f"weight {name} at {level} ({size}) after epoch {epoch}, {mean}"
             columns.append(img(column(z, "viridis", 0, 1), said))
-    return tiles(heads, columns) if len(heads) > 1 else None
+    if heads and maps.pictured:
+        heads.insert(0, "image")
+        columns.insert(0, img(photos(maps.images), f"images of {', '.join(maps.classes)}"))
+    return tiles(heads, columns) if heads else None
