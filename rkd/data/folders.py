@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -132,43 +132,23 @@ class Folder(Decoded):
 
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
         folder = _place(config.name, root)
-        parts = {"train": folder / "train"}
-        if parts["train"].is_dir():
-            if not (found := [name for name in TESTS if (folder / name).is_dir()]):
-                raise DataError(
-                    f"{folder} has a part train/, but none of {', '.join(f'{n}/' for n in TESTS)}"
-                )
-            if config.test_share is not None:
-                raise DataError(
-                    f"test_share is {config.test_share:g}, but {folder} has a part {found[0]}/ for tests"
-                )
-            every = _by_class(parts["train"])
-            classes = sorted(name for name in every if every[name])
-            tests = {name: images for name, images in _by_class(folder / found[0]).items() if images}
-            files = {"train": every, "test": tests}
-        else:
-            every = _by_class(folder)
-            classes = sorted(name for name in every if every[name])
-            files = _shared(every, classes, config, folder) if classes else {"test": {}}
-        if stray := sorted(files["test"].keys() - {*classes}):
-            raise DataError(
-                f"{folder} has images of class {listed([*map(repr, stray)])} for tests, but none to train on"
-            )
-        if not classes or not any(files["test"].values()):
-            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
-        paths, labels, names, told = {}, {}, {}, []
-        for split in SPLITS:
-            pairs = [(path, n) for n, name in enumerate(classes) for path in files[split].get(name, [])]
-            paths[split] = [path for path, _ in pairs]
-            labels[split] = np.array([n for _, n in pairs], dtype=np.int64)
-            names[split] = [path.relative_to(folder).as_posix() for path in paths[split]]
-            stats = [path.stat() for path in paths[split]]
-            told += [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names[split], stats, strict=True)]
+        every, files = _parts(folder, config)
+        classes = tuple(sorted(name for name, images in every.items() if images))
+        _check(folder, classes, files["test"])
+        pairs = {
+            s: [(p, n) for n, name in enumerate(classes) for p in files[s].get(name, [])] for s in SPLITS
+        }
+        names = {
+            split: [path.relative_to(folder).as_posix() for path, _ in found]
+            for split, found in pairs.items()
+        }
+        labels = {split: np.array([n for _, n in found], dtype=np.int64) for split, found in pairs.items()}
+        stats = ((names[s][i], path.stat()) for s in SPLITS for i, (path, _) in enumerate(pairs[s]))
+        key = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
         cache = folder.resolve().with_name(f"{folder.resolve().name}.decoded")
         empty = sorted(every.keys() - {*classes})
-        notes = [f"{len(empty)} folders hold no images to train on: {listed(empty)}"] if empty else []
-        image, key = lambda split, i: Image.open(paths[split][i]), json.dumps(told)
-        return Listing(names, labels, tuple(classes), image, key, cache, tuple(notes))
+        notes = (f"{len(empty)} folders hold no images to train on: {listed(empty)}",) if empty else ()
+        return Listing(names, labels, classes, lambda s, i: Image.open(pairs[s][i][0]), key, cache, notes)
 
 
 @register_source(TORCHVISION)
@@ -215,11 +195,38 @@ def _place(name: str, root: Path) -> Path:
     raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")
 
 
-def _by_class(part: Path) -> dict[str, list[Path]]:
+Files = dict[str, list[Path]]  # images by class
+
+
+def _parts(folder: Path, config: DataConfig) -> tuple[Files, dict[str, Files]]:
+    """What a folder has to train on, empty classes too, and its images by split."""
+    train = folder / "train"
+    if not train.is_dir():
+        every = _by_class(folder)
+        classes = sorted(name for name, images in every.items() if images)
+        return every, _shared(every, classes, config, folder) if classes else {split: {} for split in SPLITS}
+    if not (tests := [name for name in TESTS if (folder / name).is_dir()]):
+        raise DataError(f"{folder} has a part train/, but none of {', '.join(f'{n}/' for n in TESTS)}")
+    if config.test_share is not None:
+        raise DataError(f"test_share is {config.test_share:g}, but {folder} has a part {tests[0]}/ for tests")
+    every = _by_class(train)
+    return every, {"train": every, "test": _by_class(folder / tests[0])}
+
+
+def _check(folder: Path, classes: Sequence[str], tests: Files) -> None:
+    if stray := sorted({name for name, images in tests.items() if images} - {*classes}):
+        raise DataError(
+            f"{folder} has images of class {listed([*map(repr, stray)])} for tests, but none to train on"
+        )
+    if not classes or not any(tests.values()):
+        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
+
+
+def _by_class(part: Path) -> Files:
     """Image files by class, in order; none of a folder that holds none."""
     annotations = part / "val_annotations.txt"
     if annotations.is_file():
-        found: dict[str, list[Path]] = {}
+        found: Files = {}
         for line in sorted(annotations.read_text(encoding="utf-8").splitlines()):
             file, name, *_ = [*line.split("\t"), ""]
             found.setdefault(name, []).append(part / "images" / file)
@@ -231,16 +238,14 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
     }
 
 
-def _shared(
-    every: dict[str, list[Path]], classes: list[str], config: DataConfig, folder: Path
-) -> dict[str, dict[str, list[Path]]]:
+def _shared(every: Files, classes: list[str], config: DataConfig, folder: Path) -> dict[str, Files]:
     """Each class's images, of which a share is for tests; the choice is fixed by the data set's seed."""
     if config.test_share is None:
         raise DataError(
             f"{folder} has no parts train/ and test/; say which share of its images is for tests, for example "
             "test_share=0.2"
         )
-    files: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLITS}
+    files: dict[str, Files] = {split: {} for split in SPLITS}
     for name in classes:
         count = max(1, round(config.test_share * len(every[name])))
         if count >= len(every[name]):

@@ -3,6 +3,7 @@
 import math
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +15,7 @@ from rkd.data.sources import NPZ, DataConfig, Reader, Source, compared, listed, 
 from rkd.errors import DataError, in_a_line
 from rkd.files import check_regular, is_file, sha256
 
+SPLITS = ("train", "test")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -101,35 +103,47 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     """DataError says what is wrong with the arrays."""
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(arrays)}")
-    x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in ("train", "test")}
-    y = {split: arrays[f"y_{split}"] for split in ("train", "test")}
-    for split, labels in y.items():
-        if labels.shape != (len(x[split]),) or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"y_{split} must be whole numbers, one for each of the {len(x[split])} images of x_{split}, not "
-                f"{labels.dtype} of shape {labels.shape}"
-            )
+    x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in SPLITS}
     if x["train"].shape[1:] != x["test"].shape[1:]:
         raise DataError(
             f"training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
         )
+    y = {split: _whole(split, arrays[f"y_{split}"], len(x[split])) for split in SPLITS}
+    names = _class_names(y, arrays.get("class_names"))
+    notes = tuple(_notes(x, y, names))
+    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, notes)
+
+
+def _whole(split: str, labels: np.ndarray, images: int) -> np.ndarray:
+    if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"y_{split} must be whole numbers, one for each of the {images} images of x_{split}, not "
+            f"{labels.dtype} of shape {labels.shape}"
+        )
+    return labels.astype(np.int64)
+
+
+def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[str, ...]:
+    """One for each class, which are numbered from 0 without a gap; the numbers themselves where none are given."""
     found = np.unique(y["train"]).tolist()
     if found != list(range(len(found))):
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
         raise DataError(f"y_test has class {listed([*map(str, stray)])}, of which y_train has no image")
-    names = _texts(arrays.get("class_names", np.array(found)))
+    names = _texts(np.array(found) if given is None else given)
     if names.shape != (len(found),):
         raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
-    train, test = (labels.astype(np.int64) for labels in y.values())
-    grey = [split for split, images in x.items() if not images.strides[3]]
-    notes = (f"the {' and '.join(grey)} images are grey: repeated to three channels",) if grey else ()
+    return tuple(names.tolist())
+
+
+def _notes(x: dict[str, np.ndarray], y: dict[str, np.ndarray], names: tuple[str, ...]) -> Iterator[str]:
+    if grey := [split for split, images in x.items() if not images.strides[3]]:
+        yield f"the {' and '.join(grey)} images are grey: repeated to three channels"
     prints = {
         split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
         for split, images in x.items()
     }
-    notes += tuple(compared(prints, {"train": train, "test": test}, names.tolist()))
-    return Source(train, test, lambda split, indices: x[split][indices], tuple(names.tolist()), notes)
+    yield from compared(prints, y, names)
 
 
 def _texts(names: np.ndarray) -> np.ndarray:

@@ -219,29 +219,43 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def _readings(network: nn.Module, content: Mapping[Any, Any], head: Collection[str]) -> Iterator[Reading]:
+    """Every state dict within a file, below each prefix that the network's may have there."""
     wanted = network.state_dict()
     tops = {key.partition(".")[0] for key in wanted}
     own = f"{tops.pop()}." if len(tops) == 1 else ""  # a network within a module, see from_module
     for place, state in _state_dicts(content, ""):
         translated, notes = _translated(state, wanted)
-        # Where the network's first tensors lie, there the others are to lie as well.
-        probe = next(iter(wanted)).removeprefix(own)
-        prefixes = {
-            f".{key}".removesuffix(f".{probe}") for key in translated if f".{key}".endswith(f".{probe}")
-        }
-        for prefix in sorted({f"{p}.".removeprefix(".").removesuffix(own) for p in prefixes} or {""}):
+        for prefix in _prefixes(translated, wanted, own):
             inner = {k.removeprefix(prefix): v for k, v in translated.items() if k.startswith(prefix)}
             if own and not any(key.startswith(own) for key in inner):
                 inner = {own + key: value for key, value in inner.items()}
-            inner, folded = _without_biases(inner, wanted)
             name = f"{place}.{prefix}".strip(".") if prefix else place
-            kept = {k for k in head if k not in inner or inner[k].shape != wanted[k].shape}
-            out = [f"{key} {tuple(value.shape)}" for key, value in inner.items() if key in kept]
-            out += [f"{key}, which it lacks" for key in sorted(kept - inner.keys())]
-            told = (*notes, *folded, *([f"without {', '.join(out)}"] if out else []))
-            inner = {key: value for key, value in inner.items() if key not in kept}
-            wrong = _wrong(inner, {key: value for key, value in wanted.items() if key not in kept})
-            yield Reading(name, inner, told, wrong, len(wanted.keys() & inner))
+            yield _read(name, inner, wanted, head, notes)
+
+
+def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], own: str) -> list[str]:
+    """Where the network's first tensors lie among the keys, there the others are to lie as well; "" where they are
+    nowhere. `own` is the prefix of the network's own keys."""
+    probe = next(iter(wanted)).removeprefix(own)
+    found = {f".{key}".removesuffix(f".{probe}") for key in state if f".{key}".endswith(f".{probe}")}
+    return sorted({f"{prefix}.".removeprefix(".").removesuffix(own) for prefix in found} or {""})
+
+
+def _read(
+    place: str,
+    state: dict[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    head: Collection[str],
+    notes: tuple[str, ...],
+) -> Reading:
+    """A state dict against the network's, whose keys it has; the head's tensors are left out where they do not fit."""
+    state, folded = _without_biases(state, wanted)
+    kept = {key for key in head if key not in state or state[key].shape != wanted[key].shape}
+    out = [f"{key} {tuple(value.shape)}" for key, value in state.items() if key in kept]
+    out += [f"{key}, which it lacks" for key in sorted(kept - state.keys())]
+    notes = (*notes, *folded, *([f"without {', '.join(out)}"] if out else []))
+    taken, asked = ({k: v for k, v in tensors.items() if k not in kept} for tensors in (state, wanted))
+    return Reading(place, taken, notes, _wrong(taken, asked), len(wanted.keys() & taken))
 
 
 def _state_dicts(content: Mapping[Any, Any], place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:

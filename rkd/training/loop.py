@@ -87,6 +87,7 @@ class Training:
         )
 
     def _stretch(self, epoch: int, present: Sequence[TrainState], start: int, end: int, total: int) -> bool:
+        """The batches of an epoch from image `start` to image `end`, of those that are there; False when stopped."""
         if self.step is None or not self.step.serves(present):
             self.step = GroupStep(present, self.images, self.teacher, self.capture)
             self.threads.begin()
@@ -98,12 +99,7 @@ class Training:
         for size in sizes:
             if done >= end or (stopped := self.stop(self.batch_seconds)):
                 break
-            used, started = str(self.threads.take()), now()
-            self._launch(size)
-            self.batch_seconds = _spent(started, present)
-            self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
-            for state in present:
-                state.threads[used] = state.threads.get(used, 0) + 1
+            self._batch(size, present)
             done += size
             self.on_batch(epoch, done, total)
         started = now()
@@ -112,6 +108,15 @@ class Training:
         self.launched.clear()
         _spent(started, present)
         return not stopped
+
+    def _batch(self, size: int, present: Sequence[TrainState]) -> None:
+        """One step, counted for the number of threads that made it."""
+        used, started = str(self.threads.take()), now()
+        self._launch(size)
+        self.batch_seconds = _spent(started, present)
+        self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
+        for state in present:
+            state.threads[used] = state.threads.get(used, 0) + 1
 
     def _launch(self, size: int) -> None:
         """The step; on a GPU, wait for the oldest when there are too many, so that time is told as it passes."""
