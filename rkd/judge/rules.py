@@ -315,7 +315,10 @@ def _result(
     else:
         said += ", without a spread"
     if missing > 0:
-        verdict, of = INCONCLUSIVE, {1: "", 2: " on each side"}.get(len(n), " in each group")
+        short, verdict = sum(size < claim.min_seeds for size in n), INCONCLUSIVE
+        of = {1: "", 2: " on each side" if short == 2 else " on one side"}.get(
+            len(n), f" in {short} of {len(n)} groups" if short < len(n) else " in each group"
+        )
         needed, are = ("one more run", "is") if missing == 1 else (f"{missing} more runs", "are")
         said += f"; {needed}{of} {are} needed for a verdict"
     more = _more(n, claim.min_seeds, ahead) if verdict == INCONCLUSIVE else None

@@ -85,7 +85,7 @@ def facts(found: Evaluation) -> list[tuple[str, str]]:
     if math.isfinite(found.optimism):
         named["optimism of the best epoch"] = f"{found.optimism:+.2f} points"
     if last.more_seeds is not None:
-        named["would be decided by"] = f"about {last.more_seeds} more runs per side"
+        named["would be decided by"] = f"about {counted(last.more_seeds, 'more run')} per side"
     if found.missing:
         named["missing"] = f"{counted(len(found.missing), 'run')}, teachers included"
     if found.diverged:
