@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
@@ -20,6 +20,13 @@ from rkd.methods import Stage, make_options
 from rkd.models import canonical, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
 from rkd.training.arithmetic import SETTLED, Precision
+
+
+class Both(NamedTuple):
+    """Something of a run, and the same of its teacher's run."""
+
+    own: Any
+    teachers: Any
 
 
 @frozen
@@ -211,24 +218,24 @@ class RunConfig:
         return _identity(self)
 
     @property
-    def open(self) -> tuple[bool, bool]:
+    def open(self) -> Both:
         """Whether "auto" stands for the arithmetic of this run, and for that of its teacher's run."""
         taught = self.teacher.run if self.teacher else None
-        return self.precision == "auto", taught is not None and taught.precision == "auto"
+        return Both(self.precision == "auto", taught is not None and taught.precision == "auto")
 
     @property
     def request(self) -> RunConfig:
         """This run in whatever arithmetic, its teacher's likewise: what chapters ask for where precision is auto."""
-        return self._in("auto", "auto", (True, True))
+        return self._in("auto", "auto", Both(True, True))
 
-    def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
+    def choices(self, first: str = SETTLED[0]) -> list[Both]:
         """What `settled` may put in place of "auto" here and in the teacher's run: `first`, fp32, fp16, bf16. An
         untrained teacher is the same in all, and is fp32."""
         order = tuple(dict.fromkeys((first, *SETTLED)))
-        mine, theirs = self.open
         untrained = self.teacher is not None and self.teacher.weights == "random"
-        taught = SETTLED[:1] if untrained else order
-        return list(product(order if mine else ("",), taught if theirs else ("",)))
+        own = order if self.open.own else ("",)
+        teachers = (SETTLED[:1] if untrained else order) if self.open.teachers else ("",)
+        return [Both(*names) for names in product(own, teachers)]
 
     def settled(self, own: str, teachers: str) -> RunConfig:
         """This run with the arithmetic `own` in place of its "auto", and `teachers` in place of its teacher's."""
@@ -236,17 +243,15 @@ class RunConfig:
 
     def settled_id(self, own: str, teachers: str) -> str:
         """`settled(own, teachers).id`, many times faster: stores are asked for all that a request may stand for."""
-        mine, theirs = self.open
-        values = _named(self._identified, own) if mine else self._identified
-        if theirs:
+        values = _named(self._identified, own) if self.open.own else self._identified
+        if self.open.teachers:
             teacher = values["teacher"]
             values = {**values, "teacher": {**teacher, "run": _named(teacher["run"], teachers)}}
         return _hashed(values)
 
-    def _in(self, own: str, teachers: str, which: tuple[bool, bool]) -> RunConfig:
-        mine, theirs = which
-        made = replace(self, precision=own) if mine else self
-        if theirs and made.teacher and made.teacher.run:
+    def _in(self, own: str, teachers: str, which: Both) -> RunConfig:
+        made = replace(self, precision=own) if which.own else self
+        if which.teachers and made.teacher and made.teacher.run:
             run = replace(made.teacher.run, precision=teachers)
             made = replace(made, teacher=replace(made.teacher, run=run))
         return made
