@@ -31,6 +31,7 @@ from rkd.training import (
     SGDConfig,
     TeacherConfig,
     TrainState,
+    accuracy,
     arithmetic,
     train,
 )
@@ -64,6 +65,12 @@ def tiny_review(options=None, teacher_weights="random", batch_norm="batch", **va
     )
     options = options or ReviewOptions(warmup_epochs=0)
     return tiny_plain(**{"method": "reviewkd", "options": options, "teacher": teacher, **values})
+
+
+def accuracy_of(runner, run, which="last"):
+    """Test accuracy in percent of an ended run's weights, measured again."""
+    network, images = runner.network(run, which)
+    return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
 
 def small_plain(**values):

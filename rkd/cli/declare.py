@@ -132,7 +132,7 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     values = {name: found for name, found in vars(options).items() if name not in ("call", "command")}
     named, typed = values.pop("set", []), values.pop("typed", [])
     parameters = inspect.signature(options.call).parameters.values()
-    own = {p.name: _kind(p.annotation) for p in parameters if p.kind is not p.VAR_KEYWORD}
+    own = {p.name: _kinds(p.annotation)[0] for p in parameters if p.kind is not p.VAR_KEYWORD}
     by_name = [pair for entry in named for pair in assignments([entry]).items()]
     by_name += [(name, value(text, f"-p {name} {text!r}")) for name, text in typed]
     for name, found in by_name:
@@ -196,18 +196,25 @@ def _told(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-def _kind(annotation: Any) -> Any:
-    """Without None."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
-    return annotation
+def _kinds(annotation: Any) -> list[Any]:
+    """What a parameter may be, but for None."""
+    united = get_origin(annotation) in (Union, types.UnionType)
+    return [kind for kind in (get_args(annotation) if united else [annotation]) if kind is not type(None)]
+
+
+def _bases(annotation: Any) -> set[Any]:
+    """The same without what checks it."""
+    return {get_args(k)[0] if get_origin(k) is Annotated else k for k in _kinds(annotation)}
 
 
 def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
     """One parameter of a command; what is not given stays out, so that the default is the function's."""
     if isinstance(parameter.default, str) and "default" not in text:
         text = f"{text.rstrip('.')} (default {parameter.default})"
-    kind, how = _kind(parameter.annotation), {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+    kind, how = (
+        _kinds(parameter.annotation)[0],
+        {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS},
+    )
     base, convert, metavar, *alone = get_args(kind) if get_origin(kind) is Annotated else (kind, kind, "")
     if kind is bool:
         how |= {"action": "store_true"}
@@ -232,12 +239,11 @@ def _add_parameters(group: Any, own: set[str]) -> None:
     for field in fields(Settings):
         if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):
             continue
-        kind, mapped = _kind(field.type), "dict" in str(field.type)
-        text = not mapped and str in (kind, *get_args(kind)[:1] * (get_origin(kind) is Annotated))
-        flag = {"nargs": "?", "const": True} if "bool" in str(kind) else {}
+        bases = _bases(field.type)
+        flag = {"nargs": "?", "const": True} if bases == {bool} else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",
-            type=str if text else _told(value), default=argparse.SUPPRESS, action=_Once, **flag,
+            type=str if bases == {str} else _told(value), default=argparse.SUPPRESS, action=_Once, **flag,
             help=texts[field.name].replace("%", "%%"),
         )  # fmt: skip
 

@@ -98,6 +98,7 @@ class ClusterRunner(Runner):
         lengths = [members[0].total_epochs * self._epoch(members[0]) for members in groups]
         self.progress.begin(f"{len(groups)} run groups on {self.cluster.words()}", 1, sum(lengths))
         at: dict[int, int] = {}
+        storage = Storage(self.storage) if self.storage is not None else None
         started = said = time.monotonic()
         ended = set[int]()
         try:
@@ -106,9 +107,8 @@ class ClusterRunner(Runner):
                 for ref in done:
                     ended.add(number := waiting.pop(ref))
                     failure = self._result(ref, groups[number]) or failure
-                    if self.storage is not None:
-                        ids = [config.id for config in groups[number]]
-                        Storage(self.storage).match(self.store, ids, ())
+                    if storage is not None:
+                        storage.match(self.store, [config.id for config in groups[number]], ())
                 lines, at = ray.get(board.news.remote())
                 self._show(lines)
                 come = sum(length if n in ended else at.get(n, 0) for n, length in enumerate(lengths))

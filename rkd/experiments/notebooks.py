@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rkd.errors import ConfigError
-from rkd.experiments.settings import GENERAL, MORE
+from rkd.experiments.settings import GENERAL, MORE, assigned_in
 from rkd.plain_yaml import read_yaml
 
 
@@ -95,7 +95,7 @@ def tagged(notebook: Mapping, tag: str) -> list[dict]:
 def declared_parameters(notebook: Mapping) -> list[str]:
     """Names assigned in the cell tagged "parameters", in their order; none without such a cell. Where `parameters` is
     one of them, followed by all that every table takes."""
-    declared = [name for cell in tagged(notebook, "parameters") for name, _ in _assignments(cell["source"])]
+    declared = [name for cell in tagged(notebook, "parameters") for name, _ in assigned_in(cell["source"])]
     return [*declared, *(name for name in GENERAL if name not in declared)] if MORE in declared else declared
 
 
@@ -118,12 +118,4 @@ def assigned_values(source: str) -> dict[str, object]:
     Raises:
         ValueError: a value that is no literal.
     """
-    return {name: ast.literal_eval(value) for name, value in _assignments(source) if value is not None}
-
-
-def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
-    for statement in ast.parse(source).body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign):
-            for target in getattr(statement, "targets", None) or [statement.target]:
-                if isinstance(target, ast.Name):
-                    yield target.id, statement.value
+    return {name: ast.literal_eval(value) for name, value in assigned_in(source) if value is not None}

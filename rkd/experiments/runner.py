@@ -25,7 +25,7 @@ from rkd.experiments.weights import weights_file
 from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
-from rkd.training import Engine, RunConfig, TeacherConfig, accuracy, arithmetic
+from rkd.training import Engine, RunConfig, TeacherConfig, arithmetic
 from rkd.training.arithmetic import SETTLED
 from rkd.training.build import build_network, rehearse, start
 from rkd.training.capture import out_of_memory
@@ -246,11 +246,6 @@ class Runner:
         images = self.images(config.data)
         network, _ = trained_network(config, which, self.store, images.classes)
         return place(network, config, self.device), images
-
-    def evaluate(self, config: RunConfig, which: str = "last") -> float:
-        """Test accuracy in percent of an ended run's weights, measured again."""
-        network, images = self.network(config, which)
-        return accuracy(network, images.test_x, images.test_y, images.mean, images.std)
 
     def check(self, missing: Sequence[RunConfig]) -> None:
         """Raise what can be known before anything is trained for the sake of `missing`; say what reaches whom."""

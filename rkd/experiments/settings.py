@@ -421,18 +421,22 @@ def _injected(cells: Iterable[str]) -> tuple[set[str], set[str]]:
     does."""
     before: set[str] = set()
     for source in cells:
-        assigned = set(_assigned(source))
+        assigned = set[str]()
+        with contextlib.suppress(SyntaxError):  # IPython's own commands
+            assigned = {name for name, _ in assigned_in(source)}
         if source.startswith("# Parameters\n"):  # papermill's mark
             return assigned, before
         before |= assigned
     return set(), set()
 
 
-def _assigned(source: str) -> Iterator[str]:
-    with contextlib.suppress(SyntaxError):  # IPython's own commands
-        for statement in ast.parse(source).body:
-            targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+def assigned_in(source: str) -> Iterator[tuple[str, ast.expr | None]]:
+    """Names that a cell assigns, with their values; SyntaxError for what is no Python."""
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            for target in getattr(statement, "targets", None) or [statement.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, statement.value
 
 
 def without_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:

@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,20 +126,15 @@ def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path
 
 
 def _stores_of(name: str, store: Store) -> list[Store]:
-    """Where a run is looked for: in the folder that is named with it, else in `store`, then in those of all
-    profiles."""
-    if "/" in name:
-        return list(_stores((paths.home() / name).parent))
-    profiles = sorted((paths.home() / "results").glob("*/"))
-    return [store, *(found for folder in profiles for found in _stores(folder)), Store(*folders("smoke"))]
-
-
-def _stores(records: Path) -> Iterator[Store]:
-    """Of a folder of records: its working files lie in it, or, of a profile's, beside it."""
-    yield Store(records, records / "work")
-    for profile in (records.name, "smoke"):
-        if folders(profile)[0] == records:
-            yield Store(*folders(profile))
+    """Where a run is looked for: in the folder that is named with it, else in `store`, then in those of all profiles.
+    The working files of a folder of records lie in it, or, of a profile's, beside it."""
+    found, places = [], [(paths.home() / name).parent]
+    if "/" not in name:
+        found, places = [store], [*sorted((paths.home() / "results").glob("*/")), folders("smoke")[0]]
+    for records in places:
+        beside = (folders(profile) for profile in (records.name, "smoke"))
+        found += [Store(records, records / "work"), *(Store(*pair) for pair in beside if pair[0] == records)]
+    return found
 
 
 def _file(what: str, name: str, root: Path, known: bool) -> Path:

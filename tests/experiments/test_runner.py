@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_data, tiny_plain, tiny_review
+from conftest import accuracy_of, tiny_data, tiny_plain, tiny_review
 from evidence import whole
 
 from rkd import models
@@ -79,7 +79,7 @@ def test_a_recorded_teacher_without_weights_is_trained_again_unless_it_is_commit
     committed.unlink()
     runner.run([dataclasses.replace(config, ce_weight=0.5)])
     assert len(silent.titles) == 4 and store.path(teacher.id).read_bytes() == before
-    assert runner.evaluate(teacher, "best") == pytest.approx(accuracy, abs=1e-4)
+    assert accuracy_of(runner, teacher, "best") == pytest.approx(accuracy, abs=1e-4)
 
 
 def test_teacher_from_a_checkpoint_file(store, silent, tmp_path):

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import Silent, tiny_plain, tiny_review
+from conftest import Silent, accuracy_of, tiny_plain, tiny_review
 from evidence import record
 
 from rkd.experiments import runner as module
@@ -90,4 +90,4 @@ def test_the_runner_answers_by_what_was_asked(store, tmp_path):
     assert store.ids() == sorted([teacher.id, made.id]), "nothing under the name of the request"
     assert {p.name for p in store.work.iterdir()} == set(store.ids())
     again = runner.run([run], on_missing="error")
-    assert again == {run.id: made} and runner.evaluate(run) == pytest.approx(made.accuracy(), abs=0.5)
+    assert again == {run.id: made} and accuracy_of(runner, run) == pytest.approx(made.accuracy(), abs=0.5)

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from cases import Tiny
-from conftest import StopAfter, first_batch, make, small, small_plain, tiny_data, trained
+from conftest import StopAfter, accuracy_of, first_batch, make, small, small_plain, tiny_data, trained
 
 from rkd import data, models
 from rkd.experiments.runner import Runner
@@ -62,7 +62,7 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
     assert len(held) == 3 and record.result["best_epoch"] == held.index(max(held))
     plain, runner = small_plain(epochs=1), Runner(store, tmp_path, "cpu", progress=silent)
     record = runner.run([plain])[plain.id]
-    assert record.accuracy("last") == record.curves["test_accuracy"][-1] == runner.evaluate(plain)
+    assert record.accuracy("last") == record.curves["test_accuracy"][-1] == accuracy_of(runner, plain)
     assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
     assert "left_out_steps" not in record.curves
 
