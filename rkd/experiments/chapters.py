@@ -5,7 +5,7 @@ it is read here without being executed; a notebook that is being executed passes
 of them. What may be assigned:
 
     ROWS     key -> row, or a list of keys. A row is a mapping of an option of its method to a value, and of the names
-             in `ROW_NAMES`. Keys "teacher" and "student" are the networks trained on labels alone.
+             in `ROW_NAMES`. The keys "teacher" and "student" are the networks trained on labels alone.
     RECIPE   of params/recipes/, unless a reader names another.
     METHOD   of every row; without it a row's method is its key.
     PAIRS    [teacher, student] lists: every row is repeated for each; without it the pair is the profile's.
@@ -45,13 +45,11 @@ from rkd.training.config import RunConfig
 
 SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 ROW_NAMES = {
-    "role": "teacher or student, of the networks trained on labels alone; else the key says it",
     "method": "registered, or a sum such as at+kd",
     "recipe": "in place of the chapter's",
     "label": "as printed; {teacher}, {student}, {recipe}, {epochs} and options are filled in",
     "note": "what a reader has to know; filled in likewise",
     "note_of_published": "shown only where something is published",
-    "group": "heading; lines of one group belong together",
     "ce_weight": "of cross-entropy",
     "teacher_weights": "last, best or random",
     "teacher_batch_norm": "batch or running",
@@ -59,7 +57,7 @@ ROW_NAMES = {
     "only": "[teacher, student]: on this pair alone, or the first one where it is not among the pairs",
     "if_given": "parameters: only where a reader gives one of them",
 }
-NETWORKS = {  # role -> label and note
+NETWORKS = {  # key -> label and note
     "teacher": ("teacher {teacher}", "one teacher, shared by all seeds"),
     "student": ("{student} alone", "trained on labels only"),
 }
@@ -103,6 +101,19 @@ class Line:
     def settled(self, store: Store, device: torch.device) -> "Line":
         """With its runs as they are recorded, or would be trained on a device (see `rkd.experiments.runner.settle`)."""
         return replace(self, runs=tuple(settle(run, store, device) for run in self.runs))
+
+
+class _Made(NamedTuple):
+    """The runs of a line, and what its words are made of: label and note of a row that has none, options that were
+    given, those of its method, and figures of an undistilled network."""
+
+    network: str
+    runs: tuple[RunConfig, ...]
+    label: str
+    note: str = ""
+    given: str = ""
+    options: Mapping[str, Any] | None = None
+    figures: tuple[published.Figure, ...] = ()
 
 
 def _mapping(rows: Any) -> Any:
@@ -210,7 +221,7 @@ class Chapter:
                 rows[f"{value:g}"] = {name: value, "label": f"{name.replace('_', ' ')} {value:g}"}
         if s.methods is None or self.method:
             return rows
-        chosen = {key: row for key, row in rows.items() if _role(key, row)}
+        chosen = {key: row for key, row in rows.items() if key in NETWORKS}
         for method in s.methods:
             of_method = {key: row for key, row in rows.items() if key.split("-")[0] == method}
             chosen |= of_method or {method: {}}
@@ -226,48 +237,45 @@ class Chapter:
         figures: tuple[published.Figure, ...],
         note: str | None,
     ) -> Line:
-        s, (teacher, student), role = builder.settings, pair, _role(key, row)
         builder.read.clear()
-        shown = {"teacher": display_name(teacher), "student": display_name(student), "epochs": builder.epochs}
+        make = self._undistilled if key in NETWORKS else self._distilled
+        made = make(key, row, builder, pair)
+        shown = {"teacher": display_name(pair[0]), "student": display_name(pair[1]), "epochs": builder.epochs}
         shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
-        of_network, given = (), {}
-        if role:
-            label, standing = NETWORKS[role]
-            if role == "teacher":
-                network, runs = teacher, (builder.teacher(teacher),)
-            else:
-                network, runs = student, tuple(builder.plain(student, seed) for seed in s.seeds)
-            on = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
-            of_network = _of_network(network, role, on)
-        else:
-            method = row.get("method") or self.method or key
-            label, standing = self.label or get_method(method).display, ""
-            network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
-            runs = self._distilled(builder, teacher, network, key, row, method)
-            shown = {**(vars(runs[0].options) if runs else {}), **shown, "network": display_name(network)}
-            given = {} if self.method else builder.given(method)
-        if (said := _as_published(of_network, figures)) and "note_of_published" in row:
+        shown = {**(made.options or {}), **shown, "network": display_name(made.network)}
+        said, standing = _as_published(made.figures, figures), made.note
+        if said and "note_of_published" in row:
             standing = row["note_of_published"]
-        notes = [_filled(row.get("note", standing) if note is None else note, shown)]
-        notes += (
-            ["here with " + ", ".join(f"{name} {value}" for name, value in given.items())] if given else []
-        )
+        notes = [_filled(row.get("note", standing) if note is None else note, shown), made.given]
         return Line(
             key,
-            _filled(row.get("label", label), shown),
-            runs,
-            group=_filled(row.get("group", self._group(s.dataset, recipe, pair)), shown),
+            _filled(row.get("label", made.label), shown),
+            made.runs,
+            group=_filled(self._group(builder.settings.dataset, recipe, pair), shown),
             published=said,
             note="; ".join(filter(None, notes)),
             x=next((row.get(option) for option in self.sweep), None),
-            role=role or "distilled",
+            role=key if key in NETWORKS else "distilled",
             recipe=builder.recipe_name if recipe or row.get("recipe") else "",
             read=frozenset(builder.read),
         )
 
+    def _undistilled(
+        self, key: str, row: Mapping[str, Any], builder: Builder, pair: tuple[str, str]
+    ) -> "_Made":
+        (label, note), s = NETWORKS[key], builder.settings
+        if key == "teacher":
+            network, runs = pair[0], (builder.teacher(pair[0]),)
+        else:
+            network, runs = pair[1], tuple(builder.plain(pair[1], seed) for seed in s.seeds)
+        dataset = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
+        return _Made(network, runs, label, note, figures=_of_network(network, key, dataset))
+
     def _distilled(
-        self, builder: Builder, teacher: str, student: str, key: str, row: Mapping[str, Any], method: str
-    ) -> tuple[RunConfig, ...]:
+        self, key: str, row: Mapping[str, Any], builder: Builder, pair: tuple[str, str]
+    ) -> "_Made":
+        (teacher, student), method = pair, row.get("method") or self.method or key
+        network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
         options = {name: value for name, value in row.items() if name not in ROW_NAMES}
         parts = method.split("+")
         known = parts if len(parts) > 1 else [f.name for f in fields(get_method(method).options)]
@@ -277,10 +285,14 @@ class Chapter:
             if name in _COMPUTED and options[name] == "auto":
                 options[name] = _COMPUTED[name](builder.epochs, builder.recipe.epochs)
         own = options | {name: row[name] for name in OF_RUNS if name in row}
-        return tuple(
-            builder.distilled(teacher, student, seed, method, own, self.fixed)
+        runs = tuple(
+            builder.distilled(teacher, network, seed, method, own, self.fixed)
             for seed in builder.settings.seeds
         )
+        given = {} if self.method else builder.given(method)
+        told = "here with " + ", ".join(f"{name} {value}" for name, value in given.items()) if given else ""
+        label = self.label or get_method(method).display
+        return _Made(network, runs, label, given=told, options=vars(runs[0].options))
 
     def _prefix(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
         parts = [Path(dataset).stem if len(self.datasets) > 1 else "", recipe]
@@ -298,14 +310,10 @@ class Chapter:
         return f"{words} on {SETS.get(dataset, dataset)}" if several else words
 
 
-def _role(key: str, row: Mapping[str, Any]) -> str:
-    return row.get("role", key if key in NETWORKS else "")
-
-
 def _applies(
     key: str, row: Mapping[str, Any], s: Settings, pair: tuple[str, str], pairs: Sequence[tuple[str, str]]
 ) -> bool:
-    if s.teacher_checkpoint is not None and _role(key, row) == "teacher":  # a file has no run to show
+    if s.teacher_checkpoint is not None and key == "teacher":  # a file has no run to show
         return False
     if "if_given" in row and all(getattr(s, name) is None for name in row["if_given"]):
         return False
