@@ -10,7 +10,7 @@ import ast
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -358,14 +358,7 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     """
     declared = [*names(), *own, LAYERED]
     injected, before = _injected(namespace.get("In", ()))
-    plain = {
-        n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
-    }
-    for name in sorted(plain - {*declared, MORE, "In", "Out"}):
-        if near := difflib.get_close_matches(name, [*declared, MORE], n=1, cutoff=0.75):
-            raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
-    for name in sorted(injected - before - {*declared, MORE}):
-        raise unknown("parameter", name, [*declared, MORE])
+    _spelt_well(namespace, injected - before, [*declared, MORE])
     more = _mapping(namespace.get(MORE), MORE)
     _known(more, "parameter", *own, LAYERED)
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
@@ -380,15 +373,33 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     # papermill -f: what a profile says of a path is no more than the profile's.
     given = {n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)}
     here = {name: found for name, found in given.items() if found != profile.get(name)}
-    typed = _typed(foreign_in(here), injected)
-    seen(foreign_in(here) - typed, "a file that papermill was given")
-    if given.get("trust") is None:
+    _vouch(foreign_in(here), given.get("trust"), injected)
+    return given
+
+
+def _spelt_well(namespace: Mapping[str, Any], injected: Iterable[str], allowed: Sequence[str]) -> None:
+    """ConfigError for a name that is injected and not allowed, or any with a plain value that looks like one
+    misspelt."""
+    plain = {
+        n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
+    }
+    for name in sorted(plain - {*allowed, "In", "Out"}):
+        if near := difflib.get_close_matches(name, allowed, n=1, cutoff=0.75):
+            raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
+    for name in sorted({*injected} - {*allowed}):
+        raise unknown("parameter", name, allowed)
+
+
+def _vouch(functions: set[str], said: Any, injected: set[str]) -> None:
+    """Trust the names of functions that a person gave, unless `trust` says which; ConfigError where a file says so."""
+    typed = _typed(functions, injected)
+    seen(functions - typed, "a file that papermill was given")
+    if said is None:
         trust(typed)
-    elif unknown_origin := foreign_in(given["trust"]) - typed:
+    elif unknown_origin := foreign_in(said) - typed:
         raise ConfigError(
             f"trust names {sorted(unknown_origin)} in a file; no file can say so, but papermill -p trust"
         )
-    return given
 
 
 def _typed(functions: set[str], injected: set[str]) -> set[str]:
