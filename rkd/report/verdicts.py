@@ -140,7 +140,7 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
     """One table of all claims, with filters and sorting that need no kernel and no network; and of which arithmetic
     the runs of a verdict are.
 
-    Without JavaScript it is the whole table in the order of the declaration; its rows have the ids of the claims.
+    Without JavaScript it is the whole table, what has evidence first; its rows have the ids of the claims.
     """
     claims = [a.claim for a in assessments]
     chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_names().index)
@@ -159,7 +159,8 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
         Choice("chapter", "Chapter", {"": "all"} | {c: chapter_label(c) for c in chapters}),
         Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
-    table = _table(COLUMNS, map(_row, assessments), "rkd-claims-table")
+    decided = sorted(assessments, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
+    table = _table(COLUMNS, map(_row, decided), "rkd-claims-table")
     gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
     rule = _note(
         "A verdict stands on runs of one arithmetic: the one in which the most seeds have finished on all sides of the "

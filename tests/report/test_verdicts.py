@@ -181,7 +181,10 @@ def test_table_holds_every_claim(mixed, in_book):
     grades = {a.claim.id: "".join(g for g, e in a.found.items() if e.verdict != "not run") for a in mixed}
     marked = {row["id"]: "".join(sorted(row["data-grade"].split("|"))) for row in rows}
     assert marked == {id: found or "not run" for id, found in grades.items()}
-    assert [row["data-chapter"].split("|") for row in rows] == [list(a.claim.chapters) for a in mixed]
+    chapters = {a.claim.id: list(a.claim.chapters) for a in mixed}
+    assert {row["id"]: row["data-chapter"].split("|") for row in rows} == chapters
+    best = [next(a.grade or "E" for a in mixed if a.claim.id == row["id"]) for row in rows]
+    assert best == sorted(best) and len(set(best)) == 5, "what has evidence first"
     shown = re.sub(r"\{.*?\}", "", tree.text.partition("Verdict")[2])
     assert tree.text.count("Why") == len(rows) and not re.search(r"\bnan\b|\bNone\b|\binf\b", shown)
     links = [a["href"] for a in tree.all("a")]
