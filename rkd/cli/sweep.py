@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,6 @@ def sweep(
     again = spelt(sweep, locals())
     from rkd.devices import here
     from rkd.experiments.budget import Budget
-    from rkd.experiments.runner import schedules
 
     if group < 1:
         raise ConfigError(f"--group is {group}; it must be >= 1")
@@ -95,7 +94,7 @@ def sweep(
     refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each, "--storage": storage}, refused)
     limit = Budget(budget)  # imports are part of it: torch comes after this line
-    plan = _planned(params, chapters, group, given)
+    plan = _planned(params, chapters, group, given, again)
     if order == "verdicts":
         plan.ask(claims)
     plan.elsewhere = on_ray and not here(plan.settings.device)
@@ -103,6 +102,8 @@ def sweep(
         plan.match(storage, dry_run)
     estimate = plan.show()
     if dry_run:
+        from rkd.experiments.runner import schedules
+
         left = [run for run in plan.runs if run.id in estimate.each]
         print("\n".join(schedules(left)))
         if plan.claims is None:
@@ -110,63 +111,24 @@ def sweep(
         else:
             plan.show_groups(plan.groups(), estimate)
         return 0
-    with cluster_of(address, each, plan.settings.device) if on_ray else nullcontext() as cluster, limit:
-        return _train(
-            plan, estimate, limit, check, out, max_part or PART, max_files, tensorboard, again, cluster
-        )
-
-
-def _train(
-    plan, estimate, limit, check: bool, out: Path | None, max_part: int, max_files: int | None, tensorboard, again: str,
-    cluster,
-) -> int:  # fmt: skip
-    """Train what is missing, until it is done or the budget says stop; then say where things stand."""
     from rkd.experiments.tensorboard import TensorBoard
-    from rkd.experiments.workspace import runner_of
     from rkd.records.transfer import KeptExport
 
-    kept = None if out is None else KeptExport(plan.store, out, plan.runs, max_part, max_files)
-    if check and estimate.each:
-        plan.check()
-    groups, where = [(plan.runs, ())], {}
-    if plan.claims is not None:
-        groups = plan.groups()
-        plan.show_groups(groups, estimate, FIRST_GROUPS)
-    if cluster is not None:
-        from rkd.cluster.sweeping import ClusterRunner
-
-        print(f"cluster: {cluster.words()}", flush=True)
-        groups = [
-            ([run for runs, _ in groups for run in runs], ())
-        ]  # no node waits for the end of a claim's runs
-        where = {"kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": plan.settings.device}
-        where["storage"] = plan.storage
-        where |= {"device": "cpu"} if plan.elsewhere else {}
-
-    def stop(needed: float) -> bool:
-        return limit.stop(needed + (kept.seconds if kept else 0.0))  # the last export comes after
-
-    stopped = False
-    try:
-        with kept or nullcontext():
-            runner = runner_of(
-                plan.settings, plan.store, stop=stop, labels={"profile": plan.settings.profile},
-                group=plan.way.group, engine=plan.way.engine,
-                progress=TensorBoard(tensorboard) if tensorboard else None, **where,
-            )  # fmt: skip
-            for runs, _ in groups:
-                if not runner.stopped:
-                    runner.run(runs)
-            stopped = runner.stopped
-    except RkdError:
-        plan.report(None, again)
-        raise
-    if kept and kept.last:
-        show(kept.last, out)
-    return plan.report(limit.reason if stopped else None, again)
+    if out is not None:
+        plan.kept = KeptExport(plan.store, out, plan.runs, max_part or PART, max_files)
+    progress = TensorBoard(tensorboard) if tensorboard else None
+    with cluster_of(address, each, plan.settings.device) if on_ray else nullcontext() as cluster, limit:
+        if check and estimate.each:
+            plan.check()
+        reason = plan.train(estimate, limit, progress, cluster)
+        if plan.kept and plan.kept.last:
+            show(plan.kept.last, out)
+        return plan.report(reason)
 
 
-def _planned(params: Path, chapters: Sequence[str] | None, group: int, given: dict[str, Any]) -> "_Plan":
+def _planned(
+    params: Path, chapters: Sequence[str] | None, group: int, given: dict[str, Any], again: str
+) -> "_Plan":
     from rkd.experiments.check import Way
     from rkd.experiments.selectors import Selectors
     from rkd.experiments.workspace import store_of
@@ -175,23 +137,27 @@ def _planned(params: Path, chapters: Sequence[str] | None, group: int, given: di
     selectors = Selectors(str(params), given, settled=True)
     settings, runs = selectors.plan(chapters)
     way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
-    return _Plan(selectors, settings, store_of(settings), runs, way)
+    return _Plan(selectors, settings, store_of(settings), runs, way, again)
 
 
 @dataclass
 class _Plan:
     """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks.
-    `elsewhere`: the device is one of other machines."""
+    `elsewhere`: the device is one of other machines. `again`: the call that goes on. `kept`: the export that is kept
+    meanwhile. `read`: of records, see `status.state`."""
 
     selectors: Any
     settings: Any
     store: Any
     runs: list[Any]
     way: Any
+    again: str
     claims: list[Any] | None = None
     needs: dict[str, dict[str, Any]] = field(default_factory=dict)
     elsewhere: bool = False
     storage: str | None = None
+    kept: Any = None
+    read: dict[str, list[Any]] = field(default_factory=dict)
 
     def ask(self, patterns: Sequence[str] | None) -> None:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
@@ -249,6 +215,45 @@ class _Plan:
         here = {run.id for run in self.runs}
         self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= here}
 
+    def train(self, estimate, limit, progress, cluster) -> str | None:
+        """Train what is missing, until it is done or the budget says stop; returns why it stopped."""
+        from rkd.experiments.workspace import runner_of
+
+        groups, where = [(self.runs, ())], {}
+        if self.claims is not None:
+            groups = self.groups()
+            self.show_groups(groups, estimate, FIRST_GROUPS)
+        if cluster is not None:
+            from rkd.cluster.sweeping import ClusterRunner
+
+            print(f"cluster: {cluster.words()}", flush=True)
+            groups = [
+                ([run for runs, _ in groups for run in runs], ())
+            ]  # no node waits for the end of a claim's runs
+            where = {
+                "kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": self.settings.device,
+                "storage": self.storage, **({"device": "cpu"} if self.elsewhere else {}),
+            }  # fmt: skip
+
+        def stop(needed: float) -> bool:
+            return limit.stop(
+                needed + (self.kept.seconds if self.kept else 0.0)
+            )  # the last export comes after
+
+        try:
+            with self.kept or nullcontext():
+                runner = runner_of(
+                    self.settings, self.store, stop=stop, labels={"profile": self.settings.profile},
+                    group=self.way.group, engine=self.way.engine, progress=progress, **where,
+                )  # fmt: skip
+                for runs, _ in groups:
+                    if not runner.stopped:
+                        runner.run(runs)
+        except RkdError:
+            self.report(None)
+            raise
+        return limit.reason if runner.stopped else None
+
     def groups(self):
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
         from rkd.experiments.estimate import LEAST_IMAGE, costs
@@ -297,30 +302,33 @@ class _Plan:
     def show(self):
         """Print what there is and what is to be done; returns the estimate."""
         estimate = self.time_left()
-        states = Counter(map(self._state, self.runs))
-        recorded = states["recorded"] + states["diverged"]
+        states = self._states()
+        count = Counter(states.values())
+        recorded = count["recorded"] + count["diverged"]
         said = f"{len(self.runs)} runs: {recorded} recorded, {len(estimate.each)} to train"
-        if states["damaged"]:
-            said += f"; the records of {states['damaged']} are damaged, and are left alone"
+        if count["damaged"]:
+            said += f"; the records of {count['damaged']} are damaged, and are left alone"
         if estimate.each:
-            said += f" ({self._counted(estimate.each)})\ntime: {estimate}"
+            said += (
+                f" ({_counted(told for id, told in states.items() if id in estimate.each)})\ntime: {estimate}"
+            )
         print(said, flush=True)
         return estimate
 
-    def report(self, reason: str | None, again: str) -> int:
+    def report(self, reason: str | None) -> int:
         """Print what is done, begun and left, how long that takes and how to go on; returns the exit status."""
         if reason:
             print(f"stopped: {reason}")
-        states = {run.id: self._state(run) for run in self.runs}
-        left = [run for run, state in states.items() if state not in ("recorded", "diverged", "damaged")]
+        states = self._states()
+        left = [state for state in states.values() if state not in ("recorded", "diverged", "damaged")]
         recorded = sum(state in ("recorded", "diverged") for state in states.values())
         share = f"{recorded} of {len(self.runs)}" if recorded < len(self.runs) else f"{recorded}"
         print(f"{share} runs are recorded in {self.store.records}")
         list_runs([r for r in self.runs if states[r.id] not in ("recorded", "missing")], self.store)
         if not left:
             return 1 if {"diverged", "damaged"} & {*states.values()} else 0
-        print(f"{len(left)} runs left ({self._counted(left)}); time: {self.time_left()}")
-        print(f"continue with: {again}", flush=True)
+        print(f"{len(left)} runs left ({_counted(left)}); time: {self.time_left()}")
+        print(f"continue with: {self.again}", flush=True)
         return 1
 
     def time_left(self):
@@ -331,11 +339,14 @@ class _Plan:
             return estimate(self.runs, self.store, "", data_root=data_root(self.settings))
         return time_left(self.runs, self.settings, self.store)
 
-    def _state(self, run) -> str:
-        return state(self.store.records, self.store.work, (run.id,))
+    def _states(self) -> dict[str, str]:
+        """By the id of each run."""
+        return {r.id: state(self.store.records, self.store.work, (r.id,), self.read) for r in self.runs}
 
-    def _counted(self, ids) -> str:
-        """ "4 begun, 24 missing"; a recorded run is among those to train only where its weights are lost."""
-        count = Counter(self._state(run) for run in self.runs if run.id in ids)
-        said = {"recorded": "recorded without their weights"}
-        return ", ".join(f"{number} {said.get(state, state)}" for state, number in sorted(count.items()))
+
+def _counted(states: Iterable[str]) -> str:
+    """ "4 begun, 24 missing"; a recorded run is among those to train only where its weights are lost."""
+    said = {"recorded": "recorded without their weights"}
+    return ", ".join(
+        f"{number} {said.get(state, state)}" for state, number in sorted(Counter(states).items())
+    )
