@@ -3,22 +3,17 @@ the blocks of the audit chapter, whose cells measure them."""
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import yaml
-from IPython.display import HTML, display
+from IPython.display import HTML
 
 from rkd import paths
-from rkd.config import Natural, check
 from rkd.experiments import settings as parameters
-from rkd.experiments.settings import Settings
 from rkd.report.interactive.assets import in_book
 from rkd.report.interactive.markup import Html, join, tag, text
-from rkd.report.tables import scrolling
 
 GROUPS = {
     "printed": "Figures in print",
@@ -51,40 +46,6 @@ def findings() -> dict[int, dict[str, Any]]:
     return {f["number"]: f for f in sorted(yaml.safe_load(text), key=lambda f: f["number"])}
 
 
-def open_audit(namespace: Mapping[str, Any]) -> Settings:
-    """Check the parameters found in a notebook's namespace, its `globals()`, and show the list of all findings.
-
-    Raises:
-        ConfigError: an unknown, misspelt or contradictory parameter.
-    """
-    given = parameters.given_in(namespace, ("seed",))
-    check(Natural, "seed", given.pop("seed", 0))
-    settings = parameters.resolve("audit", given)
-    display(overview())
-    return settings
-
-
-def overview() -> Html:
-    """One row per finding, under the heading of its group, each linked to its block; counts above."""
-    every = findings().values()
-    counts = (
-        tag("li", _badge(name), " ", tag("strong", sum(f["matters"] == name for f in every)), " ",
-            tag("span", meaning, class_="rkd-note"))
-        for name, (meaning, _) in MATTERS.items()
-    )  # fmt: skip
-    rows = []
-    for group, title in GROUPS.items():
-        rows.append(tag("tr", tag("th", title, colspan=3, scope="rowgroup"), class_="rkd-group"))
-        for f in every:
-            if f["group"] == group:
-                link = tag("a", _words(f["title"]), href=f"#finding-{f['number']}")
-                cells = tag("td", f["number"], class_="num"), tag("th", link, scope="row")
-                rows.append(tag("tr", *cells, tag("td", _badge(f["matters"]))))
-    heads = (tag("th", head, scope="col") for head in ("No.", "Finding", "Does it matter?"))
-    listed = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="rkd-table rkd-audit")
-    return join(tag("ul", *counts, class_="rkd-audit-counts"), listed)
-
-
 def finding(*numbers: int) -> HTML:
     """Findings by number: both sides next to each other, their size, how to train either side, and where to look."""
     return HTML(join(*(_block(findings()[number]) for number in numbers)))
@@ -93,19 +54,19 @@ def finding(*numbers: int) -> HTML:
 def _block(f: Mapping[str, Any]) -> Html:
     place = f"finding-{f['number']}"
     number = tag("span", f["number"], class_="rkd-finding-number")
-    heading = number, " ", _words(f["title"]), " ", _badge(f["matters"])
+    heading = number, " ", words(f["title"]), " ", badge(f["matters"])
     heads = SIDES.get(f["group"], ("In the text", "In the code"))
-    texts = (_words(f[side]) for side in ("text_says", "code_does"))
+    texts = (words(f[side]) for side in ("text_says", "code_does"))
     sides = (tag("div", tag("dt", h), tag("dd", text)) for h, text in zip(heads, texts, strict=True))
-    reading = tag("strong", "Our reading."), " ", _words(f.get("reading", ""))
+    reading = tag("strong", "Our reading."), " ", words(f.get("reading", ""))
     how = tag("ul", *(tag("li", f"{side['who']}: ", _how(side)) for side in f.get("reproduce", ())))
-    train = _words(f["nothing_to_train"]) if "nothing_to_train" in f else how
+    train = words(f["nothing_to_train"]) if "nothing_to_train" in f else how
     pages = [part for page in f["chapters"] for part in (", ", _link(page))][1:]
     return tag(
         "section",
         tag("h3", *heading, class_="rkd-finding-title", id=f"{place}-title"),
         tag("dl", *sides, class_="rkd-sides"),
-        tag("p", tag("strong", "Does it matter?"), " ", _words(f["how_much"])),
+        tag("p", tag("strong", "Does it matter?"), " ", words(f["how_much"])),
         tag("p", *reading, class_="rkd-reading") if "reading" in f else "",
         tag("div", tag("strong", "To train it:"), " ", train, class_="rkd-train"),
         tag("p", tag("strong", "See"), " ", *pages, "; ", tag("a", "the list", href="#the-list"), class_="rkd-see"),
@@ -132,7 +93,7 @@ def _yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _words(said: str) -> Html:
+def words(said: str) -> Html:
     """Of a text that may hold `code` and **stress**; "finding 9" becomes a link."""
     safe = text(said.strip())
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
@@ -148,32 +109,6 @@ def _link(page: str) -> Html:
     return tag("a", title, href=f"{page}.html" if in_book() else file.name)
 
 
-def _badge(matters: str) -> Html:
+def badge(matters: str) -> Html:
+    """One of MATTERS."""
     return tag("span", matters, class_=f"rkd-badge {MATTERS[matters][1]}")
-
-
-def facts(caption: str, table: pd.DataFrame, digits: int | None = None) -> HTML:
-    """Measured facts: a captioned table, one row each.
-
-    Args:
-        caption: may hold `code`.
-        table: shown without its index.
-        digits: of numbers that are not whole; None: four significant ones.
-    """
-
-    def said(value: object) -> str:
-        if isinstance(value, float):
-            short = np.format_float_positional(value, 4, fractional=False, trim="-")
-            shown = "–" if np.isnan(value) else short if digits is None else f"{value:.{digits}f}"
-        else:
-            shown = f"{value:,}" if isinstance(value, int | np.integer) else str(value)
-        return shown.replace("-", "−") if isinstance(value, float | int | np.integer) else shown
-
-    kinds = ["text" if isinstance(value, str) else "num" for value in table.iloc[0]]
-
-    def row(cell: str, values: Iterable[str]) -> str:
-        return tag("tr", *(tag(cell, v, class_=kind) for v, kind in zip(values, kinds, strict=True)))
-
-    body = (row("td", map(said, values)) for values in table.itertuples(index=False))
-    made = tag("table", tag("thead", row("th", table)), tag("tbody", *body), class_="rkd-facts")
-    return HTML(join(tag("p", _words(caption), class_="rkd-measured"), scrolling(made)))

@@ -1,41 +1,76 @@
 """Tables of the book, in a box that scrolls where the page is too narrow; and the colours of its figures."""
 
+import re
 from collections.abc import Mapping
+from numbers import Integral
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from rkd.report.interactive.markup import Html, tag, text
+from rkd.report.interactive.markup import Html, tag
 
 COLOURS = {  # of grades of evidence and of sources, the same on every page
     "A": "#009E73", "B": "#222222", "C": "#D55E00", "here": "#CC79A7", "published": "#0072B2",
     "ReviewKD paper": "#0072B2", "[Re] paper": "#56B4E9", "[Re] README": "#332288", "ModReduce README": "#E69F00",
     "KnowledgeDistillation README": "#882255", "KDrefine README": "#999933",
 }  # fmt: skip
+# A number as text, with what stands behind it in brackets (longer ones are sentences), and the sign for a missing one.
+NUMBER = re.compile(r"[-+−±]?\d.{0,30}|–")
 
 
-def frame(table: pd.DataFrame, *, index: bool = False, links: Mapping[str, str] | None = None) -> HTML:
-    """A DataFrame in such a box, numbers with two decimals; all text in it is escaped.
+def frame(
+    table: pd.DataFrame, caption: str = "", *, index: bool = False, digits: int | None = 2,
+    links: Mapping[str, str] | None = None,
+) -> HTML:  # fmt: skip
+    """A DataFrame in such a box. Text in it is escaped, but what is markup already; columns of words stand on the left.
 
     Args:
         table: shown without its index, unless `index`.
+        digits: decimals of numbers that are not whole; None: four significant digits.
         links: text of a cell -> address that it leads to.
     """
-    linked = {str(text(word)): tag("a", word, href=to) for word, to in (links or {}).items()}
+    linked = {word: tag("a", word, href=to) for word, to in (links or {}).items()}
+    lead = table.index.names if index else []
+    labels = ((label if isinstance(label, tuple) else (label,)) if index else () for label in table.index)
+    rows = [(*label, *of) for label, of in zip(labels, table.itertuples(index=False, name=None), strict=True)]
+    names = ["" if name is None else name for name in (*lead, *table.columns)]
+    kinds = ["text" if _are_words([row[i] for row in rows]) else None for i in range(len(names))]
+    head = tag("tr", *(tag("th", n, scope="col", class_=kind) for n, kind in zip(names, kinds, strict=True)))
+    body = []
+    for row in rows:
+        said = [linked.get(value, value) if isinstance(value, str) else _said(value, digits) for value in row]
+        cells = [
+            tag(
+                "th" if i < len(lead) else "td", cell, scope="row" if i < len(lead) else None, class_=kinds[i]
+            )
+            for i, cell in enumerate(said)
+        ]
+        body.append(tag("tr", *cells))
+    above = tag("caption", caption) if caption else ""
+    made = tag("table", above, tag("thead", head), tag("tbody", *body), class_="dataframe")
+    return HTML(scrolling(made))
 
-    def name(value: object) -> object:
-        return text(value) if isinstance(value, str) else value
 
-    def cell(value: object) -> object:
-        if value is None or value is pd.NA:  # which pandas writes as an element
-            return ""
-        return linked.get(safe := name(value), safe) if isinstance(value, str) else value
+def _are_words(values: list[object]) -> bool:
+    """Whether most of a column are words."""
+    there = [value for value in values if _said(value, 0)]
+    words = [value for value in there if isinstance(value, str) and not NUMBER.fullmatch(value)]
+    return 2 * len(words) > len(there)
 
-    made = table.map(cell).rename(index=name, columns=name).rename_axis(index=name, columns=name)
-    form = "{:,.2f}".format
-    return HTML(
-        scrolling(Html(made.to_html(border=0, index=index, escape=False, na_rep="", float_format=form)))
-    )
+
+def _said(value: object, digits: int | None) -> str:
+    """A value as text; nothing for one that is missing."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return f"{value:,}".replace("-", "−")
+    if isinstance(value, float | np.floating):
+        short = np.format_float_positional(value, 4, fractional=False, trim="-")
+        return (short if digits is None else f"{value:,.{digits}f}").replace("-", "−")
+    return str(value)
 
 
 def scrolling(table: Html) -> Html:

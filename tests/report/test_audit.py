@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
 pytest.importorskip("scipy", reason="scipy is not installed (pip install -e .[book])")
 
-from cells import cells
+from cells import cells, execute
 from IPython.display import display
 
 from rkd.config import build
@@ -26,6 +26,7 @@ from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.settings import resolve
 from rkd.report import audit
 from rkd.report.book import TOKEN
+from rkd.report.tables import frame
 from rkd.review import ReviewOptions, hcl
 
 FINDINGS = audit.findings()
@@ -81,13 +82,14 @@ def test_what_findings_say_of_recipes_rows_and_parameters_holds():
             assert all(as_tuple((vars(options) | given)[n]) == as_tuple(v) for n, v in side["sets"].items())
 
 
-def test_blocks_and_list_link_to_each_other(monkeypatch):
+def test_blocks_and_list_link_to_each_other(live, monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)
-    blocks, listed = audit.finding(*FINDINGS).data, audit.overview()
+    blocks, listed = audit.finding(*FINDINGS).data, frame(live["overview"]).data
     targets = re.findall(r'id="([^"]+)"', blocks)
     assert len(targets) == len(set(targets))
     assert set(re.findall(r'href="#([^"]+)"', blocks + listed)) <= {*targets, "the-list"}
-    assert listed.count('href="#finding-') == 34
+    assert listed.count('href="#finding-') == 34 == live["totals"]["findings"].sum()
+    assert [about for about in live["overview"]["about"] if about] == list(audit.GROUPS.values())
     assert "<strong>Our reading.</strong>" in audit.finding(21).data
     assert "Our reading" not in audit.finding(9).data and "hcl_duplicates: count" in audit.finding(9).data
     assert '<a href="table3.ipynb">Table 3</a>' in blocks and '<a href="running.md">Running it</a>' in blocks
@@ -98,14 +100,7 @@ def test_blocks_and_list_link_to_each_other(monkeypatch):
 def test_faulty_parameters_get_one_sentence():
     for given, match in (({"sed": 1}, "did you mean 'seed'"), ({"seed": -1}, "seed is -1")):
         with pytest.raises(ConfigError, match=match):
-            audit.open_audit(given)
-
-
-def test_facts_are_escaped_and_rounded(live):
-    table = live["pd"].DataFrame({"what": ["a<b"], "n": [12345], "x": [-0.123456], "none": [math.nan]})
-    shown = re.findall(r"<td[^>]*>([^<]*)</td>", audit.facts("c", table).data)
-    assert " ".join(shown) == "a&lt;b 12,345 −0.1235 –"
-    assert ">−0.12<" in audit.facts("c", table, digits=2).data
+            execute("audit", "given_in", **given)
 
 
 def test_the_notebook_can_be_executed_from_its_top_again(live):

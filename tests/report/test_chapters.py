@@ -84,7 +84,7 @@ def test_missing_runs_are_shown_as_missing_never_as_zero(tmp_path):
     done = papermill("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
     assert done.returncode == 0, done.stderr[-2000:]
     text = re.sub(r"<script\b.*?</script>", "", outputs(tmp_path / "o.ipynb"), flags=re.DOTALL)
-    assert text.count("<td>missing</td>") >= 6 and "0.00" not in text
+    assert text.count(">missing</td>") >= 6 and "0.00" not in text
     assert not list((tmp_path / "r").glob("*.json"))
 
 
@@ -104,7 +104,7 @@ def test_the_published_example_line(tmp_path):
     )
     text = outputs(tmp_path / "o.ipynb")
     assert "same runs as" in text
-    assert re.search(r"<th>loss_weight</th>\s*<td>0.9</td>\s*<td>given</td>", text)
+    assert re.search(r"loss_weight</th><td[^>]*>0.9</td><td[^>]*>given</td>", text)
 
 
 def test_a_contradiction_stops_papermill_in_the_first_cell_with_one_sentence(tmp_path):

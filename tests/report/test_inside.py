@@ -191,7 +191,7 @@ def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path)
     assert "On file, profile mini: ResNet-8 ← ResNet-20, 4 epochs on 12,000 images of CIFAR-100." in text
     assert "a tendency, no evidence" in text and text.index("On file") < text.index("This execution")
     assert "dog &amp; fox" in text and "<owl>" not in text
-    assert text.count("is not recorded") == 4 and "<td>missing</td>" in text
+    assert text.count("is not recorded") == 4 and ">missing</td>" in text
     assert [run.seed for run in names["page"].lines[0].runs] == [5]
     execute("inside", "get_chapter", **names)  # no cell leaves a value under the name of a parameter
 

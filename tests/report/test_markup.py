@@ -139,10 +139,44 @@ def test_a_frame_is_text_numbers_and_links():
         "v": [1234.5, np.nan],
         "f": ["a < b", None],
     }
-    made = frame(pd.DataFrame(values).set_index("<x>"), index=True, links={"a < b": "#m"}).data
+    made = frame(pd.DataFrame(values).set_index("<x>"), MARK, index=True, links={"a < b": "#m"}).data
     assert alive(made) == [] and '<a href="#m">a &lt; b</a>' in made and "&lt;x&gt;" in made
     assert "<td>1,234.50</td>" in made and "<td>1</td>" in made and "nan" not in made and "<NA>" not in made
-    assert frame(pd.DataFrame([[MARK, 1.5], ["", 2]], columns=["a", "a"])).data.count("<td>") == 4
+    assert frame(pd.DataFrame([[MARK, 1.5], ["", 2]], columns=["a", "a"])).data.count("<td") == 4
+    assert frame(pd.DataFrame(columns=["a"])).data.count("<th") == 1 + 1, "a head, and nothing below it"
+    parts = frame(
+        pd.DataFrame({"v": [1, 2]}, index=pd.MultiIndex.from_product([["p"], ["q", "r"]])), index=True
+    )
+    assert parts.data.count('<th scope="row"') == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "said"),
+    [
+        (True, 2, "yes"), (np.bool_(False), None, "no"), (12345, 2, "12,345"), (np.int64(-3), 2, "−3"),
+        ((1, 2), 2, "(1, 2)"),
+        (-0.123456, None, "−0.1235"), (-0.123456, 2, "−0.12"), (1e5, None, "100000"), (np.nan, 2, ""), (pd.NaT, 2, ""),
+        (np.float32(0.5), 0, "0"), (1234.5, 1, "1,234.5"),
+    ],
+)  # fmt: skip
+def test_values_of_a_frame(value, digits, said):
+    assert f"<td>{said}</td>" in frame(pd.DataFrame({"v": [value]}, dtype=object), digits=digits).data
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["a", "b c"], True),
+        (["70.95 ± 0.12", "none"], False),
+        (["-1", "+2"], False),
+        (["73.61 (in one table) and 73.71 (in another)"], True),
+        ([None, "x"], True),
+        ([None], False),
+    ],
+)
+def test_columns_of_words_stand_on_the_left(values, words):
+    made = frame(pd.DataFrame({"v": values})).data
+    assert ('<th scope="col" class="text">' in made) == words == ('class="text"' in made)
 
 
 @pytest.mark.parametrize("text", [MARK, "a\n\n# b", "``` `` `", "", "\n::::\n:::::{raw} html\n", "\ud800"])
