@@ -1,11 +1,11 @@
 """The audit: findings are complete, what they name exists, and cells measure what formulas of their own give."""
 
 import copy
-import html
 import math
 import re
+from collections import Counter
 from dataclasses import asdict
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,14 +24,16 @@ from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.settings import resolve
-from rkd.report import audit
-from rkd.report.book import TOKEN
-from rkd.report.tables import frame
 from rkd.review import ReviewOptions, hcl
 
-FINDINGS = audit.findings()
-SIDES = [side for f in FINDINGS.values() for side in f.get("reproduce", ())]
-CODE = [c.source for c in cells("audit") if c.cell_type == "code"]
+CELLS = cells("audit")
+CODE = [c.source for c in CELLS if c.cell_type == "code"]
+PROSE = "\n".join(c.source for c in CELLS if c.cell_type == "markdown")
+FINDINGS = {
+    int(n): text
+    for n, text in re.findall(r"\(finding-(\d+)\)=\n(.*?)(?=\n\(finding-|\n## |\Z)", PROSE, re.DOTALL)
+}
+MATTERS = dict(re.findall(r"- \*\*([\w ]+)\*\* \((\d+) of them\)", PROSE))
 
 
 @pytest.fixture(scope="module")
@@ -45,56 +47,55 @@ def live(tmp_path_factory):
 
 
 def test_each_disagreement_is_there_once_and_beside_what_measures_it():
-    assert list(FINDINGS) == list(range(1, 35))
-    for found in FINDINGS.values():
-        assert found["matters"] in audit.MATTERS and ("reproduce" in found) != ("nothing_to_train" in found)
-    shown = [list(map(int, re.findall(r"\d+", source))) for source in CODE if source.startswith("finding(")]
-    assert sorted(number for numbers in shown for number in numbers) == list(range(1, 35))
-    groups = [group for group, _ in groupby(FINDINGS[n]["group"] for numbers in shown for n in numbers)]
-    assert groups == list(audit.GROUPS)
-    assert not any(a.startswith("finding(") and b.startswith("finding(") for a, b in pairwise(CODE))
+    assert sorted(FINDINGS) == list(range(1, 35))
+    kinds = ["finding" if "(finding-" in c.source else c.cell_type for c in CELLS]
+    assert ("finding", "finding") not in pairwise(kinds)
     assert all(len(source.splitlines()) <= 40 for source in CODE)
+
+
+def test_the_list_is_that_of_the_blocks():
+    listed = re.findall(r"^\| (\d+) \| \[(.*?)\]\(#finding-(\d+)\) \| (.*?) \|$", PROSE, re.MULTILINE)
+    assert [int(n) for n, *_ in listed] == list(FINDINGS), "in the order of the page"
+    found = Counter()
+    for number, title, target, matters in listed:
+        block = FINDINGS[int(number)]
+        assert target == number and block.startswith(f"### {number}. {title}\n")
+        (said,) = re.findall(r"^\*\*([\w ]+)\.\*\* ", block, re.MULTILINE)
+        assert said.lower() == matters and ("To train it" in block) != ("Nothing to train: " in block)
+        assert re.search(r"^\| In (the text|one place|the report) \| (In|At) ", block, re.MULTILINE)
+        found[said] += 1
+    assert {name: str(count) for name, count in found.items()} == MATTERS
+    assert {*map(int, re.findall(r"\(#finding-(\d+)\)", PROSE))} == {*FINDINGS}
 
 
 def as_tuple(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def test_what_findings_say_of_recipes_rows_and_parameters_holds():
-    for side in SIDES:
-        assert ("row" in side) != ("sets" in side), side
-        if "row" in side:
-            chapter, _, key = side["row"].partition("/")
-            lines = get_chapter(chapter).lines(resolve(chapter, {"profile": "paper"}))
-            assert key in [line.key for line in lines]
-        elif "recipe" in side:
-            recipe = asdict(load_recipe(side["recipe"]))
-            builder = Builder(resolve("table3", {"profile": "paper", "recipe": side["recipe"]}))
-            weight = builder.loss_weight("resnet56", "resnet20")
-            known = {**recipe, **recipe["methods"]["reviewkd"], "loss_weight": weight}
-            for name, said in side["sets"].items():
-                part, _, of_part = name.partition(".")
-                assert (as_tuple(known[part][of_part] if of_part else known[name])) == as_tuple(said), side
-        else:  # the arguments that are shown give what the finding sets
-            given = yaml.safe_load(re.search(r"-y '(.*)'", html.unescape(audit._how(side)))[1])
-            options = build(ReviewOptions, given.pop("options", {}))
-            resolve("table3", {"profile": "paper", **given})
-            assert all(as_tuple((vars(options) | given)[n]) == as_tuple(v) for n, v in side["sets"].items())
-
-
-def test_blocks_and_list_link_to_each_other(live, monkeypatch):
-    monkeypatch.delenv(TOKEN, raising=False)
-    blocks, listed = audit.finding(*FINDINGS).data, frame(live["overview"]).data
-    targets = re.findall(r'id="([^"]+)"', blocks)
-    assert len(targets) == len(set(targets))
-    assert set(re.findall(r'href="#([^"]+)"', blocks + listed)) <= {*targets, "the-list"}
-    assert listed.count('href="#finding-') == 34 == live["totals"]["findings"].sum()
-    assert [about for about in live["overview"]["about"] if about] == list(audit.GROUPS.values())
-    assert "<strong>Our reading.</strong>" in audit.finding(21).data
-    assert "Our reading" not in audit.finding(9).data and "hcl_duplicates: count" in audit.finding(9).data
-    assert '<a href="table3.ipynb">Table 3</a>' in blocks and '<a href="running.md">Running it</a>' in blocks
-    monkeypatch.setenv(TOKEN, "x")
-    assert '<a href="table3.html">Table 3</a>' in audit.finding(26).data
+@pytest.mark.parametrize("number", sorted(FINDINGS))
+def test_what_findings_say_of_recipes_rows_and_parameters_holds(number):
+    block = " ".join(FINDINGS[number].split())
+    rows = re.findall(r"row `([^`]+)` of \[[^\]]+\]\((\w+)\.ipynb\)", block)
+    recipes = re.findall(r"recipe `(\w+)`, where `([^`]+)`", block)
+    given = re.findall(r"`-y '([^']*)'`", block)
+    assert bool(rows or recipes or given) == ("To train it" in block)
+    for key, chapter in rows:
+        assert key in [
+            line.key for line in get_chapter(chapter).lines(resolve(chapter, {"profile": "paper"}))
+        ]
+    for name, said in recipes:
+        recipe = asdict(load_recipe(name))
+        weight = Builder(resolve("table3", {"profile": "paper", "recipe": name})).loss_weight(
+            "resnet56", "resnet20"
+        )
+        known = {**recipe, **recipe["methods"]["reviewkd"], "loss_weight": weight}
+        for place, value in yaml.safe_load(f"{{{said}}}").items():
+            part, _, of_part = place.partition(".")
+            assert as_tuple(known[part][of_part] if of_part else known[part]) == as_tuple(value), said
+    for text in given:
+        values = yaml.safe_load(text)
+        build(ReviewOptions, values.pop("options", {}))
+        resolve("table3", {"profile": "paper", **values})
 
 
 def test_faulty_parameters_get_one_sentence():
@@ -237,7 +238,7 @@ def test_reporting(live):
     assert live["distances"]["largest"].max() == pytest.approx(0.33)
     chosen = live["chosen"].set_index("epochs")
     assert chosen.loc[240, "runs"] == 48 and chosen.loc[240, "mean"] == pytest.approx(0.2931, abs=1e-4)
-    assert "0.06 to 0.62 points, 0.29 on average, in 48" in " ".join(FINDINGS[31]["how_much"].split())
+    assert "0.06 to 0.62 points, 0.29 on average, in 48" in " ".join(FINDINGS[31].split())
     assert chosen.loc[240, ["smallest", "largest"]].tolist() == pytest.approx([0.06, 0.62])
     assert live["logged"]["images"].tolist() == [80, 50_000]
     expected = [1.2 / 80**0.5, 1.2 / 50_000**0.5]

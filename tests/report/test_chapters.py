@@ -151,7 +151,7 @@ def test_notebooks_are_short_and_stripped(path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
     # The audit has a cell or two for each of its findings, and the methods one for each family.
-    assert len(code) <= {"audit": 75, "methods": 21}.get(path.stem, 16)
+    assert len(code) <= {"audit": 43, "methods": 23}.get(path.stem, 16)
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
