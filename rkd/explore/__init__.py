@@ -1,6 +1,5 @@
 """The live page: choose a run, see what it costs, watch it train beside the same run without distillation, keep it."""
 
-import base64
 import os
 from typing import Any
 
@@ -28,12 +27,12 @@ def explore(
     """
     from rkd import paths
     from rkd.report.book import TOKEN
-    from rkd.report.interactive.markup import tag
+    from rkd.report.interactive.markup import picture
 
     if os.environ.get(TOKEN):
-        data = base64.b64encode((paths.home() / "book" / "_assets" / "explore.png").read_bytes()).decode()
+        shot = (paths.home() / "book" / "_assets" / "explore.png").read_bytes()
         style = "max-width:100%;height:auto;border:1px solid #8884"
-        return tag("img", alt=ALT, style=style, src=f"data:image/png;base64,{data}")
+        return picture(shot, ALT, style=style)
     from rkd.explore.page import Page
 
     return Page(choices or {}, paths.typed(data_root) if data_root else "data", device)

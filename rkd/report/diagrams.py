@@ -4,14 +4,13 @@ Each is a matplotlib figure on a light card of its own, so it reads on light and
 for colour-blind readers (Okabe and Ito's set).
 """
 
-import base64
 import io
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rkd.report.interactive.markup import tag
+from rkd.report.interactive.markup import picture
 
 CARD, INK, QUIET = "#f7f8fa", "#1d2733", "#5b6673"
 STUDENT, TEACHER, FUSION, LOSS = "#56b4e9", "#e69f00", "#009e73", "#cc79a7"
@@ -28,8 +27,7 @@ class Drawing:
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return tag("img", width=self.width, alt=self.alt, src=f"data:image/png;base64,{data}")
+        return picture(buffer.getvalue(), self.alt, width=self.width)
 
 
 show = Drawing  # as the last expression of a cell

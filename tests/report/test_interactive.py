@@ -184,7 +184,7 @@ def test_a_plot_brings_all_it_needs_outside_the_book_and_nothing_inside(monkeypa
     monkeypatch.setenv(TOKEN, "token")
     page = plot._repr_html_()
     assert "http" not in page and page.count("<script") == 1
-    assert re.search(r'<img class="rkd-still"[^>]* alt="Curves\. [^"]+"', page)
+    assert re.search(r'<img alt="Curves\. [^"]+" class="rkd-still"', page)
 
 
 def test_vendored_plotly_is_the_one_the_figures_are_written_for():

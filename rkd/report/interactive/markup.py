@@ -3,6 +3,7 @@
 Names, notes and provenance come from records, data sets and logs, which other people may have written.
 """
 
+import base64
 import re
 from html import escape
 
@@ -42,6 +43,11 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
     }
     start = "".join(f" {k}" if v is True else f' {k}="{text(v)}"' for k, v in given.items())
     return Html(f"<{name}{start}>" + ("" if name in _VOID else f"{join(*inside)}</{name}>"))
+
+
+def picture(png: bytes, alt: str, **attributes: object) -> Html:
+    """An image that is part of the page, with words for those who do not see it; attributes as of `tag`."""
+    return tag("img", alt=alt, **attributes, src=f"data:image/png;base64,{base64.b64encode(png).decode()}")
 
 
 def number(said: object) -> Html:

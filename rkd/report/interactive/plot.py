@@ -1,7 +1,6 @@
 """Pictures that answer to mouse and keys: plotly figures, each with a static picture of the same data and words for
 both, and pages to go through."""
 
-import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rkd.report.interactive.assets import attached
-from rkd.report.interactive.markup import Html, join, tag, text
+from rkd.report.interactive.markup import Html, join, picture, tag, text
 
 GREY = "#7f8790"  # reads on light and dark pages
 PANELS = 6  # of the static picture, at most
@@ -183,8 +182,7 @@ class Plot:
             drawn.legend(entries.values(), entries, **at)
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=110)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return tag("img", class_="rkd-still", width=760, alt=self.alt, src=f"data:image/png;base64,{data}")
+        return picture(buffer.getvalue(), self.alt, class_="rkd-still", width=760)
 
     def _draw(self, ax: Axes, name: str, traces: Sequence[go.Scatter]) -> None:
         layout = self.figure.layout

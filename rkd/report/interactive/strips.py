@@ -3,7 +3,6 @@
 What is written around them is HTML, so that it keeps its size on a phone and follows the theme.
 """
 
-import base64
 import io
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rkd.experiments.snapshots import Snapshots
-from rkd.report.interactive.markup import Html, join, tag
+from rkd.report.interactive.markup import Html, join, picture, tag
 
 CELL, GAP = 128, 8  # pixels: edge of one map, distance of two
 WEIGHTS = ("z₁ student map", "z₂ residual")  # of a fusion block
@@ -49,8 +48,7 @@ def photos(images: np.ndarray) -> bytes:
 def img(png: bytes, alt: str, kind: str | None = None) -> Html:
     """A picture as HTML, with its CSS class if any."""
     width, height = Image.open(io.BytesIO(png)).size
-    data = base64.b64encode(png).decode()
-    return tag("img", alt=alt, width=width, height=height, class_=kind, src=f"data:image/png;base64,{data}")
+    return picture(png, alt, width=width, height=height, class_=kind)
 
 
 def scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
