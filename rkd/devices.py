@@ -1,5 +1,6 @@
 """Devices by name, and whether this machine has them."""
 
+import os
 import re
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 ALLOWED = "auto, cpu, cuda, cuda:N"  # N from 0
 _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_name(name: str) -> str:

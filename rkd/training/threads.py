@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
+from rkd.devices import cores
 from rkd.errors import ConfigError
 
 PROBE = 0.02  # seconds of convolutions, for each number of threads
@@ -34,8 +35,8 @@ def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
         if not first.isdecimal() or int(first) < 1:
             raise ConfigError(f"OMP_NUM_THREADS is {said!r}; it must be a whole number >= 1")
         return (int(first),)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (*(2**i for i in range((cores - 1).bit_length())), cores)
+    most = cores()
+    return (*(2**i for i in range((most - 1).bit_length())), most)
 
 
 def fixed(setting: int | str, device: torch.device) -> int | None:

@@ -235,7 +235,7 @@ def again(bench, monkeypatch):
     reads = (folder / "package", folder / "results")
     bench.book = replace(bench.book, reads=reads, params_file=folder / "smoke.yaml")
 
-    def note(book: Book, page: book.Page, *_: object) -> book.Page:
+    def note(nursery: object, book: Book, page: book.Page, *_: object) -> book.Page:
         executed.append(page.name)
         finished = f"2026-01-01T00:00:00.{next(clock):06}+00:00"
         failed = "raise" in (book.source / f"{page.name}.ipynb").read_text()
@@ -299,7 +299,7 @@ def test_last_chapters_start_when_all_others_have_ended(bench, tmp_path):
 
 
 def test_chapters_side_by_side_share_the_cores(monkeypatch):
-    monkeypatch.setattr(execution, "cpus", lambda: 4)
+    monkeypatch.setattr(execution, "cores", lambda: 4)
     assert [execution.threads_each(*case) for case in ((3, 2), (1, 2), (4, 1), (4, 9))] == [2, None, None, 1]
 
 

@@ -1,6 +1,7 @@
 """Chapters executed with papermill, a few at once, each in a kernel of its own; unchanged ones are left as they are."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rkd import paths
+from rkd.devices import cores
 from rkd.experiments.notebooks import is_last, shared_imports, tagged, title_of
 from rkd.experiments.settings import PATHS
 from rkd.files import digest
@@ -61,17 +63,17 @@ def execute(
 
     def run(group: Sequence[Page]) -> None:
         with ThreadPoolExecutor(jobs if cluster is None else len(group)) as pool:
-            futures = [pool.submit(nursery.execute, book, page, values, timeout_s) for page in group]
+            futures = [pool.submit(begin, book, page, values, timeout_s) for page in group]
             try:
                 for future in as_completed(futures):
                     ended(future.result())
             except BaseException:  # Ctrl-C and SIGTERM too
                 pool.shutdown(wait=False, cancel_futures=True)
                 while wait(futures, timeout=0.3).not_done:
-                    nursery.close()
+                    there.close()
                 raise
 
-    nursery: _Here | _Elsewhere | None = None
+    there: Nursery | _Elsewhere | None = None  # where pages are executed
     last = [page for page in pages if is_last(book.notebook(page.name))]
     with _sigterm_exits(), contextlib.ExitStack() as finally_:
         for group in ([page for page in pages if page not in last], last):
@@ -84,26 +86,18 @@ def execute(
                 else:
                     ended(replace(before, status="unchanged"))
             if changed:
-                if nursery is None and cluster is not None:
-                    nursery = _Elsewhere(cluster, environment)
-                    finally_.callback(nursery.close)
-                elif nursery is None:
+                if there is None and cluster is not None:
+                    there = _Elsewhere(cluster, environment)
+                    begin = there.execute
+                    finally_.callback(there.close)
+                elif there is None:
                     jobs = jobs or _default_jobs(values.get("device"))
                     left = [page.name for page in pages if page.file not in {page.file for page in done}]
-                    nursery = _Here(_nursery(book, left, threads_each(len(left), jobs), environment))
-                    finally_.callback(nursery.close)
+                    there = _nursery(book, left, threads_each(len(left), jobs), environment)
+                    begin = functools.partial(_execute, there)
+                    finally_.callback(there.close)
                 run(sorted(changed, key=lambda page: -page.seconds))
     return done
-
-
-class _Here:
-    """Executes pages in kernels of this machine."""
-
-    def __init__(self, nursery: "Nursery") -> None:
-        self._nursery, self.close = nursery, nursery.close
-
-    def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
-        return _execute(book, page, values, self._nursery, timeout_s)
 
 
 class _Elsewhere:
@@ -136,7 +130,7 @@ def _on_a_node(
 ) -> Page:
     nursery = _nursery(book, [page.name], None, environment)
     try:
-        return _execute(book, page, values, nursery, timeout_s)
+        return _execute(nursery, book, page, values, timeout_s)
     finally:
         nursery.close()
 
@@ -178,12 +172,7 @@ def threads_each(chapters: int, jobs: int) -> int | None:
     """Threads of chapters that are executed side by side: they share the cores evenly. None: there is one at a time,
     and its environment stays as it is."""
     company = min(jobs, chapters)
-    return None if company <= 1 else max(1, cpus() // company)
-
-
-def cpus() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return None if company <= 1 else max(1, cores() // company)
 
 
 @contextlib.contextmanager
@@ -204,7 +193,7 @@ def _sigterm_exits() -> Iterator[None]:
 
 
 def _execute(
-    book: Book, page: Page, values: Mapping[str, object], nursery: "Nursery", timeout_s: float
+    nursery: "Nursery", book: Book, page: Page, values: Mapping[str, object], timeout_s: float
 ) -> Page:
     """One page, and what became of it. Its notebook counts as failed until it has ended well."""
     import papermill
@@ -271,4 +260,4 @@ def _machine() -> str:
     software = f"Python {platform.python_version()}, torch {torch.__version__}"
     if torch.cuda.is_available():
         return f"{software}, {torch.cuda.get_device_name()}"
-    return f"{software}, {cpus()} CPU core{'s' * (cpus() > 1)}"
+    return f"{software}, {cores()} CPU core{'s' * (cores() > 1)}"
