@@ -13,7 +13,7 @@ from rkd import paths
 from rkd.errors import ConfigError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.notebooks import read_notebook
-from rkd.report import open_experiment
+from rkd.report.experiment import open_experiment
 
 BOOK = paths.home() / "book"
 TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
