@@ -50,6 +50,7 @@ class Gate:
     """Paired accuracies."""
 
     KIND: ClassVar[str] = "rkd gate"
+    FORMAT: ClassVar[int] = 1
     header: dict[str, Any]  # machine, versions, and what was trained
     arithmetic: str  # the quicker one, as this device computes it
     pairs: tuple[Pair, ...]  # one per seed

@@ -14,19 +14,15 @@ from rkd.bench.steps import EPOCH_IMAGES, Variant
 from rkd.errors import RecordError
 from rkd.files import place
 
-FORMAT = 1
 EVALUATION_IMAGES = 10_000  # of CIFAR-100
 EPOCHS = 240
-_EARLIER = {  # names of earlier versions
-    "gang": "group", "precisions": "precision", "batch_norms": "teacher_batch_norm",
-    "seconds_asked": "seconds",
-}  # fmt: skip
 
 
 class Kept(Protocol):
-    """What is written to a file of its own: `KIND` says there what it is."""
+    """What is written to a file of its own: `KIND` and `FORMAT` say there what it is."""
 
     KIND: ClassVar[str]
+    FORMAT: ClassVar[int]
 
 
 T = TypeVar("T", bound=Kept)
@@ -78,6 +74,7 @@ class Result:
     """
 
     KIND: ClassVar[str] = "rkd bench"
+    FORMAT: ClassVar[int] = 2
     header: dict[str, Any]
     rows: tuple[Row, ...]
     evaluation: dict[str, Any]
@@ -103,7 +100,7 @@ def save(path: Path, found: Any) -> None:
         parse_float=lambda text: float(f"{float(text):.6g}"),
         parse_constant=lambda text: None,
     )
-    text = json.dumps({"format": FORMAT, "kind": found.KIND, **body}, indent=1, sort_keys=True)
+    text = json.dumps({"format": found.FORMAT, "kind": found.KIND, **body}, indent=1, sort_keys=True)
     place(path, f"{text}\n".encode())
 
 
@@ -114,7 +111,7 @@ def load(path: Path, kind: type[T]) -> T:
         RecordError: no such file, or not one of these.
     """
     body = _parsed(path)
-    if (body.get("kind"), body.get("format")) != (kind.KIND, FORMAT):
+    if (body.get("kind"), body.get("format")) != (kind.KIND, kind.FORMAT):
         raise RecordError(f"{path} is not what `{kind.KIND}` of this version writes")
     try:
         return TypeAdapter(kind).validate_python(body)
@@ -132,7 +129,7 @@ def committed(kind: type[T]) -> dict[str, T]:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        body = json.loads(text, object_hook=lambda d: {_EARLIER.get(name, name): v for name, v in d.items()})
+        body = json.loads(text)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -56,6 +56,7 @@ class Plan:
     """
 
     KIND: ClassVar[str] = "rkd cluster plan"
+    FORMAT: ClassVar[int] = 1
     profile: str
     largest: int
     groups: tuple[Group, ...]

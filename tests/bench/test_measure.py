@@ -60,7 +60,7 @@ def test_counts_tell_the_variants_apart(bench):
 def test_file_comes_back_as_it_was(bench, tmp_path, monkeypatch):
     path, result, _ = bench
     body = json.loads(path.read_text())
-    assert (body["kind"], body["format"]) == ("rkd bench", 1)
+    assert (body["kind"], body["format"]) == ("rkd bench", 2)
     assert body["header"]["teacher_batch_norm"] == ["running"]
     folder = tmp_path / "results" / "bench"
     save(folder / "again.json", result)
@@ -70,7 +70,7 @@ def test_file_comes_back_as_it_was(bench, tmp_path, monkeypatch):
     assert committed(Result) == {"again.json": result}
 
 
-def test_committed_files_of_earlier_versions_load():
+def test_committed_files_load():
     found = list(committed(Result).values())
     assert len(found) >= 3
     row = found[0].rows[1]
@@ -102,7 +102,8 @@ def test_bad_input_gets_one_sentence(arguments, message, rkd):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ('{"kind": "rkd bench", "format": 1}', "is damaged"),
+        ('{"kind": "rkd bench", "format": 2}', "is damaged"),
+        ('{"kind": "rkd bench", "format": 1}', "is not what `rkd bench` of this version writes"),
         ("[" * 200_000, "is damaged"),
         ('{"kind": "rkd gate"}', "is not what"),
     ],
