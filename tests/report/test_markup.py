@@ -195,7 +195,7 @@ def test_markdown_shows_text_as_it_is(text):
 @pytest.mark.browser
 def test_what_others_wrote_is_text_in_the_built_site(home, browser, tmp_path):
     pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
-    x, y = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
     npz = tmp_path / f"{AS_FILE}.npz"
     np.savez(npz, x_train=x, y_train=y, x_test=x, y_test=y, class_names=np.array([MARK, "b"]))
     profile = tmp_path / f"{AS_FILE[:120]}.yaml"
