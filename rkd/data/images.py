@@ -90,8 +90,8 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
     mean, std = (norm.mean, norm.std) if norm else measure(tensors["train_x"])
     if 0 in std:
         raise DataError(
-            f"{config.name}: a channel has one value in all its training images, so that what they have cannot normalise "
-            "them; name other statistics, for example normalisation: cifar100"
+            f"{config.name}: a channel has one value in all its training images, so that their own statistics cannot "
+            "normalise them; name others, for example normalisation: cifar100"
         )
     return ImageSet(
         name=config.name,

@@ -174,9 +174,7 @@ def test_malformed_npz(tmp_path, changes, words):
 
 def test_images_of_one_value_want_statistics_of_others(tmp_path):
     config = saved(tmp_path, x_train=np.full((12, 8, 8, 3), (1, 2, 3), np.uint8))
-    with pytest.raises(
-        DataError, match="a channel has one value in all its training images.*name other statistics"
-    ):
+    with pytest.raises(DataError, match="has one value in all its training images"):
         load(replace(config, normalisation="measured"))
     assert load(replace(config, normalisation="cifar100")).std == preset("cifar100").std
 
