@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from rkd.data.augment import draw_epoch
 from rkd.data.images import ImageSet
+from rkd.errors import DataError
 
 
 def normalise(
@@ -26,7 +27,16 @@ def affine(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`."""
+    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`.
+
+    Raises:
+        DataError: a standard deviation is 0, as of images of one value.
+    """
+    if 0 in std:
+        raise DataError(
+            "a channel has one value in all training images, so that their own statistics cannot normalise them; name "
+            "others, for example normalisation: cifar100"
+        )
     area = size[0] * size[1]
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)

@@ -69,7 +69,7 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
     and may be; the embedded set needs none.
 
     Raises:
-        DataError: the data set is missing or damaged, has too few images to hold out, or none that can be normalised.
+        DataError: the data set is missing or damaged, or has too few images to hold out.
     """
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
@@ -88,11 +88,6 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     norm = preset(config.normalisation)
     mean, std = (norm.mean, norm.std) if norm else measure(tensors["train_x"])
-    if 0 in std:
-        raise DataError(
-            f"{config.name}: a channel has one value in all its training images, so that their own statistics cannot "
-            "normalise them; name others, for example normalisation: cifar100"
-        )
     return ImageSet(
         name=config.name,
         classes=classes,

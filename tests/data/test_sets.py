@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from rkd.data import DataConfig, describe, is_there, load, measure, preset
+from rkd.data import Batches, DataConfig, describe, is_there, load, measure, preset
 from rkd.data.embedded import image
 from rkd.data.subsets import choose
 from rkd.errors import ConfigError, DataError
@@ -174,8 +174,9 @@ def test_malformed_npz(tmp_path, changes, words):
 
 def test_images_of_one_value_want_statistics_of_others(tmp_path):
     config = saved(tmp_path, x_train=np.full((12, 8, 8, 3), (1, 2, 3), np.uint8))
-    with pytest.raises(DataError, match="has one value in all its training images"):
-        load(replace(config, normalisation="measured"))
+    images = load(replace(config, normalisation="measured"))
+    with pytest.raises(DataError, match="a channel has one value in all training images"):
+        Batches(images, padding=0, flip=False)
     assert load(replace(config, normalisation="cifar100")).std == preset("cifar100").std
 
 

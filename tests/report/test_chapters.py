@@ -104,7 +104,7 @@ def test_the_published_example_line(tmp_path):
     )
     text = outputs(tmp_path / "o.ipynb")
     assert "same runs as" in text
-    assert re.search(r"loss_weight</th><td[^>]*>0.9</td><td[^>]*>given</td>", text)
+    assert re.search(r"loss_weight</th>\s*<td[^>]*>0.9</td>\s*<td[^>]*>given</td>", text)
 
 
 def test_a_contradiction_stops_papermill_in_the_first_cell_with_one_sentence(tmp_path):
