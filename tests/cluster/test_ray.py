@@ -32,10 +32,8 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     ray_module()
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ["RAY_health_check_timeout_ms"] = (
-        "120000"  # a killed node is told at once; a slow one is not dead
-    )
+    # A killed node is told at once; a slow one is not dead.
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_health_check_timeout_ms": "120000"}
     with s3_server():  # its address is in the environment of the nodes
         made = Cluster(initialize_head=True, head_node_args=SMALL)
         for _ in range(2):
