@@ -19,11 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from rkd import paths
@@ -40,6 +39,9 @@ from rkd.data.sources import (
 )
 from rkd.data.subsets import choose
 from rkd.errors import DataError, in_a_line
+
+if TYPE_CHECKING:  # a tenth of a second, which only decoding takes
+    from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 TESTS = ("test", "val", "valid", "validation")
@@ -63,7 +65,7 @@ class Listing:
     names: dict[str, list[str]]
     labels: dict[str, np.ndarray]
     class_names: tuple[str, ...]
-    image: Callable[[str, int], Image.Image]
+    image: "Callable[[str, int], Image.Image]"
     key: str
     cache: Path
     notes: tuple[str, ...] = ()
@@ -131,6 +133,8 @@ class Folder(Decoded):
         return True
 
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
+        from PIL import Image
+
         folder = _place(config.name, root)
         every, files = _parts(folder, config)
         classes = tuple(sorted(name for name, images in every.items() if images))
@@ -306,10 +310,12 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
 
 
 def _into(
-    x: np.ndarray, image: Callable[[int], Image.Image], size: int, number: int
+    x: np.ndarray, image: "Callable[[int], Image.Image]", size: int, number: int
 ) -> tuple[bytes, bool] | str:
     """Decode one image: its shorter side is brought to `size` and the middle taken. A hash of its pixels and whether it
     is grey, or what is wrong with it."""
+    from PIL import Image, ImageOps
+
     try:
         with image(number) as opened:
             upright = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
@@ -322,8 +328,10 @@ def _into(
     return print_of(x[number]), grey
 
 
-def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
+def _eight_bits(image: "Image.Image", form: str | None) -> "Image.Image":
     """Of 16 bits of grey the upper ones, rounded; Pillow itself cuts values off at 255, which leaves a white image."""
+    from PIL import Image
+
     # Older versions of Pillow say "I" of 16 bits, too.
     if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))

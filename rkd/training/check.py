@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,12 @@ from rkd.methods.base import lent
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
-from rkd.training.standin import GPU, Recorder, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.trust import called, imported, is_foreign
+
+if TYPE_CHECKING:
+    from rkd.training.standin import Recorder
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
@@ -91,6 +93,8 @@ def check_method(
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     """The number of steps taken, and their problems."""
+    from rkd.training.standin import GPU, standing_in  # what it needs of torch takes a while to import
+
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
     making = config, student, network, SIZE, CLASSES, labels
@@ -124,7 +128,7 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     return steps, recorder.sentences()
 
 
-def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: Recorder) -> None:
+def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: "Recorder") -> None:
     before = {name: _state(module) for name, module in owners.items()}
     try:
         with recorder.recording():
