@@ -21,7 +21,7 @@ from rkd.records import Store
 
 ray = pytest.importorskip("ray")
 
-LONG = 10  # epochs of runs that something happens to
+LONG = 20  # epochs of runs that something happens to: no quick machine is through before it does
 SMALL = {"num_cpus": 1, "memory": 3 * 10**9, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 EACH = "cpu=1,memory=1GB"
 
@@ -117,8 +117,7 @@ def test_a_driver_that_was_killed_or_stopped_is_started_again(given, nodes, tmp_
     second.kill(signal.SIGTERM)
     assert "stopped: SIGTERM arrived" in second.ended(1).out and "continue with: rkd sweep" in second.out
     third = Driver(given, nodes, tmp_path).ended(0)
-    # Where a group ended in the very moment, there is nothing of it to go on with: twice in a row is too rare.
-    assert "resuming after epoch" in second.err + third.err
+    assert "resuming after epoch" in second.err and "resuming after epoch" in third.err
     assert outcomes(tmp_path) == given.local[LONG] and not left_behind(tmp_path)
 
 
