@@ -167,9 +167,13 @@ def test_failed_page_survives_any_log(failures):
     assert "\x1b" not in page and "\n`````text\n" in page and "````text\nValueError" in page
 
 
-def test_kernel_that_dies_while_it_starts_is_told_as_one_that_died(bench):
-    dies = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(1))\n"
-    (bench.source / "stillborn.py").write_text(dies)
+@pytest.mark.parametrize("known_after_s", [0, 0.3])  # the latter is the id of a process that is gone
+def test_kernel_that_dies_while_it_starts_is_told_as_one_that_died(bench, known_after_s):
+    dies = f"""
+        import os, time
+        os.register_at_fork(after_in_child=lambda: os._exit(1), after_in_parent=lambda: time.sleep({known_after_s}))
+    """
+    (bench.source / "stillborn.py").write_text(textwrap.dedent(dies))
     # What two chapters share is imported before the fork.
     bench.chapters(one="import stillborn", other="import stillborn")
     for page in bench.build().pages:

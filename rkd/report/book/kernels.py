@@ -20,6 +20,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.utils import run_sync
+from nbclient.exceptions import DeadKernelError
 
 from rkd.report.book.pages import TOKEN
 from rkd.report.book.parent import end_with_parent
@@ -87,7 +88,10 @@ class _Forked(LocalProvisioner):
     fork: Any = None
 
     async def launch_kernel(self, cmd: list[str], **of_a_child: Any) -> KernelConnectionInfo:
-        self.process = _Process(self.fork(cmd[cmd.index("-m") + 1 :]))
+        try:
+            self.process = _Process(self.fork(cmd[cmd.index("-m") + 1 :]))
+        except psutil.NoSuchProcess as error:  # it died before it could be looked at
+            raise DeadKernelError(str(error)) from None
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
