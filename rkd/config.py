@@ -19,7 +19,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -65,6 +65,10 @@ Percent = Annotated[float, _number(float, 0, "a number between 0 and 100", below
 Share = Annotated[float, _number(float, 0, "a number between 0 and 1", above=True, below=1.0)]
 ErrorRate = Annotated[float, _number(float, 0, "a number between 0 and 0.5", above=True, below=0.5)]
 Flag = StrictBool
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]  # see `rkd.training.arithmetic`
+PRECISIONS = get_args(Precision)
+# What "auto" can be, in the order in which one is taken where nothing else decides.
+SETTLED = ("fp32", "fp16", "bf16")
 
 
 def _count_or_auto(value: Any) -> Any:

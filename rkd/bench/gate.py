@@ -18,6 +18,7 @@ from scipy import stats
 
 from rkd import paths
 from rkd.bench.measurement import now
+from rkd.config import PRECISIONS
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, RecordError, unknown
 from rkd.experiments.chapters import get_chapter
@@ -28,7 +29,6 @@ from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import RunConfig, arithmetic
-from rkd.training.arithmetic import PRECISIONS
 
 REFERENCE = "fp32"
 SECTION = "accuracy-gate"  # of the performance page, where the gates on record stand

@@ -18,13 +18,12 @@ from rkd.bench.clock import count, seconds
 from rkd.bench.conventional import Conventional, loaders
 from rkd.bench.result import EVALUATION_IMAGES, Result, Row
 from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload
-from rkd.config import Count, CountOrAuto, Flag, Positive, frozen
+from rkd.config import PRECISIONS, Count, CountOrAuto, Flag, Positive, frozen
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, RkdError
 from rkd.models import canonical
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
-from rkd.training.arithmetic import PRECISIONS
 from rkd.training.threads import Threads, numbers
 
 LEAST_ROUNDS, MOST_REPEATS = 3, 200

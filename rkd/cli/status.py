@@ -1,13 +1,15 @@
 """`rkd status`: what is recorded, running, begun or missing; and runs in words."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkd.cli.declare import Names
 from rkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rkd.experiments.ended import Ended
 
 STATES = ("recorded", "diverged", "damaged", "running", "begun", "missing")
 ALL = "all, each once"
@@ -44,18 +46,13 @@ def status(
     selectors.check(chapters)
     ids = {name: selectors.every(name) for name in chapters}
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
-    with _read_before(records) as read:
-        states = {
-            run: state(records, work, (run, *forms), read)
-            for own in ids.values()
-            for run, forms in own.items()
-        }
+    found = states(records, work, {run: (run, *forms) for own in ids.values() for run, forms in own.items()})
     if verbose:
         time = _verbose(Selectors(profile, given, settled=True), chapters)
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
-    for name, own in {**ids, ALL: states}.items():
-        found = [states[run] for run in own]
-        print(f"{name:18}" + "".join(f"{found.count(state):>10}" for state in STATES))
+    for name, own in {**ids, ALL: found}.items():
+        count = Counter(found[run] for run in own)
+        print(f"{name:18}" + "".join(f"{count[state]:>10}" for state in STATES))
     print(f"records: {records}")
     if verbose:
         print(f"time left: {time}")
@@ -77,45 +74,30 @@ def _verbose(selectors, chapters: Iterable[str]) -> str:
         return f"unknown here: {error}"
 
 
-@contextmanager
-def _read_before(records: Path) -> Iterator[dict[str, list[Any]]]:
-    """By run: size and time of a record that was read and found sound, and its state. To read one takes torch, which
-    takes seconds to import; one that has changed is read again."""
-    from rkd import paths
-    from rkd.files import digest, place
+def states(records: Path, work: Path, runs: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """By run, one of STATES. A run may be trained in several arithmetics, whose ids are given: "damaged" is one whose
+    record cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint."""
+    from rkd.experiments.ended import ended
 
-    file = paths.build() / "status" / f"{digest(str(records.resolve()))[:12]}.json"
-    read = json.loads(file.read_bytes()) if file.is_file() else {}
-    before = dict(read)
-    yield read
-    if read != before:
-        place(file, json.dumps(read).encode())
+    read, found = ended(records, dict.fromkeys(form for forms in runs.values() for form in forms)), {}
+    for run, forms in runs.items():
+        known = next((form for form in forms if form in read), None)
+        found[run] = _recorded(read[known]) if known else _begun(records, work, forms)
+    return found
 
 
-def state(records: Path, work: Path, forms: Iterable[str], read: dict[str, list[Any]] | None = None) -> str:
-    """One of STATES, of a run that may be trained in several arithmetics, by their ids: "damaged" is one whose record
-    cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint. What `read` knows
-    of records is taken from there, see `_read_before`."""
-    ended = next((run for run in forms if (records / f"{run}.json").exists()), None)
-    begun = [run for run in forms if (work / run).is_dir()]
-    if not ended and not begun:
+def _recorded(record: "Ended | None") -> str:
+    if record is None:
+        return "damaged"
+    return "recorded" if record.status == "finished" else record.status
+
+
+def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
+    if not (begun := [run for run in forms if (work / run).is_dir()]):
         return "missing"
-    if ended:
-        file = (records / f"{ended}.json").stat()
-        key = [file.st_size, file.st_mtime_ns]
-        if read and read.get(ended, [])[:2] == key:
-            return read[ended][2]
     from rkd.records import Store  # with torch
 
     store = Store(records, work)
-    if ended:
-        record = store.read([ended]).get(ended)
-        if record is None:
-            return "damaged"
-        told = "recorded" if record.status == "finished" else record.status
-        if read is not None:
-            read[ended] = [*key, told]
-        return told
     if any(store.running(run) for run in begun):
         return "running"
     return "begun" if any((work / run / "checkpoint.pt").exists() for run in begun) else "missing"
@@ -126,15 +108,17 @@ def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) ->
     from rkd.experiments.budget import in_words
     from rkd.experiments.estimate import begun
 
+    runs = list(runs)
+    found = states(store.records, store.work, {run.id: [run.id] for run in runs})
     for run in runs:
-        found, notes = state(store.records, store.work, (run.id,)), []
-        if found == "recorded":
+        state, notes = found[run.id], []
+        if state == "recorded":
             notes += [f"{record.accuracy():.2f} %" for record in store.read([run.id]).values()]
-        if found in ("begun", "running"):
+        if state in ("begun", "running"):
             come = begun(store, run.id)
             partly = f" and {come.position:,} images" if come and come.position else ""
             notes.append(f"epoch {come.epoch if come else 0} of {run.total_epochs}{partly}")
         if (left := (seconds or {}).get(run.id)) is not None:
             notes.append(f"about {in_words(left)}")
         told = f"  [{'; '.join(notes)}]" if notes else ""
-        print(f"{found:9} {run.id}  {run.in_words()}{told}")
+        print(f"{state:9} {run.id}  {run.in_words()}{told}")

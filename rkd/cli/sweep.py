@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rkd.cli.carry import PART, show
 from rkd.cli.cluster import cluster_of, ray_asked
 from rkd.cli.declare import Duration, Folder, Names, Size, spelt
-from rkd.cli.status import list_runs, state
+from rkd.cli.status import list_runs, states
 from rkd.errors import ConfigError, RkdError, unknown
 
 FIRST_GROUPS = 8  # that a sweep shows before it trains
@@ -144,7 +144,7 @@ def _planned(
 class _Plan:
     """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks.
     `elsewhere`: the device is one of other machines. `again`: the call that goes on. `kept`: the export that is kept
-    meanwhile. `read`: of records, see `status.state`."""
+    meanwhile."""
 
     selectors: Any
     settings: Any
@@ -157,7 +157,6 @@ class _Plan:
     elsewhere: bool = False
     storage: str | None = None
     kept: Any = None
-    read: dict[str, list[Any]] = field(default_factory=dict)
 
     def ask(self, patterns: Sequence[str] | None) -> None:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
@@ -341,7 +340,7 @@ class _Plan:
 
     def _states(self) -> dict[str, str]:
         """By the id of each run."""
-        return {r.id: state(self.store.records, self.store.work, (r.id,), self.read) for r in self.runs}
+        return states(self.store.records, self.store.work, {r.id: [r.id] for r in self.runs})
 
 
 def _counted(states: Iterable[str]) -> str:

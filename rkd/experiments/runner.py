@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from rkd.config import SETTLED
 from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
@@ -26,7 +27,6 @@ from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, arithmetic
-from rkd.training.arithmetic import SETTLED
 from rkd.training.build import build_network, rehearse, start
 from rkd.training.capture import out_of_memory
 from rkd.training.threads import Threads, numbers

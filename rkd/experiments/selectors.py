@@ -5,7 +5,7 @@ The ids alone are kept in the build folder, since making the configs that they n
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # By the id of a run as it is asked for: ids of the records that may answer it.
 Ids = Mapping[str, tuple[str, ...]]
+# Of a line: the ids of its "runs", and of its teachers' too ("needed"); those of the latter that are of each setting.
+Named = Mapping[str, Any]
 
 
 def split(selector: str) -> tuple[str, str]:
@@ -72,7 +74,7 @@ class Selectors:
         if LAYERED in self._given:
             raise ConfigError(f"{LAYERED} is a profile's own, by chapter; give the parameters themselves")
         self._chapters: dict[tuple[str, ...], tuple[Settings, dict[str, Line]]] = {}
-        self._ids: dict[str, dict[str, tuple[Ids, Ids]]] = {}
+        self._ids: dict[str, dict[str, Named]] = {}
 
     def line(self, selector: str) -> "Line":
         """The line a selector names."""
@@ -163,7 +165,13 @@ class Selectors:
     def ids(self, selector: str, teachers: bool = False) -> Ids:
         """The runs of a line, and those of its teachers too, as ids."""
         chapter, key = split(selector)
-        return _in_chapter(self._lines(chapter), chapter, key)[teachers]
+        named = _in_chapter(self._lines(chapter), chapter, key)
+        return named["needed" if teachers else "runs"]
+
+    def of_setting(self, selector: str, setting: str) -> Collection[str]:
+        """Those of a line's runs and of its teachers that are of a setting, a key of SETTINGS."""
+        chapter, key = split(selector)
+        return _in_chapter(self._lines(chapter), chapter, key)[setting]
 
     def has(self, selector: str) -> bool:
         """Whether the profile has this line."""
@@ -172,15 +180,17 @@ class Selectors:
 
     def every(self, chapter: str) -> Ids:
         """The same of all lines of a chapter, teachers included."""
-        return {run: forms for _, needed in self._lines(chapter).values() for run, forms in needed.items()}
+        return {
+            run: forms for named in self._lines(chapter).values() for run, forms in named["needed"].items()
+        }
 
-    def _lines(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
+    def _lines(self, chapter: str) -> dict[str, Named]:
         if chapter not in self._ids:
             kept = self._plain and not self._settled
             self._ids[chapter] = self._kept(chapter) if kept else self._named(chapter)
         return self._ids[chapter]
 
-    def _kept(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
+    def _kept(self, chapter: str) -> dict[str, Named]:
         """Those that were made before, from the very same sources, else made now."""
         file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -212,9 +222,16 @@ class Selectors:
             or any(text is not None and "#sha256=" not in text for text in weights)
         )
 
-    def _named(self, chapter: str) -> dict[str, tuple[Ids, Ids]]:
-        lines = {key: [f"{chapter}/{key}"] for key in self.chapter(chapter)[1]}
-        return {key: (_answers(self.runs(one)), _answers(self.needed(one))) for key, one in lines.items()}
+    def _named(self, chapter: str) -> dict[str, Named]:
+        named = {}
+        for key in self.chapter(chapter)[1]:
+            line = f"{chapter}/{key}"
+            needed, where = self.needed([line]), (chapter, self.recipe(line))
+            named[key] = {"runs": _answers(self.runs([line])), "needed": _answers(needed)} | {
+                setting: [run for run, config in needed.items() if is_of(config, *where)]
+                for setting, is_of in SETTINGS.items()
+            }
+        return named
 
     @property
     def _plain(self) -> bool:
@@ -236,3 +253,39 @@ def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
 
 def _answers(runs: "Mapping[str, RunConfig]") -> Ids:
     return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
+
+
+# --- the setting of a run ---------------------------------------------------------------------------------
+
+
+def is_published_setting(config: "RunConfig", chapter: str, recipe: str = "") -> bool:
+    """Whether a run, and the run of its teacher, is of the published setting of a chapter's lines: as long as their
+    recipe ("": the chapter's), or longer, on the whole of one of the data sets that the chapter is about.
+
+    Raises:
+        ConfigError: unknown chapter or recipe.
+    """
+    teacher = config.teacher.run if config.teacher else None
+    whole = is_whole(config, chapter, recipe) and config.pretrained is None
+    if not whole or config.epochs < _asked(chapter, recipe)[0]:
+        return False
+    return teacher is None or is_published_setting(teacher, chapter, recipe)
+
+
+def is_whole(config: "RunConfig", chapter: str, recipe: str = "") -> bool:
+    """Whether a run, however long, is on the whole of one of the data sets that a chapter is about."""
+    data = config.data
+    whole = data.train_images is None and data.test_images is None and not data.holdout
+    return whole and data.name in _asked(chapter, recipe)[1]
+
+
+SETTINGS = {"published": is_published_setting, "whole": is_whole}
+
+
+@functools.cache
+def _asked(chapter: str, recipe: str) -> tuple[int, tuple[str, ...]]:
+    from rkd.experiments.chapters import get_chapter  # with torch
+    from rkd.experiments.recipes import load_recipe
+
+    found = get_chapter(chapter)
+    return load_recipe(recipe or found.recipe).epochs, found.datasets

@@ -6,11 +6,10 @@ Nothing here needs torch until a record is there to be read.
 from rkd.judge.decide import VERDICTS
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.evaluation import Evaluation, evaluate
-from rkd.judge.evidence import is_published_setting
 from rkd.judge.grades import GRADES, Assessment, Grade, assess
 from rkd.judge.rules import RuleResult
 
 __all__ = [
     "GRADES", "KINDS", "VERDICTS", "Assessment", "Claim", "Evaluation", "Grade", "Kind", "RuleResult", "assess",
-    "evaluate", "is_published_setting", "load_claims",
+    "evaluate", "load_claims",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from rkd.judge.evidence import Evidence, Found
 from rkd.judge.rules import RuleResult
 
 if TYPE_CHECKING:
-    from rkd.records import Record, Store
+    from rkd.experiments.ended import Ended
+    from rkd.records import Store
 
 Accuracies = Sequence[Sequence[float]]  # in percent, of runs, for each of `claim.groups`
 
@@ -91,7 +93,7 @@ def evaluate(
     selectors = Selectors(profile)
     if claims is None:
         claims = load_claims(selectors=selectors if profile == "paper" else None)
-    evidence = Evidence(selectors, store)
+    evidence = Evidence(selectors, store.records if store else None)
     runs = [of_records(claim, evidence.of(claim), "run in the published setting") for claim in claims]
     return judged("A", claims, runs)
 
@@ -160,13 +162,13 @@ def of_records(claim: Claim, found: Found, what: str, paired: bool = False) -> R
     return Runs(last, best, about=about)
 
 
-def _of_common_seeds(groups: Sequence[Sequence[Record]]) -> list[list[Record]]:
-    by_seed = [{record.config.seed: record for record in group} for group in groups]
+def _of_common_seeds(groups: Sequence[Sequence[Ended]]) -> list[list[Ended]]:
+    by_seed = [{record.seed: record for record in group} for group in groups]
     seeds = sorted(set.intersection(*map(set, by_seed)))
     return [[of[seed] for seed in seeds] for of in by_seed]
 
 
-def _why_not(claim: Claim, found: Found, groups: Sequence[Sequence[Record]], what: str) -> str:
+def _why_not(claim: Claim, found: Found, groups: Sequence[Sequence[Ended]], what: str) -> str:
     """Why no rule can judge by groups of what was found; empty where one can."""
     empty = [i for i, records in enumerate(found.groups) if not records]
     how, more = "", ""
@@ -180,7 +182,7 @@ def _why_not(claim: Claim, found: Found, groups: Sequence[Sequence[Record]], wha
     return "" if any(groups) else f"no seed has finished on all sides{how}{more}"
 
 
-def _once(groups: Iterable[Sequence[Record]]) -> list[Record]:
+def _once(groups: Iterable[Sequence[Ended]]) -> list[Ended]:
     """A run of several groups once."""
     return list({record.id: record for group in groups for record in group}.values())
 
@@ -191,10 +193,10 @@ def optimism(runs: Iterable[tuple[float | None, float | None]]) -> float:
     return float(np.mean(gaps)) if gaps else math.nan
 
 
-def accuracy(record: Record, which: str, claim: Claim) -> float:
+def accuracy(record: Ended, which: str, claim: Claim) -> float:
     """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
     students, of the one the claim is about."""
-    if not claim.which_student or record.config.method != "modreduce":
+    if not claim.which_student or record.method != "modreduce":
         return record.accuracy(which)
     from rkd.methods.modreduce import student_accuracies
 
@@ -202,10 +204,7 @@ def accuracy(record: Record, which: str, claim: Claim) -> float:
     return max(found.values()) if claim.which_student == BEST else found[claim.which_student]
 
 
-def _named(records: Sequence[Record]) -> str:
-    """What they were computed in, and how many of them in each."""
-    if not records:
-        return ""
-    from rkd.records import arithmetics  # with torch
-
-    return arithmetics(records)
+def _named(records: Iterable[Ended]) -> str:
+    """What they were computed in, and how many of them in each: "fp16 (3), fp32 (2)"; empty without records."""
+    found = Counter(record.arithmetic for record in records)
+    return ", ".join(f"{name} ({count})" for name, count in found.most_common())

@@ -14,7 +14,7 @@ from rkd.judge import rules
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, VERDICTS
 from rkd.judge.declared import Claim, load_claims
 from rkd.judge.evaluation import Evaluation, Runs, evaluate, judged, of_records, optimism
-from rkd.judge.evidence import Evidence, is_whole
+from rkd.judge.evidence import Evidence
 from rkd.judge.printed import judge_printed
 from rkd.published.others import OtherRun, other_runs
 
@@ -182,7 +182,7 @@ def _told(sides: Sequence[Sequence[OtherRun]]) -> Runs:
 def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation, ...]:
     """Comparisons, gains and trends by their direction, over the seeds that all their sides have. What a value is after
     all epochs, a short run does not say."""
-    evidence = Evidence(Selectors("short"), store, counts=is_whole)
+    evidence = Evidence(Selectors("short"), store.records if store else None, "whole")
     runs = [_short(claim, evidence) for claim in claims]
     return judged(
         "C", claims, runs, lambda claim, groups: rules.direction(_few(claim), groups, _weights(claim))

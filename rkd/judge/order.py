@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rkd.errors import ConfigError
-from rkd.experiments.selectors import Selectors, split
+from rkd.experiments.selectors import Selectors, is_published_setting, split
 from rkd.judge.declared import Claim
-from rkd.judge.evidence import is_published_setting
 
 if TYPE_CHECKING:
     from rkd.records import Store

@@ -1,6 +1,6 @@
 """Records: one JSON per ended run, with its provenance."""
 
-from rkd.records.record import Record, arithmetics
+from rkd.records.record import Record
 from rkd.records.store import Store
 
-__all__ = ["Record", "Store", "arithmetics"]
+__all__ = ["Record", "Store"]

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from rkd.config import CONTROL, build, frozen
@@ -117,12 +116,6 @@ class Record:
                 f"record {name} is damaged, or cannot be read: {in_a_line(error)}; {REMEDY}"
             ) from error
         return record
-
-
-def arithmetics(records: Iterable[Record]) -> str:
-    """What the records were computed in, and how many in each: "fp16 (3), fp32 (2)"; empty without records."""
-    found = Counter(record.arithmetic for record in records)
-    return ", ".join(f"{name} ({count})" for name, count in found.most_common())
 
 
 def _texts(value: Any) -> Iterator[str]:

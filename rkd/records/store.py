@@ -7,10 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rkd.config import SETTLED
 from rkd.errors import RecordError, say_once
 from rkd.files import check_regular, place
 from rkd.records.record import MOST_BYTES, REMEDY, Record
-from rkd.training.arithmetic import SETTLED
 from rkd.training.config import RunConfig
 
 

@@ -29,9 +29,9 @@ from rkd.experiments.frames import (
 )
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, required, unfinished
+from rkd.experiments.selectors import is_published_setting
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import runner_of, store_for, store_of
-from rkd.judge import is_published_setting
 from rkd.judge.contrast import contrast
 from rkd.judge.grades import GRADES
 from rkd.models import canonical, display_name

@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 
@@ -42,10 +41,6 @@ _NAMED = {
     "fp16": Arithmetic("fp16", torch.float32, torch.float16),
     "fp64": Arithmetic("fp64", torch.float64),
 }
-Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
-PRECISIONS = get_args(Precision)
-# What "auto" can be, in the order in which one is taken where nothing else decides.
-SETTLED = ("fp32", "fp16", "bf16")
 
 
 def arithmetic(precision: str, device: torch.device) -> Arithmetic:

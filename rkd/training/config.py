@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
-from rkd.config import Count, Flag, Natural, Positive, Weight, build, complete, frozen
+from rkd.config import SETTLED, Count, Flag, Natural, Positive, Precision, Weight, build, complete, frozen
 from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, make_options
 from rkd.models import canonical, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-from rkd.training.arithmetic import SETTLED, Precision
 
 
 class Both(NamedTuple):

@@ -8,8 +8,8 @@ import pytest
 from evidence import PAPER, around, put, record
 
 from rkd import paths
-from rkd.experiments.selectors import Selectors, split
-from rkd.judge import evaluate, is_published_setting, load_claims
+from rkd.experiments.selectors import Selectors, is_published_setting, split
+from rkd.judge import evaluate, load_claims
 from rkd.records import Store
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}

@@ -6,12 +6,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from evidence import put
 
 from rkd import paths
 from rkd.cli import main
 from rkd.errors import ConfigError
+from rkd.experiments.ended import ended
 from rkd.experiments.selectors import Selectors
 from rkd.judge import assess
+from rkd.records import Store
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_what_other_sources_made_is_not_read(build):
     ids = Selectors("smoke").ids("table6/full")
     (file,) = build.rglob("table6.json")
     kept = json.loads(file.read_text())
-    kept["lines"] = {"full": [{"wrong": []}, {"wrong": []}]}
+    kept["lines"] = {"full": {"runs": {"wrong": []}}}
     file.write_text(json.dumps(kept))
     assert list(Selectors("smoke").ids("table6/full")) == ["wrong"]
     file.write_text(json.dumps({**kept, "key": "of other sources"}))
@@ -80,12 +83,31 @@ def test_ids_follow_a_recipe_that_is_named_by_its_path(where, build):
     assert found[0] != found[1]
 
 
-def test_claims_are_evaluated_without_torch_where_nothing_is_recorded(tmp_path, monkeypatch):
-    for name in ("book", "params", "_config.yml", "results/others"):
+def test_what_has_ended_is_read_once_and_again_when_it_has_changed(build, tmp_path, monkeypatch, capsys):
+    store = Store(tmp_path / "records", tmp_path / "work")
+    first, second = put(store, "table3/rm", [70.0, 71.0])
+    read = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, runs: reads.append(runs) or read(self, runs))
+    for change, accuracies, expected in (
+        (lambda: None, [70.0, 71.0], [[first], [second]]),
+        (lambda: None, [70.0, 71.0], []),
+        (lambda: put(store, "table3/rm", [72.5]), [72.5, 71.0], [[first]]),
+        (lambda: store.path(second).write_text("{}"), [72.5, None], [[second]]),
+        (lambda: store.path(second).unlink(), [72.5], []),
+    ):
+        reads = []
+        change()
+        found = ended(store.records, [first, second, "0" * 12])
+        assert [each and each.accuracy() for each in found.values()] == accuracies and reads == expected
+    assert f"{second}.json is damaged" in capsys.readouterr().err
+
+
+def test_claims_are_evaluated_without_torch(tmp_path, monkeypatch):
+    for name in ("book", "params", "_config.yml", "results/others", "results/short"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(paths.home() / name)
-    monkeypatch.setenv("RKD_HOME", str(tmp_path))  # a project without runs of its own
-    assess()  # and keeps the ids
+    monkeypatch.setenv("RKD_HOME", str(tmp_path))
+    assert any(each.grade == "C" for each in assess())  # and keeps what was read
     call = "import sys, rkd.cli.verdicts; from rkd.judge import assess; assert len(assess()) > 400; "
     subprocess.run(
         [sys.executable, "-c", f"{call}assert not {{'torch', 'pandas'}} & set(sys.modules)"], check=True

@@ -9,8 +9,8 @@ from scipy import stats
 
 from rkd.experiments import settings
 from rkd.experiments.chapters import chapter_names, get_chapter
+from rkd.experiments.selectors import is_published_setting
 from rkd.experiments.workspace import store_for
-from rkd.judge import is_published_setting
 from rkd.models import display_name
 from rkd.records import Record
 from rkd.records.csv_summary import summarise
