@@ -41,6 +41,7 @@ from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
 from rkd.report.interactive.markup import Html, join, tag, text
 from rkd.report.tables import scrolling
+from rkd.report.verdict_text import counted
 from rkd.report.verdicts import chapter_box
 from rkd.training import RunConfig
 
@@ -136,7 +137,7 @@ class Experiment:
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
             f"Self-test of this copy: {self.in_words()}.\n" * self.is_self_test
-            + f"{len(wanted)} runs: {len(before)} were recorded, {trained} were trained now, {absent} are missing."
+            + f"{counted(len(wanted), 'run')}: {len(before)} recorded before, {trained} trained now, {absent} missing."
         )
         return self._frame()
 

@@ -65,12 +65,12 @@ def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
     first = papermill(chapter, tmp_path / "1.ipynb", tmp_path / "r")
     assert first.returncode == 0, first.stderr[-2000:]
     text = outputs(tmp_path / "1.ipynb")
-    count = int(re.search(r"(\d+) runs: 0 were recorded, \1 were trained now, 0 are missing", text)[1])
+    count = int(re.search(r"(\d+) runs: 0 recorded before, \1 trained now, 0 missing", text)[1])
     records = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
     assert len(records) == count >= 3
     second = papermill(chapter, tmp_path / "2.ipynb", tmp_path / "r")
     assert second.returncode == 0
-    assert f"{count} runs: {count} were recorded, 0 were trained now" in outputs(tmp_path / "2.ipynb")
+    assert f"{count} runs: {count} recorded before, 0 trained now" in outputs(tmp_path / "2.ipynb")
     assert records == {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
 
     assert "proves the machinery, not the claim" in text
@@ -172,7 +172,7 @@ def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
     nbformat.write(notebook, tmp_path / "mine.ipynb")
     done = papermill(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "7 runs: 0 were recorded, 7 were trained now" in outputs(tmp_path / "o.ipynb"), (
+    assert "7 runs: 0 recorded before, 7 trained now" in outputs(tmp_path / "o.ipynb"), (
         "two rows coincide now"
     )
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]

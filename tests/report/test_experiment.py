@@ -263,7 +263,7 @@ def test_a_page_shows_records_of_any_arithmetic_and_names_them(stores, capsys):
             stores["smoke"].save(record(run, 40.0 + place, arithmetic=arithmetic, teachers="fp16"))
     of = experiment("table5", **given, on_missing="error")
     runs = of.run()
-    assert "were recorded, 0 were trained now, 0 are missing" in capsys.readouterr().out
+    assert "recorded before, 0 trained now, 0 missing" in capsys.readouterr().out
     assert sorted(runs["accuracy"].unique()) == [40.0 + place for place in range(len(of.lines))]
     table = of.show(runs.groupby("name").apply(mean_sd).to_frame()).data
     assert "Not all of these runs were computed in one arithmetic (bf16, fp16)" in table

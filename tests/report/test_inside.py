@@ -174,7 +174,7 @@ def test_notebook_trains_once_and_says_what_lacks(page, tmp_path, capsys):
     page(**TINY, results=str(tmp_path))
     assert store.maps(kept.run.id).exists()
     assert store.path(kept.run.id).read_bytes() == record
-    said = re.findall(r"1 runs: (.) were recorded, (.) were trained now", capsys.readouterr().out)
+    said = re.findall(r"1 run: (.) recorded before, (.) trained now", capsys.readouterr().out)
     assert said == [("0", "1"), ("1", "0"), ("1", "0")]
     text, _ = page(**TINY | {"epochs": 1}, results=str(tmp_path), attention=False)
     assert text.count("without attention") == 2 and text.count('class="rkd-figure" data-kind="stack"') == 1

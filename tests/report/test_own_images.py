@@ -33,7 +33,7 @@ def test_a_folder_goes_in_and_a_student_comes_out(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
         told.append("".join(o.get("text", "") for c in cells for o in c.get("outputs", [])))
-    assert "4 runs: 0 were recorded, 4 were trained now" in told[0] and "4 were recorded, 0" in told[1]
+    assert "4 runs: 0 recorded before, 4 trained now" in told[0] and "4 recorded before, 0" in told[1]
     assert "classes          3" in told[0] and "images of mine" in told[0] and str(tmp_path) not in told[0]
     student = torch.jit.load(tmp_path / "mine.results" / "student.ts")
     assert student(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
