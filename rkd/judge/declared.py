@@ -117,7 +117,7 @@ class Claim:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Selectors of each group of runs that is averaged: one group per side, or one per selector of "groups"."""
+        """Selectors of each group of runs that is averaged, one group per side, or one per selector of "groups"."""
         if "groups" in self.runs:
             return tuple((selector,) for selector in self.runs["groups"])
         return tuple(self.runs[side] for side in ("a", "b") if side in self.runs)

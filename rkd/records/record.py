@@ -56,7 +56,7 @@ class Record:
 
     @property
     def arithmetic(self) -> str:
-        """What it was computed in: "fp16", or "fp16 from a bf16 teacher" where its teacher was trained in another."""
+        """What it was computed in, "fp16", or "fp16 from a bf16 teacher" where its teacher was trained in another."""
         teacher = self.config.teacher
         own, theirs = self.config.precision, teacher.run.precision if teacher and teacher.run else None
         if theirs in (None, own) or teacher.weights == "random":

@@ -208,7 +208,7 @@ class RunConfig:
 
     @functools.cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits naming this run: a hash of every value that differs from its default. An option
+        """Twelve hexadecimal digits naming this run, a hash of every value that differs from its default. An option
         added later, with the old behaviour as its default, therefore renames no run."""
         return _hashed(self._identified)
 
@@ -224,7 +224,7 @@ class RunConfig:
 
     @property
     def request(self) -> RunConfig:
-        """This run in whatever arithmetic, its teacher's likewise: what chapters ask for where precision is auto."""
+        """This run in whatever arithmetic, its teacher's likewise, as chapters ask for it where precision is auto."""
         return self._in("auto", "auto", Both(True, True))
 
     def choices(self, first: str = SETTLED[0]) -> list[Both]:

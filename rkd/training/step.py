@@ -137,7 +137,7 @@ class TrainState:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is scored: the student under "", and a method's further networks under "_NAME"."""
+        """What is scored, the student under "", and a method's further networks under "_NAME"."""
         further = {} if self.method is None else self.method.networks(self.student)
         return {"": self.student} | {f"_{name}": network for name, network in further.items()}
 
