@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 # By the id of a run as it is asked for: ids of the records that may answer it.
 Ids = Mapping[str, tuple[str, ...]]
-# Of a line: the ids of its "runs", and of its teachers' too ("needed"); those of the latter that are of each setting.
+# Of a line: the ids of its "runs", and of its teachers' too ("needed"); those of the latter that are of each setting;
+# the lines "beside" it.
 Named = Mapping[str, Any]
 
 
@@ -168,6 +169,11 @@ class Selectors:
         named = _in_chapter(self._lines(chapter), chapter, key)
         return named["needed" if teachers else "runs"]
 
+    def beside(self, selector: str) -> Collection[str]:
+        """The lines of distilled students of the same pair, in the same chapter."""
+        chapter, key = split(selector)
+        return _in_chapter(self._lines(chapter), chapter, key)["beside"]
+
     def of_setting(self, selector: str, setting: str) -> Collection[str]:
         """Those of a line's runs and of its teachers that are of a setting, a key of SETTINGS."""
         chapter, key = split(selector)
@@ -223,11 +229,16 @@ class Selectors:
         )
 
     def _named(self, chapter: str) -> dict[str, Named]:
-        named = {}
-        for key in self.chapter(chapter)[1]:
-            line = f"{chapter}/{key}"
-            needed, where = self.needed([line]), (chapter, self.recipe(line))
-            named[key] = {"runs": _answers(self.runs([line])), "needed": _answers(needed)} | {
+        named, lines = {}, self.chapter(chapter)[1]
+        for key, line in lines.items():
+            selector = f"{chapter}/{key}"
+            needed, where = self.needed([selector]), (chapter, self.recipe(selector))
+            beside = [k for k, each in lines.items() if (each.group, each.role) == (line.group, "distilled")]
+            named[key] = {
+                "runs": _answers(self.runs([selector])),
+                "needed": _answers(needed),
+                "beside": [f"{chapter}/{each}" for each in beside],
+            } | {
                 setting: [run for run, config in needed.items() if is_of(config, *where)]
                 for setting, is_of in SETTINGS.items()
             }

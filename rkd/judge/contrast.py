@@ -20,11 +20,13 @@ class Contrast:
         value: (...), the sum.
         variances: (..., groups), weight² times the sample variance of one run; infinite for a group of one run.
         n: (groups,) or (..., groups), runs per group.
+        free: degrees of freedom of variances that were estimated from more than these groups.
     """
 
     value: np.ndarray
     variances: np.ndarray
     n: np.ndarray
+    free: int | None = None
 
     @property
     def standard_error(self) -> np.ndarray:
@@ -33,6 +35,8 @@ class Contrast:
     @property
     def degrees_of_freedom(self) -> np.ndarray:
         """After Welch and Satterthwaite; with one group n - 1. All runs equal: the sum of n - 1."""
+        if self.free is not None:
+            return np.full(np.shape(self.value), max(self.free, 1))
         free = np.maximum(self.n - 1, 1)
         parts = np.where(np.isfinite(self.variances), self.variances, 1.0) / self.n
         parts = parts / np.maximum(parts.max(-1, keepdims=True), 1e-300)  # squares of tiny ones would vanish
@@ -81,6 +85,39 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast
     variances = [_variance(group) * w**2 if w else np.zeros(group.shape[:-1]) for group, w in pairs]
     sizes = np.array([group.shape[-1] for group in groups])
     return Contrast(np.asarray(sum(w * group.mean(-1) for group, w in pairs)), np.stack(variances, -1), sizes)
+
+
+def paired(groups: Sequence[np.ndarray], weights: Sequence[float], table: np.ndarray) -> Contrast:
+    """The sum of weight times mean over groups of the same seeds, in the same order: what a seed does to all groups
+    alike cancels out. The rest is taken to spread alike in all rows of a table, of which these groups are some: three
+    seeds of two rows alone tell next to nothing of it. Of two groups that are the whole table, the paired t test.
+
+    Args:
+        groups: each (..., seeds), seeds >= 1.
+        weights: one per group.
+        table: (..., rows, seeds), NaN where there is no run, in all data sets alike.
+    """
+    variance, free = residual_variance(table)
+    value = np.asarray(sum(w * np.mean(group, -1) for group, w in zip(groups, weights, strict=True)))
+    own = variance * np.dot(weights, weights)
+    return Contrast(value, np.asarray(own)[..., None], np.array([np.shape(groups[0])[-1]]), free)
+
+
+def residual_variance(table: np.ndarray) -> tuple[np.ndarray, int]:
+    """Variance of a run about the sum of what its row and its seed are worth (least squares), and its degrees of
+    freedom, (rows - 1) (seeds - 1) of a full table; infinite, and 0, where nothing is left over.
+
+    Args:
+        table: (..., rows, seeds), NaN where there is no run, in all data sets alike.
+    """
+    there = np.isfinite(table).reshape(-1, *table.shape[-2:])[0]
+    row, seed = np.nonzero(there)
+    design = np.hstack([np.eye(len(there))[row], np.eye(there.shape[1])[seed]])
+    fit = design @ np.linalg.pinv(design)
+    runs, free = table[..., row, seed], len(row) - round(np.trace(fit))
+    left = ((runs - runs @ fit) ** 2).sum(-1)
+    left = np.where(left > 1e-18 * (runs**2).sum(-1), left, 0.0)  # rounding, where all seeds agree
+    return (left / free if free else np.full_like(left, np.inf)), free
 
 
 def _variance(group: np.ndarray) -> np.ndarray:

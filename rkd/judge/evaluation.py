@@ -31,6 +31,7 @@ class Runs:
         last: accuracies after the last epoch; None where nothing can be judged by them.
         best: the same of each run's best epoch.
         why_not: what a claim without them is told.
+        possible: whether there could ever be any.
         whose: begins the sentence of one that is judged.
         about: further attributes of its `Evaluation`.
     """
@@ -38,6 +39,7 @@ class Runs:
     last: Accuracies | None = None
     best: Accuracies | None = None
     why_not: str = ""
+    possible: bool = True
     whose: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -102,31 +104,35 @@ def judged(
     grade: str,
     claims: Sequence[Claim],
     runs: Sequence[Runs],
-    rule: Callable[[Claim, Accuracies], RuleResult] = rules.judge,
+    rule: Callable[[Claim, Accuracies, str], RuleResult] = lambda claim, groups, _: rules.judge(
+        claim, groups
+    ),
 ) -> tuple[Evaluation, ...]:
-    """What the evidence of one grade says: a rule on the runs of each claim, then Holm's correction within families, by
-    the last and by the best epoch alike."""
+    """What the evidence of one grade says: a rule on the runs of each claim, which is told the epoch, "last" or "best",
+    then Holm's correction within families, by both epochs alike."""
 
-    def result(claim: Claim, each: Runs, groups: Accuracies | None) -> RuleResult:
-        if groups is None:
+    def result(claim: Claim, each: Runs, epoch: str) -> RuleResult:
+        if (groups := getattr(each, epoch)) is None:
             return rules.not_run(each.why_not)
-        found = rule(claim, groups)
+        found = rule(claim, groups, epoch)
         return replace(found, sentence=each.whose + found.sentence)
 
     pairs = list(zip(claims, runs, strict=True))
-    last = _corrected(claims, [result(claim, each, each.last) for claim, each in pairs])
-    best = _corrected(claims, [result(claim, each, each.best) for claim, each in pairs])
+    last = _corrected(claims, runs, [result(claim, each, "last") for claim, each in pairs])
+    best = _corrected(claims, runs, [result(claim, each, "best") for claim, each in pairs])
     return tuple(
         Evaluation(claim, last[i], best[i], grade=grade, **each.about)
         for i, (claim, each) in enumerate(pairs)
     )
 
 
-def _corrected(claims: Sequence[Claim], results: Sequence[RuleResult]) -> list[RuleResult]:
-    """After Holm's correction within each family of several."""
+def _corrected(
+    claims: Sequence[Claim], runs: Sequence[Runs], results: Sequence[RuleResult]
+) -> list[RuleResult]:
+    """After Holm's correction within each family of several that this grade can say anything of."""
     corrected = list(results)
     for name in {claim.family for claim in claims} - {""}:
-        members = [i for i, claim in enumerate(claims) if claim.family == name]
+        members = [i for i, claim in enumerate(claims) if claim.family == name and runs[i].possible]
         if len(members) > 1:
             holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
             for i, result in zip(members, holm, strict=True):

@@ -81,6 +81,16 @@ class Evidence:
             tuple(record.id for record in used.values() if record.status != "finished"),
         )
 
+    def rows(self, lines: Iterable[str], arithmetic: str) -> list[dict[int, Ended]]:
+        """The finished runs of several lines in one arithmetic, by seed; lines of the same runs once, without any left
+        out."""
+        found = {}
+        for line in lines:
+            ids, forms = self.selectors.ids(line), self._line(line)
+            records = [r for run in ids if (r := forms[run].get(arithmetic)) and r.status == "finished"]
+            found[tuple(ids)] = {record.seed: record for record in records}
+        return [row for row in found.values() if row]
+
     def _line(self, selector: str) -> dict[str, Forms]:
         """The records of a line's runs and of their teachers; none where a run is not of the published setting."""
         counting = self.selectors.of_setting(selector, self._setting)

@@ -7,13 +7,25 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, VERDICTS
 from rkd.judge.declared import Claim, load_claims
-from rkd.judge.evaluation import Evaluation, Runs, evaluate, judged, of_records, optimism
+from rkd.judge.evaluation import (
+    Accuracies,
+    Evaluation,
+    Runs,
+    accuracy,
+    evaluate,
+    judged,
+    of_records,
+    optimism,
+)  # fmt: skip
 from rkd.judge.evidence import Evidence
 from rkd.judge.printed import judge_printed
 from rkd.published.others import OtherRun, other_runs
@@ -145,7 +157,7 @@ def _by_others(
             selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
     found = [_told(_sides(claim, of_line)) for claim in claims]
-    return judged("B", claims, found, lambda claim, groups: rules.judge(_few(claim), groups))
+    return judged("B", claims, found, lambda claim, groups, _: rules.judge(_few(claim), groups))
 
 
 def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> list[list[OtherRun]]:
@@ -173,28 +185,38 @@ def _told(sides: Sequence[Sequence[OtherRun]]) -> Runs:
     if last is None:
         last, whose = best, f"{whose}, by their best epochs on the test set, all that is told"
     about = {"optimism": optimism((run.last, run.best) for run in runs)}
-    return Runs(last, best, "no epoch is told of all runs that others measured", f"{whose}: ", about)
+    return Runs(
+        last, best, "no epoch is told of all runs that others measured", whose=f"{whose}: ", about=about
+    )
 
 
 # --- short runs --------------------------------------------------------------------------------------------------
 
 
 def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation, ...]:
-    """Comparisons, gains and trends by their direction, over the seeds that all their sides have. What a value is after
-    all epochs, a short run does not say."""
+    """Comparisons, gains and trends by their direction, over the seeds that all their sides have, and by the spread of
+    all distilled rows of the same table and pair. What a value is after all epochs, a short run does not say."""
     evidence = Evidence(Selectors("short"), store.records if store else None, "whole")
-    runs = [_short(claim, evidence) for claim in claims]
-    return judged(
-        "C", claims, runs, lambda claim, groups: rules.direction(_few(claim), groups, _weights(claim))
-    )
+    found = {
+        c.id: evidence.of(c) for c in claims if _weights(c) and all(map(evidence.selectors.has, c.selectors))
+    }
 
+    def runs(claim: Claim) -> Runs:
+        if claim.id in found:
+            return of_records(claim, found[claim.id], "short run", paired=True)
+        why_not = "the short profile has no such runs" if _weights(claim) else "short runs say nothing of it"
+        return Runs(why_not=why_not, possible=False)
 
-def _short(claim: Claim, evidence: Evidence) -> Runs:
-    if not _weights(claim):
-        return Runs(why_not="short runs say nothing of it")
-    if not all(evidence.selectors.has(line) for line in claim.selectors):
-        return Runs(why_not="the short profile has no such runs")
-    return of_records(claim, evidence.of(claim), "short run", paired=True)
+    def rule(claim: Claim, groups: Accuracies, epoch: str) -> rules.RuleResult:
+        lines = dict.fromkeys(chain(claim.selectors, *map(evidence.selectors.beside, claim.selectors)))
+        rows = evidence.rows(lines, found[claim.id].arithmetic)
+        seeds = sorted(set().union(*rows))
+        table = [
+            [accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds] for row in rows
+        ]
+        return rules.direction(_few(claim), groups, _weights(claim), np.array(table))
+
+    return judged("C", claims, [runs(claim) for claim in claims], rule)
 
 
 def _weights(claim: Claim) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special
 
 from rkd.judge import decide, resampling
-from rkd.judge.contrast import contrast
+from rkd.judge.contrast import contrast, paired
 from rkd.judge.decide import (
     EXCEEDED,
     INCONCLUSIVE,
@@ -53,7 +53,8 @@ class RuleResult:
             spreads to stay as they are; None: not even 200 runs would.
         sentence: why, with figures.
         details: of value and chance: mean, and of several runs sd; of value also prediction_low, prediction_high and
-            published_inside (1.0 or 0.0). Of an effect: ratio (to the published gain). Of a trend: argmax_inside.
+            published_inside (1.0 or 0.0). Of an effect: ratio (to the published gain). Of a trend: argmax_inside. Of a
+            direction: against (1.0 or 0.0).
         free: degrees of freedom behind p.
         without_p: the verdict where p does not hold.
         p_holm: p after Holm's correction over the family (`holm`).
@@ -223,23 +224,31 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     )  # fmt: skip
 
 
-def direction(claim: "Claim", groups: Sequence[Sequence[float]], weights: Sequence[float]) -> RuleResult:
+def direction(
+    claim: "Claim", groups: Sequence[Sequence[float]], weights: Sequence[float], table: np.ndarray
+) -> RuleResult:
     """Does a weighted sum of groups point the claimed way? Of short runs, whose sizes are none of the published ones.
 
-    Runs are paired by seed, so that what a seed does to all groups alike cancels out: t of the sum of each seed.
+    Runs are paired by seed, and their spread is that of all rows of a table (`rkd.judge.contrast.paired`). p is that of
+    the way the sum points; which one it is, the details say (against: 1.0).
 
     Args:
         claim: what is claimed.
         groups: accuracies of the same seeds, in the same order, for each of `claim.groups`.
         weights: one per group; the claimed way is up.
+        table: (rows, seeds) of accuracies, NaN where there is no run; the groups are rows of it.
     """
-    slope = contrast([np.dot(weights, groups)], [1.0])
+    slope = paired([np.asarray(group) for group in groups], weights, table)
+    against = bool(slope.value < 0)
     seeds = f"{len(groups[0])} seed{'s' * (len(groups[0]) > 1)}"
+    how = f"{'against ' * against}the claimed way over {seeds}, paired"
+    how += f", by the spread of {len(table)} rows" if slope.free else ""
     return _result(
-        claim, groups[:1], f"{figure(slope.value)} points the claimed way over {seeds}, paired",
+        claim, groups[:1], f"{figure(abs(slope.value))} points {how}",
         decide.direction(slope, claim.alpha), lambda k: decide.direction(slope.with_more(k), claim.alpha),
         estimate=slope.value, ends=slope.interval(1 - 2 * claim.alpha), limits=(0.0,),
-        p=slope.p_above(0.0), free=slope.degrees_of_freedom,
+        p=slope.p_below(0.0) if against else slope.p_above(0.0), free=slope.degrees_of_freedom,
+        details={"against": float(against)},
     )  # fmt: skip
 
 
@@ -261,20 +270,30 @@ def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     are lacking, counts like a p of 1: with fewer to correct for, a verdict would stand now and be taken back once
     another claim gets its runs. One whose corrected p is not below alpha becomes inconclusive, or "not reproduced"
     where its interval lies below what is claimed.
+
+    Of `direction`, that a sum points the other way is a finding as well: these p are corrected in the same manner,
+    each way for itself.
     """
-    every = decide.holm([1.0 if found.p is None else found.p for found in results])
+    ways = np.array([_against(found) for found in results])
+    p = np.array([1.0 if found.p is None else found.p for found in results])
+    corrected = np.where(ways, decide.holm(np.where(ways, p, 1.0)), decide.holm(np.where(ways, 1.0, p)))
     return [
         found if found.p is None else _corrected(found, float(p), len(results), alpha)
-        for found, p in zip(results, every, strict=True)
+        for found, p in zip(results, corrected, strict=True)
     ]
+
+
+def _against(found: RuleResult) -> bool:
+    return bool(found.details.get("against"))
 
 
 def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResult:
     sentence = f"{found.sentence}; {_p(p)} after Holm's correction over {size} comparisons"
     found = replace(found, p_holm=p, sentence=sentence)
-    if found.verdict not in (REPRODUCED, SMALLER, EXCEEDED) or p < alpha:
+    needs_p = (NOT_REPRODUCED,) if _against(found) else (REPRODUCED, SMALLER, EXCEEDED)
+    if found.verdict not in needs_p or p < alpha:
         return found
-    if found.without_p != INCONCLUSIVE:
+    if found.without_p not in (INCONCLUSIVE, found.verdict):
         return replace(found, verdict=found.without_p)
 
     def ahead(k: np.ndarray) -> decide.Cases:

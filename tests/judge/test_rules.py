@@ -10,11 +10,12 @@ from scipy import stats
 
 from rkd.errors import ConfigError
 from rkd.judge import VERDICTS, Claim, RuleResult, decide, resampling, rules
-from rkd.judge.contrast import contrast
+from rkd.judge.contrast import contrast, paired, residual_variance
 
 SHAPE = 0.15 * np.arange(-2, 3)  # mean 0, variance 0.15² · 10 / 4
 SD = 0.15 * math.sqrt(2.5)
 ERROR = SD / math.sqrt(5)
+RNG = np.random.default_rng(0)
 
 
 def around(mean: float, scale: float = 1.0) -> list[float]:
@@ -414,3 +415,47 @@ def test_bad_numbers_are_one_clear_sentence():
         Claim("value", alpha=0.5)
     with pytest.raises(ConfigError, match=r"margin is -0.5; it must be a finite number > 0"):
         Claim("value", margin=-0.5)
+
+
+# --- short runs: rows and seeds ----------------------------------------------------------------------------------
+
+
+def test_two_rows_are_a_paired_t_test():
+    rows = RNG.normal(60, 1, (2, 5))
+    made, naive = paired(rows, [1, -1], rows), stats.ttest_rel(*rows)
+    assert made.p_above(0.0) == pytest.approx(
+        naive.pvalue / 2 if naive.statistic > 0 else 1 - naive.pvalue / 2
+    )
+    assert made.interval(0.9) == pytest.approx(tuple(naive.confidence_interval(0.9)))
+
+
+def test_what_rows_and_seeds_leave_over_by_dummy_variables():
+    """Holes too, and a seed that one row alone has, which tells nothing."""
+    table = RNG.normal(60, 1, (4, 4))
+    table[1, 2] = table[3, 1] = np.nan
+    table[:3, 3] = np.nan
+    row, seed = np.nonzero(np.isfinite(table))
+    dummies = [np.ones(len(row)), *(row == i for i in range(1, 4)), *(seed == j for j in range(1, 4))]
+    _, left, rank, _ = np.linalg.lstsq(np.array(dummies, float).T, table[row, seed])
+    variance, free = residual_variance(table)
+    assert free == len(row) - rank == 4 and variance == pytest.approx(left[0] / 4)
+    many, _ = residual_variance(np.stack([table, 2 * table]))
+    assert many == pytest.approx([variance, 4 * variance])
+
+
+def test_nothing_left_over_is_no_spread_or_none_known():
+    same = np.array([[60.0, 61.0, 62.5], [59.9, 60.9, 62.4]])
+    assert residual_variance(same) == (0.0, 2) and paired(same, [1, -1], same).p_above(0.0) == 0.0
+    variance, free = residual_variance(same[:, :1])
+    assert (variance, free) == (np.inf, 0)
+    alone = paired(same[:, :1], [1, -1], same[:, :1])
+    assert alone.value == pytest.approx(0.1) and alone.interval(0.9) == (-np.inf, np.inf)
+
+
+def test_a_direction_errs_as_rarely_as_stated():
+    """Six equal rows of three seeds, seeds that matter more than rows do, all steps judged by Holm: both ways."""
+    table = RNG.normal(60, 0.2, (4000, 6, 3)) + RNG.normal(0, 1, (4000, 1, 3))
+    steps = [paired([table[:, i + 1], table[:, i]], [1, -1], table) for i in range(5)]
+    for way in ("p_above", "p_below"):
+        p = decide.holm(np.stack([getattr(step, way)(0.0) for step in steps], -1))
+        assert 0.02 < (p < 0.05).any(-1).mean() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4000)

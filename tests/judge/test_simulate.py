@@ -45,7 +45,7 @@ def rate(rates, rule, truth, n) -> float:
 
 def test_stated_rates_hold(rates, page):
     stated = rates[rates.stated.notna()]
-    assert rates.kept.all() and len(stated) == 48 and (stated.stated == 0.05).all()
+    assert rates.kept.all() and len(stated) == 57 and (stated.stated == 0.05).all()
     assert (stated.rate <= 0.05 + 4 * 0.0089).all() and set(rates.rule) == {*page["RULES"]}
     exact = rates[(rates.rule == "value") & rates.truth.isin(["at the margin", "at minus the margin"])]
     assert (abs(exact.rate - 0.05) <= 4 * 0.0089).all(), "one-sided tests by t: not far below alpha either"
