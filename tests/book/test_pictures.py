@@ -51,7 +51,7 @@ def changes(element):
 
 def first(browser, selector):
     found = wait(browser, "return document.querySelector(arguments[0])", selector, what=selector)
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
     return found
 
 

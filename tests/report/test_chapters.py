@@ -17,9 +17,7 @@ from rkd.report.experiment import open_experiment
 
 BOOK = paths.home() / "book"
 TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
-PAIR = (
-    "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], pairs: [[resnet14, resnet8]], budget: {}}"
-)
+PAIR = TINY.replace("teacher: resnet8", "batch_size: 100, pairs: [[resnet14, resnet8]]")
 # One of each kind of method: two dozen take minutes.
 FEW = TINY[:-1] + ", student: resnet8, methods: [kd, at, sp, crd+kd, fsp]}"
 

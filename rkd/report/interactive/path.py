@@ -32,7 +32,7 @@ def _level(i: int, levels: Sequence[Level], options: ReviewOptions, unit: float)
     for side in ("student", "teacher"):
         width = f"width:{unit * level[f'{side}_size']:.2f}rem"  # the box is as high as the map, in proportion
         box = tag("i", style=width, aria_hidden="true")
-        maps[side] = tag("div", box, _shape(level, side), class_=f"rkd-map rkd-{side}")
+        maps[side] = tag("div", box, _shape(level, side), class_=f"rkd-{side}")
     steps = [("student map", _shape(level, "student")), *_steps(i, levels, options)]
     steps += [("teacher map", _shape(level, "teacher"))]
     if options.loss == "l2":
