@@ -12,7 +12,7 @@ from rkd.config import Count, Flag, Positive, Weight, build, check, frozen
 from rkd.data.normalisation import MEASURED, Statistics
 from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
-from rkd.experiments.settings import Settings, layered, named_file
+from rkd.experiments.settings import PAIRS, Settings, layered, named_file
 from rkd.experiments.weights import Weights, named, names_run, record_of
 from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
@@ -287,7 +287,7 @@ class Builder:
 
     @functools.cached_property
     def _pairs(self) -> list[tuple[str, Values]]:
-        everywhere = read_yaml(paths.params() / "pairs.yaml")
+        everywhere = read_yaml(paths.params() / PAIRS)
         own = [(self._source, entry) for entry in self.recipe.pairs]
         return own + [("params/pairs.yaml", entry) for entry in everywhere]
 

@@ -31,6 +31,7 @@ WEIGHTS = ("teacher_checkpoint", "pretrained", "teacher_pretrained")
 # What of it is given starts where one stands.
 PATHS = ("data_root", "results", "recipe", *WEIGHTS)
 LAYERED = "budget"  # a profile's values per chapter
+PAIRS = "pairs.yaml"  # what recipes take of a pair; beside the profiles, and none
 SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
 NEVER_LAYERED = ("profile", "trust")
 FIXED = {"cifar10", "cifar100", "embedded"}  # data sets that are the same everywhere
@@ -268,7 +269,8 @@ def named_file(kind: str, name: str, folder: Path, start: Path) -> Path:
         raise ConfigError(f"{kind} is {shown(name)}; it must be text")
     path = start / name if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
     if not is_file(path):
-        raise unknown(kind, name, [*(p.stem for p in folder.glob("*.yaml")), "the path of a YAML file"])
+        names = [p.stem for p in folder.glob("*.yaml") if p.name != PAIRS]
+        raise unknown(kind, name, [*names, "the path of a YAML file"])
     return path
 
 

@@ -143,7 +143,7 @@ def test_calls_that_lack_something_exit_2(line, capsys):
         ("sweep params/smoke.yaml --out README.md", "'README.md' is a file; name a folder"),
         ("claims --source re_papre", "did you mean 're_paper'"),
         (f"claims --id {KD[:-1]}", f"did you mean '{KD}'?"),
-        ("claims --resolve --profile papre", "unknown profile"),
+        ("claims --resolve --profile papre", "allowed: mini, paper, short, smoke, the path of"),
         ("data nowhere.npz", "nowhere.npz"),
         ("book --only table9", "unknown chapter 'table9'"),
     ],
