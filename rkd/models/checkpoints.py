@@ -6,6 +6,7 @@ import io
 import pathlib
 import pickle
 import re
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
             check_stored_zip(opened)
         opened.seek(0)
         try:
-            with torch.serialization.safe_globals(_SAFE):
+            # torch says of an odd file that others should be told of it; what it is, a sentence of ours says.
+            with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings(action="ignore"):
                 content = torch.load(opened, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # whose advice is to execute it
             if blocked := re.search(r"GLOBAL (\S+)", str(error)):

@@ -4,6 +4,7 @@ import argparse
 import copy
 import os
 import pathlib
+import pickle
 import re
 from collections import OrderedDict
 
@@ -219,17 +220,18 @@ def test_refusals(case, state, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_damaged_and_absent_files(state, tmp_path):
+def test_damaged_and_absent_files(state, tmp_path, recwarn):
     network = models.build(NAME, CLASSES)
     whole = tmp_path / "whole.pth"
     torch.save(state, whole)
     content = whole.read_bytes()
     damaged = {"cut": content[: len(content) // 2], "empty": b"", "text": b"404: Not Found\n"}
+    damaged["plain pickle"] = pickle.dumps(print, protocol=4)
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(RecordError, match=f"{name}: is not a checkpoint, or is damaged") as caught:
             models.load_weights(network, tmp_path / name)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and not recwarn
     with pytest.raises(RecordError, match=r"absent.pth: cannot be read: No such file"):
         models.load_weights(network, tmp_path / "absent.pth")
     with pytest.raises(RecordError, match="cannot be read: it is no regular file"):
