@@ -6,7 +6,7 @@ from typing import Any
 
 from rkd.experiments.budget import Budget
 
-ASK_SECONDS = 1.0  # between a worker's looks at the board
+ASK_SECONDS = 0.25  # between a worker's looks at the board
 
 
 class Board:
@@ -80,7 +80,7 @@ class Teller:
         return self._stopped
 
     def stop(self, needed: float) -> bool:
-        """As a runner asks; it looks at the board once a second at most."""
+        """As a runner asks; it looks at the board every ASK_SECONDS at most."""
         if time.monotonic() - self._asked >= ASK_SECONDS:
             self.look()
         return self._stopped or self._limit.stop(needed)

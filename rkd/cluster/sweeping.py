@@ -26,7 +26,7 @@ from rkd.records import Store
 from rkd.training import Engine, RunConfig
 from rkd.trust import trust, trusted
 
-LOOK_SECONDS = 0.5  # between the driver's looks at the board
+LOOK_SECONDS = 0.25  # between the driver's looks at the board
 SUMMARY_SECONDS = 30.0  # between lines that tell of all
 LOG = "cluster.log"  # in the store's folder of working files
 
