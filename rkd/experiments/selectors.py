@@ -1,6 +1,6 @@
 """From "chapter/line" to the runs of that line under a profile.
 
-The ids alone are kept in the build folder, since making the configs that they name takes torch and seconds.
+Their ids, and of which setting they are, are kept in the build folder: making the configs takes torch and seconds.
 """
 
 import functools

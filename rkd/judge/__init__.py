@@ -1,6 +1,6 @@
 """Verdicts: declared claims, the recorded runs that answer them, and the rules that decide.
 
-Nothing here needs torch until a record is there to be read.
+Nothing here needs torch until a record is there that was not read before (see `rkd.experiments.ended`).
 """
 
 from rkd.judge.decide import VERDICTS

@@ -92,7 +92,7 @@ class Evidence:
         return [row for row in found.values() if row]
 
     def _line(self, selector: str) -> dict[str, Forms]:
-        """The records of a line's runs and of their teachers; none where a run is not of the published setting."""
+        """The records of a line's runs and of their teachers; none of a run of another setting."""
         counting = self.selectors.of_setting(selector, self._setting)
         ids = self.selectors.ids(selector, teachers=True)
         return {run: self._forms(forms) if run in counting else {} for run, forms in ids.items()}
