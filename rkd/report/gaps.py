@@ -1,0 +1,127 @@
+"""What short runs show: gaps between the rows of a table, over the seeds that they share, beside the published ones."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from rkd.judge.contrast import Contrast, paired
+from rkd.judge.decide import holm
+from rkd.report.interactive.markup import join, tag
+from rkd.report.tables import COLOURS
+
+
+def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies by seed (index) and row (a column each), in the arithmetic that most runs have: run by run, others do
+    not compare with it. The columns' name tells it.
+
+    Args:
+        runs: as of `rkd.report.experiment.Experiment.evidence`, of one grade.
+    """
+    own = runs["arithmetic"].str.split().str[0]  # whatever that of the teacher is
+    arithmetic = own.value_counts().idxmax() if len(own) else ""
+    found = runs[own == arithmetic].dropna(subset="accuracy")
+    table = found.pivot(index="seed", columns="name", values="accuracy")[found["name"].unique()]
+    return table.rename_axis(columns=arithmetic)
+
+
+def gaps(runs: pd.DataFrame, key: str, published: pd.Series, level: float = 0.9) -> pd.DataFrame:
+    """Mean gap of every distilled row to one row, each with an interval of its own.
+
+    Runs are paired by seed, and their spread is that of all these rows (see `rkd.judge.contrast.paired`).
+
+    Args:
+        runs: as of `by_seed`.
+        key: of the row that is taken off.
+        published: accuracies by name of a row.
+
+    Returns:
+        Index, named after the row that is taken off: the rows that share a seed with it, in their order. Columns: gap,
+        low, high (percentage points; the ends are missing where nothing tells a spread), seeds, published (its gap).
+        Empty where that row has no run.
+    """
+    reference = next(iter(runs.loc[runs["key"] == key, "name"]), key)
+    wanted = runs[(runs["role"] == "distilled") | (runs["key"] == key)]
+    table, found = by_seed(wanted), {}
+    for name in table.columns.drop(reference, errors="ignore"):
+        if gap := _gap(table, name, reference):
+            said = published.get(name, np.nan) - published.get(reference, np.nan)
+            found[name] = float(gap.value), *map(float, gap.interval(level)), int(gap.n[0]), said
+    columns = ["gap", "low", "high", "seeds", "published"]
+    made = pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis(f"minus {reference}")
+    return made.replace([-np.inf, np.inf], np.nan)
+
+
+def orders(runs: pd.DataFrame, published: pd.Series) -> pd.DataFrame:
+    """Which of every two distilled rows is better, where published values tell one from the other.
+
+    Args:
+        runs, published: as of `gaps`.
+
+    Returns:
+        A row per pair: worse, better (as published), published, gap (percentage points), p (that there is no gap, after
+        Holm's correction for the number of pairs; missing where nothing tells a spread).
+    """
+    table, rows = by_seed(runs[runs["role"] == "distilled"]), []
+    for names in combinations(table.columns.intersection(published.dropna().index), 2):
+        worse, better = sorted(names, key=published.get)
+        gap = _gap(table, better, worse)
+        if gap and published[worse] < published[better]:
+            p = 2 * float(gap.p_beyond(0.0)) if np.isfinite(gap.standard_error) else np.nan
+            rows.append((worse, better, published[better] - published[worse], float(gap.value), p))
+    made = pd.DataFrame(rows, columns=["worse", "better", "published", "gap", "p"])
+    return made.assign(p=holm(made["p"]) if made["p"].notna().all() else np.nan)
+
+
+def _gap(table: pd.DataFrame, one: str, other: str) -> Contrast | None:
+    """Of two rows, over the seeds that both have; None without any."""
+    common = table.reindex(columns=[one, other]).dropna().to_numpy(float)
+    return paired(list(common.T), [1, -1], table.T.to_numpy(float)) if len(common) else None
+
+
+def draw(found: Sequence[pd.DataFrame]) -> Figure:
+    """A panel for each table of `gaps` that has rows: gaps with their intervals, and published ones, in its order."""
+    size = 9.2, 1.5 + 0.36 * max(map(len, found), default=0)
+    figure, axes = plt.subplots(1, max(len(found), 1), figsize=size, squeeze=False, layout="constrained")
+    if not found:
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, "no short run is on record", ha="center", va="center")
+        return figure
+    for ax, table in zip(axes[0], found, strict=True):
+        places, ends = range(len(table)), [table["gap"] - table["low"], table["high"] - table["gap"]]
+        ax.axvline(0, color="#888888", linewidth=1)
+        of_runs = {"fmt": "o", "color": COLOURS["C"], "label": "short runs, 90 % interval"}
+        ax.errorbar(table["gap"], places, xerr=ends, **of_runs)
+        ax.plot(table["published"], places, "D", color=COLOURS["published"], label="published")
+        ax.set(title=table.index.name, xlabel="points", yticks=places, yticklabels=table.index)
+        ax.invert_yaxis()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def in_words(runs: pd.DataFrame, published: pd.Series) -> HTML:
+    """What the orders of the rows come to, and which runs there are; as of `orders`."""
+    said, pairs = [], orders(runs, published)
+    if pairs["p"].notna().any():
+        shown, left = pairs[pairs["p"] < 0.05], pairs[pairs["p"] >= 0.05]
+        said.append(
+            f"Of {len(pairs)} pairs of rows, {(shown['gap'] > 0).sum()} stand in the published order and "
+            f"{(shown['gap'] < 0).sum()} in the opposite one (p < 0.05 after Holm's correction over all pairs)."
+        )
+        if len(left):
+            said.append(
+                f"The other {len(left)} these runs do not tell apart: their published gaps reach from "
+                f"{left['published'].min():.2f} to {left['published'].max():.2f} points, here "
+                f"{left['gap'].abs().max():.2f} is the largest."
+            )
+    machines = runs.groupby(["device", "threads"])["train_seconds"].agg(["count", "sum"]).itertuples()
+    on = [
+        f"{of.count} on {of.Index[0]}, threads: {of.Index[1]}, {of.sum / 3600:.1f} hours" for of in machines
+    ]
+    kinds = ", ".join(filter(None, [by_seed(runs).columns.name]))
+    record = f"Short runs on record: {'; '.join(on) or 'none'}{f'; compared in {kinds}' * bool(kinds)}."
+    return HTML(join(tag("p", " ".join(said)) if said else "", tag("p", record)))
