@@ -182,7 +182,12 @@ class Runner:
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
         self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
-        self.stopped, self.failed, self._said = False, {}, set[str]()
+        self.stopped, self.failed, self._said, self._rehearsed = (
+            False,
+            {},
+            set[str](),
+            set[tuple[object, ...]](),
+        )
 
     def images(self, config: DataConfig) -> ImageSet:
         """A data set on the device."""
@@ -282,7 +287,7 @@ class Runner:
                 time.sleep(POLL_SECONDS)
 
     def _rehearse(self, runs: Iterable[RunConfig]) -> None:
-        """What cannot be trained is told before its teacher is; and where a last batch is left out."""
+        """What cannot be trained is told before its teacher is, each kind once; and where a last batch is left out."""
         kinds = {
             (
                 r.data, r.batch_size, r.drop_last, r.network, r.pretrained, r.teacher and r.teacher.name, r.method,
@@ -290,7 +295,7 @@ class Runner:
             ): r for r in runs
         }  # fmt: skip
         alone = set()
-        for run in kinds.values():
+        for run in (run for kind, run in kinds.items() if kind not in self._rehearsed):
             images = self.images(run.data)
             rehearse(run, images.train_x.shape[1], images.classes, images.train_y)
             begun = (self.store.folder(run.id) / "checkpoint.pt").exists()
@@ -298,8 +303,9 @@ class Runner:
                 self.say_once(start(build_network(run, images.classes), run, images.classes))
             if len(images.train_y) % run.batch_size == 1 and not run.drop_last:
                 alone.add((len(images.train_y), run.batch_size))
+        self._rehearsed |= kinds.keys()
         for images, size in sorted(alone):
-            self.progress.say(
+            self.say_once(
                 f"of {images:,} training images one, another in every epoch, is left out: it would be a last batch of "
                 f"its own after those of {size}, and a step takes two images at least"
             )

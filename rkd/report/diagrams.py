@@ -1,7 +1,7 @@
 """Drawings with their alternative text.
 
-Each is a matplotlib figure on a light card of its own, so it reads on light and dark pages, in colours that stay apart
-for colour-blind readers (Okabe and Ito's set).
+Each is a matplotlib figure in colours that stay apart for colour-blind readers (Okabe and Ito's set). On a dark page the
+lightness of one without pictures in it is turned round, and a light card remains below the others.
 """
 
 import io
@@ -27,7 +27,8 @@ class Drawing:
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
-        return picture(buffer.getvalue(), self.alt, width=self.width)
+        pictured = any(ax.images for ax in self.figure.axes)
+        return picture(buffer.getvalue(), self.alt, width=self.width, class_=None if pictured else "rkd-chart")
 
 
 show = Drawing  # as the last expression of a cell

@@ -38,3 +38,10 @@ def test_table_adds_up_to_the_parameters_of_the_module(page):
 def test_drawing_becomes_an_image_with_escaped_alternative_text():
     html = diagrams.show(diagrams.canvas(1, 1, (0, 1), (0, 1)).figure, 'a "b" < c')._repr_html_()
     assert 'alt="a &quot;b&quot; &lt; c"' in html and 'src="data:image/png;base64,iVBOR' in html
+
+
+def test_a_dark_page_turns_charts_round_but_no_pictures():
+    axes = diagrams.canvas(1, 1, (0, 1), (0, 1))
+    assert 'class="rkd-chart"' in diagrams.show(axes.figure, "")._repr_html_()
+    axes.imshow([[0, 1]])
+    assert "class" not in diagrams.show(axes.figure, "")._repr_html_()
