@@ -1,7 +1,7 @@
 """Drawings with their alternative text.
 
-Each is a matplotlib figure in colours that stay apart for colour-blind readers (Okabe and Ito's set). On a dark page the
-lightness of one without pictures in it is turned round, and a light card remains below the others.
+Each is a matplotlib figure in colours that stay apart for colour-blind readers (Okabe and Ito's set). On a dark page,
+light and dark of one without pictures in it change places; a light card remains below the others.
 """
 
 import io
