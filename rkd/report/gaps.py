@@ -108,15 +108,15 @@ def in_words(runs: pd.DataFrame, published: pd.Series) -> HTML:
     said, pairs = [], orders(runs, published)
     if pairs["p"].notna().any():
         shown, left = pairs[pairs["p"] < 0.05], pairs[pairs["p"] >= 0.05]
+        ways = f"{(shown['gap'] > 0).sum()} in the published order, {(shown['gap'] < 0).sum()} in the opposite one"
         said.append(
-            f"Of {len(pairs)} pairs of rows, {(shown['gap'] > 0).sum()} stand in the published order and "
-            f"{(shown['gap'] < 0).sum()} in the opposite one (p < 0.05 after Holm's correction over all pairs)."
+            f"Of {len(pairs)} pairs of rows, these runs tell {len(shown) or 'none'} apart (p < 0.05 after Holm's "
+            f"correction over all pairs){f': {ways}' * bool(len(shown))}."
         )
         if len(left):
             said.append(
-                f"The other {len(left)} these runs do not tell apart: their published gaps reach from "
-                f"{left['published'].min():.2f} to {left['published'].max():.2f} points, here "
-                f"{left['gap'].abs().max():.2f} is the largest."
+                f"Where they do not, the published gaps reach from {left['published'].min():.2f} to "
+                f"{left['published'].max():.2f} points; here the largest is {left['gap'].abs().max():.2f}."
             )
     machines = runs.groupby(["device", "threads"])["train_seconds"].agg(["count", "sum"]).itertuples()
     on = [

@@ -74,7 +74,9 @@ def test_every_two_rows_of_which_different_figures_are_published_are_ordered():
     alone = [orders(made(), three[list(pair)])["p"][0] for pair in raised[["worse", "better"]].to_numpy()]
     smallest = int(np.argmin(alone))
     assert raised["p"][smallest] == pytest.approx(min(1, 3 * alone[smallest]))  # Holm
-    assert "0 stand in the published order and 2 in the opposite one" in in_words(made(), three).data
+    said = in_words(made(), three).data
+    assert "tell 2 apart" in said and "0 in the published order, 2 in the opposite one" in said
+    assert "tell none apart" in in_words(made(spread=9.0), three).data
 
 
 def test_one_seed_has_no_interval_and_no_run_no_row():
