@@ -24,7 +24,7 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
     """
     own = runs["arithmetic"].str.split().str[0]  # whatever that of the teacher is
     arithmetic = own.value_counts().idxmax() if len(own) else ""
-    found = runs[own == arithmetic].dropna(subset="accuracy")
+    found = runs[own == arithmetic].dropna(subset="accuracy").drop_duplicates(["name", "seed"])
     table = found.pivot(index="seed", columns="name", values="accuracy")[found["name"].unique()]
     return table.rename_axis(columns=arithmetic)
 
