@@ -28,7 +28,9 @@ class Drawing:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
         pictured = any(ax.images for ax in self.figure.axes)
-        return picture(buffer.getvalue(), self.alt, width=self.width, class_=None if pictured else "rkd-chart")
+        return picture(
+            buffer.getvalue(), self.alt, width=self.width, class_=None if pictured else "rkd-chart"
+        )
 
 
 show = Drawing  # as the last expression of a cell
