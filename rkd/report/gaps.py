@@ -85,20 +85,25 @@ def _gap(table: pd.DataFrame, one: str, other: str) -> Contrast | None:
 
 def draw(found: Sequence[pd.DataFrame]) -> Figure:
     """A panel for each table of `gaps` that has rows: gaps with their intervals, and published ones, in its order."""
-    size = 9.2, 1.5 + 0.36 * max(map(len, found), default=0)
-    figure, axes = plt.subplots(1, max(len(found), 1), figsize=size, squeeze=False, layout="constrained")
+    names = list(
+        dict.fromkeys(name for table in sorted(found, key=len, reverse=True) for name in table.index)
+    )
+    size = 9.2, 1.5 + 0.36 * len(names)
+    share = {"sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(1, max(len(found), 1), figsize=size, **share)
     if not found:
         axes[0, 0].set_axis_off()
         axes[0, 0].text(0.5, 0.5, "no short run is on record", ha="center", va="center")
         return figure
     for ax, table in zip(axes[0], found, strict=True):
-        places, ends = range(len(table)), [table["gap"] - table["low"], table["high"] - table["gap"]]
+        places = [names.index(name) for name in table.index]
+        ends = [table["gap"] - table["low"], table["high"] - table["gap"]]
         ax.axvline(0, color="#888888", linewidth=1)
         of_runs = {"fmt": "o", "color": COLOURS["C"], "label": "short runs, 90 % interval"}
         ax.errorbar(table["gap"], places, xerr=ends, **of_runs)
         ax.plot(table["published"], places, "D", color=COLOURS["published"], label="published")
-        ax.set(title=table.index.name, xlabel="points", yticks=places, yticklabels=table.index)
-        ax.invert_yaxis()
+        ax.set(title=table.index.name, xlabel="points", yticks=range(len(names)), yticklabels=names)
+    axes[0, 0].invert_yaxis()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 

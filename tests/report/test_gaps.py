@@ -97,4 +97,4 @@ def test_a_panel_for_each_row_taken_off_shows_both_gaps():
                          for name in ("published", "_nolegend_"))  # fmt: skip
     assert printed[0] == pytest.approx(0.5) and printed[2] == pytest.approx(2.8)
     assert measured == pytest.approx(found[1]["gap"].tolist())
-    assert [label.get_text() for label in right.get_yticklabels()] == list(found[1].index)
+    assert [label.get_text() for label in left.get_yticklabels()] == list(found[1].index), "rows stand once"
