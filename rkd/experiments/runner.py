@@ -182,12 +182,8 @@ class Runner:
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
         self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
-        self.stopped, self.failed, self._said, self._rehearsed = (
-            False,
-            {},
-            set[str](),
-            set[tuple[object, ...]](),
-        )
+        self.stopped, self.failed, self._said = False, {}, set[str]()
+        self._rehearsed = set[tuple[object, ...]]()
 
     def images(self, config: DataConfig) -> ImageSet:
         """A data set on the device."""

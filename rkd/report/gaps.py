@@ -85,9 +85,8 @@ def _gap(table: pd.DataFrame, one: str, other: str) -> Contrast | None:
 
 def draw(found: Sequence[pd.DataFrame]) -> Figure:
     """A panel for each table of `gaps` that has rows: gaps with their intervals, and published ones, in its order."""
-    names = list(
-        dict.fromkeys(name for table in sorted(found, key=len, reverse=True) for name in table.index)
-    )
+    longest_first = sorted(found, key=len, reverse=True)
+    names = list(dict.fromkeys(name for table in longest_first for name in table.index))
     size = 9.2, 1.5 + 0.36 * len(names)
     share = {"sharey": True, "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(1, max(len(found), 1), figsize=size, **share)
@@ -127,6 +126,6 @@ def in_words(runs: pd.DataFrame, published: pd.Series) -> HTML:
     on = [
         f"{of.count} on {of.Index[0]}, threads: {of.Index[1]}, {of.sum / 3600:.1f} hours" for of in machines
     ]
-    kinds = ", ".join(filter(None, [by_seed(runs).columns.name]))
-    record = f"Short runs on record: {'; '.join(on) or 'none'}{f'; compared in {kinds}' * bool(kinds)}."
+    compared = f"; compared in {by_seed(runs).columns.name}" * bool(on)
+    record = f"Short runs on record: {'; '.join(on) or 'none'}{compared}."
     return HTML(join(tag("p", " ".join(said)) if said else "", tag("p", record)))
