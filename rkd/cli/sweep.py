@@ -258,11 +258,13 @@ class _Plan:
         from rkd.experiments.estimate import LEAST_IMAGE, costs
         from rkd.experiments.runner import unfinished
         from rkd.experiments.workspace import data_root
-        from rkd.judge.order import ranked
+        from rkd.judge.order import can_be_decided, ranked
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
         cost = costs(left.values(), self.store, data_root(self.settings), LEAST_IMAGE)
-        needs = {claim: need.keys() & left.keys() for claim, need in self.needs.items()}
+        wanted = [claim for claim in self.claims if claim.id in self.needs]
+        decidable = [claim for claim in wanted if can_be_decided(claim, self.selectors)]
+        needs = {claim.id: self.needs[claim.id].keys() & left.keys() for claim in decidable or wanted}
         groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
         found = [([left.pop(run) for run in runs], claims) for runs, claims in groups]
         rest = sorted(left.values(), key=lambda run: cost[run.id])
@@ -291,11 +293,10 @@ class _Plan:
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
         wanted = [claim for claim in self.claims if claim.id in self.needs]
-        undecided = sum(not can_be_decided(claim, self.selectors) for claim in wanted)
-        if undecided:
+        if undecided := sum(not can_be_decided(claim, self.selectors) for claim in wanted):
             print(
                 f"{undecided} of these {len(wanted)} claims get no verdict from this profile: its runs are too few, or "
-                "not of the published setting"
+                "say nothing of them"
             )
 
     def show(self):

@@ -122,6 +122,16 @@ class Claim:
             return tuple((selector,) for selector in self.runs["groups"])
         return tuple(self.runs[side] for side in ("a", "b") if side in self.runs)
 
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """A weight for each of `groups`, the claimed way upwards; empty for a claim that no direction answers."""
+        if self.kind == "trend":
+            return self.contrast
+        if self.kind in ("order", "effect") and len(self.groups) == 2:
+            sign = math.copysign(1.0, self.published) if self.kind == "effect" else 1.0
+            return sign, -sign
+        return ()
+
 
 def load_claims(
     path: Path | None = None, selectors: Selectors | None = None, check: bool = True

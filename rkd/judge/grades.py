@@ -138,8 +138,8 @@ def assess(
     return tuple(Assessment(claim, by_grade) for claim, by_grade in zip(claims, every, strict=True))
 
 
-def _few(claim: Claim) -> Claim:
-    """With a verdict from fewer runs a side than in the published setting."""
+def few(claim: Claim) -> Claim:
+    """As others' runs and short ones answer it: from fewer runs a side than those of grade A."""
     return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
 
 
@@ -157,7 +157,7 @@ def _by_others(
             selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
     found = [_told(_sides(claim, of_line)) for claim in claims]
-    return judged("B", claims, found, lambda claim, groups, _: rules.judge(_few(claim), groups))
+    return judged("B", claims, found, lambda claim, groups, _: rules.judge(few(claim), groups))
 
 
 def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> list[list[OtherRun]]:
@@ -198,13 +198,13 @@ def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation,
     all distilled rows of the same table and pair. What a value is after all epochs, a short run does not say."""
     evidence = Evidence(Selectors("short"), store.records if store else None, "whole")
     found = {
-        c.id: evidence.of(c) for c in claims if _weights(c) and all(map(evidence.selectors.has, c.selectors))
+        c.id: evidence.of(c) for c in claims if c.direction and all(map(evidence.selectors.has, c.selectors))
     }
 
     def runs(claim: Claim) -> Runs:
         if claim.id in found:
             return of_records(claim, found[claim.id], "short run", paired=True)
-        why_not = "the short profile has no such runs" if _weights(claim) else "short runs say nothing of it"
+        why_not = "the short profile has no such runs" if claim.direction else "short runs say nothing of it"
         return Runs(why_not=why_not, possible=False)
 
     def rule(claim: Claim, groups: Accuracies, epoch: str) -> rules.RuleResult:
@@ -214,16 +214,6 @@ def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation,
         table = [
             [accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds] for row in rows
         ]
-        return rules.direction(_few(claim), groups, _weights(claim), np.array(table))
+        return rules.direction(few(claim), groups, claim.direction, np.array(table))
 
     return judged("C", claims, [runs(claim) for claim in claims], rule)
-
-
-def _weights(claim: Claim) -> tuple[float, ...]:
-    """Of the groups, the claimed way upwards; empty for a claim that no direction answers."""
-    if claim.kind == "trend":
-        return claim.contrast
-    if claim.kind in ("order", "effect") and len(claim.groups) == 2:
-        sign = math.copysign(1.0, claim.published) if claim.kind == "effect" else 1.0
-        return sign, -sign
-    return ()

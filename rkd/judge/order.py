@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rkd.errors import ConfigError
-from rkd.experiments.selectors import Selectors, is_published_setting, split
+from rkd.experiments.selectors import Selectors, is_published_setting, is_whole, split
 from rkd.judge.declared import Claim
+from rkd.judge.grades import few
 
 if TYPE_CHECKING:
     from rkd.records import Store
@@ -74,12 +75,13 @@ def lacking(
     for claim in claims:
         try:
             sides = [selectors.runs(side) for side in claim.groups]
+            least = (_answered(claim, selectors) or claim).min_seeds
         except ConfigError:  # a line this profile does not have
             continue
         missing: dict[str, RunConfig] = {}
         for side in sides:
             left = [config for run, config in side.items() if finished(run) is None]
-            wanted = min(claim.min_seeds, len(side)) - sum(finished(run) is True for run in side)
+            wanted = min(least, len(side)) - sum(finished(run) is True for run in side)
             if wanted > len(left):
                 break
             missing |= {config.id: config for config in left[: max(wanted, 0)]}
@@ -91,9 +93,19 @@ def lacking(
 
 
 def can_be_decided(claim: Claim, selectors: Selectors) -> bool:
-    """Whether a profile's runs can give a claim a verdict: enough on every side, all in the published setting."""
-    return all(len(selectors.runs(side)) >= claim.min_seeds for side in claim.groups) and all(
-        is_published_setting(config, split(line)[0], selectors.recipe(line))
+    """Whether a profile's runs can give a claim a verdict: enough on every side, and such as say anything of it."""
+    answered = _answered(claim, selectors)
+    return bool(answered) and all(len(selectors.runs(side)) >= answered.min_seeds for side in claim.groups)
+
+
+def _answered(claim: Claim, selectors: Selectors) -> Claim | None:
+    """The claim as a profile's runs answer it, by grade A or, for the whole data set but fewer epochs, by grade C; None
+    where neither says anything of it."""
+    runs = [
+        (config, split(line)[0], selectors.recipe(line))
         for line in claim.selectors
         for config in selectors.runs([line]).values()
-    )
+    ]
+    if all(is_published_setting(*run) for run in runs):
+        return claim
+    return few(claim) if claim.direction and all(is_whole(*run) for run in runs) else None

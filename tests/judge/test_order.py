@@ -102,3 +102,19 @@ def test_a_claim_is_left_out_once_too_many_of_its_runs_diverged(claims, selector
     assert lacking([claim], selectors, store, runs=list(runs)[1:]) == {}, "not among the runs to be trained"
     store.save(record(next(iter(runs.values())), 1.0, status="diverged"))
     assert lacking([claim], selectors, store) == {}
+
+
+def test_short_runs_decide_directions_alone_and_from_three_seeds():
+    """A gain has one, an accuracy has none; of runs on a part of the images nothing is said."""
+    claims = {claim.id: claim for claim in load_claims(check=False)}
+    gain, value = claims["table1-resnet20-resnet56-gain"], claims["table1-resnet20-resnet56-report"]
+    for given, decided in (({}, True), ({"seeds": [0, 1]}, False), ({"train_images": 500}, False)):
+        selectors = Selectors("short", given)
+        assert can_be_decided(gain, selectors) == decided, given
+        assert not can_be_decided(value, selectors), given
+
+
+def test_of_short_runs_three_seeds_a_side_are_asked_for(store):
+    claim = next(claim for claim in load_claims(check=False) if claim.id == "table1-resnet20-resnet56-gain")
+    needed = lacking([claim], Selectors("short", {"seeds": [0, 1, 2, 3, 4]}), store)[claim.id]
+    assert sorted(config.seed for config in needed.values()) == [0, 0, 1, 1, 2, 2]
