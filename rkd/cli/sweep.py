@@ -106,7 +106,7 @@ def sweep(
 
         left = [run for run in plan.runs if run.id in estimate.each]
         print("\n".join(schedules(left)))
-        if plan.claims is None:
+        if plan.decidable is None:
             list_runs(left, plan.store, estimate.each)
         else:
             plan.show_groups(plan.groups(), estimate)
@@ -142,9 +142,9 @@ def _planned(
 
 @dataclass
 class _Plan:
-    """What one call works on: `runs`, and how; with `ask`, the claims they are for, and what each of these lacks.
-    `elsewhere`: the device is one of other machines. `again`: the call that goes on. `kept`: the export that is kept
-    meanwhile."""
+    """What one call works on: `runs`, and how; with `ask`, what each claim that they are for lacks, and which of these
+    claims can get a verdict. `elsewhere`: the device is one of other machines. `again`: the call that goes on. `kept`:
+    the export that is kept meanwhile."""
 
     selectors: Any
     settings: Any
@@ -152,8 +152,8 @@ class _Plan:
     runs: list[Any]
     way: Any
     again: str
-    claims: list[Any] | None = None
     needs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decidable: set[str] | None = None
     elsewhere: bool = False
     storage: str | None = None
     kept: Any = None
@@ -162,15 +162,16 @@ class _Plan:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
         from rkd.experiments.runner import required
         from rkd.judge import load_claims
-        from rkd.judge.order import lacking
+        from rkd.judge.order import can_be_decided, lacking
 
         known = {claim.id: claim for claim in load_claims(check=False)}
         for pattern in patterns or ():
             if not fnmatch.filter(known, pattern):
                 raise unknown("claim", pattern, known)
         chosen = {id for pattern in patterns or ("*",) for id in fnmatch.filter(known, pattern)}
-        self.claims = [claim for id, claim in known.items() if id in chosen]
-        self.needs = lacking(self.claims, self.selectors, self.store, {run.id for run in self.runs})
+        claims = [claim for id, claim in known.items() if id in chosen]
+        self.needs = lacking(claims, self.selectors, self.store, {run.id for run in self.runs})
+        self.decidable = {id for id in self.needs if can_be_decided(known[id], self.selectors)}
         if patterns is not None:
             self.runs = required(run for need in self.needs.values() for run in need.values())
 
@@ -219,7 +220,7 @@ class _Plan:
         from rkd.experiments.workspace import runner_of
 
         groups, where = [(self.runs, ())], {}
-        if self.claims is not None:
+        if self.decidable is not None:
             groups = self.groups()
             self.show_groups(groups, estimate, FIRST_GROUPS)
         if cluster is not None:
@@ -258,13 +259,12 @@ class _Plan:
         from rkd.experiments.estimate import LEAST_IMAGE, costs
         from rkd.experiments.runner import unfinished
         from rkd.experiments.workspace import data_root
-        from rkd.judge.order import can_be_decided, ranked
+        from rkd.judge.order import ranked
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
         cost = costs(left.values(), self.store, data_root(self.settings), LEAST_IMAGE)
-        wanted = [claim for claim in self.claims if claim.id in self.needs]
-        decidable = [claim for claim in wanted if can_be_decided(claim, self.selectors)]
-        needs = {claim.id: self.needs[claim.id].keys() & left.keys() for claim in decidable or wanted}
+        wanted = [claim for claim in self.needs if claim in (self.decidable or ())] or self.needs
+        needs = {claim: self.needs[claim].keys() & left.keys() for claim in wanted}
         groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
         found = [([left.pop(run) for run in runs], claims) for runs, claims in groups]
         rest = sorted(left.values(), key=lambda run: cost[run.id])
@@ -273,8 +273,6 @@ class _Plan:
     def show_groups(self, groups, estimate, most: int | None = None) -> None:
         """Print the groups: number of runs, claims decided, minutes, the latter two also in all so far."""
         import pandas as pd
-
-        from rkd.judge.order import can_be_decided
 
         if not groups:
             return
@@ -292,11 +290,10 @@ class _Plan:
         print(table[:most].to_string(float_format="{:.1f}".format, na_rep="?", max_colwidth=200))
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
-        wanted = [claim for claim in self.claims if claim.id in self.needs]
-        if undecided := sum(not can_be_decided(claim, self.selectors) for claim in wanted):
+        if undecided := len(self.needs.keys() - (self.decidable or ())):
             print(
-                f"{undecided} of these {len(wanted)} claims get no verdict from this profile: its runs are too few, or "
-                "say nothing of them"
+                f"{undecided} of these {len(self.needs)} claims get no verdict from this profile: its runs are too "
+                "few, or say nothing of them"
             )
 
     def show(self):

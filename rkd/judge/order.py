@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rkd.errors import ConfigError
-from rkd.experiments.selectors import Selectors, is_published_setting, is_whole, split
+from rkd.experiments.selectors import Selectors
 from rkd.judge.declared import Claim
 from rkd.judge.grades import few
 
@@ -101,11 +101,12 @@ def can_be_decided(claim: Claim, selectors: Selectors) -> bool:
 def _answered(claim: Claim, selectors: Selectors) -> Claim | None:
     """The claim as a profile's runs answer it, by grade A or, for the whole data set but fewer epochs, by grade C; None
     where neither says anything of it."""
-    runs = [
-        (config, split(line)[0], selectors.recipe(line))
-        for line in claim.selectors
-        for config in selectors.runs([line]).values()
-    ]
-    if all(is_published_setting(*run) for run in runs):
+
+    def all_of(setting: str) -> bool:
+        return all(
+            selectors.ids(line).keys() <= {*selectors.of_setting(line, setting)} for line in claim.selectors
+        )
+
+    if all_of("published"):
         return claim
-    return few(claim) if claim.direction and all(is_whole(*run) for run in runs) else None
+    return few(claim) if claim.direction and all_of("whole") else None
