@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,9 @@ from rkd.cluster.slurm import script
 
 # Notes its words; a sweep that is to be told waits for SIGTERM, and then has runs left.
 STAND_IN = """#!/bin/bash
+trap 'exit 1' TERM
 echo "$(basename "$0") $*" >> "$CALLS"
-if [ -n "${SWEEPS:-}" ] && [[ "$*" == *sweep* ]]; then
-  trap 'exit 1' TERM
-  while true; do sleep 0.05; done
-fi
+while [ -n "${SWEEPS:-}" ] && [[ "$*" == *sweep* ]]; do sleep 0.05; done
 """
 SWEEP = ["rkd", "sweep", "params/a b.yaml"]
 
@@ -84,8 +83,27 @@ def calls(tmp_path):
     return file.read_text().splitlines() if file.exists() else []
 
 
+def until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "not in 20 seconds"
+        time.sleep(0.05)
+
+
+def is_called(tmp_path, word):
+    return lambda: any(word in call for call in calls(tmp_path))
+
+
+def catches_sigterm(job):
+    """Linux tells the signals that a process catches as a mask in hexadecimal."""
+    status = Path(f"/proc/{job.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> signal.SIGTERM - 1 & 1)
+
+
 def test_ray_starts_on_all_nodes_before_the_sweep(tmp_path):
     assert dry(tmp_path).wait(20) == 0
+    until(is_called(tmp_path, "srun"))  # the job does not wait for the workers, and so may end before
     head, *rest = calls(tmp_path)
     start = "python -m ray.scripts.scripts start --num-cpus=8 --num-gpus=4"
     assert head.startswith(f"{start} --head --port=20007")
@@ -96,10 +114,8 @@ def test_ray_starts_on_all_nodes_before_the_sweep(tmp_path):
 
 def test_a_warned_job_waits_for_the_sweep_and_is_queued_again(tmp_path):
     job = dry(tmp_path, 1, SWEEPS="1")
-    deadline = time.monotonic() + 20
-    while not any("sweep" in call for call in calls(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    until(is_called(tmp_path, "sweep"))
+    until(lambda: catches_sigterm(job))
     job.send_signal(signal.SIGTERM)
     assert job.wait(20) == 1 and calls(tmp_path)[-1] == "scontrol requeue 7"
     assert not any(call.startswith("srun") for call in calls(tmp_path))
