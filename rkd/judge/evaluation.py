@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,28 +20,8 @@ if TYPE_CHECKING:
     from rkd.experiments.ended import Ended
     from rkd.records import Store
 
-Accuracies = Sequence[Sequence[float]]  # in percent, of runs, for each of `claim.groups`
-
-
-@dataclass(frozen=True)
-class Runs:
-    """What one grade of evidence has of the runs that a claim asks for.
-
-    Attributes:
-        last: accuracies after the last epoch; None where nothing can be judged by them.
-        best: the same of each run's best epoch.
-        why_not: what a claim without them is told.
-        possible: whether there could ever be any.
-        whose: begins the sentence of one that is judged.
-        about: further attributes of its `Evaluation`.
-    """
-
-    last: Accuracies | None = None
-    best: Accuracies | None = None
-    why_not: str = ""
-    possible: bool = True
-    whose: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
+EPOCHS = ("last", "best")
+LEAST = 3  # runs a side from which others' runs and short ones have a verdict
 
 
 @dataclass(frozen=True)
@@ -96,76 +76,63 @@ def evaluate(
     if claims is None:
         claims = load_claims(selectors=selectors if profile == "paper" else None)
     evidence = Evidence(selectors, store.records if store else None)
-    runs = [of_records(claim, evidence.of(claim), "run in the published setting") for claim in claims]
-    return judged("A", claims, runs)
+    what = "run in the published setting"
+    return corrected(of_records("A", claim, evidence.of(claim), what) for claim in claims)
 
 
-def judged(
-    grade: str,
-    claims: Sequence[Claim],
-    runs: Sequence[Runs],
-    rule: Callable[[Claim, Accuracies, str], RuleResult] = lambda claim, groups, _: rules.judge(
-        claim, groups
-    ),
-) -> tuple[Evaluation, ...]:
-    """What the evidence of one grade says: a rule on the runs of each claim, which is told the epoch, "last" or "best",
-    then Holm's correction within families, by both epochs alike."""
-
-    def result(claim: Claim, each: Runs, epoch: str) -> RuleResult:
-        if (groups := getattr(each, epoch)) is None:
-            return rules.not_run(each.why_not)
-        found = rule(claim, groups, epoch)
-        return replace(found, sentence=each.whose + found.sentence)
-
-    pairs = list(zip(claims, runs, strict=True))
-    last = _corrected(claims, runs, [result(claim, each, "last") for claim, each in pairs])
-    best = _corrected(claims, runs, [result(claim, each, "best") for claim, each in pairs])
-    return tuple(
-        Evaluation(claim, last[i], best[i], grade=grade, **each.about)
-        for i, (claim, each) in enumerate(pairs)
-    )
+def corrected(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
+    """After Holm's correction within each family of several, by both epochs alike."""
+    every, families = list(found), defaultdict(list)
+    for i, each in enumerate(every):
+        if each.claim.family:
+            families[each.claim.family].append(i)
+    for members in families.values():
+        for epoch in EPOCHS if len(members) > 1 else ():
+            results = [getattr(every[i], epoch) for i in members]
+            for i, result in zip(members, rules.holm(results, every[members[0]].claim.alpha), strict=True):
+                every[i] = replace(every[i], **{epoch: result})
+    return tuple(every)
 
 
-def _corrected(
-    claims: Sequence[Claim], runs: Sequence[Runs], results: Sequence[RuleResult]
-) -> list[RuleResult]:
-    """After Holm's correction within each family of several that this grade can say anything of."""
-    corrected = list(results)
-    for name in {claim.family for claim in claims} - {""}:
-        members = [i for i, claim in enumerate(claims) if claim.family == name and runs[i].possible]
-        if len(members) > 1:
-            holm = rules.holm([results[i] for i in members], claims[members[0]].alpha)
-            for i, result in zip(members, holm, strict=True):
-                corrected[i] = result
-    return corrected
-
-
-def of_records(claim: Claim, found: Found, what: str, paired: bool = False) -> Runs:
-    """The accuracies of a claim's records, and what is told of them.
+def of_records(
+    grade: str, claim: Claim, found: Found, what: str, rows: Sequence[dict[int, Ended]] | None = None
+) -> Evaluation:
+    """What a claim's records say of it, before Holm's correction.
 
     Args:
+        grade: of the evidence.
         claim: what is claimed.
         found: its records.
         what: each of them is.
-        paired: whether only seeds count that all sides have, in the same order on each.
+        rows: of short runs, which tell the direction alone: the records by seed of each row of their table. Only seeds
+            that all sides have count then, in the same order on each. None: the rule of the claim's kind decides.
     """
-    groups = _of_common_seeds(found.groups) if paired else found.groups
-    entered = _once(groups)
-    about = {
-        "optimism": optimism((accuracy(r, "last", claim), accuracy(r, "best", claim)) for r in entered),
-        "records": tuple(record.id for record in entered),
-        "arithmetics": _named(entered),
-        "left_out": _named(_once(found.others)),
-        "missing": found.missing,
-        "diverged": found.diverged,
-    }
-    if why_not := _why_not(claim, found, groups, what):
-        return Runs(why_not=why_not, about=about)
-    last, best = (
-        [[accuracy(record, epoch, claim) for record in group] for group in groups]
-        for epoch in ("last", "best")
-    )
-    return Runs(last, best, about=about)
+    groups = found.groups if rows is None else _of_common_seeds(found.groups)
+    entered, why_not = _once(groups), _why_not(claim, found, groups, what)
+
+    def judged(epoch: str) -> RuleResult:
+        if why_not:
+            return rules.not_run(why_not)
+        accuracies = [[accuracy(record, epoch, claim) for record in group] for group in groups]
+        if rows is None:
+            return rules.judge(claim, accuracies)
+        seeds = sorted(set().union(*rows))
+        table = [
+            [accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds] for row in rows
+        ]
+        return rules.direction(few(claim), accuracies, claim.direction, np.array(table))
+
+    return Evaluation(
+        claim, *map(judged, EPOCHS), grade=grade,
+        optimism=optimism([accuracy(record, epoch, claim) for epoch in EPOCHS] for record in entered),
+        records=tuple(record.id for record in entered), arithmetics=_named(entered),
+        left_out=_named(_once(found.others)), missing=found.missing, diverged=found.diverged,
+    )  # fmt: skip
+
+
+def few(claim: Claim) -> Claim:
+    """As others' runs and short ones answer it: from fewer runs a side than those of grade A."""
+    return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
 
 
 def _of_common_seeds(groups: Sequence[Sequence[Ended]]) -> list[list[Ended]]:
@@ -193,7 +160,7 @@ def _once(groups: Iterable[Sequence[Ended]]) -> list[Ended]:
     return list({record.id: record for group in groups for record in group}.values())
 
 
-def optimism(runs: Iterable[tuple[float | None, float | None]]) -> float:
+def optimism(runs: Iterable[Sequence[float | None]]) -> float:
     """Mean of best minus last accuracy over the runs that tell both, (last, best) each; NaN where none does."""
     gaps = [best - last for last, best in runs if last is not None and best is not None]
     return float(np.mean(gaps)) if gaps else math.nan

@@ -3,29 +3,17 @@ always shown with its grade, and in that grade's words."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, VERDICTS
 from rkd.judge.declared import Claim, load_claims
-from rkd.judge.evaluation import (
-    Accuracies,
-    Evaluation,
-    Runs,
-    accuracy,
-    evaluate,
-    judged,
-    of_records,
-    optimism,
-)  # fmt: skip
+from rkd.judge.evaluation import EPOCHS, Evaluation, corrected, evaluate, few, of_records, optimism
 from rkd.judge.evidence import Evidence
 from rkd.judge.printed import judge_printed
 from rkd.published.others import OtherRun, other_runs
@@ -68,7 +56,6 @@ GRADES = {
         REPRODUCED: "follows", NOT_REPRODUCED: "does not follow", NOT_RUN: NOT_RUN,
     }),
 }  # fmt: skip
-LEAST = 3  # runs a side from which others' runs and short ones have a verdict
 
 
 @dataclass(frozen=True)
@@ -138,11 +125,6 @@ def assess(
     return tuple(Assessment(claim, by_grade) for claim, by_grade in zip(claims, every, strict=True))
 
 
-def few(claim: Claim) -> Claim:
-    """As others' runs and short ones answer it: from fewer runs a side than those of grade A."""
-    return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
-
-
 # --- others' runs ------------------------------------------------------------------------------------------------
 
 
@@ -156,8 +138,7 @@ def _by_others(
         for line in run.lines:
             selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
-    found = [_told(_sides(claim, of_line)) for claim in claims]
-    return judged("B", claims, found, lambda claim, groups, _: rules.judge(few(claim), groups))
+    return corrected(_told(claim, _sides(claim, of_line)) for claim in claims)
 
 
 def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> list[list[OtherRun]]:
@@ -171,49 +152,43 @@ def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> 
     return []
 
 
-def _told(sides: Sequence[Sequence[OtherRun]]) -> Runs:
-    """Their accuracies by the last epoch, or where it is not told of all by the best one."""
+def _told(claim: Claim, sides: Sequence[Sequence[OtherRun]]) -> Evaluation:
+    """By their last epochs, or where these are not told of all by their best ones."""
     runs = [run for side in sides for run in side]
     if not runs:
-        return Runs(why_not="no run that others measured is known of all its sides")
-    last, best = (
-        None if any(getattr(run, epoch) is None for run in runs)
-        else [[getattr(run, epoch) for run in side] for side in sides]
-        for epoch in ("last", "best")
-    )  # fmt: skip
+        return _not_run("B", claim, "no run that others measured is known of all its sides")
+    told = [epoch for epoch in EPOCHS if all(getattr(run, epoch) is not None for run in runs)]
     whose = "the source's own runs" if runs[0].behind else "independent of the source"
-    if last is None:
-        last, whose = best, f"{whose}, by their best epochs on the test set, all that is told"
-    about = {"optimism": optimism((run.last, run.best) for run in runs)}
-    return Runs(
-        last, best, "no epoch is told of all runs that others measured", whose=f"{whose}: ", about=about
-    )
+    if "last" not in told:
+        whose += ", by their best epochs on the test set, all that is told"
+    found = {}
+    for epoch in told:
+        result = rules.judge(few(claim), [[getattr(run, epoch) for run in side] for side in sides])
+        found[epoch] = replace(result, sentence=f"{whose}: {result.sentence}")
+    best = found.get("best") or rules.not_run("no epoch is told of all runs that others measured")
+    gap = optimism((run.last, run.best) for run in runs)
+    return Evaluation(claim, found.get("last", best), best, gap, grade="B")
+
+
+def _not_run(grade: str, claim: Claim, why: str) -> Evaluation:
+    nothing = rules.not_run(why)
+    return Evaluation(claim, nothing, nothing, grade=grade)
 
 
 # --- short runs --------------------------------------------------------------------------------------------------
 
 
-def _by_short(claims: Sequence[Claim], store: Store | None) -> tuple[Evaluation, ...]:
+def _by_short(claims: Sequence[Claim], store: Store | None) -> list[Evaluation]:
     """Comparisons, gains and trends by their direction, over the seeds that all their sides have, and by the spread of
     all distilled rows of the same table and pair. What a value is after all epochs, a short run does not say."""
     evidence = Evidence(Selectors("short"), store.records if store else None, "whole")
-    found = {
-        c.id: evidence.of(c) for c in claims if c.direction and all(map(evidence.selectors.has, c.selectors))
-    }
 
-    def runs(claim: Claim) -> Runs:
-        if claim.id in found:
-            return of_records(claim, found[claim.id], "short run", paired=True)
-        why_not = "the short profile has no such runs" if claim.direction else "short runs say nothing of it"
-        return Runs(why_not=why_not, possible=False)
-
-    def rule(claim: Claim, groups: Accuracies, epoch: str) -> rules.RuleResult:
+    def judged(claim: Claim) -> Evaluation:
         lines = dict.fromkeys(chain(claim.selectors, *map(evidence.selectors.beside, claim.selectors)))
-        rows = evidence.rows(lines, found[claim.id].arithmetic)
-        seeds = sorted(set().union(*rows))
-        table = [
-            [accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds] for row in rows
-        ]
-        return rules.direction(few(claim), groups, claim.direction, np.array(table))
+        found = evidence.of(claim)
+        return of_records("C", claim, found, "short run", evidence.rows(lines, found.arithmetic))
 
-    return judged("C", claims, [runs(claim) for claim in claims], rule)
+    possible = [c for c in claims if c.direction and all(map(evidence.selectors.has, c.selectors))]
+    found = {each.claim.id: each for each in corrected(map(judged, possible))}
+    no_runs, no_word = "the short profile has no such runs", "short runs say nothing of it"
+    return [found.get(c.id) or _not_run("C", c, no_runs if c.direction else no_word) for c in claims]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
 from rkd.judge.declared import Claim
-from rkd.judge.grades import few
+from rkd.judge.evaluation import few
 
 if TYPE_CHECKING:
     from rkd.records import Store
