@@ -64,9 +64,9 @@ class Contrast:
         """The smaller p of the two one-sided tests of lying above limit or below -limit."""
         return np.minimum(self.p_above(limit), self.p_below(-limit))
 
-    def with_more(self, runs: np.ndarray) -> "Contrast":
-        """As it would look after `runs` (k,) more per group, were mean and spread to stay: k data sets of one."""
-        return replace(self, n=self.n + np.asarray(runs)[:, None])
+    def with_more(self, runs: np.ndarray | int) -> "Contrast":
+        """As it would look after `runs` more per group, were mean and spread to stay; of (k,) numbers, k data sets."""
+        return replace(self, n=self.n + np.asarray(runs)[..., None])
 
 
 def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast:

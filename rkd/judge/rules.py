@@ -17,17 +17,8 @@ import numpy as np
 from scipy import special
 
 from rkd.judge import decide, resampling
-from rkd.judge.contrast import contrast, paired
-from rkd.judge.decide import (
-    EXCEEDED,
-    INCONCLUSIVE,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    REPRODUCED,
-    SMALLER,
-    THRESHOLD,
-    figure,
-)
+from rkd.judge.contrast import Contrast, contrast, paired
+from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, figure
 
 if TYPE_CHECKING:
     from rkd.judge.declared import Claim
@@ -115,14 +106,13 @@ def _chance(claim: "Claim", groups: Groups) -> RuleResult:
 def _near(claim: "Claim", groups: Groups, target: float, name: str) -> RuleResult:
     (runs,), margin = groups, claim.margin
     gap = contrast([runs - target], [1.0])
-    cases = decide.value(gap, margin, claim.alpha)
+    verdict = str(decide.first(decide.value(gap, margin, claim.alpha)))
     p = {EXCEEDED: gap.p_above(margin), NOT_REPRODUCED: gap.p_below(-margin)}
     spread = {"sd": float(np.std(runs, ddof=1))} if len(runs) > 1 else {}
     return _result(
-        claim, groups, f"{_mean(runs)}, {_off(float(gap.value), name)}", cases,
-        lambda k: decide.value(gap.with_more(k), margin, claim.alpha),
-        estimate=gap.value, ends=gap.interval(1 - 2 * claim.alpha), limits=(-margin, margin),
-        p=p.get(str(decide.first(cases)), gap.p_within(margin)), details={"mean": float(runs.mean()), **spread},
+        claim, groups, f"{_mean(runs)}, {_off(float(gap.value), name)}", gap,
+        lambda k: decide.value(gap.with_more(k), margin, claim.alpha), (-margin, margin),
+        p=p.get(verdict, gap.p_within(margin)), details={"mean": float(runs.mean()), **spread},
     )  # fmt: skip
 
 
@@ -152,10 +142,9 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
         ends = resampling.probability_above_interval(ours, theirs, level, RESAMPLES, rng)
         said += f", {_p(p)} for the means"
     return _result(
-        claim, groups, said, decide.order(probability, ends, gap, THRESHOLD, claim.alpha),
-        lambda k: decide.order_by_tests(gap.with_more(k), THRESHOLD, claim.alpha),
-        estimate=probability, ends=ends, limits=(0.5, THRESHOLD), between="is not borne out by the means",
-        p=p if several else None, free=gap.degrees_of_freedom,
+        claim, groups, said, gap, lambda k: decide.order_by_tests(gap.with_more(k), decide.THRESHOLD, claim.alpha),
+        (0.5, decide.THRESHOLD), now=decide.order(probability, ends, gap, decide.THRESHOLD, claim.alpha),
+        estimate=probability, ends=ends, between="is not borne out by the means", p=p if several else None,
     )  # fmt: skip
 
 
@@ -169,11 +158,9 @@ def _effect(claim: "Claim", groups: Groups) -> RuleResult:
     gain = contrast(groups, [sign, -sign])  # positive where it goes as claimed
     noun, means = "gain" if sign > 0 else "loss", " against ".join(map(_mean, groups))
     found = _result(
-        claim, groups, f"a {noun} of {figure(gain.value)} ({means}), published {figure(claimed)}",
-        decide.effect(gain, claimed, margin, claim.alpha),
+        claim, groups, f"a {noun} of {figure(gain.value)} ({means}), published {figure(claimed)}", gain,
         lambda k: decide.effect(gain.with_more(k), claimed, margin, claim.alpha),
-        estimate=gain.value, ends=gain.interval(1 - 2 * claim.alpha), limits=(0.0, claimed - margin, claimed + margin),
-        p=gain.p_above(0.0), free=gain.degrees_of_freedom, details={"ratio": float(gain.value) / claimed},
+        (0.0, claimed - margin, claimed + margin), p=gain.p_above(0.0), details={"ratio": float(gain.value) / claimed},
     )  # fmt: skip
     if sign > 0:
         return found
@@ -192,11 +179,9 @@ def _trend(claim: "Claim", groups: Groups) -> RuleResult:
         details["argmax_inside"] = inside
     runs = sum(map(len, groups))
     return _result(
-        claim, groups, f"the contrast over {runs} runs in {len(groups)} groups is {figure(slope.value)}",
-        decide.trend(slope, claim.margin, claim.alpha),
-        lambda k: decide.trend(slope.with_more(k), claim.margin, claim.alpha),
-        estimate=slope.value, ends=slope.interval(1 - 2 * claim.alpha), limits=(0.0, claim.margin),
-        p=slope.p_above(0.0), free=slope.degrees_of_freedom, details=details,
+        claim, groups, f"the contrast over {runs} runs in {len(groups)} groups is {figure(slope.value)}", slope,
+        lambda k: decide.trend(slope.with_more(k), claim.margin, claim.alpha), (0.0, claim.margin),
+        p=slope.p_above(0.0), details=details,
     )  # fmt: skip
 
 
@@ -209,17 +194,15 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     limit, published = claim.margin, claim.published
     gaps = {i: contrast([runs - published[i]], [1.0]) for i, runs in enumerate(groups) if len(runs)}
     every = [*gaps.values()]
-    cases = decide.bound(every, limit, claim.alpha)
     within = {i: float(gap.p_within(limit)) for i, gap in gaps.items()}
     i, p = max(within, key=within.get), decide.p_all_within(every, limit)
-    if decide.first(cases) == NOT_REPRODUCED:
+    if decide.first(decide.bound(every, limit, claim.alpha)) == NOT_REPRODUCED:
         i, p = min(gaps, key=lambda i: float(gaps[i].p_beyond(limit))), decide.p_one_beyond(every, limit)
-    inside, off = sum(each < claim.alpha for each in within.values()), float(gaps[i].value)
+    inside = sum(each < claim.alpha for each in within.values())
     return _result(
         claim, groups, f"{inside} of {len(groups)} rows lie within ±{limit:g} by their intervals; row {i + 1} decides: "
-        f"{_mean(groups[i])}, {_off(off, f'the published {published[i]:.2f}')}",
-        cases, lambda k: decide.bound([gap.with_more(k) for gap in every], limit, claim.alpha),
-        estimate=off, ends=gaps[i].interval(1 - 2 * claim.alpha), limits=(-limit, limit),
+        f"{_mean(groups[i])}, {_off(float(gaps[i].value), f'the published {published[i]:.2f}')}", gaps[i],
+        lambda k: decide.bound([gap.with_more(k) for gap in every], limit, claim.alpha), (-limit, limit),
         between="is not the only one to look at", p=p,
     )  # fmt: skip
 
@@ -244,11 +227,9 @@ def direction(
     how = f"{'against ' * against}the claimed way over {seeds}, paired"
     how += f", by the spread of {len(table)} rows" if slope.free else ""
     return _result(
-        claim, groups[:1], f"{figure(abs(slope.value))} points {how}",
-        decide.direction(slope, claim.alpha), lambda k: decide.direction(slope.with_more(k), claim.alpha),
-        estimate=slope.value, ends=slope.interval(1 - 2 * claim.alpha), limits=(0.0,),
-        p=slope.p_below(0.0) if against else slope.p_above(0.0), free=slope.degrees_of_freedom,
-        details={"against": float(against)},
+        claim, groups[:1], f"{figure(abs(slope.value))} points {how}", slope,
+        lambda k: decide.direction(slope.with_more(k), claim.alpha), (0.0,),
+        p=slope.p_below(0.0) if against else slope.p_above(0.0), details={"against": float(against)},
     )  # fmt: skip
 
 
@@ -311,26 +292,29 @@ def not_run(reason: str) -> RuleResult:
 
 
 def _result(
-    claim: "Claim", groups: Groups, said: str, cases: decide.Cases, ahead: Callable[[np.ndarray], decide.Cases],
-    *, estimate: float, ends: tuple[float, float], limits: tuple[float, ...], between: str = "",
-    p: float | None, free: float = math.nan, details: Mapping[str, float] | None = None,
+    claim: "Claim", groups: Groups, said: str, gap: Contrast, rule: Callable[[np.ndarray | int], decide.Cases],
+    limits: tuple[float, ...], *, p: float | None, now: decide.Cases | None = None, estimate: float | None = None,
+    ends: tuple[float, float] | None = None, between: str = "", details: Mapping[str, float] | None = None,
 ) -> RuleResult:  # fmt: skip
     """A result with its sentence; without a verdict where runs are too few.
 
     Args:
         said: first half of the sentence, the measurement.
-        ahead: the cases after k more runs per group, for a vector of k.
+        gap: what is measured.
+        rule: the cases after so many more runs per group, for a number or a vector of them.
         limits: which the interval may include, and is then inconclusive.
+        now: the cases of these runs, where the rule with no more of them is only near to it.
+        estimate, ends: what is shown in place of the gap and its interval.
         between: what is said of an inconclusive one that includes none.
     """
-    verdict, level, n = str(decide.first(cases)), 1 - 2 * claim.alpha, tuple(map(len, groups))
-    missing, known = claim.min_seeds - min(n), np.isfinite(ends).all()
+    level, n, cases = 1 - 2 * claim.alpha, tuple(map(len, groups)), now or rule(0)
+    verdict, (low, high) = str(decide.first(cases)), map(float, ends or gap.interval(level))
+    missing, known = claim.min_seeds - min(n), math.isfinite(low) and math.isfinite(high)
     if known:
-        inside = " and ".join(f"{limit:g}" for limit in limits if ends[0] <= limit <= ends[1])
-        where = {name: words for name, _, words in cases}.get(
-            verdict, f"includes {inside}" if inside else between
-        )
-        said += f"; the {100 * level:.3g} % interval {figure(ends[0])} to {figure(ends[1])} {where}"
+        inside = " and ".join(f"{limit:g}" for limit in limits if low <= limit <= high)
+        words = {name: words for name, _, words in cases}
+        where = words.get(verdict, f"includes {inside}" if inside else between)
+        said += f"; the {100 * level:.3g} % interval {figure(low)} to {figure(high)} {where}"
     else:
         said += ", without a spread"
     if missing > 0:
@@ -340,12 +324,12 @@ def _result(
         )
         needed, are = ("one more run", "is") if missing == 1 else (f"{missing} more runs", "are")
         said += f"; {needed}{of} {are} needed for a verdict"
-    more = _more(n, claim.min_seeds, ahead) if verdict == INCONCLUSIVE else None
-    p, both = float(p) if p is not None and known and missing <= 0 else None, (float(ends[0]), float(ends[1]))
-    without_p = str(decide.first(cases[-1:]))
     return RuleResult(
-        verdict, float(estimate), both, level, p, n, more, said, details or {}, float(free), without_p
-    )
+        verdict, float(gap.value if estimate is None else estimate), (low, high), level,
+        float(p) if p is not None and known and missing <= 0 else None, n,
+        _more(n, claim.min_seeds, rule) if verdict == INCONCLUSIVE else None, said, details or {},
+        float(gap.degrees_of_freedom), str(decide.first(cases[-1:])),
+    )  # fmt: skip
 
 
 def _more(n: Sequence[int], min_seeds: int, ahead: Callable[[np.ndarray], decide.Cases]) -> int | None:
