@@ -5,44 +5,31 @@ Such a file is read as text and numbers; nothing of it is executed.
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from rkd import paths
 from rkd.config import Count, build, frozen
-from rkd.errors import ConfigError, RecordError, unknown
+from rkd.errors import ConfigError, RecordError
 from rkd.published import SHORT_SOURCE
 
 Accuracy = Annotated[float, Field(ge=0, le=100)]
-
-
-def _or_none(text: Any) -> Any:
-    return None if text == "" else _number(text)
+Told = Annotated[Accuracy | None, BeforeValidator(lambda text: None if text == "" else text)]
+Words = BeforeValidator(lambda text: tuple(text.split()) if isinstance(text, str) else text)
 
 
 def _number(text: Any) -> Any:
-    try:
+    with suppress(ValueError):
         return float(text) if isinstance(text, str) else text
-    except ValueError:
-        return text
-
-
-def _words(text: Any) -> Any:
-    return tuple(text.split()) if isinstance(text, str) else text
-
-
-def _numbers(text: Any) -> Any:
-    return tuple(map(_number, _words(text)))
-
-
-def _source(text: Any) -> Any:
-    if text not in ("", *SHORT_SOURCE):
-        raise unknown("source in column `behind`:", text, SHORT_SOURCE)
     return text
+
+
+Whole = Annotated[Count, BeforeValidator(_number)]
 
 
 @frozen
@@ -68,17 +55,17 @@ class OtherRun:
     dataset: str
     student: str
     method: str
-    epochs: Annotated[Count, BeforeValidator(_number)]
+    epochs: Whole
     commit: str = ""
     file: str = ""
     teacher: str = ""
-    run: Annotated[Count, BeforeValidator(_number)] = 1
-    last: Annotated[Accuracy | None, BeforeValidator(_or_none)] = None
-    best: Annotated[Accuracy | None, BeforeValidator(_or_none)] = None
+    run: Whole = 1
+    last: Told = None
+    best: Told = None
     note: str = ""
-    lines: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    behind: Annotated[str, BeforeValidator(_source)] = ""
-    curve: Annotated[tuple[Accuracy, ...], BeforeValidator(_numbers)] = ()
+    lines: Annotated[tuple[str, ...], Words] = ()
+    behind: Literal[("", *SHORT_SOURCE)] = ""
+    curve: Annotated[tuple[Accuracy, ...], Words] = ()
 
     def __post_init__(self) -> None:
         if self.last is None and self.best is None:
@@ -134,9 +121,8 @@ def as_csv(runs: Sequence[OtherRun]) -> str:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for run in runs:
-        row = {name: "" if value is None else value for name, value in asdict(run).items()}
-        joined = {name: " ".join(map(_plain, row[name])) for name in ("lines", "curve")}
-        table.writerow({**row, **{name: _plain(row[name]) for name in ("last", "best")}, **joined})
+        row = {name: "" if value is None else _plain(value) for name, value in asdict(run).items()}
+        table.writerow(row | {name: " ".join(map(_plain, getattr(run, name))) for name in ("lines", "curve")})
     return text.getvalue()
 
 
