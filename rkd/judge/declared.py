@@ -5,7 +5,6 @@ loading, so that a claim about a figure that does not exist, or about runs no ch
 not a missing line in the book.
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,17 +167,12 @@ def load_claims(
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            columns, rows = table.fieldnames or (), list(table)
-    except (csv.Error, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no table of claims: {' '.join(str(error).split())}") from error
-    for column in columns:
+    rows = published.read_table(path, "claims", ConfigError)
+    for column in rows[0] if rows else ():
         if column not in COLUMNS:
             raise unknown(f"column in {path.name}:", column, COLUMNS)
-    if not rows or any(None in (*row, *row.values()) for row in rows):
-        raise ConfigError(f"{path} is no table of claims: it needs rows, of {len(columns)} cells each")
+    if not rows:
+        raise ConfigError(f"{path} is no table of claims: it needs rows")
     return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
 
 

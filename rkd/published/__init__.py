@@ -5,10 +5,10 @@ import csv
 import difflib
 import functools
 import math
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rkd.errors import ConfigError, unknown
+from rkd.errors import ConfigError, RkdError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,9 +67,22 @@ COLUMNS = Figure._fields[1:-1]
 @functools.cache
 def rows() -> dict[str, Figure]:
     """Every figure by its id, in the order of the table."""
-    with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8", newline="") as file:
-        found = (Figure(i, **row, number=_number(row["value"])) for i, row in enumerate(csv.DictReader(file)))
-        return {figure.id: figure for figure in found}
+    table = read_table(Path(__file__).parent / "published.csv", "figures", ConfigError)
+    found = (Figure(i, **row, number=_number(row["value"])) for i, row in enumerate(table))
+    return {figure.id: figure for figure in found}
+
+
+def read_table(path: Path, what: str, kind: type[RkdError]) -> list[dict[str, str]]:
+    """The rows of a CSV file below its head; an error of this kind where it is no table of what it is to hold."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (csv.Error, OSError, UnicodeDecodeError) as error:
+        raise kind(f"{path} is no table of {what}: {' '.join(str(error).split())}") from error
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise kind(f"{path.name}, line {number}: it needs {len({*row} - {None})} cells")
+    return rows
 
 
 def _number(printed: str) -> float:

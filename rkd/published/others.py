@@ -13,10 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from rkd import paths
+from rkd import paths, published
 from rkd.config import Count, build, frozen
 from rkd.errors import ConfigError, RecordError
-from rkd.published import SHORT_SOURCE
 
 Accuracy = Annotated[float, Field(ge=0, le=100)]
 Told = Annotated[Accuracy | None, BeforeValidator(lambda text: None if text == "" else text)]
@@ -64,7 +63,7 @@ class OtherRun:
     best: Told = None
     note: str = ""
     lines: Annotated[tuple[str, ...], Words] = ()
-    behind: Literal[("", *SHORT_SOURCE)] = ""
+    behind: Literal[("", *published.SHORT_SOURCE)] = ""
     curve: Annotated[tuple[Accuracy, ...], Words] = ()
 
     def __post_init__(self) -> None:
@@ -94,16 +93,9 @@ def read(path: Path) -> list[OtherRun]:
     Raises:
         RecordError: one sentence that names file and line.
     """
-    try:
-        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
-        rows = list(table)
-    except (csv.Error, OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is no table of runs: {' '.join(str(error).split())}") from error
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(published.read_table(path, "runs", RecordError), 2):
         try:
-            if None in row or None in row.values():
-                raise ConfigError(f"it needs {len(table.fieldnames or ())} cells")
             found.append(build(OtherRun, row))
         except ConfigError as error:
             raise RecordError(f"{path.name}, line {number}: {error}") from error

@@ -292,8 +292,8 @@ def test_ids_are_unique_and_families_of_one_kind(second, sentence, tmp_path):
     ("text", "sentence"),
     [
         ("", "is no table of claims"),
-        ("id,kind,abuot\n", "unknown column in c.csv: 'abuot' (did you mean 'about'?)"),
-        ("id,kind\nx,value,y\n", "it needs rows, of 2 cells each"),
+        ("id,kind,abuot\nx,value,y\n", "unknown column in c.csv: 'abuot' (did you mean 'about'?)"),
+        ("id,kind\nx,value,y\n", "c.csv, line 2: it needs 2 cells"),
         (None, "is no table of claims"),
     ],
 )
