@@ -51,8 +51,8 @@ def statements() -> list[Statement]:
     rows = list(published.rows().values())
     derived = [found for row in rows if (found := of_derived(row))]
     distances = itertools.chain(*map(_of_distances, rows))
-    runs_and_cells = _of_means(rows), _of_bold(rows), _of_printings(rows)
-    return [*derived, *distances, *_of_comparisons(rows), *itertools.chain(*runs_and_cells)]
+    further = (kind(rows) for kind in (_of_comparisons, _of_means, _of_bold, _of_printings))
+    return [*derived, *distances, *itertools.chain(*further)]
 
 
 def of_derived(row: Figure) -> Statement | None:
@@ -63,27 +63,22 @@ def of_derived(row: Figure) -> Statement | None:
     parts = [published.get(part) for part in row.parts.split()]
     if row.answer != "derived" or not parts or math.isnan(value := published.first_number(row.value)):
         return None
-    numbers = np.array([part.number for part in parts])
     if row.metric.startswith(BOUND):
         largest = max(_of_distances(row), key=lambda found: abs(_gap(published.get(found.figure))))
         said = f"all {len(parts)} reproduced accuracies lie within {value:g} of the original"
-        return _statement(row, "derived", said, largest.follows, f"the widest gap: {largest.why}")
+        return Statement(row.id, "derived", said, largest.follows, f"the widest gap: {largest.why}")
     n = len(parts)
     weights = {2: [1.0, -1.0], 4: [0.25] * 4, 8: [0.25] * 4 + [-0.25] * 4}[n]
-    computed = float(numbers @ weights)
-    slack = _half_digit(row.value) + sum(
-        abs(w) * _half_digit(p.value) for w, p in zip(weights, parts, strict=True)
-    )
+    computed = float(np.dot(weights, [part.number for part in parts]))
+    slack = _half_digit(row.value) + np.dot(np.abs(weights), [_half_digit(part.value) for part in parts])
     if "+-" in row.value:
         slack += float(row.value.partition("+-")[2])
-    how = {2: " − ".join(p.value for p in parts), 4: f"mean of {', '.join(p.value for p in parts)}"}.get(
-        n,
-        f"mean of {', '.join(p.value for p in parts[:4])} − mean of {', '.join(p.value for p in parts[4:])}",
-    )
-    return _statement(
-        row, "derived", f"{_name(row)} is {row.value}", abs(computed - value) <= slack + 1e-9,
-        f"{how} = {computed:.{3 if n > 2 else 2}f}",
-    )  # fmt: skip
+    terms = [part.value for part in parts]
+    if n > 2:
+        terms = [f"mean of {', '.join(terms[i : i + 4])}" for i in range(0, n, 4)]
+    follows = bool(abs(computed - value) <= slack + 1e-9)
+    why = f"{' − '.join(terms)} = {computed:.{3 if n > 2 else 2}f}"
+    return Statement(row.id, "derived", f"{_name(row)} is {row.value}", follows, why)
 
 
 def _of_distances(row: Figure) -> Iterable[Statement]:
@@ -92,17 +87,15 @@ def _of_distances(row: Figure) -> Iterable[Statement]:
         bound, ours = published.first_number(row.value), _reproduced(part)
         said = f"{_name(part)}: {ours.value} lies within {bound:g} of {part.value}"
         why = f"{ours.value} − {part.value} = {_gap(part):+.2f}".replace("-", "−")
-        yield _statement(part, "distance", said, abs(_gap(part)) <= bound + 1e-9, why)
+        yield Statement(part.id, "distance", said, abs(_gap(part)) <= bound + 1e-9, why)
 
 
 def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:
     """What is declared as a claim of that kind, where both figures are printed."""
     for claim in load_claims(check=False):
         if claim.kind == "order" and (found := judge_printed(claim)).verdict != NOT_RUN:
-            figure = rows[claim.references[0]]
-            yield _statement(
-                figure, "comparison", claim.statement, found.verdict == REPRODUCED, found.sentence
-            )
+            figure, follows = rows[claim.references[0]].id, found.verdict == REPRODUCED
+            yield Statement(figure, "comparison", claim.statement, follows, found.sentence)
 
 
 def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
@@ -117,7 +110,7 @@ def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
             mean = float(np.mean(runs))
             follows = abs(mean - row.number) <= _half_digit(row.value) + 1e-9
             why = f"mean of {', '.join(f'{a:.2f}' for a in runs)} = {mean:.3f}"
-            yield _statement(row, "mean of runs", f"{_name(row)} is {row.value}", follows, why)
+            yield Statement(row.id, "mean of runs", f"{_name(row)} is {row.value}", follows, why)
 
 
 def _of_bold(rows: Iterable[Figure]) -> Iterable[Statement]:
@@ -131,7 +124,7 @@ def _of_bold(rows: Iterable[Figure]) -> Iterable[Statement]:
                 best = max(column, key=lambda other: other.number)
                 said = f"{_name(row)}, {row.value}, is the best of {len(column)}"
                 why = f"the largest is {best.value} ({best.method})"
-                yield _statement(row, "bold", said, row.number >= best.number, why)
+                yield Statement(row.id, "bold", said, row.number >= best.number, why)
 
 
 def _of_printings(rows: Iterable[Figure]) -> Iterable[Statement]:
@@ -146,15 +139,12 @@ def _of_printings(rows: Iterable[Figure]) -> Iterable[Statement]:
                 by_value[f"{row.number:.2f}"].append(f"{published.SHORT_SOURCE[row.source]}, {row.table}")
             places = (f"{value} ({'; '.join(dict.fromkeys(found))})" for value, found in by_value.items())
             said = f"{_name(same[0])} is the same in {len(same)} places"
-            yield _statement(same[0], "printings", said, len(by_value) == 1, " and ".join(places))
+            yield Statement(same[0].id, "printings", said, len(by_value) == 1, " and ".join(places))
 
 
 def _result(row: Figure) -> tuple[str, ...]:
     """Names what was measured: rows with the same name print one result."""
-    if row.method in (
-        "teacher",
-        "student baseline",
-    ):  # in one source, one network; others may have trained their own
+    if row.method in ("teacher", "student baseline"):  # of a source; others may have trained their own
         return row.source, row.method, row.teacher if row.method == "teacher" else row.student, row.dataset
     if row.variant.startswith("quoted"):  # of the same benchmark: the pair and the method are its cell
         return "quoted", row.lines.partition("/")[2]
@@ -198,10 +188,6 @@ def _decided(claim: Claim, follows: bool, why: str, estimate: float = math.nan) 
     nothing = (math.nan, math.nan)
     verdict = REPRODUCED if follows else NOT_REPRODUCED
     return RuleResult(verdict, estimate, nothing, math.nan, None, (), None, why, {})
-
-
-def _statement(row: Figure, kind: str, said: str, follows: bool, why: str) -> Statement:
-    return Statement(row.id, kind, said, bool(follows), why)
 
 
 def _name(row: Figure) -> str:
