@@ -29,15 +29,9 @@ class Log(NamedTuple):
     ended: bool = False
 
 
-def _checked(path: Path) -> Path:
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise ConfigError(f"it is no file of at most {LARGEST >> 20} MiB that can be read")
-    return path
-
-
 def _text(path: Path) -> str:
     with suppress(UnicodeDecodeError):
-        text = _checked(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
         if "\0" not in text:
             return "".join(f"{line}\n" for line in text.splitlines() if line.strip())
     raise ConfigError("it is no text in UTF-8")
@@ -105,7 +99,7 @@ def _tensorboard(path: Path) -> list[Log]:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         raise RkdError("event files need tensorboard: pip install tensorboard") from error
-    events = EventAccumulator(str(_checked(path)), size_guidance={"scalars": 0}, purge_orphaned_data=False)
+    events = EventAccumulator(str(path), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     try:
         events.Reload()
     except (DecodeError, MemoryError, OverflowError) as error:  # the last two: a record's length is nonsense
@@ -276,30 +270,33 @@ def load(
         files, root = sorted(f for f in found if any(fnmatch(f.name, form) for form in forms)), path.parent
     if not files:
         raise ConfigError(f"{path} holds no log of the format {format}: no {', '.join(forms)}")
-    runs, refused, known, alike, found = [], {}, dict(known), Counter(), []
+    runs, refused, known, alike = [], {}, dict(known), Counter()
     for file in files:
         place = os.fsencode(file.relative_to(root).as_posix()).decode(errors="replace")
+        named = {"repository": f"own runs, {format}", "file": place, **_named(file)}
         try:
+            if not file.is_file() or file.stat().st_size > LARGEST:
+                raise ConfigError(f"it is no file of at most {LARGEST >> 20} MiB that can be read")
             logs = reader(file)
-            names = [f"{place}, run {i}" if len(logs) > 1 else place for i in range(1, len(logs) + 1)]
-            named = {"repository": f"own runs, {format}", "file": place, **_named(file)}
-            found += [(name, log, named) for name, log in zip(names, logs, strict=True)]
         except (ConfigError, RecordError, OSError) as error:
             refused[place] = getattr(error, "strerror", None) or str(error)
-    for place, log, named in found:
-        try:
-            run = _run(log, named, given)
-            if trace(run) in known:
-                raise ConfigError(f"its run is that of {known[trace(run)]}, number by number")
-            for line, setting in lines.items():
-                for field, value in setting.items():
-                    if (own := getattr(run, field)) != value:
-                        raise ConfigError(f"it is no run of {line}: {field} is {own!r}, not {value!r}")
+            continue
+        for i, log in enumerate(logs, 1):
+            name = f"{place}, run {i}" if len(logs) > 1 else place
+            try:
+                run = _run(log, named, given)
+                if trace(run) in known:
+                    raise ConfigError(f"its run is that of {known[trace(run)]}, number by number")
+                for line, setting in lines.items():
+                    for field, value in setting.items():
+                        if (own := getattr(run, field)) != value:
+                            raise ConfigError(f"it is no run of {line}: {field} is {own!r}, not {value!r}")
+            except ConfigError as error:
+                refused[name] = str(error)
+                continue
             same = (run.dataset, run.teacher, run.student, run.method, run.epochs)
             alike[same] += 1
-            known[trace(run)] = place
+            known[trace(run)] = name
             number = log.told.get("run", alike[same])
             runs.append(replace(run, run=number, lines=tuple(lines) or run.lines))
-        except ConfigError as error:
-            refused[place] = str(error)
     return runs, refused
