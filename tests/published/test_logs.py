@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rkd.cli import main
 from rkd.errors import ConfigError
 from rkd.published import logs, others
 
@@ -91,6 +90,8 @@ def test_what_repdistiller_prints_is_told_by_its_folder_or_its_call(tmp_path):
     assert run_of(sums, "repdistiller").method == "crd+kd"
     alone = written(tmp_path / "resnet56_cifar100_lr_0.05_decay_0.0005_trial_0" / "out.log", printed())
     assert pair(run_of(alone, "repdistiller")) == ("", "resnet56", "none", "cifar100", 5)
+    cut = written(tmp_path / STUDENT.format("kd", "0.9") / "cut.log", printed(end=False))
+    assert run_of(cut, "repdistiller", epochs=5).epochs == 5
     call = "python train_student.py --path_t ./save/models/vgg13_vanilla/ckpt.pth --distill kd --model_s vgg8 -a 0.9\n"
     options = (
         "Namespace(dataset='cifar100', model_s='vgg8', distill='kd', epochs=5, init_epochs=30, alpha=0.9)\n"
@@ -203,23 +204,15 @@ def test_csv_of_one_run_and_of_many(tmp_path):
         (bytes(999), "no text in UTF-8"),
         ("", "tells of no epoch"),
         (b"\xef\xbb\xbf" + worklog(end=False).encode(), "does not say that its run came"),
-    ],
-)
-def test_what_is_cut_mixed_or_hostile_is_refused(tmp_path, text, why):
-    log = written(tmp_path / "cifar100" / "kd,res56,res20" / "worklog.txt", text)
-    assert why in refusal(log, "mdistiller")
-
-
-def test_a_printed_log_is_refused_likewise(tmp_path):
-    log = tmp_path / STUDENT.format("kd", "0.9") / "out.log"
-    for text, why in (
         (printed(end=False), "does not say that its run came to its end"),
         (printed(end=False).rpartition("Test:")[0], "4 of its 5 epochs"),
         (printed(end=False) + printed(), "epoch 1 comes after epoch 5"),
         (printed((1.0, float("nan"))), "the accuracy after epoch 2 is nan"),
-    ):
-        assert why in refusal(written(log, text), "repdistiller")
-    assert run_of(written(log, printed(end=False)), "repdistiller", epochs=5).epochs == 5
+    ],
+)
+def test_what_is_cut_mixed_or_hostile_is_refused(tmp_path, text, why):
+    log = written(tmp_path / "cifar100" / "kd,res56,res20" / "worklog.txt", text)
+    assert why in refusal(log, "repdistiller" if "total time" in str(text) else "mdistiller")
 
 
 def test_what_is_not_told_has_to_be(tmp_path):
@@ -249,39 +242,43 @@ def test_files_that_are_none(tmp_path):
         load(tmp_path / "runs" / "self.txt", "mdistiller")
 
 
-def test_command_imports_the_good_ones_once_and_lists_the_others(tmp_path, monkeypatch, capsys):
-    table = tmp_path / "others"
-    monkeypatch.setattr(others, "folder", lambda: table)
-    output = tmp_path / "cifar100_baselines"
+@pytest.fixture
+def imported(rkd, tmp_path, monkeypatch):
+    """What `rkd import-logs` of a path gives: status, output, complaints; its tables go to the folder others/."""
+    monkeypatch.setattr(others, "folder", lambda: tmp_path / "others")
+    return lambda path, *more: rkd("import-logs --format mdistiller", path, *more)
+
+
+def test_command_imports_the_good_ones_once_and_lists_the_others(tmp_path, imported):
+    output, table = tmp_path / "cifar100_baselines", tmp_path / "others" / "cifar100_baselines.csv"
     for seed, curve in enumerate((CURVE, CURVE[::-1], CURVE)):
         written(output / f"{seed}" / "reviewkd,res56,res20" / "worklog.txt", worklog(curve))
     written(output / "3" / "kd,res56,res20" / "worklog.txt", worklog(end=False))
-    call = ["import-logs", str(output), "--format", "mdistiller"]
-    assert main(call) == 1
-    said = capsys.readouterr().out
+    status, said, _ = imported(output)
+    assert status == 1
     assert "refused cifar100_baselines/3/kd,res56,res20/worklog.txt: it does not say" in said
     assert "2/reviewkd,res56,res20/worklog.txt: its run is that of cifar100_baselines/0/" in said
-    runs = others.read(table / "cifar100_baselines.csv")
+    runs = others.read(table)
     assert [(run.run, run.curve, run.lines) for run in runs] == [(1, CURVE, ()), (2, CURVE[::-1], ())]
-    before = (table / "cifar100_baselines.csv").stat()
-    assert main(call) == 1 and "nothing was changed" in capsys.readouterr().out
-    assert (table / "cifar100_baselines.csv").stat() == before
-    assert main([*call, "--method", "kd"]) == 2 and "holds other runs, and stays" in capsys.readouterr().err
-    assert (
-        main([*call, "--name", "again"]) == 1 and "that of cifar100_baselines.csv" in capsys.readouterr().out
-    )
-    assert main([*call, "--name", "../again"]) == 2 and "no plain name" in capsys.readouterr().err
-    assert [path.name for path in table.iterdir()] == ["cifar100_baselines.csv"]
+    before = table.stat()
+    for more, expected, words in (
+        ((), 1, "nothing was changed"),
+        (("--method", "kd"), 2, "holds other runs, and stays"),
+        (("--name", "again"), 1, "that of cifar100_baselines.csv"),
+        (("--name", "../again"), 2, "no plain name"),
+    ):
+        status, said, complaint = imported(output, *more)
+        assert status == expected and words in said + complaint
+    assert table.stat() == before and list(table.parent.iterdir()) == [table]
 
 
-def test_lines_are_those_of_the_runs_setting(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(others, "folder", lambda: tmp_path / "others")
+def test_lines_are_those_of_the_runs_setting(tmp_path, imported):
     curve = [round(15 + epoch / 5, 2) for epoch in range(240)]
     log = written(tmp_path / "cifar100" / "reviewkd,res56,res20" / "worklog.txt", worklog(curve))
-    call = ["import-logs", str(log), "--format", "mdistiller", "--line"]
-    assert main([*call, "table6/none"]) == 2 and "unknown line of table6" in capsys.readouterr().err
-    assert main([*call, "table3/student"]) == 1
-    assert "it is no run of table3/student: teacher is 'resnet56', not ''" in capsys.readouterr().out
-    assert main([*call, "table3/full", "--line", "table6/full"]) == 0
-    (run,) = others.read(Path(tmp_path / "others" / "reviewkd_res56_res20.csv"))
+    status, _, complaint = imported(log, "--line", "table6/none")
+    assert status == 2 and "unknown line of table6" in complaint
+    status, said, _ = imported(log, "--line", "table3/student")
+    assert status == 1 and "it is no run of table3/student: teacher is 'resnet56', not ''" in said
+    assert imported(log, "--line", "table3/full", "--line", "table6/full")[0] == 0
+    (run,) = others.read(tmp_path / "others" / "reviewkd_res56_res20.csv")
     assert run.lines == ("table3/full", "table6/full")
