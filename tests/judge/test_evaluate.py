@@ -1,4 +1,4 @@
-"""Claims evaluated on synthetic records: each verdict, what is no evidence, what is missing, Holm's correction."""
+"""Claims evaluated on synthetic records: each verdict, what is no evidence, what is missing, several arithmetics."""
 
 import dataclasses
 import math
@@ -11,10 +11,12 @@ from rkd import paths
 from rkd.experiments.selectors import Selectors, is_published_setting, split
 from rkd.judge import evaluate, load_claims
 from rkd.records import Store
+from rkd.report.verdict_text import computed, facts
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
 FULL = "table1/resnet20-resnet56-reviewkd"
 ALONE = "table1/resnet20-resnet56-student"
+GAIN, VALUE = "table1-resnet20-resnet56-gain", "table1-resnet20-resnet56-paper"
 
 
 def verdict(store, name):
@@ -33,7 +35,7 @@ def verdict(store, name):
     [(0.0, 5, "reproduced"), (-1.0, 5, "not reproduced"), (0.0, 4, "inconclusive"), (0.0, 0, "not run")],
 )
 def test_values(shift, n, expected, store):
-    claim = CLAIMS["table1-resnet20-resnet56-paper"]
+    claim = CLAIMS[VALUE]
     ids = put(store, FULL, around(claim.published + shift, n=n) if n else [])
     found = verdict(store, claim.id)
     assert found.verdict == found.last.verdict == expected
@@ -46,8 +48,10 @@ def test_values(shift, n, expected, store):
 def test_effects_and_orders_of_two_lines_and_against_one_figure(store):
     put(store, FULL, around(71.5))
     put(store, ALONE, around(70))
-    gain = verdict(store, "table1-resnet20-resnet56-gain")
+    gain = verdict(store, GAIN)
     assert gain.verdict == "reproduced, smaller effect" and gain.last.n == (5, 5)
+    family = [c for c in CLAIMS.values() if c.family == CLAIMS[GAIN].family]
+    assert len(family) > 1 and gain.last.p_holm == pytest.approx(len(family) * gain.last.p)
     assert gain.last.estimate == pytest.approx(1.5)
     assert verdict(store, "table1-resnet20-resnet56-beats-student").verdict == "reproduced"
     quoted = CLAIMS["table1-resnet20-resnet56-beats-crd"]
@@ -87,7 +91,7 @@ def test_bound_over_all_pairs(store):
 
 def test_one_side_alone_is_not_run_and_says_which_is_missing(store):
     put(store, FULL, around(72))
-    found = verdict(store, "table1-resnet20-resnet56-gain")
+    found = verdict(store, GAIN)
     assert found.verdict == "not run" and ALONE in found.last.sentence and FULL not in found.last.sentence
     assert found.last.more_seeds is None and len(found.records) == 5
     assert math.isclose(found.optimism, 0)
@@ -202,7 +206,7 @@ def test_diverged_runs_enter_no_mean_and_are_named(store):
     put(store, FULL, around(71.89, n=4))
     lost = record(config, 1.0, 1.0, "diverged")
     store.save(lost)
-    found = verdict(store, "table1-resnet20-resnet56-paper")
+    found = verdict(store, VALUE)
     assert found.last.n == (4,) and found.diverged == (lost.id,) and run not in found.missing
     assert found.verdict == "inconclusive" and found.last.details["mean"] == pytest.approx(71.89)
 
@@ -210,9 +214,76 @@ def test_diverged_runs_enter_no_mean_and_are_named(store):
 def test_a_damaged_record_is_a_gap_that_is_said(store, capsys):
     ids = put(store, FULL, around(71.89))
     store.path(ids[2]).write_text("{")
-    found = verdict(store, "table1-resnet20-resnet56-paper")
+    found = verdict(store, VALUE)
     assert found.verdict == "inconclusive" and found.last.n == (4,) and found.missing
     assert capsys.readouterr().err.count(f"record {store.path(ids[2])} is damaged") == 1
+
+
+# --- several arithmetics -----------------------------------------------------------------------------------------
+
+
+def test_one_arithmetic_is_named(store):
+    put(store, FULL, around(72.83), arithmetic="fp16", teachers="fp16")
+    put(store, ALONE, around(70), arithmetic="fp16")
+    found = verdict(store, GAIN)
+    assert found.verdict == "reproduced" and found.arithmetics == "fp16 (10)" and found.left_out == ""
+    assert ("computed in", "fp16 (10)") in facts(found) and computed(found) == "Computed in fp16 (10)."
+
+
+def test_two_sides_in_two_arithmetics_are_not_compared(store):
+    put(store, FULL, around(72.83), arithmetic="fp16")
+    put(store, ALONE, around(70), arithmetic="bf16")
+    found = verdict(store, GAIN)
+    assert found.verdict == found.best.verdict == "not run"
+    assert found.last.sentence.endswith(f"is recorded in fp16 of {ALONE}; bf16 (5) is recorded")
+    assert found.arithmetics == "fp16 from a fp32 teacher (5)" and found.left_out == "bf16 (5)"
+    assert found.missing == (next(iter(PAPER.needed([FULL]))),), (
+        "the teacher; what is recorded is not missing"
+    )
+    assert "left out, in another arithmetic: bf16 (5)" in computed(found)
+
+
+def test_a_mean_over_two_arithmetics_is_refused_too(store):
+    """Three runs of five in fp16: judged by these; the other two are named."""
+    put(store, FULL, [71.8, 71.9, 72.0], arithmetic="fp16", teachers="fp16")
+    put(store, FULL, [60.0, 60.0], first=3)
+    found = verdict(store, VALUE)
+    assert found.last.n == (3,) and found.last.details["mean"] == pytest.approx(71.9)
+    assert (found.arithmetics, found.left_out) == ("fp16 (3)", "fp32 (2)")
+
+
+def test_a_tie_goes_to_fp32_then_fp16(store):
+    put(store, FULL, [71.0, 71.0], arithmetic="bf16")
+    put(store, FULL, [72.0, 72.0], first=2, arithmetic="fp16")
+    assert verdict(store, VALUE).last.details["mean"] == 72
+    put(store, FULL, [73.0], first=4)
+    put(store, FULL, [73.0], first=0)
+    assert verdict(store, VALUE).last.details["mean"] == 73
+
+
+def test_an_arithmetic_of_both_sides_goes_before_one_of_more_runs(store):
+    put(store, FULL, around(90), arithmetic="fp16")
+    put(store, FULL, around(72.83, n=2))
+    put(store, ALONE, around(70, n=2))
+    found = verdict(store, GAIN)
+    assert found.last.n == (2, 2) and found.arithmetics == "fp32 (4)"
+    assert found.left_out == "fp16 from a fp32 teacher (3)", "of the runs that are recorded in no other"
+
+
+def test_a_run_recorded_twice_counts_once(store):
+    put(store, FULL, around(71.89), arithmetic="fp16")
+    put(store, FULL, around(60.0))
+    found = verdict(store, VALUE)
+    assert found.last.n == (5,) and found.last.details["mean"] == pytest.approx(60), "a tie: fp32 leads"
+    assert found.left_out == ""
+
+
+def test_diverged_runs_choose_no_arithmetic(store):
+    for config in list(PAPER.runs([FULL]).values())[:3]:
+        store.save(record(config, 1.0, status="diverged", arithmetic="fp16"))
+    put(store, FULL, [71.0, 72.0], first=3)
+    found = verdict(store, VALUE)
+    assert found.last.n == (2,) and found.arithmetics == "fp32 (2)" and found.diverged == ()
 
 
 # --- last and best epoch, correction, repetition --------------------------------------------------------------------
@@ -221,26 +292,10 @@ def test_a_damaged_record_is_a_gap_that_is_said(store, capsys):
 def test_the_last_epoch_decides_and_the_best_stands_beside_it(store):
     put(store, FULL, around(71.89 - 1), optimism=1.0)
     put(store, ALONE, around(69), optimism=0.5)
-    found = verdict(store, "table1-resnet20-resnet56-paper")
+    found = verdict(store, VALUE)
     assert (found.verdict, found.best.verdict) == ("not reproduced", "reproduced")
     assert found.best.estimate - found.last.estimate == pytest.approx(found.optimism) == pytest.approx(1.0)
-    assert verdict(store, "table1-resnet20-resnet56-gain").optimism == pytest.approx(0.75), "over all sides"
-
-
-def test_holm_is_applied_within_the_family_and_takes_a_verdict_back(store):
-    """Alone, p is just below alpha; beside other comparisons of the family it no longer is."""
-    name = "table3-rm-beats-none"
-    put(store, "table3/none", around(70.0))
-    put(store, "table3/rm", around(70.33))
-    (alone,) = evaluate(claims=[CLAIMS[name]], store=store)
-    assert alone.verdict == "reproduced" and 0.01 < alone.last.p < 0.05 and alone.last.p_holm is None
-    for key in ("rm_rlf", "rm_rlf_abf", "rm_rlf_hcl", "full"):
-        put(store, f"table3/{key}", around(70.33))
-    family = [c for c in CLAIMS.values() if c.family == "table3-order"]
-    verdicts = {v.claim.id: v for v in evaluate(claims=family, store=store)}
-    assert len(verdicts) == 6 and verdicts[name].last.p == pytest.approx(alone.last.p)
-    assert verdicts[name].last.p_holm == pytest.approx(6 * alone.last.p), "the smallest of six"
-    assert verdicts[name].verdict == "inconclusive"
+    assert verdict(store, GAIN).optimism == pytest.approx(0.75), "over all sides"
 
 
 def test_the_same_records_give_the_same_verdict_whatever_else_is_judged(store):
