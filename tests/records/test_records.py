@@ -11,7 +11,7 @@ import shutil
 import socket
 
 import pytest
-from conftest import ROOT, tiny_plain, tiny_review
+from conftest import ROOT, Silent, tiny_plain, tiny_review
 
 from rkd.errors import RecordError
 from rkd.experiments.runner import MissingRunsError, Runner
@@ -21,8 +21,6 @@ from rkd.records import Record, Store
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A student and the teacher it made to be trained first."""
-    from conftest import Silent
-
     folder = tmp_path_factory.mktemp("made")
     store = Store(folder / "records", folder / "work")
     config = tiny_review(teacher_weights="best")
@@ -59,30 +57,6 @@ def test_content_and_round_trip(made):
         assert record.cost[key] > 0
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda t: t[: len(t) // 2], "cannot be read"),
-        (lambda t: "[" * 200_000, "it is nested too deeply"),
-        (lambda t: "\x00\x7f", "cannot be read"),
-        (lambda t: "[]", "no run record of format 1"),
-        (lambda t: t.replace('"format": 1', '"format": 99'), "no run record of format 1"),
-        (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
-        (lambda t: t.replace('"profile"', r'"\u001b[2J"', 1), r"'\\x1b\[2J' holds a control character"),
-        (lambda t: t.replace('"resnet8"', r'"resnet8\u202e"', 1), "holds a control character"),
-        (lambda t: t.replace('"epochs": 2', '"epochs": -2'), "cannot be read: epochs is -2"),
-    ],
-)
-def test_damaged_records_are_named(made, tmp_path, spoil, message):
-    store, config = made
-    bad = Store(tmp_path / "r", tmp_path / "w")
-    bad.records.mkdir()
-    bad.path(config.id).write_text(spoil(store.path(config.id).read_text()))
-    with pytest.raises(RecordError, match=message) as error:
-        bad.load(config.id)
-    assert config.id in str(error.value)
-
-
 def edited(text, place, value):
     """The text of a record with another value at a place."""
     body = json.loads(text)
@@ -92,12 +66,24 @@ def edited(text, place, value):
     return json.dumps(body)
 
 
+TEXTS = (  # what is done to one, and what is said of it
+    (lambda t: t[: len(t) // 2], "cannot be read"),
+    (lambda t: "[" * 200_000, "it is nested too deeply"),
+    (lambda t: "\x00\x7f", "cannot be read"),
+    (lambda t: "[]", "no run record of format 1"),
+    (lambda t: t.replace('"seed": 0', '"seed": 5', 1), "it was edited"),
+    (lambda t: t.replace('"profile"', r'"\u001b[2J"', 1), r"'\\x1b\[2J' holds a control character"),
+    (lambda t: t.replace('"resnet8"', r'"resnet8\u202e"', 1), "holds a control character"),
+)
 WRONG_ACCURACIES = (math.nan, 999, -5, None, "99", True)
 
 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
+        *((None, change, message) for change, message in TEXTS),
+        ("format", 99, "no run record of format 1"),
+        ("config.epochs", -2, "cannot be read: epochs is -2"),
         *(("result.last_accuracy", value, "in its result: last_accuracy is") for value in WRONG_ACCURACIES),
         ("result.last_accuracy_peer", 101, "last_accuracy_peer is 101; it must be a number between 0 and 100"),
         ("result", {}, "in its result: Result needs last_accuracy"),
@@ -133,7 +119,8 @@ WRONG_ACCURACIES = (math.nan, 999, -5, None, "99", True)
 )  # fmt: skip
 def test_a_record_says_nothing_that_a_run_does_not_leave(made, place, value, message):
     store, config = made
-    text = edited(store.path(config.id).read_text(), place, value)
+    text = store.path(config.id).read_text()
+    text = edited(text, place, value) if place else value(text)
     with pytest.raises(RecordError, match=message) as error:
         Record.from_json(text, "results/x.json")
     said = str(error.value)
@@ -165,15 +152,16 @@ def test_readers_of_all_records_go_on_without_a_damaged_one_and_say_so_once(made
     assert said.count("no regular file") == 1 and str(bad.path(config.id)) in said
 
 
-def test_renamed_record_is_foreign(made, tmp_path):
-    store, config = made
-    other = Store(tmp_path / "r", tmp_path / "w")
-    other.records.mkdir()
-    other.path("0123456789ab").write_text(store.path(config.id).read_text())
-    with pytest.raises(RecordError, match="belongs to run"):
-        other.load("0123456789ab")
+def test_a_renamed_record_is_foreign_and_a_damaged_one_named(made, store):
+    known, config = made
+    store.records.mkdir()
+    store.path("0123456789ab").write_text(text := known.path(config.id).read_text())
+    store.path("0123456789ac").write_text(text[:-40])
+    for run, said in (("0123456789ab", "belongs to run"), ("0123456789ac", "0123456789ac.json is damaged")):
+        with pytest.raises(RecordError, match=said):
+            store.load(run)
     with pytest.raises(RecordError, match="not recorded"):
-        other.load("ffffffffffff")
+        store.load("ffffffffffff")
 
 
 def test_on_missing(store, silent, tmp_path):
