@@ -18,6 +18,7 @@ THRESHOLD = 0.75  # P(A > B) from which A is called better
 
 # Verdicts with where each holds, the first one first, and what is said of the interval there.
 Cases = Sequence[tuple[str, np.ndarray, str]]
+Ends = tuple[np.ndarray, np.ndarray]  # of intervals, low and high
 
 
 def value(gap: Contrast, margin: float, alpha: float) -> Cases:
@@ -30,13 +31,7 @@ def value(gap: Contrast, margin: float, alpha: float) -> Cases:
     )
 
 
-def order(
-    probability: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray],
-    gap: Contrast,
-    threshold: float,
-    alpha: float,
-) -> Cases:
+def order(probability: np.ndarray, ends: Ends, gap: Contrast, threshold: float, alpha: float) -> Cases:
     """On P(A > B) with its bootstrap interval, guarded at both ends by tests on mean(A) - mean(B)."""
     low, high = ends
     above = (low > 0.5) & (probability >= threshold) & (gap.p_above(0.0) < alpha)
@@ -98,10 +93,9 @@ def direction(slope: Contrast, alpha: float) -> Cases:
 def bound(gaps: list[Contrast], limit: float, alpha: float) -> Cases:
     """On all gaps at once: every one within the limit, or some one beyond it."""
     within, beyond = p_all_within(gaps, limit) < alpha, p_one_beyond(gaps, limit) < alpha
-    return (REPRODUCED, within, f"lies within ±{limit:g}"), (
-        NOT_REPRODUCED,
-        beyond,
-        f"lies beyond ±{limit:g}",
+    return (
+        (REPRODUCED, within, f"lies within ±{limit:g}"),
+        (NOT_REPRODUCED, beyond, f"lies beyond ±{limit:g}"),
     )
 
 

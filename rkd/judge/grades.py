@@ -28,7 +28,7 @@ class Grade(NamedTuple):
     Attributes:
         name: in two words.
         what: it rests on.
-        says: the verdicts in its words.
+        says: verdicts in its words, where these are others.
     """
 
     name: str
@@ -40,20 +40,19 @@ class Grade(NamedTuple):
         return self.says.get(verdict, verdict)
 
 
-_OPEN = {INCONCLUSIVE: INCONCLUSIVE, NOT_RUN: NOT_RUN}
 GRADES = {
     "A": Grade("published setting", "runs of this report: the whole data set, every epoch, the recipe's own teacher", {
         verdict: verdict for verdict in VERDICTS
     }),
     "B": Grade("others' runs", "single runs that others measured in the published setting", {
         REPRODUCED: "supported", SMALLER: "supported, smaller effect", EXCEEDED: EXCEEDED,
-        NOT_REPRODUCED: "not supported", **_OPEN,
+        NOT_REPRODUCED: "not supported",
     }),
     "C": Grade("short runs", "runs of this report: the whole data set, a real teacher, a shortened schedule", {
-        REPRODUCED: "same direction", NOT_REPRODUCED: "opposite direction", **_OPEN,
+        REPRODUCED: "same direction", NOT_REPRODUCED: "opposite direction",
     }),
     "D": Grade("printed numbers", "what the printed numbers alone decide, by arithmetic", {
-        REPRODUCED: "follows", NOT_REPRODUCED: "does not follow", NOT_RUN: NOT_RUN,
+        REPRODUCED: "follows", NOT_REPRODUCED: "does not follow",
     }),
 }  # fmt: skip
 

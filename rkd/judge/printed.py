@@ -163,31 +163,29 @@ def judge_printed(claim: Claim) -> RuleResult:
     index = list(published.rows().values())
     for row in (index[i] for i in claim.references):
         if found := of_derived(row):
-            return _decided(claim, found.follows, found.why)
+            return _decided(found.follows, found.why)
     if claim.kind == "order":
         return _order(claim)
     if claim.kind == "trend" and isinstance(claim.published, tuple):
         slope = float(np.dot(claim.contrast, claim.published))
-        return _decided(claim, slope > 0, f"the contrast of the printed accuracies is {slope:.2f}", slope)
+        return _decided(slope > 0, f"the contrast of the printed accuracies is {slope:.2f}", slope)
     return rules.not_run("no printed number decides it")
 
 
 def _order(claim: Claim) -> RuleResult:
     if isinstance(claim.published, tuple):
         ours, theirs = claim.published
-        return _decided(claim, ours > theirs, f"{ours:.2f} against {theirs:.2f} in print", ours - theirs)
+        return _decided(ours > theirs, f"{ours:.2f} against {theirs:.2f} in print", ours - theirs)
     own = [row for line in claim.runs["a"] for row in published.of_line(line) if not math.isnan(row.number)]
     if claim.published is None or not own:
         return rules.not_run("no printed number decides it")
     said = ", ".join(dict.fromkeys(f"{row.number:.2f} ({who(row)})" for row in own))
     least = min(row.number for row in own) - claim.published
-    return _decided(claim, least > 0, f"{said} against {claim.published:.2f} in print", least)
+    return _decided(least > 0, f"{said} against {claim.published:.2f} in print", least)
 
 
-def _decided(claim: Claim, follows: bool, why: str, estimate: float = math.nan) -> RuleResult:
-    nothing = (math.nan, math.nan)
-    verdict = REPRODUCED if follows else NOT_REPRODUCED
-    return RuleResult(verdict, estimate, nothing, math.nan, None, (), None, why, {})
+def _decided(follows: bool, why: str, estimate: float = math.nan) -> RuleResult:
+    return RuleResult(REPRODUCED if follows else NOT_REPRODUCED, estimate, sentence=why)
 
 
 def _name(row: Figure) -> str:

@@ -10,7 +10,7 @@ each rule errs is simulated in book/verdicts.ipynb.
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,14 +52,14 @@ class RuleResult:
     """
 
     verdict: str
-    estimate: float
-    interval: tuple[float, float]
-    level: float
-    p: float | None
-    n: tuple[int, ...]
-    more_seeds: int | None
-    sentence: str
-    details: Mapping[str, float]
+    estimate: float = math.nan
+    interval: tuple[float, float] = (math.nan, math.nan)
+    level: float = math.nan
+    p: float | None = None
+    n: tuple[int, ...] = ()
+    more_seeds: int | None = None
+    sentence: str = ""
+    details: Mapping[str, float] = field(default_factory=dict)
     free: float = math.nan
     without_p: str = INCONCLUSIVE
     p_holm: float | None = None
@@ -124,10 +124,8 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
     of the means has p < alpha. Not reproduced: its upper end is below the threshold, and the t test of the hypothesis
     P(A > B) >= threshold, for normal runs, has p < alpha.
 
-    The two tests are guards, for the bootstrap of a handful of values is too narrow, and of separated ones it is the
-    point 1. With alpha 0.05 and A equal to B, its lower end alone passes 0.5 in about 10 % of cases with three runs a
-    side and in 7 % with five; Welch's test keeps 5 %. At P(A > B) = 0.75 its upper end alone falls below in up to 8 %
-    with three runs of unequal spread; the second test keeps 5 %.
+    The two tests are guards: the bootstrap of a handful of values is too narrow, and alone errs in up to 10 % of cases
+    where alpha is 0.05.
 
     Source: Bouthillier et al. 2021 (arXiv 2103.03098) for the probability and its threshold.
     """
@@ -288,7 +286,7 @@ def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResu
 
 def not_run(reason: str) -> RuleResult:
     """The result of a claim nothing was run for."""
-    return RuleResult(NOT_RUN, math.nan, (math.nan, math.nan), math.nan, None, (), None, reason, {})
+    return RuleResult(NOT_RUN, sentence=reason)
 
 
 def _result(
@@ -349,11 +347,9 @@ def _mean(runs: np.ndarray) -> str:
 
 def _off(difference: float, target: str) -> str:
     size = figure(abs(difference))
-    return (
-        f"equal to {target}"
-        if size == "0.00"
-        else f"{size} {'above' if difference > 0 else 'below'} {target}"
-    )
+    if size == "0.00":
+        return f"equal to {target}"
+    return f"{size} {'above' if difference > 0 else 'below'} {target}"
 
 
 def _p(p: float) -> str:
