@@ -1,6 +1,7 @@
 """Grades of evidence: which runs count under each, what they decide, and which grade speaks for a claim."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -18,17 +19,16 @@ from rkd.records import Store
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
 SHORT = Selectors("short")
 FULL, ALONE = "table1/resnet20-resnet56-reviewkd", "table1/resnet20-resnet56-student"
-VALUE = "table1-resnet20-resnet56-paper"
+VALUE, ORDER = "table1-resnet20-resnet56-paper", "table1-resnet20-resnet56-beats-student"
 RNG = np.random.default_rng(0)
 
 
-def told(line, last=(), best=(), behind=""):
+def told(line, last=(), best=(), **values):
     """Runs of a line as someone else tells them: by both epochs, or by one."""
-    rows = [(a, b) for a, b in zip(last or [None] * len(best), best or [None] * len(last), strict=True)]
     same = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "x", "epochs": 240}
+    pairs = itertools.zip_longest(last, best)
     return [
-        OtherRun(**same, run=i, last=a, best=b, lines=(line,), behind=behind)
-        for i, (a, b) in enumerate(rows, 1)
+        OtherRun(**same, run=i, last=a, best=b, lines=(line,), **values) for i, (a, b) in enumerate(pairs, 1)
     ]
 
 
@@ -59,7 +59,7 @@ def test_every_verdict_has_words_in_every_grade():
 def test_three_a_side_decide_and_two_do_not(judged):
     published = CLAIMS[VALUE].published
     for n, verdict in ((3, "reproduced"), (2, "inconclusive"), (0, "not run")):
-        runs = told(FULL, list(around(published, 0.05, n))) if n else []
+        runs = told(FULL, around(published, 0.05, n)) if n else []
         found = judged(VALUE, others=runs)[VALUE]
         assert found.found["B"].verdict == verdict and found.found["B"].grade == "B"
     assert found.grade == "" and found.verdict == found.said == "not run"
@@ -68,23 +68,22 @@ def test_three_a_side_decide_and_two_do_not(judged):
 
 def test_independent_runs_before_the_sources_own(judged):
     published = CLAIMS[VALUE].published
-    own = told(FULL, list(around(published, 0.1, 3)), behind="re_paper")
+    own = told(FULL, around(published, 0.1, 3), behind="re_paper")
     found = judged(VALUE, others=own)[VALUE]
     assert found.said == "supported" and found.best.last.sentence.startswith("the source's own runs: ")
-    found = judged(VALUE, others=[*own, *told(FULL, list(around(published - 2, 0.1, 3)))])[VALUE]
-    assert found.said == "not supported" and found.best.last.sentence.startswith(
-        "independent of the source: "
-    )
-    assert found.best.last.n == (3,), "the source's own runs are left out"
+    found = judged(VALUE, others=[*own, *told(FULL, around(published - 2, 0.1, 3))])[VALUE]
+    assert found.said == "not supported" and found.best.last.n == (3,), "the source's own runs are left out"
+    assert found.best.last.sentence.startswith("independent of the source: ")
 
 
 def test_both_sides_are_of_one_kind(judged):
     """Independent runs of one side alone are set against no run of the source's."""
-    own = told(FULL, list(around(72, n=3)), behind="re_paper") + told(
-        ALONE, list(around(69, n=3)), behind="re_paper"
-    )
-    name = "table1-resnet20-resnet56-beats-student"
-    found = judged(name, others=[*own, *told(FULL, list(around(60, n=3)))])[name].found["B"]
+    own = [
+        r
+        for line, mean in ((FULL, 72), (ALONE, 69))
+        for r in told(line, around(mean, n=3), behind="re_paper")
+    ]
+    found = judged(ORDER, others=[*own, *told(FULL, around(60, n=3))])[ORDER].found["B"]
     assert found.verdict == "reproduced" and found.last.sentence.startswith(
         "the source's own runs: mean 72.00"
     )
@@ -92,7 +91,7 @@ def test_both_sides_are_of_one_kind(judged):
 
 def test_the_best_epoch_only_where_no_last_one_is_told(judged):
     published = CLAIMS[VALUE].published
-    near = list(around(published, 0.05, 3))
+    near = around(published, 0.05, 3).tolist()
     found = judged(VALUE, others=told(FULL, best=near))[VALUE].found["B"]
     whose = "independent of the source, by their best epochs on the test set, all that is told: "
     assert found.verdict == "reproduced" and found.last.sentence.startswith(f"{whose}mean 71.89")
@@ -108,13 +107,12 @@ def test_the_best_epoch_only_where_no_last_one_is_told(judged):
 
 
 def test_holm_within_families_by_a_naive_loop(judged):
-    name = "table1-resnet20-resnet56-beats-student"
-    family = [c for c in CLAIMS.values() if c.family == CLAIMS[name].family]
+    family = [c for c in CLAIMS.values() if c.family == CLAIMS[ORDER].family]
     runs = []
     for claim in family:
         for side, mean in zip(claim.groups, (70.5, 70.0), strict=False):
-            runs += told(side[0], list(RNG.normal(mean, 0.4, 4)))
-    found = [a.found["B"].last for a in judged(name, others=runs).values()]
+            runs += told(side[0], RNG.normal(mean, 0.4, 4))
+    found = [a.found["B"].last for a in judged(ORDER, others=runs).values()]
     ordered = sorted(found, key=lambda r: r.p)
     raised = 0.0
     for i, result in enumerate(ordered):
@@ -156,16 +154,12 @@ def test_pairs_of_seeds_by_a_naive_analysis_of_rows_and_seeds(judged, short):
     rows = list(accuracies.values())
     of_row, of_seed, all_ = np.mean(rows, 1), np.mean(rows, 0), np.mean(rows)
     left = [(rows[i][j] - of_row[i] - of_seed[j] + all_) ** 2 for i in range(6) for j in range(3)]
-    error = np.sqrt(
-        sum(left) / 10 * 2 / 3
-    )  # 10 = (6 - 1) (3 - 1) degrees of freedom; two means over three seeds
+    error = np.sqrt(sum(left) / 10 * 2 / 3)  # (6 - 1) (3 - 1) degrees of freedom; two means over three seeds
     for name, assessed in found.items():
         claim, result = CLAIMS[name], assessed.found["C"].last
         ours, theirs = (accuracies[side[0].partition("/")[2]] for side in claim.groups)
         gap = np.mean(ours) - np.mean(theirs)
-        assert result.estimate == pytest.approx(gap) and result.p == pytest.approx(
-            stats.t(10).sf(gap / error)
-        )
+        assert (result.estimate, result.p) == pytest.approx((gap, stats.t(10).sf(gap / error)))
         assert result.interval == pytest.approx(stats.t(10, gap, error).interval(0.9))
         assert result.p_holm == assessed.found["C"].best.p_holm >= result.p, "each run's epochs are alike"
         assert len(assessed.found["C"].records) == 6
@@ -195,12 +189,11 @@ def test_the_other_way_is_corrected_for_itself(judged, store):
 
 
 def test_a_family_counts_what_short_runs_can_answer(judged, store):
-    name = "table1-resnet20-resnet56-beats-student"
-    family = [c for c in CLAIMS.values() if c.family == CLAIMS[name].family]
+    family = [c for c in CLAIMS.values() if c.family == CLAIMS[ORDER].family]
     assert [all(map(SHORT.has, c.selectors)) for c in family].count(True) == 1 < len(family)
-    for side, shift in zip(CLAIMS[name].groups, (0, 3), strict=True):
+    for side, shift in zip(CLAIMS[ORDER].groups, (0, 3), strict=True):
         put(store, side[0], [64.0 - shift, 64.2 - shift, 64.3 - shift], selectors=SHORT)
-    found = judged(name, C=store)[name].found["C"]
+    found = judged(ORDER, C=store)[ORDER].found["C"]
     assert found.verdict == "reproduced" and found.last.p_holm is None, "the only one"
 
 
@@ -244,14 +237,9 @@ def test_short_runs_pair_within_one_arithmetic(judged, store):
 
 
 def test_short_runs_judge_no_value_and_two_seeds_nothing(judged, short, store):
-    assert (
-        judged("table3-full", C=short[0])["table3-full"].found["C"].last.sentence
-        == "short runs say nothing of it"
-    )
     values = [c.id for c in CLAIMS.values() if c.kind in ("value", "bound", "chance")]
-    assert {a.found["C"].verdict for a in judged(*values, C=short[0]).values() if a.claim.id in values} == {
-        "not run"
-    }
+    found = [a.found["C"].last for a in judged(*values, C=short[0]).values() if a.claim.id in values]
+    assert {(r.verdict, r.sentence) for r in found} == {("not run", "short runs say nothing of it")}
     put(store, "table3/rm", [50.0, 51.0], selectors=SHORT)
     put(store, "table3/none", [49.0, 50.1], selectors=SHORT)
     found = judged("table3-rm-beats-none", C=store)["table3-rm-beats-none"].found["C"]
@@ -262,22 +250,19 @@ def test_short_runs_judge_no_value_and_two_seeds_nothing(judged, short, store):
 
 
 def test_runs_speak_before_print_and_the_best_grade_that_decides(judged, store, tmp_path):
-    name = "table1-resnet20-resnet56-beats-student"
-    assert judged(name)[name].said == "follows" and judged(name)[name].grade == "D"
-    open_ = told(FULL, list(around(70, 1, 3))) + told(ALONE, list(around(69.9, 1, 3)))
-    found = judged(name, others=open_)[name]
-    assert (found.grade, found.said) == ("B", "inconclusive"), (
-        "runs that leave it open, before print that does not"
-    )
+    assert judged(ORDER)[ORDER].said == "follows" and judged(ORDER)[ORDER].grade == "D"
+    open_ = told(FULL, around(70, 1, 3)) + told(ALONE, around(69.9, 1, 3))
+    found = judged(ORDER, others=open_)[ORDER]
+    assert (found.grade, found.said) == ("B", "inconclusive"), "open runs, before print that decides"
     put(store, "table3/none", around(50), selectors=SHORT)
-    clear = told(FULL, list(around(72, n=3))) + told(ALONE, list(around(69, n=3)))
-    found = judged(name, others=clear)[name]
+    clear = told(FULL, around(72, n=3)) + told(ALONE, around(69, n=3))
+    found = judged(ORDER, others=clear)[ORDER]
     assert (found.grade, found.said, found.verdict) == ("B", "supported", "reproduced")
     put(store, FULL, around(69))
     put(store, ALONE, around(72))
-    found = judged(name, others=clear, A=store)[name]
+    found = judged(ORDER, others=clear, A=store)[ORDER]
     assert (found.grade, found.said) == ("A", "not reproduced"), "the best grade wins, whatever it says"
-    assert [e.verdict for e in found.found.values()] == [
+    assert [found.found[g].verdict for g in "ABCD"] == [
         "not reproduced",
         "reproduced",
         "not run",

@@ -52,11 +52,11 @@ def test_stated_rates_hold(rates, page):
 
 
 def test_power_grows_with_runs_and_with_the_difference(rates):
-    for rule, truth in (
-        ("value", "no difference"),
-        ("effect", "the published gain"),
-        ("order", "A better by 0.5"),
-    ):
+    for rule, truth in {
+        "value": "no difference",
+        "effect": "the published gain",
+        "order": "A better by 0.5",
+    }.items():
         three, five, ten = (rate(rates, rule, truth, n) for n in (3, 5, 10))
         assert three + 0.1 < five <= ten and ten > 0.95
     assert rate(rates, "order", "A better by 1", 5) > rate(rates, "order", "A better by 0.5", 5) > 0.8
@@ -110,24 +110,18 @@ def test_simulation_judges_as_the_rules_do(monkeypatch):
         one, gap = contrast([a], [1.0]), contrast([a, b], [1.0, -1.0])
         ends = resampling.probability_above_interval(a, b, 0.9, 200, np.random.default_rng(0))
         trend, rows = contrast([b, c, a], [-1, 0, 1]), [one, contrast([b], [1.0])]
-        for claim, groups, cases in (
-            (Claim("value", 0.0, margin=0.5, min_seeds=2), [a], decide.value(one, 0.5, 0.05)),
-            (
-                Claim("order", min_seeds=2),
-                [a, b],
-                decide.order(resampling.probability_above(a, b), ends, gap, 0.75, 0.05),
-            ),
-            (Claim("effect", 2.0, margin=0.5, min_seeds=2), [a, b], decide.effect(gap, 2.0, 0.5, 0.05)),
-            (
-                Claim("trend", margin=0.3, contrast=(-1, 0, 1), min_seeds=2),
-                [b, c, a],
-                decide.trend(trend, 0.3, 0.05),
-            ),
-            (Claim("bound", (0.0, 0.0), margin=0.8, min_seeds=2), [a, b], decide.bound(rows, 0.8, 0.05)),
+        share = resampling.probability_above(a, b)
+        for kind, numbers, groups, cases in (
+            ("value", {"published": 0.0, "margin": 0.5}, [a], decide.value(one, 0.5, 0.05)),
+            ("order", {}, [a, b], decide.order(share, ends, gap, 0.75, 0.05)),
+            ("effect", {"published": 2.0, "margin": 0.5}, [a, b], decide.effect(gap, 2.0, 0.5, 0.05)),
+            ("trend", {"contrast": (-1, 0, 1), "margin": 0.3}, [b, c, a], decide.trend(trend, 0.3, 0.05)),
+            ("bound", {"published": (0.0, 0.0), "margin": 0.8}, [a, b], decide.bound(rows, 0.8, 0.05)),
         ):
+            claim = Claim(kind, min_seeds=2, **numbers)
             one_by_one = [rules.judge(claim, sides).verdict for sides in zip(*groups, strict=True)]
-            assert one_by_one == list(decide.first(cases)), claim.kind
-            assert claim.kind != "effect" or len(set(one_by_one)) > 1
+            assert one_by_one == list(decide.first(cases)), kind
+            assert kind != "effect" or len(set(one_by_one)) > 1
 
 
 def test_cases_do_not_disturb_each_other(simulated, rates):
