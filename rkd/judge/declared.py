@@ -243,9 +243,7 @@ def _published(
     known = not any(map(math.isnan, numbers))
     if row["published"]:
         if minus or known:
-            raise ConfigError(
-                f"`published` is given, but the table of published figures has it: {first.value}"
-            )
+            raise ConfigError(f"`published` is given; the table of published figures has it: {first.value}")
         return checked(Positive, "published", _number(row["published"])), first.value
     if kind == "bound":
         return tuple(r.number for r in over), f"{len(over)} accuracies within {float(row['margin']):g}"

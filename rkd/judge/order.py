@@ -103,9 +103,7 @@ def _answered(claim: Claim, selectors: Selectors) -> Claim | None:
     where neither says anything of it."""
 
     def all_of(setting: str) -> bool:
-        return all(
-            selectors.ids(line).keys() <= {*selectors.of_setting(line, setting)} for line in claim.selectors
-        )
+        return all(selectors.ids(s).keys() <= {*selectors.of_setting(s, setting)} for s in claim.selectors)
 
     if all_of("published"):
         return claim

@@ -151,7 +151,5 @@ def get(figure: str) -> Figure:
     if figure not in rows():
         near = difflib.get_close_matches(figure, rows(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(
-            f"unknown published figure {figure!r}; {hint}`rkd show figures` prints all {len(rows())} ids"
-        )
+        raise ConfigError(f"unknown published figure {figure!r}; {hint}`rkd show figures` prints all ids")
     return rows()[figure]

@@ -125,9 +125,7 @@ def check_parts(
         check(Percent, f"in its result: {name}", value, STRICT)
     _check_curves(config, finished, curves, result["epochs"])
     if result["best_epoch"] >= result["epochs"]:
-        raise ConfigError(
-            f"best_epoch is {result['best_epoch']}, of {result['epochs']} epochs counted from 0"
-        )
+        raise ConfigError(f"best_epoch is {result['best_epoch']}, of {result['epochs']} epochs from 0 on")
 
 
 def _check_curves(

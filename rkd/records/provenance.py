@@ -50,14 +50,9 @@ def code_state() -> dict[str, str | None]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     """What git says; None where it fails, or there is none."""
+    command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            encoding="utf8",
-            errors="replace",
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, encoding="utf8", errors="replace", check=False)
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -66,9 +66,7 @@ class Store:
             raise RecordError(f"record {path} cannot be read: {error.strerror}; {REMEDY}") from error
         record = Record.from_json(data, str(path))
         if record.id != run:
-            raise RecordError(
-                f"record {path} belongs to run {record.id}; it was renamed or copied from elsewhere; {REMEDY}"
-            )
+            raise RecordError(f"record {path} belongs to run {record.id}; it was renamed or copied; {REMEDY}")
         return record
 
     def save(self, record: Record) -> Path:

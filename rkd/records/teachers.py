@@ -75,10 +75,8 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         header = _header(data)[0].get("__metadata__") or {}
     except Exception as error:  # what the library raises for a damaged file differs from version to version
         raise RecordError(f"teacher {path} cannot be read, or is damaged ({error})") from error
-    if header.get("format") != FORMAT:
-        raise RecordError(
-            f"{path} is no committed teacher: its header has format {header.get('format')!r}, not {FORMAT!r}"
-        )
+    if (form := header.get("format")) != FORMAT:
+        raise RecordError(f"{path} is no committed teacher: its header has format {form!r}, not {FORMAT!r}")
     if header.pop("sha256", None) != digest(kept, header):
         raise RecordError(f"teacher {path} is damaged: its content does not match its checksum")
     del header["format"]

@@ -119,7 +119,7 @@ def test_the_same_content_gives_the_same_bytes_and_damage_is_named(pack, tmp_pat
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("mine")
     status, _, err = rkd(f"{PACK} {tmp_path / 'own'}")
-    assert status == 2 and "holds something that is no part of a pack (thesis.txt)" in err
+    assert status == 2 and "holds what is no part of a pack (thesis.txt)" in err
 
 
 def test_an_unpacked_copy_trains_and_its_export_comes_home(undisturbed, tmp_path):

@@ -367,7 +367,7 @@ def test_run_in_training_is_refused_by_name(parts, store):
         assert ours
         outcomes = transfer.merge(store, parts)
     path = f"work/{BEGUN.id}/checkpoint.pt"
-    said = f"run {BEGUN.id} is being trained here now; import again when it has ended"
+    said = f"run {BEGUN.id} is in training here; import again when it has ended"
     assert refusals(outcomes) == {path: said}
     assert not local(store, path).exists() and len(store.ids()) == 2
     assert [path for path, s in states(transfer.merge(store, parts)).items() if s == "added"] == [path]

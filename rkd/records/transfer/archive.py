@@ -64,9 +64,7 @@ def check_folder(folder: Path, what: str, names: str) -> None:
     ours = re.compile(rf"\.?({names})(\.tmp)?")
     if others := sorted(path.name for path in folder.glob("*") if not ours.fullmatch(path.name)):
         listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise RecordError(
-            f"{folder} holds something that is no part of {what} ({listed}); name an empty folder"
-        )
+        raise RecordError(f"{folder} holds what is no part of {what} ({listed}); name an empty folder")
 
 
 def kind_and_run(path: str) -> tuple[str, str]:

@@ -67,9 +67,7 @@ def _merge_run(
         try:
             data = read(entry)
             if not ours:
-                raise RecordError(
-                    f"run {entry.run} is being trained here now; import again when it has ended"
-                )
+                raise RecordError(f"run {entry.run} is in training here; import again when it has ended")
             if contradicted:
                 raise RecordError(f"the record of run {entry.run} that came with it was refused")
             contradicted = entry.kind == "record"
