@@ -237,9 +237,7 @@ def test_two_sides_in_two_arithmetics_are_not_compared(store):
     assert found.verdict == found.best.verdict == "not run"
     assert found.last.sentence.endswith(f"is recorded in fp16 of {ALONE}; bf16 (5) is recorded")
     assert found.arithmetics == "fp16 from a fp32 teacher (5)" and found.left_out == "bf16 (5)"
-    assert found.missing == (next(iter(PAPER.needed([FULL]))),), (
-        "the teacher; what is recorded is not missing"
-    )
+    assert found.missing == (next(iter(PAPER.needed([FULL]))),), "the teacher; the rest is recorded"
     assert "left out, in another arithmetic: bf16 (5)" in computed(found)
 
 

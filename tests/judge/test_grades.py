@@ -1,7 +1,7 @@
 """Grades of evidence: which runs count under each, what they decide, and which grade speaks for a claim."""
 
 import dataclasses
-import itertools
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -26,10 +26,8 @@ RNG = np.random.default_rng(0)
 def told(line, last=(), best=(), **values):
     """Runs of a line as someone else tells them: by both epochs, or by one."""
     same = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "x", "epochs": 240}
-    pairs = itertools.zip_longest(last, best)
-    return [
-        OtherRun(**same, run=i, last=a, best=b, lines=(line,), **values) for i, (a, b) in enumerate(pairs, 1)
-    ]
+    same |= {"lines": (line,), **values}
+    return [OtherRun(**same, run=i, last=a, best=b) for i, (a, b) in enumerate(zip_longest(last, best), 1)]
 
 
 @pytest.fixture
@@ -78,15 +76,9 @@ def test_independent_runs_before_the_sources_own(judged):
 
 def test_both_sides_are_of_one_kind(judged):
     """Independent runs of one side alone are set against no run of the source's."""
-    own = [
-        r
-        for line, mean in ((FULL, 72), (ALONE, 69))
-        for r in told(line, around(mean, n=3), behind="re_paper")
-    ]
+    own = told(FULL, around(72, n=3), behind="re_paper") + told(ALONE, around(69, n=3), behind="re_paper")
     found = judged(ORDER, others=[*own, *told(FULL, around(60, n=3))])[ORDER].found["B"]
-    assert found.verdict == "reproduced" and found.last.sentence.startswith(
-        "the source's own runs: mean 72.00"
-    )
+    assert found.verdict == "reproduced" and found.last.sentence.startswith("the source's own runs: mean 72")
 
 
 def test_the_best_epoch_only_where_no_last_one_is_told(judged):
@@ -262,10 +254,6 @@ def test_runs_speak_before_print_and_the_best_grade_that_decides(judged, store, 
     put(store, ALONE, around(72))
     found = judged(ORDER, others=clear, A=store)[ORDER]
     assert (found.grade, found.said) == ("A", "not reproduced"), "the best grade wins, whatever it says"
-    assert [found.found[g].verdict for g in "ABCD"] == [
-        "not reproduced",
-        "reproduced",
-        "not run",
-        "reproduced",
-    ]
+    verdicts = ["not reproduced", "reproduced", "not run", "reproduced"]
+    assert [e.verdict for e in found.found.values()] == verdicts
     assert dataclasses.replace(found, found={**found.found, "A": found.found["C"]}).grade == "B"

@@ -25,34 +25,23 @@ def test_what_follows_and_what_does_not():
     }  # fmt: skip
     assert list(dict.fromkeys(found.kind for found in STATEMENTS)) == list(printed.KINDS)
     assert [(found.kind, found.figure, found.why) for found in STATEMENTS if not found.follows] == [
-        (
-            "derived", f"{SELF}all-st+at-average-delta_vs_baseline",
-            "mean of 92.6, 93.7, 68.7, 73.7 − mean of 92.0, 92.5, 67.6, 71.6 = 1.250",
-        ),
-        (
-            "printings", "re_readme-same-style-resnet110-resnet32-reviewkd-reproduction-cifar100",
-            "73.61 ([Re] README, same-style) and 73.71 ([Re] paper, Table 1)",
-        ),
-        (
-            "printings", "re_readme-ablation-resnet56-resnet20-reviewkd-rm-cifar100",
-            "69.53 ([Re] README, ablation) and 69.58 ([Re] paper, Table 3)",
-        ),
-        (
-            "printings", "modreduce-exp6-vgg13-mobilenetv2-student-cifar100",
-            "64.60 (ModReduce README, Exp 6) and 65.43 (ModReduce README, Exp 15)",
-        ),
-        (
-            "printings", "re_paper-table1-wrn_40_2-wrn_40_1-pkt-cifar100",
-            "73.54 ([Re] paper, Table 1) and 73.45 (KDrefine README, Benchmark)",
-        ),
+        ("derived", f"{SELF}all-st+at-average-delta_vs_baseline",
+         "mean of 92.6, 93.7, 68.7, 73.7 − mean of 92.0, 92.5, 67.6, 71.6 = 1.250"),
+        ("printings", "re_readme-same-style-resnet110-resnet32-reviewkd-reproduction-cifar100",
+         "73.61 ([Re] README, same-style) and 73.71 ([Re] paper, Table 1)"),
+        ("printings", "re_readme-ablation-resnet56-resnet20-reviewkd-rm-cifar100",
+         "69.53 ([Re] README, ablation) and 69.58 ([Re] paper, Table 3)"),
+        ("printings", "modreduce-exp6-vgg13-mobilenetv2-student-cifar100",
+         "64.60 (ModReduce README, Exp 6) and 65.43 (ModReduce README, Exp 15)"),
+        ("printings", "re_paper-table1-wrn_40_2-wrn_40_1-pkt-cifar100",
+         "73.54 ([Re] paper, Table 1) and 73.45 (KDrefine README, Benchmark)"),
     ]  # fmt: skip
 
 
 def test_averages_and_signed_gains_of_knowledge_distillation():
     table = published.load(source="knowledge_distillation", table="Result Sharing").set_index("id")
-    accuracy = table[table["metric"] == "top1_acc_percent"].pivot(
-        index="method", columns=["student", "dataset"], values="number"
-    )
+    printed_accuracies = table[table["metric"] == "top1_acc_percent"]
+    accuracy = printed_accuracies.pivot(index="method", columns=["student", "dataset"], values="number")
     gains = accuracy - accuracy.loc["baseline"]
     off = {}
     for row in table[table["metric"] != "top1_acc_percent"].itertuples():

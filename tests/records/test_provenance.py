@@ -78,9 +78,8 @@ def test_joules_of_a_card_and_none_where_nothing_counts(monkeypatch):
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: 1_500_000 if handle == "GPU-1234" else 0,
     )
     monkeypatch.setitem(sys.modules, "pynvml", driver)
-    monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid="1234")
-    )
+    card = types.SimpleNamespace(uuid="1234")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     assert provenance.joules(cuda) == 1500.0 and provenance.joules(torch.device("cpu")) == 0.0
     driver.nvmlDeviceGetTotalEnergyConsumption = refuse
     assert provenance.joules(cuda) == 0.0

@@ -108,9 +108,8 @@ def trained(tmp_path_factory):
         targets = torch.nn.functional.one_hot(images.test_y, images.classes).float()
         network.fc.weight.copy_(torch.linalg.lstsq(features[0], targets).solution.T)
         network.fc.bias.zero_()
-    checkpoint.save(
-        {"run": teacher.id, "epoch": 1, "student": network.state_dict()}, store.folder(teacher.id) / "best.pt"
-    )
+    state = {"run": teacher.id, "epoch": 1, "student": network.state_dict()}
+    checkpoint.save(state, store.folder(teacher.id) / "best.pt")
     return folder, store, teacher
 
 
