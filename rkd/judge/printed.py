@@ -50,7 +50,8 @@ def statements() -> list[Statement]:
     """All of them, in the order of KINDS and of the table of published figures."""
     rows = list(published.rows().values())
     derived = [found for row in rows if (found := of_derived(row))]
-    distances = itertools.chain(*map(_of_distances, rows))
+    bounds = [row for row in rows if row.metric.startswith(BOUND)]
+    distances = [_distance(row, published.get(part)) for row in bounds for part in row.parts.split()]
     further = (kind(rows) for kind in (_of_comparisons, _of_means, _of_bold, _of_printings))
     return [*derived, *distances, *itertools.chain(*further)]
 
@@ -64,7 +65,7 @@ def of_derived(row: Figure) -> Statement | None:
     if row.answer != "derived" or not parts or math.isnan(value := published.first_number(row.value)):
         return None
     if row.metric.startswith(BOUND):
-        largest = max(_of_distances(row), key=lambda found: abs(_gap(published.get(found.figure))))
+        largest = _distance(row, max(parts, key=lambda part: abs(_gap(part))))
         said = f"all {len(parts)} reproduced accuracies lie within {value:g} of the original"
         return Statement(row.id, "derived", said, largest.follows, f"the widest gap: {largest.why}")
     n = len(parts)
@@ -81,13 +82,12 @@ def of_derived(row: Figure) -> Statement | None:
     return Statement(row.id, "derived", f"{_name(row)} is {row.value}", follows, why)
 
 
-def _of_distances(row: Figure) -> Iterable[Statement]:
-    """Each of the figures that a bound is over, beside that of the reproduction which claims it."""
-    for part in map(published.get, row.parts.split()) if row.metric.startswith(BOUND) else ():
-        bound, ours = published.first_number(row.value), _reproduced(part)
-        said = f"{_name(part)}: {ours.value} lies within {bound:g} of {part.value}"
-        why = f"{ours.value} − {part.value} = {_gap(part):+.2f}".replace("-", "−")
-        yield Statement(part.id, "distance", said, abs(_gap(part)) <= bound + 1e-9, why)
+def _distance(bound: Figure, part: Figure) -> Statement:
+    """Of one of the figures that a bound is over, beside that of the reproduction which claims it."""
+    most, ours = published.first_number(bound.value), _reproduced(part)
+    said = f"{_name(part)}: {ours.value} lies within {most:g} of {part.value}"
+    why = f"{ours.value} − {part.value} = {_gap(part):+.2f}".replace("-", "−")
+    return Statement(part.id, "distance", said, abs(_gap(part)) <= most + 1e-9, why)
 
 
 def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:

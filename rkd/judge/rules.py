@@ -322,12 +322,11 @@ def _result(
         )
         needed, are = ("one more run", "is") if missing == 1 else (f"{missing} more runs", "are")
         said += f"; {needed}{of} {are} needed for a verdict"
-    return RuleResult(
-        verdict, float(gap.value if estimate is None else estimate), (low, high), level,
-        float(p) if p is not None and known and missing <= 0 else None, n,
-        _more(n, claim.min_seeds, rule) if verdict == INCONCLUSIVE else None, said, details or {},
-        float(gap.degrees_of_freedom), str(decide.first(cases[-1:])),
-    )  # fmt: skip
+    p = float(p) if p is not None and known and missing <= 0 else None
+    more = _more(n, claim.min_seeds, rule) if verdict == INCONCLUSIVE else None
+    shown, free = float(gap.value if estimate is None else estimate), float(gap.degrees_of_freedom)
+    without_p = str(decide.first(cases[-1:]))
+    return RuleResult(verdict, shown, (low, high), level, p, n, more, said, details or {}, free, without_p)
 
 
 def _more(n: Sequence[int], min_seeds: int, ahead: Callable[[np.ndarray], decide.Cases]) -> int | None:
