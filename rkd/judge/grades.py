@@ -120,8 +120,7 @@ def assess(
         "C": _by_short(claims, stores.get("C")),
         "D": [Evaluation(claim, judge_printed(claim), no_epoch, grade="D") for claim in claims],
     }
-    every = (dict(zip(found, of_claim, strict=True)) for of_claim in zip(*found.values(), strict=True))
-    return tuple(Assessment(claim, by_grade) for claim, by_grade in zip(claims, every, strict=True))
+    return tuple(Assessment(c, {grade: of[i] for grade, of in found.items()}) for i, c in enumerate(claims))
 
 
 # --- others' runs ------------------------------------------------------------------------------------------------

@@ -117,17 +117,10 @@ def load(**equal: str) -> "pd.DataFrame":
 
 
 @functools.cache
-def _of_lines() -> dict[str, tuple[Figure, ...]]:
-    found: dict[str, tuple[Figure, ...]] = {}
-    for row in rows().values():
-        for selector in [*(row.lines.split() if row.answer == "run" else []), *row.also.split()]:
-            found[selector] = (*found.get(selector, ()), row)
-    return found
-
-
 def of_line(selector: str) -> tuple[Figure, ...]:
     """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
-    return _of_lines().get(selector, ())
+    lines = ((row, f"{row.lines} {row.also}" if row.answer == "run" else row.also) for row in rows().values())
+    return tuple(row for row, named in lines if selector in named.split())
 
 
 def number(**equal: str) -> float:
