@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter, defaultdict
 
 import numpy as np
 import pandas as pd
@@ -14,17 +15,15 @@ from rkd.judge import KINDS, load_claims
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
+TABLE = published.load()
 
 
-def referenced(claims=CLAIMS):
-    return {row for claim in claims for row in claim.references}
+REFERENCED = {row for claim in CLAIMS for row in claim.references}
 
 
 def rows(**equal):
-    table = published.load()
-    for column, wanted in equal.items():
-        table = table[table[column].isin([wanted] if isinstance(wanted, str) else wanted)]
-    return table
+    """Of the table of published figures, with its index."""
+    return TABLE[np.logical_and.reduce([TABLE[column] == wanted for column, wanted in equal.items()])]
 
 
 # --- complete -------------------------------------------------------------------------------------------------------
@@ -32,11 +31,11 @@ def rows(**equal):
 
 def test_every_published_accuracy_and_gain_is_judged():
     """But for teachers, averages over data sets, a gain of 0.0, and what the README repeats of the paper."""
-    figures = rows(metric=["top1_acc_percent", "delta_vs_baseline_percent"])
-    known = figures.index.isin(referenced()) | (figures["method"] == "teacher")
+    figures = TABLE[TABLE["metric"].isin(["top1_acc_percent", "delta_vs_baseline_percent"])]
+    known = figures.index.isin(REFERENCED) | (figures["method"] == "teacher")
     left = figures[~known & figures["number"].notna()]
     repeated = left[left["source"] == "re_readme"]
-    judged = rows(source="re_paper", method="ReviewKD").loc[lambda table: table.index.isin(referenced())]
+    judged = rows(source="re_paper", method="ReviewKD").loc[lambda table: table.index.isin(REFERENCED)]
     assert len(repeated) == 20 and set(repeated["number"]) <= set(judged["number"])
     (zero,) = left[(left["source"] != "re_readme") & (left["dataset"] != "avg")]["number"]
     assert zero == 0 and BY_ID["self-cifar10-resnet20-fsp"].published == 92.0
@@ -66,11 +65,10 @@ def test_own_questions_are_marked():
 
 
 def test_how_many_claims_there_are():
-    counted = {}
+    counted = defaultdict(Counter)
     for claim in CLAIMS:
-        kinds = counted.setdefault(claim.chapter, {})
-        kinds[claim.kind] = kinds.get(claim.kind, 0) + 1
-    assert len(CLAIMS) == 451 and sum(claim.kind == "value" for claim in CLAIMS) == 284
+        counted[claim.chapter][claim.kind] += 1
+    assert len(CLAIMS) == 451 and sum(kinds["value"] for kinds in counted.values()) == 284
     assert counted["baselines"] == {"value": 64}
     assert counted["kdrefine"] == {"value": 86 + 6 + 9, "order": 8}
     assert counted["modreduce"] == {"value": 15 + 45 + 11, "order": 30}
@@ -101,7 +99,7 @@ def test_orders_where_the_sources_say_so():
         assert len(members) == len(bold) == (8 if source == "kdrefine" else 10)
         assert all(c.kind == "order" and c.published[0] > c.published[1] for c in members)
         for claim, index in zip(members, bold.index, strict=True):
-            of = published.load().loc[list(claim.references)]
+            of = TABLE.loc[list(claim.references)]
             assert claim.references[0] == index and list(of["method"]) == [method, rival]
 
 
@@ -109,7 +107,7 @@ def test_gains_of_knowledge_distillation_are_the_printed_ones():
     gains = [c for c in CLAIMS if c.family == "self-gains"]
     assert len(gains) == 19
     for claim in gains:
-        of = published.load().loc[list(claim.references)]
+        of = TABLE.loc[list(claim.references)]
         printed = of[of["metric"] == "delta_vs_baseline_percent"]
         assert claim.published == pytest.approx(printed["number"].item())
         (a,), (b,) = claim.groups
@@ -160,9 +158,8 @@ def test_no_published_accuracy_is_typed():
     table = pd.read_csv(paths.params() / "claims.csv", dtype=str, keep_default_na=False)
     numbers = re.compile(r"\b\d\d\.\d\d\b")
     assert not any(map(numbers.search, table.drop(columns=["id", "statement"]).to_numpy().flat))
-    figures = [figure.value for figure in published.rows().values()]
     for claim in CLAIMS:
-        printed = {figures[index] for index in claim.references}
+        printed = set(TABLE["value"][list(claim.references)])
         assert set(numbers.findall(f"{claim.id} {claim.statement}")) <= printed, claim.id
 
 
@@ -230,9 +227,9 @@ def load(tmp_path, *entries):
     return load_claims(path, PAPER)
 
 
-def test_the_entries_below_are_sound_before_they_are_spoiled(tmp_path):
-    for entry in (VALUE, ORDER, EFFECT, TREND):
-        assert len(load(tmp_path, entry)) == 1
+@pytest.mark.parametrize("entry", [VALUE, ORDER, EFFECT, TREND])
+def test_the_entries_below_are_sound_before_they_are_spoiled(entry, tmp_path):
+    assert len(load(tmp_path, entry)) == 1
 
 
 @pytest.mark.parametrize(
