@@ -94,7 +94,6 @@ def paired(groups: Sequence[np.ndarray], weights: Sequence[float], table: np.nda
 
     Args:
         groups: each (..., seeds), seeds >= 1.
-        weights: one per group.
         table: (..., rows, seeds), NaN where there is no run, in all data sets alike.
     """
     variance, free = residual_variance(table)

@@ -100,10 +100,7 @@ def of_records(
     """What a claim's records say of it, before Holm's correction.
 
     Args:
-        grade: of the evidence.
-        claim: what is claimed.
-        found: its records.
-        what: each of them is.
+        what: each of its records is.
         rows: of short runs, which tell the direction alone: the records by seed of each row of their table. Only seeds
             that all sides have count then, in the same order on each. None: the rule of the claim's kind decides.
     """

@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 class Grade(NamedTuple):
-    """One grade of evidence.
-
-    Attributes:
-        name: in two words.
-        what: it rests on.
-        says: verdicts in its words, where these are others.
-    """
+    """A grade of evidence: its name in two words, what it rests on, and verdicts in its words, where it has its own."""
 
     name: str
     what: str
@@ -59,12 +53,7 @@ GRADES = {
 
 @dataclass(frozen=True)
 class Assessment:
-    """Everything there is on one claim.
-
-    Attributes:
-        claim: what is claimed.
-        found: grade -> what its evidence says; every grade, best first.
-    """
+    """Everything there is on one claim: what the evidence of every grade says, by grade, the best first."""
 
     claim: Claim
     found: Mapping[str, Evaluation]

@@ -57,9 +57,7 @@ def lacking(
     if those are fewer (see `can_be_decided`). A side whose runs have diverged in too great a number never has.
 
     Args:
-        claims: declared ones.
         selectors: lines of the profile whose runs are meant.
-        store: of records and weights.
         runs: ids; a claim that needs others, or a line the profile lacks, is left out. None: any.
     """
     from rkd.experiments.runner import unfinished

@@ -22,8 +22,6 @@ class Statement(NamedTuple):
     Attributes:
         figure: the id of the published figure it is about.
         kind: a key of KINDS.
-        said: the statement.
-        follows: whether it does.
         why: the arithmetic.
     """
 

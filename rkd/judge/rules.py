@@ -214,7 +214,6 @@ def direction(
     the way the sum points; which one it is, the details say (against: 1.0).
 
     Args:
-        claim: what is claimed.
         groups: accuracies of the same seeds, in the same order, for each of `claim.groups`.
         weights: one per group; the claimed way is up.
         table: (rows, seeds) of accuracies, NaN where there is no run; the groups are rows of it.
@@ -244,16 +243,15 @@ def _generator(claim: "Claim") -> np.random.Generator:
 def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     """Corrects p of the results of one family, and takes back verdicts that no longer stand.
 
-    The results are of orders, effects or trends that were declared together. Holm's step-down correction over all of
-    them: the probability that any is called reproduced without cause stays at alpha. One without a p, as where runs
-    are lacking, counts like a p of 1: with fewer to correct for, a verdict would stand now and be taken back once
-    another claim gets its runs. One whose corrected p is not below alpha becomes inconclusive, or "not reproduced"
-    where its interval lies below what is claimed.
+    The results are of claims that were declared together: the probability that any is called reproduced without cause
+    stays at alpha. One without a p counts like a p of 1, lest a verdict be taken back once another claim gets its runs.
+    One whose corrected p is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below
+    what is claimed.
 
     Of `direction`, that a sum points the other way is a finding as well: these p are corrected in the same manner,
     each way for itself.
     """
-    ways = np.array([_against(found) for found in results])
+    ways = np.array([bool(found.details.get("against")) for found in results])
     p = np.array([1.0 if found.p is None else found.p for found in results])
     corrected = np.where(ways, decide.holm(np.where(ways, p, 1.0)), decide.holm(np.where(ways, 1.0, p)))
     return [
@@ -262,14 +260,10 @@ def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     ]
 
 
-def _against(found: RuleResult) -> bool:
-    return bool(found.details.get("against"))
-
-
 def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResult:
     sentence = f"{found.sentence}; {_p(p)} after Holm's correction over {size} comparisons"
     found = replace(found, p_holm=p, sentence=sentence)
-    needs_p = (NOT_REPRODUCED,) if _against(found) else (REPRODUCED, SMALLER, EXCEEDED)
+    needs_p = (NOT_REPRODUCED,) if found.details.get("against") else (REPRODUCED, SMALLER, EXCEEDED)
     if found.verdict not in needs_p or p < alpha:
         return found
     if found.without_p not in (INCONCLUSIVE, found.verdict):

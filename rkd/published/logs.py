@@ -251,7 +251,6 @@ def load(
     """The runs of one log, of a run's folder or of a folder of many, and by the logs' places why others are refused.
 
     Args:
-        path: where it is.
         format: of FORMATS.
         given: values of OtherRun's fields that win over what logs and names tell.
         lines: by "chapter/line" that all runs share, what they must have for that.

@@ -43,8 +43,7 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
     """Write a committed teacher atomically, as a safetensors file. The same teacher gives the same bytes.
 
     Args:
-        path: see `teacher_file`.
-        weights: state dict; see `half` for what is kept of it.
+        weights: state dict, kept as of `half`.
         header: what the weights are; every value is written as text: run (id of its record), network, weights ("best"
             or "last"), accuracy (test accuracy in percent of the weights as trained), accuracy_fp16 (of the rounded
             ones), data (name of the data set), normalisation (name of the preset), and more.
