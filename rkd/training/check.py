@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,10 @@ from rkd.methods.base import lent
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
+from rkd.training.standin import GPU, Recorder, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.trust import called, imported, is_foreign
-
-if TYPE_CHECKING:
-    from rkd.training.standin import Recorder
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
@@ -93,15 +91,13 @@ def check_method(
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     """The number of steps taken, and their problems."""
-    from rkd.training.standin import GPU, standing_in  # what it needs of torch takes a while to import
-
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
     making = config, student, network, SIZE, CLASSES, labels
     method = called(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
-    main: list[list[object]] = []  # operations of its steps with a whole batch
+    main: list[list[str]] = []  # operations of its steps with a whole batch
     with standing_in([method, student]) as recorder:
         for module in (method, student):
             module.to(device=GPU, memory_format=torch.channels_last)
@@ -122,13 +118,13 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
                     main.append(recorder.operations)
         if not recorder.problems and main[0] != main[-1]:
             pairs = zip(*main, strict=False)
-            differing = (f"{_words(one)} has become {_words(other)}" for one, other in pairs if one != other)
+            differing = (f"{one} has become {other}" for one, other in pairs if one != other)
             fewer = f"{len(main[0])} have become {len(main[-1])}"
             recorder.note(CHANGING.format(next(differing, fewer)), "between epochs")
     return steps, recorder.sentences()
 
 
-def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: "Recorder") -> None:
+def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: Recorder) -> None:
     before = {name: _state(module) for name, module in owners.items()}
     try:
         with recorder.recording():
@@ -160,7 +156,3 @@ def _state(module: nn.Module) -> dict[str, Any]:
         if isinstance(value, bool | int | float | str)
     }
     return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _words(operation: Any) -> str:
-    return " ".join(map(str, operation))

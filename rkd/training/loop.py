@@ -91,10 +91,9 @@ class Training:
         if self.step is None or not self.step.serves(present):
             self.step = GroupStep(present, self.images, self.teacher, self.capture)
             self.threads.begin()
-        started = now()
+        started, done, stopped = now(), start, False
         sizes = self.step.begin(epoch, start)
         _spent(started, present)
-        done, stopped = start, False
         self.on_batch(epoch, done, total)
         for size in sizes:
             if done >= end or (stopped := self.stop(self.batch_seconds)):
@@ -110,30 +109,28 @@ class Training:
         return not stopped
 
     def _batch(self, size: int, present: Sequence[TrainState]) -> None:
-        """One step, counted for the number of threads that made it."""
+        """One step, counted for the number of threads that made it. On a GPU, wait for the oldest of too many, so that
+        time is told as it passes."""
         used, started = str(self.threads.take()), now()
-        self._launch(size)
-        self.batch_seconds = _spent(started, present)
-        self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
-        for state in present:
-            state.threads[used] = state.threads.get(used, 0) + 1
-
-    def _launch(self, size: int) -> None:
-        """The step; on a GPU, wait for the oldest when there are too many, so that time is told as it passes."""
         self.step(size)
         if self._on_gpu:
             self.launched.append(torch.cuda.current_stream().record_event())
             if len(self.launched) > AHEAD:
                 self.launched.popleft().synchronize()
+        self.batch_seconds = _spent(started, present)
+        self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
+        for state in present:
+            state.threads[used] = state.threads.get(used, 0) + 1
 
     def _end(self, active: Sequence[TrainState]) -> bool:
         """Close an epoch and score it, of one state after the other."""
         for state in active:
             if self.stop(self.score_seconds):
                 return False
-            staged = state.stage is not None
             state.end_epoch()
-            if not staged or state.diverged:  # a stage leaves nothing to score, but every record has a score
+            if (
+                state.stage is None or state.diverged
+            ):  # a stage has nothing to score, but every record has a score
                 self._score(state)
             self.on_epoch(state)
         return True

@@ -6,10 +6,10 @@ operations is looked at, which needs no GPU.
 
 import linecache
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
         noted: whether the step under way, or the last one, has met a problem.
-        operations: of that step, each with its plain arguments.
+        operations: of that step, each with its plain arguments, in words.
     """
 
     def __init__(self, owners: Sequence[nn.Module]) -> None:
@@ -65,7 +65,7 @@ class Recorder(TorchDispatchMode):
             if code is not None and not code.co_filename.startswith(_TORCH)
         }
         self.problems: dict[tuple[str, str, str], None] = {}
-        self.operations: list[tuple[object, ...]] = []
+        self.operations: list[str] = []
         self.noted = False
         self._recording = False
 
@@ -100,12 +100,11 @@ class Recorder(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         on_gpu = any(t.device.type == GPU.type for t in tensors)
-        found = _problem(func, args, kwargs, tensors) if self._recording else None
-        if found is not None:
+        if self._recording and (found := _problem(func, args, kwargs, tensors)):
             self.note(found, _place(self._files), str(func))
         if self._recording and func.namespace != "profiler":
             plain = [leaf for leaf in leaves if isinstance(leaf, bool | int | float | str)]
-            self.operations.append((str(func), *plain))
+            self.operations.append(" ".join(map(str, (func, *plain))))
         if on_gpu and torch.Tag.data_dependent_output in func.tags:
             return _some(func, tensors[0])
         if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
@@ -161,19 +160,16 @@ def _some(func: Any, tensor: Tensor) -> bool | int | float | complex:
 
 def _place(files: set[str]) -> str:
     """ "my_methods.py, line 12, `x.item()`"; "": in the backward pass of an operation of torch."""
-    frame: FrameType | None = sys._getframe()
-    nearest: FrameType | None = None
-    while frame is not None and frame.f_code is not backward.__code__:
-        file = frame.f_code.co_filename
-        if file in files:
-            nearest = frame
+    frames = []
+    for frame, number in traceback.walk_stack(sys._getframe()):
+        if frame.f_code is backward.__code__:
             break
-        if nearest is None and file != __file__ and not file.startswith(_TORCH):
-            nearest = frame
-        frame = frame.f_back
-    if nearest is None:
+        frames.append((frame.f_code.co_filename, number))
+    ours = [(file, number) for file, number in frames if file in files]
+    ours += [(file, n) for file, n in frames if file != __file__ and not file.startswith(_TORCH)]
+    if not ours:
         return ""
-    file, number = nearest.f_code.co_filename, nearest.f_lineno
+    file, number = ours[0]
     text = linecache.getline(file, number).strip()
     name = "this notebook" if "ipykernel" in file else Path(file).name  # each cell is a file
     return f"{name}, line {number}{f', `{text}`' if text else ''}"

@@ -78,7 +78,7 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, getattr(made, name))
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.ended, raising=False)
     monkeypatch.setattr(capture, "_streams", {})
-    monkeypatch.setattr(capture, "_failures", [])
+    monkeypatch.setattr(capture, "failures", [])
     return made
 
 
@@ -100,7 +100,7 @@ def test_a_recording_ends_and_is_replayed(cuda):
     assert cuda.graph.mock_calls[:2] == [begin, mock.call.capture_end()]
     assert position.item() == 0
     replay()
-    assert position.item() == 3 and capture.failure() is None and not cuda.ended.called
+    assert position.item() == 3 and not capture.failures and not cuda.ended.called
 
 
 class Elsewhere(torch.Tensor):
@@ -154,7 +154,7 @@ def test_a_failed_recording_says_why_and_is_left(cuda, ends):
     assert cuda.graph.mock_calls[-1] == mock.call.capture_end()
     assert cuda.ended.called == bool(ends), "torch ends the allocation where ending the recording succeeds"
     assert (position.item(), total.item()) == (0, 0.0)
-    assert "not permitted" in capture.failure()
+    assert "not permitted" in capture.failures[0]
     assert not Engine().captures(torch.device("cuda"))
 
 
@@ -164,7 +164,7 @@ def test_lack_of_memory_in_a_recording_is_no_failure_of_recording(cuda):
     large = failing(body, RuntimeError("inner"), torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError, match="caused by OutOfMemoryError: CUDA out of memory"):
         capture.cuda_graph(large, [position, total])
-    assert capture.failure() is None
+    assert not capture.failures
 
 
 def test_lack_of_memory_is_found_behind_other_errors():
