@@ -68,25 +68,23 @@ class Request:
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
         Engine(compile=self.compile != "no", threads=self.threads).check(device)
-        asked = ["cudnn_benchmark"] * self.cudnn_benchmark + ["batch_norm native"] * (
-            "native" in self.kernels
-        )
-        if asked and device.type != "cuda":
-            raise ConfigError(
-                f"{asked[0]} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
-            )
+        asked = {"cudnn_benchmark": self.cudnn_benchmark, "batch_norm native": "native" in self.kernels}
+        for name, given in asked.items():
+            if given and device.type != "cuda":
+                raise ConfigError(
+                    f"{name} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
+                )
 
 
 def variants(request: Request, device: torch.device) -> list[Variant]:
     """All that are compared: for each teacher mode the conventional loop, then ours, in every precision and in the last
     one also the group. What is compiled has no BatchNorm kernels to choose."""
-    cuda = device.type == "cuda"
     whole = ALL if Engine(compile=True).compiles_students(device) else TEACHER
     compiled = {"no": (), "engine": (whole,), "all": (TEACHER, ALL)}[request.compile]
     precisions = list(dict.fromkeys(arithmetic(name, device).name for name in request.precision))
     sizes = [(name, 1) for name in precisions] + [(precisions[-1], request.group)]
     switches = itertools.product(
-        sizes, (True, False) if cuda else (False,), (NOTHING, *compiled), request.kernels,
+        sizes, (True, False) if device.type == "cuda" else (False,), (NOTHING, *compiled), request.kernels,
         (False, True) if request.cudnn_benchmark else (False,),
     )  # fmt: skip
     ours = [

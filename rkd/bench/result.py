@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -30,18 +29,16 @@ T = TypeVar("T", bound=Kept)
 
 @dataclass(frozen=True)
 class Row:
-    """One variant, measured.
-
-    `counts` are of one step of the whole group, see `clock.count`; None where the step is compiled, which cannot be
-    counted.
-    """
+    """One variant, measured."""
 
     variant: Variant
     arithmetic: str  # what the variant's precision means on this device
     images: int  # of a step, per student
     times_ms: tuple[float, ...]  # by round, of one step of one student: a group's step over its students
     cold_seconds: float  # from networks to the end of the first step: folding, compiling, capturing
-    counts: dict[str, Any] | None
+    counts: (
+        dict[str, Any] | None
+    )  # of one step of the whole group, see `clock.count`; None: compiled, not counted
 
     @property
     def name(self) -> str:
@@ -52,13 +49,6 @@ class Row:
     def median_ms(self) -> float:
         """Of one step of one student."""
         return statistics.median(self.times_ms)
-
-
-def ratio(times_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
-    """Lower quartile, median and upper quartile of how many times as quick one of two variants is; both times of a
-    ratio are of the same round."""
-    ratios = [theirs / ours for ours, theirs in zip(times_ms, reference_ms, strict=True)]
-    return statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
 
 
 @dataclass(frozen=True)
@@ -81,10 +71,12 @@ class Result:
     notes: tuple[str, ...] = ()
 
     def ratio(self, row: Row) -> list[float]:
-        """Against the conventional loop of the same teacher mode."""
+        """Lower quartile, median and upper quartile of how many times as quick a variant is as the conventional loop of
+        its teacher mode; both times of a ratio are of the same round."""
         mode = row.variant.batch_norm
         usual = next(r for r in self.rows if r.variant.conventional and r.variant.batch_norm == mode)
-        return ratio(row.times_ms, usual.times_ms)
+        ratios = [theirs / ours for ours, theirs in zip(row.times_ms, usual.times_ms, strict=True)]
+        return statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
 
     def epoch_seconds(self, row: Row) -> float:
         """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
@@ -116,8 +108,8 @@ def load(path: Path, kind: type[T]) -> T:
     try:
         return TypeAdapter(kind).validate_python(body)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RecordError(f"{path} is damaged: {where}: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        raise RecordError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def committed(kind: type[T]) -> dict[str, T]:
@@ -128,8 +120,7 @@ def committed(kind: type[T]) -> dict[str, T]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        body = json.loads(text)
+        body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -74,32 +74,26 @@ class Steps:
     def __init__(
         self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
     ) -> None:
-        first = runs[0]
-        self.variant, self.device, self.images = variant, images.train_x.device, images
-        self.states = [self._state(run, teacher) for run in runs]
-        frozen = None
+        self.variant, first, pixels, frozen = variant, runs[0], images.train_x.shape[1], None
+        self.states = []
+        for run in runs:
+            student = build_network(run, images.classes)
+            method = build_method(run, student, teacher, pixels, images.classes, images.train_y)
+            for module in (student, *([] if method is None else [method])):
+                self._place(module, run, images.train_x.device)
+            self.states.append(TrainState(run, student, method, variant.compile == ALL))
         if first.method is not None:
-            frozen = FrozenTeacher(
-                self._placed(copy.deepcopy(teacher), first),
-                first.teacher.batch_norm,
-                self.states[0].arithmetic,
-                variant.compile != NOTHING,
-                images.train_x.shape[1],
-            )
+            network, compiled = copy.deepcopy(teacher), variant.compile != NOTHING
+            self._place(network, first, images.train_x.device)
+            numbers = self.states[0].arithmetic
+            frozen = FrozenTeacher(network, first.teacher.batch_norm, numbers, compiled, pixels)
         self._run = GroupStep(self.states, images, frozen, cuda_graph if variant.graph else None)
         self._left: list[int] = []
 
-    def _state(self, run: RunConfig, teacher: nn.Module) -> TrainState:
-        images, student = self.images, build_network(run, self.images.classes)
-        sizes = images.train_x.shape[1], images.classes
-        method = build_method(run, student, teacher, *sizes, images.train_y)
-        method = None if method is None else self._placed(method, run)
-        return TrainState(run, self._placed(student, run), method, self.variant.compile == ALL)
-
-    def _placed(self, module: nn.Module, run: RunConfig) -> nn.Module:
+    def _place(self, module: nn.Module, run: RunConfig, device: torch.device) -> None:
         if self.variant.kernels == "native":
             without_cudnn(module)
-        return place(module, run, self.device)
+        place(module, run, device)
 
     def ready(self) -> None:
         """Begin an epoch if none is under way."""
@@ -164,11 +158,6 @@ class Workload:
         """On the CPU, where the conventional loader wants them."""
         return data.load(self.config().data)
 
-    @cached_property
-    def device_images(self) -> ImageSet:
-        """On the device, where ours wants them."""
-        return self.images.to(self.device)
-
     def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
         """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
         settings = Settings(
@@ -187,13 +176,12 @@ class Workload:
 
     def begin(self, variant: Variant) -> Steps | Conventional:
         """The variant, set up; a group's students are alike but for the weight of their review loss."""
-        first = self.config(variant.precision, variant.batch_norm)
+        first, size = self.config(variant.precision, variant.batch_norm), self.batch_size
         weight = first.options.loss_weight
         if variant.conventional:
             networks = build_network(first, self.images.classes), copy.deepcopy(self.teacher_network)
-            whole = EPOCH_IMAGES // self.batch_size * self.batch_size
-            size = self.batch_size
+            whole = EPOCH_IMAGES // size * size
             return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)
         weights = [weight * (1 + 0.1 * member) for member in range(variant.group)]
         runs = [replace(first, options=replace(first.options, loss_weight=weight)) for weight in weights]
-        return Steps(runs, self.device_images, self.teacher_network, variant)
+        return Steps(runs, self.images.to(self.device), self.teacher_network, variant)
