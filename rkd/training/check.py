@@ -80,11 +80,9 @@ def check_method(
     ]  # fmt: skip
     with ExitStack() as names:
         name = "+".join(part if isinstance(part, str) else names.enter_context(lent(part)) for part in parts)
-        options = make_options(name, {} if options is None else options)
         taught = TeacherConfig(run=RunConfig(teacher), weights="random")
-        config = RunConfig(
-            student, method=name, options=options, teacher=taught, precision="auto", batch_size=BATCH
-        )
+        own = {"method": name, "options": make_options(name, {} if options is None else options)}
+        config = RunConfig(student, **own, teacher=taught, precision="auto", batch_size=BATCH)
         steps, problems = _followed(config)
     return Captured(method if isinstance(method, str) else name, steps, problems)
 

@@ -121,10 +121,9 @@ def progress(
         found = build(Progress, told | ({} if config is None else {"config": config}))
     except ConfigError as error:
         raise RecordError(str(error)) from error
-    config = found.config
-    if config is not None and config.id != run:
-        raise RecordError(f"its config is that of run {config.id}")
-    if config is not None:
+    if (config := found.config) is not None:
+        if config.id != run:
+            raise RecordError(f"its config is that of run {config.id}")
         part, most = found.position % config.batch_size, images or config.data.train_images or math.inf
         if found.position > most or (part and images not in (None, found.position)):
             raise RecordError(f"position is {found.position}, which no batch of its epoch ends at")

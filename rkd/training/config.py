@@ -82,9 +82,7 @@ class TeacherConfig:
     """
 
     run: RunConfig | None = None
-    checkpoint: str | None = field(
-        default=None, metadata={"identity": False}
-    )  # the hash names it, not the path
+    checkpoint: str | None = field(default=None, metadata={"identity": False})  # the hash names it
     sha256: str | None = None
     network: str | None = None
     record: str | None = field(default=None, metadata={"identity": False})
