@@ -15,7 +15,7 @@ from typing import Any
 from rkd import data as datasets
 from rkd import paths
 from rkd.cluster.board import Board, Teller
-from rkd.cluster.session import Cluster
+from rkd.cluster.session import RETRIES, Cluster
 from rkd.cluster.storage import Storage
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.data.images import TENSORS
@@ -83,7 +83,7 @@ class ClusterRunner(Runner):
         )
         board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(self.limit.left())
         shared = {config: ray.put(_packed(images)) for config, images in self.sets.items()}
-        task = ray.remote(train_group).options(max_retries=self.cluster.retries, **self.cluster.each.asked())
+        task = self.cluster.task(train_group)
         made: dict[str, Any] = {}  # the task that trains a run, by id
         for number, members in enumerate(groups):
             before = {made[teacher] for teacher in teachers_of(members) if teacher in made}
@@ -147,9 +147,7 @@ class ClusterRunner(Runner):
         except ray.exceptions.RayError as error:
             if not self.stopped:
                 told = type(error).__name__
-                self._show(
-                    [f"lost with their nodes {self.cluster.retries + 1} times, and left: {names} ({told})"]
-                )
+                self._show([f"lost with their nodes {RETRIES + 1} times, and left: {names} ({told})"])
             return None
         self.failed |= failed
         if stopped:

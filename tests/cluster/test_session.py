@@ -40,10 +40,9 @@ def test_a_wrong_call_gets_one_sentence(rkd, tmp_path, monkeypatch, call, said):
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_resources_are_read_and_asked_for():
+def test_resources_are_read():
     assert Resources.read("") == Resources()
-    found = Resources.read("gpu=0.5,memory=4GB")
-    assert found.asked() == {"num_cpus": 1.0, "num_gpus": 0.5, "memory": 4 * 10**9}
+    assert Resources.read("gpu=0.5,memory=4GB") == Resources(0.5, 1.0, 4 * 10**9)
     with pytest.raises(ConfigError, match="is not a size"):
         Resources.read("memory=much")
 
