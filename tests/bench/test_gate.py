@@ -62,9 +62,8 @@ def test_a_tiny_gate_is_trained_once_and_written(tmp_path, done):
     times, first = [path.stat().st_mtime_ns for path in records], load(out, gate.Gate)
     assert first.arithmetic == "fp64" and first.header["train_images"] == 20 and len(first.pairs) == 1
     done(call)
-    assert (
-        times == [path.stat().st_mtime_ns for path in records] and load(out, gate.Gate).pairs == first.pairs
-    )
+    assert times == [path.stat().st_mtime_ns for path in records]
+    assert load(out, gate.Gate).pairs == first.pairs
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ from conftest import (
 )
 
 from rkd.bench.conventional import PlainReviewKD
-from rkd.errors import ConfigError, RkdError
+from rkd.errors import RkdError
 from rkd.experiments import group as group_module
 from rkd.experiments.runner import Runner
 from rkd.records import Store
 from rkd.review import ReviewOptions
-from rkd.training import Engine, RunConfig, SGDConfig, TrainState, arithmetic, checkpoint, train
+from rkd.training import RunConfig, SGDConfig, TrainState, arithmetic, checkpoint, train
 from rkd.training.build import build_network
 
 
@@ -66,13 +66,10 @@ def by_hand(config, x, y, steps):
 @pytest.mark.parametrize(
     ("precision", "batch_norm", "steps", "tolerance"),
     [
-        ("fp64", "batch", 3, 1e-10),
-        ("fp64", "running", 3, 1e-10),
-        ("fp32", "running", 1, 2e-3),
-        ("fp16", "batch", 1, 0.2),
-        ("bf16", "running", 1, 0.5),
+        ("fp64", "batch", 3, 1e-10), ("fp64", "running", 3, 1e-10), ("fp32", "running", 1, 2e-3),
+        ("fp16", "batch", 1, 0.2), ("bf16", "running", 1, 0.5),
     ],
-)
+)  # fmt: skip
 def test_steps_equal_plain_ones_in_float64(precision, batch_norm, steps, tolerance):
     options = ReviewOptions(loss_weight=0.6, warmup_epochs=0)
     config = small(options, precision=precision, batch_norm=batch_norm)
@@ -226,22 +223,9 @@ def test_compiled_step_equals_the_plain_one():
     assert (flat(one) - flat(two)).norm() < 0.02 * moved
 
 
-def test_compile_without_compiler_and_graph_without_gpu_are_refused(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
-        Engine(compile=True).check(torch.device("cpu"))
-    with pytest.raises(ConfigError, match="CUDA graph was asked for"):
-        Engine(graph=True).check(torch.device("cpu"))
-
-
-def test_auto_is_in_no_record_and_each_arithmetic_has_an_identity(store, silent, tmp_path):
+def test_each_arithmetic_has_an_identity():
     config = RunConfig("resnet8", precision="auto")
     named = [config.settled(name, "").id for name in ("fp32", "fp16", "bf16")]
     assert len({config.id, *named}) == 4 and named[0] == RunConfig("resnet8").id
     assert arithmetic("auto", torch.device("cuda")).name == "fp16"
-    used = arithmetic("auto", torch.device("cpu")).name
-    config = small_plain(precision="auto", epochs=1)
-    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
-    assert used in ("bf16", "fp32") and record.id != config.id
-    assert record.cost["arithmetic"] == record.config.precision == record.arithmetic == used
-    assert record.cost["graph"] is False and record.cost["compiled"] is False
+    assert arithmetic("auto", torch.device("cpu")).name in ("bf16", "fp32")
