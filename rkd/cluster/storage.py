@@ -28,7 +28,9 @@ POLL_SECONDS = 1.0
 
 def _files(store: Store, run: str, work: bool = True) -> list[tuple[Path, tuple[str, ...]]]:
     """What there may be of a run, here and there, the record last."""
-    there: dict[Path, tuple[str, ...]] = {store.folder(run) / name: ("work", run, name) for name in WORK if work}
+    there: dict[Path, tuple[str, ...]] = {
+        store.folder(run) / name: ("work", run, name) for name in WORK if work
+    }
     there |= {store.maps(run): ("records", "maps", f"{run}.npz"), store.path(run): ("records", f"{run}.json")}
     return [*there.items()]
 

@@ -33,11 +33,8 @@ LOG = "cluster.log"  # in the store's folder of working files
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no storage.
-
-    Attributes:
-        environment: of the workers, where theirs says nothing: where the project is, and where the user stands.
-    """
+    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no
+    storage."""
 
     store: Store
     data_root: Path
@@ -45,7 +42,9 @@ class Job:
     group: int
     engine: Engine
     labels: Mapping[str, str]
-    environment: Mapping[str, str]
+    environment: Mapping[
+        str, str
+    ]  # where theirs says nothing: where the project is, and where the user stands
     trusted: frozenset[str]
     storage: str | None
 
@@ -95,7 +94,10 @@ class ClusterRunner(Runner):
     def _watch(self, board: Any, groups: Sequence[Sequence[RunConfig]], refs: Sequence[Any]) -> None:
         """Show what the nodes tell until all groups have ended; pass the order to stop on."""
         ray, failure, waiting = self.cluster.ray, None, dict(zip(refs, range(len(refs)), strict=True))
-        lengths = [members[0].total_epochs * self._epoch(members[0]) for members in groups]
+        lengths = []
+        for first, *_ in groups:
+            images = len(self.sets[first.data].train_y)
+            lengths.append(first.total_epochs * used_images(images, first.batch_size, first.drop_last))
         self.progress.begin(f"{len(groups)} run groups on {self.cluster.words()}", 1, sum(lengths))
         at: dict[int, int] = {}
         storage = Storage(self.storage) if self.storage is not None else None
@@ -115,10 +117,8 @@ class ClusterRunner(Runner):
                 self.progress.batch(0, come, sum(lengths))
                 if time.monotonic() - said > SUMMARY_SECONDS:
                     work, said = len(at.keys() - ended), time.monotonic()
-                    rate = come / (said - started)
-                    self._show(
-                        [f"{len(ended)} of {len(groups)} groups ended, {work} at work; {rate:,.0f} images/s"]
-                    )
+                    rate = f"{come / (said - started):,.0f} images/s"
+                    self._show([f"{len(ended)} of {len(groups)} groups ended, {work} at work; {rate}"])
                 if not self.stopped and (failure or self.stop(0.0)):
                     self.stopped = True
                     ray.get(board.stop.remote())
@@ -154,17 +154,13 @@ class ClusterRunner(Runner):
             self.limit.stop(math.inf)  # as it looked there, the budget is used up
         return None
 
-    def _epoch(self, config: RunConfig) -> int:
-        return used_images(len(self.sets[config.data].train_y), config.batch_size, config.drop_last)
-
     def _show(self, lines: Sequence[str]) -> None:
         """To whoever watches, and in the log."""
         if lines:
             self.store.work.mkdir(parents=True, exist_ok=True)
             with open(self.store.work / LOG, "a", encoding="utf-8") as log:
-                log.writelines(
-                    f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {line}\n" for line in lines
-                )
+                now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+                log.writelines(f"{now} {line}\n" for line in lines)
         for line in lines:
             self.progress.say(line)
 
@@ -221,11 +217,10 @@ def train_group(
         stopped = trained(job.store, members, lambda: False)
     else:
         committed = job.store.records.parent / "teachers"
-        ids = [config.id for config in members]
-        for store, ours, lost in Storage(job.storage).shares(
-            ids, teachers_of(members), teller.stop, committed
-        ):
-            stopped = trained(store, [config for config in members if config.id in ours], lost) or stopped
+        runs = {config.id: config for config in members}
+        shares = Storage(job.storage).shares(runs, teachers_of(members), teller.stop, committed)
+        for store, ours, lost in shares:
+            stopped = trained(store, [run for id, run in runs.items() if id in ours], lost) or stopped
         stopped = stopped or teller.stop(0.0)
     teller.look()
     return failed, stopped

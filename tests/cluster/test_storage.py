@@ -30,12 +30,8 @@ def server():
 def url(request, tmp_path):
     if request.param == "s3":
         request.getfixturevalue("server")
-    place = {
-        "folder": f"{tmp_path / 'shared'}",
-        "memory": f"memory://{tmp_path.name}",
-        "s3": f"s3://bucket/{tmp_path.name}",
-    }
-    return place[request.param]
+    urls = {"memory": f"memory://{tmp_path.name}", "s3": f"s3://bucket/{tmp_path.name}"}
+    return urls.get(request.param, str(tmp_path / "shared"))
 
 
 def quick(url):
@@ -69,10 +65,8 @@ def test_a_stopped_run_goes_on_elsewhere_and_its_record_and_weights_arrive(url, 
     there.match(home, [TEACHER.id, STUDENT.id], [TEACHER.id])
     train(plain, STUDENT)
     for run in (TEACHER.id, STUDENT.id):
-        assert (home.load(run).curves, home.load(run).result) == (
-            plain.load(run).curves,
-            plain.load(run).result,
-        )
+        found, expected = home.load(run), plain.load(run)
+        assert (found.curves, found.result) == (expected.curves, expected.result)
     assert (home.folder(TEACHER.id) / "best.pt").exists() and not home.folder(STUDENT.id).exists()
     fs, root = fsspec.url_to_fs(url)
     left = [path for path in fs.find(root) if path.endswith(("checkpoint.pt", ".tmp"))]
