@@ -53,22 +53,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement.
-
-    Attributes:
-        header: machine, versions, times, load, and what was asked for: all that is needed to repeat it.
-        rows: variants, each teacher mode's conventional loop among them.
-        evaluation: test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many
-            "images".
-        notes: what a reader has to know: a budget exceeded, a variant that could not run.
-    """
+    """One measurement."""
 
     KIND: ClassVar[str] = "rkd bench"
     FORMAT: ClassVar[int] = 2
-    header: dict[str, Any]
-    rows: tuple[Row, ...]
+    header: dict[
+        str, Any
+    ]  # machine, versions, times, load, and what was asked for: all that is needed to repeat it
+    rows: tuple[Row, ...]  # each teacher mode's conventional loop among them
+    # Test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many "images".
     evaluation: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader has to know: a budget exceeded, a variant that could not run
 
     def ratio(self, row: Row) -> list[float]:
         """Lower quartile, median and upper quartile of how many times as quick a variant is as the conventional loop of

@@ -34,27 +34,18 @@ COMPILED = {NOTHING: [], TEACHER: ["compiled teacher"], ALL: ["compiled"]}
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a step; what it says beyond `batch_norm` concerns ours alone.
+    """One way to make a step; what it says beyond `batch_norm` concerns ours alone."""
 
-    Attributes:
-        batch_norm: of the teacher, "running" or "batch" (see TeacherConfig).
-        precision: the conventional loop knows only "fp32".
-        conventional: the conventional loop, not ours.
-        compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
-        graph: steps are captured as a CUDA graph.
-        group: students trained on the same batches by the same teacher pass.
-        kernels: "native": every BatchNorm by PyTorch's own kernels; "cudnn": by cuDNN where PyTorch would take that.
-        cudnn_benchmark: cuDNN times its kernels before it takes one.
-    """
-
-    batch_norm: str
-    precision: str = "fp32"
-    conventional: bool = False
-    compile: str = NOTHING
-    graph: bool = False
-    group: int = 1
-    kernels: str = "cudnn"
-    cudnn_benchmark: bool = False
+    batch_norm: str  # of the teacher, "running" or "batch" (see TeacherConfig)
+    precision: str = "fp32"  # the conventional loop knows no other
+    conventional: bool = False  # the conventional loop, not ours
+    compile: str = NOTHING  # what torch.compile writes the kernels of
+    graph: bool = False  # steps are captured as a CUDA graph
+    group: int = 1  # students trained on the same batches by the same teacher pass
+    kernels: str = (
+        "cudnn"  # of BatchNorm: "native": always PyTorch's own; "cudnn": where PyTorch would take that
+    )
+    cudnn_benchmark: bool = False  # cuDNN times its kernels before it takes one
 
     @property
     def name(self) -> str:

@@ -242,8 +242,8 @@ class RunConfig:
         """`settled(own, teachers).id`, many times faster: stores are asked for all that a request may stand for."""
         values = _named(self._identified, own) if self.open.own else self._identified
         if self.open.teachers:
-            teacher = values["teacher"]
-            values = {**values, "teacher": {**teacher, "run": _named(teacher["run"], teachers)}}
+            run = _named(values["teacher"]["run"], teachers)
+            values = {**values, "teacher": {**values["teacher"], "run": run}}
         return _hashed(values)
 
     def _in(self, own: str, teachers: str, which: Both) -> RunConfig:
@@ -281,8 +281,7 @@ def _identity(value: Any) -> Any:
         return [_identity(v) for v in value]
     if not is_dataclass(value):
         return _plain(value)
-    kept = {}
-    unread = value.unread() if hasattr(value, "unread") else ()
+    kept, unread = {}, value.unread() if hasattr(value, "unread") else ()
     for f in fields(value):
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         this = getattr(value, f.name)

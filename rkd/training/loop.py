@@ -33,32 +33,27 @@ def train(states: Sequence[TrainState], images: ImageSet, teacher: FrozenTeacher
 
 @dataclass
 class Training:
-    """What `train` works with.
-
-    Args:
-        capture: see `step.GroupStep`.
-        batch_seconds: expected for the first step, which may compile or capture; later, taken by the latest one.
-        on_batch: called with (epoch, images done, images in all) before the first batch and after each.
-        on_epoch: called for each state after each of its epochs, scores included: saves checkpoints, reports.
-        stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
-            training there, in a state from which it can go on.
-        threads: chooses how many compute a step; by default torch's own number do.
-
-    Attributes:
-        launched: batches on a GPU that may not have been finished.
-    """
+    """What `train` works with."""
 
     images: ImageSet
     teacher: FrozenTeacher | None
-    capture: Capture | None = None
-    batch_seconds: float = 0.0
+    capture: Capture | None = None  # see `step.GroupStep`
+    batch_seconds: float = (
+        0.0  # expected for the first step, which may compile or capture; later, of the latest one
+    )
+    # Called before the first batch and after each, with images done and in all.
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None
+    # Called for each state after each of its epochs, scores included: saves checkpoints, reports.
     on_epoch: Callable[[TrainState], None] = lambda state: None
+    # Asked before each batch and each evaluation with the seconds that piece is expected to take; True ends training
+    # there, in a state from which it can go on.
     stop: Callable[[float], bool] = lambda needed: False
     threads: Threads = field(default_factory=Threads)
     score_seconds: float = field(default=0.0, init=False)
     step: GroupStep | None = field(default=None, init=False)
-    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)
+    launched: deque[torch.cuda.Event] = field(
+        default_factory=deque, init=False
+    )  # that may not have been finished
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
