@@ -132,7 +132,7 @@ def test_a_variant_that_cannot_run_is_told_and_left_out(monkeypatch):
 
     work, notes = Workload("resnet8", "resnet8", 4, CPU), []
     monkeypatch.setattr(work, "begin", refuse)
-    assert first_step(work, Variant("batch", graph=True, compile=TEACHER, group=3), print, notes) is None
+    assert first_step(work, Variant("batch", graph=True, compile=TEACHER, group=3), print, notes) == []
     assert notes == [
         "fp32, compiled teacher, CUDA graph, group of 3, teacher on batch statistics: could not run "
         "(operation not permitted while capturing)"
