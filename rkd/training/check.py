@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from rkd.data import ImageSet
-from rkd.errors import RkdError
 from rkd.methods import Method, Options, make_options
 from rkd.methods.base import lent
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
-from rkd.training.standin import GPU, Recorder, standing_in
+from rkd.training.standin import GPU, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.trust import called, imported, is_foreign
@@ -23,10 +21,6 @@ from rkd.trust import called, imported, is_foreign
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
 
-REPLACED = (
-    "is replaced by another tensor in a step, but a replay goes on with the old one; change it in place"
-)
-COUNTED = "is a Python value that a step changes, but a replay runs no Python; keep it in a buffer, changed in place"
 CHANGING = (
     "a step of the last epoch is not the operations of the first one ({}), but one recording serves all; let "
     "begin_epoch change tensors in place, and nothing that a step's Python code reads"
@@ -96,7 +90,7 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[str]] = []  # operations of its steps with a whole batch
-    with standing_in([method, student]) as recorder:
+    with standing_in({"student": student, "method": method}) as recorder:
         for module in (method, student):
             module.to(device=GPU, memory_format=torch.channels_last)
         state = TrainState(config, student, method)
@@ -110,7 +104,8 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
             state.begin_epoch()
             step = GroupStep([state], images, teacher)
             for size in step.begin(epoch)[: 2 if epoch in firsts else 1]:
-                _watched(step, size, {"student": student, "method": method}, recorder)
+                with recorder.recording():
+                    step(size)
                 steps += 1
                 if size == BATCH and state.stage is None:
                     main.append(recorder.operations)
@@ -120,37 +115,3 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
             fewer = f"{len(main[0])} have become {len(main[-1])}"
             recorder.note(CHANGING.format(next(differing, fewer)), "between epochs")
     return steps, recorder.sentences()
-
-
-def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: Recorder) -> None:
-    before = {name: _state(module) for name, module in owners.items()}
-    try:
-        with recorder.recording():
-            step(size)
-    except RkdError:
-        raise
-    except Exception as error:
-        # Of code that is being checked; what cannot be followed may have been noted already.
-        if not recorder.noted:
-            reason = str(error).strip().partition("\n")[0]
-            recorder.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
-        return
-    for owner, earlier in before.items():
-        now = _state(owners[owner])
-        for name, value in earlier.items():
-            if isinstance(value, Tensor):
-                if now.get(name) is not value:
-                    recorder.note(REPLACED, f"{owner}, tensor {name!r}")
-            elif now.get(name) != value:
-                recorder.note(COUNTED, f"{owner}, attribute {name!r}")
-
-
-def _state(module: nn.Module) -> dict[str, Any]:
-    """Parameters, buffers and plain attributes by name."""
-    plain = {
-        f"{prefix}.{name}".lstrip("."): value
-        for prefix, part in module.named_modules()
-        for name, value in vars(part).items()
-        if isinstance(value, bool | int | float | str)
-    }
-    return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -7,7 +7,7 @@ operations is looked at, which needs no GPU.
 import linecache
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from rkd.errors import RkdError
 
 GPU = torch.device("cuda", 0)
 
@@ -34,6 +36,11 @@ DRAWN = (
 )
 DECOMPOSED = "decomposes a matrix, whose outcome is checked on the host; make do with products, as kdsvd does"
 
+REPLACED = (
+    "is replaced by another tensor in a step, but a replay goes on with the old one; change it in place"
+)
+COUNTED = "is a Python value that a step changes, but a replay runs no Python; keep it in a buffer, changed in place"
+
 _TORCH = str(Path(torch.__file__).parent)
 _NO_DECOMPOSITION = {"linalg_vector_norm", "linalg_cross"}
 _DECOMPOSITIONS = {"geqrf", "ormqr", "cholesky", "cholesky_inverse", "cholesky_solve", "triangular_solve"}
@@ -44,21 +51,21 @@ class Recorder(TorchDispatchMode):
     """Looks at every operation, forward and backward, while `recording`.
 
     Args:
-        owners: modules; a problem is located at the innermost line of a file that one of their methods is written in,
-            if there is one on the way.
+        owners: modules by name; a problem is located at the innermost line of a file that one of their methods is
+            written in, if there is one on the way.
 
     Attributes:
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
-        noted: whether the step under way, or the last one, has met a problem.
-        operations: of that step, each with its plain arguments, in words.
+        operations: of the step under way, or the last one, each with its plain arguments, in words.
     """
 
-    def __init__(self, owners: Sequence[nn.Module]) -> None:
+    def __init__(self, owners: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        self._owners = owners
         self._files = {
             code.co_filename
-            for owner in owners
+            for owner in owners.values()
             for module in owner.modules()
             for kind in type(module).__mro__
             for code in (getattr(value, "__code__", None) for value in vars(kind).values())
@@ -66,21 +73,37 @@ class Recorder(TorchDispatchMode):
         }
         self.problems: dict[tuple[str, str, str], None] = {}
         self.operations: list[str] = []
-        self.noted = False
-        self._recording = False
+        self._recording = self._noted = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """A `with` block whose operations are part of a step."""
-        self._recording, self.noted, self.operations = True, False, []
+        """A `with` block whose operations are part of a step, and which changes tensors of the owners in place alone.
+        An error, of the code that is looked at, ends it, and is a problem like others."""
+        before = {name: _state(module) for name, module in self._owners.items()}
+        self._recording, self._noted, self.operations = True, False, []
         try:
             yield
+        except RkdError:
+            raise
+        except Exception as error:
+            if not self._noted:  # else what cannot be followed has been told
+                reason = str(error).strip().partition("\n")[0]
+                self.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
+            return
         finally:
             self._recording = False
+        for owner, earlier in before.items():
+            now = _state(self._owners[owner])
+            for name, value in earlier.items():
+                if isinstance(value, Tensor):
+                    if now.get(name) is not value:
+                        self.note(REPLACED, f"{owner}, tensor {name!r}")
+                elif now.get(name) != value:
+                    self.note(COUNTED, f"{owner}, attribute {name!r}")
 
     def note(self, text: str, place: str, operation: str = "") -> None:
         self.problems[place, text, operation] = None
-        self.noted = True
+        self._noted = True
 
     def sentences(self) -> tuple[str, ...]:
         """The problems. What a backward pass meets because its forward pass did, counts once."""
@@ -110,6 +133,17 @@ class Recorder(TorchDispatchMode):
         if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
             return None
         return func(*args, **kwargs)
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Parameters, buffers and plain attributes by name."""
+    plain = {
+        f"{prefix}.{name}".lstrip("."): value
+        for prefix, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, bool | int | float | str)
+    }
+    return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _problem(func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Tensor]) -> str | None:
@@ -212,7 +246,7 @@ def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
 
 
 @contextmanager
-def standing_in(owners: Sequence[nn.Module]) -> Iterator[Recorder]:
+def standing_in(owners: Mapping[str, nn.Module]) -> Iterator[Recorder]:
     """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins; `owners` as of
     `Recorder`.
 

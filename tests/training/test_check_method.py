@@ -213,7 +213,7 @@ def test_derivatives_without_the_engine_are_those_of_the_engine():
 
 def test_everything_is_as_before_afterwards():
     engine, available = torch.Tensor.backward, torch.cuda.amp.common.amp_definitely_not_available
-    with standing_in([]):
+    with standing_in({}):
         assert torch.zeros((), device=GPU).is_cuda and torch.Tensor.backward is backward
     assert torch.Tensor.backward is engine
     assert torch.cuda.amp.common.amp_definitely_not_available is available
