@@ -71,14 +71,10 @@ def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
     assert made.source == "median of 9 recorded runs, none", "each of three profiles has them here"
 
 
-def test_plans_are_simulated_and_written(done, rkd, tmp_path):
+def test_plans_are_simulated_and_written(done, tmp_path):
     out = done(f"cluster plan smoke --chapters table5 --gpus 1,3 --rate 1e9 --out {tmp_path}/plan.json")
     assert "runs in " in out and "at 1e+09 a second (as given):\n devices " in out and out.count("\n") >= 5
     assert load(tmp_path / "plan.json", Plan).rate == 1e9
-    wrong = {"--gpus 0": "--gpus is 0", "--rate -1": "--rate is -1", "--gpus two": "--gpus is two"}
-    for call, said in wrong.items():
-        status, _, err = rkd(f"cluster plan smoke {call}")
-        assert status == 2 and said in err
 
 
 def test_without_a_record_the_rate_has_to_be_given(rkd, store, monkeypatch):

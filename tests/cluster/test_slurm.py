@@ -36,19 +36,6 @@ def test_the_script_is_sound(done, options, tmp_path):
     assert ("--device cuda" in text) == ("gpus 0" not in options)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("--time 9m", "a job must be longer than 10 minutes"),
-        ("--time 4h --gpus -1", "--gpus is -1; it must be >= 0"),
-        ("--time 4h --sweep '--budget 3h'", "the job itself says --budget"),
-    ],
-)
-def test_a_wrong_call_is_told_before_it_is_queued(rkd, options, said):
-    status, out, err = rkd(f"cluster slurm params/smoke.yaml {options}")
-    assert status == 2 and said in err and not out
-
-
 def dry(tmp_path, nodes=2, **more):
     """The job, running where all commands are stand-ins."""
     for name in ("python", "srun", "scontrol"):

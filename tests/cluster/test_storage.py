@@ -10,7 +10,7 @@ from conftest import Silent, StopAfter, small
 from s3 import s3_server
 
 from rkd.cluster.storage import Storage
-from rkd.errors import ConfigError, RkdError
+from rkd.errors import RkdError
 from rkd.experiments.runner import Runner
 from rkd.experiments.selectors import Selectors
 from rkd.records import Store
@@ -118,21 +118,6 @@ def test_who_lost_a_lease_stops_and_pushes_nothing(url, tmp_path):
         assert lost()
         train(store, TEACHER)
     assert not storage.ids()
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("http://127.0.0.1/x", "no file can be created exclusively"),
-        ("nothing://x", "--storage nothing://x: "),
-    ],
-)
-def test_other_storage_gets_one_sentence(rkd, tmp_path, url, said):
-    with pytest.raises(ConfigError, match=said):
-        Storage(url)
-    call = f"sweep smoke --chapters table5 --results {tmp_path} --device cpu --engine ray --storage {url}"
-    status, _, err = rkd(call)
-    assert status == 2 and said in err
 
 
 def test_a_dry_run_brings_nothing_and_leaves_nothing(done, tmp_path):
