@@ -129,12 +129,9 @@ def without_cudnn(network: nn.Module) -> None:
 
 
 class Workload:
-    """What all variants have in common: the pair, the images, the first weights.
-
-    The embedded set serves, at most so many images of it: they have CIFAR's size, and none has to be fetched. The
-    teacher is untrained, its running statistics those of one batch: how long a step takes does not depend on what the
-    weights are, as long as the maps stay in range.
-    """
+    """What all variants have in common: the pair, the images, the first weights. The embedded set serves, at most so
+    many images of it: they have CIFAR's size, and none has to be fetched. The teacher is untrained, its running
+    statistics those of one batch: weights do not decide how long a step takes, as long as the maps stay in range."""
 
     def __init__(
         self, teacher: str, student: str, batch_size: int, device: torch.device,

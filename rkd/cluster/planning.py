@@ -79,10 +79,7 @@ def make(
     tasks: Any = None,
 ) -> Plan:
     """The plan of runs, teachers first, in groups of at most `largest`, those of several seeds together, as on a GPU.
-
-    Args:
-        rate: multiply-adds per second of one device; None: the median of all recorded runs of this copy.
-        tasks: see `Plan`.
+    `rate`: as in `Plan`; None: the median of all recorded runs of this copy.
 
     Raises:
         ConfigError: no rate is given, and nothing is recorded.

@@ -29,20 +29,13 @@ def ray_module() -> ModuleType:
 
 @frozen
 class Resources:
-    """What one run group takes of a node.
+    """What one run group takes of a node; ConfigError for a value that is not allowed."""
 
-    Attributes:
-        gpu: share of a GPU, or whole ones; several groups with 0.5 share one. None: 1 where the cluster has GPUs.
-        cpu: cores.
-        memory: bytes of main memory; Ray starts no group where less is free by its own count.
-
-    Raises:
-        ConfigError: more than one GPU, and not whole ones, or a value that is not allowed.
-    """
-
-    gpu: Weight | None = None
-    cpu: Positive = 1.0
-    memory: Bytes = 2 * 10**9
+    gpu: Weight | None = (
+        None  # share of one, or whole ones; two groups with 0.5 share one. None: 1 where there are GPUs
+    )
+    cpu: Positive = 1.0  # cores
+    memory: Bytes = 2 * 10**9  # of main memory; Ray starts no group where less is free by its own count
 
     def __post_init__(self) -> None:
         if (gpu := self.gpu or 0.0) > 1 and gpu % 1:
@@ -84,10 +77,7 @@ class Cluster:
 @contextmanager
 def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluster]:
     """Join the cluster at an address (host:port, or auto: the one of this machine), or start one here (None), and leave
-    or end it with the block.
-
-    Args:
-        device: of the runs; "cpu": groups take no GPU unless told to.
+    or end it with the block. On the device "cpu" groups take no GPU unless told to.
 
     Raises:
         ConfigError: Ray is not installed; no node has what one group takes.

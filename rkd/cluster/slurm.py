@@ -26,8 +26,7 @@ def script(
         nodes, gpus, cpus: nodes of a job; GPUs and cores of a node.
         seconds: a job's time, more than `LEAVE_SECONDS`.
         jobs: that follow one another in an array, each for its time; the first that finds nothing left ends at once.
-        folder: where the job works, on all nodes.
-        python: the interpreter in which rkd is installed, on all nodes.
+        folder, python: where the job works, and the interpreter in which rkd is installed, on all nodes.
     """
     hours, minutes = divmod(math.ceil(seconds / 60), 60)
     array = f"#SBATCH --array=1-{jobs}%1\n" if jobs > 1 else ""

@@ -185,10 +185,7 @@ class Storage:
     ) -> Iterator[tuple[Store, set[str], Callable[[], bool]]]:
         """Until all runs are recorded there, or have been here, or `stop` says so: a store of this process with what
         there is of them and of their teachers, the runs to be trained in it, and whether their lease was lost.
-
-        Args:
-            committed: folder of committed teachers on this machine, where there are some.
-        """
+        `committed`: folder of committed teachers on this machine, where there are some."""
         left = {run for run in runs if not self.has(run)}
         while left and not stop(0.0):
             leases = [lease for run in sorted(left) if (lease := self.take(run))]

@@ -51,19 +51,12 @@ class Job:
 
 @dataclass(eq=False)
 class ClusterRunner(Runner):
-    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU.
-
-    Args:
-        cluster: where.
-        limit: the budget; its signals stop all nodes.
-        workers: the device of the workers, by name.
-        storage: URL of the storage that nodes share (see `Storage`); None: they share the store's folders.
-    """
+    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU."""
 
     cluster: Cluster | None = None
-    limit: Budget | None = None
-    workers: str = "auto"
-    storage: str | None = None
+    limit: Budget | None = None  # its signals stop all nodes
+    workers: str = "auto"  # their device
+    storage: str | None = None  # its URL (see `Storage`); None: nodes share the store's folders
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         ray, root = self.cluster.ray, self.data_root.resolve()
@@ -175,16 +168,9 @@ class _Worker(Runner):
 def train_group(
     job: Job, members: list[RunConfig], number: int, board: Any, sets: dict[DataConfig, Any], *before: Any
 ) -> tuple[dict[str, str], bool]:
-    """The task: train the runs of a group here, or wait for whoever does.
-
-    Args:
-        number: of the group, on the board.
-        sets: references to data sets, which a node fetches once.
-        before: what the tasks of its teachers returned.
-
-    Returns:
-        Why runs could not be had, by id, and whether it was stopped.
-    """
+    """The task: train the runs of a group, which has a number on the board, here, or wait for whoever does. `sets`:
+    references to data sets, which a node fetches once; `before`: what the tasks of its teachers returned. Returns why
+    runs could not be had, by id, and whether it was stopped."""
     import ray
 
     os.environ.update(job.environment | os.environ)

@@ -66,11 +66,8 @@ def check_batches(config: RunConfig, train_images: int) -> None:
 
 
 def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> None:
-    """Take two black images through all that a run computes, before anything is trained.
-
-    Args:
-        pixels: height and width of the images.
-        labels: (N,) int64, classes of the training images.
+    """Take two black images, so many pixels high and wide, through all that a run computes, before anything is trained.
+    `labels`: (N,) int64, of the training images.
 
     Raises:
         ConfigError: they make no batch, the method refuses the pair, or a shape does not fit.

@@ -156,12 +156,9 @@ def forked(
 
 
 def captured(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
-    """Record `body` after trial steps, and prove that the recording does something.
-
-    Args:
-        body: a function of tensors that stay where they are.
-        changed: every tensor it changes. All of them are as before when this returns, also after an error.
-        record: calls a function once and returns what does the same again.
+    """Record `body`, a function of tensors that stay where they are, after trial steps, and prove that the recording
+    does something. `changed` is every tensor it changes: all are as before when this ends, also by an error. `record`
+    calls a function once and returns what does the same again.
 
     Raises:
         CaptureError: a tensor stayed as it was that a trial step changed: the recording is empty, or of something else.

@@ -1,7 +1,7 @@
-"""How many threads compute a step on a CPU: as many as help a small convolution at this moment, because what else runs
-on the machine decides it. Two threads on two cores are up to twice as quick as one, and many times as slow where
-another process keeps one of the cores busy: at every join both wait for the thread that was put aside. A convolution
-tells this in milliseconds, so that no step of a training is ever made with more threads than are free."""
+"""How many threads compute a step on a CPU: as many as help a small convolution now. Two threads on two cores are up to
+twice as quick as one, and many times as slow where another process keeps one of the cores busy: at every join both wait
+for the thread that was put aside. A convolution tells this in milliseconds, so that no step of a training is ever made
+with more threads than are free."""
 
 import math
 import os
