@@ -7,10 +7,13 @@ starts a group again that was lost with its node, which then goes on from its ch
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rkd import data as datasets
 from rkd import paths
@@ -186,28 +189,21 @@ def train_group(
     teller = Teller(tell, node, Budget(ray.get(board.left.remote())))
     if teller.look():
         return {}, True
-    failed: dict[str, str] = {}
     images = {config: _unpacked(ray.get(ref)) for config, ref in sets.items()}
-
-    def trained(store: Store, runs: Sequence[RunConfig], lost: Callable[[], bool]) -> bool:
+    runs, failed, stopped = {config.id: config for config in members}, dict[str, str](), False
+    shares: Iterable[tuple[Store, Collection[str], Callable[[], bool]]] = [(job.store, runs, lambda: False)]
+    if job.storage is not None:
+        committed = job.store.records.parent / "teachers"
+        shares = Storage(job.storage).shares(runs, teachers_of(members), teller.stop, committed)
+    for store, ours, lost in shares:
         runner = _Worker(
             store, job.data_root, job.device, job.group, teller, dict(job.labels), job.engine,
-            lambda needed: lost() or teller.stop(needed), sets=images,
+            lambda needed, lost=lost: lost() or teller.stop(needed), sets=images,
         )  # fmt: skip
-        runner.run(runs)
-        failed.update(runner.failed)
-        return runner.stopped
-
-    stopped = False
-    if job.storage is None:
-        stopped = trained(job.store, members, lambda: False)
-    else:
-        committed = job.store.records.parent / "teachers"
-        runs = {config.id: config for config in members}
-        shares = Storage(job.storage).shares(runs, teachers_of(members), teller.stop, committed)
-        for store, ours, lost in shares:
-            stopped = trained(store, [run for id, run in runs.items() if id in ours], lost) or stopped
-        stopped = stopped or teller.stop(0.0)
+        runner.run([run for id, run in runs.items() if id in ours])
+        failed |= runner.failed
+        stopped = stopped or runner.stopped
+    stopped = stopped or (job.storage is not None and teller.stop(0.0))
     teller.look()
     return failed, stopped
 
@@ -218,9 +214,5 @@ def _packed(images: ImageSet) -> ImageSet:
 
 
 def _unpacked(images: ImageSet) -> ImageSet:
-    import warnings
-
-    import torch
-
     with warnings.catch_warnings(action="ignore"):  # that they cannot be written to: nobody does
         return replace(images, **{name: torch.from_numpy(getattr(images, name)) for name in TENSORS})
