@@ -36,9 +36,8 @@ class Row:
     images: int  # of a step, per student
     times_ms: tuple[float, ...]  # by round, of one step of one student: a group's step over its students
     cold_seconds: float  # from networks to the end of the first step: folding, compiling, capturing
-    counts: (
-        dict[str, Any] | None
-    )  # of one step of the whole group, see `clock.count`; None: compiled, not counted
+    # Of one step of the whole group, see `clock.count`; None: compiled, which cannot be counted.
+    counts: dict[str, Any] | None
 
     @property
     def name(self) -> str:
@@ -57,9 +56,8 @@ class Result:
 
     KIND: ClassVar[str] = "rkd bench"
     FORMAT: ClassVar[int] = 2
-    header: dict[
-        str, Any
-    ]  # machine, versions, times, load, and what was asked for: all that is needed to repeat it
+    # Machine, versions, times, load, and what was asked for: all that is needed to repeat it.
+    header: dict[str, Any]
     rows: tuple[Row, ...]  # each teacher mode's conventional loop among them
     # Test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many "images".
     evaluation: dict[str, Any]

@@ -42,9 +42,8 @@ class Variant:
     compile: str = NOTHING  # what torch.compile writes the kernels of
     graph: bool = False  # steps are captured as a CUDA graph
     group: int = 1  # students trained on the same batches by the same teacher pass
-    kernels: str = (
-        "cudnn"  # of BatchNorm: "native": always PyTorch's own; "cudnn": where PyTorch would take that
-    )
+    # Of BatchNorm: "native": always PyTorch's own; "cudnn": where PyTorch would take that.
+    kernels: str = "cudnn"
     cudnn_benchmark: bool = False  # cuDNN times its kernels before it takes one
 
     @property

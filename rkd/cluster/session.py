@@ -31,9 +31,8 @@ def ray_module() -> ModuleType:
 class Resources:
     """What one run group takes of a node; ConfigError for a value that is not allowed."""
 
-    gpu: Weight | None = (
-        None  # share of one, or whole ones; two groups with 0.5 share one. None: 1 where there are GPUs
-    )
+    # Share of one, or whole ones; two groups with 0.5 share one. None: 1 where the cluster has GPUs.
+    gpu: Weight | None = None
     cpu: Positive = 1.0  # cores
     memory: Bytes = 2 * 10**9  # of main memory; Ray starts no group where less is free by its own count
 

@@ -45,9 +45,8 @@ class Job:
     group: int
     engine: Engine
     labels: Mapping[str, str]
-    environment: Mapping[
-        str, str
-    ]  # where theirs says nothing: where the project is, and where the user stands
+    # Where theirs says nothing: where the project is, and where the user stands.
+    environment: Mapping[str, str]
     trusted: frozenset[str]
     storage: str | None
 

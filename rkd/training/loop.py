@@ -38,9 +38,7 @@ class Training:
     images: ImageSet
     teacher: FrozenTeacher | None
     capture: Capture | None = None  # see `step.GroupStep`
-    batch_seconds: float = (
-        0.0  # expected for the first step, which may compile or capture; later, of the latest one
-    )
+    batch_seconds: float = 0.0  # expected for the first step, which may compile; later, of the latest one
     # Called before the first batch and after each, with images done and in all.
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None
     # Called for each state after each of its epochs, scores included: saves checkpoints, reports.
@@ -51,9 +49,7 @@ class Training:
     threads: Threads = field(default_factory=Threads)
     score_seconds: float = field(default=0.0, init=False)
     step: GroupStep | None = field(default=None, init=False)
-    launched: deque[torch.cuda.Event] = field(
-        default_factory=deque, init=False
-    )  # that may not have been finished
+    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)  # and perhaps not finished
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
@@ -125,7 +121,7 @@ class Training:
             state.end_epoch()
             if (
                 state.stage is None or state.diverged
-            ):  # a stage has nothing to score, but every record has a score
+            ):  # a stage has nothing to score, but every record has one
                 self._score(state)
             self.on_epoch(state)
         return True

@@ -70,9 +70,8 @@ def catches_sigterm(job):
 
 def test_ray_starts_on_all_nodes_before_the_sweep(tmp_path):
     assert dry(tmp_path).wait(20) == 0
-    until(
-        lambda: "srun" in str(calls(tmp_path))
-    )  # the job does not wait for the workers, and so may end before
+    # The job does not wait for the workers, and so may end before.
+    until(lambda: "srun" in str(calls(tmp_path)))
     head, *rest = calls(tmp_path)
     start = "python -m ray.scripts.scripts start --num-cpus=8 --num-gpus=4"
     assert head.startswith(f"{start} --head --port=20007")
