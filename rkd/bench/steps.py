@@ -132,13 +132,8 @@ class Workload:
     many images of it: they have CIFAR's size, and none has to be fetched. The teacher is untrained, its running
     statistics those of one batch: weights do not decide how long a step takes, as long as the maps stay in range."""
 
-    def __init__(
-        self, teacher: str, student: str, batch_size: int, device: torch.device,
-        train_images: int = MOST_IMAGES, test_images: int = TEST_IMAGES,
-    ) -> None:  # fmt: skip
+    def __init__(self, teacher: str, student: str, batch_size: int, device: torch.device) -> None:
         self.teacher, self.student, self.batch_size, self.device = teacher, student, batch_size, device
-        self._train_images = train_images // batch_size * batch_size  # every batch is whole
-        self._test_images = test_images
 
     @cached_property
     def images(self) -> ImageSet:
@@ -147,9 +142,10 @@ class Workload:
 
     def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
         """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
+        whole = MOST_IMAGES // self.batch_size * self.batch_size  # no batch is short
         settings = Settings(
-            "bench", dataset="embedded", train_images=self._train_images, test_images=self._test_images,
-            batch_size=self.batch_size, precision=precision, teacher_batch_norm=batch_norm,
+            "bench", dataset="embedded", train_images=whole, test_images=TEST_IMAGES, batch_size=self.batch_size,
+            precision=precision, teacher_batch_norm=batch_norm,
         )  # fmt: skip
         return Builder(settings).distilled(self.teacher, self.student, 0, row={"warmup_epochs": 0})
 
