@@ -54,9 +54,7 @@ class _Operations(TorchDispatchMode):
         super().__init__()
         self.ops = self.host_reads = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result, packet = func(*args, **(kwargs or {})), func.overloadpacket
         if packet in _HOST_READS:
             self.host_reads += 1

@@ -26,7 +26,7 @@ from rkd.experiments.runner import Runner
 from rkd.experiments.settings import Settings, resolve, without_effect
 from rkd.experiments.workspace import data_root
 from rkd.models import display_name
-from rkd.records import Record, Store
+from rkd.records import Store
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import RunConfig, arithmetic
 
@@ -93,19 +93,15 @@ class Gate:
 def table(gate: Gate) -> pd.DataFrame:
     """Accuracies seed by seed, as text, and the mean difference with its standard error."""
 
-    def shown(value: float | None) -> str:
-        return "diverged" if value is None else f"{value:.2f}"
-
     d = gate.differences
-    rows = [
-        (str(p.seed), shown(p.reference), shown(p.quick), f"{d[i]:+.2f}" if i in d else "")
-        for i, p in enumerate(gate.pairs)
-    ]
+    rows = []
+    for i, pair in enumerate(gate.pairs):
+        shown = ("diverged" if value is None else f"{value:.2f}" for value in (pair.reference, pair.quick))
+        rows.append((str(pair.seed), *shown, f"{d[i]:+.2f}" if i in d else ""))
     error = f" ± {d.sem():.2f}" if len(d) > 1 else ""
     rows += [("mean ± standard error", "", "", f"{d.mean():+.2f}{error}")] if len(d) else []
-    return pd.DataFrame(
-        rows, columns=["seed", f"{REFERENCE}, %", f"{gate.arithmetic}, %", "difference, points"]
-    )
+    columns = ["seed", f"{REFERENCE}, %", f"{gate.arithmetic}, %", "difference, points"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def note(gate: Gate) -> str:
@@ -135,11 +131,6 @@ def paired_runs(
     given = [name for name, origin in settings.origins.items() if origin == "given"]
     without_effect(given, declared.read | lines[row].read, f"row {row} of {chapter}")
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
-
-
-def last_accuracy(record: Record) -> float | None:
-    """In percent, at the last epoch; None where the run diverged."""
-    return record.accuracy("last") if record.status == "finished" else None
 
 
 def train(
@@ -178,11 +169,8 @@ def train(
         "teacher": None if first.teacher is None else first.teacher.name, "dataset": Path(first.data.name).stem,
         "epochs": first.epochs, "batch_size": first.batch_size, "given": dict(given),
     }  # fmt: skip
-    gate = Gate(
-        header,
-        quick,
-        tuple(Pair(a.seed, *(last_accuracy(records[run.id]) for run in (a, b))) for a, b in runs),
-    )
+    found = {id: one.accuracy("last") if one.status == "finished" else None for id, one in records.items()}
+    gate = Gate(header, quick, tuple(Pair(a.seed, found[a.id], found[b.id]) for a, b in runs))
     slug = re.sub(r"[^a-z0-9]+", "-", header["device_name"].lower()).strip("-")
     path = out or paths.home() / "results" / "bench" / f"gate-{slug}.json"
     return gate, path

@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from rkd.errors import ConfigError, RkdError
 from rkd.models import canonical
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
+from rkd.training.capture import on
 from rkd.training.threads import Threads, numbers
 
 LEAST_ROUNDS, MOST_REPEATS = 3, 200
@@ -68,25 +70,23 @@ class Request:
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
         Engine(compile=self.compile != "no", threads=self.threads).check(device)
-        asked = ["cudnn_benchmark"] * self.cudnn_benchmark + ["batch_norm native"] * (
-            "native" in self.kernels
-        )
-        if asked and device.type != "cuda":
-            raise ConfigError(
-                f"{asked[0]} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
-            )
+        asked = {"cudnn_benchmark": self.cudnn_benchmark, "batch_norm native": "native" in self.kernels}
+        for name, given in asked.items():
+            if given and device.type != "cuda":
+                raise ConfigError(
+                    f"{name} concerns kernels of cuDNN, and the device is {str(device)!r}; it must be cuda"
+                )
 
 
 def variants(request: Request, device: torch.device) -> list[Variant]:
     """All that are compared: for each teacher mode the conventional loop, then ours, in every precision and in the last
     one also the group. What is compiled has no BatchNorm kernels to choose."""
-    cuda = device.type == "cuda"
     whole = ALL if Engine(compile=True).compiles_students(device) else TEACHER
     compiled = {"no": (), "engine": (whole,), "all": (TEACHER, ALL)}[request.compile]
     precisions = list(dict.fromkeys(arithmetic(name, device).name for name in request.precision))
     sizes = [(name, 1) for name in precisions] + [(precisions[-1], request.group)]
     switches = itertools.product(
-        sizes, (True, False) if cuda else (False,), (NOTHING, *compiled), request.kernels,
+        sizes, (True, False) if device.type == "cuda" else (False,), (NOTHING, *compiled), request.kernels,
         (False, True) if request.cudnn_benchmark else (False,),
     )  # fmt: skip
     ours = [
@@ -112,6 +112,11 @@ class Timed:
     repeats: int = 1
     times: list[float] = field(default_factory=list)
 
+    def row(self, images: int) -> Row:
+        """As it is recorded."""
+        times = tuple(1000 * t / self.variant.group for t in self.times)
+        return Row(self.variant, self.variant.precision, images, times, self.cold_seconds, self.counts)
+
     def time(self, device: torch.device) -> float:
         """Make the steps of a round."""
         with self.made.context():
@@ -133,17 +138,15 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
             from torch._inductor.utils import fresh_cache  # slow to import
 
             stack.enter_context(fresh_cache())  # so that a cold start is one
-        if device.type == "cuda":
-            stack.enter_context(torch.cuda.device(device))  # events and graphs belong to the current one
+        stack.enter_context(on(device))
         # One number of threads for all variants, so that they can be compared.
         Threads(numbers(request.threads, device), notes.append).take()
         work = Workload(request.teacher, request.student, request.batch_size, device)
         timed = []
         for variant in variants(request, device):
-            if (one := first_step(work, variant, say, notes)) is not None:
-                timed.append(one)
-                if variant.conventional:
-                    stack.callback(one.made.close)
+            timed += first_step(work, variant, say, notes)
+            if variant.conventional:
+                stack.callback(timed[-1].made.close)
         if all(one.variant.conventional for one in timed):
             raise RkdError(f"there is nothing to compare the conventional loop with: {'; '.join(notes)}")
         for one in timed:  # a first round, which is not kept
@@ -157,28 +160,20 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         fewest = f": {made} rounds are the fewest that are made" * (made == LEAST_ROUNDS)
         notes.append(f"{request.seconds:g} s were asked for and {took:.0f} s were used{fewest}")
     if load_before is not None and load_before > QUIET * cores:
-        notes.append(
-            f"the machine was not quiet: before this began, its load average was {load_before:.2f} on {cores} cores"
-        )
+        before = f"before this began, its load average was {load_before:.2f} on {cores} cores"
+        notes.append(f"the machine was not quiet: {before}")
     header = {
         **asdict(request), **code_state(), **machine_state(device), "began": began, "ended": now(), "rounds": made,
         "load_before": load_before, "load_after": load(), "train_images": len(work.images.train_y),
         "seconds_used": took,
     }  # fmt: skip
-    rows = (
-        Row(
-            one.variant, one.variant.precision, request.batch_size,
-            tuple(1000 * t / one.variant.group for t in one.times), one.cold_seconds, one.counts,
-        )
-        for one in timed
-    )  # fmt: skip
-    return Result(header, tuple(rows), evaluation, tuple(notes))
+    return Result(header, tuple(one.row(request.batch_size) for one in timed), evaluation, tuple(notes))
 
 
 def first_step(
     work: Workload, variant: Variant, say: Callable[[str], object], notes: list[str]
-) -> Timed | None:
-    """A variant built; its first step is timed, the second one counted. None where it cannot run, which is noted."""
+) -> list[Timed]:
+    """A variant built; its first step is timed, the second one counted. Empty where it cannot run, which is noted."""
     title = f"{variant.name}, teacher on {variant.batch_norm} statistics"
     say(f"first step: {title}")
     started = time.perf_counter()
@@ -192,8 +187,8 @@ def first_step(
         if variant.conventional:
             raise
         notes.append(f"{title}: could not run ({str(error).splitlines()[0]})")
-        return None
-    return Timed(variant, made, cold, counts)
+        return []
+    return [Timed(variant, made, cold, counts)]
 
 
 def rounds(timed: Sequence[Timed], end: float, device: torch.device, say: Callable[[str], object]) -> int:
@@ -203,11 +198,11 @@ def rounds(timed: Sequence[Timed], end: float, device: torch.device, say: Callab
     for one in timed:
         one.times.clear()
     say(f"timing {len(timed)} variants in turn, about {expected:.1f} s a round")
-    made = 0
+    order, made = deque(timed), 0
     while made < LEAST_ROUNDS or time.monotonic() + expected < end:
-        start = made % len(timed)
-        for one in [*timed[start:], *timed[:start]]:
+        for one in order:
             one.time(device)
+        order.rotate(-1)
         made += 1
     return made
 

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -30,17 +29,14 @@ T = TypeVar("T", bound=Kept)
 
 @dataclass(frozen=True)
 class Row:
-    """One variant, measured.
-
-    `counts` are of one step of the whole group, see `clock.count`; None where the step is compiled, which cannot be
-    counted.
-    """
+    """One variant, measured."""
 
     variant: Variant
     arithmetic: str  # what the variant's precision means on this device
     images: int  # of a step, per student
     times_ms: tuple[float, ...]  # by round, of one step of one student: a group's step over its students
     cold_seconds: float  # from networks to the end of the first step: folding, compiling, capturing
+    # Of one step of the whole group, see `clock.count`; None: compiled, which cannot be counted.
     counts: dict[str, Any] | None
 
     @property
@@ -54,37 +50,26 @@ class Row:
         return statistics.median(self.times_ms)
 
 
-def ratio(times_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
-    """Lower quartile, median and upper quartile of how many times as quick one of two variants is; both times of a
-    ratio are of the same round."""
-    ratios = [theirs / ours for ours, theirs in zip(times_ms, reference_ms, strict=True)]
-    return statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-
-
 @dataclass(frozen=True)
 class Result:
-    """One measurement.
-
-    Attributes:
-        header: machine, versions, times, load, and what was asked for: all that is needed to repeat it.
-        rows: variants, each teacher mode's conventional loop among them.
-        evaluation: test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many
-            "images".
-        notes: what a reader has to know: a budget exceeded, a variant that could not run.
-    """
+    """One measurement."""
 
     KIND: ClassVar[str] = "rkd bench"
     FORMAT: ClassVar[int] = 2
+    # Machine, versions, times, load, and what was asked for: all that is needed to repeat it.
     header: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # each teacher mode's conventional loop among them
+    # Test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many "images".
     evaluation: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader has to know: a budget exceeded, a variant that could not run
 
     def ratio(self, row: Row) -> list[float]:
-        """Against the conventional loop of the same teacher mode."""
+        """Lower quartile, median and upper quartile of how many times as quick a variant is as the conventional loop of
+        its teacher mode; both times of a ratio are of the same round."""
         mode = row.variant.batch_norm
         usual = next(r for r in self.rows if r.variant.conventional and r.variant.batch_norm == mode)
-        return ratio(row.times_ms, usual.times_ms)
+        ratios = [theirs / ours for ours, theirs in zip(row.times_ms, usual.times_ms, strict=True)]
+        return statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
 
     def epoch_seconds(self, row: Row) -> float:
         """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
@@ -116,8 +101,8 @@ def load(path: Path, kind: type[T]) -> T:
     try:
         return TypeAdapter(kind).validate_python(body)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RecordError(f"{path} is damaged: {where}: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        raise RecordError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def committed(kind: type[T]) -> dict[str, T]:
@@ -128,8 +113,7 @@ def committed(kind: type[T]) -> dict[str, T]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        body = json.loads(text)
+        body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

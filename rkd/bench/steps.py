@@ -34,27 +34,17 @@ COMPILED = {NOTHING: [], TEACHER: ["compiled teacher"], ALL: ["compiled"]}
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a step; what it says beyond `batch_norm` concerns ours alone.
+    """One way to make a step; what it says beyond `batch_norm` concerns ours alone."""
 
-    Attributes:
-        batch_norm: of the teacher, "running" or "batch" (see TeacherConfig).
-        precision: the conventional loop knows only "fp32".
-        conventional: the conventional loop, not ours.
-        compile: what torch.compile writes the kernels of: "nothing", "teacher" or "all".
-        graph: steps are captured as a CUDA graph.
-        group: students trained on the same batches by the same teacher pass.
-        kernels: "native": every BatchNorm by PyTorch's own kernels; "cudnn": by cuDNN where PyTorch would take that.
-        cudnn_benchmark: cuDNN times its kernels before it takes one.
-    """
-
-    batch_norm: str
-    precision: str = "fp32"
-    conventional: bool = False
-    compile: str = NOTHING
-    graph: bool = False
-    group: int = 1
+    batch_norm: str  # of the teacher, "running" or "batch" (see TeacherConfig)
+    precision: str = "fp32"  # the conventional loop knows no other
+    conventional: bool = False  # the conventional loop, not ours
+    compile: str = NOTHING  # what torch.compile writes the kernels of
+    graph: bool = False  # steps are captured as a CUDA graph
+    group: int = 1  # students trained on the same batches by the same teacher pass
+    # Of BatchNorm: "native": always PyTorch's own; "cudnn": where PyTorch would take that.
     kernels: str = "cudnn"
-    cudnn_benchmark: bool = False
+    cudnn_benchmark: bool = False  # cuDNN times its kernels before it takes one
 
     @property
     def name(self) -> str:
@@ -74,32 +64,26 @@ class Steps:
     def __init__(
         self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
     ) -> None:
-        first = runs[0]
-        self.variant, self.device, self.images = variant, images.train_x.device, images
-        self.states = [self._state(run, teacher) for run in runs]
-        frozen = None
+        self.variant, first, pixels, frozen = variant, runs[0], images.train_x.shape[1], None
+        self.states = []
+        for run in runs:
+            student = build_network(run, images.classes)
+            method = build_method(run, student, teacher, pixels, images.classes, images.train_y)
+            for module in (student, *([] if method is None else [method])):
+                self._place(module, run, images.train_x.device)
+            self.states.append(TrainState(run, student, method, variant.compile == ALL))
         if first.method is not None:
-            frozen = FrozenTeacher(
-                self._placed(copy.deepcopy(teacher), first),
-                first.teacher.batch_norm,
-                self.states[0].arithmetic,
-                variant.compile != NOTHING,
-                images.train_x.shape[1],
-            )
+            network, compiled = copy.deepcopy(teacher), variant.compile != NOTHING
+            self._place(network, first, images.train_x.device)
+            numbers = self.states[0].arithmetic
+            frozen = FrozenTeacher(network, first.teacher.batch_norm, numbers, compiled, pixels)
         self._run = GroupStep(self.states, images, frozen, cuda_graph if variant.graph else None)
         self._left: list[int] = []
 
-    def _state(self, run: RunConfig, teacher: nn.Module) -> TrainState:
-        images, student = self.images, build_network(run, self.images.classes)
-        sizes = images.train_x.shape[1], images.classes
-        method = build_method(run, student, teacher, *sizes, images.train_y)
-        method = None if method is None else self._placed(method, run)
-        return TrainState(run, self._placed(student, run), method, self.variant.compile == ALL)
-
-    def _placed(self, module: nn.Module, run: RunConfig) -> nn.Module:
+    def _place(self, module: nn.Module, run: RunConfig, device: torch.device) -> None:
         if self.variant.kernels == "native":
             without_cudnn(module)
-        return place(module, run, self.device)
+        place(module, run, device)
 
     def ready(self) -> None:
         """Begin an epoch if none is under way."""
@@ -144,36 +128,24 @@ def without_cudnn(network: nn.Module) -> None:
 
 
 class Workload:
-    """What all variants have in common: the pair, the images, the first weights.
+    """What all variants have in common: the pair, the images, the first weights. The embedded set serves, at most so
+    many images of it: they have CIFAR's size, and none has to be fetched. The teacher is untrained, its running
+    statistics those of one batch: weights do not decide how long a step takes, as long as the maps stay in range."""
 
-    The embedded set serves, at most so many images of it: they have CIFAR's size, and none has to be fetched. The
-    teacher is untrained, its running statistics those of one batch: how long a step takes does not depend on what the
-    weights are, as long as the maps stay in range.
-    """
-
-    def __init__(
-        self, teacher: str, student: str, batch_size: int, device: torch.device,
-        train_images: int = MOST_IMAGES, test_images: int = TEST_IMAGES,
-    ) -> None:  # fmt: skip
+    def __init__(self, teacher: str, student: str, batch_size: int, device: torch.device) -> None:
         self.teacher, self.student, self.batch_size, self.device = teacher, student, batch_size, device
-        self._train_images = train_images // batch_size * batch_size  # every batch is whole
-        self._test_images = test_images
 
     @cached_property
     def images(self) -> ImageSet:
         """On the CPU, where the conventional loader wants them."""
         return data.load(self.config().data)
 
-    @cached_property
-    def device_images(self) -> ImageSet:
-        """On the device, where ours wants them."""
-        return self.images.to(self.device)
-
     def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
         """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
+        whole = MOST_IMAGES // self.batch_size * self.batch_size  # no batch is short
         settings = Settings(
-            "bench", dataset="embedded", train_images=self._train_images, test_images=self._test_images,
-            batch_size=self.batch_size, precision=precision, teacher_batch_norm=batch_norm,
+            "bench", dataset="embedded", train_images=whole, test_images=TEST_IMAGES, batch_size=self.batch_size,
+            precision=precision, teacher_batch_norm=batch_norm,
         )  # fmt: skip
         return Builder(settings).distilled(self.teacher, self.student, 0, row={"warmup_epochs": 0})
 
@@ -187,13 +159,12 @@ class Workload:
 
     def begin(self, variant: Variant) -> Steps | Conventional:
         """The variant, set up; a group's students are alike but for the weight of their review loss."""
-        first = self.config(variant.precision, variant.batch_norm)
+        first, size = self.config(variant.precision, variant.batch_norm), self.batch_size
         weight = first.options.loss_weight
         if variant.conventional:
             networks = build_network(first, self.images.classes), copy.deepcopy(self.teacher_network)
-            whole = EPOCH_IMAGES // self.batch_size * self.batch_size
-            size = self.batch_size
+            whole = EPOCH_IMAGES // size * size
             return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)
         weights = [weight * (1 + 0.1 * member) for member in range(variant.group)]
         runs = [replace(first, options=replace(first.options, loss_weight=weight)) for weight in weights]
-        return Steps(runs, self.device_images, self.teacher_network, variant)
+        return Steps(runs, self.images.to(self.device), self.teacher_network, variant)

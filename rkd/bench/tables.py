@@ -34,8 +34,8 @@ def header_lines(result: Result) -> dict[str, str]:
 
 def command(header: Mapping[str, Any]) -> str:
     """The call of `rkd bench` that repeats the measurement with this header."""
-    words = ["rkd", "bench"]
-    if (pair := f"{header['teacher']}/{header['student']}") != f"{Request.teacher}/{Request.student}":
+    words, pair = ["rkd", "bench"], f"{header['teacher']}/{header['student']}"
+    if pair != f"{Request.teacher}/{Request.student}":
         words += ["--pair", pair]
     for field in fields(Request)[2:]:
         found = header.get(field.name, field.default)

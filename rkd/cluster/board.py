@@ -10,16 +10,11 @@ ASK_SECONDS = 0.25  # between a worker's looks at the board
 
 
 class Board:
-    """An actor beside the driver, with which it ends.
-
-    Args:
-        seconds: of the driver's budget that are left; None: no limit.
-    """
+    """An actor beside the driver, with which it ends. `seconds`: left of the driver's budget; None: no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self._limit, self._stopped = Budget(seconds), False
-        self._lines: list[str] = []
-        self._at: dict[int, int] = {}
+        self._lines, self._at = list[str](), dict[int, int]()
 
     def left(self) -> float | None:
         """Seconds of the budget."""
@@ -42,16 +37,12 @@ class Board:
 
 
 class Teller:
-    """The progress of a worker's runner, told to the board; `stop` is the runner's, too.
-
-    Args:
-        tell: sends (images, lines) and returns whether to stop; raises nothing.
-        limit: of the budget, by this node's own clock.
-    """
+    """The progress of a worker's runner, told to the board; `stop` is the runner's, too. `tell` sends (images, lines)
+    and returns whether to stop; `limit` is of the budget, by this node's own clock."""
 
     def __init__(self, tell: Callable[[int, list[str]], bool], node: str, limit: Budget) -> None:
         self._tell, self._node, self._limit = tell, node, limit
-        self._lines: list[str] = []
+        self._lines = list[str]()
         self._at = self._images = 0
         self._asked, self._stopped = -ASK_SECONDS, False
 

@@ -27,60 +27,41 @@ PUSH_SECONDS = 10.0  # between looks for a new checkpoint, see `Storage`
 
 @dataclass(frozen=True)
 class Group:
-    """Runs in lock-step.
-
-    Attributes:
-        macs: multiply-adds of all, scoring included.
-        before: places of the groups of its teachers.
-        weights: bytes of the students' weights.
-        pulled: bytes of the teachers' weights, last and best.
-    """
+    """Runs in lock-step."""
 
     runs: int
-    macs: float
-    before: tuple[int, ...]
+    macs: float  # multiply-adds of all, scoring included
+    before: tuple[int, ...]  # places of the groups of its teachers
     epochs: int
-    weights: int
-    pulled: int
+    weights: int  # bytes of the students' weights
+    pulled: int  # bytes of the teachers' weights, last and best
     teaches: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained, and what was measured to tell how long it takes.
-
-    Attributes:
-        largest: most runs of a group.
-        rate: multiply-adds per second of one device; `source` says where it is from.
-        tasks: empty tasks that Ray was given at once to measure it, and how many seconds they took; none: not measured.
-    """
+    """What is to be trained, and what was measured to tell how long it takes."""
 
     KIND: ClassVar[str] = "rkd cluster plan"
     FORMAT: ClassVar[int] = 1
     profile: str
-    largest: int
+    largest: int  # most runs of a group
     groups: tuple[Group, ...]
-    rate: float
-    source: str
-    tasks: tuple[int, float] | None = None
+    rate: float  # multiply-adds per second of one device
+    source: str  # of the rate
+    tasks: tuple[int, float] | None = None  # see `overhead`; None: not measured
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A plan on so many devices.
-
-    Attributes:
-        spans: (begin, end, device) of each group, in seconds.
-        chain: seconds of the longest chain of a teacher and its students, which no number of devices shortens.
-        idle: share of the devices' time until the end.
-        traffic: bytes to and from the storage, an upper bound: of every group the teachers' weights, a checkpoint
-            (three times the weights: momentum and best epoch) whenever there can be a new one, weights, records.
-    """
+    """A plan on so many devices."""
 
     devices: int
-    spans: tuple[tuple[float, float, int], ...]
-    chain: float
-    idle: float
+    spans: tuple[tuple[float, float, int], ...]  # (begin, end, device) of each group, in seconds
+    chain: float  # seconds of the longest chain of a teacher and its students, which no number of devices shortens
+    idle: float  # share of the devices' time until the end
+    # Bytes to and from the storage, an upper bound: of every group the teachers' weights, a checkpoint (three times the
+    # weights: momentum and best epoch) whenever there can be a new one, weights, records.
     traffic: float
 
     @property
@@ -98,10 +79,7 @@ def make(
     tasks: Any = None,
 ) -> Plan:
     """The plan of runs, teachers first, in groups of at most `largest`, those of several seeds together, as on a GPU.
-
-    Args:
-        rate: multiply-adds per second of one device; None: the median of all recorded runs of this copy.
-        tasks: see `Plan`.
+    `rate`: as in `Plan`; None: the median of all recorded runs of this copy.
 
     Raises:
         ConfigError: no rate is given, and nothing is recorded.
@@ -149,19 +127,13 @@ def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
             spans[number] = now, now + length[number], device
         now, number = min((spans[number][1], number) for number in spans.keys() - ended)
         ended.add(number)
-    chains = list[float]()
+    chains, traffic = list[float](), 0.0
     for group, seconds in zip(plan.groups, length, strict=True):
         chains.append(seconds + max((chains[teacher] for teacher in group.before), default=0.0))
-    traffic = sum(
-        group.pulled
-        + group.weights * (3 * min(group.epochs, seconds / PUSH_SECONDS) + 2)
-        + group.runs * RECORD_BYTES
-        for group, seconds in zip(plan.groups, length, strict=True)
-    )
-    return Schedule(
-        devices, tuple(spans[number] for number in range(len(length))), max(chains),
-        1 - sum(length) / (devices * now), traffic,
-    )  # fmt: skip
+        pushes = min(group.epochs, seconds / PUSH_SECONDS)
+        traffic += group.pulled + group.weights * (3 * pushes + 2) + group.runs * RECORD_BYTES
+    idle = 1 - sum(length) / (devices * now)
+    return Schedule(devices, tuple(spans[i] for i in range(len(length))), max(chains), idle, traffic)
 
 
 def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
@@ -183,15 +155,11 @@ def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
 
 def overhead(ray: ModuleType, number: int) -> tuple[int, float]:
     """How many empty tasks, given to the cluster at once, and the seconds until all have ended."""
-    task = ray.remote(_nothing)
+    task = ray.remote(lambda: None)
     ray.get([task.remote() for _ in range(50)])  # workers start
     started = time.perf_counter()
     ray.get([task.remote() for _ in range(number)])
     return number, time.perf_counter() - started
-
-
-def _nothing() -> None:
-    pass
 
 
 def _bytes(network: str) -> int:

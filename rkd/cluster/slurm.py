@@ -26,26 +26,22 @@ def script(
         nodes, gpus, cpus: nodes of a job; GPUs and cores of a node.
         seconds: a job's time, more than `LEAVE_SECONDS`.
         jobs: that follow one another in an array, each for its time; the first that finds nothing left ends at once.
-        folder: where the job works, on all nodes.
-        python: the interpreter in which rkd is installed, on all nodes.
+        folder, python: where the job works, and the interpreter in which rkd is installed, on all nodes.
     """
-    minutes = math.ceil(seconds / 60)
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
     array = f"#SBATCH --array=1-{jobs}%1\n" if jobs > 1 else ""
     card = f"#SBATCH --gpus-per-node={gpus}\n" if gpus else ""
     log = "%x-%A_%a" if jobs > 1 else "%x-%j"
-    call = shlex.join([
-        python, "-m", *sweep, "--engine", "ray", "--budget", f"{int(seconds) - LEAVE_SECONDS}s",
-        *(["--device", "cuda"] if gpus else []),
-    ])  # fmt: skip
-    ray = shlex.join(
-        [python, "-m", "ray.scripts.scripts", "start", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-    )
+    budget, device = f"{int(seconds) - LEAVE_SECONDS}s", ["--device", "cuda"] if gpus else []
+    call = shlex.join([python, "-m", *sweep, "--engine", "ray", "--budget", budget, *device])
+    takes = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
+    ray = shlex.join([python, "-m", "ray.scripts.scripts", "start", *takes])
     return f"""#!/bin/bash
 #SBATCH --job-name=rkd
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task={cpus}
-{card}#SBATCH --time={minutes // 60}:{minutes % 60:02d}:00
+{card}#SBATCH --time={hours}:{minutes:02d}:00
 {array}#SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@{WARN_SECONDS}

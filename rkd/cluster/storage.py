@@ -26,6 +26,15 @@ FREE = b"free"
 POLL_SECONDS = 1.0
 
 
+def _files(store: Store, run: str, work: bool = True) -> list[tuple[Path, tuple[str, ...]]]:
+    """What there may be of a run, here and there, the record last."""
+    there: dict[Path, tuple[str, ...]] = {
+        store.folder(run) / name: ("work", run, name) for name in WORK if work
+    }
+    there |= {store.maps(run): ("records", "maps", f"{run}.npz"), store.path(run): ("records", f"{run}.json")}
+    return [*there.items()]
+
+
 class Storage:
     """The storage behind a URL: a folder (path or file://), s3://bucket/folder, or memory:// (of this process alone).
 
@@ -71,24 +80,14 @@ class Storage:
 
     def pull(self, store: Store, run: str, work: bool = True) -> None:
         """Bring a run's record and maps, and its working files where these are wanted; the record last."""
-        for name in WORK if work else ():
-            self._get(store.folder(run) / name, "work", run, name)
-        self._get(store.maps(run), "records", "maps", f"{run}.npz")
-        self._get(store.path(run), "records", f"{run}.json")
+        for path, parts in _files(store, run, work):
+            with suppress(FileNotFoundError):
+                place(path, self._fs.cat_file(self._at(*parts)))
 
-    def push(self, store: Store, run: str, sent: dict[Path, int] | None = None) -> None:
-        """Put what is new of a run there, the record last; its checkpoint goes when that is there.
-
-        Args:
-            sent: times of what was put there before, kept up to date.
-        """
-        sent = {} if sent is None else sent
-        files = [(store.folder(run) / name, ("work", run, name)) for name in WORK]
-        files += [
-            (store.maps(run), ("records", "maps", f"{run}.npz")),
-            (store.path(run), ("records", f"{run}.json")),
-        ]
-        for path, parts in files:
+    def push(self, store: Store, run: str, sent: dict[Path, int]) -> None:
+        """Put what is new of a run there, the record last; its checkpoint goes when that is there. `sent`: times of
+        what was put there before, kept up to date."""
+        for path, parts in _files(store, run):
             with suppress(FileNotFoundError):  # not made yet, or the run has ended at this moment
                 if sent.get(path) != (time_ns := path.stat().st_mtime_ns):
                     self._put(path.read_bytes(), *parts)
@@ -101,7 +100,7 @@ class Storage:
         there, teachers = self.ids(), {*teachers}
         for run in runs:
             if run not in there and store.has(run):
-                self.push(store, run)
+                self.push(store, run, {})
             elif run in there:
                 weights = run in teachers and not (store.folder(run) / "last.pt").exists()
                 if weights or not store.has(run):
@@ -115,10 +114,6 @@ class Storage:
             return [path.rpartition("/")[2] for path in self._fs.ls(self._at(*parts), detail=False)]
         except FileNotFoundError:
             return []
-
-    def _get(self, path: Path, *parts: str) -> None:
-        with suppress(FileNotFoundError):
-            place(path, self._fs.cat_file(self._at(*parts)))
 
     def _put(self, data: bytes, *parts: str) -> None:
         if self._local:
@@ -190,10 +185,7 @@ class Storage:
     ) -> Iterator[tuple[Store, set[str], Callable[[], bool]]]:
         """Until all runs are recorded there, or have been here, or `stop` says so: a store of this process with what
         there is of them and of their teachers, the runs to be trained in it, and whether their lease was lost.
-
-        Args:
-            committed: folder of committed teachers on this machine, where there are some.
-        """
+        `committed`: folder of committed teachers on this machine, where there are some."""
         left = {run for run in runs if not self.has(run)}
         while left and not stop(0.0):
             leases = [lease for run in sorted(left) if (lease := self.take(run))]

@@ -7,15 +7,18 @@ starts a group again that was lost with its node, which then goes on from its ch
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rkd import data as datasets
 from rkd import paths
 from rkd.cluster.board import Board, Teller
-from rkd.cluster.session import Cluster
+from rkd.cluster.session import RETRIES, Cluster
 from rkd.cluster.storage import Storage
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.data.images import TENSORS
@@ -33,11 +36,8 @@ LOG = "cluster.log"  # in the store's folder of working files
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no storage.
-
-    Attributes:
-        environment: of the workers, where theirs says nothing: where the project is, and where the user stands.
-    """
+    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no
+    storage."""
 
     store: Store
     data_root: Path
@@ -45,6 +45,7 @@ class Job:
     group: int
     engine: Engine
     labels: Mapping[str, str]
+    # Where theirs says nothing: where the project is, and where the user stands.
     environment: Mapping[str, str]
     trusted: frozenset[str]
     storage: str | None
@@ -52,19 +53,12 @@ class Job:
 
 @dataclass(eq=False)
 class ClusterRunner(Runner):
-    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU.
-
-    Args:
-        cluster: where.
-        limit: the budget; its signals stop all nodes.
-        workers: the device of the workers, by name.
-        storage: URL of the storage that nodes share (see `Storage`); None: they share the store's folders.
-    """
+    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU."""
 
     cluster: Cluster | None = None
-    limit: Budget | None = None
-    workers: str = "auto"
-    storage: str | None = None
+    limit: Budget | None = None  # its signals stop all nodes
+    workers: str = "auto"  # their device
+    storage: str | None = None  # its URL (see `Storage`); None: nodes share the store's folders
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         ray, root = self.cluster.ray, self.data_root.resolve()
@@ -83,7 +77,7 @@ class ClusterRunner(Runner):
         )
         board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(self.limit.left())
         shared = {config: ray.put(_packed(images)) for config, images in self.sets.items()}
-        task = ray.remote(train_group).options(max_retries=self.cluster.retries, **self.cluster.each.asked())
+        task = self.cluster.task(train_group)
         made: dict[str, Any] = {}  # the task that trains a run, by id
         for number, members in enumerate(groups):
             before = {made[teacher] for teacher in teachers_of(members) if teacher in made}
@@ -95,7 +89,10 @@ class ClusterRunner(Runner):
     def _watch(self, board: Any, groups: Sequence[Sequence[RunConfig]], refs: Sequence[Any]) -> None:
         """Show what the nodes tell until all groups have ended; pass the order to stop on."""
         ray, failure, waiting = self.cluster.ray, None, dict(zip(refs, range(len(refs)), strict=True))
-        lengths = [members[0].total_epochs * self._epoch(members[0]) for members in groups]
+        lengths = []
+        for first, *_ in groups:
+            images = len(self.sets[first.data].train_y)
+            lengths.append(first.total_epochs * used_images(images, first.batch_size, first.drop_last))
         self.progress.begin(f"{len(groups)} run groups on {self.cluster.words()}", 1, sum(lengths))
         at: dict[int, int] = {}
         storage = Storage(self.storage) if self.storage is not None else None
@@ -115,10 +112,8 @@ class ClusterRunner(Runner):
                 self.progress.batch(0, come, sum(lengths))
                 if time.monotonic() - said > SUMMARY_SECONDS:
                     work, said = len(at.keys() - ended), time.monotonic()
-                    rate = come / (said - started)
-                    self._show(
-                        [f"{len(ended)} of {len(groups)} groups ended, {work} at work; {rate:,.0f} images/s"]
-                    )
+                    rate = f"{come / (said - started):,.0f} images/s"
+                    self._show([f"{len(ended)} of {len(groups)} groups ended, {work} at work; {rate}"])
                 if not self.stopped and (failure or self.stop(0.0)):
                     self.stopped = True
                     ray.get(board.stop.remote())
@@ -147,26 +142,20 @@ class ClusterRunner(Runner):
         except ray.exceptions.RayError as error:
             if not self.stopped:
                 told = type(error).__name__
-                self._show(
-                    [f"lost with their nodes {self.cluster.retries + 1} times, and left: {names} ({told})"]
-                )
+                self._show([f"lost with their nodes {RETRIES + 1} times, and left: {names} ({told})"])
             return None
         self.failed |= failed
         if stopped:
             self.limit.stop(math.inf)  # as it looked there, the budget is used up
         return None
 
-    def _epoch(self, config: RunConfig) -> int:
-        return used_images(len(self.sets[config.data].train_y), config.batch_size, config.drop_last)
-
     def _show(self, lines: Sequence[str]) -> None:
         """To whoever watches, and in the log."""
         if lines:
             self.store.work.mkdir(parents=True, exist_ok=True)
             with open(self.store.work / LOG, "a", encoding="utf-8") as log:
-                log.writelines(
-                    f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {line}\n" for line in lines
-                )
+                now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+                log.writelines(f"{now} {line}\n" for line in lines)
         for line in lines:
             self.progress.say(line)
 
@@ -181,16 +170,9 @@ class _Worker(Runner):
 def train_group(
     job: Job, members: list[RunConfig], number: int, board: Any, sets: dict[DataConfig, Any], *before: Any
 ) -> tuple[dict[str, str], bool]:
-    """The task: train the runs of a group here, or wait for whoever does.
-
-    Args:
-        number: of the group, on the board.
-        sets: references to data sets, which a node fetches once.
-        before: what the tasks of its teachers returned.
-
-    Returns:
-        Why runs could not be had, by id, and whether it was stopped.
-    """
+    """The task: train the runs of a group, which has a number on the board, here, or wait for whoever does. `sets`:
+    references to data sets, which a node fetches once; `before`: what the tasks of its teachers returned. Returns why
+    runs could not be had, by id, and whether it was stopped."""
     import ray
 
     os.environ.update(job.environment | os.environ)
@@ -206,29 +188,21 @@ def train_group(
     teller = Teller(tell, node, Budget(ray.get(board.left.remote())))
     if teller.look():
         return {}, True
-    failed: dict[str, str] = {}
     images = {config: _unpacked(ray.get(ref)) for config, ref in sets.items()}
-
-    def trained(store: Store, runs: Sequence[RunConfig], lost: Callable[[], bool]) -> bool:
+    runs, failed, stopped = {config.id: config for config in members}, dict[str, str](), False
+    shares: Iterable[tuple[Store, Collection[str], Callable[[], bool]]] = [(job.store, runs, lambda: False)]
+    if job.storage is not None:
+        committed = job.store.records.parent / "teachers"
+        shares = Storage(job.storage).shares(runs, teachers_of(members), teller.stop, committed)
+    for store, ours, lost in shares:
         runner = _Worker(
             store, job.data_root, job.device, job.group, teller, dict(job.labels), job.engine,
-            lambda needed: lost() or teller.stop(needed), sets=images,
+            lambda needed, lost=lost: lost() or teller.stop(needed), sets=images,
         )  # fmt: skip
-        runner.run(runs)
-        failed.update(runner.failed)
-        return runner.stopped
-
-    stopped = False
-    if job.storage is None:
-        stopped = trained(job.store, members, lambda: False)
-    else:
-        committed = job.store.records.parent / "teachers"
-        ids = [config.id for config in members]
-        for store, ours, lost in Storage(job.storage).shares(
-            ids, teachers_of(members), teller.stop, committed
-        ):
-            stopped = trained(store, [config for config in members if config.id in ours], lost) or stopped
-        stopped = stopped or teller.stop(0.0)
+        runner.run([run for id, run in runs.items() if id in ours])
+        failed |= runner.failed
+        stopped = stopped or runner.stopped
+    stopped = stopped or (job.storage is not None and teller.stop(0.0))
     teller.look()
     return failed, stopped
 
@@ -239,9 +213,5 @@ def _packed(images: ImageSet) -> ImageSet:
 
 
 def _unpacked(images: ImageSet) -> ImageSet:
-    import warnings
-
-    import torch
-
     with warnings.catch_warnings(action="ignore"):  # that they cannot be written to: nobody does
         return replace(images, **{name: torch.from_numpy(getattr(images, name)) for name in TENSORS})

@@ -338,5 +338,6 @@ def _kind(run: RunConfig) -> tuple[str | None, ...]:
 def time_left(runs: Iterable[RunConfig], settings: Settings, store: Store) -> Estimate:
     """`estimate` of what is left of settled runs, on the device and with the threads that the settings choose."""
     device = pick_device(settings.device)
-    name, number = machine_state(device)["device_name"], threads.fixed(settings.threads, device)
-    return estimate(runs, store, name, threads=number, data_root=data_root(settings))
+    name, (number, *more) = machine_state(device)["device_name"], threads.numbers(settings.threads, device)
+    known = None if more else number  # of several one is chosen by measurement
+    return estimate(runs, store, name, threads=known, data_root=data_root(settings))

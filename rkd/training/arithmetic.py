@@ -25,11 +25,6 @@ class Arithmetic:
         """Name of the precision that weights are held in."""
         return "fp64" if self.master is torch.float64 else "fp32"
 
-    @property
-    def inputs(self) -> torch.dtype:
-        """What a frozen network, whose weights are stored low, is fed."""
-        return self.low or self.master
-
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """A block whose convolutions and linear layers compute in `low`."""
         return torch.autocast(device.type, dtype=self.low, enabled=self.low is not None)

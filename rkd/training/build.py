@@ -27,12 +27,11 @@ def start(network: nn.Module, config: RunConfig, classes: int) -> str:
         RecordError: the file is missing, another one, or of another network.
     """
     given, name = config.pretrained, models.display_name(config.network)
-    file = known_file(
-        paths.home() / given.checkpoint,
-        given.sha256,
+    what, remedy = (
         f"{name} is to start from weights, and the file",
         f"put the one with sha256 {given.sha256} there",
     )
+    file = known_file(paths.home() / given.checkpoint, given.sha256, what, remedy)
     of_each = [build_network(config, count).state_dict() for count in (classes, classes + 1)]
     head = [key for key, value in of_each[0].items() if value.shape != of_each[1][key].shape]
     taken = models.load_weights(network, file, head=head)
@@ -40,26 +39,13 @@ def start(network: nn.Module, config: RunConfig, classes: int) -> str:
 
 
 def build_method(
-    config: RunConfig,
-    student: nn.Module,
-    teacher: nn.Module,
-    image_size: int,
-    classes: int,
-    labels: Tensor,
+    config: RunConfig, student: nn.Module, teacher: nn.Module, image_size: int, classes: int, labels: Tensor
 ) -> Method | None:
     """The run's method with its extra modules, initialised from a stream of their own; arguments as in `Context`."""
     if config.method is None:
         return None
-    context = Context(
-        student,
-        teacher,
-        image_size,
-        classes,
-        labels.cpu(),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        network=config.network,
-    )
+    own = {"batch_size": config.batch_size, "seed": config.seed, "network": config.network}
+    context = Context(student, teacher, image_size, classes, labels.cpu(), **own)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "method"))
         return get_method(config.method).build(context, config.options)
@@ -80,11 +66,8 @@ def check_batches(config: RunConfig, train_images: int) -> None:
 
 
 def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> None:
-    """Take two black images through all that a run computes, before anything is trained.
-
-    Args:
-        pixels: height and width of the images.
-        labels: (N,) int64, classes of the training images.
+    """Take two black images, so many pixels high and wide, through all that a run computes, before anything is trained.
+    `labels`: (N,) int64, of the training images.
 
     Raises:
         ConfigError: they make no batch, the method refuses the pair, or a shape does not fit.

@@ -25,17 +25,12 @@ MOST_STREAMS = 32  # of torch's pool; a 33rd would be one of the first again
 # By device, made once for everyone: torch hands out those of its pool in turn, so that streams made anew for every
 # group would meet those of others, and the one that records.
 _streams: dict[torch.device, list[torch.cuda.Stream]] = {}
-# Why a recording failed, once one has: what CUDA and its allocator hold is in doubt then, and none is tried again.
-_failures: list[str] = []
+# Why a recording failed in this process: what CUDA and its allocator hold is in doubt then, and none is tried again.
+failures: list[str] = []
 
 
 class CaptureError(RkdError):
     """A step could not be recorded as a CUDA graph, or its recording does nothing."""
-
-
-def failure() -> str | None:
-    """Why a recording failed in this process, after which none is tried; None: none has."""
-    return _failures[0] if _failures else None
 
 
 ENGINES = {"auto": None, "eager": False, "graph": True}
@@ -85,7 +80,7 @@ class Engine:
     def captures(self, device: torch.device, methods: Iterable[str | None] = ()) -> bool:
         """Whether steps, of runs by these methods, are captured on `device`."""
         held_back = self.eager & {part for method in methods for part in (method or "").split("+")}
-        return device.type == "cuda" and self.graph is not False and not held_back and failure() is None
+        return device.type == "cuda" and self.graph is not False and not held_back and not failures
 
     def cold_seconds(self, device: torch.device) -> float:
         """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
@@ -111,13 +106,12 @@ def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
     return [made[0], *(branches[i % len(branches)] for i in range(count))]
 
 
-def causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException | None) -> list[BaseException]:
     """An error and all behind it."""
     found: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in found:
-        found.append(following)
-        following = following.__cause__ or following.__context__
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
     return found
 
 
@@ -162,12 +156,9 @@ def forked(
 
 
 def captured(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
-    """Record `body` after trial steps, and prove that the recording does something.
-
-    Args:
-        body: a function of tensors that stay where they are.
-        changed: every tensor it changes. All of them are as before when this returns, also after an error.
-        record: calls a function once and returns what does the same again.
+    """Record `body`, a function of tensors that stay where they are, after trial steps, and prove that the recording
+    does something. `changed` is every tensor it changes: all are as before when this ends, also by an error. `record`
+    calls a function once and returns what does the same again.
 
     Raises:
         CaptureError: a tensor stayed as it was that a trial step changed: the recording is empty, or of something else.
@@ -204,7 +195,7 @@ def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
 
     Raises:
         torch.OutOfMemoryError: lack of memory, as it is.
-        CaptureError: anything else, with its causes; `failure` tells of it from then on, and no more is recorded.
+        CaptureError: anything else, with its causes; it is one of `failures` from then on, and no more is recorded.
     """
     device = changed[0].device
     recorder, *_ = streams(device, 0)
@@ -218,8 +209,8 @@ def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
     except Exception as error:
         if out_of_memory(error):
             raise torch.OutOfMemoryError(told(error)) from error
-        _failures.append(told(error))
-        raise CaptureError(told(error)) from error
+        failures.append(told(error))
+        raise CaptureError(failures[-1]) from error
     return replay
 
 

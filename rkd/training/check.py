@@ -3,32 +3,24 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from rkd.data import ImageSet
-from rkd.errors import RkdError
 from rkd.methods import Method, Options, make_options
 from rkd.methods.base import lent
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
+from rkd.training.standin import GPU, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.trust import called, imported, is_foreign
 
-if TYPE_CHECKING:
-    from rkd.training.standin import Recorder
-
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
 
-REPLACED = (
-    "is replaced by another tensor in a step, but a replay goes on with the old one; change it in place"
-)
-COUNTED = "is a Python value that a step changes, but a replay runs no Python; keep it in a buffer, changed in place"
 CHANGING = (
     "a step of the last epoch is not the operations of the first one ({}), but one recording serves all; let "
     "begin_epoch change tensors in place, and nothing that a step's Python code reads"
@@ -82,27 +74,23 @@ def check_method(
     ]  # fmt: skip
     with ExitStack() as names:
         name = "+".join(part if isinstance(part, str) else names.enter_context(lent(part)) for part in parts)
-        options = make_options(name, {} if options is None else options)
         taught = TeacherConfig(run=RunConfig(teacher), weights="random")
-        config = RunConfig(
-            student, method=name, options=options, teacher=taught, precision="auto", batch_size=BATCH
-        )
+        own = {"method": name, "options": make_options(name, {} if options is None else options)}
+        config = RunConfig(student, **own, teacher=taught, precision="auto", batch_size=BATCH)
         steps, problems = _followed(config)
     return Captured(method if isinstance(method, str) else name, steps, problems)
 
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     """The number of steps taken, and their problems."""
-    from rkd.training.standin import GPU, standing_in  # what it needs of torch takes a while to import
-
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
     making = config, student, network, SIZE, CLASSES, labels
     method = called(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
-    main: list[list[object]] = []  # operations of its steps with a whole batch
-    with standing_in([method, student]) as recorder:
+    main: list[list[str]] = []  # operations of its steps with a whole batch
+    with standing_in({"student": student, "method": method}) as recorder:
         for module in (method, student):
             module.to(device=GPU, memory_format=torch.channels_last)
         state = TrainState(config, student, method)
@@ -116,51 +104,14 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
             state.begin_epoch()
             step = GroupStep([state], images, teacher)
             for size in step.begin(epoch)[: 2 if epoch in firsts else 1]:
-                _watched(step, size, {"student": student, "method": method}, recorder)
+                with recorder.recording():
+                    step(size)
                 steps += 1
                 if size == BATCH and state.stage is None:
                     main.append(recorder.operations)
         if not recorder.problems and main[0] != main[-1]:
             pairs = zip(*main, strict=False)
-            differing = (f"{_words(one)} has become {_words(other)}" for one, other in pairs if one != other)
+            differing = (f"{one} has become {other}" for one, other in pairs if one != other)
             fewer = f"{len(main[0])} have become {len(main[-1])}"
             recorder.note(CHANGING.format(next(differing, fewer)), "between epochs")
     return steps, recorder.sentences()
-
-
-def _watched(step: GroupStep, size: int, owners: Mapping[str, nn.Module], recorder: "Recorder") -> None:
-    before = {name: _state(module) for name, module in owners.items()}
-    try:
-        with recorder.recording():
-            step(size)
-    except RkdError:
-        raise
-    except Exception as error:
-        # Of code that is being checked; what cannot be followed may have been noted already.
-        if not recorder.noted:
-            reason = str(error).strip().partition("\n")[0]
-            recorder.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
-        return
-    for owner, earlier in before.items():
-        now = _state(owners[owner])
-        for name, value in earlier.items():
-            if isinstance(value, Tensor):
-                if now.get(name) is not value:
-                    recorder.note(REPLACED, f"{owner}, tensor {name!r}")
-            elif now.get(name) != value:
-                recorder.note(COUNTED, f"{owner}, attribute {name!r}")
-
-
-def _state(module: nn.Module) -> dict[str, Any]:
-    """Parameters, buffers and plain attributes by name."""
-    plain = {
-        f"{prefix}.{name}".lstrip("."): value
-        for prefix, part in module.named_modules()
-        for name, value in vars(part).items()
-        if isinstance(value, bool | int | float | str)
-    }
-    return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _words(operation: Any) -> str:
-    return " ".join(map(str, operation))

@@ -51,27 +51,20 @@ def _numbers(found: Any) -> Any:
 class Progress:
     """How far an unfinished run is, as its checkpoint says and its curves prove.
 
-    Attributes:
-        epoch: epochs finished, those of stages included.
-        position: images of the next one that are done.
-        seconds: of training so far.
-        curves: of the finished epochs, as in a record.
-        config: the run's; None in checkpoints of early versions.
-
     Raises:
         ConfigError: values of other types or ranges; curves of other lengths than the epochs told; more epochs than the
             config has.
     """
 
-    epoch: Natural
-    position: Natural = 0
+    epoch: Natural  # epochs finished, those of stages included
+    position: Natural = 0  # images of the next one that are done
     seconds: Weight = 0.0
     joules: Weight = 0.0
     diverged: Flag = False
     curves: dict[str, Annotated[list[float], BeforeValidator(_numbers)]] = field(default_factory=dict)
     threads: dict[str, Natural] = field(default_factory=dict)
     best: dict[str, Any] | None = None
-    config: RunConfig | None = None
+    config: RunConfig | None = None  # None in checkpoints of early versions
 
     def __post_init__(self) -> None:
         main, stages = len(self.curves.get("lr", ())), dict[str, int]()
@@ -79,9 +72,7 @@ class Progress:
             stage = re.match(r"(?!loss_)(.+?)_(loss_|left_out_steps$)", name)
             if stage and (self.config is None or stage[1] in {s.name for s in self.config.stages}):
                 stages[stage[1]] = max(len(values), stages.get(stage[1], 0))
-            elif len(values) != main and not (
-                self.diverged and "accuracy" in name
-            ):  # it may have been in a stage
+            elif len(values) != main and not (self.diverged and "accuracy" in name):  # perhaps of a stage
                 raise ConfigError(f"curve {name!r} has {len(values)} values after {main} epochs")
         if self.epoch != (proven := main + sum(stages.values())):
             raise ConfigError(f"epoch is {self.epoch}, but its curves are of {proven} epochs")
@@ -89,9 +80,8 @@ class Progress:
             return
         begun = next((s for s in self.config.stages if stages.get(s.name, 0) != s.epochs), None)
         if self.epoch > self.config.total_epochs or (main and begun):
-            raise ConfigError(
-                f"its curves are of {self.epoch} epochs, but the run has {self.config.total_epochs}"
-            )
+            most = self.config.total_epochs
+            raise ConfigError(f"its curves are of {self.epoch} epochs, but the run has {most}")
         if self.position and self.epoch == self.config.total_epochs:
             raise ConfigError(f"position is {self.position}, but its last epoch is done")
 
@@ -121,10 +111,9 @@ def progress(
         found = build(Progress, told | ({} if config is None else {"config": config}))
     except ConfigError as error:
         raise RecordError(str(error)) from error
-    config = found.config
-    if config is not None and config.id != run:
-        raise RecordError(f"its config is that of run {config.id}")
-    if config is not None:
+    if (config := found.config) is not None:
+        if config.id != run:
+            raise RecordError(f"its config is that of run {config.id}")
         part, most = found.position % config.batch_size, images or config.data.train_images or math.inf
         if found.position > most or (part and images not in (None, found.position)):
             raise RecordError(f"position is {found.position}, which no batch of its epoch ends at")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -19,13 +19,6 @@ from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, make_options
 from rkd.models import canonical, display_name
 from rkd.review.options import ReviewOptions  # noqa: F401  (registers "reviewkd")
-
-
-class Both(NamedTuple):
-    """Something of a run, and the same of its teacher's run."""
-
-    own: Any
-    teachers: Any
 
 
 @frozen
@@ -82,9 +75,7 @@ class TeacherConfig:
     """
 
     run: RunConfig | None = None
-    checkpoint: str | None = field(
-        default=None, metadata={"identity": False}
-    )  # the hash names it, not the path
+    checkpoint: str | None = field(default=None, metadata={"identity": False})  # the hash names it
     sha256: str | None = None
     network: str | None = None
     record: str | None = field(default=None, metadata={"identity": False})
@@ -217,43 +208,41 @@ class RunConfig:
         return _identity(self)
 
     @property
-    def open(self) -> Both:
+    def open(self) -> tuple[bool, bool]:
         """Whether "auto" stands for the arithmetic of this run, and for that of its teacher's run."""
         taught = self.teacher.run if self.teacher else None
-        return Both(self.precision == "auto", taught is not None and taught.precision == "auto")
+        return self.precision == "auto", taught is not None and taught.precision == "auto"
 
     @property
     def request(self) -> RunConfig:
         """This run in whatever arithmetic, its teacher's likewise, as chapters ask for it where precision is auto."""
-        return self._in("auto", "auto", Both(True, True))
+        return self._in("auto", "auto")
 
-    def choices(self, first: str = SETTLED[0]) -> list[Both]:
+    def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
         """What `settled` may put in place of "auto" here and in the teacher's run: `first`, fp32, fp16, bf16. An
         untrained teacher is the same in all, and is fp32."""
-        order = tuple(dict.fromkeys((first, *SETTLED)))
+        order, (own, teachers) = tuple(dict.fromkeys((first, *SETTLED))), self.open
         untrained = self.teacher is not None and self.teacher.weights == "random"
-        own = order if self.open.own else ("",)
-        teachers = (SETTLED[:1] if untrained else order) if self.open.teachers else ("",)
-        return [Both(*names) for names in product(own, teachers)]
+        taught = SETTLED[:1] if untrained else order
+        return [*product(order if own else ("",), taught if teachers else ("",))]
 
     def settled(self, own: str, teachers: str) -> RunConfig:
         """This run with the arithmetic `own` in place of its "auto", and `teachers` in place of its teacher's."""
-        return self._in(own, teachers, self.open)
+        return self._in(own if self.open[0] else self.precision, teachers if self.open[1] else None)
 
     def settled_id(self, own: str, teachers: str) -> str:
         """`settled(own, teachers).id`, many times faster: stores are asked for all that a request may stand for."""
-        values = _named(self._identified, own) if self.open.own else self._identified
-        if self.open.teachers:
-            teacher = values["teacher"]
-            values = {**values, "teacher": {**teacher, "run": _named(teacher["run"], teachers)}}
+        values = _named(self._identified, own) if self.open[0] else self._identified
+        if self.open[1]:
+            run = _named(values["teacher"]["run"], teachers)
+            values = {**values, "teacher": {**values["teacher"], "run": run}}
         return _hashed(values)
 
-    def _in(self, own: str, teachers: str, which: Both) -> RunConfig:
-        made = replace(self, precision=own) if which.own else self
-        if which.teachers and made.teacher and made.teacher.run:
-            run = replace(made.teacher.run, precision=teachers)
-            made = replace(made, teacher=replace(made.teacher, run=run))
-        return made
+    def _in(self, own: str, teachers: str | None) -> RunConfig:
+        teacher = self.teacher
+        if teachers and teacher and teacher.run:
+            teacher = replace(teacher, run=replace(teacher.run, precision=teachers))
+        return replace(self, precision=own, teacher=teacher)
 
     def to_dict(self) -> dict[str, Any]:
         """All values, nested, as plain JSON types."""
@@ -283,8 +272,7 @@ def _identity(value: Any) -> Any:
         return [_identity(v) for v in value]
     if not is_dataclass(value):
         return _plain(value)
-    kept = {}
-    unread = value.unread() if hasattr(value, "unread") else ()
+    kept, unread = {}, value.unread() if hasattr(value, "unread") else ()
     for f in fields(value):
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         this = getattr(value, f.name)

@@ -12,14 +12,9 @@ OF_TABLES = 32 * 32  # pixels of an image
 
 @torch.no_grad()
 def accuracy(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    batch_size: int | None = None,
-    numbers: Arithmetic | None = None,
-) -> float:
+    network: nn.Module, x: Tensor, y: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
+    batch_size: int | None = None, numbers: Arithmetic | None = None,
+) -> float:  # fmt: skip
     """Top-1 accuracy in percent, by exact kernels, in eval mode; the network's mode is left as it was.
 
     Args:

@@ -33,32 +33,23 @@ def train(states: Sequence[TrainState], images: ImageSet, teacher: FrozenTeacher
 
 @dataclass
 class Training:
-    """What `train` works with.
-
-    Args:
-        capture: see `step.GroupStep`.
-        batch_seconds: expected for the first step, which may compile or capture; later, taken by the latest one.
-        on_batch: called with (epoch, images done, images in all) before the first batch and after each.
-        on_epoch: called for each state after each of its epochs, scores included: saves checkpoints, reports.
-        stop: asked before each batch and each evaluation with the seconds that piece is expected to take; True ends
-            training there, in a state from which it can go on.
-        threads: chooses how many compute a step; by default torch's own number do.
-
-    Attributes:
-        launched: batches on a GPU that may not have been finished.
-    """
+    """What `train` works with."""
 
     images: ImageSet
     teacher: FrozenTeacher | None
-    capture: Capture | None = None
-    batch_seconds: float = 0.0
+    capture: Capture | None = None  # see `step.GroupStep`
+    batch_seconds: float = 0.0  # expected for the first step, which may compile; later, of the latest one
+    # Called before the first batch and after each, with images done and in all.
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None
+    # Called for each state after each of its epochs, scores included: saves checkpoints, reports.
     on_epoch: Callable[[TrainState], None] = lambda state: None
+    # Asked before each batch and each evaluation with the seconds that piece is expected to take; True ends training
+    # there, in a state from which it can go on.
     stop: Callable[[float], bool] = lambda needed: False
     threads: Threads = field(default_factory=Threads)
     score_seconds: float = field(default=0.0, init=False)
     step: GroupStep | None = field(default=None, init=False)
-    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)
+    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)  # and perhaps not finished
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
@@ -91,10 +82,9 @@ class Training:
         if self.step is None or not self.step.serves(present):
             self.step = GroupStep(present, self.images, self.teacher, self.capture)
             self.threads.begin()
-        started = now()
+        started, done, stopped = now(), start, False
         sizes = self.step.begin(epoch, start)
         _spent(started, present)
-        done, stopped = start, False
         self.on_batch(epoch, done, total)
         for size in sizes:
             if done >= end or (stopped := self.stop(self.batch_seconds)):
@@ -110,30 +100,28 @@ class Training:
         return not stopped
 
     def _batch(self, size: int, present: Sequence[TrainState]) -> None:
-        """One step, counted for the number of threads that made it."""
+        """One step, counted for the number of threads that made it. On a GPU, wait for the oldest of too many, so that
+        time is told as it passes."""
         used, started = str(self.threads.take()), now()
-        self._launch(size)
-        self.batch_seconds = _spent(started, present)
-        self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
-        for state in present:
-            state.threads[used] = state.threads.get(used, 0) + 1
-
-    def _launch(self, size: int) -> None:
-        """The step; on a GPU, wait for the oldest when there are too many, so that time is told as it passes."""
         self.step(size)
         if self._on_gpu:
             self.launched.append(torch.cuda.current_stream().record_event())
             if len(self.launched) > AHEAD:
                 self.launched.popleft().synchronize()
+        self.batch_seconds = _spent(started, present)
+        self.threads.took(self.batch_seconds, whole=size == present[0].config.batch_size)
+        for state in present:
+            state.threads[used] = state.threads.get(used, 0) + 1
 
     def _end(self, active: Sequence[TrainState]) -> bool:
         """Close an epoch and score it, of one state after the other."""
         for state in active:
             if self.stop(self.score_seconds):
                 return False
-            staged = state.stage is not None
             state.end_epoch()
-            if not staged or state.diverged:  # a stage leaves nothing to score, but every record has a score
+            if (
+                state.stage is None or state.diverged
+            ):  # a stage has nothing to score, but every record has one
                 self._score(state)
             self.on_epoch(state)
         return True

@@ -6,10 +6,10 @@ operations is looked at, which needs no GPU.
 
 import linecache
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from rkd.errors import RkdError
 
 GPU = torch.device("cuda", 0)
 
@@ -34,6 +36,11 @@ DRAWN = (
 )
 DECOMPOSED = "decomposes a matrix, whose outcome is checked on the host; make do with products, as kdsvd does"
 
+REPLACED = (
+    "is replaced by another tensor in a step, but a replay goes on with the old one; change it in place"
+)
+COUNTED = "is a Python value that a step changes, but a replay runs no Python; keep it in a buffer, changed in place"
+
 _TORCH = str(Path(torch.__file__).parent)
 _NO_DECOMPOSITION = {"linalg_vector_norm", "linalg_cross"}
 _DECOMPOSITIONS = {"geqrf", "ormqr", "cholesky", "cholesky_inverse", "cholesky_solve", "triangular_solve"}
@@ -44,43 +51,59 @@ class Recorder(TorchDispatchMode):
     """Looks at every operation, forward and backward, while `recording`.
 
     Args:
-        owners: modules; a problem is located at the innermost line of a file that one of their methods is written in,
-            if there is one on the way.
+        owners: modules by name; a problem is located at the innermost line of a file that one of their methods is
+            written in, if there is one on the way.
 
     Attributes:
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
-        noted: whether the step under way, or the last one, has met a problem.
-        operations: of that step, each with its plain arguments.
+        operations: of the step under way, or the last one, each with its plain arguments, in words.
     """
 
-    def __init__(self, owners: Sequence[nn.Module]) -> None:
+    def __init__(self, owners: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        self._owners = owners
         self._files = {
             code.co_filename
-            for owner in owners
+            for owner in owners.values()
             for module in owner.modules()
             for kind in type(module).__mro__
             for code in (getattr(value, "__code__", None) for value in vars(kind).values())
             if code is not None and not code.co_filename.startswith(_TORCH)
         }
         self.problems: dict[tuple[str, str, str], None] = {}
-        self.operations: list[tuple[object, ...]] = []
-        self.noted = False
-        self._recording = False
+        self.operations: list[str] = []
+        self._recording = self._noted = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """A `with` block whose operations are part of a step."""
-        self._recording, self.noted, self.operations = True, False, []
+        """A `with` block whose operations are part of a step, and which changes tensors of the owners in place alone.
+        An error, of the code that is looked at, ends it, and is a problem like others."""
+        before = {name: _state(module) for name, module in self._owners.items()}
+        self._recording, self._noted, self.operations = True, False, []
         try:
             yield
+        except RkdError:
+            raise
+        except Exception as error:
+            if not self._noted:  # else what cannot be followed has been told
+                reason = str(error).strip().partition("\n")[0]
+                self.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
+            return
         finally:
             self._recording = False
+        for owner, earlier in before.items():
+            now = _state(self._owners[owner])
+            for name, value in earlier.items():
+                if isinstance(value, Tensor):
+                    if now.get(name) is not value:
+                        self.note(REPLACED, f"{owner}, tensor {name!r}")
+                elif now.get(name) != value:
+                    self.note(COUNTED, f"{owner}, attribute {name!r}")
 
     def note(self, text: str, place: str, operation: str = "") -> None:
         self.problems[place, text, operation] = None
-        self.noted = True
+        self._noted = True
 
     def sentences(self) -> tuple[str, ...]:
         """The problems. What a backward pass meets because its forward pass did, counts once."""
@@ -100,17 +123,27 @@ class Recorder(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         on_gpu = any(t.device.type == GPU.type for t in tensors)
-        found = _problem(func, args, kwargs, tensors) if self._recording else None
-        if found is not None:
+        if self._recording and (found := _problem(func, args, kwargs, tensors)):
             self.note(found, _place(self._files), str(func))
         if self._recording and func.namespace != "profiler":
             plain = [leaf for leaf in leaves if isinstance(leaf, bool | int | float | str)]
-            self.operations.append((str(func), *plain))
+            self.operations.append(" ".join(map(str, (func, *plain))))
         if on_gpu and torch.Tag.data_dependent_output in func.tags:
             return _some(func, tensors[0])
         if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
             return None
         return func(*args, **kwargs)
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Parameters, buffers and plain attributes by name."""
+    plain = {
+        f"{prefix}.{name}".lstrip("."): value
+        for prefix, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, bool | int | float | str)
+    }
+    return {**plain, **dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _problem(func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Tensor]) -> str | None:
@@ -161,19 +194,16 @@ def _some(func: Any, tensor: Tensor) -> bool | int | float | complex:
 
 def _place(files: set[str]) -> str:
     """ "my_methods.py, line 12, `x.item()`"; "": in the backward pass of an operation of torch."""
-    frame: FrameType | None = sys._getframe()
-    nearest: FrameType | None = None
-    while frame is not None and frame.f_code is not backward.__code__:
-        file = frame.f_code.co_filename
-        if file in files:
-            nearest = frame
+    frames = []
+    for frame, number in traceback.walk_stack(sys._getframe()):
+        if frame.f_code is backward.__code__:
             break
-        if nearest is None and file != __file__ and not file.startswith(_TORCH):
-            nearest = frame
-        frame = frame.f_back
-    if nearest is None:
+        frames.append((frame.f_code.co_filename, number))
+    ours = [(file, number) for file, number in frames if file in files]
+    ours += [(file, n) for file, n in frames if file != __file__ and not file.startswith(_TORCH)]
+    if not ours:
         return ""
-    file, number = nearest.f_code.co_filename, nearest.f_lineno
+    file, number = ours[0]
     text = linecache.getline(file, number).strip()
     name = "this notebook" if "ipykernel" in file else Path(file).name  # each cell is a file
     return f"{name}, line {number}{f', `{text}`' if text else ''}"
@@ -216,7 +246,7 @@ def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
 
 
 @contextmanager
-def standing_in(owners: Sequence[nn.Module]) -> Iterator[Recorder]:
+def standing_in(owners: Mapping[str, nn.Module]) -> Iterator[Recorder]:
     """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins; `owners` as of
     `Recorder`.
 

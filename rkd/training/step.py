@@ -86,12 +86,9 @@ class TrainState:
         self.device = self.parameters[0].device
         self.arithmetic = arithmetic(config.precision, self.device)
         self.optimiser = self._optimiser()
-        self.scaler = torch.amp.GradScaler(
-            self.device.type,
-            init_scale=FP16_LOSS_SCALE,
-            growth_interval=FP16_RECOVERY_STEPS,
-            enabled=self.arithmetic.low is torch.float16,
-        )
+        scaling = {"init_scale": FP16_LOSS_SCALE, "growth_interval": FP16_RECOVERY_STEPS}
+        fp16 = self.arithmetic.low is torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, **scaling, enabled=fp16)
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
         # The counters of BatchNorm decide nothing while momentum is a number, but networks of other codes have them in
         # their state dicts, and so do ours. A step counts for all layers at once, not by a kernel for each of them.
@@ -120,12 +117,8 @@ class TrainState:
         groups = [[p for p in self.parameters if id(p) not in apart], *own]
         optimiser = torch.optim.SGD(
             [{"params": ps, "lr": lr} for ps, lr in zip(groups, self._rates.values(), strict=True)],
-            self._rates[""],
-            sgd.momentum,
-            weight_decay=sgd.weight_decay,
-            nesterov=sgd.nesterov,
-            fused=True,
-        )
+            self._rates[""], sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov, fused=True,
+        )  # fmt: skip
         if sgd.momentum:  # zero momentum is what a first step amounts to
             for p in self.parameters:
                 optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -184,12 +177,7 @@ class TrainState:
         self._weights.copy_(torch.tensor([weights[n] for n in self._loss_names], dtype=torch.float64))
 
     def losses(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        indices: Tensor,
-        teacher: Taps | None,
-        ready: Callable[[], None] | None = None,
+        self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None, ready: Body = lambda: None
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Named, unweighted losses of one batch (see `methods.Batch`) in the present stage, and the logits (B,
         classes), which a stage before the main training has not. `ready` waits until the teacher's taps have been
@@ -198,8 +186,7 @@ class TrainState:
         made = compiled if self._compile and not self._low.watching else lambda part: part
         with self._uncounted():
             taps = made(student_taps)(self.student, x, self.arithmetic) if self._trains_student else None
-            if ready is not None:
-                ready()
+            ready()
             batch = Batch(taps, teacher, labels, indices, x)
             if self.stage is None:
                 return made(method_losses)(self.method, batch, self.arithmetic)
@@ -278,13 +265,10 @@ class TrainState:
     def score(self, **accuracies: float) -> None:
         """Record this epoch's accuracies in percent; the first one named decides which epoch is best."""
         self._append(accuracies)
-        score = next(iter(accuracies.values()))
+        score, epoch = next(iter(accuracies.values())), len(self.curves["test_accuracy"]) - 1
         if self.best is None or score > self.best["score"]:
-            self.best = {
-                "epoch": len(self.curves["test_accuracy"]) - 1,
-                "score": score,
-                "student": {k: v.detach().clone() for k, v in self.student.state_dict().items()},
-            }
+            student = {k: v.detach().clone() for k, v in self.student.state_dict().items()}
+            self.best = {"epoch": epoch, "score": score, "student": student}
 
     def _append(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -369,13 +353,11 @@ class GroupStep:
         members: dict[int, list[TrainState]] = {}
         for state in states:
             members.setdefault(state.config.seed, []).append(state)
-        self._groups = [
-            (seed, Batches(images, data.padding, data.flip, data.padding_mode), group)
-            for seed, group in members.items()
-        ]
+        batches = functools.partial(Batches, images, data.padding, data.flip, data.padding_mode)
+        self._groups = [(seed, batches(), group) for seed, group in members.items()]
         self.capture, self._recorded = capture, dict[int, Body]()
         parallel = capture is not None and device.type == "cuda"
-        self.branches = streams(device, len(self._groups) + len(self.states))[1:] if parallel else []
+        self.branches = streams(device, len(self._groups) + len(states))[1:] if parallel else []
 
     def serves(self, states: Sequence[TrainState]) -> bool:
         """Whether this is the step of these states in their present stages."""
@@ -394,22 +376,18 @@ class GroupStep:
         """The next batch, of `size` images, for every state."""
         for _, batches, _ in self._groups:
             batches.bring(self._start, size)
-        self._launch(size)
+        body = functools.partial(self._body, size)
+        if self.capture is not None:
+            if size not in self._recorded:
+                changed = [self._position, *(t for state in self.states for t in state.tensors())]
+                self._recorded[size] = self.capture(body, changed)
+                if self._recorded[size] is body:  # not recorded: one kernel after another, and no branches
+                    self.branches = []
+            body = self._recorded[size]
+        body()
         self._start += size
         for state in self.states:
             state.position += size
-
-    def _launch(self, size: int) -> None:
-        if self.capture is None:
-            self._body(size)
-            return
-        if size not in self._recorded:
-            body = functools.partial(self._body, size)
-            changed = [self._position, *(t for state in self.states for t in state.tensors())]
-            self._recorded[size] = self.capture(body, changed)
-            if self._recorded[size] is body:  # not recorded: one kernel after another, and no branches
-                self.branches = []
-        self._recorded[size]()
 
     def _body(self, size: int) -> None:
         """Students wait for their teacher only before their losses, and for each other not at all."""
@@ -417,14 +395,13 @@ class GroupStep:
             for _, batches, members in self._groups:
                 x, labels, indices = batches.take(self._position, size)
                 x = x.to(self.states[0].arithmetic.master)
-                taps = taught = ready = None
+                batch, taught = (x, labels, indices, None), None
                 if self.teacher is not None:
                     with branch(x) as stream:
-                        taps = self.teacher.taps(x)
+                        batch = x, labels, indices, self.teacher.taps(x)
                         taught = None if stream is None else stream.record_event()
                 for state in members:
-                    with branch(x, labels, indices, taps) as stream:
-                        if taught is not None:
-                            ready = functools.partial(stream.wait_event, taught)
-                        state.step(x, labels, indices, taps, ready)
+                    with branch(*batch) as stream:
+                        waits = [] if taught is None else [functools.partial(stream.wait_event, taught)]
+                        state.step(*batch, *waits)
         self._position += size

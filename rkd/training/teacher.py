@@ -57,5 +57,5 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
         """Taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
-        with self._numbers.autocast(x.device):
-            return self._run.taps(x.to(self._numbers.inputs))
+        with self._numbers.autocast(x.device):  # its weights are stored low
+            return self._run.taps(x.to(self._numbers.low or self._numbers.master))

@@ -1,7 +1,7 @@
-"""How many threads compute a step on a CPU: as many as help a small convolution at this moment, because what else runs
-on the machine decides it. Two threads on two cores are up to twice as quick as one, and many times as slow where
-another process keeps one of the cores busy: at every join both wait for the thread that was put aside. A convolution
-tells this in milliseconds, so that no step of a training is ever made with more threads than are free."""
+"""How many threads compute a step on a CPU: as many as help a small convolution now. Two threads on two cores are up to
+twice as quick as one, and many times as slow where another process keeps one of the cores busy: at every join both wait
+for the thread that was put aside. A convolution tells this in milliseconds, so that no step of a training is ever made
+with more threads than are free."""
 
 import math
 import os
@@ -22,11 +22,11 @@ SHARE = 0.05  # of the time may go into probes
 
 
 def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
-    """The numbers of threads to choose from, ascending; none on CUDA, where torch's own stays. "auto" doubles from one
-    to all cores of this process, unless OMP_NUM_THREADS is set, which is then the only choice; ConfigError where it is
-    no number of threads."""
+    """The numbers of threads to choose from, ascending; on CUDA torch's own. "auto" doubles from one to all cores of
+    this process, unless OMP_NUM_THREADS is set, which is then the only choice; ConfigError where it is no number of
+    threads."""
     if device.type == "cuda":
-        return ()
+        return (torch.get_num_threads(),)
     if setting != "auto":
         return (int(setting),)
     said = os.environ.get("OMP_NUM_THREADS", "").strip()
@@ -37,14 +37,6 @@ def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
         return (int(first),)
     most = cores()
     return (*(2**i for i in range((most - 1).bit_length())), most)
-
-
-def fixed(setting: int | str, device: torch.device) -> int | None:
-    """The number of threads known beforehand; None where it will be measured."""
-    choice = numbers(setting, device)
-    if not choice:
-        return torch.get_num_threads()
-    return choice[0] if len(choice) == 1 else None
 
 
 @torch.no_grad()
@@ -66,8 +58,8 @@ class Threads:
     """The number of threads in use, step by step: `take` before a step, `took` after it.
 
     Before the first step, when PERIOD has passed and when steps have become SLOW, numbers are probed from the least
-    on, as long as the next one is quicker. Without a choice (see `numbers`) torch's own number is left alone. `probe`
-    gives the seconds of some work with a number of threads, `clock` tells how long probes take.
+    on, as long as the next one is quicker. None to choose from: torch's own. `probe` gives the seconds of some work
+    with a number of threads, `clock` tells how long probes take.
     """
 
     def __init__(
@@ -77,12 +69,13 @@ class Threads:
         probe: Callable[[int], float] = convolution_seconds,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._choice, self._say, self._probe, self._clock = tuple(choice), say, probe, clock
-        self._number = self._choice[0] if len(self._choice) == 1 else None
+        self._choice = tuple(choice) or (torch.get_num_threads(),)
+        self._say, self._probe, self._clock = say, probe, clock
+        self._number: int | None = None  # in use
         self._passed = self._spent = 0.0  # seconds of steps since the last probe, and that one's own
         self.begin()
-        if self._number is not None:
-            torch.set_num_threads(self._number)
+        if len(self._choice) == 1:
+            self._use(*self._choice)
 
     def begin(self) -> None:
         """Other steps follow than so far: nothing measured is comparable."""
@@ -90,11 +83,10 @@ class Threads:
 
     def take(self) -> int:
         """Put the number for the next step in force, and return it."""
-        if not self._choice:
-            return torch.get_num_threads()
-        if self._number is None or (len(self._choice) > 1 and self._due()):
+        due = (self._slow or self._passed >= PERIOD) and self._passed >= self._spent / SHARE
+        if self._number is None or (due and len(self._choice) > 1):
             self._choose()
-        torch.set_num_threads(self._number)
+        self._use(self._number)
         return self._number
 
     def took(self, seconds: float, whole: bool = True) -> None:
@@ -104,8 +96,10 @@ class Threads:
             self._slow = seconds > SLOW * self._usual
             self._usual = min(self._usual, seconds)
 
-    def _due(self) -> bool:
-        return (self._slow or self._passed >= PERIOD) and self._passed >= self._spent / SHARE
+    def _use(self, number: int) -> None:
+        self._number = number
+        if number != torch.get_num_threads():
+            torch.set_num_threads(number)
 
     def _choose(self) -> None:
         started, took = self._clock(), {}

@@ -34,7 +34,7 @@ def test_loaders_crop_normalise_and_count(images):
 
 
 def test_steps_train_and_evaluation_agrees_with_ours(images):
-    work = Workload("cases:Tiny", "cases:Tiny", 25, CPU, train_images=100, test_images=20)
+    work = Workload("cases:Tiny", "cases:Tiny", 25, CPU)
     few = dataclasses.replace(images, test_x=images.test_x[:40], test_y=images.test_y[:40])
     student = build_network(work.config(), 100)
     loop = Conventional(student, work.teacher_network, few, "batch", CPU, 25, 0.6)

@@ -41,9 +41,8 @@ def test_a_group_starts_slowly_and_its_checkpoints_travel(plan, monkeypatch):
     found = simulate(plan, 1)
     assert found.seconds == 42 and found.chain == 23
     pushes = (13 + 11 + 8 + 10) / planning.PUSH_SECONDS  # fewer than epochs
-    assert found.traffic == pytest.approx(
-        2 * 800 + 4 * 2 * 100 + 3 * 100 * pushes + 4 * planning.RECORD_BYTES
-    )
+    weights = 2 * 800 + 4 * 2 * 100 + 3 * 100 * pushes
+    assert found.traffic == pytest.approx(weights + 4 * planning.RECORD_BYTES)
 
 
 def test_the_plan_of_runs_shares_the_teachers_pass_and_keeps_the_order(tmp_path, monkeypatch):
@@ -72,17 +71,10 @@ def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
     assert made.source == "median of 9 recorded runs, none", "each of three profiles has them here"
 
 
-def test_plans_are_simulated_and_written(done, rkd, tmp_path):
+def test_plans_are_simulated_and_written(done, tmp_path):
     out = done(f"cluster plan smoke --chapters table5 --gpus 1,3 --rate 1e9 --out {tmp_path}/plan.json")
     assert "runs in " in out and "at 1e+09 a second (as given):\n devices " in out and out.count("\n") >= 5
     assert load(tmp_path / "plan.json", Plan).rate == 1e9
-    for call, said in (
-        ("--gpus 0", "--gpus is 0"),
-        ("--rate -1", "--rate is -1"),
-        ("--gpus two", "--gpus is two"),
-    ):
-        status, _, err = rkd(f"cluster plan smoke {call}")
-        assert status == 2 and said in err
 
 
 def test_without_a_record_the_rate_has_to_be_given(rkd, store, monkeypatch):
@@ -106,6 +98,5 @@ def test_the_page_shows_the_plans_on_file(monkeypatch):
         assert schedule.seconds == simulate(plan, schedule.devices, 2e13).seconds
         assert schedule.chain <= schedule.seconds and 0 <= schedule.idle < 1
         assert plan.tasks is None or plan.tasks[0] == 10_000
-    assert len(names["said"]) == len(names["rows"]) and "16 devices, groups of 8: idle" in "; ".join(
-        names["said"]
-    )
+    assert len(names["said"]) == len(names["rows"])
+    assert "16 devices, groups of 8: idle" in "; ".join(names["said"])

@@ -10,16 +10,17 @@ from rkd.cluster.session import Resources
 from rkd.errors import ConfigError
 from rkd.experiments.budget import Budget
 
-RAY = "--engine ray"
+SWEEP, SLURM = "sweep smoke --chapters table5 --device cpu", "cluster slurm params/smoke.yaml"
+RAY = f"{SWEEP} --engine ray"
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("--engine slurm", "unknown engine 'slurm'"),
-        ("--address auto", "--address goes with --engine ray"),
-        ("--storage /tmp", "--storage goes with --engine ray"),
-        ("--each cpu=2", "--each goes with --engine ray"),
+        (f"{SWEEP} --engine slurm", "unknown engine 'slurm'"),
+        (f"{SWEEP} --address auto", "--address goes with --engine ray"),
+        (f"{SWEEP} --storage /tmp", "--storage goes with --engine ray"),
+        (f"{SWEEP} --each cpu=2", "--each goes with --engine ray"),
         (f"{RAY} --check", "--check does not go with --engine ray"),
         (f"{RAY} --tensorboard tb", "--tensorboard does not go with --engine ray"),
         (f"{RAY} --each gpu=1.5", "a share of a GPU is below 1"),
@@ -28,22 +29,30 @@ RAY = "--engine ray"
         (f"{RAY} --each gpu", "--each gpu: there is no value"),
         (f"{RAY} --each gpu=half", "gpu is 'half'; it must be a finite number >= 0"),
         (f"{RAY} --address ray://127.0.0.1:1", "give auto, or host:port of a node"),
+        (f"{RAY} --storage http://127.0.0.1/x", "no file can be created exclusively"),
+        (f"{RAY} --storage nothing://x", "--storage nothing://x: "),
         (RAY, "Ray is not installed: pip install 'rkd[cluster]'"),
+        (f"{SLURM} --time 9m", "a job must be longer than 10 minutes"),
+        (f"{SLURM} --time 4h --gpus -1", "--gpus is -1; it must be >= 0"),
+        (f"{SLURM} --time 4h --sweep '--budget 3h'", "the job itself says --budget"),
+        ("cluster plan smoke --gpus 0", "--gpus is 0"),
+        ("cluster plan smoke --gpus two", "--gpus is two"),
+        ("cluster plan smoke --rate -1", "--rate is -1"),
     ],
 )
 def test_a_wrong_call_gets_one_sentence(rkd, tmp_path, monkeypatch, call, said):
     monkeypatch.chdir(tmp_path)
     if call == RAY:
         monkeypatch.setitem(sys.modules, "ray", None)
-    status, _, err = rkd(f"sweep smoke --chapters table5 --results {tmp_path} --device cpu {call}")
-    assert status == 2 and said in err and err.count("\n") == 1
+    sweeps = call.startswith("sweep")
+    status, out, err = rkd(call, *(["--results", tmp_path] if sweeps else []))
+    assert status == 2 and said in err and err.count("\n") == 1 and (sweeps or not out)
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_resources_are_read_and_asked_for():
+def test_resources_are_read():
     assert Resources.read("") == Resources()
-    found = Resources.read("gpu=0.5,memory=4GB")
-    assert found.asked() == {"num_cpus": 1.0, "num_gpus": 0.5, "memory": 4 * 10**9}
+    assert Resources.read("gpu=0.5,memory=4GB") == Resources(0.5, 1.0, 4 * 10**9)
     with pytest.raises(ConfigError, match="is not a size"):
         Resources.read("memory=much")
 

@@ -1,6 +1,8 @@
 """Capturing a step, by stand-ins for CUDA: trials, proof, failures and what is left of them, streams."""
 
 import contextlib
+import itertools
+import shutil
 from unittest import mock
 
 import pytest
@@ -41,19 +43,23 @@ def test_an_empty_recording_is_found_out():
     assert (position.item(), total.item()) == (0, 0.0)
 
 
-@pytest.mark.parametrize("fails_at", [1, 3, 4])
-def test_what_a_broken_step_changed_is_put_back(fails_at):
-    body, position, total = counting()
-    calls = []
+def failing(body, at, error, cause=None):
+    """`body`, whose call number `at` fails after it has changed all."""
+    calls = itertools.count(1)
 
-    def broken():
+    def fails():
         body()
-        calls.append(1)
-        if len(calls) == fails_at:
-            raise RuntimeError("broken")
+        if next(calls) == at:
+            raise error from cause
 
+    return fails
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_what_a_broken_step_changed_is_put_back(at):
+    body, position, total = counting()
     with pytest.raises(RuntimeError, match="broken"):
-        capture.captured(broken, [position, total], again)
+        capture.captured(failing(body, at, RuntimeError("broken")), [position, total], again)
     assert (position.item(), total.item()) == (0, 0.0)
 
 
@@ -78,7 +84,7 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, getattr(made, name))
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.ended, raising=False)
     monkeypatch.setattr(capture, "_streams", {})
-    monkeypatch.setattr(capture, "_failures", [])
+    monkeypatch.setattr(capture, "failures", [])
     return made
 
 
@@ -100,7 +106,7 @@ def test_a_recording_ends_and_is_replayed(cuda):
     assert cuda.graph.mock_calls[:2] == [begin, mock.call.capture_end()]
     assert position.item() == 0
     replay()
-    assert position.item() == 3 and capture.failure() is None and not cuda.ended.called
+    assert position.item() == 3 and not capture.failures and not cuda.ended.called
 
 
 class Elsewhere(torch.Tensor):
@@ -127,17 +133,7 @@ def test_a_graph_belongs_to_the_device_of_its_tensors(cuda, monkeypatch):
     assert all(last[-1:] == (Elsewhere.device,) for last in seen) and not current
 
 
-def failing(body, error, cause):
-    """`body`, which fails while it is recorded."""
-    calls = []
-
-    def fails():
-        calls.append(1)
-        body()
-        if len(calls) == capture.TRIALS + 1:
-            raise error from cause
-
-    return fails
+RECORDED = capture.TRIALS + 1
 
 
 @pytest.mark.parametrize("ends", [None, RuntimeError("capture was invalidated")])
@@ -146,7 +142,7 @@ def test_a_failed_recording_says_why_and_is_left(cuda, ends):
     body, position, total = counting()
     cuda.graph.capture_end.side_effect = ends
     refused = RuntimeError("operation not permitted when stream is capturing")
-    refuses = failing(body, refused, ValueError("an .item()"))
+    refuses = failing(body, RECORDED, refused, ValueError("an .item()"))
     says = r"not permitted.*caused by ValueError: an .item()"
     with pytest.raises(capture.CaptureError, match=says) as caught:
         capture.cuda_graph(refuses, [position, total])
@@ -154,17 +150,17 @@ def test_a_failed_recording_says_why_and_is_left(cuda, ends):
     assert cuda.graph.mock_calls[-1] == mock.call.capture_end()
     assert cuda.ended.called == bool(ends), "torch ends the allocation where ending the recording succeeds"
     assert (position.item(), total.item()) == (0, 0.0)
-    assert "not permitted" in capture.failure()
+    assert "not permitted" in capture.failures[0]
     assert not Engine().captures(torch.device("cuda"))
 
 
 def test_lack_of_memory_in_a_recording_is_no_failure_of_recording(cuda):
     body, position, total = counting()
     cuda.graph.capture_end.side_effect = RuntimeError("capture was invalidated")
-    large = failing(body, RuntimeError("inner"), torch.OutOfMemoryError("CUDA out of memory"))
+    large = failing(body, RECORDED, RuntimeError("inner"), torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError, match="caused by OutOfMemoryError: CUDA out of memory"):
         capture.cuda_graph(large, [position, total])
-    assert capture.failure() is None
+    assert not capture.failures
 
 
 def test_lack_of_memory_is_found_behind_other_errors():
@@ -187,12 +183,12 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
     plain = Runner(store, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
     tried = []
 
-    def failing(body, changed):
+    def refusing(body, changed):
         tried.append(1)
         capture.captured(body, changed, again)  # trial steps and all
         raise capture.CaptureError("RuntimeError: no; caused by ValueError: because")
 
-    monkeypatch.setattr(capture, "cuda_graph", failing)
+    monkeypatch.setattr(capture, "cuda_graph", refusing)
     monkeypatch.setattr(Engine, "captures", lambda self, device, methods=(): True)
     other = type(store)(tmp_path / "r", tmp_path / "w")
     record = Runner(other, tmp_path / "a", "cpu", progress=silent).run([config])[config.id]
@@ -243,3 +239,10 @@ def test_engines_by_name(monkeypatch):
     assert not Engine.named(None).captures(cuda) and Engine.named("graph").captures(cuda)
     with pytest.raises(ConfigError, match=r"unknown engine 'fast'.*eager"):
         Engine.named("fast")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    for engine, said in (
+        (Engine(compile=True), r"no C\+\+ compiler"),
+        (Engine(graph=True), "CUDA graph was asked for"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            engine.check(torch.device("cpu"))

@@ -32,15 +32,12 @@ def test_accuracy_counts_every_image_once(monkeypatch):
 
 
 def test_fewer_large_images_are_scored_at_a_time():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [evaluation_module.usual_batch(cpu, size**2) for size in (8, 32, 64, 224, 5000)] == [
-        500,
-        500,
-        125,
-        10,
-        1,
-    ]
-    assert [evaluation_module.usual_batch(gpu, size**2) for size in (32, 224)] == [2000, 40]
+    for device, sizes in {
+        "cpu": {8: 500, 32: 500, 64: 125, 224: 10, 5000: 1},
+        "cuda": {32: 2000, 224: 40},
+    }.items():
+        for size, images in sizes.items():
+            assert evaluation_module.usual_batch(torch.device(device), size**2) == images
 
 
 def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, silent, tmp_path):
@@ -64,6 +61,7 @@ def test_epochs_are_scored_in_the_runs_arithmetic_and_records_in_full(store, sil
     record = runner.run([plain])[plain.id]
     assert record.accuracy("last") == record.curves["test_accuracy"][-1] == accuracy_of(runner, plain)
     assert record.provenance["scored"] == {"curves": "fp32", "result": "fp32"}
+    assert record.cost["graph"] is False and record.cost["compiled"] is False
     assert "left_out_steps" not in record.curves
 
 

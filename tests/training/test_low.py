@@ -61,9 +61,8 @@ def test_copies_change_no_bit_and_casts_of_weights_and_gradients_are_gone(precis
     ]  # fmt: skip
     # All but the attention's weights, of which each half is a convolution of its own.
     lent = sum(1 + (m.bias is not None) for m in layers) - 3
-    assert len(state._low.copies) == lent and counts[0] - counts[1] == 2 * lent, (
-        "there and back for each weight"
-    )
+    assert len(state._low.copies) == lent
+    assert counts[0] - counts[1] == 2 * lent, "there and back for each weight"
     assert make(small_plain(precision="fp32"))[0]._low.copies == {}
 
 

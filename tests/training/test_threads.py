@@ -10,7 +10,7 @@ from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.training import Engine, TrainState
-from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, fixed, numbers
+from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, numbers
 
 CPU = torch.device("cpu")
 
@@ -99,12 +99,11 @@ def test_without_a_choice_nothing_is_touched():
 
 
 def test_numbers_to_choose_from(cores, monkeypatch):
-    assert numbers("auto", CPU) == (1,) and fixed("auto", CPU) == 1, "OMP_NUM_THREADS of the tests"
+    assert numbers("auto", CPU) == (1,), "OMP_NUM_THREADS of the tests"
     for number, choice in ((1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))):
         cores(number)
         assert numbers("auto", CPU) == choice
-    assert fixed("auto", CPU) is None and fixed(3, CPU) == 3
-    assert numbers(3, CPU) == (3,) and numbers("auto", torch.device("cuda")) == ()
+    assert numbers(3, CPU) == (3,) and numbers("auto", torch.device("cuda")) == (torch.get_num_threads(),)
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
     assert numbers("auto", CPU) == (4,) and numbers(3, CPU) == (3,), "what is asked for by name wins"
     monkeypatch.setenv("OMP_NUM_THREADS", "all")

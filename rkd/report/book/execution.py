@@ -108,7 +108,7 @@ class _Elsewhere:
 
     def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
         ray = self._cluster.ray
-        task = ray.remote(_on_a_node).options(max_retries=self._cluster.retries, **self._cluster.each.asked())
+        task = self._cluster.task(_on_a_node)
         self._tasks.append(
             task.remote(replace(book, echo=print), page, dict(values), timeout_s, self._environment)
         )
