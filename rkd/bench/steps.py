@@ -140,6 +140,11 @@ class Workload:
         """On the CPU, where the conventional loader wants them."""
         return data.load(self.config().data)
 
+    @cached_property
+    def device_images(self) -> ImageSet:
+        """On the device, where ours wants them."""
+        return self.images.to(self.device)
+
     def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
         """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
         whole = MOST_IMAGES // self.batch_size * self.batch_size  # no batch is short
@@ -167,4 +172,4 @@ class Workload:
             return Conventional(*networks, self.images, variant.batch_norm, self.device, size, weight, whole)
         weights = [weight * (1 + 0.1 * member) for member in range(variant.group)]
         runs = [replace(first, options=replace(first.options, loss_weight=weight)) for weight in weights]
-        return Steps(runs, self.images.to(self.device), self.teacher_network, variant)
+        return Steps(runs, self.device_images, self.teacher_network, variant)

@@ -119,9 +119,8 @@ class Training:
             if self.stop(self.score_seconds):
                 return False
             state.end_epoch()
-            if (
-                state.stage is None or state.diverged
-            ):  # a stage has nothing to score, but every record has one
+            # A stage leaves nothing to score, but every record has a score.
+            if state.stage is None or state.diverged:
                 self._score(state)
             self.on_epoch(state)
         return True
