@@ -15,9 +15,15 @@ def source(notebook, word):
     return next(c.source for c in cells(notebook) if c.cell_type == "code" and word in c.source)
 
 
+def code(notebook):
+    """Its cells of code after the one of parameters."""
+    return [c.source for c in cells(notebook) if c.cell_type == "code"][1:]
+
+
 def execute(notebook, *words, **namespace):
-    """Executes the first cells that hold these words, in order, on given names; returns the names after it."""
+    """Executes the first cells that hold these words, or all after the parameters, in order, on given names; returns
+    the names after it."""
     namespace["__name__"] = "cells"
-    for word in words:
-        exec(compile(source(notebook, word), f"{notebook}: {word}", "exec"), namespace)
+    for made in [source(notebook, word) for word in words] or code(notebook):
+        exec(compile(made, notebook, "exec"), namespace)
     return namespace

@@ -14,17 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 import yaml
 from filelock import FileLock
-
-pytest.importorskip("papermill", reason="papermill is not installed (pip install -e .[book])")
 
 from rkd.errors import ConfigError
 from rkd.report import book
 from rkd.report.book import Book, Page, execution
 
-psutil = pytest.importorskip("psutil", reason="psutil is not installed (it comes with ipykernel)")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -637,7 +635,6 @@ def test_citation_names_this_release_and_both_works():
 
 @pytest.mark.slow
 def test_site_shows_failures_variations_complaints_and_meta_elements(tmp_path):
-    pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
     bench, made = varied(tmp_path), tmp_path / "out.ipynb"
     opening = '\nWhat *one* shows. And "more".'
     notebook(bench.source / "one.ipynb", WORK, parameters=PARAMETERS, opening=opening)

@@ -1,10 +1,6 @@
 """The method chapter's drawings and table say what the review module computes."""
 
 import pytest
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
-
 from cells import execute
 
 from rkd.report import diagrams

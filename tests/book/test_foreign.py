@@ -7,10 +7,6 @@ import shutil
 import nbformat
 import pytest
 from alive import IN_BROWSER, MARK, alive
-
-pytest.importorskip("papermill", reason="papermill is not installed (pip install -e .[book])")
-pytest.importorskip("nh3", reason="nh3 is not installed (pip install -e .[book])")
-
 from test_build import ROOT, papermilled, varied
 
 from rkd.report.book.foreign import cleaned, plain
@@ -215,7 +211,6 @@ def test_what_is_no_notebook_gets_one_sentence(tmp_path, content):
 @pytest.mark.slow
 @pytest.mark.browser
 def test_nothing_of_an_added_notebook_is_alive_in_the_site(tmp_path, browser):
-    pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
     bench, made = varied(tmp_path), tmp_path / "out.ipynb"
     _, ran = hostile(bench, made)
     shutil.copy(ROOT / "_config.yml", bench.config)

@@ -7,13 +7,13 @@ import sys
 
 import nbformat
 import pytest
+from cells import execute
 from papermill import inspect_notebook
 
 from rkd import paths
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, RecordError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.notebooks import read_notebook
-from rkd.report.experiment import open_experiment
 
 BOOK = paths.home() / "book"
 TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
@@ -112,20 +112,47 @@ def test_a_contradiction_stops_papermill_in_the_first_cell_with_one_sentence(tmp
     assert message.startswith("ConfigError: unknown parameter 'zzz'; allowed: ")
 
 
+VERDICTS = {"margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 40}
+UNCERTAINTY = {"alpha": 0.05, "power": 0.8, "repeats": 200}
+
+
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("notebook", "given", "sentence"),
     [
-        ({"hcl_levels": ["h", 4, 2, 1], "hcl_weights": [1, 0.5, 0.25]},
+        ("table3", {"hcl_levels": ["h", 4, 2, 1], "hcl_weights": [1, 0.5, 0.25]},
          "hcl_levels names 4 sizes ['h', 4, 2, 1] but hcl_weights has 3 values"),
-        ({"teacher": "resnet57"}, "resnet57"),
-        ({"loss_weight": -1}, "loss_weight is -1; it must be a finite number >= 0"),
-        ({"recipe": "paper"}, "unknown recipe 'paper'"),
-        ({"dataset": "mnist"}, "mnist"),
+        ("table3", {"teacher": "resnet57"}, "resnet57"),
+        ("table3", {"loss_weight": -1}, "loss_weight is -1; it must be a finite number >= 0"),
+        ("table3", {"recipe": "paper"}, "unknown recipe 'paper'"),
+        ("table3", {"dataset": "mnist"}, "mnist"),
+        ("audit", {"sed": 1}, "did you mean 'seed'"),
+        ("audit", {"seed": -1}, "seed is -1"),
+        ("inside", {"imag": 5}, "unknown parameter 'imag'; did you mean 'image'"),
+        ("inside", {"image": 6}, "image is 6; it must be a whole number from 0 to 5"),
+        ("inside", {"image": "x"}, "image is 'x'; it must be a whole number >= 0"),
+        ("performance", {"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
+        ("performance", {"seconds": "soon"}, "seconds is 'soon'; it must be a finite number > 0"),
+        ("performance", {"group": True}, "group is True; it must be a whole number"),
+        ("performance", {"precision": "fp8"}, "unknown precision 'fp8'"),
+        ("performance", {"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
+        ("performance", {"profile": "papr"}, "did you mean 'paper'?"),
+        ("performance", {"recorded": "none.json"}, "cannot be read"),
+        ("verdicts", {**VERDICTS, "margin": -0.5}, "margin is -0.5"),
+        ("verdicts", {**VERDICTS, "alpha": 0.5}, "alpha is 0.5"),
+        ("verdicts", {**VERDICTS, "sd": 0.0}, "sd is 0.0"),
+        ("verdicts", {**VERDICTS, "repeats": 0}, "repeats is 0"),
+        ("verdicts", {**VERDICTS, "profile": "paperr"}, "paperr"),
+        ("verdicts", {**VERDICTS, "marginn": 0.4}, "unknown parameter 'marginn'; did you mean 'margin'"),
+        ("uncertainty", {**UNCERTAINTY, "power": 1.2}, "power is"),
+        ("uncertainty", {**UNCERTAINTY, "repeats": 0}, "repeats is 0"),
+        ("uncertainty", {**UNCERTAINTY, "alhpa": 0.1}, "alpha"),
     ],
 )  # fmt: skip
-def test_contradictions_are_one_sentence(given, sentence):
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
-        open_experiment("table3", {"profile": "smoke", **given})
+def test_bad_parameters_get_one_sentence(notebook, given, sentence):
+    """Before anything is trained or drawn: in the first cell that looks at them."""
+    opening = {"table3": ["open_experiment"], "verdicts": ["given_in", "Claim("], "performance": ["Request("]}
+    with pytest.raises((ConfigError, RecordError), match=re.escape(sentence)):
+        execute(notebook, *opening.get(notebook, ["given_in"]), **{"profile": "smoke", **given})
 
 
 @pytest.mark.parametrize("chapter", chapter_names())

@@ -10,10 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
-
 from cells import cells, execute, source
 from conftest import tiny_data
 from evidence import record

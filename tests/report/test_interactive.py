@@ -9,10 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
-pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
-
 from browser import chromium
 from cells import execute
 from conftest import tiny_plain, tiny_review

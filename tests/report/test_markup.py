@@ -12,10 +12,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-
-pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
-pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
-
 from alive import IN_BROWSER, MARK, alive
 from cells import cells
 from IPython.display import Markdown
@@ -181,11 +177,12 @@ def test_columns_of_words_stand_on_the_left(values, words):
 
 @pytest.mark.parametrize("text", [MARK, "a\n\n# b", "``` `` `", "", "\n::::\n:::::{raw} html\n", "\ud800"])
 def test_markdown_shows_text_as_it_is(text):
-    core = pytest.importorskip("docutils.core", reason="docutils is not installed (pip install -e .[book])")
-    parser = pytest.importorskip("myst_parser.parsers.docutils_", reason="pip install -e .[book]")
+    from docutils.core import publish_doctree
+    from myst_parser.parsers.docutils_ import Parser
+
     settings = {"myst_enable_extensions": ["colon_fence", "dollarmath"], "report_level": 5}
     for made in (code(text), f"- {code(text)} x", directive("admonition", "T", code(text, "text"))):
-        tree = core.publish_doctree(made, parser=parser.Parser(), settings_overrides=settings)
+        tree = publish_doctree(made, parser=Parser(), settings_overrides=settings)
         kinds = {node.tagname for node in tree.findall()} - {"#text", "inline"}
         blocks = {"document", "paragraph", "bullet_list", "list_item", "admonition", "title"}
         assert kinds <= {*blocks, "literal", "literal_block"}
@@ -194,7 +191,6 @@ def test_markdown_shows_text_as_it_is(text):
 @pytest.mark.slow
 @pytest.mark.browser
 def test_what_others_wrote_is_text_in_the_built_site(home, browser, tmp_path):
-    pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
     x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
     npz = tmp_path / f"{AS_FILE}.npz"
     np.savez(npz, x_train=x, y_train=y, x_test=x, y_test=y, class_names=np.array([MARK, "b"]))

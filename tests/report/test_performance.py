@@ -8,12 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
-import pytest
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
-
 import pandas as pd
+import pytest
 from cells import execute
 from conftest import tiny_plain
 from evidence import whole
@@ -21,7 +17,6 @@ from evidence import whole
 from rkd import paths
 from rkd.bench import Result, Row, save, tables
 from rkd.bench.steps import TEACHER, Variant
-from rkd.errors import ConfigError, RecordError
 from rkd.experiments.estimate import reached, sizes, work
 from rkd.experiments.settings import load_profile
 from rkd.models import display_name
@@ -124,27 +119,6 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
     by_record, by_file = found["projected"].to_numpy().tolist()
     assert by_record[0] == "1 recorded runs" and by_record[-1] == f"{2 * 2 * 4 / 3:.1f}"
     assert by_file[:2] == ["this page's measurement", "a <CPU>"] and by_file[2].startswith("bf16, group of 2")
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
-        ({"seconds": "soon"}, "seconds is 'soon'; it must be a finite number > 0"),
-        ({"group": True}, "group is True; it must be a whole number"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
-        ({"profile": "papr"}, "did you mean 'paper'?"),
-    ],
-)
-def test_bad_parameters_get_one_sentence(given, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        opened(**given)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(RecordError, match="cannot be read"):
-        opened(recorded=str(tmp_path / "none.json"))
 
 
 def test_the_profile_decides_pair_and_length_but_not_the_arithmetic():
