@@ -29,11 +29,21 @@ PASSES = {
     "teacher": ((0.78,), " The teacher's pass a trained layer first."),
     "both": ((0.22, 0.78), " Both sides pass a trained layer first."),
 }
+# Kind of a card -> what is said of it; `DRAW` has what draws it.
+SAID = {
+    "direct": "Compared with the teacher's, part by part",
+    "relation": "Compared are the relations that the images of a batch have to each other, in",
+    "contrast": "Of many remembered vectors, the one of the same image has to be told from the others, by",
+    "transition": "Compared is how neighbouring maps of one network relate to each other, among",
+    "cross": "Each part of the student is compared with each of the teacher, by learned weights",
+    "review": "The student's maps are fused from deep to shallow, and each result is compared with the teacher's",
+    "group": "Several students are compared with the teacher, and their merged logits are taught back to each",
+}
 
 
 def comparison(card: "Card") -> Drawing:
     """The drawing of one method, and the same in words."""
-    group, (draw, said) = card.kind == "group", KINDS[card.kind]
+    group = card.kind == "group"
     ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
     rows = [(UP, shift, STUDENT) for shift in ((0.2, 0.1, 0.0) if group else (0.0,))]
     for y, shift, colour in (*rows, (DOWN, 0.0, TEACHER)):
@@ -49,8 +59,8 @@ def comparison(card: "Card") -> Drawing:
         _text(ax, (x, -0.12), name)
         pairs.append(((x, UP - height / 2), (x, DOWN + height / 2)))
         names.append(name)
-    draw(ax, pairs, card)
-    said = f"{card.display}, drawn. {said}: {', '.join(names)}.{PASSES[card.learns][1]}"
+    DRAW[card.kind](ax, pairs, card)
+    said = f"{card.display}, drawn. {SAID[card.kind]}: {', '.join(names)}.{PASSES[card.learns][1]}"
     return Drawing(ax.figure, said, width=330)
 
 
@@ -155,25 +165,7 @@ def _text(ax: Axes, place: Point, text: str, size: float = 8, colour: str = QUIE
     ax.text(*place, text, ha="center", va="center", fontsize=size, color=colour, **how)
 
 
-# Kind of a card -> what draws it, and what is said of it.
-KINDS: dict[str, tuple[Callable[[Axes, Pairs, "Card"], None], str]] = {
-    "direct": (_direct, "Compared with the teacher's, part by part"),
-    "relation": (_relation, "Compared are the relations that the images of a batch have to each other, in"),
-    "contrast": (
-        _contrast,
-        "Of many remembered vectors, the one of the same image has to be told from the others, by",
-    ),
-    "transition": (
-        _transition,
-        "Compared is how neighbouring maps of one network relate to each other, among",
-    ),
-    "cross": (_cross, "Each part of the student is compared with each of the teacher, by learned weights"),
-    "review": (
-        _review,
-        "The student's maps are fused from deep to shallow, and each result is compared with the teacher's",
-    ),
-    "group": (
-        _group,
-        "Several students are compared with the teacher, and their merged logits are taught back to each",
-    ),
-}
+DRAW: dict[str, Callable[[Axes, Pairs, "Card"], None]] = {
+    "direct": _direct, "relation": _relation, "contrast": _contrast, "transition": _transition, "cross": _cross,
+    "review": _review, "group": _group,
+}  # fmt: skip

@@ -14,19 +14,10 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from rkd.devices import pick_device
+from rkd.experiments import frames
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.estimate import KNOWN_SIZES, reached, work
-from rkd.experiments.frames import (
-    OWN,
-    mean_sd,
-    names_of,
-    on_record,
-    others_frame,
-    published_frame,
-    runs_frame,
-    same_runs,
-)
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.selectors import is_published_setting
@@ -39,8 +30,9 @@ from rkd.published.others import other_runs
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
+from rkd.report.interactive.curves import curves
 from rkd.report.interactive.markup import Html, join, tag, text
-from rkd.report.tables import scrolling
+from rkd.report.tables import headed, scrolling
 from rkd.report.verdict_text import counted
 from rkd.report.verdicts import chapter_box
 from rkd.training import RunConfig
@@ -76,11 +68,7 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
 
 
 class Experiment:
-    """One executed chapter.
-
-    Args:
-        chapter: what its notebook declares.
-        given: explicit parameters.
+    """One executed chapter under explicitly `given` parameters.
 
     Attributes:
         settings: the parameters in force.
@@ -155,7 +143,7 @@ class Experiment:
 
     def published(self) -> pd.DataFrame:
         """What the sources print of the rows; see `published_frame`."""
-        return published_frame(self.shown)
+        return frames.published_frame(self.shown)
 
     def evidence(self) -> pd.DataFrame:
         """All runs on record of the rows, those that others measured included; the runs of a self-test are none.
@@ -164,12 +152,12 @@ class Experiment:
             As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" where the accuracy
             of no other is told), source. A row of which nothing is on record stands there once, its grade "none".
         """
-        names, ours = names_of(self.shown), {}
+        names, ours = frames.names_of(self.shown), {}
         for grade, profile in PROFILES.items():
-            found = runs_frame(*self.under(profile), profile, names)
+            found = frames.runs_frame(*self.under(profile), profile, names)
             found = found.assign(grade=grade, epoch="last", source=f"results/{profile}")
             ours[grade] = found[found["status"] != "missing"]
-        others = others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names)
+        others = frames.others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names)
         found = pd.concat([ours["A"], others.assign(grade="B"), ours["C"]])
         rows = self.published()[["name", "label", "group", "key", "role"]].drop_duplicates("name")
         silent = rows[~rows["name"].isin(found["name"])].assign(grade="none", status="missing")
@@ -196,18 +184,12 @@ class Experiment:
         found = reached(next(filter(None, known), ()), "data", modules=False)
         if found.empty:
             return f"{said}."
-        kinds = (
-            found["alone"]
-            .div(found["seconds"])
-            .groupby([found[n] for n in ("device", "threads", "arithmetic")])
-        )
-        rates = kinds.median()
+        kinds = found.assign(rate=found["alone"] / found["seconds"])
+        rates = kinds.groupby(["device", "threads", "arithmetic"])["rate"].median()
         machine, threads, numbers = rates.idxmax()
-        on = f"{machine} in {threads} thread{'s' if threads > 1 else ''}" if threads else machine
-        needs = (work(run, KNOWN_SIZES[run.data.name], modules=False) for run in left)
-        macs = sum(
-            need.training(run.total_epochs * need.images) for run, need in zip(left, needs, strict=True)
-        )
+        on = f"{machine} in {counted(threads, 'thread')}" if threads else machine
+        needs = [(run, work(run, KNOWN_SIZES[run.data.name], modules=False)) for run in left]
+        macs = sum(need.training(run.total_epochs * need.images) for run, need in needs)
         hours = float(f"{macs / rates.max() / 3600:.2g}")
         return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
 
@@ -226,7 +208,7 @@ class Experiment:
             return None
         where = {name: value for name, value in self.given.items() if name in parameters.WHERE}
         lines, records = self._recorded({**where, "profile": self.settings.profile}, self.store)
-        base = dict(list(runs_frame(lines, records, self.profile).groupby("name")))
+        base = dict(list(frames.runs_frame(lines, records, self.profile).groupby("name")))
         rows = {}
         for name, ours in self._frame().groupby("name", sort=False):
             theirs = base.get(name)
@@ -248,7 +230,7 @@ class Experiment:
         """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
         and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
         would decide its rows. All text in it is escaped."""
-        names, same = names_of(self.shown), same_runs(self.shown)
+        names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
         shown = table.fillna("").astype(str)
         lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
@@ -264,8 +246,7 @@ class Experiment:
                     for text in shown.loc[names[line.group, line.label]]
                 )
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
-        head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
-        made = tag("table", head, tag("tbody", *rows), class_="rkd-table rkd-results")
+        made = headed(("", *shown.columns), rows, "rkd-table rkd-results")
         return HTML(join(scrolling(made), self._notes()))
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
@@ -276,10 +257,9 @@ class Experiment:
             first = first.add(
                 part.map(lambda said: tag("div", Html(said), class_="rkd-source")), fill_value=""
             )
-        labels, groups = (
-            dict.fromkeys(getattr(line, name) for line in self.shown) for name in ("label", "group")
-        )
-        made = first.unstack().reindex(index=list(labels), columns=list(groups))
+        labels = list(dict.fromkeys(line.label for line in self.shown))
+        groups = list(dict.fromkeys(line.group for line in self.shown))
+        made = first.unstack().reindex(index=labels, columns=groups)
         made = made.rename_axis(index=None, columns=None)
         made.index, made.columns = made.index.map(text), made.columns.map(text)
         table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
@@ -292,18 +272,16 @@ class Experiment:
         plt.close(figure)  # shown once, by what is returned
         found = self.evidence()
         recorded = found[found["grade"] != "none"].groupby(["name", "grade"], sort=False)
-        means = [f"{name}: {on_record(rows)}" for (name, _), rows in recorded]
+        means = [f"{name}: {frames.on_record(rows)}" for (name, _), rows in recorded]
         if not self.is_self_test:
             here = self._frame().groupby("name", sort=False)
-            means += [f"{name}, here: {mean_sd(rows)}" for name, rows in here]
+            means += [f"{name}, here: {frames.mean_sd(rows)}" for name, rows in here]
         said = said or f"Measured means in percent: {'; '.join(means) or 'none on record'}"
         return show(figure, f"{self.chapter.title}. {said}.")
 
     def curves(self, groups: int | None = None) -> object:
         """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of rows only, where given
         (a chapter of very many rows)."""
-        from rkd.report.interactive.curves import curves
-
         shown = list(dict.fromkeys(line.group for line in self.lines))[:groups]
         lines = [line for line in self.lines if line.group in shown]
         return curves(lines, self.records, f"Training curves, profile {self.profile}")
@@ -371,7 +349,7 @@ class Experiment:
         pair = ""
         if self.chapter.one_pair and lines is not None and run.teacher is not None:
             pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "
-        return f"{pair}{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {named}"
+        return f"{pair}{counted(run.epochs, 'epoch')} on {images} of {named}"
 
     def recipes(self) -> str:
         """The recipes of the rows in words, one a line."""
@@ -384,7 +362,7 @@ class Experiment:
         return found
 
     def _frame(self) -> pd.DataFrame:
-        return runs_frame(self.lines, self.records, self.profile)
+        return frames.runs_frame(self.lines, self.records, self.profile)
 
     def _lines(self, settings: Settings, store: Store) -> list[Line]:
         """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
@@ -400,7 +378,7 @@ class Experiment:
         """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
         not all of one."""
         found = self.evidence()
-        own = sum(str(source).endswith(OWN) for source in found["source"])
+        own = sum(str(source).endswith(frames.OWN) for source in found["source"])
         more = {
             "B": f" ({own} of {(found['grade'] == 'B').sum()} are behind the source's own figures)",
             "C": f" ({self.in_words(self.under('short')[0])})",

@@ -14,6 +14,7 @@ from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, join, number, quiet, tag
 from rkd.report.interactive.plot import Choice
+from rkd.report.tables import headed
 
 SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
 # verdict -> (class of its colours, sign in front of its words)
@@ -69,11 +70,6 @@ def _spaced(badges: Iterable[Html]) -> Html:
 
 def _note(*said: object) -> Html:
     return tag("div", *said, class_="rkd-note")
-
-
-def _table(heads: Iterable[str], rows: Iterable[Html], kind: str) -> Html:
-    head = tag("tr", *(tag("th", name, scope="col") for name in heads))
-    return tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
 
 
 # --- the box at the top of a chapter -------------------------------------------------------------
@@ -160,7 +156,7 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
         Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
     decided = sorted(assessments, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
-    table = _table(COLUMNS, map(_row, decided), "rkd-claims-table")
+    table = headed(COLUMNS, map(_row, decided), "rkd-claims-table")
     gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
     rule = _note(
         "A verdict stands on runs of one arithmetic: the one in which the most seeds have finished on all sides of the "
@@ -228,7 +224,7 @@ def counts(assessments: Sequence[Assessment]) -> HTML:
     if nothing := sum(not a.grade for a in assessments):
         badge = verdict_badge(NOT_RUN, count=nothing)
         rows.append(row("no evidence yet", nothing, [(badge, {"grade": NOT_RUN})]))
-    table = _table(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
+    table = headed(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
     said = [
         f"{len(assessments) - nothing} of {len(assessments)} claims have evidence, some of several grades. "
     ]

@@ -78,7 +78,7 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
     """
     check_name(book, variation)
     with _alone(book):
-        page = adopted(book, Path(notebook), variation)
+        page = adopted(book, notebook, variation)
         _announce(book, [page])
         target = book.path(page, ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,11 +97,11 @@ def drop_variation(book: Book, variation: str) -> BookResult:
     """
     with _alone(book):
         pages = book.variations()
+        held = [page for page in pages if page.variation == variation]
         if not pages:
             raise ConfigError(
                 f"profile {book.profile} has no variations, so none named {variation!r} to drop"
             )
-        held = [page for page in pages if page.variation == variation]
         if not held:
             raise unknown("variation", variation, {page.variation for page in pages})
         book.echo(f"variation {variation} is dropped: {', '.join(page.name for page in held)}")

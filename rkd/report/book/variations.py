@@ -66,12 +66,8 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
 
 
 def adopted(book: Book, path: Path, variation: str) -> Page:
-    """The variation that a notebook is which papermill executed elsewhere.
-
-    Args:
-        book: whose profile's values are no difference.
-        path: what papermill wrote.
-        variation: its name.
+    """The variation that a notebook is which papermill executed elsewhere; values of the book's profile are no
+    difference.
 
     Raises:
         ConfigError: no notebook, no chapter of this book, not executed to its last cell without an error, executed

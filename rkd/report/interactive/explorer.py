@@ -17,6 +17,7 @@ from rkd.records.csv_summary import summarise
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
+from rkd.report.tables import headed
 from rkd.review import ReviewOptions
 
 HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
@@ -137,8 +138,7 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     if rows.empty:
         return tag("p", "No run is recorded yet.", class_="rkd-note")
     names = rows.columns.drop(list(HIDDEN))
-    heads = [tag("th", name, scope="col") for name in names]
-    heads.insert(2, tag("th", "curves", scope="col", data_orderable="false"))
+    heads = [*names[:2], tag("th", "curves", scope="col", data_orderable="false"), *names[2:]]
     body = []
     for c in rows.to_dict("records"):
         told = {"data_curves": c["label"], "aria_label": f"show training curves of {c['label']}"}
@@ -152,11 +152,8 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     for name in FILTERS:
         values = {value: value for value in sorted({*rows[name]} - {""})}
         filters.append(Choice(name.replace(" ", "-"), name, {"": "all", **values}))
-    table = tag(
-        "table", tag("thead", tag("tr", *heads)), tag("tbody", *body), class_="rkd-configurations compact"
-    )
     return datatable(
-        table,
+        headed(heads, body, "rkd-configurations compact"),
         filters,
         label="Table of configurations",
         buttons=("csv", "colvis", "searchBuilder"),
