@@ -4,6 +4,7 @@ import re
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from browser import window
 from pages import page_names, requests_of, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -15,6 +16,10 @@ PAGES = (
     "index", "claims", "verdicts", "uncertainty", "audit", "method", "explorer", "inside", "explore", "performance",
     "cluster", "running",
 )  # fmt: skip
+NAMED = """
+    const loads = 'script[src], link[rel=stylesheet], link[rel=preload], link[rel*=icon], [src]';
+    return [...document.querySelectorAll(loads)].map(e => e.src || e.href);
+"""
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
 
 
@@ -27,8 +32,9 @@ def test_book_has_all_its_pages(site):
 def test_every_page_loads_alone(site, address, browser):
     for name in page_names(site):
         visit(browser, address + name)
-        foreign = [u for u in requests_of(browser) if not u.startswith((address, "data:", "blob:", "chrome"))]
-        assert not foreign, f"{name} asks other hosts: {foreign}"
+        asked = requests_of(browser) + browser.execute_script(NAMED)
+        foreign = [u for u in asked if not u.startswith((address, "data:", "blob:", "chrome"))]
+        assert not foreign, f"{name} asks other hosts, or names what is theirs: {foreign}"
         errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
         assert not [e for e in errors if HARMLESS not in e], f"{name}: {errors}"
         broken = browser.execute_script(
@@ -39,17 +45,6 @@ def test_every_page_loads_alone(site, address, browser):
             "return [...document.querySelectorAll('main img')].filter(i => !i.alt).length"
         )
         assert bare == 0, f"{name} has {bare} images without alternative text"
-
-
-def test_no_page_names_a_foreign_resource(site, address, browser):
-    script = """
-        const loads = 'script[src], link[rel=stylesheet], link[rel=preload], link[rel*=icon], [src]';
-        return [...document.querySelectorAll(loads)].map(e => e.src || e.href);
-    """
-    for name in page_names(site):
-        browser.get(address + name)
-        foreign = [u for u in browser.execute_script(script) if not u.startswith((address, "data:"))]
-        assert not foreign, f"{name}: {foreign}"
 
 
 def test_no_link_is_dead(site, address, browser):
@@ -108,14 +103,8 @@ def test_method_shows_formulas_figures_and_shapes(address, browser):
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_no_page_is_wider_than_the_window(site, address, browser, width):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    try:
+    with window(browser, width):
         for name in page_names(site):
             visit(browser, address + name)
             wide = browser.execute_script("return document.documentElement.scrollWidth")
             assert wide <= width + 1, f"{name} is {wide} px wide in a window of {width} px"
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

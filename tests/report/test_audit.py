@@ -70,15 +70,13 @@ def test_what_findings_say_of_recipes_rows_and_parameters_holds(number):
     given = re.findall(r"`-y '([^']*)'`", block)
     assert bool(rows or recipes or given) == ("To train it" in block)
     for key, chapter in rows:
-        assert key in [
-            line.key for line in get_chapter(chapter).lines(resolve(chapter, {"profile": "paper"}))
-        ]
+        lines = get_chapter(chapter).lines(resolve(chapter, {"profile": "paper"}))
+        assert key in [line.key for line in lines]
     for name, said in recipes:
         recipe = asdict(load_recipe(name))
-        weight = Builder(resolve("table3", {"profile": "paper", "recipe": name})).loss_weight(
-            "resnet56", "resnet20"
-        )
-        known = {**recipe, **recipe["methods"]["reviewkd"], "loss_weight": weight}
+        builder = Builder(resolve("table3", {"profile": "paper", "recipe": name}))
+        known = {**recipe, **recipe["methods"]["reviewkd"]}
+        known["loss_weight"] = builder.loss_weight("resnet56", "resnet20")
         for place, value in yaml.safe_load(f"{{{said}}}").items():
             part, _, of_part = place.partition(".")
             assert as_tuple(known[part][of_part] if of_part else known[part]) == as_tuple(value), said

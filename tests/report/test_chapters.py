@@ -33,23 +33,16 @@ def papermill(chapter, out, results, *more, yaml=None):
 
 def outputs(path):
     """HTML and text of all outputs of an executed notebook."""
-    notebook = nbformat.read(path, as_version=4)
-    found = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            found.append(data.get("text/html") or data.get("text/markdown") or output.get("text", ""))
-    return "\n".join(found)
+    cells = nbformat.read(path, as_version=4).cells
+    shown = [(one.get("data", {}), one) for cell in cells for one in cell.get("outputs", [])]
+    return "\n".join(d.get("text/html") or d.get("text/markdown") or one.get("text", "") for d, one in shown)
 
 
 def test_every_page_looks_at_what_papermill_was_given():
     for path in BOOK.glob("*.ipynb"):
         code = [cell for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
-        place = next(
-            (i for i, c in enumerate(code) if "parameters" in c["metadata"].get("tags", [])), len(code)
-        )
-        asks = [cell for cell in code[place + 1 :] if "globals()" in cell["source"]]
-        assert asks or place == len(code), path.name
+        given = [i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
+        assert not given or any("globals()" in cell["source"] for cell in code[given[0] + 1 :]), path.name
 
 
 # One of each kind here; a build of the book executes them all.
@@ -94,12 +87,9 @@ def test_the_published_example_line(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     distilled = [o for o in options if o]
-    assert len(distilled) == 4 and {o["loss_weight"] for o in distilled} == {0.9}, (
-        "rows without attention coincide"
-    )
-    assert {tuple(o["hcl_levels"]) for o in distilled} == {("h", 2, 1)} and not any(
-        o["attention"] for o in distilled
-    )
+    assert len(distilled) == 4, "rows without attention coincide"
+    in_force = {(o["loss_weight"], o["attention"], *o["hcl_levels"]) for o in distilled}
+    assert in_force == {(0.9, False, "h", 2, 1)}
     text = outputs(tmp_path / "o.ipynb")
     assert "same runs as" in text
     assert re.search(r"loss_weight</th>\s*<td[^>]*>0.9</td>\s*<td[^>]*>given</td>", text)
@@ -197,8 +187,7 @@ def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
     nbformat.write(notebook, tmp_path / "mine.ipynb")
     done = papermill(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "7 runs: 0 recorded before, 7 trained now" in outputs(tmp_path / "o.ipynb"), (
-        "two rows coincide now"
-    )
+    said = outputs(tmp_path / "o.ipynb")
+    assert "7 runs: 0 recorded before, 7 trained now" in said, "two rows coincide now"
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     assert not any(o["attention"] for o in options if o and o["loss"] == "hcl")

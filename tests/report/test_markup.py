@@ -67,15 +67,9 @@ def home(tmp_path_factory):
             if key in ("device_name", "system", "torch", "python", "commit", "note", "sentence"):
                 owner[key] = MARK
         path.write_text(json.dumps(found))
-    run = {
-        "repository": MARK,
-        "commit": MARK,
-        "file": MARK,
-        "note": MARK,
-        "lines": "table3/full",
-        "epochs": 240,
-    }
-    run |= {"dataset": "cifar100", "student": "resnet20", "method": "reviewkd", "last": 70}
+    run = dict.fromkeys(("repository", "commit", "file", "note"), MARK)
+    run |= {"lines": "table3/full", "epochs": 240, "dataset": "cifar100", "student": "resnet20"}
+    run |= {"method": "reviewkd", "last": 70}
     with open(folder / "results" / "others" / f"{AS_FILE}.csv", "w", newline="") as file:
         csv.writer(file).writerows([run.keys(), run.values()])
     return folder
@@ -118,14 +112,11 @@ def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, noteboo
 
 def test_nothing_else_turns_text_into_markup():
     sources = {path: path.read_text() for path in (ROOT / "rkd").rglob("*.py")}
-    escaping = {
-        path.name for path, text in sources.items() if re.search(r"import (html|escape)\b|html\.escape", text)
-    }
-    assert escaping == {"markup.py"}
+    escapes = re.compile(r"import (html|escape)\b|html\.escape")
+    assert {path.name for path, text in sources.items() if escapes.search(text)} == {"markup.py"}
+    written = re.compile(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False")
     for path in (ROOT / "book").glob("*.ipynb"):
-        assert not re.search(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False", path.read_text()), (
-            path.name
-        )
+        assert not written.search(path.read_text()), path.name
 
 
 def test_a_frame_is_text_numbers_and_links():
@@ -140,10 +131,8 @@ def test_a_frame_is_text_numbers_and_links():
     assert "<td>1,234.50</td>" in made and "<td>1</td>" in made and "nan" not in made and "<NA>" not in made
     assert frame(pd.DataFrame([[MARK, 1.5], ["", 2]], columns=["a", "a"])).data.count("<td") == 4
     assert frame(pd.DataFrame(columns=["a"])).data.count("<th") == 1 + 1, "a head, and nothing below it"
-    parts = frame(
-        pd.DataFrame({"v": [1, 2]}, index=pd.MultiIndex.from_product([["p"], ["q", "r"]])), index=True
-    )
-    assert parts.data.count('<th scope="row"') == 4
+    parts = pd.DataFrame({"v": [1, 2]}, index=pd.MultiIndex.from_product([["p"], ["q", "r"]]))
+    assert frame(parts, index=True).data.count('<th scope="row"') == 4
 
 
 @pytest.mark.parametrize(
@@ -197,9 +186,8 @@ def test_what_others_wrote_is_text_in_the_built_site(home, browser, tmp_path):
     profile = tmp_path / f"{AS_FILE[:120]}.yaml"
     smoke = (ROOT / "params" / "smoke.yaml").read_text()
     profile.write_text(smoke.replace("dataset: embedded", f"dataset: {json.dumps(str(npz))}"))
-    (home / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: table3\nchapters: [{file: explorer}, {file: inside}]\n"
-    )
+    toc = "format: jb-book\nroot: table3\nchapters: [{file: explorer}, {file: inside}]\n"
+    (home / "book" / "_toc.yml").write_text(toc)
     call = [sys.executable, "-m", "rkd", "book", "--profile", str(profile), "--jobs", "1"]
     done = subprocess.run(call, env={**os.environ, "RKD_HOME": str(home)}, capture_output=True, text=True)
     for name in ("table3", "explorer", "inside"):

@@ -14,11 +14,13 @@ from rkd.records import Record
 from rkd.training import RunConfig, TeacherConfig
 
 
+def lines_under(**given):
+    return {line.key: line for line in get_chapter("modreduce").lines(resolve("modreduce", given))}
+
+
 @pytest.fixture(scope="module")
 def paper():
-    return {
-        line.key: line for line in get_chapter("modreduce").lines(resolve("modreduce", {"profile": "paper"}))
-    }
+    return lines_under(profile="paper")
 
 
 def test_each_published_figure_has_its_line(paper):
@@ -60,7 +62,7 @@ def test_runs_are_those_of_the_source(paper):
 @pytest.mark.parametrize("epochs", [1, 6, 30, 240])
 def test_runs_of_any_length_end_online_as_the_long_ones_do(epochs):
     given = {"profile": "smoke", "epochs": epochs, "pairs": [["resnet14", "resnet8"]], "seeds": [0]}
-    for line in get_chapter("modreduce").lines(resolve("modreduce", given)):
+    for line in lines_under(**given).values():
         if line.key.endswith(("-modreduce", "-fc")):
             shares = [online_share(epoch, line.runs[0].options) for epoch in range(epochs)]
             assert shares == sorted(shares) and shares[-1] == pytest.approx(0.7)
@@ -70,11 +72,9 @@ def test_runs_of_any_length_end_online_as_the_long_ones_do(epochs):
             assert f"after the first {epochs - late} of {epochs} epochs" in line.note
 
 
-def test_a_choice_of_methods(paper):
-    lines = get_chapter("modreduce").lines(
-        resolve("modreduce", {"profile": "paper", "methods": ["crd"], "pairs": [["wrn_40_2", "wrn_16_2"]]})
-    )
-    assert [line.key.rpartition("-")[2] for line in lines] == ["teacher", "student", "crd"]
+def test_a_choice_of_methods():
+    lines = lines_under(profile="paper", methods=["crd"], pairs=[["wrn_40_2", "wrn_16_2"]])
+    assert [key.rpartition("-")[2] for key in lines] == ["teacher", "student", "crd"]
 
 
 def record(seed, response, relational, feature, group, status="finished"):

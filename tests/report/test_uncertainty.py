@@ -31,11 +31,8 @@ def page():
 def test_spread_is_pooled_by_a_naive_loop(page):
     groups = defaultdict(list)
     for row in ROWS:
-        if (row["behind"], row["dataset"], row["student"]) == (
-            "knowledge_distillation",
-            "cifar100",
-            "resnet110_7x7",
-        ):
+        of = row["behind"], row["dataset"], row["student"]
+        if of == ("knowledge_distillation", "cifar100", "resnet110_7x7"):
             groups[row["method"]].append(float(row["best"]))
     squares = sum(sum((a - statistics.mean(g)) ** 2 for a in g) for g in groups.values())
     free = sum(len(g) - 1 for g in groups.values())
@@ -73,9 +70,8 @@ def test_own_records_join_by_their_last_epochs(tmp_path):
 
 
 def test_what_choosing_adds(page):
-    gaps = [
-        float(r["best"]) - float(r["last"]) for r in ROWS if r["epochs"] == "240" and r["best"] and r["last"]
-    ]
+    whole = (row for row in ROWS if row["epochs"] == "240" and row["best"] and row["last"])
+    gaps = [float(row["best"]) - float(row["last"]) for row in whole]
     both = page["both"].query("epochs == 240 and not whose.str.startswith('own')")
     assert len(gaps) == 48 and sorted(both["gain"]) == pytest.approx(sorted(gaps))
     assert set(both["gain"]) <= set(page["gaps"])
