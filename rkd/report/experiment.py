@@ -43,14 +43,10 @@ PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whos
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
-    """Open a chapter under the parameters and rows found in a notebook's namespace, and show what the page is.
+    """Open a chapter under the parameters and rows found in a notebook's `globals()`, and show what the page is.
 
     Everything is checked here: every run's config is built, so a contradiction stops the first cell with one
     sentence, before anything is trained.
-
-    Args:
-        name: of the notebook.
-        namespace: its `globals()`.
 
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
@@ -72,19 +68,15 @@ class Experiment:
 
     Attributes:
         settings: the parameters in force.
-        lines: the rows of the table, each with its runs (see `rkd.experiments.chapters.Line`).
-        store: of the records.
-        profile: name of the profile.
+        lines: the rows of the table, each with its runs.
         unread: names of given parameters that nothing here was made of (a build gives all chapters the same).
     """
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
         self.chapter = chapter
         # papermill injects the profile's values as well
-        profile = parameters.load_profile(given.get("profile", "smoke"))
-        self.given = {
-            n: v for n, v in given.items() if n != "profile" and (n not in profile or profile[n] != v)
-        }
+        standing = parameters.load_profile(given.get("profile", "smoke")) | {"profile": given.get("profile")}
+        self.given = {n: v for n, v in given.items() if n not in standing or standing[n] != v}
         self.settings = parameters.resolve(chapter.name, given)
         self.profile = Path(self.settings.profile).stem
         self.recipe = self.settings.recipe or chapter.recipe
@@ -103,24 +95,16 @@ class Experiment:
     @property
     def is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
-        return all(
-            is_published_setting(run, self.chapter.name, recipe)
-            for recipe, lines in self._by_recipe().items()
-            for line in lines
-            for run in line.runs
-        )
+        runs = ((run, recipe) for recipe, runs in self._by_recipe().items() for run in runs)
+        return all(is_published_setting(run, self.chapter.name, recipe) for run, recipe in runs)
 
     def run(self, maps: bool = False) -> pd.DataFrame:
-        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it.
-
-        Args:
-            maps: keep maps too; a run that is recorded without is trained again for them.
-        """
+        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it. A run that
+        is recorded without `maps` is trained again for them."""
         wanted = {run.id for line in self.lines for run in line.runs}
         before = {run for run in wanted if self.store.has(run)}
-        for recipe, lines in self._by_recipe().items():
+        for recipe, runs in self._by_recipe().items():
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
-            runs = [run for line in lines for run in line.runs]
             self.records |= self.runner(labels=labels, maps=maps).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         print(
@@ -231,7 +215,9 @@ class Experiment:
         and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
         would decide its rows. All text in it is escaped."""
         names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
-        shown = table.fillna("").astype(str)
+        shown = (
+            table.fillna("").astype(str).replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
+        )
         lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
         for group, members in itertools.groupby(lines, lambda line: line.group):
@@ -241,10 +227,7 @@ class Experiment:
             for line in members:
                 note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
                 small = tag("div", note, class_="rkd-note") if note else ""
-                cells = (
-                    tag("td", text.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"))
-                    for text in shown.loc[names[line.group, line.label]]
-                )
+                cells = (tag("td", text) for text in shown.loc[names[line.group, line.label]])
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
         made = headed(("", *shown.columns), rows, "rkd-table rkd-results")
         return HTML(join(scrolling(made), self._notes()))
@@ -298,20 +281,15 @@ class Experiment:
             plain = weights(builder.distilled(last.teacher.name, last.network, last.seed, last.method))
             of_row = {name: "row" for name, own in weights(last).items() if own != plain[name]}
         of_run = {
-            "recipe": self.recipe,
-            "epochs": last.epochs,
-            "batch_size": last.batch_size,
-            "lr": last.optimiser.lr,
-            "decay_epochs": last.optimiser.decay_epochs,
-            "normalisation": last.data.normalisation,
-        }
+            "recipe": self.recipe, "epochs": last.epochs, "batch_size": last.batch_size, "lr": last.optimiser.lr,
+            "decay_epochs": last.optimiser.decay_epochs, "normalisation": last.data.normalisation,
+        }  # fmt: skip
         values = {name: getattr(s, name) for name in parameters.names()} | of_run | weights(last)
         origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
-        rows = {
-            name: (str(list(value) if isinstance(value, tuple) else value), origins.get(name, "default"))
-            for name, value in values.items()
-            if value is not None
+        said = {
+            name: str(list(v) if isinstance(v, tuple) else v) for name, v in values.items() if v is not None
         }
+        rows = {name: (value, origins.get(name, "default")) for name, value in said.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
     def runner(self, **options: Any) -> Runner:
@@ -321,16 +299,16 @@ class Experiment:
     def banner(self) -> Html:
         """What the page's numbers are worth."""
         what = self.in_words()
+        kind, start = "mini", "A short run, not the published setting:"
         said = f" {what}. It can show a tendency; it neither confirms nor refutes a published value."
-        kind, *text = "mini", tag("strong", "A short run, not the published setting:"), said
         if self.is_evidence:
-            kind, *text = "paper", f"The published setting: {what}. These numbers are evidence."
+            kind, start, said = "paper", "", f"The published setting: {what}. These numbers are evidence."
         elif self.profile == "smoke":
-            start = tag("strong", "This copy proves the machinery, not the claim.")
+            kind, start = "smoke", "This copy proves the machinery, not the claim."
             said = (
                 f" Every network was trained for {what}. The accuracies say nothing about the published ones."
             )
-            kind, *text = "smoke", start, said
+        text = [tag("strong", start) if start else "", said]
         pair = (canonical(self.settings.teacher), canonical(self.settings.student))
         if self.chapter.one_pair and pair != PUBLISHED_PAIR:
             here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
@@ -355,10 +333,10 @@ class Experiment:
         """The recipes of the rows in words, one a line."""
         return "\n".join(f"{name}: {load_recipe(name).description}" for name in self._by_recipe())
 
-    def _by_recipe(self) -> dict[str, list[Line]]:
-        found: dict[str, list[Line]] = {}
+    def _by_recipe(self) -> dict[str, list[RunConfig]]:
+        found: dict[str, list[RunConfig]] = {}
         for line in self.lines:
-            found.setdefault(line.recipe or self.recipe, []).append(line)
+            found.setdefault(line.recipe or self.recipe, []).extend(line.runs)
         return found
 
     def _frame(self) -> pd.DataFrame:
@@ -383,15 +361,11 @@ class Experiment:
             "B": f" ({own} of {(found['grade'] == 'B').sum()} are behind the source's own figures)",
             "C": f" ({self.in_words(self.under('short')[0])})",
         }
-        notes = [
-            f"{grade}, {of.name}: {of.what}{more.get(grade, '')}."
-            for grade, of in GRADES.items()
-            if grade in found["grade"].values
-        ]
+        there = {grade: of for grade, of in GRADES.items() if grade in found["grade"].values}
+        notes = [f"{grade}, {of.name}: {of.what}{more.get(grade, '')}." for grade, of in there.items()]
         notes.append(self.lacking())
         names = sorted({record.arithmetic for record in self.records.values()})
         if len(names) > 1 and not self.is_self_test:
-            notes.append(
-                f"Not all of these runs were computed in one arithmetic ({', '.join(names)}): see the last table."
-            )
+            several = f"Not all of these runs were computed in one arithmetic ({', '.join(names)})"
+            notes.append(f"{several}: see the last table.")
         return join(*(tag("p", note, class_="rkd-note") for note in notes if note))

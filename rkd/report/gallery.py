@@ -42,12 +42,8 @@ def load_cards() -> dict[str, Card]:
 
 
 def family(name: str, lines: Mapping[str, Line], costs: pd.DataFrame) -> HTML:
-    """The cards of one family.
-
-    Args:
-        lines: of the chapter by method, for the length of stages in this execution.
-        costs: by method: ms (of a step), relative (to the student's step alone), extra (parameters trained along).
-    """
+    """The cards of one family. Lines by method tell the length of stages in this execution; costs by method are ms (of
+    a step), relative (to the student's step alone) and extra (parameters trained along)."""
     shown = [card for card in load_cards().values() if card.family == name]
     cards = (_card(card, lines.get(card.name), costs[costs.index == card.name]) for card in shown)
     return HTML(tag("div", *cards, class_="rkd-cards"))

@@ -37,11 +37,8 @@ class Place(NamedTuple):
 
 
 def recorded(profile: str, results: str | None = None) -> pd.DataFrame:
-    """All recorded runs there are, as `configurations`.
-
-    Args:
-        profile: whose store is read beside the committed ones.
-        results: its folder of records; None: the profile's own.
+    """All recorded runs there are, as `configurations`: those of a profile, or of another folder of its records, beside
+    the committed ones.
 
     Raises:
         ConfigError: an unknown profile.
@@ -76,7 +73,7 @@ def configurations(
         for profile, found in by_profile.items()
         for summary in summarise(found.values()).itertuples()
     ]
-    order = ("profile", "pair", "method", "key")
+    order = "profile", "pair", "method", "key"
     rows.sort(key=lambda row: (list(KINDS).index(row["kind"]), *(row[name] for name in order)))
     return pd.DataFrame(rows)
 

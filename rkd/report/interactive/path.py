@@ -12,12 +12,8 @@ Level = Mapping[str, object]  # one row of ReviewKD.describe()
 
 
 def review_path(levels: Sequence[Level], options: ReviewOptions) -> Html:
-    """The path of one pair: maps in proportion to their height, blocks, residuals, losses; details to unfold.
-
-    Args:
-        levels: rows of `ReviewKD.describe()`, deep to shallow.
-        options: of the method.
-    """
+    """The path of one pair, deep to shallow: maps in proportion to their height, blocks, residuals, losses; details to
+    unfold."""
     unit = 4.2 / max(level[f"{side}_size"] for level in levels for side in ("student", "teacher"))
     heads = (tag("b", name) for name in ("student", "", "fusion", "", "teacher"))
     rows = (_level(i, levels, options, unit) for i in range(len(levels)))
