@@ -34,11 +34,8 @@ def check_name(book: Book, name: str) -> None:
 
 def spelt(parameters: Mapping[str, object]) -> list[str]:
     """Parameters and values as text, those left out that change no number."""
-    return [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}"
-        for name, value in parameters.items()
-        if name not in INCIDENTAL
-    ]
+    told = {name: value for name, value in parameters.items() if name not in INCIDENTAL}
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in told.items()]
 
 
 def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence[str]) -> list[str]:
@@ -60,8 +57,9 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
             known = ", ".join(sorted(declared[name])) or "no parameters"
             raise ConfigError(f"chapter {name} does not declare {parameter}; it declares {known}")
     if not (fitting := [name for name in only or book.names if wanted.issubset(declared[name])]):
-        told = ", ".join(sorted(wanted))
-        raise ConfigError(f"no chapter declares all of {told}; give them in two variations")
+        raise ConfigError(
+            f"no chapter declares all of {', '.join(sorted(wanted))}; give them in two variations"
+        )
     return fitting
 
 

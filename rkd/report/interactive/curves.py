@@ -38,10 +38,9 @@ def curves(
     step: int = 1,
     panels: str = "group",
 ) -> Plot:
-    """The training curves of a chapter.
+    """The training curves of a chapter's lines. Where they have groups, one group is shown at a time.
 
     Args:
-        lines: of the chapter. Where they have groups, one group is shown at a time.
         beside: a second group can be chosen, to compare; colours then differ between groups too.
         step: of curves longer than 80 epochs, only every so many epochs are drawn, up to the last.
         panels: of the static picture, one per "group" or "metric".
@@ -153,6 +152,5 @@ def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
 def _in_words(title: str, runs: pd.DataFrame) -> str:
     groups = runs[runs["status"] != "missing"].groupby("name", sort=False)
     ends = [f"{name} {mean_sd(rows)}" for name, rows in groups]
-    more = f"; and {len(ends) - TOLD} more" if len(ends) > TOLD else ""
-    start = f"{title}. Test accuracy against epochs, one line each; at the end, in percent: "
-    return f"{start}{'; '.join(ends[:TOLD])}{more}."
+    ends[TOLD:] = [f"and {len(ends) - TOLD} more"] * (len(ends) > TOLD)
+    return f"{title}. Test accuracy against epochs, one line each; at the end, in percent: {'; '.join(ends)}."
