@@ -107,10 +107,10 @@ class Experiment:
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
             self.records |= self.runner(labels=labels, maps=maps).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
-        print(
-            f"Self-test of this copy: {self.in_words()}.\n" * self.is_self_test
-            + f"{counted(len(wanted), 'run')}: {len(before)} recorded before, {trained} trained now, {absent} missing."
-        )
+        if self.is_self_test:
+            print(f"Self-test of this copy: {self.in_words()}.")
+        runs = counted(len(wanted), "run")
+        print(f"{runs}: {len(before)} recorded before, {trained} trained now, {absent} missing.")
         return self._frame()
 
     @functools.cached_property
@@ -215,9 +215,8 @@ class Experiment:
         and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
         would decide its rows. All text in it is escaped."""
         names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
-        shown = (
-            table.fillna("").astype(str).replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
-        )
+        shown = table.fillna("").astype(str)
+        shown = shown.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
         lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
         for group, members in itertools.groupby(lines, lambda line: line.group):
@@ -237,9 +236,8 @@ class Experiment:
         those after it below, in small print. Rows and columns are in the order of the chapter. Notes as of `show`."""
         first, *below = (part.astype(str).map(text) for part in parts.values())
         for part in below:
-            first = first.add(
-                part.map(lambda said: tag("div", Html(said), class_="rkd-source")), fill_value=""
-            )
+            small = part.map(lambda said: tag("div", Html(said), class_="rkd-source"))
+            first = first.add(small, fill_value="")
         labels = list(dict.fromkeys(line.label for line in self.shown))
         groups = list(dict.fromkeys(line.group for line in self.shown))
         made = first.unstack().reindex(index=labels, columns=groups)
@@ -286,10 +284,8 @@ class Experiment:
         }  # fmt: skip
         values = {name: getattr(s, name) for name in parameters.names()} | of_run | weights(last)
         origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
-        said = {
-            name: str(list(v) if isinstance(v, tuple) else v) for name, v in values.items() if v is not None
-        }
-        rows = {name: (value, origins.get(name, "default")) for name, value in said.items()}
+        shown = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+        rows = {name: (str(value), origins.get(name, "default")) for name, value in shown.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
     def runner(self, **options: Any) -> Runner:

@@ -12,7 +12,6 @@ from test_build import ROOT, papermilled, varied
 from rkd.errors import ConfigError
 from rkd.experiments.notebooks import read_notebook
 from rkd.report.book.foreign import cleaned, plain
-from rkd.report.book.variations import adopted
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SVG = (
@@ -143,31 +142,45 @@ def test_pictures_tables_and_plain_words_survive():
     assert "\ufffd" in plain("\0") and "?" in cleaned("\ud800")
 
 
+DIED = {"papermill": {"status": "completed", "exception": False}}  # its words where the kernel was killed
+ERROR = {"output_type": "error", "ename": "E", "evalue": "no", "traceback": []}
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("place", "change", "words"),
     [
-        (lambda n: n["metadata"].update(papermill=5), "no injected parameters"),
-        (lambda n: n["metadata"]["papermill"].update(duration="long"), "does not say when it ended"),
-        (lambda n: n["metadata"]["papermill"].update(duration=float("inf")), "does not say when it ended"),
-        (lambda n: n["metadata"]["papermill"].update(end_time="0001-01-01T00:00:00+23:00"), "does not say when"),
-        (lambda n: n["metadata"].update(rkd=[1]), None),
-        (lambda n: n["cells"][1].update(outputs=5), "not a sound Jupyter notebook"),
-        (lambda n: n["cells"].append({"cell_type": "code", "source": "", "metadata": {}}), "not a sound"),
-        (lambda n: n["cells"][1].update(source="(" * 100000), None),
-        (lambda n: n["cells"][1].update(source="\0"), None),
-        (lambda n: n.update(cells=[]), "no chapter of this book"),
+        (3, {"outputs": [ERROR]}, "failed: E: no"),
+        (-1, {"execution_count": None}, "not executed to its last cell"),
+        (-1, {"metadata": DIED}, "does not say that its last cell ended"),
+        (0, {"source": "# Another book"}, "no chapter of this book.*'Another book'"),
+        (1, {"outputs": 5}, "not a sound Jupyter notebook"),
+        (1, {"execution_count": "x"}, "not a sound"),
+        (1, {"source": "(" * 100000}, None),
+        (1, {"source": "\0"}, None),
+        (None, {"cells": []}, "no chapter of this book"),
+        ("metadata", {"rkd": [1]}, None),
+        ("metadata", {"papermill": 5}, "no injected parameters"),
+        ("papermill", {"parameters": {}}, "no injected parameters"),
+        ("papermill", {"parameters": {"device": "cpu"}}, "no parameter that differs"),
+        ("papermill", {"parameters": {"x": 5, "profile": "paper"}}, "profile paper; add it with --profile paper"),
+        ("papermill", {"duration": "long"}, "does not say when it ended"),
+        ("papermill", {"duration": float("inf")}, "does not say when it ended"),
+        ("papermill", {"end_time": "0001-01-01T00:00:00+23:00"}, "does not say when"),
     ],
 )  # fmt: skip
-def test_a_malformed_notebook_gets_one_sentence(tmp_path, change, words):
+def test_what_is_no_variation_gets_one_sentence(tmp_path, place, change, words):
     bench, made = varied(tmp_path), tmp_path / "out.ipynb"
     content = papermilled(bench.source / "one.ipynb", made, {"x": 5})
-    change(content)
+    parts = dict(enumerate(content["cells"])) | {-1: content["cells"][-1], None: content}
+    parts |= {"metadata": content["metadata"], "papermill": content["metadata"]["papermill"]}
+    parts[place].update(change)
     made.write_text(json.dumps(content))
     if words is None:
         bench.adopt(made, "five")
         return
     with pytest.raises(ConfigError, match=words):
-        adopted(bench.book, made, "five")
+        bench.adopt(made, "five")
+    assert bench.book.variations() == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ NAMED = """
     const loads = 'script[src], link[rel=stylesheet], link[rel=preload], link[rel*=icon], [src]';
     return [...document.querySelectorAll(loads)].map(e => e.src || e.href);
 """
+PICTURES = """
+    return [[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+            [...document.querySelectorAll('main img')].filter(i => !i.alt).length];
+"""
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
 
 
@@ -37,13 +41,8 @@ def test_every_page_loads_alone(site, address, browser):
         assert not foreign, f"{name} asks other hosts, or names what is theirs: {foreign}"
         errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
         assert not [e for e in errors if HARMLESS not in e], f"{name}: {errors}"
-        broken = browser.execute_script(
-            "return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
-        )
+        broken, bare = browser.execute_script(PICTURES)
         assert not broken, f"{name} has broken images: {broken}"
-        bare = browser.execute_script(
-            "return [...document.querySelectorAll('main img')].filter(i => !i.alt).length"
-        )
         assert bare == 0, f"{name} has {bare} images without alternative text"
 
 
@@ -73,18 +72,16 @@ def test_no_link_is_dead(site, address, browser):
 @pytest.mark.parametrize("name", RESULTS)
 def test_chapter_shows_its_table_and_figure(name, address, browser):
     visit(browser, f"{address}{name}.html")
-    article = "document.querySelector('article')"
-    text = browser.execute_script(f"return {article}.innerText")
+    text = browser.find_element("css selector", "article").text
     assert "This chapter failed" not in text and "Not executed in this build" not in text
-    rows = browser.execute_script(f"return {article}.querySelectorAll('.cell_output table tbody tr').length")
-    figures = browser.execute_script(
-        f"return {article}.querySelectorAll('.cell_output img, .cell_output svg').length"
-    )
-    assert rows >= 2 and figures >= 1
-    assert "profile" in browser.execute_script("return document.querySelector('.rkd-executed').innerText")
-    assert browser.execute_script(
-        "return !!document.querySelector(\"a[href^='https://colab.research.google.com']\")"
-    )
+
+    def found(selector):
+        return browser.find_elements("css selector", selector)
+
+    assert len(found("article .cell_output table tbody tr")) >= 2
+    assert found("article .cell_output img, article .cell_output svg")
+    assert "profile" in found(".rkd-executed")[0].get_property("innerText")
+    assert found("a[href^='https://colab.research.google.com']")
 
 
 def test_method_shows_formulas_figures_and_shapes(address, browser):

@@ -119,9 +119,8 @@ def test_training_recipe(live):
     own, used = preset("cifar100"), preset("cifar10_reviewkd")
     pixels = own.mean[0] + own.std[0] * torch.tensor([-1.0, 1.0], dtype=torch.float64)
     z = (pixels - used.mean[0]) / used.std[0]
-    assert live["foreign"].iloc[0, 1:].tolist() == pytest.approx(
-        [z.mean().item(), z.std(correction=0).item()]
-    )
+    wanted = [z.mean().item(), z.std(correction=0).item()]
+    assert live["foreign"].iloc[0, 1:].tolist() == pytest.approx(wanted)
 
 
 def test_teacher_in_training_mode(live):

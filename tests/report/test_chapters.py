@@ -2,12 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
-from cells import execute
+from cells import execute, outputs, papermill
 from papermill import inspect_notebook
 
 from rkd import paths
@@ -22,20 +20,11 @@ PAIR = TINY.replace("teacher: resnet8", "batch_size: 100, pairs: [[resnet14, res
 FEW = TINY[:-1] + ", student: resnet8, methods: [kd, at, sp, crd+kd, fsp]}"
 
 
-def papermill(chapter, out, results, *more, yaml=None):
+def tiny(chapter, out, results, *more, yaml=None):
     yaml = yaml or (FEW if chapter == "methods" else TINY if get_chapter(chapter).one_pair else PAIR)
-    call = [
-        sys.executable, "-m", "papermill", str(BOOK / f"{chapter}.ipynb"), str(out), "--no-progress-bar",
-        "-f", str(paths.params() / "smoke.yaml"), "-y", yaml, "-p", "results", str(results), *more,
-    ]  # fmt: skip
-    return subprocess.run(call, capture_output=True, text=True, timeout=300)
-
-
-def outputs(path):
-    """HTML and text of all outputs of an executed notebook."""
-    cells = nbformat.read(path, as_version=4).cells
-    shown = [(one.get("data", {}), one) for cell in cells for one in cell.get("outputs", [])]
-    return "\n".join(d.get("text/html") or d.get("text/markdown") or one.get("text", "") for d, one in shown)
+    return papermill(
+        chapter, out, "-f", paths.params() / "smoke.yaml", "-y", yaml, "-p", "results", results, *more
+    )
 
 
 def test_every_page_looks_at_what_papermill_was_given():
@@ -53,13 +42,13 @@ KINDS = {"table4", "kdrefine", "modreduce"}
     "chapter", [pytest.param(c, marks=[] if c in KINDS else pytest.mark.slow) for c in chapter_names()]
 )
 def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
-    first = papermill(chapter, tmp_path / "1.ipynb", tmp_path / "r")
+    first = tiny(chapter, tmp_path / "1.ipynb", tmp_path / "r")
     assert first.returncode == 0, first.stderr[-2000:]
     text = outputs(tmp_path / "1.ipynb")
     count = int(re.search(r"(\d+) runs: 0 recorded before, \1 trained now, 0 missing", text)[1])
     records = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
     assert len(records) == count >= 3
-    second = papermill(chapter, tmp_path / "2.ipynb", tmp_path / "r")
+    second = tiny(chapter, tmp_path / "2.ipynb", tmp_path / "r")
     assert second.returncode == 0
     assert f"{count} runs: {count} recorded before, 0 trained now" in outputs(tmp_path / "2.ipynb")
     assert records == {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
@@ -72,7 +61,7 @@ def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
 
 
 def test_missing_runs_are_shown_as_missing_never_as_zero(tmp_path):
-    done = papermill("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
+    done = tiny("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
     assert done.returncode == 0, done.stderr[-2000:]
     text = re.sub(r"<script\b.*?</script>", "", outputs(tmp_path / "o.ipynb"), flags=re.DOTALL)
     assert text.count(">missing</td>") >= 6 and "0.00" not in text
@@ -83,7 +72,7 @@ def test_the_published_example_line(tmp_path):
     """-p loss_weight 0.9 -p attention False, and own levels: in force in every row, and said on the page."""
     yaml = TINY[:-1] + ", hcl_levels: [h, 2, 1], hcl_weights: [1, 0.5, 0.25]}"
     given = ("-p", "loss_weight", "0.9", "-p", "attention", "False")
-    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", *given, yaml=yaml)
+    done = tiny("table3", tmp_path / "o.ipynb", tmp_path / "r", *given, yaml=yaml)
     assert done.returncode == 0, done.stderr[-2000:]
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     distilled = [o for o in options if o]
@@ -96,7 +85,7 @@ def test_the_published_example_line(tmp_path):
 
 
 def test_a_contradiction_stops_papermill_in_the_first_cell_with_one_sentence(tmp_path):
-    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "zzz", "1")
+    done = tiny("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "zzz", "1")
     assert done.returncode == 1 and not (tmp_path / "r").exists()
     (message,) = done.stderr[done.stderr.index("Exception encountered at") :].strip().splitlines()[1:]
     assert message.startswith("ConfigError: unknown parameter 'zzz'; allowed: ")
@@ -185,7 +174,7 @@ def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
     assert after.count('"attention": True') == 1
     cell.source = before + row + after.replace('"attention": True', '"attention": False')
     nbformat.write(notebook, tmp_path / "mine.ipynb")
-    done = papermill(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
+    done = tiny(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
     assert done.returncode == 0, done.stderr[-2000:]
     said = outputs(tmp_path / "o.ipynb")
     assert "7 runs: 0 recorded before, 7 trained now" in said, "two rows coincide now"

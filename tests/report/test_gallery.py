@@ -22,7 +22,6 @@ from rkd.experiments.settings import resolve
 from rkd.methods import Context, get_method, method_names
 from rkd.methods import base as registry
 from rkd.report import gallery
-from rkd.report.comparison import comparison
 from rkd.report.diagrams import STUDENT
 
 OURS = [name for name in method_names() if get_method(name).options.__module__.startswith("rkd.")]
@@ -58,7 +57,7 @@ def test_the_notebook_s_headings_name_every_method():
 
 @pytest.mark.parametrize("card", {card.kind: card for card in CARDS.values()}.values(), ids=lambda c: c.kind)
 def test_a_drawing_names_what_is_compared(card):
-    drawing = comparison(card)
+    drawing = gallery.comparison(card)
     (axes,) = drawing.figure.axes
     named = {text.get_text() for text in axes.texts}
     for tap in card.taps:

@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import pytest
-from cells import execute
+from cells import execute, papermill
 from conftest import tiny_plain
 from evidence import whole
 
@@ -125,11 +123,7 @@ def test_chapter_executes(result, tmp_path):
     named = tmp_path / "named.json"
     save(named, result)
     out = tmp_path / "out.ipynb"
-    call = [
-        sys.executable, "-m", "papermill", str(paths.home() / "book" / "performance.ipynb"), str(out),
-        "--no-progress-bar", "-f", str(paths.params() / "smoke.yaml"), "-p", "recorded", str(named),
-    ]  # fmt: skip
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = papermill("performance", out, "-f", paths.params() / "smoke.yaml", "-p", "recorded", named)
     assert done.returncode == 0, done.stderr[-2000:]
     text = json.dumps(nbformat.read(out, as_version=4).cells, ensure_ascii=False)
     for said in (

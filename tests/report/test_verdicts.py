@@ -163,9 +163,7 @@ def test_box_judges_by_itself(monkeypatch, in_book):
     """Without verdicts: what is committed, with the whole families the chapter's claims belong to."""
     asked = []
     monkeypatch.setattr(module, "assess", lambda claims: asked.append(claims) or ())
-    monkeypatch.setattr(
-        "rkd.experiments.selectors.Selectors.ids", lambda *_: pytest.fail("a chapter is built")
-    )
+    monkeypatch.setattr(Selectors, "ids", lambda *_: pytest.fail("a chapter is built"))
     assert chapter_box("table2").data == "" and chapter_box("recipes").data == ""
     ((found),) = asked
     families = {c.family for c in found} - {""}
@@ -260,9 +258,7 @@ def test_facts(mixed):
     for claim, wanted in FACTS.items():
         found = facts(claim)
         assert all(said in found[name] for name, said in wanted.items()), claim
-    value, gain = (
-        by_id[f"table1-{name}"].best for name in ("resnet20-resnet56-paper", "resnet32-resnet110-gain")
-    )
+    value, gain = by_id["table1-resnet20-resnet56-paper"].best, by_id["table1-resnet32-resnet110-gain"].best
     assert text.measured(value.last, value.claim, "A") == "71.89 ± 0.25"
     assert text.why(value.last).startswith("Mean 71.89")
     assert text.measured(gain.last, gain.claim, "A") == "+1.25"

@@ -36,7 +36,6 @@ def build_book(
     """Executes the chapters that changed, stages what came out, and builds the site.
 
     Args:
-        book: what is built.
         only: chapters to execute, changed or not; the others keep the copy an earlier build made.
         jobs: chapters executed at once, sharing the CPU cores evenly; None: 2, on a GPU 1.
         timeout_s: wall-clock limit of one chapter, in seconds.
@@ -45,7 +44,7 @@ def build_book(
         variation: name of a variation. The chapters of `only`, by default all that declare every one of the
             parameters, are executed as extra pages; the book's own pages keep the copy they have.
         fresh: executes what has not changed too.
-        cluster: executes the chapters; None: this machine does.
+        cluster: executes the chapters, in place of this machine.
 
     Raises:
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
@@ -120,9 +119,8 @@ def _alone(book: Book) -> Iterator[None]:
         with FileLock(book.build / ".lock", timeout=0):
             yield
     except Timeout:
-        raise ConfigError(
-            f"another build is at work in {book.build}; wait for it or give another folder"
-        ) from None
+        said = f"another build is at work in {book.build}; wait for it or give another folder"
+        raise ConfigError(said) from None
 
 
 def _announce(book: Book, pages: Sequence[Page]) -> None:

@@ -103,9 +103,8 @@ class _Elsewhere:
     def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
         ray = self._cluster.ray
         task = ray.remote(_on_a_node).options(max_retries=self._cluster.retries, **self._cluster.each.asked())
-        self._tasks.append(
-            task.remote(replace(book, echo=print), page, dict(values), timeout_s, self._environment)
-        )
+        book = replace(book, echo=print)
+        self._tasks.append(task.remote(book, page, dict(values), timeout_s, self._environment))
         try:
             return ray.get(self._tasks[-1])
         except ray.exceptions.RayError as error:  # its node is gone, again and again
@@ -145,21 +144,15 @@ def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
     """A hash of what all chapters are executed from besides their own notebooks: what the book reads, its other
     notebooks' titles and rows, parameters, Python and torch; of the last ones also when the others were executed."""
     notebooks = {name: book.notebook(name) for name in book.names}
-    rows = {
-        name: (title_of(notebook), [cell["source"] for cell in tagged(notebook, "rows")])
-        for name, notebook in notebooks.items()
-    }
-    others = [
-        book.page(name).finished for name, notebook in notebooks.items() if last and not is_last(notebook)
-    ]
+    rows = {n: (title_of(it), [cell["source"] for cell in tagged(it, "rows")]) for n, it in notebooks.items()}
+    others = [book.page(name).finished for name, it in notebooks.items() if last and not is_last(it)]
     stands = str(paths.here()) if {*PATHS, "dataset", "datasets"} & values.keys() else ""
     said = [book.profile, dict(values), stands, rows, others, sys.version, metadata.version("torch")]
     return digest(*book.reads, json.dumps(said, default=str))
 
 
 def threads_each(chapters: int, jobs: int) -> int | None:
-    """Threads of chapters that are executed side by side: they share the cores evenly. None: there is one at a time,
-    and its environment stays as it is."""
+    """Threads of chapters that share the cores evenly, side by side; None: there is one at a time."""
     company = min(jobs, chapters)
     return None if company <= 1 else max(1, cores() // company)
 

@@ -133,10 +133,10 @@ def _styles(lines: Sequence[Line], apart: bool) -> Iterator[dict[str, str]]:
 
 def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
     """What the lines are, and which runs are not among them."""
-    said = [
-        "Bold: mean over the finished runs of a line; thin: single runs. A click on a name, or Enter, hides its line; "
-        "a double click, or Shift and Enter, all others."
-    ]
+    said = ["Bold: mean over the finished runs of a line; thin: single runs."]
+    said.append(
+        "A click on a name, or Enter, hides its line; a double click, or Shift and Enter, all others."
+    )
     for status, words in (("missing", "Missing"), ("diverged", "Diverged, and in no mean")):
         found = runs[runs["status"] == status].groupby("name", sort=False)["seed"].agg(list)
         if len(found):

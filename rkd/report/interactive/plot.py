@@ -17,17 +17,10 @@ from rkd.report.interactive.markup import Html, join, picture, tag, text
 GREY = "#7f8790"  # reads on light and dark pages
 PANELS = 6  # of the static picture, at most
 _AXIS = {"gridcolor": "rgba(127,135,144,.25)", "linecolor": GREY, "zeroline": False, "automargin": True}
-TEMPLATE = {
-    "layout": {
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "font": {"size": 13},
-        "hoverlabel": {"namelength": -1, "font": {"size": 12}},
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-}
+_LAYOUT = {
+    "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "margin": dict.fromkeys("lrtb", 10),
+    "font": {"size": 13}, "hoverlabel": {"namelength": -1, "font": {"size": 12}}, "xaxis": _AXIS, "yaxis": _AXIS,
+}  # fmt: skip
 _DASHES = {"dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 _MARKERS = {"circle": "o", "diamond": "D", "x": "X", "square": "s"}
 
@@ -139,7 +132,7 @@ class Plot:
     def html(self) -> Html:
         """The picture without the scripts it needs outside the book."""
         drawn = json.loads(self.figure.to_json(), object_hook=_plain)
-        drawn["layout"]["template"] = TEMPLATE
+        drawn["layout"]["template"] = {"layout": _LAYOUT}
         return figure(
             "plot",
             self.controls,
