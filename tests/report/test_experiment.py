@@ -162,12 +162,8 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
 
 
 def test_short_runs_are_compared_seed_by_seed_within_one_arithmetic(stores):
-    fp32 = {
-        "student": [58.0, 59.0, 60.0],
-        "rm": [58.6, 59.4, 60.5],
-        "full": [61.0, 62.1, 63.0],
-        "rm_rlf": [61.4],
-    }
+    fp32 = {"student": [58.0, 59.0, 60.0], "rm": [58.6, 59.4, 60.5], "full": [61.0, 62.1, 63.0]}
+    fp32["rm_rlf"] = [61.4]
     for line, values in fp32.items():
         put(stores["short"], f"table3/{line}", values, selectors=Selectors("short"))
     bf16 = {"none": [55.0], "rm_rlf_hcl": [63.0]}

@@ -127,9 +127,8 @@ def test_a_trial_of_one_s_own_method_leaves_nothing_behind(cosine, tmp_path, mon
 def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop():
     images = data.load(tiny_data())
     network, other = models.build("resnet8"), models.build("resnet8")
-    lines = [
-        SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
-    ]
+    roles = "teacher", "student"
+    lines = [SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in roles]
     nets = {"teacher": (network.train(), images), "student": (other, images)}
     runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
     store = SimpleNamespace(has=lambda run: True)

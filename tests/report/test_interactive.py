@@ -12,6 +12,7 @@ import torch
 from browser import chromium, wait
 from cells import execute
 from conftest import tiny_plain, tiny_review
+from evidence import whole
 from plotly.offline import get_plotlyjs_version
 from scipy import stats
 from selenium.webdriver.common.keys import Keys
@@ -20,7 +21,6 @@ from rkd import models, paths
 from rkd.experiments.chapters import Line
 from rkd.experiments.workspace import store_for
 from rkd.methods.base import Batch
-from rkd.records import Record
 from rkd.report.book import TOKEN
 from rkd.report.interactive import assets, explorer
 from rkd.report.interactive.curves import NAMED, curves
@@ -46,9 +46,9 @@ def record(config, rng, stop=None, **labels):
     drawn |= {"lr": 0.1 + 0 * tests} | ({"loss_review": 3 - tests / 40} if config.method else {})
     kept = {name: np.round(values, 2).tolist()[:stop] for name, values in drawn.items()}
     found = kept["test_accuracy"]
-    result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0, "epochs": len(found)}
-    made = {"labels": labels or {"profile": "mini"}, "commit": None, "changed": False}
-    return Record(config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, made)
+    result = {"last_accuracy": found[-1], "best_accuracy": max(found), "epochs": len(found)}
+    told = {"labels": labels or {"profile": "mini"}}
+    return whole(config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, told)
 
 
 def table(count=3, seeds=3, epochs=6, group=""):

@@ -120,12 +120,8 @@ def test_nothing_else_turns_text_into_markup():
 
 
 def test_a_frame_is_text_numbers_and_links():
-    values = {
-        "<x>": ["", MARK],
-        "n": pd.array([1, None], "Int64"),
-        "v": [1234.5, np.nan],
-        "f": ["a < b", None],
-    }
+    values = {"<x>": ["", MARK], "n": pd.array([1, None], "Int64"), "v": [1234.5, np.nan]}
+    values["f"] = ["a < b", None]
     made = frame(pd.DataFrame(values).set_index("<x>"), MARK, index=True, links={"a < b": "#m"}).data
     assert alive(made) == [] and '<a href="#m">a &lt; b</a>' in made and "&lt;x&gt;" in made
     assert "<td>1,234.50</td>" in made and "<td>1</td>" in made and "nan" not in made and "<NA>" not in made
@@ -151,14 +147,10 @@ def test_values_of_a_frame(value, digits, said):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["a", "b c"], True),
-        (["70.95 ± 0.12", "none"], False),
-        (["-1", "+2"], False),
-        (["73.61 (in one table) and 73.71 (in another)"], True),
-        ([None, "x"], True),
-        ([None], False),
+        (["a", "b c"], True), (["70.95 ± 0.12", "none"], False), (["-1", "+2"], False), ([None, "x"], True),
+        (["73.61 (in one table) and 73.71 (in another)"], True), ([None], False),
     ],
-)
+)  # fmt: skip
 def test_columns_of_words_stand_on_the_left(values, words):
     made = frame(pd.DataFrame({"v": values})).data
     assert ('<th scope="col" class="text">' in made) == words == ('class="text"' in made)

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 from cells import execute
+from evidence import whole
 
 from rkd import published
 from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.settings import resolve
 from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
-from rkd.records import Record
 from rkd.training import RunConfig, TeacherConfig
 
 
@@ -87,13 +87,9 @@ def record(seed, response, relational, feature, group, status="finished"):
     result = {"last_accuracy": response[1], "best_accuracy": max(response)}
     for name, values in (("relational", relational), ("feature", feature), ("group", group)):
         result |= {f"last_accuracy_{name}": values[1], f"best_accuracy_{name}": max(values)}
-    curves |= {
-        f"weight_{name}": [1 / 3, 0.2 + i / 10]
-        for i, name in enumerate(("response", "relational", "feature"))
-    }
-    provenance = {"commit": "", "changed": None, "device_name": "a CPU", "threads": 1, "ended": ""}
-    cost = {"train_seconds": 1.0, "images_per_second": 1.0}
-    return Record(config, status, curves, result | {"best_epoch": 0}, cost, provenance)
+    ends = {"response": 0.2, "relational": 0.3, "feature": 0.4}
+    curves |= {f"weight_{name}": [1 / 3, end] for name, end in ends.items()}
+    return whole(config, status, curves, result)
 
 
 def names_of(*records):

@@ -1,5 +1,6 @@
 """Every recorded run, one row per configuration, and a table that a plot follows."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,9 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats
 
-from rkd.experiments import settings
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.selectors import is_published_setting
+from rkd.experiments.selectors import Selectors, is_published_setting
 from rkd.experiments.workspace import store_for
 from rkd.models import display_name
 from rkd.records import Record
@@ -162,13 +162,11 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
 def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
     """Run id -> rows of all chapters under these profiles."""
     found: dict[str, list[Place]] = {}
-    for profile in profiles:
-        for name in chapter_names():
-            chapter, given = get_chapter(name), settings.resolve(name, {"profile": profile})
-            head, colon, _ = chapter.title.partition(":")
-            called = head if colon else name.replace("_", " ").capitalize()
-            for line in chapter.lines(given):
-                recipe = line.recipe or given.recipe or chapter.recipe
-                for run in line.runs:
-                    found.setdefault(run.id, []).append(Place(name, f"{called}, {line.label}", recipe))
+    for asked, name in itertools.product(map(Selectors, profiles), chapter_names()):
+        head, colon, _ = get_chapter(name).title.partition(":")
+        called = head if colon else name.replace("_", " ").capitalize()
+        for key, line in asked.chapter(name)[1].items():
+            place = Place(name, f"{called}, {line.label}", asked.recipe(f"{name}/{key}"))
+            for run in line.runs:
+                found.setdefault(run.id, []).append(place)
     return found
