@@ -134,10 +134,8 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def failures(tmp_path_factory):
-    """One build of a book in which every chapter but the first goes wrong in its own way."""
-    bench = Bench(tmp_path_factory.mktemp("failures"))
+def test_failed_chapters_are_named_and_readable_whatever_their_log(bench):
+    """Beside a good one, which has folded parameters, and typed values in them."""
     said = r"\x1b[31mred\x1b[0m\n```\n````\n::::\n"
     bench.chapters(
         good="",
@@ -146,11 +144,7 @@ def failures(tmp_path_factory):
     )
     shown = "print(10, end='\\r'); print(greeting, sizes)"
     notebook(bench.source / "good.ipynb", shown, parameters="greeting: str = 'default'")
-    return bench, bench.build(jobs=3, parameters={"greeting": "0.70", "sizes": ["h", 2]})
-
-
-def test_good_chapter_is_staged_with_folded_parameters_and_typed_values(failures):
-    bench, result = failures
+    result = bench.build(jobs=3, parameters={"greeting": "0.70", "sizes": ["h", 2]})
     assert [page.status for page in result.pages] == ["ok", "failed", "failed"]
     counted = [line.split("]")[0] for line in bench.lines if line.startswith("[")]
     assert counted == [f"[{i}/3" for i in range(1, 4)]
@@ -163,9 +157,6 @@ def test_good_chapter_is_staged_with_folded_parameters_and_typed_values(failures
     assert "\n\n0.70 ['h', 2]\n\n" in bench.text("good")
     assert "profile smoke" in staged["cells"][-1]["source"]
 
-
-def test_failed_chapters_are_named_and_readable_whatever_their_log(failures):
-    bench, result = failures
     assert result.failed == ("raising", "killed") and not result.ok
     for name, reason in (("raising", "ValueError: the teacher ``` is missing"), ("killed", "kernel died")):
         text = bench.text(name)
@@ -309,10 +300,9 @@ def test_chapters_side_by_side_share_the_cores(monkeypatch):
 
 def test_misuse_gets_one_sentence(bench, tmp_path):
     bench.chapters(table3="1")
-    with pytest.raises(ConfigError, match=r"unknown chapter 'table33' \(did you mean 'table3'\?\)"):
-        bench.build(only=["table33"])
-    with pytest.raises(ConfigError, match="jobs is 0"):
-        bench.build(jobs=0)
+    for options, words in (({"only": ["table33"]}, "did you mean 'table3'"), ({"jobs": 0}, "jobs is 0")):
+        with pytest.raises(ConfigError, match=words):
+            bench.build(**options)
     with pytest.raises(ConfigError, match=r"params\.yaml does not exist"):
         book.build_book(replace(bench.book, params_file=tmp_path / "params.yaml"))
     bench.book.build.mkdir(exist_ok=True)
@@ -335,11 +325,8 @@ def test_ended_build_leaves_no_process_and_the_next_takes_over(bench, tmp_path, 
         folder = Path({str(tmp_path)!r})
         build_book(Book("smoke", folder / "book", folder / "_config.yml", folder / "_build", html=False), jobs=1)
     """
-    build = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(call)],
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
-    )
+    kept = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # ignored in the background
+    build = subprocess.Popen([sys.executable, "-c", textwrap.dedent(call)], stderr=subprocess.DEVNULL, **kept)
     until(60, lambda: pids.is_file() and pids.read_text().endswith(" "))
     build.send_signal(getattr(signal, name))
     assert build.wait(120) == status
@@ -397,26 +384,18 @@ def varied(folder: Path) -> Bench:
     return bench
 
 
-@pytest.fixture(scope="module")
-def additions(tmp_path_factory):
-    """A book with a variation of two chapters, one chapter of which fails."""
-    bench = varied(tmp_path_factory.mktemp("variations"))
+def test_variation_adds_pages_that_point_to_their_chapters_and_back(tmp_path):
+    """One of its two chapters fails."""
+    bench = varied(tmp_path)
     bench.build(only=["one"])
     notebook(bench.source / "two.ipynb", "raise ValueError('two minds two')", parameters=PARAMETERS)
-    return bench, bench.build(variation="x-2.0", parameters={"x": 2, "device": "cpu"})
-
-
-def test_variation_adds_pages_and_leaves_the_others(additions):
-    bench, result = additions
+    result = bench.build(variation="x-2.0", parameters={"x": 2, "device": "cpu"})
     assert [(p.file, p.status) for p in result.pages] == [
         ("one", "kept"), ("two", "not executed"), ("bare", "not executed"),
         ("one--x-2.0", "ok"), ("two--x-2.0", "failed"),
     ]  # fmt: skip
     assert "x is 1 as None" in bench.text("one") and "x is 2 as x-2.0" in bench.text("one--x-2.0")
 
-
-def test_variation_and_chapter_point_to_each_other(additions):
-    bench, _ = additions
     head = bench.staged("one--x-2.0")["cells"][0]["source"]
     assert head.startswith("# Chapter one (x-2.0)\n")
     assert "[Chapter one](one.ipynb) with `x = 2`; all else" in head  # not the device
@@ -427,9 +406,6 @@ def test_variation_and_chapter_point_to_each_other(additions):
     files = [entry["file"] for entry in part["chapters"]]
     assert part["caption"] == "Variations" and files == ["one--x-2.0.ipynb", "two--x-2.0.ipynb"]
 
-
-def test_failed_variation_gets_a_page_and_a_command(additions):
-    bench, result = additions
     assert result.failed == ("two--x-2.0",) and not result.ok
     text = bench.text("two--x-2.0")
     assert text.startswith("# Chapter two (x-2.0)") and "ValueError: two minds two" in text
@@ -483,22 +459,20 @@ def test_bad_variation_names_are_refused(bench, name):
 
 def test_variation_misuse_gets_one_sentence(tmp_path):
     bench = varied(tmp_path)
-    for parameters, only, words in [
-        ({}, (), "needs a parameter that differs"),
-        ({"device": "cpu"}, (), "needs a parameter that differs"),
-        ({"profile": "paper"}, (), "name it with --profile"),
-        ({"y": 1}, (), r"unknown parameter 'y'"),
-        ({"x": 2}, ("bare",), "chapter bare does not declare x; it declares no parameters"),
-    ]:
-        with pytest.raises(ConfigError, match=words):
-            bench.build(variation="v", parameters=parameters, only=only)
     notebook(bench.source / "three.ipynb", parameters="z: int = 1")
     notebook(bench.source / "one--w.ipynb", "1")
-    bench.toc("one", "two", "three", "one--w")
-    with pytest.raises(ConfigError, match="no chapter declares all of x, z"):
-        bench.build(variation="v", parameters={"x": 2, "z": 2})
-    with pytest.raises(ConfigError, match="'w' is taken: one--w is a chapter"):
-        bench.build(variation="w", parameters={"x": 2})
+    bench.toc("one", "two", "bare", "three", "one--w")
+    for name, parameters, only, words in [
+        ("v", {}, (), "needs a parameter that differs"),
+        ("v", {"device": "cpu"}, (), "needs a parameter that differs"),
+        ("v", {"profile": "paper"}, (), "name it with --profile"),
+        ("v", {"y": 1}, (), r"unknown parameter 'y'"),
+        ("v", {"x": 2}, ("bare",), "chapter bare does not declare x; it declares no parameters"),
+        ("v", {"x": 2, "z": 2}, (), "no chapter declares all of x, z"),
+        ("w", {"x": 2}, (), "'w' is taken: one--w is a chapter"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            bench.build(variation=name, parameters=parameters, only=only)
     assert bench.book.variations() == []
 
 
