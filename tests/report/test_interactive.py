@@ -34,11 +34,6 @@ ASSETS = paths.home() / "book" / "_assets"
 HOSTILE = 'rm </script><script>alert("1")</script> & <b>x</b>'
 
 
-@pytest.fixture
-def in_book(monkeypatch):
-    monkeypatch.setenv(TOKEN, "token")
-
-
 def record(config, rng, stop=None, **labels):
     """A made-up run with accuracies in hundredths of a percent, as 10,000 test images give; `stop`: diverged there."""
     tests = np.linspace(20, 70, config.epochs) + rng.normal(0, 1, config.epochs)

@@ -60,11 +60,6 @@ def mixed(tmp_path_factory):
     return found
 
 
-@pytest.fixture
-def in_book(monkeypatch):
-    monkeypatch.setenv(TOKEN, "x")
-
-
 class Tree(HTMLParser):
     """Elements in document order as (tag, attributes); every one closed, in order."""
 
@@ -146,17 +141,16 @@ def test_box_lists_six_and_folds_more(mixed, in_book):
     assert "✓ same direction C = follows D The full method beats adding maps" in table6, "and what others say"
 
 
-@pytest.mark.parametrize("state", ["printed", "mixed"])
-def test_box_says_what_is_judged_and_what_it_takes(state, request, in_book):
-    assessments = request.getfixturevalue(state)
-    tree = Tree(chapter_box("table1", assessments).data)
-    ours = [a for a in assessments if "table1" in a.claim.chapters]
-    left = sum(a.found["A"].verdict == "not run" for a in ours)
-    assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
-    assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
-    assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
-    assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
-    assert ("± 0.25" in tree.text) == (state == "mixed")
+def test_box_says_what_is_judged_and_what_it_takes(printed, mixed, in_book):
+    for assessments in (printed, mixed):
+        tree = Tree(chapter_box("table1", assessments).data)
+        ours = [a for a in assessments if "table1" in a.claim.chapters]
+        left = sum(a.found["A"].verdict == "not run" for a in ours)
+        assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
+        assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
+        assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
+        assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
+        assert ("± 0.25" in tree.text) == (assessments is mixed)
 
 
 def test_box_judges_by_itself(monkeypatch, in_book):
