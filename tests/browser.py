@@ -17,9 +17,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 1000):
         profile: empty folder for its files.
         width, height: of the window, in CSS pixels.
     """
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed (pip install -e .[test])"
-    )
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not found or not driver:
@@ -29,18 +27,10 @@ def chromium(profile: Path, width: int = 1280, height: int = 1000):
     options = webdriver.ChromeOptions()
     options.binary_location = found
     for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--window-size={width},{height}",
-        f"--user-data-dir={profile}",
-    ):
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--window-size={width},{height}", f"--user-data-dir={profile}",
+    ):  # fmt: skip
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     # A proxy of this machine is not for pages it serves itself.
