@@ -68,9 +68,6 @@ def _legend(assessments: Sequence[Assessment]) -> Html:
         tag("li", tag("i", sign, class_=f"{kind} B", aria_hidden="true"), " ", " / ".join(told))
         for (kind, sign), told in words.items()
     )
-    return tag(
-        "div",
-        tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet"))),
-        tag("div", "Colour and sign: what it says", tag("ul", *signs)),
-        class_="rkd-legend",
-    )
+    shaped = tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet")))
+    signed = tag("div", "Colour and sign: what it says", tag("ul", *signs))
+    return tag("div", shaped, signed, class_="rkd-legend")

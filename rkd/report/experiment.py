@@ -109,8 +109,8 @@ class Experiment:
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         if self.is_self_test:
             print(f"Self-test of this copy: {self.in_words()}.")
-        runs = counted(len(wanted), "run")
-        print(f"{runs}: {len(before)} recorded before, {trained} trained now, {absent} missing.")
+        said = f"{len(before)} recorded before, {trained} trained now, {absent} missing"
+        print(f"{counted(len(wanted), 'run')}: {said}.")
         return self._frame()
 
     @functools.cached_property

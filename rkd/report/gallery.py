@@ -88,17 +88,15 @@ def _card(card: Card, line: Line | None, costs: pd.DataFrame) -> Html:
         facts["step"] = f"{cost.relative:.2f} × the student's ({cost.ms:.0f} ms)"
     facts["stages before training"] = _stages(card.name, line)
     formula = r"\[\begin{gathered}" + r" \\ ".join(card.formula) + r"\end{gathered}\]"
-    return tag(
-        "section",
+    parts = (
         tag("h3", card.display),
         tag("p", card.paper, class_="rkd-note"),
         tag("div", comparison(card)._repr_html_(), class_="rkd-drawing"),
         tag("p", card.text),
         tag("div", formula, class_="math notranslate nohighlight", tabindex=0),
         tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()), class_="rkd-facts"),
-        class_="rkd-card",
-        id=f"method-{card.name}",
     )
+    return tag("section", *parts, class_="rkd-card", id=f"method-{card.name}")
 
 
 def _stages(method: str, line: Line | None) -> str:

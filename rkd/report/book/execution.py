@@ -174,19 +174,11 @@ def _execute(
         try:
             with nursery.kernel(page.file, environment, log_file) as kernel:
                 papermill.execute_notebook(
-                    book.source / f"{page.name}.ipynb",
-                    unfinished,
-                    values,
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    start_timeout=120,
-                    stdout_file=log,
-                    stderr_file=log,
-                    km=kernel,
+                    book.source / f"{page.name}.ipynb", unfinished, values, km=kernel, kernel_name="python3",
+                    language="python", progress_bar=False, start_timeout=120, stdout_file=log, stderr_file=log,
                     timeout_func=lambda cell: max(1, math.ceil(started + timeout_s - time.monotonic())),
                     coalesce_streams=True,
-                )
+                )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             log.write(str(error))
             reason = f"{error.ename}: {error.evalue}"
@@ -201,14 +193,9 @@ def _execute(
         good.unlink(missing_ok=True)  # an older copy must not pass for this one
     else:
         os.replace(unfinished, good)
-    page = replace(
-        page,
-        status="failed" if reason else "ok",
-        seconds=round(time.monotonic() - started, 1),
-        reason=reason,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine="" if reason else _machine(),
-    )
+    finished, took = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - started, 1)
+    page = replace(page, status="failed" if reason else "ok", seconds=took, reason=reason, finished=finished)
+    page = replace(page, machine="" if reason else _machine())
     book.save(page)
     return page
 

@@ -40,17 +40,14 @@ _VALUES = {  # what a value may be; others go with their attribute
 
 def cleaned(html: str) -> Html:
     """HTML of which text, tables, links and pictures within it remain; nothing in it runs or is fetched."""
-    return Html(
-        nh3.clean(
-            _characters(html),
-            tags=_TAGS,
-            clean_content_tags=_DROPPED,
-            attributes=_ATTRIBUTES,
-            attribute_filter=_allowed,
-            filter_style_properties=_STYLES,
-            url_schemes={"http", "https", "mailto", "data"},
-        )
-    )
+    kept = {
+        "tags": _TAGS,
+        "clean_content_tags": _DROPPED,
+        "attributes": _ATTRIBUTES,
+        "attribute_filter": _allowed,
+    }
+    kept |= {"filter_style_properties": _STYLES, "url_schemes": {"http", "https", "mailto", "data"}}
+    return Html(nh3.clean(_characters(html), **kept))
 
 
 def _allowed(element: str, name: str, value: str) -> str | None:

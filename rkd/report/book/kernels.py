@@ -32,15 +32,10 @@ class Nursery:
 
     def __init__(self, imports: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._build, self._one_at_a_time = uuid.uuid4().hex, threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *(imports if sys.platform == "linux" else ())],
-            cwd=folder,
-            env={**environment, TOKEN: self._build},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        )
+        call = [sys.executable, "-m", __name__, *(imports if sys.platform == "linux" else ())]
+        talk = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        own = {**environment, TOKEN: self._build}
+        self._process = subprocess.Popen(call, cwd=folder, env=own, start_new_session=True, **talk)
 
     @contextlib.contextmanager
     def kernel(self, name: str, environment: Mapping[str, str], log: Path) -> Iterator[AsyncKernelManager]:

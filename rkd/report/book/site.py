@@ -190,15 +190,10 @@ def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
     for folder in ("html", "jupyter_execute", ".doctrees"):
         shutil.rmtree(output / folder, ignore_errors=True)
     call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book.stage)]
-    build = subprocess.run(
-        [*call, "--config", str(book.config), "--path-output", str(output.parent)],
-        capture_output=True,
-        encoding="utf8",
-        errors="replace",
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},  # whatever the terminal
-        preexec_fn=end_with_parent,
-        check=False,
-    )
+    call += ["--config", str(book.config), "--path-output", str(output.parent)]
+    env = {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"}  # whatever the terminal
+    said = {"capture_output": True, "encoding": "utf8", "errors": "replace"}
+    build = subprocess.run(call, env=env, preexec_fn=end_with_parent, check=False, **said)
     log = _ANSI.sub("", build.stdout + build.stderr)
     (book.work / "html.log").write_text(log, encoding="utf8")
     complaints = [line.strip() for line in log.splitlines() if _COMPLAINT.search(line)]

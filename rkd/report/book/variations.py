@@ -6,6 +6,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,15 +89,9 @@ def adopted(book: Book, path: Path, variation: str) -> Page:
             raise ValueError(seconds)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path.name} does not say when it ended; execute it with papermill") from error
-    return Page(
-        chapter,
-        "ok",
-        seconds,
-        finished=ended.isoformat(timespec="seconds"),
-        variation=variation,
-        parameters=_differing(_mapping(about.get("parameters")), source, path, book),
-        adopted=path.name,
-    )
+    differing = _differing(_mapping(about.get("parameters")), source, path, book)
+    page = Page(chapter, "ok", seconds, finished=ended.isoformat(timespec="seconds"))
+    return replace(page, variation=variation, parameters=differing, adopted=path.name)
 
 
 def chapter_of(notebook: dict, path: Path, book: Book) -> str:

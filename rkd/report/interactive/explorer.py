@@ -149,14 +149,9 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     for name in FILTERS:
         values = {value: value for value in sorted({*rows[name]} - {""})}
         filters.append(Choice(name.replace(" ", "-"), name, {"": "all", **values}))
-    return datatable(
-        headed(heads, body, "rkd-configurations compact"),
-        filters,
-        label="Table of configurations",
-        buttons=("csv", "colvis", "searchBuilder"),
-        page=10,
-        above=plot(rows).html(),
-    )
+    table = headed(heads, body, "rkd-configurations compact")
+    more = {"buttons": ("csv", "colvis", "searchBuilder"), "page": 10, "above": plot(rows).html()}
+    return datatable(table, filters, label="Table of configurations", **more)
 
 
 def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:

@@ -44,17 +44,10 @@ def _level(i: int, levels: Sequence[Level], options: ReviewOptions, unit: float)
         what = f"{i + 1} student map{'s' * (i > 0)}"
         what = what if options.connector == "mechanism" else _residual(level, options)
         passed = tag("div", f"↓ {what}", class_="rkd-passed")
-    return tag(
-        "div",
-        maps["student"],
-        tag("div", "→"),
-        tag("div", tag("b", name), _block(i, level, options), class_="rkd-block"),
-        tag("div", tag("b", options.loss.upper()), "⟷", sizes, class_="rkd-loss"),
-        maps["teacher"],
-        tag("details", *details),
-        passed,
-        class_="rkd-level",
-    )
+    block = tag("div", tag("b", name), _block(i, level, options), class_="rkd-block")
+    loss = tag("div", tag("b", options.loss.upper()), "⟷", sizes, class_="rkd-loss")
+    row = maps["student"], tag("div", "→"), block, loss, maps["teacher"], tag("details", *details), passed
+    return tag("div", *row, class_="rkd-level")
 
 
 def _block(i: int, level: Level, options: ReviewOptions) -> str:

@@ -133,16 +133,10 @@ class Plot:
         """The picture without the scripts it needs outside the book."""
         drawn = json.loads(self.figure.to_json(), object_hook=_plain)
         drawn["layout"]["template"] = {"layout": _LAYOUT}
-        return figure(
-            "plot",
-            self.controls,
-            f"Controls of: {self.title}",
-            tag("div", class_="rkd-area", role="group", aria_label=self.alt),
-            self.still(),
-            tag("p", self.note, class_="rkd-note") if self.note else "",
-            spec({**drawn, "height": self.height}),
-            title=self.title,
-        )
+        area = tag("div", class_="rkd-area", role="group", aria_label=self.alt)
+        note = tag("p", self.note, class_="rkd-note") if self.note else ""
+        inside = area, self.still(), note, spec({**drawn, "height": self.height})
+        return figure("plot", self.controls, f"Controls of: {self.title}", *inside, title=self.title)
 
     def still(self) -> Html:
         """An <img> of what is shown at first; of the facet `panels`, the first few values side by side."""
