@@ -60,19 +60,17 @@ def hostile(bench, path):
     new[-1]["attachments"] = {"x.png": {"text/html": MARK}}
     raw = nbformat.v4.new_raw_cell(MARK, metadata={"raw_mimetype": "text/html"})
     ran = path.with_name("RAN")
+    about = {
+        "tags": ["colab", "injected-parameters", "remove-cell", MARK],
+        "mystnb": {"figure": {"caption": MARK}, "code_prompt_show": MARK},
+        "execution": {"shell.execute_reply": "2026-11-21T12:00:00Z"},
+    }
+    opens, made = f"open({str(ran)!r}, 'w') # {MARK}", nbformat.v4.new_output
     code = [
-        nbformat.v4.new_code_cell(
-            f"open({str(ran)!r}, 'w') # {MARK}",
-            execution_count=9,
-            outputs=[nbformat.v4.new_output("display_data", one)],
-            metadata={
-                "tags": ["colab", "injected-parameters", "remove-cell", MARK],
-                "mystnb": {"figure": {"caption": MARK}, "code_prompt_show": MARK},
-                "execution": {"shell.execute_reply": "2026-11-21T12:00:00Z"},
-            },
-        )
-        for one in DATA
+        nbformat.v4.new_code_cell(opens, outputs=[made("display_data", one)], metadata=about) for one in DATA
     ]
+    for cell in code:
+        cell["execution_count"] = 9
     content["cells"] += [*new, raw, *code]
     content["metadata"] |= {
         "mystnb": {"execution_mode": "force"},
@@ -102,9 +100,8 @@ def test_nothing_of_an_added_notebook_is_obeyed(tmp_path):
         for output in cell.get("outputs", []):
             assert output["output_type"] == "stream" or output["data"].keys() == {"text/html"}
             assert not alive(output.get("data", {}).get("text/html", ""))
-    shown = "".join(
-        o["data"]["text/html"] for c in staged["cells"] for o in c.get("outputs", []) if "data" in o
-    )
+    outputs = [output for cell in staged["cells"] for output in cell.get("outputs", [])]
+    shown = "".join(output["data"]["text/html"] for output in outputs if "data" in output)
     assert shown.count("data:image/") == 2
     assert all(words in shown for words in (PNG, "<strong>bold</strong>", "{include}"))
     assert not any(words in shown for words in ("https://pwn.org/x.png", "position", "data-kind"))

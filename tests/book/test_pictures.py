@@ -103,6 +103,5 @@ def test_attention_slider_moves_by_keyboard_and_mouse(offline, browser):
     with changes(stack):
         slider.send_keys(Keys.ARROW_LEFT)
     with changes(stack):
-        ActionChains(browser).move_to_element_with_offset(
-            slider, slider.size["width"] // 2 - 3, 0
-        ).click().perform()
+        right = slider.size["width"] // 2 - 3
+        ActionChains(browser).move_to_element_with_offset(slider, right, 0).click().perform()

@@ -62,9 +62,8 @@ def test_no_link_is_dead(site, address, browser):
             continue
         target, fragment = urldefrag(link)
         path = unquote(urlsplit(target).path).lstrip("/") or "index.html"
-        if not (site / path).is_file() or (
-            fragment and path in anchors and unquote(fragment) not in anchors[path]
-        ):
+        gone = fragment and path in anchors and unquote(fragment) not in anchors[path]
+        if gone or not (site / path).is_file():
             dead.append(f"{name}: {link}")
     assert not dead, dead
 
@@ -91,10 +90,8 @@ def test_method_shows_formulas_figures_and_shapes(address, browser):
     assert browser.execute_script(count, "article mjx-merror") == 0
     assert browser.execute_script(count, "article .cell_output img") == 2
     assert browser.execute_script(count, ".rkd-page:not([hidden]) .rkd-level") == 5, "four and their heads"
-    box = (
-        "const r = document.querySelector('.rkd-page:not([hidden]) .rkd-student i').getBoundingClientRect();"
-    )
-    assert browser.execute_script(f"{box} return r.width / r.height") == pytest.approx(1, abs=0.05)
+    box = browser.find_element("css selector", ".rkd-page:not([hidden]) .rkd-student i").rect
+    assert box["width"] / box["height"] == pytest.approx(1, abs=0.05)
     assert browser.execute_script(count, "article .cell_output tbody tr") >= 4
 
 

@@ -79,10 +79,9 @@ def test_a_choice_of_methods():
 
 def record(seed, response, relational, feature, group, status="finished"):
     """Of a run of two epochs; each argument is (accuracy after the first, after the last)."""
-    config = RunConfig(
-        "resnet8", seed=seed, epochs=2, method="modreduce", options=ModReduceOptions(), ce_weight=0.0,
-        teacher=TeacherConfig(run=RunConfig("resnet14", epochs=2)),
-    )  # fmt: skip
+    taught = {"method": "modreduce", "options": ModReduceOptions(), "ce_weight": 0.0}
+    taught["teacher"] = TeacherConfig(run=RunConfig("resnet14", epochs=2))
+    config = RunConfig("resnet8", seed=seed, epochs=2, **taught)
     curves = {"test_accuracy": list(response), "online_share": [0.1, 0.2]}
     result = {"last_accuracy": response[1], "best_accuracy": max(response)}
     for name, values in (("relational", relational), ("feature", feature), ("group", group)):

@@ -344,11 +344,9 @@ def page(mixed, tmp_path_factory):
     bodies["map"] = bodies["map"].replace("claims.ipynb", "claims.html")
     folder = tmp_path_factory.mktemp("page")
     for name, body in bodies.items():
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
-            '<meta name="viewport" content="width=device-width">'
-            f'<article class="bd-article"><div class="cell_output">{body}</div></article></html>'
-        )
+        meta = '<meta charset="utf-8"><title>t</title><meta name="viewport" content="width=device-width">'
+        body = f'<article class="bd-article"><div class="cell_output">{body}</div></article>'
+        (folder / f"{name}.html").write_text(f'<!doctype html><html lang="en">{meta}{body}</html>')
     return (folder / "claims.html").as_uri()
 
 
