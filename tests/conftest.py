@@ -246,6 +246,12 @@ def done(rkd):
     return call
 
 
+@pytest.fixture
+def in_book(monkeypatch):
+    """As if a build of the book executed what is tested."""
+    monkeypatch.setenv("RKD_BOOK", "token")
+
+
 # --- the built site ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """The live page: choose a run, see what it costs, watch it train beside the same run without distillation, keep it."""
 
-import os
 from typing import Any
 
 ALT = (
@@ -26,10 +25,10 @@ def explore(
         ConfigError: an unknown choice or device, or a value that is not allowed.
     """
     from rkd import paths
-    from rkd.report.book import TOKEN
+    from rkd.report.interactive.assets import in_book
     from rkd.report.interactive.markup import picture
 
-    if os.environ.get(TOKEN):
+    if in_book():
         shot = (paths.home() / "book" / "_assets" / "explore.png").read_bytes()
         style = "max-width:100%;height:auto;border:1px solid #8884"
         return picture(shot, ALT, style=style)

@@ -36,13 +36,9 @@ RESULTS = "results/explore"  # folder of records
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one set of choices, settled: the student with distillation, its teacher, and the same run without.
-
-    Attributes:
-        runs: by what they are, in the order in which they are trained.
-        given: what `rkd run` is given for the distilled one.
-        settings: the same, with what was left to the profile.
-    """
+    """The runs of one set of choices, settled, by what they are and in the order in which they are trained: the same
+    run without distillation, the teacher, the student with it. `rkd run` is given the latter's choices; its settings
+    are these with what was left to the profile."""
 
     runs: Mapping[str, RunConfig]
     given: Mapping[str, Any]
@@ -85,21 +81,17 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
     run = _requested(_given(shared))[0]["with distillation"]
     own = vars(run.options)
     if isinstance(run.options, SumOptions):
-        own = {
-            f"{p.method}.{name}": value for p in run.options.parts for name, value in vars(p.options).items()
-        }
+        parts = [(part.method, vars(part.options)) for part in run.options.parts]
+        own = {f"{method}.{name}": value for method, options in parts for name, value in options.items()}
     return {"ce_weight": run.ce_weight, **own}
 
 
 def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto") -> Plan:
-    """The runs of these choices, checked against one another, against the data set and against the maps.
-
-    Args:
-        chosen: values by the names of `FIRST` and of `recipe_values`, which has what is left out.
+    """The runs of these choices, checked against one another, against the data set and against the maps. Values are
+    chosen by the names of `FIRST` and of `recipe_values`, which has what is left out.
 
     Raises:
-        ConfigError, DataError: an unknown name, a value that is not allowed, or two that contradict each other, in one
-            sentence.
+        ConfigError, DataError: an unknown name, a value that is not allowed, or two that contradict each other.
     """
     shared = {name: chosen.get(name, value) for name, value in FIRST.items()}
     allowed = [*FIRST, *recipe_values(shared)]

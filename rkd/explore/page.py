@@ -153,11 +153,9 @@ class Page(widgets.VBox):
         """Sizes, cost, review path and commands as HTML."""
         run, root = plan.distilled, paths.home() / self._places[0]
         data = sizes(run.data, root)
-        heads = {
-            "student": f"student {models.display_name(run.network)}",
-            "teacher": f"teacher {models.display_name(run.teacher.name)}",
-            "extra": "method (training only)",
-        }
+        networks = {"student": run.network, "teacher": run.teacher.name}
+        heads = {side: f"{side} {models.display_name(name)}" for side, name in networks.items()}
+        heads["extra"] = "method (training only)"
         table = pair_cost(run, data.classes, data.pixels).rename(heads)
         table = table.rename(columns={"multiply-adds": "multiply-adds per image"}).T
         step = work(run, data).training(run.batch_size)
@@ -219,10 +217,9 @@ class Page(widgets.VBox):
     def _show_result(self, look: Look) -> None:
         how = ("with distillation", "without distillation")
         ours, bare = (look.records[name].accuracy() for name in how)  # NaN: it diverged
-        self.status.value = _note(
-            f"Done. Test accuracy after the last epoch: {ours:.2f} % with distillation, {bare:.2f} % without "
-            f"({ours - bare:+.2f} points). One seed and a short run: a demonstration, no evidence."
-        )
+        said = f"{ours:.2f} % with distillation, {bare:.2f} % without ({ours - bare:+.2f} points)"
+        worth = "One seed and a short run: a demonstration, no evidence."
+        self.status.value = _note(f"Done. Test accuracy after the last epoch: {said}. {worth}")
         run = self.training.plan.distilled.id
         self._snapshots = found = load_snapshots(self._store, run, paths.home() / self._places[0])
         if found is not None:
@@ -315,12 +312,9 @@ class Page(widgets.VBox):
         about = "How much of its own map and of the residual each position lets through: dark 0, bright 1."
         self.name = widgets.Text(description="name", placeholder="for example: without attention", **LABELLED)
         self.save_button = self._button("Save", "save", self._save)
-        self._after = widgets.VBox(
-            [
-                _html(f"<h4>Attention maps</h4><p>{about}</p>"), self.map_epoch, self.maps,
-                _html("<h4>Name of this run</h4>"), self.name, self.save_button,
-            ]
-        )  # fmt: skip
+        maps = [_html(f"<h4>Attention maps</h4><p>{about}</p>"), self.map_epoch, self.maps]
+        name = [_html("<h4>Name of this run</h4>"), self.name, self.save_button]
+        self._after = widgets.VBox([*maps, *name])
         self._result = widgets.VBox([self._title, self._bar, self.status, self.curves, self._after])
         _display(self._result, False)
         parts = [

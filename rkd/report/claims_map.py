@@ -1,5 +1,6 @@
 """All claims in one picture: a row for each table of a source, a mark for each claim."""
 
+import itertools
 from collections.abc import Sequence
 
 from IPython.display import HTML
@@ -7,7 +8,7 @@ from IPython.display import HTML
 from rkd.judge import GRADES, VERDICTS, Assessment
 from rkd.judge.decide import NOT_RUN
 from rkd.report.interactive.markup import Html, tag
-from rkd.report.verdict_text import evidence, said, why
+from rkd.report.verdict_text import counted, evidence, said, why
 from rkd.report.verdicts import chapter_label, look, page, shown
 
 
@@ -18,10 +19,10 @@ def claims_map(assessments: Sequence[Assessment]) -> HTML:
     the focus of the keyboard, or at the first touch. It needs neither a script nor a network.
     """
     rows: dict[str, list[Assessment]] = {}
-    sources = list(dict.fromkeys(a.claim.who for a in assessments))
+    sources = [a.claim.who for a in assessments]
     for a in sorted(assessments, key=lambda a: sources.index(a.claim.who)):
         rows.setdefault(_name(a), []).append(a)
-    lines = (_line(name, members) for name, members in rows.items())
+    lines = itertools.starmap(_line, rows.items())
     skip = tag("a", "Past the map", href="#rkd-past-map", class_="rkd-skip")
     label = f"Map of {len(assessments)} claims"
     inside = skip, _legend(assessments), *lines, tag("span", id="rkd-past-map", tabindex="-1")
@@ -37,20 +38,14 @@ def _name(a: Assessment) -> str:
 def _line(name: str, members: Sequence[Assessment]) -> Html:
     label = tag("a", name, href=page(members[0].claim.chapter))
     marks = sorted(members, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
-    said = f"{name}: {len(members)} claim{'s' * (len(members) > 1)}"
-    return tag(
-        "div",
-        tag("div", label, " ", tag("span", len(members))),
-        tag("ul", *map(_mark, marks), aria_label=said),
-    )
+    listed = tag("ul", *map(_mark, marks), aria_label=f"{name}: {counted(len(members), 'claim')}")
+    return tag("div", tag("div", label, " ", tag("span", len(members))), listed)
 
 
 def _mark(a: Assessment) -> Html:
-    kind, sign = look(a.verdict, a.grade)
-    words, id = f"map-{a.claim.id}", a.claim.id
-    link = tag(
-        "a", sign, href=f"{page('claims')}#{id}", aria_labelledby=words, class_=f"{kind} {a.grade or 'E'}"
-    )
+    (kind, sign), words = look(a.verdict, a.grade), f"map-{a.claim.id}"
+    to, shape = f"{page('claims')}#{a.claim.id}", f"{kind} {a.grade or 'E'}"
+    link = tag("a", sign, href=to, aria_labelledby=words, class_=shape)
     found = [f"{said(e)}, grade {e.grade} ({GRADES[e.grade].name})" for e in evidence(a)] or [NOT_RUN]
     reason = why((a.best if a.grade else a.found["A"]).last)
     also = f" Also {', and '.join(found[1:])}." if found[1:] else ""
@@ -69,13 +64,10 @@ def _legend(assessments: Sequence[Assessment]) -> Html:
     for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
         if a.grade:
             words.setdefault(look(a.verdict, a.grade), {})[said(a.best)] = None
-    signs = []
-    for (kind, sign), told in words.items():
-        mark = tag("i", sign, class_=f"{kind} B", aria_hidden="true")
-        signs.append(tag("li", mark, " ", " / ".join(told)))
-    return tag(
-        "div",
-        tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet"))),
-        tag("div", "Colour and sign: what it says", tag("ul", *signs)),
-        class_="rkd-legend",
+    signs = (
+        tag("li", tag("i", sign, class_=f"{kind} B", aria_hidden="true"), " ", " / ".join(told))
+        for (kind, sign), told in words.items()
     )
+    shaped = tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet")))
+    signed = tag("div", "Colour and sign: what it says", tag("ul", *signs))
+    return tag("div", shaped, signed, class_="rkd-legend")

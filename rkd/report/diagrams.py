@@ -27,10 +27,8 @@ class Drawing:
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, facecolor=self.figure.get_facecolor())
-        pictured = any(ax.images for ax in self.figure.axes)
-        return picture(
-            buffer.getvalue(), self.alt, width=self.width, class_=None if pictured else "rkd-chart"
-        )
+        kind = None if any(ax.images for ax in self.figure.axes) else "rkd-chart"
+        return picture(buffer.getvalue(), self.alt, width=self.width, class_=kind)
 
 
 show = Drawing  # as the last expression of a cell

@@ -14,19 +14,10 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from rkd.devices import pick_device
+from rkd.experiments import frames
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
 from rkd.experiments.estimate import KNOWN_SIZES, reached, work
-from rkd.experiments.frames import (
-    OWN,
-    mean_sd,
-    names_of,
-    on_record,
-    others_frame,
-    published_frame,
-    runs_frame,
-    same_runs,
-)
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.selectors import is_published_setting
@@ -39,8 +30,9 @@ from rkd.published.others import other_runs
 from rkd.records import Record, Store
 from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
+from rkd.report.interactive.curves import curves
 from rkd.report.interactive.markup import Html, join, tag, text
-from rkd.report.tables import scrolling
+from rkd.report.tables import headed, scrolling
 from rkd.report.verdict_text import counted
 from rkd.report.verdicts import chapter_box
 from rkd.training import RunConfig
@@ -51,14 +43,10 @@ PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whos
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
-    """Open a chapter under the parameters and rows found in a notebook's namespace, and show what the page is.
+    """Open a chapter under the parameters and rows found in a notebook's `globals()`, and show what the page is.
 
     Everything is checked here: every run's config is built, so a contradiction stops the first cell with one
     sentence, before anything is trained.
-
-    Args:
-        name: of the notebook.
-        namespace: its `globals()`.
 
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
@@ -76,27 +64,19 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
 
 
 class Experiment:
-    """One executed chapter.
-
-    Args:
-        chapter: what its notebook declares.
-        given: explicit parameters.
+    """One executed chapter under explicitly `given` parameters.
 
     Attributes:
         settings: the parameters in force.
-        lines: the rows of the table, each with its runs (see `rkd.experiments.chapters.Line`).
-        store: of the records.
-        profile: name of the profile.
+        lines: the rows of the table, each with its runs.
         unread: names of given parameters that nothing here was made of (a build gives all chapters the same).
     """
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
         self.chapter = chapter
         # papermill injects the profile's values as well
-        profile = parameters.load_profile(given.get("profile", "smoke"))
-        self.given = {
-            n: v for n, v in given.items() if n != "profile" and (n not in profile or profile[n] != v)
-        }
+        standing = parameters.load_profile(given.get("profile", "smoke")) | {"profile": given.get("profile")}
+        self.given = {n: v for n, v in given.items() if n not in standing or standing[n] != v}
         self.settings = parameters.resolve(chapter.name, given)
         self.profile = Path(self.settings.profile).stem
         self.recipe = self.settings.recipe or chapter.recipe
@@ -115,30 +95,22 @@ class Experiment:
     @property
     def is_evidence(self) -> bool:
         """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
-        return all(
-            is_published_setting(run, self.chapter.name, recipe)
-            for recipe, lines in self._by_recipe().items()
-            for line in lines
-            for run in line.runs
-        )
+        runs = ((run, recipe) for recipe, runs in self._by_recipe().items() for run in runs)
+        return all(is_published_setting(run, self.chapter.name, recipe) for run, recipe in runs)
 
     def run(self, maps: bool = False) -> pd.DataFrame:
-        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it.
-
-        Args:
-            maps: keep maps too; a run that is recorded without is trained again for them.
-        """
+        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it. A run that
+        is recorded without `maps` is trained again for them."""
         wanted = {run.id for line in self.lines for run in line.runs}
         before = {run for run in wanted if self.store.has(run)}
-        for recipe, lines in self._by_recipe().items():
+        for recipe, runs in self._by_recipe().items():
             labels = {"profile": self.settings.profile, "recipe": recipe, "chapter": self.chapter.name}
-            runs = [run for line in lines for run in line.runs]
             self.records |= self.runner(labels=labels, maps=maps).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
-        print(
-            f"Self-test of this copy: {self.in_words()}.\n" * self.is_self_test
-            + f"{counted(len(wanted), 'run')}: {len(before)} recorded before, {trained} trained now, {absent} missing."
-        )
+        if self.is_self_test:
+            print(f"Self-test of this copy: {self.in_words()}.")
+        said = f"{len(before)} recorded before, {trained} trained now, {absent} missing"
+        print(f"{counted(len(wanted), 'run')}: {said}.")
         return self._frame()
 
     @functools.cached_property
@@ -155,7 +127,7 @@ class Experiment:
 
     def published(self) -> pd.DataFrame:
         """What the sources print of the rows; see `published_frame`."""
-        return published_frame(self.shown)
+        return frames.published_frame(self.shown)
 
     def evidence(self) -> pd.DataFrame:
         """All runs on record of the rows, those that others measured included; the runs of a self-test are none.
@@ -164,12 +136,12 @@ class Experiment:
             As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" where the accuracy
             of no other is told), source. A row of which nothing is on record stands there once, its grade "none".
         """
-        names, ours = names_of(self.shown), {}
+        names, ours = frames.names_of(self.shown), {}
         for grade, profile in PROFILES.items():
-            found = runs_frame(*self.under(profile), profile, names)
+            found = frames.runs_frame(*self.under(profile), profile, names)
             found = found.assign(grade=grade, epoch="last", source=f"results/{profile}")
             ours[grade] = found[found["status"] != "missing"]
-        others = others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names)
+        others = frames.others_frame(self.under("paper")[0], other_runs(), self.chapter.name, names)
         found = pd.concat([ours["A"], others.assign(grade="B"), ours["C"]])
         rows = self.published()[["name", "label", "group", "key", "role"]].drop_duplicates("name")
         silent = rows[~rows["name"].isin(found["name"])].assign(grade="none", status="missing")
@@ -196,18 +168,12 @@ class Experiment:
         found = reached(next(filter(None, known), ()), "data", modules=False)
         if found.empty:
             return f"{said}."
-        kinds = (
-            found["alone"]
-            .div(found["seconds"])
-            .groupby([found[n] for n in ("device", "threads", "arithmetic")])
-        )
-        rates = kinds.median()
+        kinds = found.assign(rate=found["alone"] / found["seconds"])
+        rates = kinds.groupby(["device", "threads", "arithmetic"])["rate"].median()
         machine, threads, numbers = rates.idxmax()
-        on = f"{machine} in {threads} thread{'s' if threads > 1 else ''}" if threads else machine
-        needs = (work(run, KNOWN_SIZES[run.data.name], modules=False) for run in left)
-        macs = sum(
-            need.training(run.total_epochs * need.images) for run, need in zip(left, needs, strict=True)
-        )
+        on = f"{machine} in {counted(threads, 'thread')}" if threads else machine
+        needs = [(run, work(run, KNOWN_SIZES[run.data.name], modules=False)) for run in left]
+        macs = sum(need.training(run.total_epochs * need.images) for run, need in needs)
         hours = float(f"{macs / rates.max() / 3600:.2g}")
         return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
 
@@ -226,7 +192,7 @@ class Experiment:
             return None
         where = {name: value for name, value in self.given.items() if name in parameters.WHERE}
         lines, records = self._recorded({**where, "profile": self.settings.profile}, self.store)
-        base = dict(list(runs_frame(lines, records, self.profile).groupby("name")))
+        base = dict(list(frames.runs_frame(lines, records, self.profile).groupby("name")))
         rows = {}
         for name, ours in self._frame().groupby("name", sort=False):
             theirs = base.get(name)
@@ -248,8 +214,9 @@ class Experiment:
         """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
         and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
         would decide its rows. All text in it is escaped."""
-        names, same = names_of(self.shown), same_runs(self.shown)
+        names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
         shown = table.fillna("").astype(str)
+        shown = shown.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
         lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
         for group, members in itertools.groupby(lines, lambda line: line.group):
@@ -259,13 +226,9 @@ class Experiment:
             for line in members:
                 note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
                 small = tag("div", note, class_="rkd-note") if note else ""
-                cells = (
-                    tag("td", text.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"))
-                    for text in shown.loc[names[line.group, line.label]]
-                )
+                cells = (tag("td", text) for text in shown.loc[names[line.group, line.label]])
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
-        head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in ("", *shown.columns))))
-        made = tag("table", head, tag("tbody", *rows), class_="rkd-table rkd-results")
+        made = headed(("", *shown.columns), rows, "rkd-table rkd-results")
         return HTML(join(scrolling(made), self._notes()))
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
@@ -273,13 +236,11 @@ class Experiment:
         those after it below, in small print. Rows and columns are in the order of the chapter. Notes as of `show`."""
         first, *below = (part.astype(str).map(text) for part in parts.values())
         for part in below:
-            first = first.add(
-                part.map(lambda said: tag("div", Html(said), class_="rkd-source")), fill_value=""
-            )
-        labels, groups = (
-            dict.fromkeys(getattr(line, name) for line in self.shown) for name in ("label", "group")
-        )
-        made = first.unstack().reindex(index=list(labels), columns=list(groups))
+            small = part.map(lambda said: tag("div", Html(said), class_="rkd-source"))
+            first = first.add(small, fill_value="")
+        labels = list(dict.fromkeys(line.label for line in self.shown))
+        groups = list(dict.fromkeys(line.group for line in self.shown))
+        made = first.unstack().reindex(index=labels, columns=groups)
         made = made.rename_axis(index=None, columns=None)
         made.index, made.columns = made.index.map(text), made.columns.map(text)
         table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
@@ -292,18 +253,16 @@ class Experiment:
         plt.close(figure)  # shown once, by what is returned
         found = self.evidence()
         recorded = found[found["grade"] != "none"].groupby(["name", "grade"], sort=False)
-        means = [f"{name}: {on_record(rows)}" for (name, _), rows in recorded]
+        means = [f"{name}: {frames.on_record(rows)}" for (name, _), rows in recorded]
         if not self.is_self_test:
             here = self._frame().groupby("name", sort=False)
-            means += [f"{name}, here: {mean_sd(rows)}" for name, rows in here]
+            means += [f"{name}, here: {frames.mean_sd(rows)}" for name, rows in here]
         said = said or f"Measured means in percent: {'; '.join(means) or 'none on record'}"
         return show(figure, f"{self.chapter.title}. {said}.")
 
     def curves(self, groups: int | None = None) -> object:
         """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of rows only, where given
         (a chapter of very many rows)."""
-        from rkd.report.interactive.curves import curves
-
         shown = list(dict.fromkeys(line.group for line in self.lines))[:groups]
         lines = [line for line in self.lines if line.group in shown]
         return curves(lines, self.records, f"Training curves, profile {self.profile}")
@@ -320,20 +279,13 @@ class Experiment:
             plain = weights(builder.distilled(last.teacher.name, last.network, last.seed, last.method))
             of_row = {name: "row" for name, own in weights(last).items() if own != plain[name]}
         of_run = {
-            "recipe": self.recipe,
-            "epochs": last.epochs,
-            "batch_size": last.batch_size,
-            "lr": last.optimiser.lr,
-            "decay_epochs": last.optimiser.decay_epochs,
-            "normalisation": last.data.normalisation,
-        }
+            "recipe": self.recipe, "epochs": last.epochs, "batch_size": last.batch_size, "lr": last.optimiser.lr,
+            "decay_epochs": last.optimiser.decay_epochs, "normalisation": last.data.normalisation,
+        }  # fmt: skip
         values = {name: getattr(s, name) for name in parameters.names()} | of_run | weights(last)
         origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
-        rows = {
-            name: (str(list(value) if isinstance(value, tuple) else value), origins.get(name, "default"))
-            for name, value in values.items()
-            if value is not None
-        }
+        shown = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+        rows = {name: (str(value), origins.get(name, "default")) for name, value in shown.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
     def runner(self, **options: Any) -> Runner:
@@ -343,16 +295,16 @@ class Experiment:
     def banner(self) -> Html:
         """What the page's numbers are worth."""
         what = self.in_words()
+        kind, start = "mini", "A short run, not the published setting:"
         said = f" {what}. It can show a tendency; it neither confirms nor refutes a published value."
-        kind, *text = "mini", tag("strong", "A short run, not the published setting:"), said
         if self.is_evidence:
-            kind, *text = "paper", f"The published setting: {what}. These numbers are evidence."
+            kind, start, said = "paper", "", f"The published setting: {what}. These numbers are evidence."
         elif self.profile == "smoke":
-            start = tag("strong", "This copy proves the machinery, not the claim.")
+            kind, start = "smoke", "This copy proves the machinery, not the claim."
             said = (
                 f" Every network was trained for {what}. The accuracies say nothing about the published ones."
             )
-            kind, *text = "smoke", start, said
+        text = [tag("strong", start) if start else "", said]
         pair = (canonical(self.settings.teacher), canonical(self.settings.student))
         if self.chapter.one_pair and pair != PUBLISHED_PAIR:
             here, there = (f"{display_name(s)} ← {display_name(t)}" for t, s in (pair, PUBLISHED_PAIR))
@@ -371,20 +323,20 @@ class Experiment:
         pair = ""
         if self.chapter.one_pair and lines is not None and run.teacher is not None:
             pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "
-        return f"{pair}{run.epochs} epoch{'s' if run.epochs != 1 else ''} on {images} of {named}"
+        return f"{pair}{counted(run.epochs, 'epoch')} on {images} of {named}"
 
     def recipes(self) -> str:
         """The recipes of the rows in words, one a line."""
         return "\n".join(f"{name}: {load_recipe(name).description}" for name in self._by_recipe())
 
-    def _by_recipe(self) -> dict[str, list[Line]]:
-        found: dict[str, list[Line]] = {}
+    def _by_recipe(self) -> dict[str, list[RunConfig]]:
+        found: dict[str, list[RunConfig]] = {}
         for line in self.lines:
-            found.setdefault(line.recipe or self.recipe, []).append(line)
+            found.setdefault(line.recipe or self.recipe, []).extend(line.runs)
         return found
 
     def _frame(self) -> pd.DataFrame:
-        return runs_frame(self.lines, self.records, self.profile)
+        return frames.runs_frame(self.lines, self.records, self.profile)
 
     def _lines(self, settings: Settings, store: Store) -> list[Line]:
         """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
@@ -400,20 +352,16 @@ class Experiment:
         """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
         not all of one."""
         found = self.evidence()
-        own = sum(str(source).endswith(OWN) for source in found["source"])
+        own = sum(str(source).endswith(frames.OWN) for source in found["source"])
         more = {
             "B": f" ({own} of {(found['grade'] == 'B').sum()} are behind the source's own figures)",
             "C": f" ({self.in_words(self.under('short')[0])})",
         }
-        notes = [
-            f"{grade}, {of.name}: {of.what}{more.get(grade, '')}."
-            for grade, of in GRADES.items()
-            if grade in found["grade"].values
-        ]
+        there = {grade: of for grade, of in GRADES.items() if grade in found["grade"].values}
+        notes = [f"{grade}, {of.name}: {of.what}{more.get(grade, '')}." for grade, of in there.items()]
         notes.append(self.lacking())
         names = sorted({record.arithmetic for record in self.records.values()})
         if len(names) > 1 and not self.is_self_test:
-            notes.append(
-                f"Not all of these runs were computed in one arithmetic ({', '.join(names)}): see the last table."
-            )
+            several = f"Not all of these runs were computed in one arithmetic ({', '.join(names)})"
+            notes.append(f"{several}: see the last table.")
         return join(*(tag("p", note, class_="rkd-note") for note in notes if note))

@@ -16,12 +16,8 @@ from rkd.report.tables import COLOURS
 
 
 def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies by seed (index) and row (a column each), in the arithmetic that most runs have: run by run, others do
-    not compare with it. The columns' name tells it.
-
-    Args:
-        runs: as of `rkd.report.experiment.Experiment.evidence`, of one grade.
-    """
+    """Accuracies by seed (index) and row (a column each) of what `Experiment.evidence` has of one grade, in the
+    arithmetic that most runs have: run by run, others do not compare with it. The columns' name tells it."""
     own = runs["arithmetic"].str.split().str[0]  # whatever that of the teacher is
     arithmetic = own.value_counts().idxmax() if len(own) else ""
     found = runs[own == arithmetic].dropna(subset="accuracy").drop_duplicates(["name", "seed"])
@@ -32,12 +28,9 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
 def gaps(runs: pd.DataFrame, key: str, published: pd.Series, level: float = 0.9) -> pd.DataFrame:
     """Mean gap of every distilled row to one row, each with an interval of its own.
 
-    Runs are paired by seed, and their spread is that of all these rows (see `rkd.judge.contrast.paired`).
-
-    Args:
-        runs: as of `by_seed`.
-        key: of the row that is taken off.
-        published: accuracies by name of a row.
+    Runs, as of `by_seed`, are paired by seed, and their spread is that of all these rows (see
+    `rkd.judge.contrast.paired`). The key is that of the row that is taken off; published are accuracies by name of a
+    row.
 
     Returns:
         Index, named after the row that is taken off: the rows that share a seed with it, in their order. Columns: gap,
@@ -57,10 +50,7 @@ def gaps(runs: pd.DataFrame, key: str, published: pd.Series, level: float = 0.9)
 
 
 def orders(runs: pd.DataFrame, published: pd.Series) -> pd.DataFrame:
-    """Which of every two distilled rows is better, where published values tell one from the other.
-
-    Args:
-        runs, published: as of `gaps`.
+    """Which of every two distilled rows is better, where published values tell one from the other; see `gaps`.
 
     Returns:
         A row per pair: worse, better (as published), published, gap (percentage points), p (that there is no gap, after
@@ -123,9 +113,7 @@ def in_words(runs: pd.DataFrame, published: pd.Series) -> HTML:
                 f"{left['published'].max():.2f} points; here the largest is {left['gap'].abs().max():.2f}."
             )
     machines = runs.groupby(["device", "threads"])["train_seconds"].agg(["count", "sum"]).itertuples()
-    on = [
-        f"{of.count} on {of.Index[0]}, threads: {of.Index[1]}, {of.sum / 3600:.1f} hours" for of in machines
-    ]
-    compared = f"; compared in {by_seed(runs).columns.name}" * bool(on)
+    on = (f"{m.count} on {m.Index[0]}, threads: {m.Index[1]}, {m.sum / 3600:.1f} hours" for m in machines)
+    compared = f"; compared in {by_seed(runs).columns.name}" * bool(len(runs))
     record = f"Short runs on record: {'; '.join(on) or 'none'}{compared}."
     return HTML(join(tag("p", " ".join(said)) if said else "", tag("p", record)))

@@ -1,7 +1,7 @@
 """Tables of the book, in a box that scrolls where the page is too narrow; and the colours of its figures."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 
 import numpy as np
@@ -36,20 +36,23 @@ def frame(
     rows = [(*label, *of) for label, of in zip(labels, table.itertuples(index=False, name=None), strict=True)]
     names = ["" if name is None else name for name in (*lead, *table.columns)]
     kinds = ["text" if _are_words([row[i] for row in rows]) else None for i in range(len(names))]
-    head = tag("tr", *(tag("th", n, scope="col", class_=kind) for n, kind in zip(names, kinds, strict=True)))
+    heads = (tag("th", n, scope="col", class_=kind) for n, kind in zip(names, kinds, strict=True))
     body = []
     for row in rows:
         said = [linked.get(value, value) if isinstance(value, str) else _said(value, digits) for value in row]
         cells = [
-            tag(
-                "th" if i < len(lead) else "td", cell, scope="row" if i < len(lead) else None, class_=kinds[i]
-            )
-            for i, cell in enumerate(said)
+            tag("th", cell, scope="row", class_=kind) if i < len(lead) else tag("td", cell, class_=kind)
+            for i, (cell, kind) in enumerate(zip(said, kinds, strict=True))
         ]
         body.append(tag("tr", *cells))
+    return HTML(scrolling(headed(heads, body, "dataframe", caption)))
+
+
+def headed(heads: Iterable[str], rows: Iterable[Html], kind: str, caption: str = "") -> Html:
+    """A table of rows; its heads are names of columns or finished cells, its kind a CSS class."""
+    cells = (head if isinstance(head, Html) else tag("th", head, scope="col") for head in heads)
     above = tag("caption", caption) if caption else ""
-    made = tag("table", above, tag("thead", head), tag("tbody", *body), class_="dataframe")
-    return HTML(scrolling(made))
+    return tag("table", above, tag("thead", tag("tr", *cells)), tag("tbody", *rows), class_=kind)
 
 
 def _are_words(values: list[object]) -> bool:

@@ -15,10 +15,8 @@ def said(found: Evaluation) -> str:
 
 def evidence(assessment: Assessment) -> list[Evaluation]:
     """What there is on a claim, the best first; empty where there is nothing."""
-    best = assessment.best
-    return [
-        e for e in (best, *(f for f in assessment.found.values() if f is not best)) if e.verdict != NOT_RUN
-    ]
+    found = (e for e in assessment.found.values() if e.verdict != NOT_RUN)
+    return sorted(found, key=lambda e: e is not assessment.best)
 
 
 def measured(result: RuleResult, claim: Claim, grade: str) -> str:
@@ -74,11 +72,8 @@ def facts(found: Evaluation) -> list[tuple[str, str]]:
         where = "inside" if details["published_inside"] else "outside"
         ends = _range(details["prediction_low"], details["prediction_high"])
         named["95 % prediction interval"] = f"{ends}, the published figure is {where}"
-    for name, words in (
-        ("ratio", "share of the published gain"),
-        ("argmax_inside", "best mean where claimed, bootstrap"),
-    ):
-        named[words] = f"{100 * details[name]:.0f} %" if name in details else None
+    shares = {"ratio": "share of the published gain", "argmax_inside": "best mean where claimed, bootstrap"}
+    named |= {words: f"{100 * details[name]:.0f} %" for name, words in shares.items() if name in details}
     if best.verdict != NOT_RUN and best.estimate != last.estimate:
         told = GRADES[found.grade].words(best.verdict), measured(best, claim, found.grade)
         named["by the best epoch"] = ": ".join(filter(None, told))

@@ -12,8 +12,9 @@ from rkd.judge.decide import NOT_RUN, REPRODUCED
 from rkd.report import verdict_text as text
 from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
-from rkd.report.interactive.markup import Html, join, number, quiet, tag
+from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.plot import Choice
+from rkd.report.tables import headed
 
 SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
 # verdict -> (class of its colours, sign in front of its words)
@@ -39,13 +40,13 @@ def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Ht
     """A verdict as a coloured badge in the words of its grade, with that grade, and how often it occurs where that is
     given."""
     kind, sign = look(verdict, grade)
-    words: object = verdict
+    words = [tag("span", sign, aria_hidden="true"), " ", verdict]
     if grade:
         letter = tag("abbr", grade, title=f"grade {grade}: {GRADES[grade].name}")
-        words = join(GRADES[grade].words(verdict), " ", letter)
-    often = "" if count is None else join(" ", tag("b", count))
-    sign = tag("span", sign, aria_hidden="true")
-    return tag("span", sign, " ", words, often, class_=f"rkd-badge rkd-verdict {kind}")
+        words[2:] = GRADES[grade].words(verdict), " ", letter
+    if count is not None:
+        words += " ", tag("b", count)
+    return tag("span", *words, class_=f"rkd-badge rkd-verdict {kind}")
 
 
 def _badges(assessment: Assessment) -> Html:
@@ -71,22 +72,12 @@ def _note(*said: object) -> Html:
     return tag("div", *said, class_="rkd-note")
 
 
-def _table(heads: Iterable[str], rows: Iterable[Html], kind: str) -> Html:
-    head = tag("tr", *(tag("th", name, scope="col") for name in heads))
-    return tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
-
-
 # --- the box at the top of a chapter -------------------------------------------------------------
 
 
 def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -> HTML:
-    """What the evidence says of the claims a chapter's lines answer, the best evidence first; an empty string where
-    there are none.
-
-    Args:
-        chapter: its name.
-        assessments: of claims; None: made now.
-    """
+    """What the evidence says of the claims a chapter's lines answer, the best evidence first, assessed now if they are
+    not given; an empty string where there are none."""
     if assessments is None:
         claims = load_claims(check=False)  # the lines of other chapters need not be built for this one's box
         families = {c.family for c in claims if chapter in c.chapters} - {""}
@@ -100,12 +91,11 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
         "p", tag("strong", "Verdicts" if several else "Verdict"), " ", _tally(ours) if several else "",
         tag("a", "in the table of all claims", href=page("claims", chapter=chapter)), class_="rkd-box-head",
     )  # fmt: skip
-    takes, left = "", [a for a in ours if a.found["A"].verdict == NOT_RUN]
+    takes, left = "", sum(a.found["A"].verdict == NOT_RUN for a in ours)
     if left:
-        said = f"Not yet run in the published setting: {len(left)} of {len(ours)}; "
-        takes = tag(
-            "p", said, tag("code", f"{SWEEP} --chapters {chapter}"), " trains what lacks.", class_="rkd-note"
-        )
+        said = f"Not yet run in the published setting: {left} of {len(ours)}; "
+        command = tag("code", f"{SWEEP} --chapters {chapter}")
+        takes = tag("p", said, command, " trains what lacks.", class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
     return shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
@@ -124,10 +114,8 @@ def _folded(assessments: Sequence[Assessment]) -> Html:
     groups: dict[str, list[Assessment]] = {}
     for a in assessments:
         groups.setdefault(a.claim.about, []).append(a)
-    parts = (
-        tag("details", tag("summary", about, " ", _tally(members)), _one_by_one(members))
-        for about, members in groups.items()
-    )
+    heads = {about: tag("summary", about, " ", _tally(members)) for about, members in groups.items()}
+    parts = (tag("details", heads[about], _one_by_one(members)) for about, members in groups.items())
     return tag("div", *parts, class_="rkd-groups")
 
 
@@ -160,7 +148,7 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
         Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
     decided = sorted(assessments, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
-    table = _table(COLUMNS, map(_row, decided), "rkd-claims-table")
+    table = headed(COLUMNS, map(_row, decided), "rkd-claims-table")
     gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
     rule = _note(
         "A verdict stands on runs of one arithmetic: the one in which the most seeds have finished on all sides of the "
@@ -171,16 +159,17 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
 
 
 def _row(a: Assessment) -> Html:
-    claim, best, kind = a.claim, a.best, KINDS[a.claim.kind].name
-    value = text.measured(best.last, claim, best.grade)
+    claim, last, kind = a.claim, a.best.last, KINDS[a.claim.kind].name
+    value = text.measured(last, claim, a.best.grade)
+    order = last.details.get("mean", last.estimate) if value else ""
     published = claim.published[0] if isinstance(claim.published, tuple) else claim.published
     chapter = tag("a", chapter_label(claim.chapter), href=page(claim.chapter))
     statement = join(claim.statement, _note(f"{kind} · {text.location(claim)}"), _why(a))
     cells = (
         (_badges(a), f"{a.grade or 'E'}{VERDICTS.index(a.verdict)}"),
         (statement, claim.statement),
-        (claim.printed or quiet("no figure"), "" if published is None else published),
-        (number(value) if value else "–", best.last.details.get("mean", best.last.estimate) if value else ""),
+        (claim.printed or tag("span", "no figure", class_="rkd-n"), "" if published is None else published),
+        (tag("span", value, class_="rkd-number") if value else "–", order),
         (chapter, chapter_names().index(claim.chapter)),
     )
     filled = (tag("td", c, data_label=n, data_order=key) for n, (c, key) in zip(COLUMNS, cells, strict=True))
@@ -228,10 +217,9 @@ def counts(assessments: Sequence[Assessment]) -> HTML:
     if nothing := sum(not a.grade for a in assessments):
         badge = verdict_badge(NOT_RUN, count=nothing)
         rows.append(row("no evidence yet", nothing, [(badge, {"grade": NOT_RUN})]))
-    table = _table(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
-    said = [
-        f"{len(assessments) - nothing} of {len(assessments)} claims have evidence, some of several grades. "
-    ]
+    table = headed(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
+    some = f"{len(assessments) - nothing} of {len(assessments)} claims"
+    said = [f"{some} have evidence, some of several grades. "]
     if missing := text.runs_missing(assessments):
         runs = f"Grade A needs {missing} more runs, each of the whole data set and every epoch: "
         how_long = tag("a", "Performance", href=page("performance"))

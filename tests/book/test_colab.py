@@ -1,6 +1,5 @@
 """Chapters on Colab: the first cell of a built book's notebooks, and what it does, with a stand-in for Colab."""
 
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 
 import rkd
 from rkd import colab
+from rkd.experiments.notebooks import read_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
@@ -77,31 +77,24 @@ def test_prepare_keeps_what_is_made_on_a_mounted_drive(on_colab, tmp_path, capsy
 
 
 def test_what_chapters_import_needs_nothing_colab_lacks():
-    code = """
-        import importlib.abc, sys
+    lines = {"import rkd.report.experiment"}  # what open_experiment loads
+    for path in NOTEBOOKS:
+        for cell in read_notebook(path)["cells"]:
+            if cell["cell_type"] == "code":
+                lines |= set(re.findall(r"^(?:from rkd|import rkd)[^\n(]*$", cell["source"], re.MULTILINE))
+    assert len(lines) > 1
+    absent = f"""
+        import sys
 
-        class Absent(importlib.abc.MetaPathFinder):
+        class Absent:
             def find_spec(self, name, path=None, target=None):
-                if name.partition(".")[0] in ABSENT:
-                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+                if name.partition(".")[0] in {ABSENT}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
         sys.meta_path.insert(0, Absent())
-        IMPORTS
     """
-    lines = set()
-    for path in NOTEBOOKS:
-        for cell in json.loads(path.read_text())["cells"]:
-            if cell["cell_type"] == "code":
-                source = "".join(cell["source"])
-                lines |= set(re.findall(r"^(?:from rkd|import rkd)[^\n(]*$", source, re.MULTILINE))
-    assert lines
-    imports = "\n        ".join(
-        [*sorted(lines), "import rkd.report.experiment"]
-    )  # what open_experiment loads
-    program = textwrap.dedent(code.replace("ABSENT", repr(ABSENT)).replace("IMPORTS", imports))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    call = [sys.executable, "-c", "\n".join([textwrap.dedent(absent), *sorted(lines)])]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
 
 

@@ -1,10 +1,6 @@
 """The method chapter's drawings and table say what the review module computes."""
 
 import pytest
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
-
 from cells import execute
 
 from rkd.report import diagrams
@@ -35,13 +31,10 @@ def test_table_adds_up_to_the_parameters_of_the_module(page):
     assert compared[0] == "1" and compared[1] == "8, 4, 2, 1"  # on the pooled vector and on the 8x8 map
 
 
-def test_drawing_becomes_an_image_with_escaped_alternative_text():
-    html = diagrams.show(diagrams.canvas(1, 1, (0, 1), (0, 1)).figure, 'a "b" < c')._repr_html_()
-    assert 'alt="a &quot;b&quot; &lt; c"' in html and 'src="data:image/png;base64,iVBOR' in html
-
-
-def test_a_dark_page_turns_charts_round_but_no_pictures():
+def test_a_drawing_is_an_image_with_escaped_words_which_a_dark_page_turns_round_if_it_is_a_chart():
     axes = diagrams.canvas(1, 1, (0, 1), (0, 1))
-    assert 'class="rkd-chart"' in diagrams.show(axes.figure, "")._repr_html_()
+    html = diagrams.show(axes.figure, 'a "b" < c')._repr_html_()
+    assert 'alt="a &quot;b&quot; &lt; c"' in html and 'src="data:image/png;base64,iVBOR' in html
+    assert 'class="rkd-chart"' in html
     axes.imshow([[0, 1]])
     assert "class" not in diagrams.show(axes.figure, "")._repr_html_()

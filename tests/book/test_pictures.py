@@ -1,10 +1,13 @@
 """The built pages from the disk, without a network: what a reader moves, by mouse or keyboard, changes the picture."""
 
+import json
 import time
 from contextlib import contextmanager
 
 import pytest
+from browser import wait
 from pages import visit
+from selenium.webdriver import ActionChains, Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # Of the theme, not ours: sphinx-thebe declares a constant twice; by file:// a browser lends no fonts of icons.
@@ -19,21 +22,10 @@ def offline(browser, site):
     off = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     browser.execute_cdp_cmd("Network.emulateNetworkConditions", off)
     yield lambda name: visit(browser, (site / f"{name}.html").as_uri())
-    browser.execute_cdp_cmd(
-        "Network.emulateNetworkConditions",
-        {**off, "offline": False, "downloadThroughput": -1, "uploadThroughput": -1},
-    )
+    on = {**off, "offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", on)
     errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
     assert not [e for e in errors if not any(word in e for word in HARMLESS)]
-
-
-def wait(browser, script, *arguments, what="the page"):
-    """Until a script gives something true; returns it."""
-    deadline = time.monotonic() + 30
-    while not (found := browser.execute_script(script, *arguments)):
-        assert time.monotonic() < deadline, f"{what} was not there within 30 s"
-        time.sleep(0.1)
-    return found
 
 
 @contextmanager
@@ -50,7 +42,7 @@ def changes(element):
 
 
 def first(browser, selector):
-    found = wait(browser, "return document.querySelector(arguments[0])", selector, what=selector)
+    found = wait(browser, f"document.querySelector({json.dumps(selector)})")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
     return found
 
@@ -59,8 +51,6 @@ DRAWN = ".rkd-area.js-plotly-plot svg.main-svg"
 
 
 def test_training_curves_answer(offline, browser):
-    from selenium.webdriver import Keys
-
     offline("table3")
     folded = first(browser, "details:has(.rkd-figure[data-kind=plot])")
     browser.execute_script("arguments[0].open = true", folded)
@@ -85,9 +75,7 @@ def test_without_scripts_the_static_pictures_stand(browser, site):
     try:
         for page in ("explorer", "method", "inside"):
             browser.get((site / f"{page}.html").as_uri())
-            from selenium.webdriver.common.by import By
-
-            stand = browser.find_elements(By.CSS_SELECTOR, STATIC)
+            stand = browser.find_elements("css selector", STATIC)
             assert stand, page
             assert all(image.is_displayed() for image in stand), page
     finally:
@@ -109,14 +97,11 @@ def test_explorer_filters_table_and_picture(offline, browser):
 
 
 def test_attention_slider_moves_by_keyboard_and_mouse(offline, browser):
-    from selenium.webdriver import ActionChains, Keys
-
     offline("inside")
     stack = first(browser, ".rkd-figure[data-kind=stack].drawn")
     slider = first(browser, ".rkd-figure[data-kind=stack] input[type=range]")
     with changes(stack):
         slider.send_keys(Keys.ARROW_LEFT)
     with changes(stack):
-        ActionChains(browser).move_to_element_with_offset(
-            slider, slider.size["width"] // 2 - 3, 0
-        ).click().perform()
+        right = slider.size["width"] // 2 - 3
+        ActionChains(browser).move_to_element_with_offset(slider, right, 0).click().perform()

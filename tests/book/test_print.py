@@ -4,6 +4,7 @@ import base64
 import re
 
 import pytest
+from browser import window
 
 from rkd.errors import ConfigError
 from rkd.report.book.pdf import print_pages
@@ -23,22 +24,20 @@ def printed(request, browser, site):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     yield browser
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_nothing_is_wider_than_the_paper(printed):
     for paper in PAPERS.values():
         width = round((paper - 2 * MARGIN) * CSS_PIXELS)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        printed.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        wide = printed.execute_script(
-            "return [...document.querySelectorAll('article, article *')].filter(e => {"
-            "  const box = e.getBoundingClientRect();"
-            "  return box.width && (box.right > innerWidth + 1 || box.left < -1);"
-            "}).filter(e => !e.closest('svg') || e.tagName === 'svg').map(e => e.outerHTML.slice(0, 80))"
-        )
-        assert not wide, wide
-        assert printed.execute_script("return document.documentElement.scrollWidth") <= width
+        with window(printed, width):
+            wide = printed.execute_script(
+                "return [...document.querySelectorAll('article, article *')].filter(e => {"
+                "  const box = e.getBoundingClientRect();"
+                "  return box.width && (box.right > innerWidth + 1 || box.left < -1);"
+                "}).filter(e => !e.closest('svg') || e.tagName === 'svg').map(e => e.outerHTML.slice(0, 80))"
+            )
+            assert not wide, wide
+            assert printed.execute_script("return document.documentElement.scrollWidth") <= width
     numbers = "return [...document.querySelectorAll('.rkd-number')].map(e => e.getClientRects().length)"
     assert set(printed.execute_script(numbers)) <= {0, 1}  # no number is broken between lines
 
@@ -61,10 +60,9 @@ def test_only_the_text_is_printed_and_it_is_dark_on_white(printed):
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(made["data"]))) <= 30
 
 
-def test_command_prints_files(site, tmp_path):
-    said: list[str] = []
-    (made,) = print_pages(site, tmp_path / "pdf", ["table3"], said.append)
-    assert made.read_bytes().startswith(b"%PDF") and said[0].startswith("table3.pdf ")
+def test_command_prints_files(site, tmp_path, capsys):
+    (made,) = print_pages(site, tmp_path / "pdf", ["table3"])
+    assert made.read_bytes().startswith(b"%PDF") and capsys.readouterr().out.startswith("table3.pdf ")
     with pytest.raises(ConfigError, match=r"page y is not in .*; allowed: "):
         print_pages(site, tmp_path / "pdf", ["y"])
     with pytest.raises(ConfigError, match="no built book"):

@@ -4,6 +4,7 @@ import re
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from browser import window
 from pages import page_names, requests_of, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -15,6 +16,14 @@ PAGES = (
     "index", "claims", "verdicts", "uncertainty", "audit", "method", "explorer", "inside", "explore", "performance",
     "cluster", "running",
 )  # fmt: skip
+NAMED = """
+    const loads = 'script[src], link[rel=stylesheet], link[rel=preload], link[rel*=icon], [src]';
+    return [...document.querySelectorAll(loads)].map(e => e.src || e.href);
+"""
+PICTURES = """
+    return [[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+            [...document.querySelectorAll('main img')].filter(i => !i.alt).length];
+"""
 HARMLESS = "THEBE_JS_URL"  # sphinx-thebe declares it twice on every page; nothing uses it
 
 
@@ -27,29 +36,14 @@ def test_book_has_all_its_pages(site):
 def test_every_page_loads_alone(site, address, browser):
     for name in page_names(site):
         visit(browser, address + name)
-        foreign = [u for u in requests_of(browser) if not u.startswith((address, "data:", "blob:", "chrome"))]
-        assert not foreign, f"{name} asks other hosts: {foreign}"
+        asked = requests_of(browser) + browser.execute_script(NAMED)
+        foreign = [u for u in asked if not u.startswith((address, "data:", "blob:", "chrome"))]
+        assert not foreign, f"{name} asks other hosts, or names what is theirs: {foreign}"
         errors = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
         assert not [e for e in errors if HARMLESS not in e], f"{name}: {errors}"
-        broken = browser.execute_script(
-            "return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
-        )
+        broken, bare = browser.execute_script(PICTURES)
         assert not broken, f"{name} has broken images: {broken}"
-        bare = browser.execute_script(
-            "return [...document.querySelectorAll('main img')].filter(i => !i.alt).length"
-        )
         assert bare == 0, f"{name} has {bare} images without alternative text"
-
-
-def test_no_page_names_a_foreign_resource(site, address, browser):
-    script = """
-        const loads = 'script[src], link[rel=stylesheet], link[rel=preload], link[rel*=icon], [src]';
-        return [...document.querySelectorAll(loads)].map(e => e.src || e.href);
-    """
-    for name in page_names(site):
-        browser.get(address + name)
-        foreign = [u for u in browser.execute_script(script) if not u.startswith((address, "data:"))]
-        assert not foreign, f"{name}: {foreign}"
 
 
 def test_no_link_is_dead(site, address, browser):
@@ -68,9 +62,8 @@ def test_no_link_is_dead(site, address, browser):
             continue
         target, fragment = urldefrag(link)
         path = unquote(urlsplit(target).path).lstrip("/") or "index.html"
-        if not (site / path).is_file() or (
-            fragment and path in anchors and unquote(fragment) not in anchors[path]
-        ):
+        gone = fragment and path in anchors and unquote(fragment) not in anchors[path]
+        if gone or not (site / path).is_file():
             dead.append(f"{name}: {link}")
     assert not dead, dead
 
@@ -78,18 +71,16 @@ def test_no_link_is_dead(site, address, browser):
 @pytest.mark.parametrize("name", RESULTS)
 def test_chapter_shows_its_table_and_figure(name, address, browser):
     visit(browser, f"{address}{name}.html")
-    article = "document.querySelector('article')"
-    text = browser.execute_script(f"return {article}.innerText")
+    text = browser.find_element("css selector", "article").text
     assert "This chapter failed" not in text and "Not executed in this build" not in text
-    rows = browser.execute_script(f"return {article}.querySelectorAll('.cell_output table tbody tr').length")
-    figures = browser.execute_script(
-        f"return {article}.querySelectorAll('.cell_output img, .cell_output svg').length"
-    )
-    assert rows >= 2 and figures >= 1
-    assert "profile" in browser.execute_script("return document.querySelector('.rkd-executed').innerText")
-    assert browser.execute_script(
-        "return !!document.querySelector(\"a[href^='https://colab.research.google.com']\")"
-    )
+
+    def found(selector):
+        return browser.find_elements("css selector", selector)
+
+    assert len(found("article .cell_output table tbody tr")) >= 2
+    assert found("article .cell_output img, article .cell_output svg")
+    assert "profile" in found(".rkd-executed")[0].get_property("innerText")
+    assert found("a[href^='https://colab.research.google.com']")
 
 
 def test_method_shows_formulas_figures_and_shapes(address, browser):
@@ -99,23 +90,15 @@ def test_method_shows_formulas_figures_and_shapes(address, browser):
     assert browser.execute_script(count, "article mjx-merror") == 0
     assert browser.execute_script(count, "article .cell_output img") == 2
     assert browser.execute_script(count, ".rkd-page:not([hidden]) .rkd-level") == 5, "four and their heads"
-    box = (
-        "const r = document.querySelector('.rkd-page:not([hidden]) .rkd-student i').getBoundingClientRect();"
-    )
-    assert browser.execute_script(f"{box} return r.width / r.height") == pytest.approx(1, abs=0.05)
+    box = browser.find_element("css selector", ".rkd-page:not([hidden]) .rkd-student i").rect
+    assert box["width"] / box["height"] == pytest.approx(1, abs=0.05)
     assert browser.execute_script(count, "article .cell_output tbody tr") >= 4
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_no_page_is_wider_than_the_window(site, address, browser, width):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    try:
+    with window(browser, width):
         for name in page_names(site):
             visit(browser, address + name)
             wide = browser.execute_script("return document.documentElement.scrollWidth")
             assert wide <= width + 1, f"{name} is {wide} px wide in a window of {width} px"
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

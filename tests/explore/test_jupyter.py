@@ -1,5 +1,6 @@
 """The live page in a real JupyterLab: a server, a kernel, a browser, and a project folder of its own."""
 
+import contextlib
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from browser import chromium
+from browser import chromium, wait
 
 pytest_plugins = ["exploring"]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -30,20 +31,12 @@ class Lab:
     def js(self, script: str, *arguments: object) -> object:
         return self.browser.execute_script(f"return {script}", *arguments)
 
-    def comes(self, script: str, seconds: float, *arguments: object) -> bool:
-        deadline = time.monotonic() + seconds
-        while not (found := self.js(script, *arguments)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return bool(found)
-
     def until(self, script: str, *arguments: object, seconds: float = 120) -> None:
-        there = self.comes(script, seconds, *arguments)
-        assert there, f"not within {seconds} s: {script}; {self.js(SAYS)!r}"
+        wait(self.browser, script, *arguments, seconds=seconds)
 
     def button(self, label: str):
-        return self.js(
-            f"[...{PAGE}.querySelectorAll('button')].find(b => b.innerText.includes(arguments[0]))", label
-        )
+        found = f"[...{PAGE}.querySelectorAll('button')].find(b => b.innerText.includes(arguments[0]))"
+        return self.js(found, label)
 
 
 @pytest.fixture
@@ -95,7 +88,8 @@ def test_choose_train_watch_and_stop(lab, home):
     begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[[\\d*]/.test(e.innerText))"
     for _ in range(5):  # a kernel may say that it idles before it listens
         lab.js("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        if lab.comes(begun, 10):
+        with contextlib.suppress(AssertionError):
+            lab.until(begun, seconds=10)
             break
     lab.until(f"{SAYS}.includes('multiply-adds per image')")
     for width in (390, 1300):
@@ -105,8 +99,7 @@ def test_choose_train_watch_and_stop(lab, home):
             f"[...{PAGE}.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth"
             " && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).map(e => e.className)"
         )
-        only_tables = f"{wide}.every(name => name == 'rkd-scroll')"
-        assert lab.comes(only_tables, 10), f"{lab.js(wide)} are scrolled sideways at {width}"
+        lab.until(f"{wide}.every(name => name == 'rkd-scroll')", seconds=10)
 
     # By keyboard: a choice changes what is shown at once, and training begins.
     box = lab.js(f"{PAGE}.querySelector('input[type=checkbox]')")
@@ -123,9 +116,8 @@ def test_choose_train_watch_and_stop(lab, home):
     lab.until(f"{SAYS}.includes('Stopped. ')", seconds=60)
     explored = home / "results" / "explore"
     assert not list(explored.glob("*.json")) and len(list(explored.rglob("checkpoint.pt"))) == 1
-    lab.until(
-        f"[...{PAGE}.querySelectorAll('button:disabled')].map(b => b.innerText.trim()).join() == 'Stop'"
-    )
+    disabled = f"[...{PAGE}.querySelectorAll('button:disabled')]"
+    lab.until(f"{disabled}.map(b => b.innerText.trim()).join() == 'Stop'")
 
     assert lab.js(f"[...{PAGE}.querySelectorAll('img')].filter(i => !i.alt).length") == 0
     inputs = f"[...{PAGE}.querySelectorAll('input, select')].filter(e => e.offsetParent)"

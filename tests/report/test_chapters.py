@@ -2,18 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
+from cells import execute, outputs, papermill
 from papermill import inspect_notebook
 
 from rkd import paths
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, RecordError
 from rkd.experiments.chapters import chapter_names, get_chapter
 from rkd.experiments.notebooks import read_notebook
-from rkd.report.experiment import open_experiment
 
 BOOK = paths.home() / "book"
 TINY = "{train_images: 100, test_images: 100, epochs: 1, seeds: [0], teacher: resnet8, budget: {}}"
@@ -22,34 +20,18 @@ PAIR = TINY.replace("teacher: resnet8", "batch_size: 100, pairs: [[resnet14, res
 FEW = TINY[:-1] + ", student: resnet8, methods: [kd, at, sp, crd+kd, fsp]}"
 
 
-def papermill(chapter, out, results, *more, yaml=None):
+def tiny(chapter, out, results, *more, yaml=None):
     yaml = yaml or (FEW if chapter == "methods" else TINY if get_chapter(chapter).one_pair else PAIR)
-    call = [
-        sys.executable, "-m", "papermill", str(BOOK / f"{chapter}.ipynb"), str(out), "--no-progress-bar",
-        "-f", str(paths.params() / "smoke.yaml"), "-y", yaml, "-p", "results", str(results), *more,
-    ]  # fmt: skip
-    return subprocess.run(call, capture_output=True, text=True, timeout=300)
-
-
-def outputs(path):
-    """HTML and text of all outputs of an executed notebook."""
-    notebook = nbformat.read(path, as_version=4)
-    found = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            found.append(data.get("text/html") or data.get("text/markdown") or output.get("text", ""))
-    return "\n".join(found)
+    return papermill(
+        chapter, out, "-f", paths.params() / "smoke.yaml", "-y", yaml, "-p", "results", results, *more
+    )
 
 
 def test_every_page_looks_at_what_papermill_was_given():
     for path in BOOK.glob("*.ipynb"):
         code = [cell for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
-        place = next(
-            (i for i, c in enumerate(code) if "parameters" in c["metadata"].get("tags", [])), len(code)
-        )
-        asks = [cell for cell in code[place + 1 :] if "globals()" in cell["source"]]
-        assert asks or place == len(code), path.name
+        given = [i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
+        assert not given or any("globals()" in cell["source"] for cell in code[given[0] + 1 :]), path.name
 
 
 # One of each kind here; a build of the book executes them all.
@@ -60,13 +42,13 @@ KINDS = {"table4", "kdrefine", "modreduce"}
     "chapter", [pytest.param(c, marks=[] if c in KINDS else pytest.mark.slow) for c in chapter_names()]
 )
 def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
-    first = papermill(chapter, tmp_path / "1.ipynb", tmp_path / "r")
+    first = tiny(chapter, tmp_path / "1.ipynb", tmp_path / "r")
     assert first.returncode == 0, first.stderr[-2000:]
     text = outputs(tmp_path / "1.ipynb")
     count = int(re.search(r"(\d+) runs: 0 recorded before, \1 trained now, 0 missing", text)[1])
     records = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
     assert len(records) == count >= 3
-    second = papermill(chapter, tmp_path / "2.ipynb", tmp_path / "r")
+    second = tiny(chapter, tmp_path / "2.ipynb", tmp_path / "r")
     assert second.returncode == 0
     assert f"{count} runs: {count} recorded before, 0 trained now" in outputs(tmp_path / "2.ipynb")
     assert records == {p: p.stat().st_mtime_ns for p in (tmp_path / "r").glob("*.json")}
@@ -79,7 +61,7 @@ def test_chapter_executes_and_a_second_time_trains_nothing(chapter, tmp_path):
 
 
 def test_missing_runs_are_shown_as_missing_never_as_zero(tmp_path):
-    done = papermill("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
+    done = tiny("table6", tmp_path / "o.ipynb", tmp_path / "r", "-p", "on_missing", "skip")
     assert done.returncode == 0, done.stderr[-2000:]
     text = re.sub(r"<script\b.*?</script>", "", outputs(tmp_path / "o.ipynb"), flags=re.DOTALL)
     assert text.count(">missing</td>") >= 6 and "0.00" not in text
@@ -90,42 +72,66 @@ def test_the_published_example_line(tmp_path):
     """-p loss_weight 0.9 -p attention False, and own levels: in force in every row, and said on the page."""
     yaml = TINY[:-1] + ", hcl_levels: [h, 2, 1], hcl_weights: [1, 0.5, 0.25]}"
     given = ("-p", "loss_weight", "0.9", "-p", "attention", "False")
-    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", *given, yaml=yaml)
+    done = tiny("table3", tmp_path / "o.ipynb", tmp_path / "r", *given, yaml=yaml)
     assert done.returncode == 0, done.stderr[-2000:]
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     distilled = [o for o in options if o]
-    assert len(distilled) == 4 and {o["loss_weight"] for o in distilled} == {0.9}, (
-        "rows without attention coincide"
-    )
-    assert {tuple(o["hcl_levels"]) for o in distilled} == {("h", 2, 1)} and not any(
-        o["attention"] for o in distilled
-    )
+    assert len(distilled) == 4, "rows without attention coincide"
+    in_force = {(o["loss_weight"], o["attention"], *o["hcl_levels"]) for o in distilled}
+    assert in_force == {(0.9, False, "h", 2, 1)}
     text = outputs(tmp_path / "o.ipynb")
     assert "same runs as" in text
     assert re.search(r"loss_weight</th>\s*<td[^>]*>0.9</td>\s*<td[^>]*>given</td>", text)
 
 
 def test_a_contradiction_stops_papermill_in_the_first_cell_with_one_sentence(tmp_path):
-    done = papermill("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "zzz", "1")
+    done = tiny("table3", tmp_path / "o.ipynb", tmp_path / "r", "-p", "zzz", "1")
     assert done.returncode == 1 and not (tmp_path / "r").exists()
     (message,) = done.stderr[done.stderr.index("Exception encountered at") :].strip().splitlines()[1:]
     assert message.startswith("ConfigError: unknown parameter 'zzz'; allowed: ")
 
 
+VERDICTS = {"margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 40}
+UNCERTAINTY = {"alpha": 0.05, "power": 0.8, "repeats": 200}
+
+
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("notebook", "given", "sentence"),
     [
-        ({"hcl_levels": ["h", 4, 2, 1], "hcl_weights": [1, 0.5, 0.25]},
+        ("table3", {"hcl_levels": ["h", 4, 2, 1], "hcl_weights": [1, 0.5, 0.25]},
          "hcl_levels names 4 sizes ['h', 4, 2, 1] but hcl_weights has 3 values"),
-        ({"teacher": "resnet57"}, "resnet57"),
-        ({"loss_weight": -1}, "loss_weight is -1; it must be a finite number >= 0"),
-        ({"recipe": "paper"}, "unknown recipe 'paper'"),
-        ({"dataset": "mnist"}, "mnist"),
+        ("table3", {"teacher": "resnet57"}, "resnet57"),
+        ("table3", {"loss_weight": -1}, "loss_weight is -1; it must be a finite number >= 0"),
+        ("table3", {"recipe": "paper"}, "unknown recipe 'paper'"),
+        ("table3", {"dataset": "mnist"}, "mnist"),
+        ("audit", {"sed": 1}, "did you mean 'seed'"),
+        ("audit", {"seed": -1}, "seed is -1"),
+        ("inside", {"imag": 5}, "unknown parameter 'imag'; did you mean 'image'"),
+        ("inside", {"image": 6}, "image is 6; it must be a whole number from 0 to 5"),
+        ("inside", {"image": "x"}, "image is 'x'; it must be a whole number >= 0"),
+        ("performance", {"secods": 5}, "unknown parameter 'secods'; did you mean 'seconds'?"),
+        ("performance", {"seconds": "soon"}, "seconds is 'soon'; it must be a finite number > 0"),
+        ("performance", {"group": True}, "group is True; it must be a whole number"),
+        ("performance", {"precision": "fp8"}, "unknown precision 'fp8'"),
+        ("performance", {"threads": "many"}, "threads is 'many'; it must be auto or a whole number >= 1"),
+        ("performance", {"profile": "papr"}, "did you mean 'paper'?"),
+        ("performance", {"recorded": "none.json"}, "cannot be read"),
+        ("verdicts", {**VERDICTS, "margin": -0.5}, "margin is -0.5"),
+        ("verdicts", {**VERDICTS, "alpha": 0.5}, "alpha is 0.5"),
+        ("verdicts", {**VERDICTS, "sd": 0.0}, "sd is 0.0"),
+        ("verdicts", {**VERDICTS, "repeats": 0}, "repeats is 0"),
+        ("verdicts", {**VERDICTS, "profile": "paperr"}, "paperr"),
+        ("verdicts", {**VERDICTS, "marginn": 0.4}, "unknown parameter 'marginn'; did you mean 'margin'"),
+        ("uncertainty", {**UNCERTAINTY, "power": 1.2}, "power is"),
+        ("uncertainty", {**UNCERTAINTY, "repeats": 0}, "repeats is 0"),
+        ("uncertainty", {**UNCERTAINTY, "alhpa": 0.1}, "alpha"),
     ],
 )  # fmt: skip
-def test_contradictions_are_one_sentence(given, sentence):
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
-        open_experiment("table3", {"profile": "smoke", **given})
+def test_bad_parameters_get_one_sentence(notebook, given, sentence):
+    """Before anything is trained or drawn: in the first cell that looks at them."""
+    opening = {"table3": ["open_experiment"], "verdicts": ["given_in", "Claim("], "performance": ["Request("]}
+    with pytest.raises((ConfigError, RecordError), match=re.escape(sentence)):
+        execute(notebook, *opening.get(notebook, ["given_in"]), **{"profile": "smoke", **given})
 
 
 @pytest.mark.parametrize("chapter", chapter_names())
@@ -168,10 +174,9 @@ def test_a_changed_row_in_a_copy_runs_by_papermill_alone(tmp_path):
     assert after.count('"attention": True') == 1
     cell.source = before + row + after.replace('"attention": True', '"attention": False')
     nbformat.write(notebook, tmp_path / "mine.ipynb")
-    done = papermill(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
+    done = tiny(tmp_path / "mine", tmp_path / "o.ipynb", tmp_path / "r", yaml=TINY)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "7 runs: 0 recorded before, 7 trained now" in outputs(tmp_path / "o.ipynb"), (
-        "two rows coincide now"
-    )
+    said = outputs(tmp_path / "o.ipynb")
+    assert "7 runs: 0 recorded before, 7 trained now" in said, "two rows coincide now"
     options = [json.loads(p.read_text())["config"]["options"] for p in (tmp_path / "r").glob("*.json")]
     assert not any(o["attention"] for o in options if o and o["loss"] == "hcl")

@@ -10,10 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-pytest.importorskip("IPython", reason="IPython is not installed (pip install -e .[book])")
-
 from cells import cells, execute, source
 from conftest import tiny_data
 from evidence import record
@@ -26,7 +22,6 @@ from rkd.experiments.settings import resolve
 from rkd.methods import Context, get_method, method_names
 from rkd.methods import base as registry
 from rkd.report import gallery
-from rkd.report.comparison import comparison
 from rkd.report.diagrams import STUDENT
 
 OURS = [name for name in method_names() if get_method(name).options.__module__.startswith("rkd.")]
@@ -62,7 +57,7 @@ def test_the_notebook_s_headings_name_every_method():
 
 @pytest.mark.parametrize("card", {card.kind: card for card in CARDS.values()}.values(), ids=lambda c: c.kind)
 def test_a_drawing_names_what_is_compared(card):
-    drawing = comparison(card)
+    drawing = gallery.comparison(card)
     (axes,) = drawing.figure.axes
     named = {text.get_text() for text in axes.texts}
     for tap in card.taps:
@@ -132,9 +127,8 @@ def test_a_trial_of_one_s_own_method_leaves_nothing_behind(cosine, tmp_path, mon
 def test_answers_are_the_network_s_in_eval_mode_and_gaps_those_of_a_loop():
     images = data.load(tiny_data())
     network, other = models.build("resnet8"), models.build("resnet8")
-    lines = [
-        SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in ("teacher", "student")
-    ]
+    roles = "teacher", "student"
+    lines = [SimpleNamespace(role=r, key=r, label=r, runs=[SimpleNamespace(id=r)]) for r in roles]
     nets = {"teacher": (network.train(), images), "student": (other, images)}
     runner = SimpleNamespace(weights_file=lambda *run: True, network=lambda run: nets[run.id])
     store = SimpleNamespace(has=lambda run: True)

@@ -45,9 +45,8 @@ def test_the_spread_is_that_of_the_distilled_rows_and_the_one_taken_off():
     assert list(gaps(runs, "full", PUBLISHED).index) == ["name of plain", "name of more"]
     table = by_seed(runs[runs["role"] == "distilled"])
     rows, seeds = np.indices(table.T.shape)  # dummies: a mean per row, and per seed but the first
-    design = np.column_stack(
-        [rows.ravel() == i for i in range(3)] + [seeds.ravel() == j for j in (1, 2)]
-    ).astype(float)
+    dummies = [rows.ravel() == i for i in range(3)] + [seeds.ravel() == j for j in (1, 2)]
+    design = np.column_stack(dummies).astype(float)
     values = table.T.to_numpy(float).ravel()
     variance = np.linalg.lstsq(design, values)[1][0] / 4
     half = stats.t.ppf(0.95, 4) * np.sqrt(2 * variance / 3)

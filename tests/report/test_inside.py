@@ -6,18 +6,13 @@ import itertools
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-
-import matplotlib
-from cells import cells, execute
+from cells import execute
 from PIL import Image
 
-from rkd.errors import ConfigError
 from rkd.experiments import workspace
 from rkd.experiments.snapshots import Snapshots
 from rkd.records import Store
@@ -79,9 +74,7 @@ def page(tmp_path, monkeypatch):
         def display(*things):
             shown.extend(thing._repr_html_() for thing in things)
 
-        names = {"__name__": "cells", "display": display, "image": None, **given}
-        for made in [c.source for c in cells("inside") if c.cell_type == "code"][1:]:
-            exec(compile(made, "inside", "exec"), names)
+        names = execute("inside", **{"display": display, "image": None, **given})
         return "\n".join(shown), names
 
     return run
@@ -194,16 +187,3 @@ def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path)
     assert text.count("is not recorded") == 4 and ">missing</td>" in text
     assert [run.seed for run in names["page"].lines[0].runs] == [5]
     execute("inside", "get_chapter", **names)  # no cell leaves a value under the name of a parameter
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"imag": 5}, "unknown parameter 'imag'; did you mean 'image'"),
-        ({"image": 6}, "image is 6; it must be a whole number from 0 to 5"),
-        ({"image": "x"}, "image is 'x'; it must be a whole number >= 0"),
-    ],
-)
-def test_bad_parameters_get_one_sentence(given, said):
-    with pytest.raises(ConfigError, match=said):
-        execute("inside", "get_chapter", **given)

@@ -4,37 +4,27 @@ import base64
 import gzip
 import json
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
-pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
-
-from browser import chromium
+import torch
+from browser import chromium, wait
 from cells import execute
 from conftest import tiny_plain, tiny_review
+from evidence import whole
 from plotly.offline import get_plotlyjs_version
 from scipy import stats
+from selenium.webdriver.common.keys import Keys
 
 from rkd import models, paths
 from rkd.experiments.chapters import Line
 from rkd.experiments.workspace import store_for
-from rkd.records import Record
+from rkd.methods.base import Batch
 from rkd.report.book import TOKEN
-from rkd.report.interactive import assets
+from rkd.report.interactive import assets, explorer
 from rkd.report.interactive.curves import NAMED, curves
-from rkd.report.interactive.explorer import (
-    EVIDENCE,
-    MACHINERY,
-    SHORT,
-    Place,
-    configurations,
-    overview,
-    recorded,
-)
+from rkd.report.interactive.explorer import configurations, overview
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.path import review_path
 from rkd.review import ReviewKD, ReviewOptions, level_weights
@@ -44,26 +34,16 @@ ASSETS = paths.home() / "book" / "_assets"
 HOSTILE = 'rm </script><script>alert("1")</script> & <b>x</b>'
 
 
-@pytest.fixture
-def in_book(monkeypatch):
-    monkeypatch.setenv(TOKEN, "token")
-
-
 def record(config, rng, stop=None, **labels):
     """A made-up run with accuracies in hundredths of a percent, as 10,000 test images give; `stop`: diverged there."""
     tests = np.linspace(20, 70, config.epochs) + rng.normal(0, 1, config.epochs)
-    drawn = {
-        "test_accuracy": tests,
-        "train_accuracy": tests + 1,
-        "loss_ce": 4 - tests / 30,
-        "lr": 0.1 + 0 * tests,
-    }
-    drawn |= {"loss_review": 3 - tests / 40} if config.method else {}
+    drawn = {"test_accuracy": tests, "train_accuracy": tests + 1, "loss_ce": 4 - tests / 30}
+    drawn |= {"lr": 0.1 + 0 * tests} | ({"loss_review": 3 - tests / 40} if config.method else {})
     kept = {name: np.round(values, 2).tolist()[:stop] for name, values in drawn.items()}
     found = kept["test_accuracy"]
-    result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0, "epochs": len(found)}
-    made = {"labels": labels or {"profile": "mini"}, "commit": None, "changed": False}
-    return Record(config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, made)
+    result = {"last_accuracy": found[-1], "best_accuracy": max(found), "epochs": len(found)}
+    told = {"labels": labels or {"profile": "mini"}}
+    return whole(config, "diverged" if stop else "finished", kept, result, {"arithmetic": "fp32"}, told)
 
 
 def table(count=3, seeds=3, epochs=6, group=""):
@@ -90,6 +70,11 @@ def traces(spec, metric, **facets):
 
 def means(spec, metric, **facets):
     return [t for t in traces(spec, metric, **facets) if "runs" not in t["meta"]["facets"]]
+
+
+def crosses(spec):
+    marked = (t for t in traces(spec, "test_accuracy") if t.get("marker", {}).get("symbol") == "x")
+    return [t["x"] for t in marked]
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
@@ -127,8 +112,7 @@ def test_curves_say_what_is_missing_or_diverged(in_book):
     (mean,) = (t for t in means(spec, "test_accuracy") if t["legendgroup"] == "line1")
     sound = [records[run.id].curves["test_accuracy"] for run in lines[1].runs[:3]]
     assert mean["y"] == pytest.approx(np.mean(sound, axis=0), abs=0.0051)
-    crosses = [t for t in traces(spec, "test_accuracy") if t.get("marker", {}).get("symbol") == "x"]
-    assert [t["x"] for t in crosses] == [[2]], "a cross marks where it ended"
+    assert crosses(spec) == [[2]], "a cross marks where it ended"
     assert traces(spec, "loss_ce", runs="single"), "a diverged run shows its loss as well"
     assert "line 1 diverged" in curves(lines[1:], {broken.id: records[broken.id]}, "Curves").alt
 
@@ -140,9 +124,7 @@ def test_curves_of_a_run_that_ended_in_a_stage_before_the_training(in_book):
     made = record(early, np.random.default_rng(1), stop=1)
     records[early.id] = replace(made, curves={"ab_loss_ab": [2.0], "test_accuracy": [1.0]})
     spec = emitted(curves(lines, records, "Curves"))
-    assert [t["x"] for t in traces(spec, "test_accuracy") if t.get("marker", {}).get("symbol") == "x"] == [
-        [1]
-    ]
+    assert crosses(spec) == [[1]]
     assert "line 0 diverged" in curves(lines, {early.id: records[early.id]}, "Curves").alt
 
 
@@ -213,14 +195,14 @@ def gathered():
     records += [("mini", record(tiny, rng)), ("mini", record(other, rng, stop=1))]
     records += [("smoke", record(tiny_plain(seed=0), rng, profile="params/smoke.yaml"))]
     # A row that leaves the arithmetic open stands on records in any.
-    places = {tiny.request.id: [Place("table3", "Table 3, full", "reproduction")]}
+    places = {tiny.request.id: [explorer.Place("table3", "Table 3, full", "reproduction")]}
     return records, configurations([*records, records[0]], places)
 
 
 def test_runs_that_differ_in_their_seed_are_one_configuration():
     records, rows = gathered()
     assert [len(found) for found in rows["records"]] == [4, 2, 1]
-    assert rows["kind"].tolist() == [EVIDENCE, SHORT, MACHINERY] and rows["label"].is_unique
+    assert rows["kind"].tolist() == [*explorer.KINDS] and rows["label"].is_unique
     assert rows["recipe"].tolist() == ["authors", "reproduction", "not noted"]
     assert rows["pair"][1] == "ResNet-8 ← ResNet-14" and rows["method"][1] == "ReviewKD: RM + RLF + ABF + HCL"
     assert (rows["n"][1], rows["diverged"][1], rows["95 % interval"][2]) == ("1", "1", "")
@@ -249,7 +231,7 @@ def test_overview_holds_the_numbers_of_the_records(in_book):
 
 
 def test_explorer_reads_the_committed_records(in_book, tmp_path):
-    rows = recorded("mini", str(tmp_path))
+    rows = explorer.recorded("mini", str(tmp_path))
     shown = rows[rows["profile"] == "mini"]
     assert sorted(r.id for found in shown["records"] for r in found) == store_for("mini").ids()
     assert "Table 3, RM + RLF" in set(shown["row"])
@@ -288,10 +270,6 @@ def test_drawing_shows_the_inferred_shapes(options):
 
 def test_residual_shapes_follow_a_forward_pass():
     """The residual's shape and the output's, measured by hooks on one forward pass of an unlike pair."""
-    import torch
-
-    from rkd.methods.base import Batch
-
     options = ReviewOptions()
     student, teacher = models.build("shufflenetv2").eval(), models.build("resnet8x4").eval()
     review = ReviewKD(student, teacher, options).eval()
@@ -324,57 +302,45 @@ def page(tmp_path_factory):
     file.write_text(f'<!doctype html><meta charset="utf-8">{style}{body}', encoding="utf-8")
     chrome = chromium(tmp_path_factory.mktemp("chromium"))
     chrome.get(file.as_uri())
-    drawn = "document.querySelectorAll('.drawn').length === 3"
-    wait(chrome, f"return {drawn} && !!document.querySelector('.dt-search')")
+    wait(chrome, "document.querySelectorAll('.drawn').length === 3 && !!document.querySelector('.dt-search')")
     yield chrome
     severe = [e["message"] for e in chrome.get_log("browser") if e["level"] == "SEVERE"]
     chrome.quit()
     assert not severe
 
 
-def wait(chrome, script, *arguments):
-    deadline = time.monotonic() + 20
-    while not chrome.execute_script(script, *arguments):
-        assert time.monotonic() < deadline, script
-        time.sleep(0.05)
-
-
 def find(page, selector):
-    from selenium.webdriver.common.by import By
-
-    return page.find_element(By.CSS_SELECTOR, selector)
+    return page.find_element("css selector", selector)
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 def test_keys_change_the_curves(page):
-    from selenium.webdriver.common.keys import Keys
-
     area = "document.querySelector('.rkd-area')"
     entry = "document.querySelector('.legend .traces[aria-label=\"line 1\"]')"
-    wait(page, f"return {area}.data.filter(t => t.visible === true).length === 12")
+    wait(page, f"{area}.data.filter(t => t.visible === true).length === 12")
     page.execute_script(f"{entry}.focus()")
     page.switch_to.active_element.send_keys(Keys.ENTER)
-    wait(page, f"return {area}.data.filter(t => t.visible === true).length === 8")
-    wait(page, f"return {entry}.getAttribute('aria-checked') === 'false'")
-    wait(page, f"return document.activeElement === {entry}")
+    wait(page, f"{area}.data.filter(t => t.visible === true).length === 8")
+    wait(page, f"{entry}.getAttribute('aria-checked') === 'false'")
+    wait(page, f"document.activeElement === {entry}")
     find(page, "select[name=metric]").send_keys("learning")
-    wait(page, f"return {area}.layout.yaxis.title.text === 'learning rate' && {area}.data.length === 3")
-    wait(page, f"return {area}.data.filter(t => t.visible === true).length === 2")  # line 1 stays hidden
+    wait(page, f"{area}.layout.yaxis.title.text === 'learning rate' && {area}.data.length === 3")
+    wait(page, f"{area}.data.filter(t => t.visible === true).length === 2")  # line 1 stays hidden
     find(page, "select[name=metric]").send_keys(Keys.HOME)
     find(page, "select[name=from]").send_keys("last")
-    wait(page, f"return {area}.data.every(t => t.x[0] === 15)")
+    wait(page, f"{area}.data.every(t => t.x[0] === 15)")
     find(page, "input[name=runs]").send_keys(Keys.SPACE)
-    wait(page, f"return {area}.data.length === 3")
+    wait(page, f"{area}.data.length === 3")
     find(page, "input[name=at]").send_keys(*[Keys.ARROW_LEFT] * 3)
-    wait(page, f"return {area}.querySelector('.hoverlayer').textContent.includes('epoch 17')")
+    wait(page, f"{area}.querySelector('.hoverlayer').textContent.includes('epoch 17')")
     assert find(page, "input[name=at] + output").text == "17"
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 def test_plot_follows_the_theme_and_gives_way_in_print(page):
-    font = "return document.querySelector('.rkd-area').layout.font.color"
+    font = "document.querySelector('.rkd-area').layout.font.color"
     for theme, colour in (("dark", "rgb(238, 238, 238)"), ("light", "rgb(0, 0, 0)")):
         page.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
         wait(page, f"{font} === '{colour}'")

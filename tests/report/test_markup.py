@@ -12,10 +12,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-
-pytest.importorskip("plotly", reason="plotly is not installed (pip install -e .[book])")
-pytest.importorskip("itables", reason="itables is not installed (pip install -e .[book])")
-
 from alive import IN_BROWSER, MARK, alive
 from cells import cells
 from IPython.display import Markdown
@@ -71,15 +67,9 @@ def home(tmp_path_factory):
             if key in ("device_name", "system", "torch", "python", "commit", "note", "sentence"):
                 owner[key] = MARK
         path.write_text(json.dumps(found))
-    run = {
-        "repository": MARK,
-        "commit": MARK,
-        "file": MARK,
-        "note": MARK,
-        "lines": "table3/full",
-        "epochs": 240,
-    }
-    run |= {"dataset": "cifar100", "student": "resnet20", "method": "reviewkd", "last": 70}
+    run = dict.fromkeys(("repository", "commit", "file", "note"), MARK)
+    run |= {"lines": "table3/full", "epochs": 240, "dataset": "cifar100", "student": "resnet20"}
+    run |= {"method": "reviewkd", "last": 70}
     with open(folder / "results" / "others" / f"{AS_FILE}.csv", "w", newline="") as file:
         csv.writer(file).writerows([run.keys(), run.values()])
     return folder
@@ -122,32 +112,23 @@ def test_what_others_wrote_is_text_in_what_cells_show(home, monkeypatch, noteboo
 
 def test_nothing_else_turns_text_into_markup():
     sources = {path: path.read_text() for path in (ROOT / "rkd").rglob("*.py")}
-    escaping = {
-        path.name for path, text in sources.items() if re.search(r"import (html|escape)\b|html\.escape", text)
-    }
-    assert escaping == {"markup.py"}
+    escapes = re.compile(r"import (html|escape)\b|html\.escape")
+    assert {path.name for path, text in sources.items() if escapes.search(text)} == {"markup.py"}
+    written = re.compile(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False")
     for path in (ROOT / "book").glob("*.ipynb"):
-        assert not re.search(r"HTML\(f[\"']|<(p|div|td|b|strong|code|a) |escape=False", path.read_text()), (
-            path.name
-        )
+        assert not written.search(path.read_text()), path.name
 
 
 def test_a_frame_is_text_numbers_and_links():
-    values = {
-        "<x>": ["", MARK],
-        "n": pd.array([1, None], "Int64"),
-        "v": [1234.5, np.nan],
-        "f": ["a < b", None],
-    }
+    values = {"<x>": ["", MARK], "n": pd.array([1, None], "Int64"), "v": [1234.5, np.nan]}
+    values["f"] = ["a < b", None]
     made = frame(pd.DataFrame(values).set_index("<x>"), MARK, index=True, links={"a < b": "#m"}).data
     assert alive(made) == [] and '<a href="#m">a &lt; b</a>' in made and "&lt;x&gt;" in made
     assert "<td>1,234.50</td>" in made and "<td>1</td>" in made and "nan" not in made and "<NA>" not in made
     assert frame(pd.DataFrame([[MARK, 1.5], ["", 2]], columns=["a", "a"])).data.count("<td") == 4
     assert frame(pd.DataFrame(columns=["a"])).data.count("<th") == 1 + 1, "a head, and nothing below it"
-    parts = frame(
-        pd.DataFrame({"v": [1, 2]}, index=pd.MultiIndex.from_product([["p"], ["q", "r"]])), index=True
-    )
-    assert parts.data.count('<th scope="row"') == 4
+    parts = pd.DataFrame({"v": [1, 2]}, index=pd.MultiIndex.from_product([["p"], ["q", "r"]]))
+    assert frame(parts, index=True).data.count('<th scope="row"') == 4
 
 
 @pytest.mark.parametrize(
@@ -166,14 +147,10 @@ def test_values_of_a_frame(value, digits, said):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["a", "b c"], True),
-        (["70.95 ± 0.12", "none"], False),
-        (["-1", "+2"], False),
-        (["73.61 (in one table) and 73.71 (in another)"], True),
-        ([None, "x"], True),
-        ([None], False),
+        (["a", "b c"], True), (["70.95 ± 0.12", "none"], False), (["-1", "+2"], False), ([None, "x"], True),
+        (["73.61 (in one table) and 73.71 (in another)"], True), ([None], False),
     ],
-)
+)  # fmt: skip
 def test_columns_of_words_stand_on_the_left(values, words):
     made = frame(pd.DataFrame({"v": values})).data
     assert ('<th scope="col" class="text">' in made) == words == ('class="text"' in made)
@@ -181,11 +158,12 @@ def test_columns_of_words_stand_on_the_left(values, words):
 
 @pytest.mark.parametrize("text", [MARK, "a\n\n# b", "``` `` `", "", "\n::::\n:::::{raw} html\n", "\ud800"])
 def test_markdown_shows_text_as_it_is(text):
-    core = pytest.importorskip("docutils.core", reason="docutils is not installed (pip install -e .[book])")
-    parser = pytest.importorskip("myst_parser.parsers.docutils_", reason="pip install -e .[book]")
+    from docutils.core import publish_doctree
+    from myst_parser.parsers.docutils_ import Parser
+
     settings = {"myst_enable_extensions": ["colon_fence", "dollarmath"], "report_level": 5}
     for made in (code(text), f"- {code(text)} x", directive("admonition", "T", code(text, "text"))):
-        tree = core.publish_doctree(made, parser=parser.Parser(), settings_overrides=settings)
+        tree = publish_doctree(made, parser=Parser(), settings_overrides=settings)
         kinds = {node.tagname for node in tree.findall()} - {"#text", "inline"}
         blocks = {"document", "paragraph", "bullet_list", "list_item", "admonition", "title"}
         assert kinds <= {*blocks, "literal", "literal_block"}
@@ -194,16 +172,14 @@ def test_markdown_shows_text_as_it_is(text):
 @pytest.mark.slow
 @pytest.mark.browser
 def test_what_others_wrote_is_text_in_the_built_site(home, browser, tmp_path):
-    pytest.importorskip("jupyter_book", reason="jupyter-book is not installed (pip install -e .[book])")
     x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
     npz = tmp_path / f"{AS_FILE}.npz"
     np.savez(npz, x_train=x, y_train=y, x_test=x, y_test=y, class_names=np.array([MARK, "b"]))
     profile = tmp_path / f"{AS_FILE[:120]}.yaml"
     smoke = (ROOT / "params" / "smoke.yaml").read_text()
     profile.write_text(smoke.replace("dataset: embedded", f"dataset: {json.dumps(str(npz))}"))
-    (home / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: table3\nchapters: [{file: explorer}, {file: inside}]\n"
-    )
+    toc = "format: jb-book\nroot: table3\nchapters: [{file: explorer}, {file: inside}]\n"
+    (home / "book" / "_toc.yml").write_text(toc)
     call = [sys.executable, "-m", "rkd", "book", "--profile", str(profile), "--jobs", "1"]
     done = subprocess.run(call, env={**os.environ, "RKD_HOME": str(home)}, capture_output=True, text=True)
     for name in ("table3", "explorer", "inside"):

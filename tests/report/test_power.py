@@ -3,37 +3,16 @@
 import math
 import warnings
 
-import pytest
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e .[book])")
-
 import matplotlib
-
-from rkd import paths
-from rkd.errors import ConfigError
-from rkd.experiments.notebooks import read_notebook
-
-GIVEN = {"profile": "smoke", "margin": 0.5, "alpha": 0.05, "sd": 0.25, "repeats": 40}
-
-
-def executed(until=None, **changes):
-    """The names of the notebook after its code cells, up to the one that holds a text."""
-    matplotlib.use("agg")
-    names = {**GIVEN, **changes}
-    for cell in read_notebook(paths.home() / "book" / "verdicts.ipynb")["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        if cell["cell_type"] == "code" and not {"colab", "parameters", "remove-cell"} & set(tags):
-            exec(cell["source"], names)
-            if until and until in cell["source"]:
-                break
-    return names
+import pytest
+from cells import execute
 
 
 @pytest.fixture(scope="module")
 def page():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return executed()
+    matplotlib.use("agg")
+    with warnings.catch_warnings(action="error"):
+        return execute("verdicts", profile="smoke", margin=0.5, alpha=0.05, sd=0.25, repeats=40)
 
 
 def test_examples_show_four_verdicts_and_what_more_runs_do(page):
@@ -64,19 +43,3 @@ def test_pictures_have_alternative_texts_with_figures_in_them(page):
 def test_rates_are_those_of_the_simulation(page):
     rates = page["rates"]
     assert len(page["powers"]) == len(rates[rates["stated"].isna()]) / 3
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"margin": -0.5}, "margin is -0.5"),
-        ({"alpha": 0.5}, "alpha is 0.5"),
-        ({"sd": 0.0}, "sd is 0.0"),
-        ({"repeats": 0}, "repeats is 0"),
-        ({"profile": "paperr"}, "paperr"),
-        ({"marginn": 0.4}, "unknown parameter 'marginn'; did you mean 'margin'"),
-    ],
-)
-def test_bad_parameters_are_one_clear_sentence(changes, said):
-    with pytest.raises(ConfigError, match=said):
-        executed(until="Claim(", **changes)

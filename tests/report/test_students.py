@@ -4,21 +4,23 @@ from types import SimpleNamespace
 
 import pytest
 from cells import execute
+from evidence import whole
 
 from rkd import published
 from rkd.experiments.chapters import Line, get_chapter
 from rkd.experiments.settings import resolve
 from rkd.methods.modreduce import AGGREGATIONS, ModReduceOptions, online_share
 from rkd.models import canonical
-from rkd.records import Record
 from rkd.training import RunConfig, TeacherConfig
+
+
+def lines_under(**given):
+    return {line.key: line for line in get_chapter("modreduce").lines(resolve("modreduce", given))}
 
 
 @pytest.fixture(scope="module")
 def paper():
-    return {
-        line.key: line for line in get_chapter("modreduce").lines(resolve("modreduce", {"profile": "paper"}))
-    }
+    return lines_under(profile="paper")
 
 
 def test_each_published_figure_has_its_line(paper):
@@ -60,7 +62,7 @@ def test_runs_are_those_of_the_source(paper):
 @pytest.mark.parametrize("epochs", [1, 6, 30, 240])
 def test_runs_of_any_length_end_online_as_the_long_ones_do(epochs):
     given = {"profile": "smoke", "epochs": epochs, "pairs": [["resnet14", "resnet8"]], "seeds": [0]}
-    for line in get_chapter("modreduce").lines(resolve("modreduce", given)):
+    for line in lines_under(**given).values():
         if line.key.endswith(("-modreduce", "-fc")):
             shares = [online_share(epoch, line.runs[0].options) for epoch in range(epochs)]
             assert shares == sorted(shares) and shares[-1] == pytest.approx(0.7)
@@ -70,30 +72,23 @@ def test_runs_of_any_length_end_online_as_the_long_ones_do(epochs):
             assert f"after the first {epochs - late} of {epochs} epochs" in line.note
 
 
-def test_a_choice_of_methods(paper):
-    lines = get_chapter("modreduce").lines(
-        resolve("modreduce", {"profile": "paper", "methods": ["crd"], "pairs": [["wrn_40_2", "wrn_16_2"]]})
-    )
-    assert [line.key.rpartition("-")[2] for line in lines] == ["teacher", "student", "crd"]
+def test_a_choice_of_methods():
+    lines = lines_under(profile="paper", methods=["crd"], pairs=[["wrn_40_2", "wrn_16_2"]])
+    assert [key.rpartition("-")[2] for key in lines] == ["teacher", "student", "crd"]
 
 
 def record(seed, response, relational, feature, group, status="finished"):
     """Of a run of two epochs; each argument is (accuracy after the first, after the last)."""
-    config = RunConfig(
-        "resnet8", seed=seed, epochs=2, method="modreduce", options=ModReduceOptions(), ce_weight=0.0,
-        teacher=TeacherConfig(run=RunConfig("resnet14", epochs=2)),
-    )  # fmt: skip
+    taught = {"method": "modreduce", "options": ModReduceOptions(), "ce_weight": 0.0}
+    taught["teacher"] = TeacherConfig(run=RunConfig("resnet14", epochs=2))
+    config = RunConfig("resnet8", seed=seed, epochs=2, **taught)
     curves = {"test_accuracy": list(response), "online_share": [0.1, 0.2]}
     result = {"last_accuracy": response[1], "best_accuracy": max(response)}
     for name, values in (("relational", relational), ("feature", feature), ("group", group)):
         result |= {f"last_accuracy_{name}": values[1], f"best_accuracy_{name}": max(values)}
-    curves |= {
-        f"weight_{name}": [1 / 3, 0.2 + i / 10]
-        for i, name in enumerate(("response", "relational", "feature"))
-    }
-    provenance = {"commit": "", "changed": None, "device_name": "a CPU", "threads": 1, "ended": ""}
-    cost = {"train_seconds": 1.0, "images_per_second": 1.0}
-    return Record(config, status, curves, result | {"best_epoch": 0}, cost, provenance)
+    ends = {"response": 0.2, "relational": 0.3, "feature": 0.4}
+    curves |= {f"weight_{name}": [1 / 3, end] for name, end in ends.items()}
+    return whole(config, status, curves, result)
 
 
 def names_of(*records):

@@ -1,16 +1,17 @@
 """Verdicts as HTML and text: map, box, table and counts, on printed numbers alone and with evidence of every grade."""
 
 import dataclasses
-import os
 import re
-import time
 from html import escape
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from browser import wait, window
 from cells import cells, execute
 from evidence import PAPER, around, put, record
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from rkd import paths
 from rkd.cli import main
@@ -59,11 +60,6 @@ def mixed(tmp_path_factory):
     return found
 
 
-@pytest.fixture
-def in_book(monkeypatch):
-    monkeypatch.setenv(TOKEN, "x")
-
-
 class Tree(HTMLParser):
     """Elements in document order as (tag, attributes); every one closed, in order."""
 
@@ -96,9 +92,8 @@ def test_badges_say_the_verdict_in_words_and_differ_in_sign():
         tree = Tree(verdict_badge(verdict, count=3))
         assert f"{verdict} 3" in tree.text and tree.all("span")[1] == {"aria-hidden": "true"}
     assert len({sign for _, sign in LOOKS.values()}) == len(VERDICTS)
-    assert look("reproduced", "D") == ("none", "=") and look("not reproduced", "D") == look(
-        "not reproduced", "A"
-    )
+    assert look("reproduced", "D") == ("none", "=")
+    assert look("not reproduced", "D") == look("not reproduced", "A")
     assert "opposite direction C" in Tree(verdict_badge("not reproduced", "C")).text
 
 
@@ -114,9 +109,8 @@ def test_counts_say_what_each_grade_has(mixed, printed, in_book):
             assert f"<td>{len(of_it)}</td>" in row and escape(about.what) in row
             assert sum(map(int, re.findall(r"<b>(\d+)</b>", row))) == len(of_it)
     missing = {run for claim in CLAIMS for run in PAPER.needed(claim.selectors)}
-    assert (
-        f"Grade A needs {len(missing)} more runs" in tree.text and "rkd sweep params/paper.yaml" in tree.text
-    )
+    assert f"Grade A needs {len(missing)} more runs" in tree.text
+    assert "rkd sweep params/paper.yaml" in tree.text
     links = {a["href"] for a in Tree(counts(mixed).data).all("a")}
     assert {"claims.html?verdict=D+reproduced", "claims.html?grade=not+run"} <= links
 
@@ -147,26 +141,23 @@ def test_box_lists_six_and_folds_more(mixed, in_book):
     assert "✓ same direction C = follows D The full method beats adding maps" in table6, "and what others say"
 
 
-@pytest.mark.parametrize("state", ["printed", "mixed"])
-def test_box_says_what_is_judged_and_what_it_takes(state, request, in_book):
-    assessments = request.getfixturevalue(state)
-    tree = Tree(chapter_box("table1", assessments).data)
-    ours = [a for a in assessments if "table1" in a.claim.chapters]
-    left = sum(a.found["A"].verdict == "not run" for a in ours)
-    assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
-    assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
-    assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
-    assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
-    assert ("± 0.25" in tree.text) == (state == "mixed")
+def test_box_says_what_is_judged_and_what_it_takes(printed, mixed, in_book):
+    for assessments in (printed, mixed):
+        tree = Tree(chapter_box("table1", assessments).data)
+        ours = [a for a in assessments if "table1" in a.claim.chapters]
+        left = sum(a.found["A"].verdict == "not run" for a in ours)
+        assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
+        assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
+        assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
+        assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
+        assert ("± 0.25" in tree.text) == (assessments is mixed)
 
 
 def test_box_judges_by_itself(monkeypatch, in_book):
     """Without verdicts: what is committed, with the whole families the chapter's claims belong to."""
     asked = []
     monkeypatch.setattr(module, "assess", lambda claims: asked.append(claims) or ())
-    monkeypatch.setattr(
-        "rkd.experiments.selectors.Selectors.ids", lambda *_: pytest.fail("a chapter is built")
-    )
+    monkeypatch.setattr(Selectors, "ids", lambda *_: pytest.fail("a chapter is built"))
     assert chapter_box("table2").data == "" and chapter_box("recipes").data == ""
     ((found),) = asked
     families = {c.family for c in found} - {""}
@@ -194,9 +185,8 @@ def test_table_holds_every_claim(mixed, in_book):
     chosen = {a["value"] for a in tree.all("option")}
     wanted = {"B", "not run", "B reproduced", "accuracy", "trend", "table3", "this report", "[Re] paper"}
     assert wanted <= chosen
-    row = Tree(
-        markup[markup.index('<tr id="self-cifar100-resnet20-st-gain"') :].partition("</tr>")[0] + "</tr>"
-    )
+    start = markup.index('<tr id="self-cifar100-resnet20-st-gain"')
+    row = Tree(markup[start:].partition("</tr>")[0] + "</tr>")
     for said in (
         "not run ANo run in the published setting", "supported BThe source's own runs, by their best epochs",
         "all that is told: a gain of 2.25",
@@ -219,9 +209,8 @@ def test_in_the_book_styles_and_script_are_the_sites_own_elsewhere_they_come_alo
     ours = [a for a in printed if "table3" in a.claim.chapters]
     alone = claims_table(ours).data
     assert "<style>" in alone and "rkdInteractive" in alone and 'href="table3.ipynb"' in alone
-    assert all(
-        "<style>" in made.data for made in (chapter_box("table3", ours), counts(ours), claims_map(ours))
-    )
+    for made in (chapter_box("table3", ours), counts(ours), claims_map(ours)):
+        assert "<style>" in made.data
     monkeypatch.setenv(TOKEN, "x")
     site = claims_table(ours).data
     assert "rkdInteractive" not in site and "<style>" not in site and " src=" not in site
@@ -263,13 +252,10 @@ def test_facts(mixed):
     for claim, wanted in FACTS.items():
         found = facts(claim)
         assert all(said in found[name] for name, said in wanted.items()), claim
-    value, gain = (
-        by_id[f"table1-{name}"].best for name in ("resnet20-resnet56-paper", "resnet32-resnet110-gain")
-    )
+    value, gain = by_id["table1-resnet20-resnet56-paper"].best, by_id["table1-resnet32-resnet110-gain"].best
     assert text.measured(value.last, value.claim, "A") == "71.89 ± 0.25"
-    assert (
-        text.why(value.last).startswith("Mean 71.89") and text.measured(gain.last, gain.claim, "A") == "+1.25"
-    )
+    assert text.why(value.last).startswith("Mean 71.89")
+    assert text.measured(gain.last, gain.claim, "A") == "+1.25"
     assert "margin" not in facts("table1-resnet20-resnet56-beats-student")
     assert not {"student that is judged", "the source's figures are of"} & set(facts("table3-full"))
     short, printed = (facts("table6-full-beats-add", grade) for grade in "CD")
@@ -341,11 +327,9 @@ def test_front_page_computes_its_findings(in_book):
 
 def test_front_page_links_every_chapter():
     notebook = (paths.home() / "book" / "index.ipynb").read_text()
-    pages = ("method", "verdicts", "uncertainty", "claims", "audit", "explorer", "inside", "explore")
-    assert (
-        all(f"({name}.ipynb)" in notebook for name in (*pages, "performance", *chapter_names()))
-        and "(running.md)" in notebook
-    )
+    pages = "method", "verdicts", "uncertainty", "claims", "audit", "explorer", "inside", "explore"
+    assert all(f"({name}.ipynb)" in notebook for name in (*pages, "performance", *chapter_names()))
+    assert "(running.md)" in notebook
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------------
@@ -354,28 +338,16 @@ def test_front_page_links_every_chapter():
 @pytest.fixture(scope="module")
 def page(mixed, tmp_path_factory):
     """Where the table alone, and the map alone, are a page, opened from the disk."""
-    token = os.environ.pop(TOKEN, None)
-    bodies = {
-        "claims": claims_table(mixed).data,
-        "map": claims_map(mixed).data.replace("claims.ipynb", "claims.html"),
-    }
-    if token:
-        os.environ[TOKEN] = token
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(TOKEN, raising=False)
+        bodies = {"claims": claims_table(mixed).data, "map": claims_map(mixed).data}
+    bodies["map"] = bodies["map"].replace("claims.ipynb", "claims.html")
     folder = tmp_path_factory.mktemp("page")
     for name, body in bodies.items():
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
-            '<meta name="viewport" content="width=device-width">'
-            f'<article class="bd-article"><div class="cell_output">{body}</div></article></html>'
-        )
+        meta = '<meta charset="utf-8"><title>t</title><meta name="viewport" content="width=device-width">'
+        body = f'<article class="bd-article"><div class="cell_output">{body}</div></article>'
+        (folder / f"{name}.html").write_text(f'<!doctype html><html lang="en">{meta}{body}</html>')
     return (folder / "claims.html").as_uri()
-
-
-def wait(browser, script, *arguments):
-    deadline = time.monotonic() + 20
-    while not browser.execute_script(f"return {script}", *arguments):
-        assert time.monotonic() < deadline, script
-        time.sleep(0.05)
 
 
 READY = "!!document.querySelector('.dt-search')"
@@ -385,9 +357,6 @@ ROWS = "[...document.querySelectorAll('tbody tr')].map(r => r.id)"
 @pytest.mark.browser
 @pytest.mark.slow
 def test_filters_and_sorting_by_keyboard(page, browser, mixed):
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-
     browser.get(page)
     wait(browser, READY)
     wait(browser, f"{ROWS}.length === 25")
@@ -430,45 +399,33 @@ def test_an_address_opens_its_claim(page, browser):
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_first_touch_names_a_mark_and_a_second_follows_it(page, browser):
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
-    try:
+    mark = "document.querySelector('.rkd-map li > a')"
+
+    def touch():
+        x, y = browser.execute_script(f"const b = {mark}.getBoundingClientRect(); return [b.x + 9, b.y + 9]")
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    with window(browser, 390, 800):
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         browser.get(page.replace("claims.html", "map.html"))
-        mark = "document.querySelector('.rkd-map li > a')"
-
-        def touch():
-            x, y = browser.execute_script(
-                f"const b = {mark}.getBoundingClientRect(); return [b.x + 9, b.y + 9]"
-            )
-            for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
-                browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
         touch()
         wait(browser, f"getComputedStyle({mark}.nextElementSibling).display === 'block'")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 391
         assert browser.current_url.endswith("map.html")
         touch()
         wait(browser, "location.hash.startsWith('#table1-')")
-    finally:
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_table_fits_its_window(width, page, browser):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    try:
+    with window(browser, width):
         browser.get(page)
         wait(browser, READY)
         browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width + 1
         cards = browser.execute_script("return getComputedStyle(document.querySelector('tbody tr')).display")
         assert cards == ("block" if width <= 640 else "table-row")
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

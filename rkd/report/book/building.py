@@ -36,7 +36,6 @@ def build_book(
     """Executes the chapters that changed, stages what came out, and builds the site.
 
     Args:
-        book: what is built.
         only: chapters to execute, changed or not; the others keep the copy an earlier build made.
         jobs: chapters executed at once, sharing the CPU cores evenly; None: 2, on a GPU 1.
         timeout_s: wall-clock limit of one chapter, in seconds.
@@ -45,7 +44,7 @@ def build_book(
         variation: name of a variation. The chapters of `only`, by default all that declare every one of the
             parameters, are executed as extra pages; the book's own pages keep the copy they have.
         fresh: executes what has not changed too.
-        cluster: executes the chapters; None: this machine does.
+        cluster: executes the chapters, in place of this machine.
 
     Raises:
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
@@ -78,7 +77,7 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
     """
     check_name(book, variation)
     with _alone(book):
-        page = adopted(book, Path(notebook), variation)
+        page = adopted(book, notebook, variation)
         _announce(book, [page])
         target = book.path(page, ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,11 +96,11 @@ def drop_variation(book: Book, variation: str) -> BookResult:
     """
     with _alone(book):
         pages = book.variations()
+        held = [page for page in pages if page.variation == variation]
         if not pages:
             raise ConfigError(
                 f"profile {book.profile} has no variations, so none named {variation!r} to drop"
             )
-        held = [page for page in pages if page.variation == variation]
         if not held:
             raise unknown("variation", variation, {page.variation for page in pages})
         book.echo(f"variation {variation} is dropped: {', '.join(page.name for page in held)}")
@@ -120,9 +119,8 @@ def _alone(book: Book) -> Iterator[None]:
         with FileLock(book.build / ".lock", timeout=0):
             yield
     except Timeout:
-        raise ConfigError(
-            f"another build is at work in {book.build}; wait for it or give another folder"
-        ) from None
+        said = f"another build is at work in {book.build}; wait for it or give another folder"
+        raise ConfigError(said) from None
 
 
 def _announce(book: Book, pages: Sequence[Page]) -> None:

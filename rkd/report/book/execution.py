@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,17 +40,10 @@ def execute(
     fresh: bool,
     cluster: "Cluster | None" = None,
 ) -> list[Page]:
-    """Pages as their execution left them.
+    """Pages as their execution left them; arguments are those of `rkd.report.book.building.build_book`.
 
-    Args:
-        book: theirs.
-        pages: executed `jobs` at once, those that took longest first; those that ask for it when all others have ended.
-        values: the parameters they are given.
-        environment: overrides theirs.
-        timeout_s: wall-clock limit of one page, in seconds.
-        jobs: share the CPU cores evenly; None: 2, on a GPU 1.
-        fresh: False: a page that was executed from all that is there now is left as it is.
-        cluster: whose nodes execute the pages, each a task, and share the project's folders; None: this process does.
+    Those that took longest come first; those that ask for it when all others have ended. Without `fresh`, a page that
+    was executed from all that is there now is left as it is. A cluster's nodes share the project's folders.
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure stands on the page
     done: list[Page] = []
@@ -75,7 +68,10 @@ def execute(
 
     there: Nursery | _Elsewhere | None = None  # where pages are executed
     last = [page for page in pages if is_last(book.notebook(page.name))]
-    with _sigterm_exits(), contextlib.ExitStack() as finally_:
+    with contextlib.ExitStack() as finally_:
+        if threading.current_thread() is threading.main_thread():  # no other one may set handlers
+            former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+            finally_.callback(signal.signal, signal.SIGTERM, former)
         for group in ([page for page in pages if page not in last], last):
             made_from, changed = _made_from(book, values, group is last), []
             for page in group:
@@ -85,17 +81,17 @@ def execute(
                     changed.append(replace(page, key=key, seconds=before.seconds))
                 else:
                     ended(replace(before, status="unchanged"))
-            if changed:
-                if there is None and cluster is not None:
+            if changed and there is None:
+                if cluster is not None:
                     there = _Elsewhere(cluster, environment)
                     begin = there.execute
-                    finally_.callback(there.close)
-                elif there is None:
+                else:
                     jobs = jobs or _default_jobs(values.get("device"))
                     left = [page.name for page in pages if page.file not in {page.file for page in done}]
                     there = _nursery(book, left, threads_each(len(left), jobs), environment)
                     begin = functools.partial(_execute, there)
-                    finally_.callback(there.close)
+                finally_.callback(there.close)
+            if changed:
                 run(sorted(changed, key=lambda page: -page.seconds))
     return done
 
@@ -108,10 +104,9 @@ class _Elsewhere:
 
     def execute(self, book: Book, page: Page, values: Mapping[str, object], timeout_s: float) -> Page:
         ray = self._cluster.ray
+        book = replace(book, echo=print)
         task = self._cluster.task(_on_a_node)
-        self._tasks.append(
-            task.remote(replace(book, echo=print), page, dict(values), timeout_s, self._environment)
-        )
+        self._tasks.append(task.remote(book, page, dict(values), timeout_s, self._environment))
         try:
             return ray.get(self._tasks[-1])
         except ray.exceptions.RayError as error:  # its node is gone, again and again
@@ -140,56 +135,28 @@ def _nursery(
 ) -> "Nursery":
     from rkd.report.book.kernels import Nursery  # which a build that executes nothing does without
 
-    return Nursery(
-        shared_imports(map(book.notebook, chapters)),
-        book.source,
-        {
-            **{name: value for name, value in os.environ.items() if name != VARIATION},
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # spares every log the debugger's warning
-            **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
-            **environment,
-        },
-    )
+    own = {name: value for name, value in os.environ.items() if name != VARIATION}
+    own["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # spares every log the debugger's warning
+    if threads is not None:
+        own["OMP_NUM_THREADS"] = str(threads)
+    return Nursery(shared_imports(map(book.notebook, chapters)), book.source, {**own, **environment})
 
 
 def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
     """A hash of what all chapters are executed from besides their own notebooks: what the book reads, its other
     notebooks' titles and rows, parameters, Python and torch; of the last ones also when the others were executed."""
     notebooks = {name: book.notebook(name) for name in book.names}
-    rows = {
-        name: (title_of(notebook), [cell["source"] for cell in tagged(notebook, "rows")])
-        for name, notebook in notebooks.items()
-    }
-    others = [
-        book.page(name).finished for name, notebook in notebooks.items() if last and not is_last(notebook)
-    ]
+    rows = {n: (title_of(it), [cell["source"] for cell in tagged(it, "rows")]) for n, it in notebooks.items()}
+    others = [book.page(name).finished for name, it in notebooks.items() if last and not is_last(it)]
     stands = str(paths.here()) if {*PATHS, "dataset", "datasets"} & values.keys() else ""
     said = [book.profile, dict(values), stands, rows, others, sys.version, metadata.version("torch")]
     return digest(*book.reads, json.dumps(said, default=str))
 
 
 def threads_each(chapters: int, jobs: int) -> int | None:
-    """Threads of chapters that are executed side by side: they share the cores evenly. None: there is one at a time,
-    and its environment stays as it is."""
+    """Threads of chapters that share the cores evenly, side by side; None: there is one at a time."""
     company = min(jobs, chapters)
     return None if company <= 1 else max(1, cores() // company)
-
-
-@contextlib.contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Makes SIGTERM raise SystemExit, so that clean-up runs."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _execute(
@@ -209,19 +176,11 @@ def _execute(
         try:
             with nursery.kernel(page.file, environment, log_file) as kernel:
                 papermill.execute_notebook(
-                    book.source / f"{page.name}.ipynb",
-                    unfinished,
-                    values,
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    start_timeout=120,
-                    stdout_file=log,
-                    stderr_file=log,
-                    km=kernel,
+                    book.source / f"{page.name}.ipynb", unfinished, values, km=kernel, kernel_name="python3",
+                    language="python", progress_bar=False, start_timeout=120, stdout_file=log, stderr_file=log,
                     timeout_func=lambda cell: max(1, math.ceil(started + timeout_s - time.monotonic())),
                     coalesce_streams=True,
-                )
+                )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             log.write(str(error))
             reason = f"{error.ename}: {error.evalue}"
@@ -236,14 +195,9 @@ def _execute(
         good.unlink(missing_ok=True)  # an older copy must not pass for this one
     else:
         os.replace(unfinished, good)
-    page = replace(
-        page,
-        status="failed" if reason else "ok",
-        seconds=round(time.monotonic() - started, 1),
-        reason=reason,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine="" if reason else _machine(),
-    )
+    finished, took = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - started, 1)
+    page = replace(page, status="failed" if reason else "ok", seconds=took, reason=reason, finished=finished)
+    page = replace(page, machine="" if reason else _machine())
     book.save(page)
     return page
 

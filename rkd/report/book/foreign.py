@@ -29,6 +29,7 @@ _ATTRIBUTES = {
     "details": {"open"},
     "img": {"src", "alt", "width", "height"},
 }
+_NO_PYTHON = SyntaxError, ValueError, RecursionError, MemoryError
 _STYLES = {"text-align", "width", "max-width", "grid-template-columns"}
 _VALUES = {  # what a value may be; others go with their attribute
     "class": re.compile(r"rkd-[\w-]+|dataframe|num|text|smoke|mini|paper|good|fair|bad|info|none"),
@@ -39,17 +40,14 @@ _VALUES = {  # what a value may be; others go with their attribute
 
 def cleaned(html: str) -> Html:
     """HTML of which text, tables, links and pictures within it remain; nothing in it runs or is fetched."""
-    return Html(
-        nh3.clean(
-            _characters(html),
-            tags=_TAGS,
-            clean_content_tags=_DROPPED,
-            attributes=_ATTRIBUTES,
-            attribute_filter=_allowed,
-            filter_style_properties=_STYLES,
-            url_schemes={"http", "https", "mailto", "data"},
-        )
-    )
+    kept = {
+        "tags": _TAGS,
+        "clean_content_tags": _DROPPED,
+        "attributes": _ATTRIBUTES,
+        "attribute_filter": _allowed,
+    }
+    kept |= {"filter_style_properties": _STYLES, "url_schemes": {"http", "https", "mailto", "data"}}
+    return Html(nh3.clean(_characters(html), **kept))
 
 
 def _allowed(element: str, name: str, value: str) -> str | None:
@@ -72,9 +70,8 @@ def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dic
     chapter's; empty where all are."""
     own = source["cells"]
     cells = [cell for cell in notebook["cells"] if not _of_build(cell, repository)]
-    blocks = SequenceMatcher(
-        None, *([*map(_compared, each)] for each in (own, cells)), False
-    ).get_matching_blocks()
+    matched = SequenceMatcher(None, [*map(_compared, own)], [*map(_compared, cells)], autojunk=False)
+    blocks = matched.get_matching_blocks()
     same = {b + i: own[a + i] for a, b, size in blocks for i in range(size)}
     made, other = [], []
     for i, cell in enumerate(cells):
@@ -106,12 +103,7 @@ def _compared(cell: Mapping) -> tuple[str, str]:
     kind, source = cell["cell_type"], cell["source"]
     try:
         return kind, ast.dump(ast.parse(source)) if kind == "code" else " ".join(source.split())
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ):  # IPython's own commands, or no Python at all
+    except _NO_PYTHON:  # or IPython's own commands
         return kind, source
 
 
@@ -129,15 +121,13 @@ def _is_injected(cell: Mapping, notebook: Mapping) -> bool:
     try:
         body = ast.parse(cell["source"]).body
         given = {target.id: ast.literal_eval(one.value) for one in body for (target,) in [one.targets]}
-    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
+    except (*_NO_PYTHON, AttributeError):
         return False
     return given == notebook["metadata"]["papermill"]["parameters"]
 
 
-def _cell(
-    identity: str, kind: str, source: str, tags: Sequence[str] = (), outputs: Sequence[dict] = ()
-) -> dict:
-    cell = {"cell_type": kind, "id": identity, "metadata": {"tags": [*tags]}, "source": source}
+def _cell(id: str, kind: str, source: str, tags: Sequence[str] = (), outputs: Sequence[dict] = ()) -> dict:
+    cell = {"cell_type": kind, "id": id, "metadata": {"tags": [*tags]}, "source": source}
     return cell | ({"execution_count": None, "outputs": [*outputs]} if kind == "code" else {})
 
 
@@ -150,12 +140,11 @@ def _output(output: Mapping) -> dict:
     alt = data.get("text/plain", "")
     if "text/html" in data:
         return _shown(cleaned(data["text/html"]))
+    if svg := data.get("image/svg+xml"):
+        data["image/svg+xml"] = base64.b64encode(_characters(svg).encode()).decode()
     for kind in ("image/svg+xml", "image/png", "image/jpeg"):
         if kind in data:
-            drawn = data[kind]
-            if kind == "image/svg+xml":
-                drawn = base64.b64encode(_characters(drawn).encode()).decode()
-            return _shown(cleaned(tag("img", src=f"data:{kind};base64,{drawn}", alt=_characters(alt))))
+            return _shown(cleaned(tag("img", src=f"data:{kind};base64,{data[kind]}", alt=_characters(alt))))
     return _shown(plain(data["text/markdown"]) if "text/markdown" in data else tag("pre", alt))
 
 

@@ -27,35 +27,20 @@ from rkd.report.book.parent import end_with_parent
 
 
 class Nursery:
-    """Starts kernels, each a process of its own with all that is imported here; the first one waits for the imports.
-
-    Args:
-        imports: statements, executed once; none on systems where a process full of libraries does not survive a fork.
-        folder: working directory of the kernels.
-        environment: of the kernels.
-    """
+    """Starts kernels in a folder, each a process of its own with all that is imported here: statements, executed once,
+    for which the first one waits; none on systems where a process full of libraries does not survive a fork."""
 
     def __init__(self, imports: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._build, self._one_at_a_time = uuid.uuid4().hex, threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *(imports if sys.platform == "linux" else ())],
-            cwd=folder,
-            env={**environment, TOKEN: self._build},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        )
+        call = [sys.executable, "-m", __name__, *(imports if sys.platform == "linux" else ())]
+        talk = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        own = {**environment, TOKEN: self._build}
+        self._process = subprocess.Popen(call, cwd=folder, env=own, start_new_session=True, **talk)
 
     @contextlib.contextmanager
     def kernel(self, name: str, environment: Mapping[str, str], log: Path) -> Iterator[AsyncKernelManager]:
-        """A running kernel, which ends with all that it started.
-
-        Args:
-            name: no other kernel's.
-            environment: added to that of all.
-            log: what the kernel's process says is appended here.
-        """
+        """A running kernel under a name of its own, which ends with all that it started. The environment is added to
+        that of all; what the kernel's process says is appended to the log."""
         token = f"{self._build} {name}."
         kernel = AsyncKernelManager(kernel_name="python3")
         kernel.provisioner = _Forked(kernel_id=name, kernel_spec=kernel.kernel_spec, parent=kernel)

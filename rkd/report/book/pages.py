@@ -29,7 +29,7 @@ class Page:
         variation: name of the variation; empty for the chapter itself.
         parameters: what the variation was given, by name.
         adopted: file name of the notebook it was taken from, where no build executed it.
-        key: hash of all it was executed from (see `rkd.report.book.execution`).
+        key: hash of all it was executed from.
     """
 
     name: str

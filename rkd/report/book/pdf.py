@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rkd import paths
@@ -24,16 +24,8 @@ OF_SPHINX = {"genindex", "search", "py-modindex"}
 TIMEOUT_S = 180  # of one page
 
 
-def print_pages(
-    site: Path, target: Path, pages: Sequence[str] = (), echo: Callable[[str], object] = print
-) -> list[Path]:
-    """Print pages of a built site.
-
-    Args:
-        site: folder of the site.
-        target: folder of the PDF files.
-        pages: names without ending; empty: all that hold text of the book.
-        echo: receives one line per page.
+def print_pages(site: Path, target: Path, pages: Sequence[str] = ()) -> list[Path]:
+    """Print pages of a built site, named without ending, or all that hold text of the book, and say so line by line.
 
     Raises:
         ConfigError: no site, no such page, no Chromium, or a page that it could not print.
@@ -60,7 +52,7 @@ def print_pages(
                 raise ConfigError(f"{path.stem}.html was not printed within {TIMEOUT_S} s") from None
             if not path.is_file():
                 raise ConfigError(f"{path.stem}.html was not printed by {browser}")
-            echo(f"{path.name}  {path.stat().st_size // 1024} kB")
+            print(f"{path.name}  {path.stat().st_size // 1024} kB")
     return made
 
 

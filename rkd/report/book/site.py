@@ -61,11 +61,9 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
     """A chapter's page, or a variation's: always a notebook, so that all links to it hold."""
     source, metadata, other = book.notebook(page.name), KERNEL, ""
     if page.status in ("failed", "not executed"):
-        opening = [cell for cell in source["cells"][:1] if cell["cell_type"] == "markdown"]
-        cells = [
-            *opening,
-            _words("page", (_failed if page.status == "failed" else _not_executed)(page, book)),
-        ]
+        said = (_failed if page.status == "failed" else _not_executed)(page, book)
+        cells = [cell for cell in source["cells"][:1] if cell["cell_type"] == "markdown"]
+        cells.append(_words("page", said))
     else:
         executed = read_notebook(book.path(page, ".ipynb"))
         cells = executed["cells"]
@@ -78,9 +76,7 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
         cells = shown(cells, repository)
         cells.append(_words("provenance", _provenance(page, book)))
     if variations:
-        items = [
-            f"- [{other.variation}]({other.file}.ipynb): {_given(other.parameters)}" for other in variations
-        ]
+        items = [f"- [{one.variation}]({one.file}.ipynb): {_given(one.parameters)}" for one in variations]
         cells.append(_words("variations", "\n".join(["**Variations of this page**", "", *items])))
     cells = _headed(cells, page, title_of(source, page.name), other)
     metadata = {k: v for k, v in metadata.items() if k != "papermill"} | {"rkd": {"chapter": page.name}}
@@ -88,12 +84,8 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
 
 
 def shown(cells: Sequence[dict], repository: str) -> list[dict]:
-    """Cells of an executed notebook as the book shows them: parameters and rows folded, and a first one for Colab.
-
-    Args:
-        cells: of nbformat 4; not changed.
-        repository: address of the project; without it, there is no cell for Colab.
-    """
+    """Cells of an executed notebook as the book shows them: parameters and rows folded, and, where the project has an
+    address, a first one for Colab."""
     found = []
     for cell in cells:
         metadata = {k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")}
@@ -112,16 +104,13 @@ def shown(cells: Sequence[dict], repository: str) -> list[dict]:
 
 def _headed(cells: Sequence[dict], page: Page, title: str, other: str) -> list[dict]:
     """With the heading first, a variation's with a note below it, which says which cells are `other` ones."""
-    headings = [
-        cell for cell in cells if cell["cell_type"] == "markdown" and cell["source"].startswith("# ")
-    ][:1]
-    opening = "".join(cell["source"].partition("\n")[2].strip() for cell in headings)
-    name = f"{title} ({page.variation})" if page.variation else title
-    head = [f"# {name}", *([_note(page, title, other)] if page.variation else []), opening]
-    return [
-        _words("head", "\n\n".join(filter(None, head))),
-        *(cell for cell in cells if cell not in headings),
-    ]
+    words = (cell for cell in cells if cell["cell_type"] == "markdown")
+    heading = next((cell for cell in words if cell["source"].startswith("# ")), None)
+    opening = heading["source"].partition("\n")[2].strip() if heading else ""
+    head = [f"# {title}", opening]
+    if page.variation:
+        head[:1] = f"# {title} ({page.variation})", _note(page, title, other)
+    return [_words("head", "\n\n".join(filter(None, head))), *(cell for cell in cells if cell is not heading)]
 
 
 def _words(identity: str, markdown: str) -> dict:
@@ -141,16 +130,12 @@ def _provenance(page: Page, book: Book) -> str:
 def _failed(page: Page, book: Book) -> str:
     log = book.path(page, ".log")
     text = _ANSI.sub("", log.read_text(encoding="utf8", errors="replace")) if log.is_file() else ""
-    why = f"It stopped after {page.seconds:.0f} s with profile {code(book.profile)}"
-    why += ", and shows no numbers for that reason."
+    said = f"It stopped after {page.seconds:.0f} s with profile {code(book.profile)}"
+    said += ", and shows no numbers for that reason."
+    why = directive("admonition", "This chapter failed", said, code(page.reason, "text"), class_="danger")
     tail = code("\n".join(text.splitlines()[-LOG_TAIL:]) or "(the log is empty)", "text")
-    parts = (
-        directive("admonition", "This chapter failed", why, code(page.reason, "text"), class_="danger"),
-        "Run it again on its own:",
-        code(_command(page, book), "shell"),
-        directive("dropdown", f"The last {LOG_TAIL} lines of its log", tail),
-    )
-    return "\n\n".join(parts)
+    tail = directive("dropdown", f"The last {LOG_TAIL} lines of its log", tail)
+    return "\n\n".join([why, "Run it again on its own:", code(_command(page, book), "shell"), tail])
 
 
 def _not_executed(page: Page, book: Book) -> str:
@@ -205,22 +190,16 @@ def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
     for folder in ("html", "jupyter_execute", ".doctrees"):
         shutil.rmtree(output / folder, ignore_errors=True)
     call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book.stage)]
-    build = subprocess.run(
-        [*call, "--config", str(book.config), "--path-output", str(output.parent)],
-        capture_output=True,
-        encoding="utf8",
-        errors="replace",
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},  # whatever the terminal
-        preexec_fn=end_with_parent,
-        check=False,
-    )
+    call += ["--config", str(book.config), "--path-output", str(output.parent)]
+    env = {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"}  # whatever the terminal
+    said = {"capture_output": True, "encoding": "utf8", "errors": "replace"}
+    build = subprocess.run(call, env=env, preexec_fn=end_with_parent, check=False, **said)
     log = _ANSI.sub("", build.stdout + build.stderr)
     (book.work / "html.log").write_text(log, encoding="utf8")
     complaints = [line.strip() for line in log.splitlines() if _COMPLAINT.search(line)]
     if build.returncode and not complaints:
         complaints = [line for line in log.splitlines() if line.strip()][-3:]
-    if build.returncode == 0 and index.is_file():
-        if not complaints:
-            built_from.write_text(key)
-        return index, tuple(dict.fromkeys(complaints))
-    return None, tuple(dict.fromkeys(complaints))
+    made = index if build.returncode == 0 and index.is_file() else None
+    if made and not complaints:
+        built_from.write_text(key)
+    return made, tuple(dict.fromkeys(complaints))

@@ -6,6 +6,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,11 +35,8 @@ def check_name(book: Book, name: str) -> None:
 
 def spelt(parameters: Mapping[str, object]) -> list[str]:
     """Parameters and values as text, those left out that change no number."""
-    return [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}"
-        for name, value in parameters.items()
-        if name not in INCIDENTAL
-    ]
+    told = {name: value for name, value in parameters.items() if name not in INCIDENTAL}
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in told.items()]
 
 
 def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence[str]) -> list[str]:
@@ -60,18 +58,15 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
             known = ", ".join(sorted(declared[name])) or "no parameters"
             raise ConfigError(f"chapter {name} does not declare {parameter}; it declares {known}")
     if not (fitting := [name for name in only or book.names if wanted.issubset(declared[name])]):
-        told = ", ".join(sorted(wanted))
-        raise ConfigError(f"no chapter declares all of {told}; give them in two variations")
+        raise ConfigError(
+            f"no chapter declares all of {', '.join(sorted(wanted))}; give them in two variations"
+        )
     return fitting
 
 
 def adopted(book: Book, path: Path, variation: str) -> Page:
-    """The variation that a notebook is which papermill executed elsewhere.
-
-    Args:
-        book: whose profile's values are no difference.
-        path: what papermill wrote.
-        variation: its name.
+    """The variation that a notebook is which papermill executed elsewhere; values of the book's profile are no
+    difference.
 
     Raises:
         ConfigError: no notebook, no chapter of this book, not executed to its last cell without an error, executed
@@ -94,15 +89,9 @@ def adopted(book: Book, path: Path, variation: str) -> Page:
             raise ValueError(seconds)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path.name} does not say when it ended; execute it with papermill") from error
-    return Page(
-        chapter,
-        "ok",
-        seconds,
-        finished=ended.isoformat(timespec="seconds"),
-        variation=variation,
-        parameters=_differing(_mapping(about.get("parameters")), source, path, book),
-        adopted=path.name,
-    )
+    differing = _differing(_mapping(about.get("parameters")), source, path, book)
+    page = Page(chapter, "ok", seconds, finished=ended.isoformat(timespec="seconds"))
+    return replace(page, variation=variation, parameters=differing, adopted=path.name)
 
 
 def chapter_of(notebook: dict, path: Path, book: Book) -> str:

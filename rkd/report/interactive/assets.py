@@ -33,19 +33,15 @@ def in_book() -> bool:
 
 
 def attached(plotly: bool = False, script: bool = True) -> Html:
-    """What an output has to bring along: nothing in a build of the book, else styles and scripts.
-
-    Args:
-        plotly: plotly.js too (0.7 MB).
-        script: False: styles alone.
-    """
+    """What an output has to bring along: nothing in a build of the book, else styles, scripts, and plotly.js (0.7 MB)
+    where it is asked for."""
     if in_book():
         return Html("")
-    library = (
-        _UNPACK % base64.b64encode(gzip.compress(_text(PLOTLY).encode(), mtime=0)).decode() if plotly else ""
-    )
-    scripts = library, _text("interactive.js") if script else ""
-    drawn = "".join(f"<script>{code}</script>" for code in scripts if code)
+    scripts = [_text("interactive.js")] if script else []
+    if plotly:
+        packed = base64.b64encode(gzip.compress(_text(PLOTLY).encode(), mtime=0)).decode()
+        scripts.insert(0, _UNPACK % packed)
+    drawn = "".join(f"<script>{code}</script>" for code in scripts)
     return Html(f"<style>{''.join(map(_text, STYLES))}</style>{drawn}")
 
 

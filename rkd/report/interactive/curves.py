@@ -1,5 +1,6 @@
 """Training curves of a table's lines: the mean of each line bold, its runs faint; what is missing is said."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -38,10 +39,9 @@ def curves(
     step: int = 1,
     panels: str = "group",
 ) -> Plot:
-    """The training curves of a chapter.
+    """The training curves of a chapter's lines. Where they have groups, one group is shown at a time.
 
     Args:
-        lines: of the chapter. Where they have groups, one group is shown at a time.
         beside: a second group can be chosen, to compare; colours then differ between groups too.
         step: of curves longer than 80 epochs, only every so many epochs are drawn, up to the last.
         panels: of the static picture, one per "group" or "metric".
@@ -59,12 +59,10 @@ def curves(
     axis = {"title": {"text": "epoch"}, "unifiedhovertitle": {"text": "epoch %{x}"}}
     if last <= 12:  # whole numbers on short axes; room around a lone epoch
         axis |= {"dtick": 1} | ({"range": [0.5, 1.5]} if last == 1 else {})
-    traces = [
-        trace
-        for line, style in zip(lines, _styles(lines, beside), strict=True)
-        for metric, name in metrics.items()
-        for trace in _traces(line, found[line.key], metric, name, style, step)
-    ]
+    styled = list(zip(lines, _styles(lines, beside), strict=True))
+    traces: list[go.Scatter] = []
+    for (line, style), (metric, name) in itertools.product(styled, metrics.items()):
+        traces += _traces(line, found[line.key], metric, name, style, step)
     runs = runs_frame(lines, records, "")
     groups = {line.group: line.group for line in drawn}
     controls = [Choice("group", choose, groups)] if len(groups) > 1 else []
@@ -74,14 +72,9 @@ def curves(
     if any(len(found[line.key]) > 1 for line in drawn):
         controls.append(tick("runs", "single runs", "single"))
     controls += [slider("at", "Values at epoch", 1, last, last)] if last > 1 else []
-    return Plot(
-        go.Figure(traces, {"hovermode": "x unified", "xaxis": axis}),
-        _in_words(title, runs),
-        controls=tuple(controls),
-        title=title,
-        note=_note(lines, runs),
-        panels=panels,
-    )
+    figure = go.Figure(traces, {"hovermode": "x unified", "xaxis": axis})
+    words, note = _in_words(title, runs), _note(lines, runs)
+    return Plot(figure, words, tuple(controls), title, note, panels=panels)
 
 
 def _traces(
@@ -104,14 +97,9 @@ def _traces(
         yield go.Scatter(**end, marker={"symbol": "x", "size": 9, "color": style["color"]}, **faint)
     if finished:
         mean = np.mean([r.curves[metric] for r in finished], axis=0)
-        yield go.Scatter(
-            **_points(mean, step),
-            mode="lines+markers" if len(mean) <= 12 else "lines",
-            line={**style, "width": 2.5, "shape": "hv" if metric == "lr" else "linear"},
-            hovertemplate="%{y}",
-            meta={"facets": facets, "yaxis": axis},
-            **same,
-        )
+        drawn = {**_points(mean, step), "mode": "lines+markers" if len(mean) <= 12 else "lines", **same}
+        bold = {**style, "width": 2.5, "shape": "hv" if metric == "lr" else "linear"}
+        yield go.Scatter(**drawn, line=bold, hovertemplate="%{y}", meta={"facets": facets, "yaxis": axis})
 
 
 def _points(values: Sequence[float], step: int) -> dict[str, object]:
@@ -134,10 +122,10 @@ def _styles(lines: Sequence[Line], apart: bool) -> Iterator[dict[str, str]]:
 
 def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
     """What the lines are, and which runs are not among them."""
-    said = [
-        "Bold: mean over the finished runs of a line; thin: single runs. A click on a name, or Enter, hides its line; "
-        "a double click, or Shift and Enter, all others."
-    ]
+    said = ["Bold: mean over the finished runs of a line; thin: single runs."]
+    said.append(
+        "A click on a name, or Enter, hides its line; a double click, or Shift and Enter, all others."
+    )
     for status, words in (("missing", "Missing"), ("diverged", "Diverged, and in no mean")):
         found = runs[runs["status"] == status].groupby("name", sort=False)["seed"].agg(list)
         if len(found):
@@ -153,6 +141,5 @@ def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
 def _in_words(title: str, runs: pd.DataFrame) -> str:
     groups = runs[runs["status"] != "missing"].groupby("name", sort=False)
     ends = [f"{name} {mean_sd(rows)}" for name, rows in groups]
-    more = f"; and {len(ends) - TOLD} more" if len(ends) > TOLD else ""
-    start = f"{title}. Test accuracy against epochs, one line each; at the end, in percent: "
-    return f"{start}{'; '.join(ends[:TOLD])}{more}."
+    ends[TOLD:] = [f"and {len(ends) - TOLD} more"] * (len(ends) > TOLD)
+    return f"{title}. Test accuracy against epochs, one line each; at the end, in percent: {'; '.join(ends)}."

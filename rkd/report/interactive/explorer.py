@@ -1,5 +1,6 @@
 """Every recorded run, one row per configuration, and a table that a plot follows."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,9 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats
 
-from rkd.experiments import settings
 from rkd.experiments.chapters import chapter_names, get_chapter
-from rkd.experiments.selectors import is_published_setting
+from rkd.experiments.selectors import Selectors, is_published_setting
 from rkd.experiments.workspace import store_for
 from rkd.models import display_name
 from rkd.records import Record
@@ -17,6 +17,7 @@ from rkd.records.csv_summary import summarise
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
+from rkd.report.tables import headed
 from rkd.review import ReviewOptions
 
 HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
@@ -36,11 +37,8 @@ class Place(NamedTuple):
 
 
 def recorded(profile: str, results: str | None = None) -> pd.DataFrame:
-    """All recorded runs there are, as `configurations`.
-
-    Args:
-        profile: whose store is read beside the committed ones.
-        results: its folder of records; None: the profile's own.
+    """All recorded runs there are, as `configurations`: those of a profile, or of another folder of its records, beside
+    the committed ones.
 
     Raises:
         ConfigError: an unknown profile.
@@ -75,7 +73,7 @@ def configurations(
         for profile, found in by_profile.items()
         for summary in summarise(found.values()).itertuples()
     ]
-    order = ("profile", "pair", "method", "key")
+    order = "profile", "pair", "method", "key"
     rows.sort(key=lambda row: (list(KINDS).index(row["kind"]), *(row[name] for name in order)))
     return pd.DataFrame(rows)
 
@@ -137,8 +135,7 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     if rows.empty:
         return tag("p", "No run is recorded yet.", class_="rkd-note")
     names = rows.columns.drop(list(HIDDEN))
-    heads = [tag("th", name, scope="col") for name in names]
-    heads.insert(2, tag("th", "curves", scope="col", data_orderable="false"))
+    heads = [*names[:2], tag("th", "curves", scope="col", data_orderable="false"), *names[2:]]
     body = []
     for c in rows.to_dict("records"):
         told = {"data_curves": c["label"], "aria_label": f"show training curves of {c['label']}"}
@@ -152,29 +149,19 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     for name in FILTERS:
         values = {value: value for value in sorted({*rows[name]} - {""})}
         filters.append(Choice(name.replace(" ", "-"), name, {"": "all", **values}))
-    table = tag(
-        "table", tag("thead", tag("tr", *heads)), tag("tbody", *body), class_="rkd-configurations compact"
-    )
-    return datatable(
-        table,
-        filters,
-        label="Table of configurations",
-        buttons=("csv", "colvis", "searchBuilder"),
-        page=10,
-        above=plot(rows).html(),
-    )
+    table = headed(heads, body, "rkd-configurations compact")
+    more = {"buttons": ("csv", "colvis", "searchBuilder"), "page": 10, "above": plot(rows).html()}
+    return datatable(table, filters, label="Table of configurations", **more)
 
 
 def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
     """Run id -> rows of all chapters under these profiles."""
     found: dict[str, list[Place]] = {}
-    for profile in profiles:
-        for name in chapter_names():
-            chapter, given = get_chapter(name), settings.resolve(name, {"profile": profile})
-            head, colon, _ = chapter.title.partition(":")
-            called = head if colon else name.replace("_", " ").capitalize()
-            for line in chapter.lines(given):
-                recipe = line.recipe or given.recipe or chapter.recipe
-                for run in line.runs:
-                    found.setdefault(run.id, []).append(Place(name, f"{called}, {line.label}", recipe))
+    for asked, name in itertools.product(map(Selectors, profiles), chapter_names()):
+        head, colon, _ = get_chapter(name).title.partition(":")
+        called = head if colon else name.replace("_", " ").capitalize()
+        for key, line in asked.chapter(name)[1].items():
+            place = Place(name, f"{called}, {line.label}", asked.recipe(f"{name}/{key}"))
+            for run in line.runs:
+                found.setdefault(run.id, []).append(place)
     return found

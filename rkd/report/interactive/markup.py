@@ -50,16 +50,6 @@ def picture(png: bytes, alt: str, **attributes: object) -> Html:
     return tag("img", alt=alt, **attributes, src=f"data:image/png;base64,{base64.b64encode(png).decode()}")
 
 
-def number(said: object) -> Html:
-    """A number of a table."""
-    return tag("span", said, class_="rkd-number")
-
-
-def quiet(said: object) -> Html:
-    """What stands below a number of a table."""
-    return tag("span", said, class_="rkd-n")
-
-
 def code(said: object, language: str = "") -> str:
     """Text as Markdown that shows it as it is, whatever it holds: a block in a language, or else within a line."""
     plain = str(said).encode(errors="replace").decode()
@@ -73,6 +63,5 @@ def directive(name: str, title: str, *inside: str, class_: str = "") -> str:
     """A directive of MyST around finished Markdown, which cannot end it."""
     body = "\n\n".join(inside)
     colons = ":" * max([4, *(len(run) + 1 for run in re.findall(":+", body))])
-    return "\n".join(
-        [f"{colons}{{{name}}} {title}", *([f":class: {class_}"] * bool(class_)), "", body, colons]
-    )
+    option = f":class: {class_}\n" * bool(class_)
+    return f"{colons}{{{name}}} {title}\n{option}\n{body}\n{colons}"

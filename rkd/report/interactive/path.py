@@ -12,12 +12,8 @@ Level = Mapping[str, object]  # one row of ReviewKD.describe()
 
 
 def review_path(levels: Sequence[Level], options: ReviewOptions) -> Html:
-    """The path of one pair: maps in proportion to their height, blocks, residuals, losses; details to unfold.
-
-    Args:
-        levels: rows of `ReviewKD.describe()`, deep to shallow.
-        options: of the method.
-    """
+    """The path of one pair, deep to shallow: maps in proportion to their height, blocks, residuals, losses; details to
+    unfold."""
     unit = 4.2 / max(level[f"{side}_size"] for level in levels for side in ("student", "teacher"))
     heads = (tag("b", name) for name in ("student", "", "fusion", "", "teacher"))
     rows = (_level(i, levels, options, unit) for i in range(len(levels)))
@@ -48,17 +44,10 @@ def _level(i: int, levels: Sequence[Level], options: ReviewOptions, unit: float)
         what = f"{i + 1} student map{'s' * (i > 0)}"
         what = what if options.connector == "mechanism" else _residual(level, options)
         passed = tag("div", f"↓ {what}", class_="rkd-passed")
-    return tag(
-        "div",
-        maps["student"],
-        tag("div", "→"),
-        tag("div", tag("b", name), _block(i, level, options), class_="rkd-block"),
-        tag("div", tag("b", options.loss.upper()), "⟷", sizes, class_="rkd-loss"),
-        maps["teacher"],
-        tag("details", *details),
-        passed,
-        class_="rkd-level",
-    )
+    block = tag("div", tag("b", name), _block(i, level, options), class_="rkd-block")
+    loss = tag("div", tag("b", options.loss.upper()), "⟷", sizes, class_="rkd-loss")
+    row = maps["student"], tag("div", "→"), block, loss, maps["teacher"], tag("details", *details), passed
+    return tag("div", *row, class_="rkd-level")
 
 
 def _block(i: int, level: Level, options: ReviewOptions) -> str:

@@ -17,17 +17,10 @@ from rkd.report.interactive.markup import Html, join, picture, tag, text
 GREY = "#7f8790"  # reads on light and dark pages
 PANELS = 6  # of the static picture, at most
 _AXIS = {"gridcolor": "rgba(127,135,144,.25)", "linecolor": GREY, "zeroline": False, "automargin": True}
-TEMPLATE = {
-    "layout": {
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "font": {"size": 13},
-        "hoverlabel": {"namelength": -1, "font": {"size": 12}},
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-}
+_LAYOUT = {
+    "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "margin": dict.fromkeys("lrtb", 10),
+    "font": {"size": 13}, "hoverlabel": {"namelength": -1, "font": {"size": 12}}, "xaxis": _AXIS, "yaxis": _AXIS,
+}  # fmt: skip
 _DASHES = {"dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 _MARKERS = {"circle": "o", "diamond": "D", "x": "X", "square": "s"}
 
@@ -98,10 +91,7 @@ def stack(
 ) -> Html:
     """Pages of which one is seen at a time; without scripts it is the one at the start.
 
-    Args:
-        slides: by a slider, where the pages are ordered; else by a <select>.
-        start: place of the page that is seen first.
-        above, below: what stays, whatever is chosen.
+    The choice is a slider where the pages are ordered, else a <select>; what stands `above` and `below` stays.
     """
     names = tuple(pages)
     choice = Choice("page", label, {str(i): name for i, name in enumerate(names)})
@@ -142,17 +132,11 @@ class Plot:
     def html(self) -> Html:
         """The picture without the scripts it needs outside the book."""
         drawn = json.loads(self.figure.to_json(), object_hook=_plain)
-        drawn["layout"]["template"] = TEMPLATE
-        return figure(
-            "plot",
-            self.controls,
-            f"Controls of: {self.title}",
-            tag("div", class_="rkd-area", role="group", aria_label=self.alt),
-            self.still(),
-            tag("p", self.note, class_="rkd-note") if self.note else "",
-            spec({**drawn, "height": self.height}),
-            title=self.title,
-        )
+        drawn["layout"]["template"] = {"layout": _LAYOUT}
+        area = tag("div", class_="rkd-area", role="group", aria_label=self.alt)
+        note = tag("p", self.note, class_="rkd-note") if self.note else ""
+        inside = area, self.still(), note, spec({**drawn, "height": self.height})
+        return figure("plot", self.controls, f"Controls of: {self.title}", *inside, title=self.title)
 
     def still(self) -> Html:
         """An <img> of what is shown at first; of the facet `panels`, the first few values side by side."""
@@ -165,24 +149,21 @@ class Plot:
             if at_first and trace.visible is not False:
                 panels.setdefault(facets.get(self.panels, ""), []).append(trace)
         shown = list(panels.items())[:PANELS] or [("", [])]
-        with rc_context({"text.parse_math": False}):  # a name is no formula
-            return self._still(shown)
-
-    def _still(self, shown: Sequence[tuple[str, list[go.Scatter]]]) -> Html:
         columns = min(2, len(shown))
         rows = -(-len(shown) // columns)
         drawn = Figure((9.2, 0.6 + rows * self.height / 135), facecolor="white", layout="constrained")
-        for i, (name, traces) in enumerate(shown, 1):
-            self._draw(drawn.add_subplot(rows, columns, i), name, traces)
-        entries = {
-            name: h for ax in drawn.axes for h, name in zip(*ax.get_legend_handles_labels(), strict=True)
-        }
-        if entries:
-            at = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
-            drawn.legend(entries.values(), entries, **at)
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=110)
-        return picture(buffer.getvalue(), self.alt, class_="rkd-still", width=760)
+        entries, png = {}, io.BytesIO()
+        with rc_context({"text.parse_math": False}):  # a name is no formula
+            for i, (name, traces) in enumerate(shown, 1):
+                ax = drawn.add_subplot(rows, columns, i)
+                self._draw(ax, name, traces)
+                handles, names = ax.get_legend_handles_labels()
+                entries |= dict(zip(names, handles, strict=True))
+            if entries:
+                at = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
+                drawn.legend(entries.values(), entries, **at)
+            drawn.savefig(png, format="png", dpi=110)
+        return picture(png.getvalue(), self.alt, class_="rkd-still", width=760)
 
     def _draw(self, ax: Axes, name: str, traces: Sequence[go.Scatter]) -> None:
         layout = self.figure.layout

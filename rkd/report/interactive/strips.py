@@ -18,11 +18,8 @@ WEIGHTS = ("z₁ student map", "z₂ residual")  # of a fusion block
 
 
 def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
-    """PNG of maps below one another; equal values have equal colours, whatever the size of a map.
-
-    Args:
-        maps: (N, h, w); every value fills a block of equal pixels.
-        low, high: values of its two ends; values beyond are drawn as the ends.
+    """PNG of maps, (N, h, w), below one another. Every value fills a block of equal pixels; equal values have equal
+    colours, whatever the size of a map; values beyond low and high are drawn as these.
 
     Raises:
         ValueError: a value is not finite, or low is not below high.
