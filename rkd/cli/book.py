@@ -6,9 +6,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkd.cli.cluster import cluster_of, ray_asked
+from rkd import paths
+from rkd.cli.cluster import ray_asked
 from rkd.cli.declare import Duration, Names
+from rkd.cluster.session import Resources, joined
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.notebooks import declared_parameters
+from rkd.experiments.settings import load_profile, names, profile_path, resolve
+from rkd.trust import foreign_in
 
 if TYPE_CHECKING:
     from rkd.report.book import Book, Page
@@ -61,10 +67,7 @@ def book(
         rkd book --add out.ipynb --name lambda-0.9                      ... and taken into the book
         rkd book --drop lambda-0.9
     """
-    from rkd import paths
-    from rkd.experiments.settings import load_profile, profile_path
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
-    from rkd.trust import foreign_in
 
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each}, {"--jobs": jobs})
     if name == "":
@@ -76,16 +79,11 @@ def book(
             raise ConfigError(f"{option} executes nothing; leave --only and the parameters out")
         if value and ((name and option != "--add") or [add, drop, list_variations or None].count(None) < 2):
             raise ConfigError(f"{option} does not go with --name, --add, --drop or --list-variations")
-    home, build = paths.home(), paths.build()
+    home = paths.home()
     made = Book(
-        profile,
-        home / "book",
-        home / "_config.yml",
-        build,
-        profile_path(profile),
-        not no_html,
+        profile, home / "book", home / "_config.yml", paths.build(), profile_path(profile), not no_html,
         reads=(*paths.sources(), home / "results"),
-    )
+    )  # fmt: skip
     if list_variations:
         _list(made.variations(), profile)
         return 0
@@ -94,11 +92,10 @@ def book(
     if add:
         return 0 if adopt_notebook(made, add, name).ok else 1
     _check(made, only, given, name)
-    names = foreign_in([load_profile(profile), given])
-    if names:  # the chapters are told of all of them, and which were typed here
+    if foreign_in([load_profile(profile), given]):  # chapters are told of all, and which were typed here
         given["trust"] = sorted(foreign_in(given))
     device = str(given.get("device") or "auto")
-    with cluster_of(address, each, device) if on_ray else nullcontext() as cluster:
+    with joined(address, Resources.read(each), device) if on_ray else nullcontext() as cluster:
         result = build_book(
             made,
             only=only,
@@ -116,10 +113,7 @@ def book(
 def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variation: str | None) -> None:
     """Raise ConfigError for a parameter that no chapter to be executed has, or a value that it cannot be executed with:
     before any is, and before a variation is kept."""
-    from rkd.devices import pick_device
     from rkd.experiments.chapters import chapter_names, get_chapter
-    from rkd.experiments.notebooks import declared_parameters
-    from rkd.experiments.settings import names, resolve
 
     try:
         json.dumps(given, allow_nan=False)

@@ -3,10 +3,16 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from rkd.config import Percent, build, check
 from rkd.errors import ConfigError, RecordError
+from rkd.experiments.settings import resolve, without_effect
+from rkd.experiments.workspace import runner_of
+from rkd.plain_yaml import from_yaml
+from rkd.trust import foreign_in, seen
 
 if TYPE_CHECKING:
     from rkd.data import DataConfig
@@ -55,24 +61,22 @@ def evaluate(
 
         Exit status: 0 the accuracy is that of the record (with --deploy, of both forms), 1 it is another, 2 wrong call.
     """
-    from rkd.experiments.settings import resolve, without_effect
-    from rkd.experiments.workspace import runner_of
-
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
-    without_effect(given, (), "an evaluation")
     if checkpoint is not None and weights != "last":
         raise ConfigError("--weights is about a recorded run; a checkpoint file is one set of weights")
-    runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
-    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "image-size": image_size}
+    runner = runner_for(profile, given)
     if checkpoint is not None:
-        said = None if model else exported(checkpoint)
-        test_set = _test_set(checkpoint, said, dataset, normalisation, image_size)
-        return _checkpoint(checkpoint, said, model, test_set, entry, deploy, runner)
+        numbers = (
+            from_yaml(normalisation, "--normalisation") if "{" in (normalisation or "") else normalisation
+        )
+        own = {"normalisation": numbers, "image_size": image_size}
+        return _checkpoint(checkpoint, runner, model, dataset, own, entry, deploy)
+    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "image-size": image_size}
     for name, value in (told | {"entry": entry}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
-    record = recorded(runner, run, weights)
+    record = recorded(runner, run)
     said = record.accuracy(weights)
     if deploy:
         return _savings(runner, record.config, weights, said)
@@ -81,16 +85,16 @@ def evaluate(
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def recorded(runner, run: str, weights: str):
-    """The record of a run; RecordError where it cannot be read, or its weights are not here."""
-    from rkd.trust import foreign_in, seen
+def runner_for(profile: str, given: Mapping[str, Any]):
+    """That of a call's settings; ConfigError for a parameter that has no effect on what is recorded."""
+    without_effect(given, (), "an evaluation")
+    return runner_of(resolve("evaluate", {**given, "profile": profile}))
 
+
+def recorded(runner, run: str):
+    """The record of a run; RecordError where it cannot be read."""
     record = runner.store.load(run)
     seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
-    if runner.weights_file(record.id, weights) is None:
-        raise RecordError(
-            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
-        )
     return record
 
 
@@ -109,10 +113,8 @@ def exported(file: Path) -> Exported | None:
     Raises:
         RecordError: it cannot be read, or is damaged.
     """
-    from rkd.config import Percent, build, check
     from rkd.data import DataConfig
     from rkd.models.packaging import facts_in
-    from rkd.trust import seen
 
     facts = facts_in(file)
     if not {"network", "class_names"} <= facts.keys():
@@ -135,35 +137,26 @@ def exported(file: Path) -> Exported | None:
         ) from error
 
 
-def _test_set(
-    file: Path, said: Exported | None, dataset: str | None, normalisation: str | None, image_size: int | None
-) -> "DataConfig":
-    """What a checkpoint is measured on: as the call says, else as the file does, else CIFAR-100."""
-    from rkd import data
-    from rkd.plain_yaml import from_yaml
-
-    if dataset is not None:
-        name = data.full_name(dataset)
-        own = said.data.normalisation if said else name if name in data.PRESETS else "measured"
-        found = data.DataConfig(name, own)
-    else:
-        found = said.data if said else data.DataConfig(normalisation="cifar100")
-        if found.name.lower().endswith(".npz") and found.sha256 is None:
-            raise ConfigError(
-                f"{file} names the data set {found.name!r} without its sha256, so that any file could be meant; name "
-                "it with --dataset"
-            )
-    numbers = from_yaml(normalisation, "--normalisation") if "{" in (normalisation or "") else normalisation
-    told = {"normalisation": numbers, "image_size": image_size}
-    return dataclasses.replace(found, **{name: value for name, value in told.items() if value})
-
-
 def _checkpoint(
-    file: Path, said: Exported | None, model: str | None, test_set: "DataConfig", entry: str | None, deploy: bool,
-    runner,
+    file: Path, runner, model: str | None, dataset: str | None, own: Mapping[str, Any], entry: str | None, deploy: bool
 ) -> int:  # fmt: skip
+    """Print the accuracy of a file, measured on what the call says, else the file, else on CIFAR-100; `own`: further
+    values of the data set that the call gives."""
     from rkd import data, models
 
+    said = None if model else exported(file)
+    if dataset is not None:
+        name = data.full_name(dataset)
+        usual = said.data.normalisation if said else name if name in data.PRESETS else "measured"
+        test_set = data.DataConfig(name, usual)
+    else:
+        test_set = said.data if said else data.DataConfig(normalisation="cifar100")
+        if test_set.name.lower().endswith(".npz") and test_set.sha256 is None:
+            raise ConfigError(
+                f"{file} names the data set {test_set.name!r} without its sha256, so that any file could be meant; "
+                "name it with --dataset"
+            )
+    test_set = dataclasses.replace(test_set, **{name: value for name, value in own.items() if value})
     if not (model := said.network if said else model):
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
     models.canonical(model)

@@ -1,10 +1,13 @@
 """`rkd export-model` and `rkd features`: what a trained network is for."""
 
+import json
+from dataclasses import asdict
 from typing import Any, Literal
 
 from rkd.cli.declare import File
-from rkd.cli.evaluate import recorded
+from rkd.cli.evaluate import recorded, runner_for
 from rkd.errors import ConfigError, RecordError
+from rkd.files import replacing
 
 IMAGES = 64  # that a written network is tried on
 
@@ -34,15 +37,12 @@ def export_model(
         Images go in as (B, 3, H, W), pixel values in [0, 1] less the mean, over the deviation, by channel. ONNX needs
         the packages of rkd[onnx]. Exit status: 0 written, 2 wrong call, or what was read back computes something else.
     """
-    import json
-    from dataclasses import asdict
-
     from rkd import data, models
     from rkd.models.packaging import FORMS, package
 
     if out.suffix not in FORMS:
         raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
-    runner, record = _recorded(run, weights, profile, given)
+    record = recorded(runner := runner_for(profile, given), run)
     network, images = runner.network(record.config, weights)
     network, name = network.cpu().float(), record.config.network
     if bad := models.not_finite(network.state_dict()):
@@ -91,12 +91,11 @@ def features(
     import torch
 
     from rkd import data
-    from rkd.files import replacing
     from rkd.training.evaluation import usual_batch
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
-    runner, record = _recorded(run, weights, profile, given)
+    record = recorded(runner := runner_for(profile, given), run)
     network, images = runner.network(record.config, weights)
     dtype, found = next(network.parameters()).dtype, {"class_names": np.array(images.class_names)}
     with torch.no_grad():
@@ -119,13 +118,3 @@ def features(
         + ", ".join(f"{name} {found[name].shape}" for name in ("pooled_train", "pooled_test"))
     )
     return 0
-
-
-def _recorded(run: str, weights: str, profile: str, given: dict[str, Any]) -> tuple[Any, Any]:
-    """The runner of the call's settings, and the record; RecordError where the weights are not here."""
-    from rkd.experiments.settings import resolve, without_effect
-    from rkd.experiments.workspace import runner_of
-
-    without_effect(given, (), "an evaluation")
-    runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
-    return runner, recorded(runner, run, weights)

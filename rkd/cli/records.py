@@ -1,5 +1,8 @@
 """`rkd records check`: files of a store that are damaged."""
 
+from rkd.experiments.settings import resolve
+from rkd.experiments.workspace import store_of
+
 
 def check(*, profile: str = "smoke", results: str | None = None, quarantine: bool = False) -> int:
     """Read every record, file of maps, checkpoint and file of weights of a profile, compare checksums, and name what
@@ -15,8 +18,6 @@ def check(*, profile: str = "smoke", results: str | None = None, quarantine: boo
 
         Exit status: 0 nothing is damaged, 1 something is, 2 wrong call.
     """
-    from rkd.experiments.settings import resolve
-    from rkd.experiments.workspace import store_of
     from rkd.records import damage
 
     store = store_of(resolve("records", {"profile": profile, "results": results}))
