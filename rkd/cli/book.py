@@ -74,11 +74,12 @@ def book(
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
     if add and not name:
         raise ConfigError(f"--add {add} needs --name, the variation's name")
-    for option, value in {"--add": add, "--drop": drop, "--list-variations": list_variations}.items():
-        if value and (given or only):
-            raise ConfigError(f"{option} executes nothing; leave --only and the parameters out")
-        if value and ((name and option != "--add") or [add, drop, list_variations or None].count(None) < 2):
-            raise ConfigError(f"{option} does not go with --name, --add, --drop or --list-variations")
+    others = {"--add": add, "--drop": drop, "--list-variations": list_variations}
+    chosen = [option for option, value in others.items() if value]
+    if chosen and (given or only):
+        raise ConfigError(f"{chosen[0]} executes nothing; leave --only and the parameters out")
+    if len(chosen) > 1 or (chosen and name and not add):
+        raise ConfigError(f"{chosen[0]} does not go with --name, --add, --drop or --list-variations")
     home = paths.home()
     made = Book(
         profile, home / "book", home / "_config.yml", paths.build(), profile_path(profile), not no_html,
@@ -119,12 +120,14 @@ def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variatio
         json.dumps(given, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters are numbers, text, lists and mappings of these: {error}") from error
-    if unknown_chapters := [name for name in only if name not in made.names]:
-        raise unknown("chapter", unknown_chapters[0], made.names)
+    for name in only:
+        if name not in made.names:
+            raise unknown("chapter", name, made.names)
     declared = {name: declared_parameters(made.notebook(name)) for name in only or made.names}
+    known = {parameter for own in declared.values() for parameter in own}
     for parameter in () if variation else given:  # of a variation every chapter has all
-        if not any(parameter in own for own in declared.values()):
-            raise unknown("parameter", parameter, {p for own in declared.values() for p in own})
+        if parameter not in known:
+            raise unknown("parameter", parameter, known)
     pick_device(given.get("device") or "auto")
     values = {name: value for name, value in given.items() if name in names()}
     rows = chapter_names()
