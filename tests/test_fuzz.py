@@ -108,17 +108,12 @@ def damaged(draw, content):
         end = draw(st.sampled_from([len(found), min(len(found), 1000)]))
         at = draw(st.integers(0, max(end - 1, 0)))
         at = max(len(found) - 1 - at, 0) if draw(st.booleans()) else at
-        change = draw(st.sampled_from(["cut", "flip", "put", "remove", "double"]))
-        if change == "cut":
-            del found[at:]
-        elif change == "flip" and found:
-            found[at] ^= 1 << draw(st.integers(0, 7))
-        elif change == "put":
-            found[at : at + 8] = draw(st.binary(max_size=12))
-        elif change == "remove":
-            del found[at : at + draw(st.integers(1, 64))]
-        else:
-            found[at:at] = found[at : at + 200]
+        flipped = bytes(byte ^ 1 << draw(st.integers(0, 7)) for byte in found[at : at + 1])
+        width, put = draw(st.sampled_from([
+            (len(found), b""), (1, flipped), (8, draw(st.binary(max_size=12))), (draw(st.integers(1, 64)), b""),
+            (0, found[at : at + 200]),
+        ]))  # fmt: skip
+        found[at : at + width] = put
     return bytes(found)
 
 
