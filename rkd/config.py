@@ -191,10 +191,10 @@ def _sentence(error: ValidationError, kind: type, name: str | None = None) -> Co
     return ConfigError(f"{name} is {shown(found['input'])}; {_WORDS.get(what) or cause or found['msg']}")
 
 
-def shown(value: object, most: int = 200) -> str:
+def shown(value: object) -> str:
     """A value in a sentence: its `repr`, cut off where it is long."""
     text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 _WORDS = {
