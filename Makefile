@@ -43,7 +43,7 @@ test-oldest: .venv-oldest/test
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m "not slow" tests/training tests/review tests/methods
 
 fuzz: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python tests/test_fuzz.py --seconds $(SECONDS)
+	OMP_NUM_THREADS=1 RKD_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
 faults: .venv/test
 	$(BIN)/python tests/faults.py --seed $(SEED) --out results/bench/faults.json

@@ -17,14 +17,13 @@ import math
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic.dataclasses import rebuild_dataclass
-from pydantic_core import ErrorDetails
 
 from rkd.errors import ConfigError, unknown
 
@@ -132,7 +131,7 @@ def _telling(cls: type[T]) -> type[T]:
         try:
             make(self, *args, **values)
         except ValidationError as error:
-            raise sentence(error, type(self)) from None
+            raise _sentence(error, type(self)) from None
 
     cls.__init__ = init
     return cls
@@ -156,7 +155,7 @@ def build(kind: type[T], values: Mapping[str, Any], context: str | None = None) 
     try:
         return _adapter(kind).validate_python(dict(values), context=context)
     except ValidationError as error:
-        raise sentence(error, kind) from None
+        raise _sentence(error, kind) from None
 
 
 def check(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
@@ -164,7 +163,7 @@ def check(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
     try:
         return _adapter(kind).validate_python(value, context=context)
     except ValidationError as error:
-        raise _plainly(name, error.errors(include_url=False)[0], kind) from None
+        raise _sentence(error, kind, name) from None
 
 
 @functools.cache
@@ -172,51 +171,32 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-def sentence(error: ValidationError, kind: type) -> ConfigError:
+def _sentence(error: ValidationError, kind: type, name: str | None = None) -> ConfigError:
     """The first of a validation's complaints, as one sentence that names the value and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
+    found = error.errors(include_url=False)[0]
+    what, context, place = found["type"], found.get("ctx", {}), found["loc"]
+    if isinstance(cause := context.get("error"), ConfigError):
         return cause
-    name = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), kind.__name__)
-    make = _SENTENCES.get(first["type"], _plainly)
-    return make(name, first, kind)
+    name = name or next((str(part) for part in reversed(place) if isinstance(part, str)), kind.__name__)
+    if what == "literal_error":
+        allowed = context["expected"].replace(" or ", ", ").split(", ")
+        return unknown(name, found["input"], [part.strip("' ") for part in allowed])
+    if what in ("unexpected_keyword_argument", "extra_forbidden"):
+        for part in place[:-1]:  # down to the dataclass that was given the name
+            hint = typing.get_type_hints(kind).get(part)
+            kind = next((k for k in (hint, *get_args(hint)) if is_dataclass(k)), kind)
+        return unknown(f"{kind.__name__} setting", name, [f.name for f in fields(kind)])
+    if what in ("missing", "missing_argument"):
+        return ConfigError(f"{kind.__name__} needs {name}")
+    return ConfigError(f"{name} is {shown(found['input'])}; {_WORDS.get(what) or cause or found['msg']}")
 
 
-def _plainly(name: str, found: ErrorDetails, kind: type) -> ConfigError:
-    words = _WORDS.get(found["type"]) or str(found.get("ctx", {}).get("error") or found["msg"])
-    return ConfigError(f"{name} is {shown(found['input'])}; {words}")
-
-
-def shown(value: object, most: int = 200) -> str:
+def shown(value: object) -> str:
     """A value in a sentence: its `repr`, cut off where it is long."""
     text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _choice(name: str, found: ErrorDetails, kind: type) -> ConfigError:
-    allowed = [part.strip("' ") for part in found["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    return unknown(name, found["input"], allowed)
-
-
-def _unexpected(name: str, found: ErrorDetails, kind: type) -> ConfigError:
-    for part in found["loc"][:-1]:  # down to the dataclass that was given the name
-        hint = typing.get_type_hints(kind).get(part)
-        kind = next((k for k in (hint, *typing.get_args(hint)) if is_dataclass(k)), kind)
-    return unknown(f"{kind.__name__} setting", name, [f.name for f in fields(kind)])
-
-
-def _missing(name: str, found: ErrorDetails, kind: type) -> ConfigError:
-    return ConfigError(f"{kind.__name__} needs {name}")
-
-
-_SENTENCES: dict[str, Callable[[str, ErrorDetails, type], ConfigError]] = {
-    "literal_error": _choice,
-    "unexpected_keyword_argument": _unexpected,
-    "extra_forbidden": _unexpected,
-    "missing": _missing,
-    "missing_argument": _missing,
-}
 _WORDS = {
     "tuple_type": "it must be a list",
     "bool_type": "it must be True or False",

@@ -21,17 +21,16 @@ def replacing(path: Path) -> Iterator[Path]:
     the old file or the new, never half of one. The temporary name is fixed, so that what a killed process left is
     overwritten by the next; writers of one file are kept apart by the run's lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():  # such as /dev/stdout
-        with naming(path):
-            yield path
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
+    special = path.exists() and not path.is_file()  # such as /dev/stdout
+    temporary = path if special else path.with_name(f".{path.name}.tmp")
     try:
         with naming(path):
             yield temporary
-            os.replace(temporary, path)
+            if not special:
+                os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        if not special:
+            temporary.unlink(missing_ok=True)
         raise
 
 

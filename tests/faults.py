@@ -29,6 +29,10 @@ EPOCHS = 8
 LONG = ("-s", f"epochs={EPOCHS}")
 
 
+class Skip(Exception):
+    """Why a fault cannot be tried here."""
+
+
 class Campaign:
     """Cases, each in a folder of its own, with a generator seeded by the campaign's seed and its name.
 
@@ -57,13 +61,15 @@ class Campaign:
     def sweep(self, results, **how):
         return Sweep(self.profile, results, *LONG, **how)
 
-    def equal(self, results):
+    def differ(self, results, said=""):
+        """None where the records are those of the undisturbed sweep, and nothing is left behind."""
         damaged = results / "damaged"  # what was set aside
         aside = left_behind(damaged) if damaged.exists() else []
-        return outcomes(results) == self.wanted and len(left_behind(results)) == len(aside)
+        same = outcomes(results) == self.wanted and len(left_behind(results)) == len(aside)
+        return None if same else f"records differ: {said[-300:]}"
 
-    def case(self, fault, tried, function):
-        """Try a fault so many times: `function(folder, draw)` returns None, or how it was not survived."""
+    def case(self, fault, tried, function, **more):
+        """Try a fault so many times: `function(campaign, folder, draw)` returns None, or how it was not survived."""
         if self.only not in fault:
             return
         started, survived, notes, done = time.monotonic(), 0, [], 0
@@ -73,9 +79,8 @@ class Campaign:
                 break
             folder = self.folder / f"{len(self.cases)}-{number}"
             folder.mkdir()
-            draw = random.Random(f"{self.seed} {fault} {number}")
             try:
-                wrong = function(folder, draw)
+                wrong = function(self, folder, random.Random(f"{self.seed} {fault} {number}"), **more)
             except Skip as skip:
                 notes.append(f"skipped: {skip}")
                 break
@@ -85,10 +90,6 @@ class Campaign:
         row = {"fault": fault, "tried": done, "survived": survived, "how": how}
         self.cases.append(row | {"seconds": round(time.monotonic() - started)})
         print(f"{fault:44}{survived:3} of {done:3}  {how}", flush=True)
-
-
-class Skip(Exception):
-    """Why a fault cannot be tried here."""
 
 
 def sentence(status, said, *words):
@@ -103,13 +104,10 @@ def killed_sweeps(c, folder, draw):
     """killed at a random moment, and again, then finished: records equal"""
     for _ in range(2):
         process = c.sweep(folder)
-        deadline = time.monotonic() + draw.uniform(0, 4)
-        while time.monotonic() < deadline and process.process.exitcode is None:
-            time.sleep(0.01)
+        process.process.join(draw.uniform(0, 4))
         process.kill()
-        process.process.join(60)
     c.sweep(folder).ended(0)
-    return None if c.equal(folder) else "records differ"
+    return c.differ(folder)
 
 
 def two_sweeps(c, folder, draw):
@@ -118,10 +116,20 @@ def two_sweeps(c, folder, draw):
     first.until_an_epoch(draw.uniform(0, 0.1))
     first.kill()
     second.ended(0)
-    return None if c.equal(folder) else "records differ"
+    return c.differ(folder)
 
 
-def on_small_disk(c, folder, draw, options, word):
+def full_disk(c, folder, draw):
+    """one sentence; with room again, records equal"""
+    return on_small_disk(c, folder, f"size={draw.randrange(60, 900)}k", "No space left on device")
+
+
+def read_only(c, folder, draw):
+    """one sentence; writable again, records equal"""
+    return on_small_disk(c, folder, "ro", "Read-only file system")
+
+
+def on_small_disk(c, folder, options, word):
     """A tmpfs that is `options` for one sweep, and large and writable for the next."""
     if os.geteuid() != 0:
         raise Skip("mounting takes root")
@@ -132,25 +140,13 @@ def on_small_disk(c, folder, draw, options, word):
     try:
         results = disk / "r"
         results.mkdir()
-        subprocess.run(["mount", "-o", f"remount,{options(draw)}", disk], check=True)
+        subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
         wrong = sentence(*c.call(results), word)
         subprocess.run(["mount", "-o", "remount,rw,size=64m", disk], check=True)
         status, said = c.call(results)
-        return wrong or (None if status == 0 and c.equal(results) else f"records differ: {said[-200:]}")
+        return wrong or (c.differ(results, said) if status == 0 else f"exit {status}: {said[-200:]}")
     finally:
         subprocess.run(["umount", disk], check=True)
-
-
-def full_disk(c, folder, draw):
-    """one sentence; with room again, records equal"""
-    return on_small_disk(
-        c, folder, draw, lambda d: f"size={d.randrange(60, 900)}k", "No space left on device"
-    )
-
-
-def read_only(c, folder, draw):
-    """one sentence; writable again, records equal"""
-    return on_small_disk(c, folder, draw, lambda d: "ro", "Read-only file system")
 
 
 def clock_back(c, folder, draw):
@@ -158,11 +154,10 @@ def clock_back(c, folder, draw):
     process = c.sweep(folder, first=_clock)
     process.until_an_epoch(draw.uniform(0, 0.5))
     process.kill()
-    process.process.join(60)
     for path in folder.rglob("*"):
         os.utime(path, (time.time() + 86400,) * 2)
     c.sweep(folder, first=_clock).ended(0)
-    return None if c.equal(folder) else "records differ"
+    return c.differ(folder)
 
 
 def _clock():
@@ -183,16 +178,16 @@ def damaged(c, folder, draw, kind, flip):
     else:
         del data[draw.randrange(len(data)) :]
     victim.write_bytes(data)
-    status, said = c.call(folder)
-    wrong = None if status == 0 else sentence(status, said, victim.name)
+    (status, said), wrong = c.call(folder), None
     if status:
+        wrong = sentence(status, said, victim.name)
         where = ["--profile", str(c.profile), "--results", str(folder)]
         c.call(folder, command=["records", "check", *where, "--quarantine"])
         status, said = c.call(folder)
     if kind.endswith("log.txt"):  # for people; no record depends on it
         return wrong or (None if outcomes(folder) == c.wanted else "records differ")
     return wrong or (
-        None if status == 0 and c.equal(folder) else f"{victim.name}: records differ: {said[-300:]}"
+        c.differ(folder, said) if status == 0 else f"{victim.name}: exit {status}: {said[-300:]}"
     )
 
 
@@ -220,10 +215,8 @@ def book_equal(c, home):
         c.book = outcomes(other / "_build" / "smoke" / "records")
     process = build(home)
     said, _ = process.communicate(timeout=900)
-    same = outcomes(home / "_build" / "smoke" / "records") == c.book
-    return (
-        None if process.returncode == 0 and same and c.book else f"exit {process.returncode}: {said[-300:]}"
-    )
+    same = c.book and outcomes(home / "_build" / "smoke" / "records") == c.book
+    return None if process.returncode == 0 and same else f"exit {process.returncode}: {said[-300:]}"
 
 
 def killed_books(c, folder, draw):
@@ -248,38 +241,29 @@ def dead_kernel(c, folder, draw):
     with contextlib.suppress(psutil.Error):
         kernels[0].kill()
     said, _ = process.communicate(timeout=900)
-    wrong = (
-        None
-        if process.returncode == 0
-        else sentence(process.returncode, said, "its kernel died without a word")
-    )
-    return wrong or book_equal(c, folder)
+    code = process.returncode
+    return (code and sentence(code, said, "its kernel died without a word")) or book_equal(c, folder)
 
 
 # --- the cluster --------------------------------------------------------------------------------------------
 
 
 def on_cluster(c, folder, draw, what):
-    """A sweep of three nodes, of which `what` is killed."""
+    """records equal"""
     from test_ray import SMALL, Driver
 
     driver = Driver(c, c.nodes, folder, EPOCHS)
     driver.until_an_epoch(draw.uniform(0, 1))
     if what == "driver":
         driver.kill()
-        driver.process.join(60)
         driver = Driver(c, c.nodes, folder, EPOCHS)
     else:
-        c.nodes.remove_node(
-            draw.choice(sorted(c.nodes.worker_nodes, key=lambda n: n.node_id)), allow_graceful=False
-        )
+        workers = sorted(c.nodes.worker_nodes, key=lambda node: node.node_id)
+        c.nodes.remove_node(draw.choice(workers), allow_graceful=False)
         c.nodes.add_node(**SMALL)
     driver.process.join(240)
-    return (
-        None
-        if driver.process.exitcode == 0 and c.equal(folder)
-        else f"exit {driver.process.exitcode}: {driver.err[-300:]}"
-    )
+    code = driver.process.exitcode
+    return c.differ(folder) if code == 0 else f"exit {code}: {driver.err[-300:]}"
 
 
 def campaign(folder, seed, seconds, only=""):
@@ -290,20 +274,16 @@ def campaign(folder, seed, seconds, only=""):
         assert process.process.exitcode is None, process.out
         time.sleep(0.002)
     process.kill()
-    process.process.join(60)
-    bound = lambda function, **more: _named(lambda f, d: function(c, f, d, **more), function)  # noqa: E731
-    c.case("SIGKILL of a sweep, twice", 8, bound(killed_sweeps))
-    c.case("SIGKILL of rkd book", 4, bound(killed_books))
-    c.case("a kernel of rkd book killed", 2, bound(dead_kernel))
-    c.case("two sweeps on one folder, one killed", 3, bound(two_sweeps))
-    c.case("full disk", 5, bound(full_disk))
-    c.case("read-only folder", 1, bound(read_only))
-    c.case("clock set back", 2, bound(clock_back))
+    c.case("SIGKILL of a sweep, twice", 8, killed_sweeps)
+    c.case("SIGKILL of rkd book", 4, killed_books)
+    c.case("a kernel of rkd book killed", 2, dead_kernel)
+    c.case("two sweeps on one folder, one killed", 3, two_sweeps)
+    c.case("full disk", 5, full_disk)
+    c.case("read-only folder", 1, read_only)
+    c.case("clock set back", 2, clock_back)
     for kind in ("*.json", "work/*/checkpoint.pt", "work/*/last.pt", "work/*/best.pt", "work/*/log.txt"):
-        for flip in (False, True):
-            c.case(
-                f"{'flipped bit' if flip else 'truncated'}: {kind}", 4, bound(damaged, kind=kind, flip=flip)
-            )
+        for what in ("truncated", "flipped bit"):
+            c.case(f"{what}: {kind}", 4, damaged, kind=kind, flip=what == "flipped bit")
     try:
         from test_ray import cluster
     except ImportError:  # Ray is not installed
@@ -311,14 +291,9 @@ def campaign(folder, seed, seconds, only=""):
     if only not in "a node of a cluster killed, the driver of a cluster killed":
         return c.cases
     with cluster() as c.nodes:
-        c.case("a node of a cluster killed", 2, bound(on_cluster, what="node"))
-        c.case("the driver of a cluster killed", 2, bound(on_cluster, what="driver"))
+        for what in ("a node", "the driver"):
+            c.case(f"{what} of a cluster killed", 2, on_cluster, what=what.split()[1])
     return c.cases
-
-
-def _named(call, function):
-    call.__doc__ = {on_cluster: "records equal"}.get(function, function.__doc__)
-    return call
 
 
 if __name__ == "__main__":
@@ -331,10 +306,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="rkd-faults-") as place_of_all:
         found = campaign(Path(place_of_all), options.seed, options.seconds, options.only)
     if options.out:
-        before = (
-            json.loads(options.out.read_text()) if options.only and options.out.exists() else {"cases": []}
-        )
-        merged = {case["fault"]: case for case in (*before["cases"], *found)}
+        others = json.loads(options.out.read_text())["cases"] if options.only and options.out.exists() else []
+        merged = {case["fault"]: case for case in (*others, *found)}
         body = {"format": 1, "kind": "rkd faults", "seed": options.seed, "cases": list(merged.values())}
         place(options.out, f"{json.dumps(body, indent=1)}\n".encode())
     survived, tried = (sum(case[part] for case in found) for part in ("survived", "tried"))

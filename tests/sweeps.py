@@ -76,6 +76,7 @@ class Sweep:
     def kill(self, number=signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):  # it may have ended in this very moment
             os.kill(self.process.pid, number)
+        self.process.join(600)
 
 
 def _forked(call, out, err, first, environment):

@@ -6,9 +6,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkd.cli.cluster import cluster_of, ray_asked
+from rkd import paths
+from rkd.cli.cluster import ray_asked
 from rkd.cli.declare import Duration, Names
+from rkd.cluster.session import Resources, joined
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.notebooks import declared_parameters
+from rkd.experiments.settings import load_profile, names, profile_path, resolve
+from rkd.trust import foreign_in
 
 if TYPE_CHECKING:
     from rkd.report.book import Book, Page
@@ -61,31 +67,24 @@ def book(
         rkd book --add out.ipynb --name lambda-0.9                      ... and taken into the book
         rkd book --drop lambda-0.9
     """
-    from rkd import paths
-    from rkd.experiments.settings import load_profile, profile_path
     from rkd.report.book import Book, adopt_notebook, build_book, drop_variation
-    from rkd.trust import foreign_in
 
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each}, {"--jobs": jobs})
     if name == "":
         raise ConfigError("--name is empty; give a variation a name, for example lambda-0.9")
     if add and not name:
         raise ConfigError(f"--add {add} needs --name, the variation's name")
-    for option, value in {"--add": add, "--drop": drop, "--list-variations": list_variations}.items():
-        if value and (given or only):
-            raise ConfigError(f"{option} executes nothing; leave --only and the parameters out")
-        if value and ((name and option != "--add") or [add, drop, list_variations or None].count(None) < 2):
-            raise ConfigError(f"{option} does not go with --name, --add, --drop or --list-variations")
-    home, build = paths.home(), paths.build()
+    others = {"--add": add, "--drop": drop, "--list-variations": list_variations}
+    chosen = [option for option, value in others.items() if value]
+    if chosen and (given or only):
+        raise ConfigError(f"{chosen[0]} executes nothing; leave --only and the parameters out")
+    if len(chosen) > 1 or (chosen and name and not add):
+        raise ConfigError(f"{chosen[0]} does not go with --name, --add, --drop or --list-variations")
+    home = paths.home()
     made = Book(
-        profile,
-        home / "book",
-        home / "_config.yml",
-        build,
-        profile_path(profile),
-        not no_html,
+        profile, home / "book", home / "_config.yml", paths.build(), profile_path(profile), not no_html,
         reads=(*paths.sources(), home / "results"),
-    )
+    )  # fmt: skip
     if list_variations:
         _list(made.variations(), profile)
         return 0
@@ -94,11 +93,10 @@ def book(
     if add:
         return 0 if adopt_notebook(made, add, name).ok else 1
     _check(made, only, given, name)
-    names = foreign_in([load_profile(profile), given])
-    if names:  # the chapters are told of all of them, and which were typed here
+    if foreign_in([load_profile(profile), given]):  # chapters are told of all, and which were typed here
         given["trust"] = sorted(foreign_in(given))
     device = str(given.get("device") or "auto")
-    with cluster_of(address, each, device) if on_ray else nullcontext() as cluster:
+    with joined(address, Resources.read(each), device) if on_ray else nullcontext() as cluster:
         result = build_book(
             made,
             only=only,
@@ -116,21 +114,20 @@ def book(
 def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variation: str | None) -> None:
     """Raise ConfigError for a parameter that no chapter to be executed has, or a value that it cannot be executed with:
     before any is, and before a variation is kept."""
-    from rkd.devices import pick_device
     from rkd.experiments.chapters import chapter_names, get_chapter
-    from rkd.experiments.notebooks import declared_parameters
-    from rkd.experiments.settings import names, resolve
 
     try:
         json.dumps(given, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters are numbers, text, lists and mappings of these: {error}") from error
-    if unknown_chapters := [name for name in only if name not in made.names]:
-        raise unknown("chapter", unknown_chapters[0], made.names)
+    for name in only:
+        if name not in made.names:
+            raise unknown("chapter", name, made.names)
     declared = {name: declared_parameters(made.notebook(name)) for name in only or made.names}
+    known = {parameter for own in declared.values() for parameter in own}
     for parameter in () if variation else given:  # of a variation every chapter has all
-        if not any(parameter in own for own in declared.values()):
-            raise unknown("parameter", parameter, {p for own in declared.values() for p in own})
+        if parameter not in known:
+            raise unknown("parameter", parameter, known)
     pick_device(given.get("device") or "auto")
     values = {name: value for name, value in given.items() if name in names()}
     rows = chapter_names()

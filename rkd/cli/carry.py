@@ -2,11 +2,16 @@
 
 import functools
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Folder, Names, Size
-from rkd.errors import ConfigError
+from rkd.devices import pick_device
+from rkd.errors import ConfigError, RecordError
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import resolve
+from rkd.experiments.workspace import data_root, store_of
 
 PART = 15_000_000  # bytes
 PLURALS = {"record": "records", "checkpoint": "checkpoints", "weights": "weights", "maps": "maps"}
@@ -45,8 +50,6 @@ def export(
         The folder given to --out holds nothing but an export; one that is there is replaced. Exit status: 0 done, 1
         some file here was left out (damaged, or there was no room for it), 2 wrong call.
     """
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import store_of
     from rkd.records import transfer
 
     if (out is None) != teachers:
@@ -83,17 +86,14 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
 
         Exit status: 0 all of it is here now, 1 something was refused, 2 wrong call or no export.
     """
-    from rkd.experiments.settings import resolve
-    from rkd.experiments.workspace import store_of
     from rkd.records import transfer
 
     store = store_of(resolve("import", {"profile": profile, "results": results}))
     outcomes = transfer.merge(store, folder)
-    states = {"added": "added", "here": "already here", "refused": "refused"}
-    print(f"{'':11}" + "".join(f"{name:>14}" for name in states.values()))
+    print(f"{'':11}{'added':>14}{'already here':>14}{'refused':>14}")
     for kind, name in PLURALS.items():
-        own = [outcome.state for outcome in outcomes if outcome.kind == kind]
-        print(f"{name:11}" + "".join(f"{own.count(state):>14}" for state in states))
+        own = Counter(outcome.state for outcome in outcomes if outcome.kind == kind)
+        print(f"{name:11}{own['added']:>14}{own['here']:>14}{own['refused']:>14}")
     refused = [outcome for outcome in outcomes if outcome.state == "refused"]
     for outcome in refused:
         print(f"refused {outcome.path}: {outcome.why}")
@@ -122,10 +122,7 @@ def show(done, folder: Path) -> None:
 def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
     """The weights that students use of each finished teacher."""
     from rkd import data
-    from rkd.devices import pick_device
-    from rkd.errors import RecordError
     from rkd.experiments.runner import learned_from
-    from rkd.experiments.workspace import data_root
 
     device, root = pick_device(settings.device), data_root(settings)
     load = functools.lru_cache(maxsize=1)(lambda config: data.load(config, root).to(device))
@@ -156,7 +153,6 @@ def _write_teacher(store, config, which: str, images) -> str:
         RecordError: it did not finish, its weights cannot be read or rounded, the data set here is not the one it was
             trained on, or other weights of it are committed already.
     """
-    from rkd.errors import RecordError
     from rkd.experiments.group import trained_network
     from rkd.records.teachers import digest, half, load_teacher, save_teacher, teacher_file
     from rkd.training import accuracy

@@ -3,12 +3,15 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Duration, File, Names
+from rkd.cluster.session import Resources, joined
+from rkd.cluster.slurm import LEAVE_SECONDS, script
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.workspace import data_root
 
 
 def ray_asked(
@@ -30,13 +33,6 @@ def ray_asked(
         if value:
             raise ConfigError(f"{option} {'does not go' if engine == 'ray' else 'goes'} with --engine ray")
     return engine == "ray"
-
-
-def cluster_of(address: str | None, each: str, device: str) -> AbstractContextManager[Any]:
-    """The cluster of --address, and --each; see `rkd.cluster.session.joined`."""
-    from rkd.cluster.session import Resources, joined
-
-    return joined(address, Resources.read(each), device)
 
 
 def slurm(
@@ -69,7 +65,6 @@ def slurm(
         The folder where this is called is where the job works; nodes need it, and this Python, at the same path.
     """
     from rkd.cli import parse
-    from rkd.cluster.slurm import LEAVE_SECONDS, script
 
     cores = cpus if cpus is not None else 2 * gpus or 8
     for name, value, least in (("gpus", gpus, 0), ("nodes", nodes, 1), ("jobs", jobs, 1), ("cpus", cores, 1)):
@@ -83,13 +78,11 @@ def slurm(
     told = vars(parse(words[1:]))  # a wrong option is told now, not in the queue
     if own := {"engine", "address", "budget", "device"} & told.keys():
         raise ConfigError(f"--sweep {sweep!r}: the job itself says --{min(own)}")
-    print(
-        script(
-            words, nodes=nodes, gpus=gpus, cpus=cores, seconds=time, jobs=jobs, folder=str(Path.cwd()),
-            python=sys.executable,
-        ),
-        end="",
+    made = script(
+        words, nodes=nodes, gpus=gpus, cpus=cores, seconds=time, jobs=jobs, folder=str(Path.cwd()),
+        python=sys.executable,
     )  # fmt: skip
+    print(made, end="")
     return 0
 
 
@@ -123,9 +116,6 @@ def plan(
     """
     from rkd.bench import save
     from rkd.cluster import planning
-    from rkd.cluster.session import Resources, joined
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import data_root
 
     if not all(number.isdecimal() and 0 < int(number) < 10**5 for number in gpus):
         raise ConfigError(f"--gpus is {','.join(gpus)}; it must be whole numbers from 1 to 99999")

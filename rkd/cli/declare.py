@@ -16,13 +16,14 @@ import os
 import shlex
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rkd.config import meanings, size
 from rkd.errors import ConfigError, RkdError
+from rkd.experiments.budget import parse_duration
 from rkd.experiments.settings import Settings, assignments, twice, value
 from rkd.trust import foreign_in, trust
 
@@ -36,30 +37,12 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def duration(text: str) -> float:
-    """Seconds of "1h30m" and the like, see `rkd.experiments.budget`."""
-    from rkd.experiments.budget import parse_duration
-
-    return parse_duration(text)
-
-
-def file(text: str) -> Path:
-    """A file to be written; ConfigError where it cannot be, before anything is computed for it."""
-    if Path(text).is_dir():
-        raise ConfigError(f"{text!r} is a folder; name a file in it")
-    return place(text)
-
-
-def folder(text: str) -> Path:
-    """A folder to write to, which may be new; else as `file`."""
-    if Path(text).exists() and not Path(text).is_dir():
-        raise ConfigError(f"{text!r} is a file; name a folder")
-    return place(text)
-
-
-def place(text: str) -> Path:
-    """A file to be written, or a folder for it; else as `file`."""
+def written(text: str, folder: bool = False) -> Path:
+    """A file to be written, or a folder, which may be new; ConfigError where it cannot be, before anything is computed
+    for it."""
     path = Path(text)
+    if path.exists() and path.is_dir() != folder:
+        raise ConfigError(f"{text!r} is a {'file; name a folder' if folder else 'folder; name a file in it'}")
     within = path if path.is_dir() else path.absolute().parent
     if not within.is_dir():
         raise ConfigError(f"{str(within)!r}, where {path.name} is to be written, is no folder; make it first")
@@ -71,36 +54,35 @@ def place(text: str) -> Path:
 # A kind, how its text is read, what stands for it in a help text, and what an option means that is given without one.
 Size = Annotated[int, size, "SIZE"]
 Names = Annotated[tuple[str, ...], names, "A,B"]
-Duration = Annotated[float, duration, "TIME"]
-File = Annotated[Path, file, "FILE"]
-Folder = Annotated[Path, folder, "DIR"]
+Duration = Annotated[float, parse_duration, "TIME"]
+File = Annotated[Path, written, "FILE"]
+Folder = Annotated[Path, functools.partial(written, folder=True), "DIR"]
 Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
 def add_command(subparsers: Any, name: str, command: Command, summary: str) -> None:
-    """A parser whose options are the function's."""
-    text, arguments, examples = _sections(command)
-    signature = inspect.signature(command)
+    """A parser whose options are the function's: the docstring says what the command does, what each parameter means,
+    and gives examples."""
+    doc, parameters = inspect.cleandoc(command.__doc__ or ""), inspect.signature(command).parameters
+    text, _, examples = doc.partition("\n\nExamples:\n")
+    shown = textwrap.indent(inspect.cleandoc(examples), "  ")
     first = [
         p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]"
-        for p in signature.parameters.values()
+        for p in parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
     parser = subparsers.add_parser(
-        name, help=summary, description=text, epilog=examples, usage=" ".join(["%(prog)s", *first, "[OPTIONS]"]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, description=text.partition("\n\nArgs:\n")[0], epilog=f"examples:\n{shown}",
+        usage=" ".join(["%(prog)s", *first, "[OPTIONS]"]), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    for parameter in signature.parameters.values():
+    told = meanings(Settings)
+    for parameter in parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            group = parser.add_argument_group("values in YAML, the profile's where not given")
-            if parameter.name == "given":
-                _add_parameters(group, set(signature.parameters))
-            _add_by_name(group)
+            _add_values(parser, parameters, told)
         else:
-            _add(parser, parameter, ({**meanings(Settings), **arguments})[parameter.name])
-    told = meanings(Settings)["trust"]
+            _add(parser, parameter, (told | meanings(doc, "Args"))[parameter.name])
     parser.add_argument(
-        "--trust", type=names, action="extend", metavar="A,B", default=argparse.SUPPRESS, help=told
+        "--trust", type=names, action="extend", metavar="A,B", default=argparse.SUPPRESS, help=told["trust"]
     )
     parser.set_defaults(call=command)
 
@@ -175,14 +157,6 @@ def _in_yaml(found: Any) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
-def _sections(command: Command) -> tuple[str, dict[str, str], str]:
-    """Of the docstring: what the command does, what each parameter means, and the examples."""
-    text = inspect.cleandoc(command.__doc__ or "")
-    before, _, examples = text.partition("\n\nExamples:\n")
-    shown = textwrap.indent(inspect.cleandoc(examples), "  ")
-    return before.partition("\n\nArgs:\n")[0], meanings(text, "Args"), f"examples:\n{shown}"
-
-
 def _told(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     """The same, with its own sentence for a text that is wrong: argparse puts another in place of a ValueError's."""
 
@@ -202,19 +176,12 @@ def _kinds(annotation: Any) -> list[Any]:
     return [kind for kind in (get_args(annotation) if united else [annotation]) if kind is not type(None)]
 
 
-def _bases(annotation: Any) -> set[Any]:
-    """The same without what checks it."""
-    return {get_args(k)[0] if get_origin(k) is Annotated else k for k in _kinds(annotation)}
-
-
 def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
     """One parameter of a command; what is not given stays out, so that the default is the function's."""
     if isinstance(parameter.default, str) and "default" not in text:
         text = f"{text.rstrip('.')} (default {parameter.default})"
-    kind, how = (
-        _kinds(parameter.annotation)[0],
-        {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS},
-    )
+    kind = _kinds(parameter.annotation)[0]
+    how = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
     base, convert, metavar, *alone = get_args(kind) if get_origin(kind) is Annotated else (kind, kind, "")
     if kind is bool:
         how |= {"action": "store_true"}
@@ -233,30 +200,26 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
         parser.add_argument(parameter.name, **{k: how[k] for k in ("help", "type", "metavar")}, **may_lack)
 
 
-def _add_parameters(group: Any, own: set[str]) -> None:
-    """Every parameter of the chapters that the command has no option of its own for."""
-    texts = meanings(Settings)
-    for field in fields(Settings):
+def _add_values(
+    parser: argparse.ArgumentParser, own: Mapping[str, inspect.Parameter], told: Mapping[str, str]
+) -> None:
+    """Values by name alone, and for `**given` every parameter of the chapters that the command has no option of its own
+    for."""
+    group = parser.add_argument_group("values in YAML, the profile's where not given")
+    for field in fields(Settings) if "given" in own else ():
         if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):
             continue
-        bases = _bases(field.type)
+        bases = {get_args(k)[0] if get_origin(k) is Annotated else k for k in _kinds(field.type)}
         flag = {"nargs": "?", "const": True} if bases == {bool} else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",
             type=str if bases == {str} else _told(value), default=argparse.SUPPRESS, action=_Once, **flag,
-            help=texts[field.name].replace("%", "%%"),
+            help=told[field.name].replace("%", "%%"),
         )  # fmt: skip
-
-
-def _add_by_name(group: Any) -> None:
     group.add_argument(
-        "-s",
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
+        "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
         help="any value by name; may be repeated",
-    )
+    )  # fmt: skip
     group.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="typed",
         help="the same, as papermill spells it",

@@ -1,18 +1,27 @@
-"""`rkd evaluate`: accuracies measured again; what merged branches save."""
+"""`rkd evaluate`, `rkd export-model`, `rkd features`: what a trained network is worth, and what it is for."""
 
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from rkd.cli.declare import File
+from rkd.config import Percent, build, check
 from rkd.errors import ConfigError, RecordError
+from rkd.experiments.settings import resolve, without_effect
+from rkd.experiments.workspace import runner_of
+from rkd.files import replacing
+from rkd.plain_yaml import from_yaml
+from rkd.trust import foreign_in, seen
 
 if TYPE_CHECKING:
     from rkd.data import DataConfig
 
 NOTED = 0.3  # points between a stated accuracy and the measured one
 SPEED_BATCH = 128  # images at a time while speed is measured
+IMAGES = 64  # that a written network is tried on
 
 
 def evaluate(
@@ -55,24 +64,21 @@ def evaluate(
 
         Exit status: 0 the accuracy is that of the record (with --deploy, of both forms), 1 it is another, 2 wrong call.
     """
-    from rkd.experiments.settings import resolve, without_effect
-    from rkd.experiments.workspace import runner_of
-
     if (run is None) == (checkpoint is None):
         raise ConfigError("name either a recorded run or --checkpoint FILE, not both and not neither")
-    without_effect(given, (), "an evaluation")
     if checkpoint is not None and weights != "last":
         raise ConfigError("--weights is about a recorded run; a checkpoint file is one set of weights")
-    runner = runner_of(resolve("evaluate", {**given, "profile": profile}))
-    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "image-size": image_size}
+    runner = runner_for(profile, given)
     if checkpoint is not None:
-        said = None if model else exported(checkpoint)
-        test_set = _test_set(checkpoint, said, dataset, normalisation, image_size)
-        return _checkpoint(checkpoint, said, model, test_set, entry, deploy, runner)
+        own = {"normalisation": normalisation, "image_size": image_size}
+        if normalisation and "{" in normalisation:
+            own["normalisation"] = from_yaml(normalisation, "--normalisation")
+        return _checkpoint(checkpoint, runner, model, dataset, own, entry, deploy)
+    told = {"model": model, "dataset": dataset, "normalisation": normalisation, "image-size": image_size}
     for name, value in (told | {"entry": entry}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
-    record = recorded(runner, run, weights)
+    record = recorded(runner, run)
     said = record.accuracy(weights)
     if deploy:
         return _savings(runner, record.config, weights, said)
@@ -81,17 +87,126 @@ def evaluate(
     return 0 if abs(again - said) < 0.005 else 1
 
 
-def recorded(runner, run: str, weights: str):
-    """The record of a run; RecordError where it cannot be read, or its weights are not here."""
-    from rkd.trust import foreign_in, seen
+def runner_for(profile: str, given: Mapping[str, Any]):
+    """That of a call's settings; ConfigError for a parameter that has no effect on what is recorded."""
+    without_effect(given, (), "an evaluation")
+    return runner_of(resolve("evaluate", {**given, "profile": profile}))
 
+
+def recorded(runner, run: str):
+    """The record of a run; RecordError where it cannot be read."""
     record = runner.store.load(run)
     seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
-    if runner.weights_file(record.id, weights) is None:
-        raise RecordError(
-            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
-        )
     return record
+
+
+def export_model(
+    run: str,
+    *,
+    out: File,
+    weights: Literal["last", "best"] = "last",
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Write a recorded run's network as a file that runs without this package: .safetensors (weights alone), .ts
+    (TorchScript, traced), .pt2 (torch.export) or .onnx, by the suffix of --out. Class names, input statistics and the
+    size of the images stand inside as text. The branches of reparameterised networks are merged. The file is read back
+    and its logits are compared with torch's. What `rkd evaluate --checkpoint` reads without --model is .safetensors.
+
+    Args:
+        run: id of a recorded run
+        out: file to write
+        weights: which of the run's weights (default last)
+
+    Examples:
+        rkd export-model 3f2a91c04b7d --out student.onnx
+        rkd export-model 3f2a91c04b7d --out student.pt2 --profile paper --weights best
+
+        Images go in as (B, 3, H, W), pixel values in [0, 1] less the mean, over the deviation, by channel. ONNX needs
+        the packages of rkd[onnx]. Exit status: 0 written, 2 wrong call, or what was read back computes something else.
+    """
+    from rkd import data, models
+    from rkd.models.packaging import FORMS, package
+
+    if out.suffix not in FORMS:
+        raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
+    record = recorded(runner := runner_for(profile, given), run)
+    network, images = runner.network(record.config, weights)
+    network, name = network.cpu().float(), record.config.network
+    if bad := models.not_finite(network.state_dict()):
+        raise RecordError(f"the {weights} weights of run {record.id} hold NaN or infinity, {bad[0]} first")
+    if models.is_reparameterised(network):
+        network, name = models.deploy(network), models.deploy_name(name)
+    few = images.to("cpu")
+    x, _ = next(data.evaluation_batches(few.test_x, few.test_y, few.mean, few.std, IMAGES))
+    trained_on = json.dumps(dataclasses.asdict(record.config.data))
+    facts = {
+        "network": name, "run": record.id, "weights": weights, "data": trained_on,
+        "class_names": json.dumps(images.class_names), "mean": json.dumps(images.mean), "std": json.dumps(images.std),
+        "size": str(x.shape[-1]), "accuracy": f"{record.accuracy(weights):.4g}",
+    }  # fmt: skip
+    apart = package(network, out, x, facts)
+    print(
+        f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB): {models.display_name(record.config.network)}, "
+        f"run {record.id}, {weights} weights, {FORMS[out.suffix].title}\n"
+        f"its logits of {len(x) - 1} images differ from torch's by at most {apart:.1e} of the largest"
+    )
+    return 0
+
+
+def features(
+    run: str,
+    *,
+    out: File,
+    weights: Literal["last", "best"] = "last",
+    profile: str = "smoke",
+    **given: Any,
+) -> int:
+    """Write what a recorded run's network makes of its images, as one npz file: of the training and of the test images
+    (neither cropped nor mirrored) the vectors before the classifier, pooled_train and pooled_test (N, C), the logits
+    (N, classes), both float32, and the labels y_train and y_test (N,); class_names.
+
+    Args:
+        run: id of a recorded run
+        out: file to write, .npz
+        weights: which of the run's weights (default last)
+
+    Examples:
+        rkd features 3f2a91c04b7d --out features.npz
+
+        Exit status: 0 written, 2 wrong call.
+    """
+    import numpy as np
+    import torch
+
+    from rkd import data
+    from rkd.training.evaluation import usual_batch
+
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
+    record = recorded(runner := runner_for(profile, given), run)
+    network, images = runner.network(record.config, weights)
+    dtype, found = next(network.parameters()).dtype, {"class_names": np.array(images.class_names)}
+    with torch.no_grad():
+        network.eval()
+        for split, x, y in (
+            ("train", images.train_x, images.train_y),
+            ("test", images.test_x, images.test_y),
+        ):
+            size = usual_batch(y.device, x.shape[1] * x.shape[2])
+            batches = data.evaluation_batches(x, y, images.mean, images.std, size)
+            taps = (network.taps(batch.to(dtype)) for batch, _ in batches)
+            parts = [(tap.pooled.float().cpu(), tap.logits.float().cpu()) for tap in taps]  # maps are let go
+            for name, values in zip(("pooled", "logits"), zip(*parts, strict=True), strict=True):
+                found[f"{name}_{split}"] = torch.cat(values).numpy()
+            found[f"y_{split}"] = y.cpu().numpy()
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **found)
+    print(
+        f"wrote {out}: "
+        + ", ".join(f"{name} {found[name].shape}" for name in ("pooled_train", "pooled_test"))
+    )
+    return 0
 
 
 class Exported(NamedTuple):
@@ -109,10 +224,8 @@ def exported(file: Path) -> Exported | None:
     Raises:
         RecordError: it cannot be read, or is damaged.
     """
-    from rkd.config import Percent, build, check
     from rkd.data import DataConfig
     from rkd.models.packaging import facts_in
-    from rkd.trust import seen
 
     facts = facts_in(file)
     if not {"network", "class_names"} <= facts.keys():
@@ -135,35 +248,26 @@ def exported(file: Path) -> Exported | None:
         ) from error
 
 
-def _test_set(
-    file: Path, said: Exported | None, dataset: str | None, normalisation: str | None, image_size: int | None
-) -> "DataConfig":
-    """What a checkpoint is measured on: as the call says, else as the file does, else CIFAR-100."""
-    from rkd import data
-    from rkd.plain_yaml import from_yaml
-
-    if dataset is not None:
-        name = data.full_name(dataset)
-        own = said.data.normalisation if said else name if name in data.PRESETS else "measured"
-        found = data.DataConfig(name, own)
-    else:
-        found = said.data if said else data.DataConfig(normalisation="cifar100")
-        if found.name.lower().endswith(".npz") and found.sha256 is None:
-            raise ConfigError(
-                f"{file} names the data set {found.name!r} without its sha256, so that any file could be meant; name "
-                "it with --dataset"
-            )
-    numbers = from_yaml(normalisation, "--normalisation") if "{" in (normalisation or "") else normalisation
-    told = {"normalisation": numbers, "image_size": image_size}
-    return dataclasses.replace(found, **{name: value for name, value in told.items() if value})
-
-
 def _checkpoint(
-    file: Path, said: Exported | None, model: str | None, test_set: "DataConfig", entry: str | None, deploy: bool,
-    runner,
+    file: Path, runner, model: str | None, dataset: str | None, own: Mapping[str, Any], entry: str | None, deploy: bool
 ) -> int:  # fmt: skip
+    """Print the accuracy of a file, measured on what the call says, else the file, else on CIFAR-100; `own`: further
+    values of the data set that the call gives."""
     from rkd import data, models
 
+    said = None if model else exported(file)
+    if dataset is not None:
+        name = data.full_name(dataset)
+        usual = said.data.normalisation if said else name if name in data.PRESETS else "measured"
+        test_set = data.DataConfig(name, usual)
+    else:
+        test_set = said.data if said else data.DataConfig(normalisation="cifar100")
+        if test_set.name.lower().endswith(".npz") and test_set.sha256 is None:
+            raise ConfigError(
+                f"{file} names the data set {test_set.name!r} without its sha256, so that any file could be meant; "
+                "name it with --dataset"
+            )
+    test_set = dataclasses.replace(test_set, **{name: value for name, value in own.items() if value})
     if not (model := said.network if said else model):
         raise ConfigError("--checkpoint needs --model, the name of its network; see `rkd show models`")
     models.canonical(model)

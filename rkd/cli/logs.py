@@ -6,6 +6,9 @@ from typing import Literal
 
 from rkd.cli.declare import Lines
 from rkd.errors import ConfigError
+from rkd.experiments.selectors import Selectors
+from rkd.files import place
+from rkd.published import logs, others
 
 
 def import_logs(
@@ -49,10 +52,6 @@ def import_logs(
     """
     import pandas as pd
 
-    from rkd.experiments.selectors import Selectors
-    from rkd.files import place
-    from rkd.published import logs, others
-
     name = _name(path.absolute()) if name is None else name
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ConfigError(f"--name {name!r} is no plain name of a file; write one such as my_runs")
@@ -69,11 +68,8 @@ def import_logs(
         raise ConfigError(f"{target} holds other runs, and stays; delete it, or give these another --name")
     if runs:
         shown = ("file", "student", "teacher", "method", "dataset", "epochs", "last", "best")
-        print(
-            pd.DataFrame([{field: getattr(run, field) for field in shown} for run in runs]).to_string(
-                index=False
-            )
-        )
+        rows = [{field: getattr(run, field) for field in shown} for run in runs]
+        print(pd.DataFrame(rows).to_string(index=False))
     for log, why in refused.items():
         print(f"refused {log}: {why}")
     if runs and there is None:

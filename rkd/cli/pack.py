@@ -6,8 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rkd import paths
 from rkd.cli.declare import Folder, Names, Size
 from rkd.errors import ConfigError, DataError
+from rkd.experiments import workspace
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import profile_path
+from rkd.files import place
 
 PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
@@ -43,9 +48,6 @@ def pack(
         What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some file here is damaged and was left
         out, 2 wrong call.
     """
-    from rkd.experiments import workspace
-    from rkd.experiments.selectors import Selectors
-    from rkd.files import place
     from rkd.records.transfer import archive
     from rkd.records.transfer.exporting import Exported
 
@@ -53,8 +55,13 @@ def pack(
     settings, runs = Selectors(profile, given, settled=True).plan(chapters)
     archive.check_folder(out, "a pack", rf"part-[0-9]{{4,}}(-[0-9a-f]{{12}})?\.bin|{CHECKSUMS}")
     root, store = workspace.data_root(settings), workspace.store_of(settings)
-    named = _files(profile, runs, root, store, results)
-    members = {_inside(path): content for path, content in named} | _data(runs, root)
+    members, home = _data(runs, root), paths.home().resolve()
+    for path, content in _files(profile, runs, root, store, results):
+        if not (inside := path.resolve()).is_relative_to(home):
+            raise ConfigError(
+                f"{inside} lies outside the project, {home}; move it inside, so that it has a place in a pack"
+            )
+        members[inside.relative_to(home).as_posix()] = content
     out.mkdir(parents=True, exist_ok=True)
     for path in list(out.iterdir()):  # all pieces in the folder are unpacked together
         path.unlink()
@@ -74,11 +81,9 @@ def pack(
 
 def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
     """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
-    from rkd import paths
     from rkd.experiments.estimate import costs, counts_folder
     from rkd.experiments.group import check_teacher_file
     from rkd.experiments.runner import unfinished
-    from rkd.experiments.settings import profile_path
     from rkd.records.provenance import COMMIT_FILE, code_state
     from rkd.records.teachers import teacher_file
     from rkd.records.transfer.archive import local
@@ -121,15 +126,3 @@ def _data(runs, root: Path) -> dict[str, Path]:
                 )
             found[f"data/{name}"] = path
     return found
-
-
-def _inside(path: Path) -> str:
-    """A file's path from the project's top, with forward slashes; ConfigError if it lies elsewhere."""
-    from rkd import paths
-
-    path, home = path.resolve(), paths.home().resolve()
-    if not path.is_relative_to(home):
-        raise ConfigError(
-            f"{path} lies outside the project, {home}; move it inside, so that it has a place in a pack"
-        )
-    return path.relative_to(home).as_posix()

@@ -5,8 +5,14 @@ import re
 from importlib import resources
 from typing import Any
 
+from rkd import paths, published
 from rkd.cli.declare import File
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import resolve as settings_of
+from rkd.experiments.workspace import store_of
+from rkd.files import place
 
 MOST_CLASSES = 100_000  # of a classifier that fits anywhere
 
@@ -37,9 +43,9 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
     print(f"{models.display_name(name)}: {_cost(net)}")
     if models.is_reparameterised(net):
         print(f"  merged  {_cost(models.deploy(net))} (`rkd export-model RUN`)")
-    print(f"  stem    {_shape(shapes.stem)}")
+    print(f"  stem    {' x '.join(map(str, shapes.stem))}")
     for i, shape in enumerate(shapes.stages, 1):
-        print(f"  stage {i} {_shape(shape)}")
+        print(f"  stage {i} {' x '.join(map(str, shape))}")
     print(f"  pooled  {shapes.pooled}")
     if teacher:
         from rkd.review import ReviewKD
@@ -81,10 +87,6 @@ def _cost(net) -> str:
     from rkd import models
 
     return f"{models.parameter_count(net):,} parameters, {models.macs(net):,} multiply-adds"
-
-
-def _shape(shape: tuple[int, int, int]) -> str:
-    return "{} x {} x {}".format(*shape)
 
 
 def method(name: str, *, teacher: str = "resnet56", student: str = "resnet20", **options: Any) -> int:
@@ -129,7 +131,7 @@ def data(
         rkd show data my_images.npz          arrays x_train, y_train, x_test, y_test
         rkd show data my_images --image-size 64    folders train/CLASS/ and test/CLASS/, or CLASS/ with --test-share 0.2
     """
-    from rkd import data, paths
+    from rkd import data
 
     own = {"image_size": image_size, "test_share": test_share}
     config = data.DataConfig(data.full_name(name), normalisation="measured", **own)
@@ -156,14 +158,9 @@ def records(
     """
     import pandas as pd
 
-    from rkd import paths
-    from rkd.experiments.settings import profile_path
-    from rkd.experiments.workspace import store_for
-    from rkd.files import place
     from rkd.records.csv_summary import summarise
 
-    profile_path(profile)  # an unknown one is told of
-    store = store_for(profile, results and paths.typed(results))
+    store = store_of(settings_of("records", {"profile": profile, "results": results}))
     found = summarise(store, last)
     if found.empty:
         print(f"no runs are recorded in {store.records}")
@@ -208,9 +205,7 @@ def figures(
     """
     import pandas as pd
 
-    from rkd import paths, published
     from rkd.experiments.answers import KINDS, answers
-    from rkd.experiments.settings import profile_path
 
     asked = {"id": id, "source": source, "table": table, "teacher": teacher, "student": student}
     asked |= {"method": method, "dataset": dataset, "metric": metric}
@@ -235,10 +230,9 @@ def figures(
         print(rows[["id", "variant", "value", "note"]].to_string(index=False, max_colwidth=100))
         print(f"{len(rows)} figures")
         return 0
-    profile_path(profile)
-    found = answers(rows)
+    settings, found = settings_of("records", {"profile": profile, "results": results}), answers(rows)
     if csv or equal:
-        each = _answered(rows, found, profile, results and paths.typed(results))
+        each = _answered(rows, found, settings)
         if csv:
             print(each.to_csv(index=False), end="")
             return 0
@@ -256,16 +250,13 @@ def _spoken(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def _answered(rows, answers, profile: str, results: str | None):
+def _answered(rows, answers, settings):
     """One row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
-    from rkd.devices import pick_device
     from rkd.experiments.runner import settle
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import store_for
 
-    lines, store, device = Selectors(profile), store_for(profile, results), pick_device()
+    lines, store, device = Selectors(settings.profile), store_of(settings), pick_device()
     found = []
     for row, answer in zip(rows.itertuples(), answers, strict=True):
         asked = (run for selector in answer.lines for run in lines.line_of_paper(selector).runs)

@@ -1,15 +1,19 @@
-"""`rkd status`: what is recorded, running, begun or missing; and runs in words."""
+"""`rkd status`: what is recorded, running, begun or missing; runs in words; `rkd records check`: what is damaged."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rkd import paths
 from rkd.cli.declare import Names
 from rkd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rkd.experiments.ended import Ended
+from rkd.experiments.budget import in_words
+from rkd.experiments.ended import ended
+from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import resolve
+from rkd.experiments.workspace import folders, store_of
 
 STATES = ("recorded", "diverged", "damaged", "running", "begun", "missing")
 ALL = "all, each once"
@@ -32,12 +36,6 @@ def status(
         The time left is what one process takes, loading and compiling aside, at the rates of the runs recorded on
         this device; `rkd sweep` with the same chapters and settings trains what is left.
     """
-    from rkd import paths
-    from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.settings import resolve
-    from rkd.experiments.workspace import folders
-
     book = paths.home() / "book"
     chapters = chapters or [
         name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")
@@ -48,7 +46,14 @@ def status(
     records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
     found = states(records, work, {run: (run, *forms) for own in ids.values() for run, forms in own.items()})
     if verbose:
-        time = _verbose(Selectors(profile, given, settled=True), chapters)
+        from rkd.experiments.estimate import time_left
+
+        settings, runs = Selectors(profile, given, settled=True).plan(chapters)
+        list_runs(runs, store := store_of(settings))
+        try:
+            time = str(time_left(runs, settings, store))
+        except ConfigError as error:  # what is recorded can be listed on a machine without the device
+            time = f"unknown here: {error}"
     print(f"{'chapter':18}" + "".join(f"{name:>10}" for name in STATES))
     for name, own in {**ids, ALL: found}.items():
         count = Counter(found[run] for run in own)
@@ -59,37 +64,45 @@ def status(
     return 0
 
 
-def _verbose(selectors, chapters: Iterable[str]) -> str:
-    """Print every run; returns the time left, or why it is unknown: what is recorded can be listed on a machine without
-    the device."""
-    from rkd.experiments.estimate import time_left
-    from rkd.experiments.workspace import store_of
+def check(*, profile: str = "smoke", results: str | None = None, quarantine: bool = False) -> int:
+    """Read every record, file of maps, checkpoint and file of weights of a profile, compare checksums, and name what
+    is damaged, foreign, or claims more than it proves. With --quarantine, move it to the folder damaged/ beside the
+    records, where nothing looks: `rkd sweep` trains what is missing then.
 
-    settings, runs = selectors.plan(chapters)
-    store = store_of(settings)
-    list_runs(runs, store)
-    try:
-        return str(time_left(runs, settings, store))
-    except ConfigError as error:
-        return f"unknown here: {error}"
+    Args:
+        quarantine: move what is damaged to the folder damaged/ beside the records
+
+    Examples:
+        rkd records check --profile paper
+        rkd records check --results ~/theirs --quarantine
+
+        Exit status: 0 nothing is damaged, 1 something is, 2 wrong call.
+    """
+    from rkd.records import damage
+
+    store = store_of(resolve("records", {"profile": profile, "results": results}))
+    total, bad = len(damage.files(store)), 0
+    for name, path, why in damage.damaged(store):
+        bad += 1
+        print(f"{path}: {why}")
+        if quarantine:
+            print(f"  moved to {damage.set_aside(store, name, path)}")
+    print(f"{bad} of {total} files are damaged; records: {store.records}")
+    return 1 if bad else 0
 
 
 def states(records: Path, work: Path, runs: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """By run, one of STATES. A run may be trained in several arithmetics, whose ids are given: "damaged" is one whose
     record cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint."""
-    from rkd.experiments.ended import ended
-
     read, found = ended(records, dict.fromkeys(form for forms in runs.values() for form in forms)), {}
     for run, forms in runs.items():
-        known = next((form for form in forms if form in read), None)
-        found[run] = _recorded(read[known]) if known else _begun(records, work, forms)
+        known = [read[form] for form in forms if form in read]
+        if known:
+            status = known[0].status if known[0] else "damaged"
+            found[run] = "recorded" if status == "finished" else status
+        else:
+            found[run] = _begun(records, work, forms)
     return found
-
-
-def _recorded(record: "Ended | None") -> str:
-    if record is None:
-        return "damaged"
-    return "recorded" if record.status == "finished" else record.status
 
 
 def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
@@ -105,7 +118,6 @@ def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
 
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
     """Print runs in words: state, how far they are, accuracy, seconds they will take where those are known."""
-    from rkd.experiments.budget import in_words
     from rkd.experiments.estimate import begun
 
     runs = list(runs)

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rkd.cli.carry import PART, show
-from rkd.cli.cluster import cluster_of, ray_asked
+from rkd.cli.cluster import ray_asked
 from rkd.cli.declare import Duration, Folder, Names, Size, spelt
 from rkd.cli.status import list_runs, states
+from rkd.cluster.session import Resources, joined
+from rkd.devices import here, pick_device
 from rkd.errors import ConfigError, RkdError, unknown
+from rkd.experiments.budget import Budget
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.workspace import data_root, runner_of, store_of
 
 FIRST_GROUPS = 8  # that a sweep shows before it trains
 
@@ -81,9 +86,6 @@ def sweep(
         --dry-run), 1 runs are left or diverged, 2 wrong call.
     """
     again = spelt(sweep, locals())
-    from rkd.devices import here
-    from rkd.experiments.budget import Budget
-
     if group < 1:
         raise ConfigError(f"--group is {group}; it must be >= 1")
     if claims is not None and order != "verdicts":
@@ -94,10 +96,16 @@ def sweep(
     refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each, "--storage": storage}, refused)
     limit = Budget(budget)  # imports are part of it: torch comes after this line
-    plan = _planned(params, chapters, group, given, again)
+    from rkd.experiments.check import Way
+    from rkd.training import Engine
+
+    selectors = Selectors(str(params), given, settled=True)
+    settings, runs = selectors.plan(chapters)
+    way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
+    plan = _Plan(selectors, settings, store_of(settings), runs, way, again)
     if order == "verdicts":
         plan.ask(claims)
-    plan.elsewhere = on_ray and not here(plan.settings.device)
+    plan.elsewhere = on_ray and not here(settings.device)
     if storage:
         plan.match(storage, dry_run)
     estimate = plan.show()
@@ -117,27 +125,14 @@ def sweep(
     if out is not None:
         plan.kept = KeptExport(plan.store, out, plan.runs, max_part or PART, max_files)
     progress = TensorBoard(tensorboard) if tensorboard else None
-    with cluster_of(address, each, plan.settings.device) if on_ray else nullcontext() as cluster, limit:
+    joining = joined(address, Resources.read(each), settings.device) if on_ray else nullcontext()
+    with joining as cluster, limit:
         if check and estimate.each:
             plan.check()
         reason = plan.train(estimate, limit, progress, cluster)
         if plan.kept and plan.kept.last:
             show(plan.kept.last, out)
         return plan.report(reason)
-
-
-def _planned(
-    params: Path, chapters: Sequence[str] | None, group: int, given: dict[str, Any], again: str
-) -> "_Plan":
-    from rkd.experiments.check import Way
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.workspace import store_of
-    from rkd.training import Engine
-
-    selectors = Selectors(str(params), given, settled=True)
-    settings, runs = selectors.plan(chapters)
-    way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
-    return _Plan(selectors, settings, store_of(settings), runs, way, again)
 
 
 @dataclass
@@ -190,7 +185,6 @@ class _Plan:
 
     def check(self) -> None:
         """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
-        from rkd.devices import pick_device
         from rkd.experiments.check import check_device
         from rkd.experiments.runner import unfinished
 
@@ -212,13 +206,11 @@ class _Plan:
         for method, why in broken.items():
             print(f"{method or 'no teacher'} cannot be trained here, and is left out: {why}")
         self.runs = [r for r in self.runs if not set((r.method or "").split("+")) & broken.keys()]
-        here = {run.id for run in self.runs}
-        self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= here}
+        left = {run.id for run in self.runs}
+        self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= left}
 
     def train(self, estimate, limit, progress, cluster) -> str | None:
         """Train what is missing, until it is done or the budget says stop; returns why it stopped."""
-        from rkd.experiments.workspace import runner_of
-
         groups, where = [(self.runs, ())], {}
         if self.decidable is not None:
             groups = self.groups()
@@ -227,18 +219,16 @@ class _Plan:
             from rkd.cluster.sweeping import ClusterRunner
 
             print(f"cluster: {cluster.words()}", flush=True)
-            groups = [
-                ([run for runs, _ in groups for run in runs], ())
-            ]  # no node waits for the end of a claim's runs
+            # No node waits for the end of a claim's runs.
+            groups = [([run for runs, _ in groups for run in runs], ())]
             where = {
                 "kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": self.settings.device,
                 "storage": self.storage, **({"device": "cpu"} if self.elsewhere else {}),
             }  # fmt: skip
 
         def stop(needed: float) -> bool:
-            return limit.stop(
-                needed + (self.kept.seconds if self.kept else 0.0)
-            )  # the last export comes after
+            last_export = self.kept.seconds if self.kept else 0.0
+            return limit.stop(needed + last_export)
 
         try:
             with self.kept or nullcontext():
@@ -258,7 +248,6 @@ class _Plan:
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
         from rkd.experiments.estimate import LEAST_IMAGE, costs
         from rkd.experiments.runner import unfinished
-        from rkd.experiments.workspace import data_root
         from rkd.judge.order import ranked
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
@@ -306,9 +295,8 @@ class _Plan:
         if count["damaged"]:
             said += f"; the records of {count['damaged']} are damaged, and are left alone"
         if estimate.each:
-            said += (
-                f" ({_counted(told for id, told in states.items() if id in estimate.each)})\ntime: {estimate}"
-            )
+            missing = _counted(told for id, told in states.items() if id in estimate.each)
+            said += f" ({missing})\ntime: {estimate}"
         print(said, flush=True)
         return estimate
 
@@ -330,7 +318,6 @@ class _Plan:
 
     def time_left(self):
         from rkd.experiments.estimate import estimate, time_left
-        from rkd.experiments.workspace import data_root
 
         if self.elsewhere:
             return estimate(self.runs, self.store, "", data_root=data_root(self.settings))

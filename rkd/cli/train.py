@@ -6,7 +6,12 @@ from shlex import quote
 from typing import Any
 
 from rkd.cli.declare import Duration, Folder
+from rkd.cli.status import list_runs
 from rkd.errors import ConfigError, unknown
+from rkd.experiments.budget import Budget
+from rkd.experiments.selectors import Selectors
+from rkd.experiments.settings import resolve, without_effect
+from rkd.experiments.workspace import runner_of
 
 
 def run(
@@ -57,8 +62,6 @@ def run(
         Exit status: 0 the run is recorded (or --dry-run, or a figure that needs no run of its own), 1 it was stopped
         or has diverged, 2 wrong call.
     """
-    from rkd.experiments.budget import Budget
-
     limit = Budget(budget)  # imports are part of it: torch comes after this line
     if "seeds" in given:
         raise ConfigError(
@@ -87,11 +90,9 @@ def run(
 def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboard: Path | None) -> int:
     import yaml
 
-    from rkd.cli.status import list_runs
     from rkd.experiments.runner import required, schedules, settle
     from rkd.experiments.snapshots import has_maps
     from rkd.experiments.tensorboard import TensorBoard
-    from rkd.experiments.workspace import runner_of
     from rkd.training.build import check_batches
 
     labels = {"profile": settings.profile, **labels}
@@ -127,7 +128,6 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
     """Settings, config and labels of a network with or without teacher."""
     from rkd.experiments.recipes import OWN_RECIPES, Builder
-    from rkd.experiments.settings import resolve, without_effect
     from rkd.experiments.weights import names_run
 
     settings = resolve("run", given)
@@ -149,8 +149,6 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
 def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
     """The same of a chapter's row, under the profile or as the paper profile has it under this name."""
     from rkd.experiments.chapters import get_chapter
-    from rkd.experiments.selectors import Selectors
-    from rkd.experiments.settings import without_effect
 
     selectors, (name, _, key) = Selectors(given["profile"], {**given, "seeds": [seed]}), row.partition("/")
     settings, rows = selectors.chapter(name)

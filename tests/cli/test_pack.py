@@ -1,6 +1,5 @@
 """A pack, unpacked elsewhere, trains there with nothing but the package's own dependencies, is killed, and goes on."""
 
-import json
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from sweeps import outcomes
 
 from rkd.cli import main
 from rkd.cli.pack import CHECKSUMS
@@ -83,15 +83,6 @@ def sweep(place, more=""):
         )
 
 
-def outcomes(store):
-    """Records without cost and provenance."""
-    bodies = {run: json.loads(store.path(run).read_text("utf-8")) for run in store.ids()}
-    return {
-        run: {k: v for k, v in body.items() if k not in ("cost", "provenance")}
-        for run, body in bodies.items()
-    }
-
-
 def store_in(place):
     return Store(place / "_build" / "smoke" / "records", place / "_build" / "smoke" / "work")
 
@@ -133,7 +124,7 @@ def test_an_unpacked_copy_trains_and_its_export_comes_home(undisturbed, tmp_path
     assert len(list(carry.iterdir())) <= 8
     home = Store(tmp_path / "records", tmp_path / "work")
     assert {outcome.state for outcome in transfer.merge(home, carry)} == {"added"}
-    assert outcomes(home) == outcomes(store)
+    assert outcomes(home.records) == outcomes(store.records)
     (teacher,) = [run for run in store.ids() if store.load(run).config.teacher is None]
     assert (home.folder(teacher) / "best.pt").exists(), "students will be trained here"
 
@@ -149,9 +140,7 @@ def test_killed_and_resumed_it_leaves_the_records_of_an_undisturbed_one(pack, un
 
     for kill in range(KILLS):
         process, saves, seen = sweep(place), draw.randint(1, 9), times()
-        while (
-            saves and process.poll() is None
-        ):  # a moment told by what was saved, whatever the machine's speed
+        while saves and process.poll() is None:  # a moment told by what was saved, at any machine's speed
             saves -= (now := times()) != seen
             seen = now
             time.sleep(0.01)
@@ -162,4 +151,4 @@ def test_killed_and_resumed_it_leaves_the_records_of_an_undisturbed_one(pack, un
             outcomes_there = transfer.merge(Store(place / f"{kill}" / "r", place / f"{kill}" / "w"), carry)
             assert {outcome.state for outcome in outcomes_there} == {"added"}, "old or new, but whole"
     assert sweep(place).wait(900) == 0, (place / "output").read_text()
-    assert -signal.SIGKILL in ends and outcomes(store) == outcomes(store_in(undisturbed))
+    assert -signal.SIGKILL in ends and outcomes(store.records) == outcomes(store_in(undisturbed).records)

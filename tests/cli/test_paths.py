@@ -33,10 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
 def own_images(folder):
     """The same 16 and 8 images as a folder and as an npz file."""
     random = np.random.default_rng(0)
-    x = {
-        "train": random.integers(0, 256, (16, 8, 8, 3), np.uint8),
-        "test": random.integers(0, 256, (8, 8, 8, 3), np.uint8),
-    }
+    x = {name: random.integers(0, 256, (n, 8, 8, 3), np.uint8) for name, n in (("train", 16), ("test", 8))}
     for split, images in x.items():
         for i, image in enumerate(images):
             path = folder / "imgs" / split / f"class{i % 2}" / f"{i}.png"
@@ -63,15 +60,11 @@ def test_every_path_that_is_typed_starts_where_one_stands(elsewhere, done):
     assert kept["imgs"]["config"]["data"]["name"] == "imgs/"
     assert kept["imgs"]["config"]["data"]["sha256"] and kept["imgs.npz"]["config"]["data"]["sha256"]
     done(f"export-model {run} --results mine --out net.safetensors")
-    assert f"2 runs of 2 configurations in {folder / 'mine'}" in done(
-        "show records --results mine --csv all.csv"
-    )
+    out = done("show records --results mine --csv all.csv")
+    assert f"2 runs of 2 configurations in {folder / 'mine'}" in out
     assert (folder / "net.safetensors").is_file() and (folder / "all.csv").is_file()
-    done(
-        "evaluate --checkpoint mine/work/"
-        + run
-        + "/last.pt --model resnet8 --dataset imgs --normalisation half"
-    )
+    weights = f"mine/work/{run}/last.pt"
+    done(f"evaluate --checkpoint {weights} --model resnet8 --dataset imgs --normalisation half")
     assert "train_images     16" in done("show data imgs.npz --root ../sets")
     assert {path.name for path in project.iterdir()} == {"params", "book"}, "nothing is written there"
 
@@ -92,10 +85,9 @@ def test_a_path_in_a_profile_starts_at_the_projects_top(elsewhere):
     assert config.teacher.checkpoint == "weights.pth" and config.data.sha256 == sha256(project / "imgs.npz")
 
     injected = given_in({**load_profile("own.yaml"), "profile": "own.yaml", "data_root": "sets2"})
-    assert data_root(resolve("run", injected)) == folder / "sets2", (
-        "papermill -f, and a cell that says otherwise"
-    )
-    assert folders("own", resolve("run", injected).results)[0] == project / "kept"
+    settings = resolve("run", injected)  # papermill -f, and a cell that says otherwise
+    assert data_root(settings) == folder / "sets2"
+    assert folders("own", settings.results)[0] == project / "kept"
 
 
 def test_paths_below_the_project_are_kept_from_its_top(elsewhere, monkeypatch):
@@ -106,9 +98,8 @@ def test_paths_below_the_project_are_kept_from_its_top(elsewhere, monkeypatch):
     settings = resolve("run", given | {"teacher_checkpoint": "../../x/y.yaml#sha256=0"})
     assert {getattr(settings, name) for name in PATHS} == {"x/y.yaml", "x/y.yaml#sha256=0"}
     monkeypatch.setenv(paths.STANDS_IN, str(project))  # as in the book's kernels
-    assert (
-        resolve("run", {"results": "x"}).results == "x" and resolve("run", {"recipe": "crd"}).recipe == "crd"
-    )
+    assert resolve("run", {"results": "x"}).results == "x"
+    assert resolve("run", {"recipe": "crd"}).recipe == "crd"
 
 
 def test_a_data_set_is_found_from_where_the_book_is_built(elsewhere, monkeypatch):
