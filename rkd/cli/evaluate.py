@@ -78,7 +78,7 @@ def evaluate(
     for name, value in (told | {"entry": entry}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
-    record = recorded(runner, run)
+    record = recorded(runner, run, weights)
     said = record.accuracy(weights)
     if deploy:
         return _savings(runner, record.config, weights, said)
@@ -93,10 +93,14 @@ def runner_for(profile: str, given: Mapping[str, Any]):
     return runner_of(resolve("evaluate", {**given, "profile": profile}))
 
 
-def recorded(runner, run: str):
-    """The record of a run; RecordError where it cannot be read."""
+def recorded(runner, run: str, weights: str):
+    """The record of a run; RecordError where it cannot be read, or its weights are not here."""
     record = runner.store.load(run)
     seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
+    if runner.weights_file(record.id, weights) is None:
+        raise RecordError(
+            f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
+        )
     return record
 
 
@@ -130,7 +134,7 @@ def export_model(
 
     if out.suffix not in FORMS:
         raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
-    record = recorded(runner := runner_for(profile, given), run)
+    record = recorded(runner := runner_for(profile, given), run, weights)
     network, images = runner.network(record.config, weights)
     network, name = network.cpu().float(), record.config.network
     if bad := models.not_finite(network.state_dict()):
@@ -184,7 +188,7 @@ def features(
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
-    record = recorded(runner := runner_for(profile, given), run)
+    record = recorded(runner := runner_for(profile, given), run, weights)
     network, images = runner.network(record.config, weights)
     dtype, found = next(network.parameters()).dtype, {"class_names": np.array(images.class_names)}
     with torch.no_grad():
