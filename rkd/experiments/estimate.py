@@ -1,7 +1,6 @@
 """Multiply-adds of runs, the rates that recorded ones reached, and so how long what is left will take."""
 
 import functools
-import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch.utils.flop_counter import FlopCounterMode
 
-import rkd
 from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
@@ -25,8 +22,8 @@ from rkd.errors import ConfigError, DataError, RecordError, say_once
 from rkd.experiments.budget import in_words
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
-from rkd.experiments.workspace import data_root
-from rkd.files import place, sha256
+from rkd.experiments.workspace import data_root, kept
+from rkd.files import digest, sha256
 from rkd.methods import Batch, get_method
 from rkd.records import Record, Store
 from rkd.records.provenance import machine_state
@@ -41,6 +38,7 @@ LATEST = 16
 # A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
 # of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
 LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
+COUNTS = "multiply_adds"  # folder in the build folder where `method_macs` keeps its counts, a file each
 DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
 
 
@@ -158,12 +156,10 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
     if not all(builder.__module__.startswith("rkd.") for builder in builders):
         return _counted(run, classes, pixels)
     told = repr([run.network, run.teacher.name, run.method, run.options, classes, pixels, _methods_hash()])
-    kept = counts_folder() / hashlib.sha256(told.encode()).hexdigest()[:16]
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.parent / ".lock"):  # other processes count too
-            place(kept, str(_counted(run, classes, pixels)).encode())
-    return int(kept.read_bytes())
+    with kept(f"{COUNTS}/{digest(told)[:16]}") as found:
+        if not found:
+            found["macs"] = _counted(run, classes, pixels)
+        return found["macs"]
 
 
 def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFrame:
@@ -184,17 +180,14 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
     )
 
 
-def counts_folder() -> Path:
-    """Where `method_macs` keeps its counts, a file each."""
-    return paths.build() / "multiply_adds"
-
-
 @functools.cache
 def _methods_hash() -> str:
     """Of the code that decides what a method computes."""
-    root = Path(rkd.__file__).parent
-    files = sorted(path for part in ("methods", "models", "review") for path in (root / part).rglob("*.py"))
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    package, _ = paths.sources()
+    files = sorted(
+        path for part in ("methods", "models", "review") for path in (package / part).rglob("*.py")
+    )
+    return digest(*map(sha256, files))
 
 
 def _counted(run: RunConfig, classes: int, pixels: int) -> int:

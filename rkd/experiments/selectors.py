@@ -4,17 +4,13 @@ Their ids, and of which setting they are, are kept in the build folder: making t
 """
 
 import functools
-import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from rkd import paths
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import (
-    FIXED,
     LAYERED,
     SUFFIXES,
     WEIGHTS,
@@ -25,7 +21,8 @@ from rkd.experiments.settings import (
     twice,
     without_effect,
 )
-from rkd.files import digest, place
+from rkd.experiments.workspace import kept
+from rkd.files import digest
 
 if TYPE_CHECKING:
     from rkd.experiments.chapters import Line
@@ -192,40 +189,33 @@ class Selectors:
 
     def _lines(self, chapter: str) -> dict[str, Named]:
         if chapter not in self._ids:
-            kept = self._plain and not self._settled
-            self._ids[chapter] = self._kept(chapter) if kept else self._named(chapter)
+            may_keep = self._plain and not self._settled
+            self._ids[chapter] = self._kept(chapter) if may_keep else self._named(chapter)
         return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, Named]:
         """Those that were made before, from the very same sources, else made now."""
-        file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # of several processes one makes them, and the others wait
-            kept = json.loads(file.read_bytes()) if file.is_file() else {}
-            if kept.get("key") != self._sources:
-                kept = {"key": self._sources, "lines": self._named(chapter)}
-                if not self._reads_files(chapter):
-                    place(file, json.dumps(kept).encode())
-        return kept["lines"]
+        with kept(f"lines/{Path(self.profile).stem}/{chapter}") as found:
+            if found.get("key") != self._sources:
+                made = self._named(chapter)
+                if self._reads_files(chapter):
+                    return made
+                found |= {"key": self._sources, "lines": made}
+            return found["lines"]
 
     def _reads_files(self, chapter: str) -> bool:
         """Whether files that are not in the key, and may change, decide a chapter's ids: data sets, recipes that are
         named by their paths, weights that are not named by their content."""
-        from rkd.experiments.chapters import get_chapter
         from rkd.experiments.recipes import load_recipe
 
-        declared, (s, lines) = get_chapter(chapter), self.chapter(chapter)
-        named = {
-            s.recipe or declared.recipe,
-            *declared.recipes,
-            *(line.recipe for line in lines.values()),
-        } - {""}
-        recipes = named | {load_recipe(name).teacher.recipe or name for name in named}
-        weights = (getattr(s, name) for name in WEIGHTS)
+        settings, lines = self.chapter(chapter)
+        recipes = {self.recipe(f"{chapter}/{key}") for key in lines}
+        recipes |= {load_recipe(name).teacher.recipe or "" for name in recipes}
+        weights = filter(None, (getattr(settings, name) for name in WEIGHTS))
         return (
-            not {s.dataset, *(s.datasets or ())} <= FIXED
+            any(run.data.sha256 for line in lines.values() for run in line.runs)
             or any(name.endswith(SUFFIXES) for name in recipes)
-            or any(text is not None and "#sha256=" not in text for text in weights)
+            or any("#sha256=" not in text for text in weights)
         )
 
     def _named(self, chapter: str) -> dict[str, Named]:

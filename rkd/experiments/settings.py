@@ -34,7 +34,6 @@ LAYERED = "budget"  # a profile's values per chapter
 PAIRS = "pairs.yaml"  # what recipes take of a pair; beside the profiles, and none
 SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
 NEVER_LAYERED = ("profile", "trust")
-FIXED = {"cifar10", "cifar100", "embedded"}  # data sets that are the same everywhere
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 
 
