@@ -13,7 +13,7 @@ from rkd.data.normalisation import MEASURED, Statistics
 from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
 from rkd.experiments.settings import PAIRS, Settings, layered, named_file
-from rkd.experiments.weights import Weights, named, names_run, record_of
+from rkd.experiments.weights import named, names_run, record_of
 from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
@@ -276,20 +276,18 @@ class Builder:
 
     def _of_pair(self, method: str, pair: tuple[str, str]) -> tuple[str, Mapping[str, Any]]:
         """Where the options of a method for a pair of teacher and student stand, and they; empty where nowhere."""
-        wanted = [method, *map(canonical, pair)]
-        found = (
-            (origin, entry)
-            for origin, entry in self._pairs
-            if [entry.get("method", "reviewkd"), *map(canonical, (entry["teacher"], entry["student"]))]
-            == wanted
-        )
-        return next(found, ("", {}))
+        return self._pairs.get((method, *map(canonical, pair)), ("", {}))
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[str, Values]]:
-        everywhere = read_yaml(paths.params() / PAIRS)
-        own = [(self._source, entry) for entry in self.recipe.pairs]
-        return own + [("params/pairs.yaml", entry) for entry in everywhere]
+    def _pairs(self) -> dict[tuple[str, ...], tuple[str, Values]]:
+        everywhere = [("params/pairs.yaml", entry) for entry in read_yaml(paths.params() / PAIRS)]
+        return {
+            (entry.get("method", "reviewkd"), canonical(entry["teacher"]), canonical(entry["student"])): (
+                origin,
+                entry,
+            )
+            for origin, entry in (*everywhere, *((self._source, entry) for entry in self.recipe.pairs))
+        }
 
     def _taught(self, network: str, of_row: Mapping[str, Any], data: DataConfig) -> TeacherConfig:
         standing = self.recipe.teacher
@@ -304,7 +302,7 @@ class Builder:
                 run=replace(run, pretrained=None) if values["weights"] == "random" else run, **values
             )
         canonical(network)
-        found = self._weights("teacher_checkpoint", values["weights"])
+        found = named(*self._named("teacher_checkpoint"), data_root(self.settings), values["weights"])
         if (record := found.record) is not None:
             _check_taught(checkpoint, record.config, network, data)
         return TeacherConfig(
@@ -312,11 +310,8 @@ class Builder:
             batch_norm=values["batch_norm"],
         )  # fmt: skip
 
-    def _weights(self, name: str, which: str) -> Weights:
-        """What a parameter names as weights."""
-        return named(*self._named(name), data_root(self.settings), which)
-
     def _named(self, name: str) -> tuple[str, str, Store]:
+        """A parameter that names weights, and where runs are looked for."""
         return name, self._get(name), store_of(self.settings)
 
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
@@ -361,7 +356,7 @@ class Builder:
     def _pretrained(self, name: str) -> Pretrained | None:
         if self._get(name) is None:
             return None
-        found = self._weights(name, "last")
+        found = named(*self._named(name), data_root(self.settings), "last")
         return Pretrained(checkpoint=found.path, sha256=found.sha256)
 
     def _normalisation(self) -> Statistics:
