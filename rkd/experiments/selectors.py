@@ -162,19 +162,15 @@ class Selectors:
 
     def ids(self, selector: str, teachers: bool = False) -> Ids:
         """The runs of a line, and those of its teachers too, as ids."""
-        chapter, key = split(selector)
-        named = _in_chapter(self._lines(chapter), chapter, key)
-        return named["needed" if teachers else "runs"]
+        return self._line(selector)["needed" if teachers else "runs"]
 
     def beside(self, selector: str) -> Collection[str]:
         """The lines of distilled students of the same pair, in the same chapter."""
-        chapter, key = split(selector)
-        return _in_chapter(self._lines(chapter), chapter, key)["beside"]
+        return self._line(selector)["beside"]
 
     def of_setting(self, selector: str, setting: str) -> Collection[str]:
         """Those of a line's runs and of its teachers that are of a setting, a key of SETTINGS."""
-        chapter, key = split(selector)
-        return _in_chapter(self._lines(chapter), chapter, key)[setting]
+        return self._line(selector)[setting]
 
     def has(self, selector: str) -> bool:
         """Whether the profile has this line."""
@@ -182,10 +178,12 @@ class Selectors:
         return key in self._lines(chapter)
 
     def every(self, chapter: str) -> Ids:
-        """The same of all lines of a chapter, teachers included."""
-        return {
-            run: forms for named in self._lines(chapter).values() for run, forms in named["needed"].items()
-        }
+        """The runs of all lines of a chapter, teachers included, as ids."""
+        return {run: forms for line in self._lines(chapter).values() for run, forms in line["needed"].items()}
+
+    def _line(self, selector: str) -> Named:
+        chapter, key = split(selector)
+        return _in_chapter(self._lines(chapter), chapter, key)
 
     def _lines(self, chapter: str) -> dict[str, Named]:
         if chapter not in self._ids:
@@ -219,19 +217,21 @@ class Selectors:
         )
 
     def _named(self, chapter: str) -> dict[str, Named]:
+        def answers(runs: "Mapping[str, RunConfig]") -> Ids:
+            return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
+
         named, lines = {}, self.chapter(chapter)[1]
         for key, line in lines.items():
             selector = f"{chapter}/{key}"
             needed, where = self.needed([selector]), (chapter, self.recipe(selector))
             beside = [k for k, each in lines.items() if (each.group, each.role) == (line.group, "distilled")]
             named[key] = {
-                "runs": _answers(self.runs([selector])),
-                "needed": _answers(needed),
+                "runs": answers(self.runs([selector])),
+                "needed": answers(needed),
                 "beside": [f"{chapter}/{each}" for each in beside],
-            } | {
-                setting: [run for run, config in needed.items() if is_of(config, *where)]
-                for setting, is_of in SETTINGS.items()
             }
+            for setting, is_of in SETTINGS.items():
+                named[key][setting] = [run for run, config in needed.items() if is_of(config, *where)]
         return named
 
     @property
@@ -250,10 +250,6 @@ def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
     if key not in lines:
         raise unknown(f"line of {chapter}", key, lines)
     return lines[key]
-
-
-def _answers(runs: "Mapping[str, RunConfig]") -> Ids:
-    return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
 
 
 # --- the setting of a run ---------------------------------------------------------------------------------
