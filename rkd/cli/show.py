@@ -209,7 +209,7 @@ def figures(
     import pandas as pd
 
     from rkd import paths, published
-    from rkd.experiments.answers import KINDS, answers
+    from rkd.experiments.answers import KINDS, answer_of
     from rkd.experiments.settings import profile_path
 
     asked = {"id": id, "source": source, "table": table, "teacher": teacher, "student": student}
@@ -236,7 +236,7 @@ def figures(
         print(f"{len(rows)} figures")
         return 0
     profile_path(profile)
-    found = answers(rows)
+    found = [answer_of(figure) for figure in rows["id"]]
     if csv or equal:
         each = _answered(rows, found, profile, results and paths.typed(results))
         if csv:

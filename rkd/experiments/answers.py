@@ -8,8 +8,6 @@ from dataclasses import asdict
 from operator import getitem
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from rkd import published
 from rkd.experiments.estimate import KNOWN_SIZES
 from rkd.experiments.recipes import Builder, load_recipe
@@ -55,11 +53,6 @@ def answer_of(figure: str) -> Answer:
     parts = tuple(row.parts.split())
     lines = [line for one in (row, *map(published.get, parts)) for line in one.lines.split()]
     return Answer(figure, row.answer, tuple(dict.fromkeys(lines)), parts, row.how)
-
-
-def answers(rows: pd.DataFrame | None = None) -> list[Answer]:
-    """The answers of all published figures, or of these rows of `rkd.published.load()`."""
-    return [answer_of(figure) for figure in (published.rows() if rows is None else rows["id"])]
 
 
 def _setting(row: published.Figure) -> tuple[str, str]:
