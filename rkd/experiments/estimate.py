@@ -222,11 +222,11 @@ def costs(
     Raises:
         DataError: a data set is not here.
     """
-    need = ((run, _work(run, data_root)) for run in left)
-    return {
-        run.id: work._replace(image=max(work.image, least_image)).left(run, begun(store, run.id))
-        for run, work in need
-    }
+    found = {}
+    for run in left:
+        its = work(run, sizes(run.data, data_root))
+        found[run.id] = its._replace(image=max(its.image, least_image)).left(run, begun(store, run.id))
+    return found
 
 
 def estimate(
@@ -257,25 +257,18 @@ def estimate(
     try:
         need = costs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
-        here = [
-            record
-            for record in store
-            if (record.config.data.name, record.config.data.sha256) in sets
-            and record.provenance["device_name"] == device_name
-            and (
-                threads is None
-                or record.provenance["device"] != "cpu"
-                or record.provenance["threads"] == threads
-            )
-        ]
-        here.sort(key=lambda record: str(record.provenance.get("ended")))
+        alike = [record for record in store if (record.config.data.name, record.config.data.sha256) in sets]
+        alike.sort(key=lambda record: str(record.provenance.get("ended")))
+        here = reached(alike, data_root).query("device == @device_name")
+        if threads is not None:
+            here = here.query("threads in (0, @threads)")
         basis = f"the rates of runs recorded on {device_name}"
-        done = reached(here, data_root)[["run", "alone", "seconds"]].to_numpy().tolist()
+        done = here[["run", "alone", "seconds"]].to_numpy().tolist()
         if not done:
             basis = "the rates of the runs begun"
             for run in left:
                 if (at := begun(store, run.id)) and at.seconds > 0:
-                    its = _work(run, data_root)
+                    its = work(run, sizes(run.data, data_root))
                     done.append((run, its.training(at.epoch * its.images + at.position), at.seconds))
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
@@ -317,10 +310,6 @@ def reached(records: Iterable[Record], data_root: Path | str, modules: bool = Tr
                 number = made["threads"] if made["device"] == "cpu" else 0
                 rows.append((run, str(made["device_name"]), number, run.precision, *macs, seconds))
     return pd.DataFrame(rows, columns=["run", "device", "threads", "arithmetic", "macs", "alone", "seconds"])
-
-
-def _work(run: RunConfig, data_root: Path | str) -> Work:
-    return work(run, sizes(run.data, data_root))
 
 
 def _kind(run: RunConfig) -> tuple[str | None, ...]:
