@@ -61,15 +61,12 @@ def _setting(row: published.Figure) -> tuple[str, str]:
     kind, name, key = [*row.setting.split(" ", 2), "", ""][:3]
     match kind:
         case "recipe" if key == "loss_weight":  # of the row's pair
-            value: Any = Builder(resolve("table1", {"profile": "paper"}), name).loss_weight(
-                row.teacher, row.student
-            )
+            builder = Builder(resolve("table1", {"profile": "paper"}), name)
             where = f"recipe {name}, and params/pairs.yaml: loss_weight"
+            value: Any = builder.loss_weight(row.teacher, row.student)
         case "recipe":
-            where, value = (
-                f"recipe {name}: {key}",
-                functools.reduce(getitem, key.split("."), asdict(load_recipe(name))),
-            )
+            where = f"recipe {name}: {key}"
+            value = functools.reduce(getitem, key.split("."), asdict(load_recipe(name)))
         case "profile":
             where, value = f"params/{name}.yaml: {key}", len(load_profile(name)[key])
         case "data":

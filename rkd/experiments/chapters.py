@@ -278,10 +278,8 @@ class Chapter:
             if name in _COMPUTED and options[name] == "auto":
                 options[name] = _COMPUTED[name](builder.epochs, builder.recipe.epochs)
         own = options | {name: row[name] for name in OF_RUNS if name in row}
-        return tuple(
-            builder.distilled(teacher, network, seed, method, own, self.fixed)
-            for seed in builder.settings.seeds
-        )
+        seeds = builder.settings.seeds
+        return tuple(builder.distilled(teacher, network, seed, method, own, self.fixed) for seed in seeds)
 
     def _prefix(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
         parts = [Path(dataset).stem if len(self.datasets) > 1 else "", recipe]
@@ -317,13 +315,10 @@ def _applies(
 
 def _filled(text: str, shown: Mapping[str, Any]) -> str:
     try:
-        return (
-            text.format(**{name: _written(value) for name, value in shown.items()}) if "{" in text else text
-        )
+        return text.format(**{name: _written(value) for name, value in shown.items()})
     except (KeyError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"{text!r} cannot be filled in ({error}); it may name {', '.join(shown)}"
-        ) from error
+        allowed = ", ".join(shown)
+        raise ConfigError(f"{text!r} cannot be filled in ({error}); it may name {allowed}") from error
 
 
 def _written(value: Any) -> str:

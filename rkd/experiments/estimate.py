@@ -175,19 +175,15 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
     extra = build_method(run, student, teacher, pixels, classes, torch.arange(images) % classes)
     macs = [models.macs(student, pixels), models.macs(teacher, pixels), method_macs(run, classes, pixels)]
     parameters = [models.parameter_count(part) for part in (student, teacher, extra)]
-    return pd.DataFrame(
-        {"parameters": parameters, "multiply-adds": macs}, index=["student", "teacher", "extra"]
-    )
+    parts = ["student", "teacher", "extra"]
+    return pd.DataFrame({"parameters": parameters, "multiply-adds": macs}, index=parts)
 
 
 @functools.cache
 def _methods_hash() -> str:
     """Of the code that decides what a method computes."""
-    package, _ = paths.sources()
-    files = sorted(
-        path for part in ("methods", "models", "review") for path in (package / part).rglob("*.py")
-    )
-    return digest(*map(sha256, files))
+    folders = (paths.sources()[0] / part for part in ("methods", "models", "review"))
+    return digest(*(sha256(file) for folder in folders for file in sorted(folder.rglob("*.py"))))
 
 
 def _counted(run: RunConfig, classes: int, pixels: int) -> int:

@@ -134,9 +134,8 @@ class RunGroup:
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
         frozen = self.teacher = self.teacher_facts = None
         if first.teacher is not None:
-            frozen, self.teacher_facts = load_teacher_network(
-                first.teacher, runner.store, self.images.classes
-            )
+            taught_by = first.teacher, runner.store, self.images.classes
+            frozen, self.teacher_facts = load_teacher_network(*taught_by)
         self.states: list[TrainState] = []
         for config in configs:
             try:
@@ -147,13 +146,8 @@ class RunGroup:
         if frozen is not None and self.states:
             frozen = place(frozen, first, device)
             self._measure_teacher(frozen)
-            self.teacher = FrozenTeacher(
-                frozen,
-                first.teacher.batch_norm,
-                self.states[0].arithmetic,
-                runner.engine.compile,
-                self.images.train_x.shape[1],
-            )
+            how = first.teacher.batch_norm, self.states[0].arithmetic, runner.engine.compile
+            self.teacher = FrozenTeacher(frozen, *how, self.images.train_x.shape[1])
         self._captured = runner.engine.captures(device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
         self._joules = joules(device)

@@ -74,10 +74,8 @@ def read_notebook(path: Path) -> dict:
 
 def title_of(notebook: Mapping, default: str = "") -> str:
     """First heading of a notebook."""
-    texts = "\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
-    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
+    texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# +(.+)$", "\n".join(texts), re.MULTILINE)
     return heading[1].strip() if heading else default
 
 

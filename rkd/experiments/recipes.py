@@ -25,6 +25,7 @@ from rkd.training.config import DataConfig, Pretrained, RunConfig, SGDConfig, Te
 # What a row may say that is no option of its method; and what of a recipe's values for a method is none.
 OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
 _NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}
+_OF_DATA = ("train_images", "test_images", "holdout", "image_size", "test_share")  # of DataConfig too
 _REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
 # The recipe of a method's own code, where it is not RepDistiller's.
 OWN_RECIPES = {
@@ -152,9 +153,7 @@ class Builder:
         self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
         self.origins = dict.fromkeys(of_runs, self._source)
-        self._identities: dict[
-            DataConfig, str | None
-        ] = {}  # a folder's files are not looked at for every run
+        self._identities: dict[DataConfig, str | None] = {}  # no folder is looked into for every run
 
     @property
     def epochs(self) -> int:
@@ -211,9 +210,8 @@ class Builder:
         else:
             run["ce_weight"] = self._set(of_method.get("ce_weight", self.recipe.ce_weight), "ce_weight")
         options = self._options(method, (teacher, student), row, fixed)
-        return RunConfig(
-            **run, method=method, options=options, teacher=self._taught(teacher, of_run, run["data"])
-        )
+        taught = self._taught(teacher, of_run, run["data"])
+        return RunConfig(**run, method=method, options=options, teacher=taught)
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own pairs, else params/pairs.yaml, else 1."""
@@ -280,14 +278,15 @@ class Builder:
 
     @functools.cached_property
     def _pairs(self) -> dict[tuple[str, ...], tuple[str, Values]]:
-        everywhere = [("params/pairs.yaml", entry) for entry in read_yaml(paths.params() / PAIRS)]
-        return {
-            (entry.get("method", "reviewkd"), canonical(entry["teacher"]), canonical(entry["student"])): (
-                origin,
-                entry,
-            )
-            for origin, entry in (*everywhere, *((self._source, entry) for entry in self.recipe.pairs))
-        }
+        found = {}
+        for origin, entries in (
+            ("params/pairs.yaml", read_yaml(paths.params() / PAIRS)),
+            (self._source, self.recipe.pairs),
+        ):
+            for entry in entries:
+                pair = map(canonical, (entry["teacher"], entry["student"]))
+                found[entry.get("method", "reviewkd"), *pair] = origin, entry
+        return found
 
     def _taught(self, network: str, of_row: Mapping[str, Any], data: DataConfig) -> TeacherConfig:
         standing = self.recipe.teacher
@@ -331,12 +330,8 @@ class Builder:
         data = DataConfig(
             name=name,
             normalisation=self._get("normalisation") or self._normalisation(),
-            train_images=self._get("train_images"),
-            test_images=self._get("test_images"),
-            holdout=self._get("holdout"),
             padding_mode=recipe.padding_mode,
-            image_size=self._get("image_size"),
-            test_share=self._get("test_share"),
+            **{setting: self._get(setting) for setting in _OF_DATA},
         )
         if data not in self._identities:
             self._identities[data] = reader_of(name).identity(data, data_root(self.settings))

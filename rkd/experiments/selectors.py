@@ -110,11 +110,8 @@ class Selectors:
             lines = chapter.lines(settings)
             if self._settled:
                 # What is recorded can be listed on a machine without the device.
-                device = (
-                    torch.device("cuda")
-                    if settings.device.startswith("cuda")
-                    else pick_device(settings.device)
-                )
+                gpu = settings.device.startswith("cuda")
+                device = torch.device("cuda") if gpu else pick_device(settings.device)
                 lines = [line.settled(store_of(settings), device) for line in lines]
             self._chapters[name, *pair] = settings, {line.key: line for line in lines}
         return self._chapters[name, *pair]
