@@ -13,13 +13,7 @@ from rkd.config import SETTLED
 from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
-from rkd.experiments.group import (
-    RunGroup,
-    check_teacher_file,
-    load_images,
-    place,
-    trained_network,
-)
+from rkd.experiments.group import RunGroup, check_teacher_file, load_images, place, trained_network
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import has_maps
 from rkd.experiments.weights import weights_file

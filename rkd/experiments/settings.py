@@ -354,9 +354,7 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     _known(more, "parameter", *own, LAYERED)
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
     given |= dict.fromkeys(injected.intersection(names()) - given.keys())
-    named = given.get("profile") or "smoke"
-    of_profile = {*more, *PATHS} & given.keys() or foreign_in([given, more])
-    profile = load_profile(named) if of_profile else {}
+    profile = load_profile(given.get("profile") or "smoke")
     for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
