@@ -83,7 +83,7 @@ class Line:
         note: what a reader has to know about it.
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
-        recipe: of these runs, where it is not the chapter's.
+        recipe: of these runs.
         read: names of the settings that its runs were made of.
     """
 
@@ -260,7 +260,7 @@ class Chapter:
             note="; ".join(filter(None, (_filled(note, shown), told))),
             x=next((row.get(option) for option in self.sweep), None),
             role=key if key in NETWORKS else "distilled",
-            recipe=builder.recipe_name if recipe or row.get("recipe") else "",
+            recipe=builder.recipe_name,
             read=frozenset(builder.read),
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkd import paths
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import (
     LAYERED,
@@ -21,11 +22,11 @@ from rkd.experiments.settings import (
     twice,
     without_effect,
 )
-from rkd.experiments.workspace import kept
+from rkd.experiments.workspace import kept, store_of
 from rkd.files import digest
 
 if TYPE_CHECKING:
-    from rkd.experiments.chapters import Line
+    from rkd.experiments.chapters import Chapter, Line
     from rkd.training.config import RunConfig
 
 # By the id of a run as it is asked for: ids of the records that may answer it.
@@ -82,10 +83,8 @@ class Selectors:
     def line_of_paper(self, selector: str) -> "Line":
         """The line that the paper profile has under this name, with this profile's data and length: of the pair that
         the name tells, on the data set that it tells where this profile has that."""
-        from rkd.experiments.chapters import get_chapter
-
         name, key = split(selector)
-        chapter, start = get_chapter(name), ""
+        chapter, start = _declared(name), ""
         if len(chapter.datasets) > 1:
             dataset, _, key = key.partition("-")
             sets = chapter.sets(resolve(name, self._given))
@@ -97,18 +96,14 @@ class Selectors:
         """A chapter's settings, and its lines by key; those of a pair of teacher and student in place of the
         profile's, where one is named."""
         if (name, *pair) not in self._chapters:
-            import torch
-
-            from rkd.devices import pick_device
-            from rkd.experiments.chapters import get_chapter
-            from rkd.experiments.workspace import store_of
-
-            chapter, own = get_chapter(name), {}
+            chapter, own = _declared(name), {}
             if pair:
                 own = {"teacher": pair[0], "student": pair[1]} if chapter.one_pair else {"pairs": [pair]}
             settings = resolve(name, {**own, **self._given})
             lines = chapter.lines(settings)
             if self._settled:
+                import torch
+
                 # What is recorded can be listed on a machine without the device.
                 gpu = settings.device.startswith("cuda")
                 device = torch.device("cuda") if gpu else pick_device(settings.device)
@@ -131,19 +126,10 @@ class Selectors:
         """ConfigError for a parameter given that none of these chapters makes anything of."""
         if self._plain:
             return
-        from rkd.experiments.chapters import get_chapter
-
         read = set[str]()
         for name in chapters:
-            read |= get_chapter(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
+            read |= _declared(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
         without_effect(self._given, read, f"the runs of {', '.join(chapters)}")
-
-    def recipe(self, selector: str) -> str:
-        """The recipe of a line's runs."""
-        from rkd.experiments.chapters import get_chapter
-
-        chapter, _ = split(selector)
-        return self.line(selector).recipe or self.chapter(chapter)[0].recipe or get_chapter(chapter).recipe
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
@@ -204,7 +190,7 @@ class Selectors:
         from rkd.experiments.recipes import load_recipe
 
         settings, lines = self.chapter(chapter)
-        recipes = {self.recipe(f"{chapter}/{key}") for key in lines}
+        recipes = {line.recipe for line in lines.values()}
         recipes |= {load_recipe(name).teacher.recipe or "" for name in recipes}
         weights = filter(None, (getattr(settings, name) for name in WEIGHTS))
         return (
@@ -220,7 +206,7 @@ class Selectors:
         named, lines = {}, self.chapter(chapter)[1]
         for key, line in lines.items():
             selector = f"{chapter}/{key}"
-            needed, where = self.needed([selector]), (chapter, self.recipe(selector))
+            needed, where = self.needed([selector]), (chapter, line.recipe)
             beside = [k for k, each in lines.items() if (each.group, each.role) == (line.group, "distilled")]
             named[key] = {
                 "runs": answers(self.runs([selector])),
@@ -241,6 +227,12 @@ class Selectors:
         """A hash of all that decides the ids: package, notebooks, parameters, profile."""
         notebooks = sorted((paths.home() / "book").glob("*.ipynb"))
         return digest(*paths.sources(), *notebooks, profile_path(self.profile))
+
+
+def _declared(chapter: str) -> "Chapter":
+    from rkd.experiments.chapters import get_chapter  # with torch
+
+    return get_chapter(chapter)
 
 
 def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
@@ -278,8 +270,7 @@ SETTINGS = {"published": is_published_setting, "whole": is_whole}
 
 @functools.cache
 def _asked(chapter: str, recipe: str) -> tuple[int, tuple[str, ...]]:
-    from rkd.experiments.chapters import get_chapter  # with torch
     from rkd.experiments.recipes import load_recipe
 
-    found = get_chapter(chapter)
+    found = _declared(chapter)
     return load_recipe(recipe or found.recipe).epochs, found.datasets

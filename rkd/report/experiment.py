@@ -380,7 +380,7 @@ class Experiment:
     def _by_recipe(self) -> dict[str, list[Line]]:
         found: dict[str, list[Line]] = {}
         for line in self.lines:
-            found.setdefault(line.recipe or self.recipe, []).append(line)
+            found.setdefault(line.recipe, []).append(line)
         return found
 
     def _frame(self) -> pd.DataFrame:

@@ -294,7 +294,7 @@ def test_paper_profile_is_the_published_setting():
         chapter, made = get_chapter(name), lines(name, profile="paper", seeds=[0])
         assert len({line.key for line in made}) == len(made)
         for line in made:
-            recipe, (run,) = load_recipe(line.recipe or chapter.recipe), line.runs
+            recipe, (run,) = load_recipe(line.recipe), line.runs
             assert (run.epochs, run.batch_size) == (recipe.epochs, recipe.batch_size)
             assert run.data.train_images is None and run.data.name in chapter.datasets
             assert run.optimiser.decay_epochs == recipe.optimiser.decay_epochs

@@ -174,7 +174,6 @@ def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
             head, colon, _ = chapter.title.partition(":")
             called = head if colon else name.replace("_", " ").capitalize()
             for line in chapter.lines(given):
-                recipe = line.recipe or given.recipe or chapter.recipe
                 for run in line.runs:
-                    found.setdefault(run.id, []).append(Place(name, f"{called}, {line.label}", recipe))
+                    found.setdefault(run.id, []).append(Place(name, f"{called}, {line.label}", line.recipe))
     return found
