@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from rkd.config import meanings, size
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.budget import parse_duration
-from rkd.experiments.settings import Settings, assignments, twice, value
+from rkd.experiments.settings import Settings, assignment, twice, value
 from rkd.trust import foreign_in, trust
 
 Command = Callable[..., int]
@@ -115,7 +115,7 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     named, typed = values.pop("set", []), values.pop("typed", [])
     parameters = inspect.signature(options.call).parameters.values()
     own = {p.name: _kinds(p.annotation)[0] for p in parameters if p.kind is not p.VAR_KEYWORD}
-    by_name = [pair for entry in named for pair in assignments([entry]).items()]
+    by_name = [*map(assignment, named)]
     by_name += [(name, value(text, f"-p {name} {text!r}")) for name, text in typed]
     for name, found in by_name:
         if name in own and (own[name] is not str or not isinstance(found, str)):

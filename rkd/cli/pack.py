@@ -81,7 +81,7 @@ def pack(
 
 def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
     """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
-    from rkd.experiments.estimate import costs, counts_folder
+    from rkd.experiments.estimate import COUNTS, costs
     from rkd.experiments.group import check_teacher_file
     from rkd.experiments.runner import unfinished
     from rkd.records.provenance import COMMIT_FILE, code_state
@@ -91,7 +91,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
 
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
     costs(unfinished(runs, store), store, root)
-    found = [*counts_folder().glob("[!.]*"), profile_path(profile)]
+    found = [*(paths.build() / COUNTS).glob("*.json"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
     found += [paths.home() / run.pretrained.checkpoint for run in runs if run.pretrained is not None]
     for teacher in dict.fromkeys(run.teacher for run in runs if run.teacher is not None):

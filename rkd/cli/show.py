@@ -205,7 +205,7 @@ def figures(
     """
     import pandas as pd
 
-    from rkd.experiments.answers import KINDS, answers
+    from rkd.experiments.answers import KINDS, answer_of
 
     asked = {"id": id, "source": source, "table": table, "teacher": teacher, "student": student}
     asked |= {"method": method, "dataset": dataset, "metric": metric}
@@ -230,7 +230,8 @@ def figures(
         print(rows[["id", "variant", "value", "note"]].to_string(index=False, max_colwidth=100))
         print(f"{len(rows)} figures")
         return 0
-    settings, found = settings_of("records", {"profile": profile, "results": results}), answers(rows)
+    settings = settings_of("records", {"profile": profile, "results": results})
+    found = [answer_of(figure) for figure in rows["id"]]
     if csv or equal:
         each = _answered(rows, found, settings)
         if csv:

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from operator import getitem
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from rkd import published
 from rkd.experiments.estimate import KNOWN_SIZES
 from rkd.experiments.recipes import Builder, load_recipe
@@ -57,26 +55,18 @@ def answer_of(figure: str) -> Answer:
     return Answer(figure, row.answer, tuple(dict.fromkeys(lines)), parts, row.how)
 
 
-def answers(rows: pd.DataFrame | None = None) -> list[Answer]:
-    """The answers of all published figures, or of these rows of `rkd.published.load()`."""
-    return [answer_of(figure) for figure in (published.rows() if rows is None else rows["id"])]
-
-
 def _setting(row: published.Figure) -> tuple[str, str]:
     """Where a setting stands here, in words, and its value as a source would write it. Its column reads "kind name
     key"."""
     kind, name, key = [*row.setting.split(" ", 2), "", ""][:3]
     match kind:
         case "recipe" if key == "loss_weight":  # of the row's pair
-            value: Any = Builder(resolve("table1", {"profile": "paper"}), name).loss_weight(
-                row.teacher, row.student
-            )
+            builder = Builder(resolve("table1", {"profile": "paper"}), name)
             where = f"recipe {name}, and params/pairs.yaml: loss_weight"
+            value: Any = builder.loss_weight(row.teacher, row.student)
         case "recipe":
-            where, value = (
-                f"recipe {name}: {key}",
-                functools.reduce(getitem, key.split("."), asdict(load_recipe(name))),
-            )
+            where = f"recipe {name}: {key}"
+            value = functools.reduce(getitem, key.split("."), asdict(load_recipe(name)))
         case "profile":
             where, value = f"params/{name}.yaml: {key}", len(load_profile(name)[key])
         case "data":

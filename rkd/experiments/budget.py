@@ -5,7 +5,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 
 from rkd.errors import ConfigError
@@ -71,14 +70,13 @@ class Budget:
 
     reason: str | None = None
 
-    def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = seconds
-        self._clock, self._started = clock, clock()
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds, self._started = seconds, time.monotonic()
         self._old: dict[int, object] = {}
 
     def left(self) -> float | None:
         """Seconds of the budget that are left, at least 0; None: there is no limit."""
-        return None if self.seconds is None else max(0.0, self.seconds - (self._clock() - self._started))
+        return None if self.seconds is None else max(0.0, self.seconds - (time.monotonic() - self._started))
 
     def stop(self, needed: float) -> bool:
         """Whether to stop now rather than begin a piece of work expected to take `needed` seconds: a signal has

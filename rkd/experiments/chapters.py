@@ -83,7 +83,7 @@ class Line:
         note: what a reader has to know about it.
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
-        recipe: of these runs, where it is not the chapter's.
+        recipe: of these runs.
         read: names of the settings that its runs were made of.
     """
 
@@ -101,19 +101,6 @@ class Line:
     def settled(self, store: Store, device: torch.device) -> "Line":
         """With its runs as they are recorded, or would be trained on a device (see `rkd.experiments.runner.settle`)."""
         return replace(self, runs=tuple(settle(run, store, device) for run in self.runs))
-
-
-class _Made(NamedTuple):
-    """The runs of a line, and what its words are made of: label and note of a row that has none, options that were
-    given, those of its method, and figures of an undistilled network."""
-
-    network: str
-    runs: tuple[RunConfig, ...]
-    label: str
-    note: str = ""
-    given: str = ""
-    options: Mapping[str, Any] | None = None
-    figures: tuple[published.Figure, ...] = ()
 
 
 def _mapping(rows: Any) -> Any:
@@ -183,8 +170,7 @@ class Chapter:
                     empty = figures and not any(figure.value for figure in figures)
                     if _applies(key, row, s, pair, pairs) and not empty:
                         here = builder(recipe or s.recipe or row.get("recipe", ""))
-                        line = self._line(key, row, here, pair, recipe, figures, self.notes.get(prefix + key))
-                        found.append(replace(line, key=prefix + key))
+                        found.append(self._line(prefix, key, row, here, pair, recipe, figures))
         return found
 
     def _builder(self, s: Settings, recipe: str) -> Builder:
@@ -229,52 +215,59 @@ class Chapter:
 
     def _line(
         self,
+        prefix: str,
         key: str,
         row: Mapping[str, Any],
         builder: Builder,
         pair: tuple[str, str],
         recipe: str,
         figures: tuple[published.Figure, ...],
-        note: str | None,
     ) -> Line:
         builder.read.clear()
-        make = self._undistilled if key in NETWORKS else self._distilled
-        made = make(key, row, builder, pair)
-        shown = {"teacher": display_name(pair[0]), "student": display_name(pair[1]), "epochs": builder.epochs}
-        shown |= {"recipe": builder.recipe_name, "description": builder.recipe.description}
-        shown = {**(made.options or {}), **shown, "network": display_name(made.network)}
-        said, standing = _as_published(made.figures, figures), made.note
-        if said and "note_of_published" in row:
-            standing = row["note_of_published"]
-        notes = [_filled(row.get("note", standing) if note is None else note, shown), made.given]
+        (teacher, student), s, given = pair, builder.settings, {}
+        if key in NETWORKS:
+            label, note = NETWORKS[key]
+            if key == "teacher":
+                runs: tuple[RunConfig, ...] = (builder.teacher(teacher),)
+            else:
+                runs = tuple(builder.plain(student, seed) for seed in s.seeds)
+            dataset = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
+            said = _as_published(_of_network(runs[0].network, key, dataset), figures)
+        else:
+            method, note = row.get("method") or self.method or key, ""
+            label, said = self.label or get_method(method).display, _as_published(figures)
+            runs = self._distilled(key, row, method, builder, pair)
+            given = {} if self.method else builder.given(method)
+        if said:
+            note = row.get("note_of_published", note)
+        note = self.notes.get(prefix + key, row.get("note", note))
+        shown = {
+            **(vars(runs[0].options) if runs[0].options else {}),
+            "teacher": display_name(teacher),
+            "student": display_name(student),
+            "network": display_name(runs[0].network),
+            "epochs": builder.epochs,
+            "recipe": builder.recipe_name,
+            "description": builder.recipe.description,
+        }
+        told = "here with " + ", ".join(f"{name} {value}" for name, value in given.items()) if given else ""
         return Line(
-            key,
-            _filled(row.get("label", made.label), shown),
-            made.runs,
-            group=_filled(self._group(builder.settings.dataset, recipe, pair), shown),
+            prefix + key,
+            _filled(row.get("label", label), shown),
+            runs,
+            group=_filled(self._group(s.dataset, recipe, pair), shown),
             published=said,
-            note="; ".join(filter(None, notes)),
+            note="; ".join(filter(None, (_filled(note, shown), told))),
             x=next((row.get(option) for option in self.sweep), None),
             role=key if key in NETWORKS else "distilled",
-            recipe=builder.recipe_name if recipe or row.get("recipe") else "",
+            recipe=builder.recipe_name,
             read=frozenset(builder.read),
         )
 
-    def _undistilled(
-        self, key: str, row: Mapping[str, Any], builder: Builder, pair: tuple[str, str]
-    ) -> "_Made":
-        (label, note), s = NETWORKS[key], builder.settings
-        if key == "teacher":
-            network, runs = pair[0], (builder.teacher(pair[0]),)
-        else:
-            network, runs = pair[1], tuple(builder.plain(pair[1], seed) for seed in s.seeds)
-        dataset = SETS.get(s.dataset, "CIFAR-100") if len(self.datasets) > 1 else "CIFAR-100"
-        return _Made(network, runs, label, note, figures=_of_network(network, key, dataset))
-
     def _distilled(
-        self, key: str, row: Mapping[str, Any], builder: Builder, pair: tuple[str, str]
-    ) -> "_Made":
-        (teacher, student), method = pair, row.get("method") or self.method or key
+        self, key: str, row: Mapping[str, Any], method: str, builder: Builder, pair: tuple[str, str]
+    ) -> tuple[RunConfig, ...]:
+        teacher, student = pair
         network = self.trained_as.get(canonical(student), student) if row.get("trained_as") else student
         options = {name: value for name, value in row.items() if name not in ROW_NAMES}
         parts = method.split("+")
@@ -285,14 +278,8 @@ class Chapter:
             if name in _COMPUTED and options[name] == "auto":
                 options[name] = _COMPUTED[name](builder.epochs, builder.recipe.epochs)
         own = options | {name: row[name] for name in OF_RUNS if name in row}
-        runs = tuple(
-            builder.distilled(teacher, network, seed, method, own, self.fixed)
-            for seed in builder.settings.seeds
-        )
-        given = {} if self.method else builder.given(method)
-        told = "here with " + ", ".join(f"{name} {value}" for name, value in given.items()) if given else ""
-        label = self.label or get_method(method).display
-        return _Made(network, runs, label, given=told, options=vars(runs[0].options))
+        seeds = builder.settings.seeds
+        return tuple(builder.distilled(teacher, network, seed, method, own, self.fixed) for seed in seeds)
 
     def _prefix(self, dataset: str, recipe: str, pair: tuple[str, str]) -> str:
         parts = [Path(dataset).stem if len(self.datasets) > 1 else "", recipe]
@@ -328,13 +315,10 @@ def _applies(
 
 def _filled(text: str, shown: Mapping[str, Any]) -> str:
     try:
-        return (
-            text.format(**{name: _written(value) for name, value in shown.items()}) if "{" in text else text
-        )
+        return text.format(**{name: _written(value) for name, value in shown.items()})
     except (KeyError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"{text!r} cannot be filled in ({error}); it may name {', '.join(shown)}"
-        ) from error
+        allowed = ", ".join(shown)
+        raise ConfigError(f"{text!r} cannot be filled in ({error}); it may name {allowed}") from error
 
 
 def _written(value: Any) -> str:

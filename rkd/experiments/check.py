@@ -4,8 +4,7 @@ import math
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor as Worker
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -53,13 +52,14 @@ class Way(NamedTuple):
     group: int
 
     def words(self, device: torch.device) -> str:
-        steps = "one CUDA graph a step" if self.engine.captures(device) else "steps launched kernel by kernel"
-        if self.engine.captures(device) and self.engine.eager:
-            steps += f" (kernel by kernel: {', '.join(name or 'no teacher' for name in sorted(self.engine.eager))})"
+        steps = "steps launched kernel by kernel"
+        if self.engine.captures(device):
+            eager = ", ".join(name or "no teacher" for name in sorted(self.engine.eager))
+            steps = "one CUDA graph a step" + (f" (kernel by kernel: {eager})" if eager else "")
         return f"{steps}, at most {self.group} run{'s' if self.group > 1 else ''} in lock-step"
 
 
-def child() -> Worker:
+def child() -> Executor:
     """A process of its own: what a failed capture or a dead context leaves behind ends with it."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
@@ -70,7 +70,6 @@ def check_device(
     precision: str,
     way: Way,
     say: Callable[[Checked], None],
-    worker: Callable[[], Worker] = child,
 ) -> tuple[Way, dict[str, str]]:
     """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
     the way it is meant to be done; in fp64 and in the runs' own arithmetic.
@@ -81,7 +80,6 @@ def check_device(
     Args:
         methods: of the runs; sums are checked by their parts; None: no teacher.
         say: told each row.
-        worker: makes what a method is examined in; made anew after a fault, and when it dies.
 
     Returns:
         The fastest way in which every method that can be trained at all is right; and the methods that cannot be
@@ -91,7 +89,7 @@ def check_device(
     names = sorted({part for method in methods for part in (method or "").split("+")})
     eager, group, broken, place = set(), way.group, {}, None
     for name in names:
-        place = place or worker()
+        place = place or child()  # made anew after a fault, and when it dies
         rows: list[Checked] = []
         try:
             rows = place.submit(_examine, name, numbers, device, way).result()
@@ -122,9 +120,9 @@ def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) 
                 fast, captured = _train(name, number, seeds, device, engine)
                 apart = _difference(name, number, alone, fast)
                 fault = "" if captured or not row.captures else "not captured"
-                row = row._replace(
-                    difference=apart, fault=fault if apart <= TOLERANCE[number] else "another result"
-                )
+                if not apart <= TOLERANCE[number]:  # NaN too
+                    fault = "another result"
+                row = row._replace(difference=apart, fault=fault)
             except Exception as error:
                 row = row._replace(fault=_first_line(error))
             rows.append(row)
@@ -160,9 +158,8 @@ def _difference(
     """Of the weights, relative to what the plain way changed. A run that diverges must do so both ways."""
     start = build_network(_config(method, precision, 0), 100).state_dict()
     names = [name for name, tensor in start.items() if tensor.is_floating_point()]
-    before, one, other = (
-        torch.cat([weights[name].double().flatten() for name in names]) for weights in (start, plain, fast)
-    )
+    all_three = ([weights[name].double().flatten() for name in names] for weights in (start, plain, fast))
+    before, one, other = map(torch.cat, all_three)
     apart = torch.where(one.isnan() & other.isnan(), 0.0, other - one)
     return (apart.norm() / (one - before).nan_to_num().norm()).item()
 

@@ -57,9 +57,8 @@ def deploy_report(
         ConfigError: the run's network is not reparameterised, or a number below 1.
         RkdError: its weights are not on this machine.
     """
-    logging.getLogger("torch.utils.cpp_extension").setLevel(
-        logging.ERROR
-    )  # looks for a CUDA toolkit when imported
+    # It looks for a CUDA toolkit when imported.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 
     if min(batch_size, rounds) < 1:

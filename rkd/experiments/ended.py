@@ -1,16 +1,13 @@
 """What ended runs came to, for those who count or judge them. To read a record takes torch, and seconds for many: what
 was read and found sound is kept in the build folder until its file changes."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
-from rkd import paths
-from rkd.files import digest, place
+from rkd.experiments.workspace import kept
+from rkd.files import digest
 
 
 class Ended(NamedTuple):
@@ -31,24 +28,18 @@ class Ended(NamedTuple):
 
 def ended(records: Path, runs: Iterable[str]) -> dict[str, Ended | None]:
     """Those of the runs that are recorded in a folder, by id; None: its record is damaged, which stderr says once."""
-    file = paths.build() / "ended" / f"{digest(str(records.resolve()), str(Ended._fields))[:12]}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Ended | None] = {}
-    with FileLock(file.with_suffix(".lock")):  # chapters that are executed at once ask at once
-        kept = json.loads(file.read_bytes()) if file.is_file() else {}
-        before = dict(kept)
+    with kept(f"ended/{digest(str(records.resolve()), str(Ended._fields))[:12]}") as known:
         for run in runs:
             try:
                 about = (records / f"{run}.json").stat()
             except FileNotFoundError:
                 continue
-            version, *facts = kept.get(run, [None])
+            version, *facts = known.get(run, [None])
             if version != (now := [about.st_size, about.st_mtime_ns]):
                 facts = _read(records, run)
-                kept |= {run: [now, *facts]} if facts else {}
+                known |= {run: [now, *facts]} if facts else {}
             found[run] = Ended(*facts) if facts else None
-        if kept != before:
-            place(file, json.dumps(kept).encode())
     return found
 
 

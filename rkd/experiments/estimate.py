@@ -1,7 +1,6 @@
 """Multiply-adds of runs, the rates that recorded ones reached, and so how long what is left will take."""
 
 import functools
-import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch.utils.flop_counter import FlopCounterMode
 
-import rkd
 from rkd import models, paths
 from rkd.data import DataConfig
 from rkd.data.sources import reader_of
@@ -25,8 +22,8 @@ from rkd.errors import ConfigError, DataError, RecordError, say_once
 from rkd.experiments.budget import in_words
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
-from rkd.experiments.workspace import data_root
-from rkd.files import place, sha256
+from rkd.experiments.workspace import data_root, kept
+from rkd.files import digest, sha256
 from rkd.methods import Batch, get_method
 from rkd.records import Record, Store
 from rkd.records.provenance import machine_state
@@ -41,6 +38,7 @@ LATEST = 16
 # A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
 # of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
 LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
+COUNTS = "multiply_adds"  # folder in the build folder where `method_macs` keeps its counts, a file each
 DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
 
 
@@ -158,12 +156,10 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
     if not all(builder.__module__.startswith("rkd.") for builder in builders):
         return _counted(run, classes, pixels)
     told = repr([run.network, run.teacher.name, run.method, run.options, classes, pixels, _methods_hash()])
-    kept = counts_folder() / hashlib.sha256(told.encode()).hexdigest()[:16]
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.parent / ".lock"):  # other processes count too
-            place(kept, str(_counted(run, classes, pixels)).encode())
-    return int(kept.read_bytes())
+    with kept(f"{COUNTS}/{digest(told)[:16]}") as found:
+        if not found:
+            found["macs"] = _counted(run, classes, pixels)
+        return found["macs"]
 
 
 def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFrame:
@@ -179,22 +175,15 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
     extra = build_method(run, student, teacher, pixels, classes, torch.arange(images) % classes)
     macs = [models.macs(student, pixels), models.macs(teacher, pixels), method_macs(run, classes, pixels)]
     parameters = [models.parameter_count(part) for part in (student, teacher, extra)]
-    return pd.DataFrame(
-        {"parameters": parameters, "multiply-adds": macs}, index=["student", "teacher", "extra"]
-    )
-
-
-def counts_folder() -> Path:
-    """Where `method_macs` keeps its counts, a file each."""
-    return paths.build() / "multiply_adds"
+    parts = ["student", "teacher", "extra"]
+    return pd.DataFrame({"parameters": parameters, "multiply-adds": macs}, index=parts)
 
 
 @functools.cache
 def _methods_hash() -> str:
     """Of the code that decides what a method computes."""
-    root = Path(rkd.__file__).parent
-    files = sorted(path for part in ("methods", "models", "review") for path in (root / part).rglob("*.py"))
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    folders = (paths.sources()[0] / part for part in ("methods", "models", "review"))
+    return digest(*(sha256(file) for folder in folders for file in sorted(folder.rglob("*.py"))))
 
 
 def _counted(run: RunConfig, classes: int, pixels: int) -> int:
@@ -229,11 +218,11 @@ def costs(
     Raises:
         DataError: a data set is not here.
     """
-    need = ((run, _work(run, data_root)) for run in left)
-    return {
-        run.id: work._replace(image=max(work.image, least_image)).left(run, begun(store, run.id))
-        for run, work in need
-    }
+    found = {}
+    for run in left:
+        its = work(run, sizes(run.data, data_root))
+        found[run.id] = its._replace(image=max(its.image, least_image)).left(run, begun(store, run.id))
+    return found
 
 
 def estimate(
@@ -264,25 +253,18 @@ def estimate(
     try:
         need = costs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
-        here = [
-            record
-            for record in store
-            if (record.config.data.name, record.config.data.sha256) in sets
-            and record.provenance["device_name"] == device_name
-            and (
-                threads is None
-                or record.provenance["device"] != "cpu"
-                or record.provenance["threads"] == threads
-            )
-        ]
-        here.sort(key=lambda record: str(record.provenance.get("ended")))
+        alike = [record for record in store if (record.config.data.name, record.config.data.sha256) in sets]
+        alike.sort(key=lambda record: str(record.provenance.get("ended")))
+        here = reached(alike, data_root).query("device == @device_name")
+        if threads is not None:
+            here = here.query("threads in (0, @threads)")
         basis = f"the rates of runs recorded on {device_name}"
-        done = reached(here, data_root)[["run", "alone", "seconds"]].to_numpy().tolist()
+        done = here[["run", "alone", "seconds"]].to_numpy().tolist()
         if not done:
             basis = "the rates of the runs begun"
             for run in left:
                 if (at := begun(store, run.id)) and at.seconds > 0:
-                    its = _work(run, data_root)
+                    its = work(run, sizes(run.data, data_root))
                     done.append((run, its.training(at.epoch * its.images + at.position), at.seconds))
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
@@ -324,10 +306,6 @@ def reached(records: Iterable[Record], data_root: Path | str, modules: bool = Tr
                 number = made["threads"] if made["device"] == "cpu" else 0
                 rows.append((run, str(made["device_name"]), number, run.precision, *macs, seconds))
     return pd.DataFrame(rows, columns=["run", "device", "threads", "arithmetic", "macs", "alone", "seconds"])
-
-
-def _work(run: RunConfig, data_root: Path | str) -> Work:
-    return work(run, sizes(run.data, data_root))
 
 
 def _kind(run: RunConfig) -> tuple[str | None, ...]:

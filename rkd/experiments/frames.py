@@ -58,19 +58,11 @@ def runs_frame(
         (1-based), epochs, arithmetic, device, threads, train_seconds, images_per_second, commit, ended (UTC). Those of
         a run without a record, and accuracies of a diverged one, are missing values.
     """
-    rows = [
-        {
-            **of_line,
-            "x": line.x,
-            "profile": profile,
-            "seed": run.seed,
-            "run": run.id,
-            **_of_record(records.get(run.id)),
-            "epochs": run.epochs,
-        }
-        for line, of_line in _described(lines, names)
-        for run in line.runs
-    ]
+    rows = []
+    for line, of_line in _described(lines, names):
+        for run in line.runs:
+            of_run = {"profile": profile, "seed": run.seed, "run": run.id, "epochs": run.epochs}
+            rows.append(of_line | of_run | _of_record(records.get(run.id)))
     return pd.DataFrame(rows, columns=RUNS).astype(NUMBERS)
 
 
@@ -87,37 +79,36 @@ def others_frame(
         for run in [run for run in ours if not run.behind] or ours:
             told = "best" if run.last is None else "last"
             rows.append({
-                **of_line, "x": line.x, "run": f"{run.file} {run.run}", "status": "finished", "best": run.best,
+                **of_line, "run": f"{run.file} {run.run}", "status": "finished", "best": run.best,
                 "accuracy": getattr(run, told), "epoch": told, "epochs": run.epochs, "commit": run.commit,
                 "source": f"{run.repository}{OWN * bool(run.behind)}",
             })  # fmt: skip
     return pd.DataFrame(rows, columns=[*RUNS, "epoch", "source"]).astype(NUMBERS)
 
 
-def _described(lines: Sequence[Line], names: Names | None = None) -> Iterator[tuple[Line, dict[str, str]]]:
+def _described(lines: Sequence[Line], names: Names | None = None) -> Iterator[tuple[Line, dict[str, Any]]]:
     names = names_of(lines) if names is None else names
     for line in lines:
         if name := names.get((line.group, line.label)):
-            yield (
-                line,
-                {"name": name, **{key: getattr(line, key) for key in ("label", "group", "key", "role")}},
-            )
+            told = {key: getattr(line, key) for key in ("label", "group", "key", "role", "x")}
+            yield line, {"name": name, **told}
 
 
 def _of_record(record: Record | None) -> dict[str, Any]:
-    p, cost = (record.provenance, record.cost) if record else ({}, {})
-    finished = record is not None and record.status == "finished"
+    if record is None:
+        return {"status": "missing"}
+    p, cost = record.provenance, record.cost
     return {
-        "status": record.status if record else "missing",
-        "accuracy": record.accuracy("last") if record else None,
-        "best": record.accuracy("best") if record else None,
-        "best_epoch": record.result["best_epoch"] + 1 if finished else None,
-        "arithmetic": record.arithmetic if record else None,
+        "status": record.status,
+        "accuracy": record.accuracy("last"),
+        "best": record.accuracy("best"),
+        "best_epoch": record.result["best_epoch"] + 1 if record.status == "finished" else None,
+        "arithmetic": record.arithmetic,
         "device": p.get("device_name"),
         "threads": p.get("threads"),
         "train_seconds": cost.get("train_seconds"),
         "images_per_second": cost.get("images_per_second"),
-        "commit": (p["commit"] or "unknown")[:8] + ("+" if p["changed"] else "") if record else None,
+        "commit": (p["commit"] or "unknown")[:8] + "+" * bool(p["changed"]),
         "ended": p.get("ended"),
     }
 
@@ -166,6 +157,5 @@ def on_record(runs: pd.DataFrame, column: str = "accuracy") -> str:
 def printed(published: pd.DataFrame) -> str:
     """Published figures of one line as text: "71.89 (ReviewKD paper), 71.79 ([Re] paper)"."""
     sources = published.dropna(subset="accuracy").groupby("accuracy", sort=False)["source"].unique()
-    return (
-        ", ".join(f"{value:.2f} ({', '.join(names)})" for value, names in sources.items()) or "not published"
-    )
+    found = (f"{value:.2f} ({', '.join(names)})" for value, names in sources.items())
+    return ", ".join(found) or "not published"

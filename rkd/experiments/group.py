@@ -134,21 +134,20 @@ class RunGroup:
         self._epoch_images = used_images(len(self.images.train_y), first.batch_size, first.drop_last)
         frozen = self.teacher = self.teacher_facts = None
         if first.teacher is not None:
-            frozen, self.teacher_facts = load_teacher_network(
-                first.teacher, runner.store, self.images.classes
-            )
-        self.states = [state for config in configs if (state := self._begun(config, frozen))]
+            taught_by = first.teacher, runner.store, self.images.classes
+            frozen, self.teacher_facts = load_teacher_network(*taught_by)
+        self.states: list[TrainState] = []
+        for config in configs:
+            try:
+                self.states.append(self._state(config, frozen))
+            except RecordError as error:  # its checkpoint is damaged: the others go on without it
+                runner.fail(config, error)
         self.configs = [state.config for state in self.states]
         if frozen is not None and self.states:
             frozen = place(frozen, first, device)
             self._measure_teacher(frozen)
-            self.teacher = FrozenTeacher(
-                frozen,
-                first.teacher.batch_norm,
-                self.states[0].arithmetic,
-                runner.engine.compile,
-                self.images.train_x.shape[1],
-            )
+            how = first.teacher.batch_norm, self.states[0].arithmetic, runner.engine.compile
+            self.teacher = FrozenTeacher(frozen, *how, self.images.train_x.shape[1])
         self._captured = runner.engine.captures(device, [c.method for c in configs])
         self._saved, self._save_seconds = time.monotonic(), 0.0
         self._joules = joules(device)
@@ -197,14 +196,6 @@ class RunGroup:
                 f"no CUDA graph, steps are launched one kernel at a time from here on ({error})"
             )
             return body
-
-    def _begun(self, config: RunConfig, teacher: nn.Module | None) -> TrainState | None:
-        """None where its checkpoint is damaged: the others go on without it."""
-        try:
-            return self._state(config, teacher)
-        except RecordError as error:
-            self.runner.fail(config, error)
-            return None
 
     def _measure_teacher(self, network: nn.Module) -> None:
         """Measure a teacher's accuracy, once in a process, and compare it with what its record or its file says.
@@ -305,20 +296,16 @@ class RunGroup:
         run, store, best = state.config.id, self.runner.store, state.best
         folder = store.folder(run)
         scores = self._scores(state)
-        last = {"run": run, "epoch": state.epoch, "student": state.student.state_dict()}
-        last["accuracy"] = scores["last_accuracy"]
+        weights = {
+            "last": {"run": run, "epoch": state.epoch, "student": state.student.state_dict()},
+            "best": {"run": run, "epoch": best["epoch"] + 1, "student": best["student"]},
+        }
+        for which, kept in weights.items():
+            kept["accuracy"] = scores[f"{which}_accuracy"]
         if state.method is not None and state.method.networks(state.student):
-            last["method"] = state.method.state_dict()  # it holds further networks
-        checkpoint.save(last, folder / "last.pt")
-        checkpoint.save(
-            {
-                "run": run,
-                "epoch": best["epoch"] + 1,
-                "student": best["student"],
-                "accuracy": scores["best_accuracy"],
-            },
-            folder / "best.pt",
-        )
+            weights["last"]["method"] = state.method.state_dict()  # it holds further networks
+        for which, kept in weights.items():
+            checkpoint.save(kept, folder / f"{which}.pt")
         maps = folder / "maps.npz"
         if maps.exists():  # before the record, which says that all of the run is there
             put(store.maps(run), maps.read_bytes())  # the folders may be on different disks

@@ -60,24 +60,21 @@ def read_notebook(path: Path) -> dict:
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf8"))
-        if notebook["nbformat"] != 4:
-            raise ConfigError(f"{path} has notebook format {notebook['nbformat']}; format 4 is read")
-        cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
-    except ConfigError:
-        raise
+        form = notebook["nbformat"]
+        cells = [c | {"source": "".join(c["source"])} for c in notebook["cells"]] if form == 4 else []
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # ConfigError is none of these
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a Jupyter notebook") from error
+    if form != 4:
+        raise ConfigError(f"{path} has notebook format {form}; format 4 is read")
     return {**notebook, "cells": cells}
 
 
 def title_of(notebook: Mapping, default: str = "") -> str:
     """First heading of a notebook."""
-    texts = "\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
-    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
+    texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# +(.+)$", "\n".join(texts), re.MULTILINE)
     return heading[1].strip() if heading else default
 
 

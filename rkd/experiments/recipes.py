@@ -13,7 +13,7 @@ from rkd.data.normalisation import MEASURED, Statistics
 from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
 from rkd.experiments.settings import PAIRS, Settings, layered, named_file
-from rkd.experiments.weights import Weights, named, names_run, record_of
+from rkd.experiments.weights import named, names_run, record_of
 from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
@@ -25,6 +25,7 @@ from rkd.training.config import DataConfig, Pretrained, RunConfig, SGDConfig, Te
 # What a row may say that is no option of its method; and what of a recipe's values for a method is none.
 OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
 _NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}
+_OF_DATA = ("train_images", "test_images", "holdout", "image_size", "test_share")  # of DataConfig too
 _REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
 # The recipe of a method's own code, where it is not RepDistiller's.
 OWN_RECIPES = {
@@ -152,9 +153,7 @@ class Builder:
         self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
         self.origins = dict.fromkeys(of_runs, self._source)
-        self._identities: dict[
-            DataConfig, str | None
-        ] = {}  # a folder's files are not looked at for every run
+        self._identities: dict[DataConfig, str | None] = {}  # no folder is looked into for every run
 
     @property
     def epochs(self) -> int:
@@ -211,9 +210,8 @@ class Builder:
         else:
             run["ce_weight"] = self._set(of_method.get("ce_weight", self.recipe.ce_weight), "ce_weight")
         options = self._options(method, (teacher, student), row, fixed)
-        return RunConfig(
-            **run, method=method, options=options, teacher=self._taught(teacher, of_run, run["data"])
-        )
+        taught = self._taught(teacher, of_run, run["data"])
+        return RunConfig(**run, method=method, options=options, teacher=taught)
 
     def loss_weight(self, teacher: str, student: str) -> float:
         """The recipe's weight of the review loss for a pair: its own pairs, else params/pairs.yaml, else 1."""
@@ -276,20 +274,19 @@ class Builder:
 
     def _of_pair(self, method: str, pair: tuple[str, str]) -> tuple[str, Mapping[str, Any]]:
         """Where the options of a method for a pair of teacher and student stand, and they; empty where nowhere."""
-        wanted = [method, *map(canonical, pair)]
-        found = (
-            (origin, entry)
-            for origin, entry in self._pairs
-            if [entry.get("method", "reviewkd"), *map(canonical, (entry["teacher"], entry["student"]))]
-            == wanted
-        )
-        return next(found, ("", {}))
+        return self._pairs.get((method, *map(canonical, pair)), ("", {}))
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[str, Values]]:
-        everywhere = read_yaml(paths.params() / PAIRS)
-        own = [(self._source, entry) for entry in self.recipe.pairs]
-        return own + [("params/pairs.yaml", entry) for entry in everywhere]
+    def _pairs(self) -> dict[tuple[str, ...], tuple[str, Values]]:
+        found = {}
+        for origin, entries in (
+            ("params/pairs.yaml", read_yaml(paths.params() / PAIRS)),
+            (self._source, self.recipe.pairs),
+        ):
+            for entry in entries:
+                pair = map(canonical, (entry["teacher"], entry["student"]))
+                found[entry.get("method", "reviewkd"), *pair] = origin, entry
+        return found
 
     def _taught(self, network: str, of_row: Mapping[str, Any], data: DataConfig) -> TeacherConfig:
         standing = self.recipe.teacher
@@ -304,7 +301,7 @@ class Builder:
                 run=replace(run, pretrained=None) if values["weights"] == "random" else run, **values
             )
         canonical(network)
-        found = self._weights("teacher_checkpoint", values["weights"])
+        found = named(*self._named("teacher_checkpoint"), data_root(self.settings), values["weights"])
         if (record := found.record) is not None:
             _check_taught(checkpoint, record.config, network, data)
         return TeacherConfig(
@@ -312,11 +309,8 @@ class Builder:
             batch_norm=values["batch_norm"],
         )  # fmt: skip
 
-    def _weights(self, name: str, which: str) -> Weights:
-        """What a parameter names as weights."""
-        return named(*self._named(name), data_root(self.settings), which)
-
     def _named(self, name: str) -> tuple[str, str, Store]:
+        """A parameter that names weights, and where runs are looked for."""
         return name, self._get(name), store_of(self.settings)
 
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
@@ -336,12 +330,8 @@ class Builder:
         data = DataConfig(
             name=name,
             normalisation=self._get("normalisation") or self._normalisation(),
-            train_images=self._get("train_images"),
-            test_images=self._get("test_images"),
-            holdout=self._get("holdout"),
             padding_mode=recipe.padding_mode,
-            image_size=self._get("image_size"),
-            test_share=self._get("test_share"),
+            **{setting: self._get(setting) for setting in _OF_DATA},
         )
         if data not in self._identities:
             self._identities[data] = reader_of(name).identity(data, data_root(self.settings))
@@ -361,7 +351,7 @@ class Builder:
     def _pretrained(self, name: str) -> Pretrained | None:
         if self._get(name) is None:
             return None
-        found = self._weights(name, "last")
+        found = named(*self._named(name), data_root(self.settings), "last")
         return Pretrained(checkpoint=found.path, sha256=found.sha256)
 
     def _normalisation(self) -> Statistics:

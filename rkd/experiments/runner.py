@@ -13,13 +13,7 @@ from rkd.config import SETTLED
 from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
-from rkd.experiments.group import (
-    RunGroup,
-    check_teacher_file,
-    load_images,
-    place,
-    trained_network,
-)
+from rkd.experiments.group import RunGroup, check_teacher_file, load_images, place, trained_network
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import has_maps
 from rkd.experiments.weights import weights_file
@@ -32,10 +26,6 @@ from rkd.training.capture import out_of_memory
 from rkd.training.threads import Threads, numbers
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
-
-
-class MissingRunsError(RkdError):
-    """Runs are not recorded and were not to be trained."""
 
 
 def run_groups(
@@ -78,7 +68,7 @@ def teachers_of(runs: Iterable[RunConfig]) -> dict[str, RunConfig]:
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
-    return _once([*teachers_of(configs).values(), *configs])
+    return list({run.id: run for run in (*teachers_of(configs).values(), *configs)}.values())
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
@@ -118,7 +108,7 @@ def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
 def schedules(runs: Iterable[RunConfig]) -> list[str]:
     """How long and at which rates students and their teachers are trained, in words: each distinct pair once, and what
     nobody learns from by itself."""
-    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     runs = list(runs)
     teachers = teachers_of(runs)
     for run in (run for run in runs if run.id not in teachers):
@@ -128,21 +118,18 @@ def schedules(runs: Iterable[RunConfig]) -> list[str]:
             else f"read from {Path(str(of.checkpoint)).name}" if of.run is None
             else "untrained" if of.weights == "random" else of.run.schedule
         )  # fmt: skip
-        names = found.setdefault((taught or "", run.schedule), ([], []))
-        for listed, name in zip(names, (of.name if of else "", run.network), strict=True):
-            listed += [display_name(name)] if name and display_name(name) not in listed else []
+        teaching, learning = found.setdefault((taught or "", run.schedule), ({}, {}))
+        teaching |= dict.fromkeys([display_name(of.name)] if of else [])
+        learning |= {display_name(run.network): None}
     return [
         (f"teacher {_few(teachers)}: {taught}; student " if taught else "") + f"{_few(networks)}: {own}"
         for (taught, own), (teachers, networks) in found.items()
     ]
 
 
-def _few(names: Sequence[str]) -> str:
+def _few(found: Iterable[str]) -> str:
+    names = list(found)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _once(runs: Iterable[RunConfig]) -> list[RunConfig]:
-    return list({run.id: run for run in runs}.values())
 
 
 @dataclass(eq=False)
@@ -205,17 +192,17 @@ class Runner:
             on_missing: "train" them, "skip" them (absent from the result), or raise.
 
         Raises:
-            MissingRunsError: on_missing is "error" and some run is not recorded.
+            RkdError: on_missing is "error" and some run is not recorded.
             RecordError: on_missing is "error" and a record is damaged; a teacher's checkpoint file is not here, or is
                 another.
             DataError: the data cannot be had.
         """
         asked = {config.id: settle(config, self.store, self.device) for config in configs}
-        wanted = _once(asked.values())
+        wanted = list({run.id: run for run in asked.values()}.values())
         missing = [config for config in wanted if not self.store.has(config.id)]
         if missing and on_missing == "error":
             listed = ", ".join(config.id for config in missing[:5]) + ", ..." * (len(missing) > 5)
-            raise MissingRunsError(
+            raise RkdError(
                 f"{len(missing)} of {len(wanted)} runs are not recorded in {self.store.records} ({listed}); "
                 "train them (on_missing: train) or show them as missing (on_missing: skip)"
             )

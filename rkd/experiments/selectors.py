@@ -4,17 +4,14 @@ Their ids, and of which setting they are, are kept in the build folder: making t
 """
 
 import functools
-import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from rkd import paths
+from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import (
-    FIXED,
     LAYERED,
     SUFFIXES,
     WEIGHTS,
@@ -25,10 +22,11 @@ from rkd.experiments.settings import (
     twice,
     without_effect,
 )
-from rkd.files import digest, place
+from rkd.experiments.workspace import kept, store_of
+from rkd.files import digest
 
 if TYPE_CHECKING:
-    from rkd.experiments.chapters import Line
+    from rkd.experiments.chapters import Chapter, Line
     from rkd.training.config import RunConfig
 
 # By the id of a run as it is asked for: ids of the records that may answer it.
@@ -85,10 +83,8 @@ class Selectors:
     def line_of_paper(self, selector: str) -> "Line":
         """The line that the paper profile has under this name, with this profile's data and length: of the pair that
         the name tells, on the data set that it tells where this profile has that."""
-        from rkd.experiments.chapters import get_chapter
-
         name, key = split(selector)
-        chapter, start = get_chapter(name), ""
+        chapter, start = _declared(name), ""
         if len(chapter.datasets) > 1:
             dataset, _, key = key.partition("-")
             sets = chapter.sets(resolve(name, self._given))
@@ -100,24 +96,17 @@ class Selectors:
         """A chapter's settings, and its lines by key; those of a pair of teacher and student in place of the
         profile's, where one is named."""
         if (name, *pair) not in self._chapters:
-            import torch
-
-            from rkd.devices import pick_device
-            from rkd.experiments.chapters import get_chapter
-            from rkd.experiments.workspace import store_of
-
-            chapter, own = get_chapter(name), {}
+            chapter, own = _declared(name), {}
             if pair:
                 own = {"teacher": pair[0], "student": pair[1]} if chapter.one_pair else {"pairs": [pair]}
             settings = resolve(name, {**own, **self._given})
             lines = chapter.lines(settings)
             if self._settled:
+                import torch
+
                 # What is recorded can be listed on a machine without the device.
-                device = (
-                    torch.device("cuda")
-                    if settings.device.startswith("cuda")
-                    else pick_device(settings.device)
-                )
+                gpu = settings.device.startswith("cuda")
+                device = torch.device("cuda") if gpu else pick_device(settings.device)
                 lines = [line.settled(store_of(settings), device) for line in lines]
             self._chapters[name, *pair] = settings, {line.key: line for line in lines}
         return self._chapters[name, *pair]
@@ -137,19 +126,10 @@ class Selectors:
         """ConfigError for a parameter given that none of these chapters makes anything of."""
         if self._plain:
             return
-        from rkd.experiments.chapters import get_chapter
-
         read = set[str]()
         for name in chapters:
-            read |= get_chapter(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
+            read |= _declared(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
         without_effect(self._given, read, f"the runs of {', '.join(chapters)}")
-
-    def recipe(self, selector: str) -> str:
-        """The recipe of a line's runs."""
-        from rkd.experiments.chapters import get_chapter
-
-        chapter, _ = split(selector)
-        return self.line(selector).recipe or self.chapter(chapter)[0].recipe or get_chapter(chapter).recipe
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
@@ -165,19 +145,15 @@ class Selectors:
 
     def ids(self, selector: str, teachers: bool = False) -> Ids:
         """The runs of a line, and those of its teachers too, as ids."""
-        chapter, key = split(selector)
-        named = _in_chapter(self._lines(chapter), chapter, key)
-        return named["needed" if teachers else "runs"]
+        return self._line(selector)["needed" if teachers else "runs"]
 
     def beside(self, selector: str) -> Collection[str]:
         """The lines of distilled students of the same pair, in the same chapter."""
-        chapter, key = split(selector)
-        return _in_chapter(self._lines(chapter), chapter, key)["beside"]
+        return self._line(selector)["beside"]
 
     def of_setting(self, selector: str, setting: str) -> Collection[str]:
         """Those of a line's runs and of its teachers that are of a setting, a key of SETTINGS."""
-        chapter, key = split(selector)
-        return _in_chapter(self._lines(chapter), chapter, key)[setting]
+        return self._line(selector)[setting]
 
     def has(self, selector: str) -> bool:
         """Whether the profile has this line."""
@@ -185,63 +161,60 @@ class Selectors:
         return key in self._lines(chapter)
 
     def every(self, chapter: str) -> Ids:
-        """The same of all lines of a chapter, teachers included."""
-        return {
-            run: forms for named in self._lines(chapter).values() for run, forms in named["needed"].items()
-        }
+        """The runs of all lines of a chapter, teachers included, as ids."""
+        return {run: forms for line in self._lines(chapter).values() for run, forms in line["needed"].items()}
+
+    def _line(self, selector: str) -> Named:
+        chapter, key = split(selector)
+        return _in_chapter(self._lines(chapter), chapter, key)
 
     def _lines(self, chapter: str) -> dict[str, Named]:
         if chapter not in self._ids:
-            kept = self._plain and not self._settled
-            self._ids[chapter] = self._kept(chapter) if kept else self._named(chapter)
+            may_keep = self._plain and not self._settled
+            self._ids[chapter] = self._kept(chapter) if may_keep else self._named(chapter)
         return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, Named]:
         """Those that were made before, from the very same sources, else made now."""
-        file = paths.build() / "lines" / Path(self.profile).stem / f"{chapter}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # of several processes one makes them, and the others wait
-            kept = json.loads(file.read_bytes()) if file.is_file() else {}
-            if kept.get("key") != self._sources:
-                kept = {"key": self._sources, "lines": self._named(chapter)}
-                if not self._reads_files(chapter):
-                    place(file, json.dumps(kept).encode())
-        return kept["lines"]
+        with kept(f"lines/{Path(self.profile).stem}/{chapter}") as found:
+            if found.get("key") != self._sources:
+                made = self._named(chapter)
+                if self._reads_files(chapter):
+                    return made
+                found |= {"key": self._sources, "lines": made}
+            return found["lines"]
 
     def _reads_files(self, chapter: str) -> bool:
         """Whether files that are not in the key, and may change, decide a chapter's ids: data sets, recipes that are
         named by their paths, weights that are not named by their content."""
-        from rkd.experiments.chapters import get_chapter
         from rkd.experiments.recipes import load_recipe
 
-        declared, (s, lines) = get_chapter(chapter), self.chapter(chapter)
-        named = {
-            s.recipe or declared.recipe,
-            *declared.recipes,
-            *(line.recipe for line in lines.values()),
-        } - {""}
-        recipes = named | {load_recipe(name).teacher.recipe or name for name in named}
-        weights = (getattr(s, name) for name in WEIGHTS)
+        settings, lines = self.chapter(chapter)
+        recipes = {line.recipe for line in lines.values()}
+        recipes |= {load_recipe(name).teacher.recipe or "" for name in recipes}
+        weights = filter(None, (getattr(settings, name) for name in WEIGHTS))
         return (
-            not {s.dataset, *(s.datasets or ())} <= FIXED
+            any(run.data.sha256 for line in lines.values() for run in line.runs)
             or any(name.endswith(SUFFIXES) for name in recipes)
-            or any(text is not None and "#sha256=" not in text for text in weights)
+            or any("#sha256=" not in text for text in weights)
         )
 
     def _named(self, chapter: str) -> dict[str, Named]:
+        def answers(runs: "Mapping[str, RunConfig]") -> Ids:
+            return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
+
         named, lines = {}, self.chapter(chapter)[1]
         for key, line in lines.items():
             selector = f"{chapter}/{key}"
-            needed, where = self.needed([selector]), (chapter, self.recipe(selector))
+            needed, where = self.needed([selector]), (chapter, line.recipe)
             beside = [k for k, each in lines.items() if (each.group, each.role) == (line.group, "distilled")]
             named[key] = {
-                "runs": _answers(self.runs([selector])),
-                "needed": _answers(needed),
+                "runs": answers(self.runs([selector])),
+                "needed": answers(needed),
                 "beside": [f"{chapter}/{each}" for each in beside],
-            } | {
-                setting: [run for run, config in needed.items() if is_of(config, *where)]
-                for setting, is_of in SETTINGS.items()
             }
+            for setting, is_of in SETTINGS.items():
+                named[key][setting] = [run for run, config in needed.items() if is_of(config, *where)]
         return named
 
     @property
@@ -256,14 +229,16 @@ class Selectors:
         return digest(*paths.sources(), *notebooks, profile_path(self.profile))
 
 
+def _declared(chapter: str) -> "Chapter":
+    from rkd.experiments.chapters import get_chapter  # with torch
+
+    return get_chapter(chapter)
+
+
 def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
     if key not in lines:
         raise unknown(f"line of {chapter}", key, lines)
     return lines[key]
-
-
-def _answers(runs: "Mapping[str, RunConfig]") -> Ids:
-    return {id: tuple(run.settled_id(*names) for names in run.choices()) for id, run in runs.items()}
 
 
 # --- the setting of a run ---------------------------------------------------------------------------------
@@ -295,8 +270,7 @@ SETTINGS = {"published": is_published_setting, "whole": is_whole}
 
 @functools.cache
 def _asked(chapter: str, recipe: str) -> tuple[int, tuple[str, ...]]:
-    from rkd.experiments.chapters import get_chapter  # with torch
     from rkd.experiments.recipes import load_recipe
 
-    found = get_chapter(chapter)
+    found = _declared(chapter)
     return load_recipe(recipe or found.recipe).epochs, found.datasets

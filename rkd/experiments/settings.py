@@ -34,7 +34,6 @@ LAYERED = "budget"  # a profile's values per chapter
 PAIRS = "pairs.yaml"  # what recipes take of a pair; beside the profiles, and none
 SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
 NEVER_LAYERED = ("profile", "trust")
-FIXED = {"cifar10", "cifar100", "embedded"}  # data sets that are the same everywhere
 MORE = "parameters"  # a notebook's parameters that have no line of their own there
 
 
@@ -219,8 +218,16 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         pick_device(found.device)
     trust(found.trust or ())
     named, taught = (origins.get(name) for name in ("teacher", "teacher_checkpoint"))
-    chosen = named is None or (taught == "given" != named)  # a teacher that goes with it must agree
-    return _taught(found) if found.teacher_checkpoint and chosen else found
+    if found.teacher_checkpoint and (
+        named is None or taught == "given" != named
+    ):  # others must agree with it
+        from rkd.experiments import weights  # torch comes with records
+        from rkd.experiments.workspace import store_of
+
+        if weights.names_run(found.teacher_checkpoint):  # its network teaches
+            record = weights.record_of("teacher_checkpoint", found.teacher_checkpoint, store_of(found))
+            return replace(found, teacher=record.config.network)
+    return found
 
 
 def _placed(name: str, value: str) -> str:
@@ -231,17 +238,6 @@ def _placed(name: str, value: str) -> str:
     if name in WEIGHTS and "/" not in path and not is_file(paths.here() / path):
         return value  # a run's id, or a shared name
     return paths.typed(path) + mark + digest
-
-
-def _taught(settings: Settings) -> Settings:
-    """With the network of the recorded run that is to teach, where one is."""
-    from rkd.experiments import weights  # torch comes with records
-    from rkd.experiments.workspace import store_of
-
-    if not weights.names_run(settings.teacher_checkpoint):
-        return settings
-    record = weights.record_of("teacher_checkpoint", settings.teacher_checkpoint, store_of(settings))
-    return replace(settings, teacher=record.config.network)
 
 
 def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
@@ -323,19 +319,12 @@ def _known(entries: Iterable[str], kind: str, *more: str, without: Iterable[str]
             raise unknown(kind, name, allowed)
 
 
-def assignments(entries: Iterable[str]) -> dict[str, Any]:
-    """Values by name from texts of the form NAME=VALUE, each value as YAML.
-
-    Raises:
-        ConfigError: of another form.
-    """
-    found = {}
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
-        found[name.strip()] = value(text, f"--set {entry!r}")
-    return found
+def assignment(entry: str) -> tuple[str, Any]:
+    """Name and value of a text of the form NAME=VALUE, the value as YAML; ConfigError for another form."""
+    name, equals, text = entry.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
+    return name.strip(), value(text, f"--set {entry!r}")
 
 
 def value(text: str, where: str = "") -> Any:
@@ -365,17 +354,20 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
     _known(more, "parameter", *own, LAYERED)
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
     given |= dict.fromkeys(injected.intersection(names()) - given.keys())
-    named = given.get("profile") or "smoke"
-    of_profile = {*more, *PATHS} & given.keys() or foreign_in([given, more])
-    profile = load_profile(named) if of_profile else {}
+    profile = load_profile(given.get("profile") or "smoke")
     for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
         if given[name] not in (more[name], profile.get(name)):
             raise twice(name, given[name], more[name])
     given |= more
     # papermill -f: what a profile says of a path is no more than the profile's.
     given = {n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)}
-    here = {name: found for name, found in given.items() if found != profile.get(name)}
-    _vouch(foreign_in(here), given.get("trust"), injected)
+    functions = foreign_in({name: found for name, found in given.items() if found != profile.get(name)})
+    typed = _typed(functions, injected)
+    seen(functions - typed, "a file that papermill was given")
+    if (said := given.get("trust")) is None:
+        trust(typed)
+    elif not_typed := sorted(foreign_in(said) - typed):
+        raise ConfigError(f"trust names {not_typed} in a file; no file can say so, but papermill -p trust")
     return given
 
 
@@ -390,18 +382,6 @@ def _spelt_well(namespace: Mapping[str, Any], injected: Iterable[str], allowed: 
             raise ConfigError(f"unknown parameter {name!r}; did you mean {near[0]!r}?")
     for name in sorted({*injected} - {*allowed}):
         raise unknown("parameter", name, allowed)
-
-
-def _vouch(functions: set[str], said: Any, injected: set[str]) -> None:
-    """Trust the names of functions that a person gave, unless `trust` says which; ConfigError where a file says so."""
-    typed = _typed(functions, injected)
-    seen(functions - typed, "a file that papermill was given")
-    if said is None:
-        trust(typed)
-    elif unknown_origin := foreign_in(said) - typed:
-        raise ConfigError(
-            f"trust names {sorted(unknown_origin)} in a file; no file can say so, but papermill -p trust"
-        )
 
 
 def _typed(functions: set[str], injected: set[str]) -> set[str]:

@@ -3,8 +3,8 @@
 import functools
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rkd import paths
 from rkd.errors import ConfigError
@@ -19,8 +19,7 @@ TEACHERS = "teachers"  # folder, within the data folder, of weights that have a 
 _RUN = re.compile("[0-9a-f]{12}")
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """Weights that were named.
 
     Attributes:
@@ -66,8 +65,7 @@ def named(what: str, text: str, store: Store, root: Path, which: str) -> Weights
         path = _of_run(what, name, which, store, bool(mark))
     else:
         record, path = None, _file(what, name, root, bool(mark))
-    kept = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
-    return Weights(str(kept), digest or _sha256(path, path.stat().st_mtime_ns), record)
+    return Weights(_shown(path), digest or _sha256(path, path.stat().st_mtime_ns), record)
 
 
 def record_of(what: str, text: str, store: Store) -> Record:
@@ -78,13 +76,8 @@ def record_of(what: str, text: str, store: Store) -> Record:
         RecordError: it is damaged.
     """
     name = text.partition(MARK)[0]
-    stores = _stores_of(name, store)
     run = Path(name).name
-    found = next((found for found in stores if found.has(run)), None)
-    if found is None:
-        places = ", ".join(dict.fromkeys(_shown(found.records) for found in stores))
-        raise ConfigError(f"{what} is {name!r}, but no run {run} is recorded in {places}")
-    record = found.load(run)
+    record = _recorded(what, name, store)[0].load(run)
     seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
     if record.status != "finished":
         raise ConfigError(f"{what} is run {run}, which ended as {record.status!r}")
@@ -108,8 +101,7 @@ def _sha256(path: Path, changed: int) -> str:
 
 def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path:
     """Where the weights of a recorded run lie; if its content is known, or would lie."""
-    run = Path(name).name
-    recorded = [found for found in _stores_of(name, store) if found.has(run)]
+    run, recorded = Path(name).name, _recorded(what, name, store)
     here = [(found, path) for found in recorded if (path := weights_file(found, run, which))]
     if not here and known:
         return recorded[0].folder(run) / f"{which}.pt"
@@ -125,16 +117,19 @@ def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path
     return path
 
 
-def _stores_of(name: str, store: Store) -> list[Store]:
-    """Where a run is looked for: in the folder that is named with it, else in `store`, then in those of all profiles.
-    The working files of a folder of records lie in it, or, of a profile's, beside it."""
-    found, places = [], [(paths.home() / name).parent]
+def _recorded(what: str, name: str, store: Store) -> list[Store]:
+    """Where a run is recorded of the folder that is named with it, else of `store` and then those of all profiles;
+    ConfigError where it is not. The working files of a folder of records lie in it, or, of a profile's, beside it."""
+    stores, places, run = [], [(paths.home() / name).parent], Path(name).name
     if "/" not in name:
-        found, places = [store], [*sorted((paths.home() / "results").glob("*/")), folders("smoke")[0]]
+        stores, places = [store], [*sorted((paths.home() / "results").glob("*/")), folders("smoke")[0]]
     for records in places:
         beside = (folders(profile) for profile in (records.name, "smoke"))
-        found += [Store(records, records / "work"), *(Store(*pair) for pair in beside if pair[0] == records)]
-    return found
+        stores += [Store(records, records / "work"), *(Store(*pair) for pair in beside if pair[0] == records)]
+    if found := [each for each in stores if each.has(run)]:
+        return found
+    looked = ", ".join(dict.fromkeys(_shown(each.records) for each in stores))
+    raise ConfigError(f"{what} is {name!r}, but no run {run} is recorded in {looked}")
 
 
 def _file(what: str, name: str, root: Path, known: bool) -> Path:

@@ -1,9 +1,16 @@
-"""Where the records and working files of a profile lie, and what trains or evaluates its runs."""
+"""Where the records and working files of a profile lie, what trains or evaluates its runs, and what is kept because it
+takes long to be made again."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from rkd import paths
+from rkd.files import place
 
 if TYPE_CHECKING:
     from rkd.experiments.runner import Runner
@@ -40,6 +47,20 @@ def store_of(settings: "Settings") -> "Store":
 def data_root(settings: "Settings") -> Path:
     """The data folder of a chapter's settings; relative ones start at the project's top."""
     return paths.home() / settings.data_root
+
+
+@contextmanager
+def kept(name: str) -> Iterator[dict[str, Any]]:
+    """The values of a JSON file in the build folder; what the block changes in them is written. Of several processes
+    that ask at once one makes them, and the others wait."""
+    file = paths.build() / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        before = file.read_bytes() if file.is_file() else b"{}"
+        values = json.loads(before)
+        yield values
+        if (now := json.dumps(values).encode()) != before:
+            place(file, now)
 
 
 def runner_of(

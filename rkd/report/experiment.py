@@ -332,7 +332,7 @@ class Experiment:
     def _by_recipe(self) -> dict[str, list[RunConfig]]:
         found: dict[str, list[RunConfig]] = {}
         for line in self.lines:
-            found.setdefault(line.recipe or self.recipe, []).extend(line.runs)
+            found.setdefault(line.recipe, []).extend(line.runs)
         return found
 
     def _frame(self) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The check of a device: what it compares, what it notices, and what it then does without."""
 
-from concurrent.futures import Executor as Worker
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
@@ -27,7 +26,7 @@ def capturing(monkeypatch):
     return Way(Engine(), 8)
 
 
-class Here(Worker):
+class Here(Executor):
     """Does everything in this process, where stand-ins are known; counts how often it was made."""
 
     made = 0
@@ -45,7 +44,9 @@ class Here(Worker):
 
 def check(methods, way, precision="fp64", worker=Here):
     told, Here.made = [], 0
-    way, broken = check_device(torch.device("cpu"), methods, precision, way, told.append, worker)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check_module, "child", worker)
+        way, broken = check_device(torch.device("cpu"), methods, precision, way, told.append)
     return SimpleNamespace(rows=told, way=way, broken=broken)
 
 

@@ -1,13 +1,15 @@
-"""Parameters: layers, checks, and what each chapter makes of them."""
+"""Parameters: layers, checks, what each chapter makes of them, and what notebooks declare, which is not executed."""
 
 import itertools
+import json
 
 import pytest
 import yaml
 
 from rkd import models, paths
 from rkd.errors import ConfigError, RkdError
-from rkd.experiments.chapters import chapter_names, get_chapter
+from rkd.experiments import chapters
+from rkd.experiments.chapters import Chapter, chapter_in, chapter_names, get_chapter
 from rkd.experiments.recipes import Builder, load_recipe, recipe_names
 from rkd.experiments.runner import schedules
 from rkd.experiments.settings import given_in, load_profile, resolve
@@ -23,6 +25,11 @@ def by_key(chapter, **given):
 
 def build(**given):
     return Builder(resolve("run", given))
+
+
+def run_of(method="reviewkd", **given):
+    """A run of ResNet-8 taught by ResNet-14."""
+    return build(**given).distilled("resnet14", "resnet8", 0, method)
 
 
 def test_layers_later_wins():
@@ -57,33 +64,27 @@ def test_layers_later_wins():
         ({"device": "mps"}, "device 'mps' has no float64"),
         ({"device": ""}, "unknown device ''"),
         ({"device": "cuda:99"}, "has no"),
+        ({"chapter": "table1", "pairs": [["resnet56", "resnet20"], ["ResNet56", "resnet20"]]}, "one pair twice"),
+        ({"chapter": "figure6", "loss_weights": [0.12345678, 0.12345679]}, "two values that are both shown"),
     ],
-)
+)  # fmt: skip
 def test_bad_and_contradictory_parameters_get_one_sentence_before_any_run(given, message):
     with pytest.raises(ConfigError, match=message) as error:
-        lines("table3", **given)
+        lines(**{"chapter": "table3", **given})
     assert "\n" not in str(error.value)
 
 
 def test_misspelt_injected_names_are_found():
     namespace = {"epochs": 3, "page": object(), "In": [], "_i": "x", "colour": "red", "seeds": None}
     assert given_in(namespace) == {"epochs": 3}
-    with pytest.raises(ConfigError, match="unknown parameter 'los_weight'; did you mean 'loss_weight'"):
-        given_in({**namespace, "los_weight": 0.9})
-    with pytest.raises(ConfigError, match=r"unknown parameter 'epoch' .did you mean 'epochs'"):
-        given_in({"parameters": {"epoch": 3}})
-    with pytest.raises(ConfigError, match="parameters is 3; it must map names"):
-        given_in({"parameters": 3})
-
-
-def test_a_pair_under_two_spellings_is_one():
-    with pytest.raises(ConfigError, match="pairs names one pair twice"):
-        lines("table1", pairs=[["resnet56", "resnet20"], ["ResNet56", "resnet20"]])
-
-
-def test_two_weights_that_read_alike_are_refused():
-    with pytest.raises(ConfigError, match="loss_weights holds two values that are both shown"):
-        lines("figure6", loss_weights=[0.12345678, 0.12345679])
+    for more, said in (
+        ({"los_weight": 0.9}, "unknown parameter 'los_weight'; did you mean 'loss_weight'"),
+        ({"parameters": {"epoch": 3}}, "unknown parameter 'epoch' .did you mean 'epochs'"),
+        ({"parameters": 3}, "parameters is 3; it must map names"),
+        ({"parameters": {"epochs": 4}}, "epochs is given twice, as 3 and as 4"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            given_in(namespace | more)
 
 
 def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
@@ -100,23 +101,19 @@ def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
     given_in({**page, "In": [*cells, "mine = 1"]})  # a variable of the reader's
 
 
-def test_a_parameter_is_given_once():
+def test_what_the_parameters_hold_replaces_the_profiles_values():
     profile = {"profile": "mini", "precision": "auto", "parameters": {"precision": "fp32"}}
     assert given_in(profile)["precision"] == "fp32", "papermill injects the profile's values too"
-    with pytest.raises(ConfigError, match="epochs is given twice, as 3 and as 4"):
-        given_in({"epochs": 3, "parameters": {"epochs": 4}})
 
 
 def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
-    def run(**given):
-        return build(recipe="authors", **given).distilled("resnet14", "resnet8", 0)
-
     def told(run):
         return run.epochs, run.batch_size, run.optimiser.lr
 
-    given = run(epochs=3, batch_size=8, lr=0.05)
+    common = {"recipe": "authors", "epochs": 3, "batch_size": 8, "lr": 0.05}
+    given = run_of(**common)
     assert (told(given), told(given.teacher.run)) == ((3, 8, 0.05), (3, 8, 0.1))
-    own = run(epochs=3, teacher_epochs=4, batch_size=8, teacher_batch_size=16, lr=0.05, teacher_lr=0.2)
+    own = run_of(**common, teacher_epochs=4, teacher_batch_size=16, teacher_lr=0.2)
     assert (told(own), told(own.teacher.run)) == ((3, 8, 0.05), (4, 16, 0.2))
     (line,) = schedules([own, own.teacher.run])
     assert line.startswith("teacher ResNet-14: 4 epochs in batches of 16, lr 0.2 (falls at ")
@@ -124,9 +121,8 @@ def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
 
 
 def test_a_line_knows_what_its_runs_were_made_of():
-    read = {
-        name: line.read for name, line in by_key("figure6", loss_weight=0.9, options={"loss": "l2"}).items()
-    }
+    made = by_key("figure6", loss_weight=0.9, options={"loss": "l2"})
+    read = {name: line.read for name, line in made.items()}
     assert "teacher_lr" in read["teacher"] and "lr" in read["student"] and "lr" not in read["teacher"]
     assert not {"teacher_epochs", "loss_weight"} & read["student"]
     assert "options" in read["0.5"] and "loss_weight" not in read["0.5"], "each row has a weight of its own"
@@ -182,11 +178,9 @@ def test_names_in_a_file_that_papermill_reads_are_not_trusted(words, trusted, mo
 # content of a profile, and what is said of it; or the values it has
 PROFILES = [
     (b"", "is not a mapping"),
-    (b"just text", "is not a mapping"),
     (b"- a", "is not a mapping"),
     (b"{", "is not valid YAML: "),
     (b"profile: sm\xf6ke", "it is not UTF-8 text"),
-    (b"\xff\xfe\x00", "it is not UTF-8 text"),
     (b"x: [1\ny: 2", "is not valid YAML, line 2: "),
     (b"#" * 1_000_001, "has 1,000,001 bytes; a file of parameters has at most 1,000,000"),
     (b"options: " + b"[" * 40 + b"]" * 40, "nested deeper than 32 levels"),
@@ -198,7 +192,6 @@ PROFILES = [
     (b"epochs: 1" + b"0" * 5000, "is not valid YAML"),
     (b"epochs: 1\nepochs: 2", "line 2: 'epochs' is given twice"),
     (b"budget: {table3: {epochs: 1, epochs: 2}}", "'epochs' is given twice"),
-    (b"options: {kd: {temperature: 1, 'temperature': 2}}", "'temperature' is given twice"),
     (b"1: 2", "the key 1 is no text"),
     (b"? [a]\n: 1", "the key of several values is no text"),
     (b"<<: {epochs: 1}", "the key << is no text"),
@@ -242,7 +235,7 @@ def test_what_is_no_profile_is_an_unknown_one(name):
 def test_files_of_impossible_names_are_not_there():
     for given in ({"teacher_checkpoint": "x" * 5000}, {"dataset": f"{'x' * 5000}.npz"}, {"recipe": "\0"}):
         with pytest.raises(RkdError, match=r"is not a file|neither in the working directory|unknown recipe"):
-            build(**given).distilled("resnet14", "resnet8", 0)
+            run_of(**given)
 
 
 @pytest.mark.parametrize(
@@ -277,16 +270,14 @@ def test_recipes_are_checked_at_any_depth(change, said, tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({**values, **change}))
     with pytest.raises(ConfigError, match=said):
-        build(recipe=str(path)).distilled("resnet14", "resnet8", 0)
+        run_of(recipe=str(path))
     path.write_text("description: x")
     with pytest.raises(ConfigError, match=r"recipe r.yaml: Recipe needs epochs"):
         load_recipe(str(path))
 
 
 def test_numbers_that_papermill_injects_as_text():
-    run = build(lr="1e-3", options={"warmup_epochs": "2e0", "hcl_weights": ["1e0", 1, 1, 1]}).distilled(
-        "resnet14", "resnet8", 0
-    )
+    run = run_of(lr="1e-3", options={"warmup_epochs": "2e0", "hcl_weights": ["1e0", 1, 1, 1]})
     assert run.optimiser.lr == 0.001 and run.options.warmup_epochs == 2
     with pytest.raises(ConfigError, match=r"lr is '0.1'"):
         build(lr="0.1")
@@ -303,7 +294,7 @@ def test_paper_profile_is_the_published_setting():
         chapter, made = get_chapter(name), lines(name, profile="paper", seeds=[0])
         assert len({line.key for line in made}) == len(made)
         for line in made:
-            recipe, (run,) = load_recipe(line.recipe or chapter.recipe), line.runs
+            recipe, (run,) = load_recipe(line.recipe), line.runs
             assert (run.epochs, run.batch_size) == (recipe.epochs, recipe.batch_size)
             assert run.data.train_images is None and run.data.name in chapter.datasets
             assert run.optimiser.decay_epochs == recipe.optimiser.decay_epochs
@@ -333,7 +324,7 @@ def test_recipes_differ_where_the_sources_do_and_scale_with_the_epochs():
     assert short.optimiser.decay_epochs == (15, 18, 21) and short.options.warmup_epochs == 2
     assert run("authors", epochs=24, decay_epochs=[7]).optimiser.decay_epochs == (7,)
     for stage, given in ((10, {}), (30, {"options": {"init_epochs": 30}})):
-        ab = build(recipe="crd", epochs=80, **given).distilled("resnet14", "resnet8", 0, "ab")
+        ab = run_of("ab", recipe="crd", epochs=80, **given)
         assert ab.stages[0].epochs == stage, "stages are scaled too, unless given"
 
 
@@ -356,18 +347,16 @@ def test_chapters_that_sweep_a_parameter_add_a_line_for_an_injected_one():
 
 
 def test_options_by_method_reach_their_methods_and_the_parts_of_sums():
-    builder = build(recipe="crd", options={"kd": {"temperature": 2}, "at": {"p": 1}})
-    pair = "resnet14", "resnet8", 0
-    assert builder.distilled(*pair, "kd").options.temperature == 2
-    assert builder.distilled(*pair, "sp").options.loss_weight == 3000
-    at, kd = builder.distilled(*pair, "at+kd").options.parts
+    given = {"recipe": "crd", "options": {"kd": {"temperature": 2}, "at": {"p": 1}}}
+    assert run_of("kd", **given).options.temperature == 2
+    assert run_of("sp", **given).options.loss_weight == 3000
+    at, kd = run_of("at+kd", **given).options.parts
     assert (at.options.p, kd.options.temperature, kd.options.loss_weight) == (1, 2, 1.0)  # 0.9 is KD's alone
     with pytest.raises(ConfigError, match="unknown method 'kdd'"):
-        build(options={"kdd": {"temperature": 2}}).distilled(*pair, "kd")
-    flat = build(options={"temperature": 2})
-    assert flat.distilled(*pair, "kd").options.temperature == 2
+        run_of("kd", options={"kdd": {"temperature": 2}})
+    assert run_of("kd", options={"temperature": 2}).options.temperature == 2
     with pytest.raises(ConfigError, match="are given by method"):
-        flat.distilled(*pair, "at+kd")
+        run_of("at+kd", options={"temperature": 2})
 
 
 def test_what_a_row_leaves_open_can_be_given_even_where_rows_win():
@@ -375,3 +364,59 @@ def test_what_a_row_leaves_open_can_be_given_even_where_rows_win():
     run = builder.distilled("resnet14", "resnet8", 0, "modreduce", {"aggregation": "fc"}, ("aggregation",))
     assert (run.options.growth_epochs, run.options.aggregation, run.ce_weight) == (5, "fc", 0.0)
     assert run.drop_last and not builder.distilled("resnet14", "resnet8", 0, "crd+kd").drop_last
+
+
+# --- what a notebook declares ----------------------------------------------------------------------------
+
+SMOKE = resolve("table3", {"profile": "smoke", "seeds": [0]})
+
+
+def declared(**values):
+    return Chapter.declared("mine", "Mine", {"METHOD": "reviewkd", **values})
+
+
+def test_a_changed_row_changes_its_runs_alone():
+    def runs(**changed):
+        rows = get_chapter("table3").rows
+        of = chapter_in(
+            "table3", {"METHOD": "reviewkd", "ROWS": {**rows, "full": {**rows["full"], **changed}}}
+        )
+        return {line.key: line.runs for line in of.lines(SMOKE)}
+
+    ours, plain = runs(attention=False), runs()
+    assert [key for key in plain if ours[key] != plain[key]] == ["full"]
+    assert ours["full"] == ours["rm_rlf_hcl"], "without attention it is that row"
+
+
+def test_a_row_may_be_added_and_says_which_names_it_may_have():
+    line = declared(ROWS={"max": {"hcl_pooling": "max", "note": "{student}: {hcl_pooling}"}}).lines(SMOKE)[0]
+    assert line.runs[0].options.hcl_pooling == "max" and line.note == "ResNet-8: max"
+    with pytest.raises(
+        ConfigError, match=r"unknown name in row 'x' of mine: 'atention' .did you mean 'attention'"
+    ):
+        declared(ROWS={"x": {"atention": False}}).lines(SMOKE)
+    with pytest.raises(ConfigError, match="rows is 3; it must map names to values"):
+        declared(ROWS=3)
+    with pytest.raises(ConfigError, match=r"'\{weight\}' cannot be filled in"):
+        declared(ROWS={"x": {"note": "{weight}"}}).lines(SMOKE)
+
+
+def notebook(path, source):
+    cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def test_cells_that_are_no_literals_are_not_executed(tmp_path, monkeypatch):
+    touched = tmp_path / "touched"
+    (tmp_path / "book").mkdir()
+    notebook(tmp_path / "book" / "bad.ipynb", f"ROWS = {{'x': {{'note': str(open({str(touched)!r}, 'w'))}}}}")
+    monkeypatch.setattr(paths, "home", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="the cell tagged rows must assign literals alone"):
+        get_chapter("bad")
+    assert not touched.exists()
+
+
+def test_a_notebook_is_read_again_once_it_has_changed(tmp_path):
+    for key in ("first", "second"):
+        assert list(chapters._read(notebook(tmp_path / "x.ipynb", f"ROWS = ['{key}']")).rows) == [key]

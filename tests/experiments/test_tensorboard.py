@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import Silent, tiny_review
+from conftest import Silent, StopAfter, tiny_review
 
 from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
@@ -22,16 +22,12 @@ def scalars(folder):
 def test_each_run_of_a_group_has_its_curves_once_resumed_or_not(tmp_path, store):
     """Stopped in the second epoch, resumed by another process in a folder that holds an older file."""
     pytest.importorskip("tensorboard")
-    runs, asked, folder = [tiny_review(), tiny_review(ce_weight=0.5)], [], tmp_path / "tb"
-
-    def stop(seconds):
-        asked.append(seconds)
-        return len(asked) > 5  # two batches and a score, and into the second epoch
+    runs, folder = [tiny_review(), tiny_review(ce_weight=0.5)], tmp_path / "tb"
 
     def runner(**options):
         return Runner(store, tmp_path, "cpu", progress=TensorBoard(folder, Silent()), **options)
 
-    (first := runner(stop=stop)).run(runs)
+    (first := runner(stop=StopAfter(5))).run(runs)  # two batches and a score, and into the second epoch
     assert [step for step, _ in scalars(folder / runs[0].id)["lr"]] == [1]
     assert len(first.progress.inner.epochs) == 2 and first.progress.inner.titles, "it hears all"
     (folder / runs[0].id / EVENTS.replace("*", "old")).write_bytes(b"")

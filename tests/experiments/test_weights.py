@@ -30,6 +30,12 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+def built(**given):
+    """A run of ResNet-8 taught by KD, by what is given."""
+    settings = resolve("run", given)
+    return Builder(settings, "crd").distilled(settings.teacher, "resnet8", 0, "kd")
+
+
 def trained(out):
     """Id of the run that a call has trained, and its record."""
     run = re.search(r"^([0-9a-f]{12}) finished", out, re.MULTILINE)[1]
@@ -56,24 +62,17 @@ def test_born_again_for_two_generations(project, done, rkd):
 
     transfer.export(Store(project / "mine", project / "mine" / "work"), project / "carry")
     carried = (project / "carry" / "manifest.json").read_text()
-    assert (
-        all(f"work/{run}/last.pt" in carried for run in (first, second)) and f"work/{third}/" not in carried
-    )
+    assert all(f"work/{run}/last.pt" in carried for run in (first, second))
+    assert f"work/{third}/" not in carried
 
     # Other weights under the same id are another teacher; the same ones under any spelling are the same.
     digest = record["config"]["teacher"]["sha256"]
-    for spelt in (
-        f"mine/{second}",
-        f"mine/work/{second}/last.pt --teacher resnet8",
-        f"{second}#sha256={digest}",
-    ):
+    file = f"mine/work/{second}/last.pt --teacher resnet8"
+    for spelt in (f"mine/{second}", file, f"{second}#sha256={digest}"):
         assert f"{third} finished (was recorded)" in done(f"{taught} {spelt}")
     for more, message in (
         (f"{second} --teacher resnet14", "is a ResNet-8, but the teacher is to be ResNet-14; leave one"),
-        (
-            f"{second} --dataset cifar100",
-            "was trained on 'embedded' but the student is to be trained on 'cifar100'",
-        ),
+        (f"{second} --dataset cifar100", "on 'embedded' but the student is to be trained on 'cifar100'"),
         ("0123456789ab", "no run 0123456789ab is recorded in mine, "),
         (f"elsewhere/{second}", f"no run {second} is recorded in elsewhere"),
     ):
@@ -82,9 +81,8 @@ def test_born_again_for_two_generations(project, done, rkd):
     (project / "mine" / "work" / second / "last.pt").unlink()
     status, _, err = rkd(f"{taught} {second}")
     assert status == 2 and "whose last weights are not on this machine; carry them here (`rkd export" in err
-    assert f"{third} finished (was recorded)" in done(f"{taught} {second}#sha256={digest}"), (
-        "named by content"
-    )
+    said = done(f"{taught} {second}#sha256={digest}")
+    assert f"{third} finished (was recorded)" in said, "named by content"
 
 
 def test_a_run_of_another_profile(project, done):
@@ -93,28 +91,25 @@ def test_a_run_of_another_profile(project, done):
     shutil.copytree(project / "mine", project / "results" / "theirs", ignore=shutil.ignore_patterns("work"))
     shutil.move(project / "mine" / "work", project / "checkpoints" / "theirs")
     (project / "mine" / f"{run}.json").unlink()
-    settings = resolve("run", {"teacher_checkpoint": run, "results": "mine"})
-    assert settings.teacher == "resnet8"
-    config = Builder(settings, "crd").distilled(settings.teacher, "resnet8", 0, "kd")
-    assert config.teacher.checkpoint == f"checkpoints/theirs/{run}/last.pt"
+    given = {"teacher_checkpoint": run, "results": "mine"}
+    taught = built(**given).teacher
+    assert (taught.name, taught.checkpoint) == ("resnet8", f"checkpoints/theirs/{run}/last.pt")
     profile = project / "own.yaml"
     profile.write_text(f"teacher: resnet14\nteacher_checkpoint: {run}\nresults: mine\ndataset: embedded")
-    for given, network in (({}, "resnet14"), ({"teacher_checkpoint": run}, "resnet8")):
-        assert resolve("run", {"profile": "own.yaml", **given}).teacher == network, (
-            "what is given goes before"
-        )
+    for more, network in (({}, "resnet14"), ({"teacher_checkpoint": run}, "resnet8")):
+        found = resolve("run", {"profile": "own.yaml", **more})
+        assert found.teacher == network, "what is given goes before"
     with pytest.raises(ConfigError, match="is a ResNet-8, but the teacher is to be ResNet-14"):
-        Builder(resolve("run", {"profile": "own.yaml"})).distilled("resnet14", "resnet8", 0, "kd")
+        built(profile="own.yaml")
     shutil.copytree(project / "results" / "theirs", project / "results" / "third")
     other = project / "checkpoints" / "third" / run / "last.pt"
     other.parent.mkdir(parents=True)
     torch.save({"run": run, "student": models.build("resnet8").state_dict()}, other)
-    with pytest.raises(
-        ConfigError, match=f"several weights; name one of results/theirs/{run}, results/third/{run}"
-    ):
-        Builder(settings, "crd").distilled(settings.teacher, "resnet8", 0, "kd")
-    chosen = resolve("run", {"teacher_checkpoint": f"results/third/{run}", "results": "mine"})
-    assert Builder(chosen, "crd").distilled("resnet8", "resnet8", 0, "kd").teacher.sha256 == sha256(other)
+    several = f"several weights; name one of results/theirs/{run}, results/third/{run}"
+    with pytest.raises(ConfigError, match=several):
+        built(**given)
+    chosen = built(teacher_checkpoint=f"results/third/{run}", results="mine")
+    assert chosen.teacher.sha256 == sha256(other)
 
 
 def test_input_statistics_are_the_teachers(project):
@@ -122,50 +117,39 @@ def test_input_statistics_are_the_teachers(project):
     config = Builder(resolve("run", half)).plain("resnet8", 0)
     store = Store(project / "mine", project / "mine" / "work")
     Runner(store, project, "cpu").run([config])
-    given = {**half, "normalisation": None, "results": "mine", "teacher_checkpoint": config.id}
-    assert (
-        Builder(resolve("run", given)).distilled("resnet8", "resnet8", 0, "kd").data.normalisation == "half"
-    )
-    given |= {"normalisation": "embedded"}
-    assert (
-        Builder(resolve("run", given)).distilled("resnet8", "resnet8", 0, "kd").data.normalisation
-        == "embedded"
-    )
+    for given, used in ((None, "half"), ("embedded", "embedded")):
+        taught = built(**{**half, "normalisation": given}, results="mine", teacher_checkpoint=config.id)
+        assert taught.data.normalisation == used
 
 
 def test_a_shared_name_and_safetensors(project):
     folder, store = project / "data" / "teachers", Store(project / "mine", project / "work")
+    asked, file = ("teacher_checkpoint", "ours", store, project / "data", "best"), folder / "ours.safetensors"
     folder.mkdir(parents=True)
     network = models.build("resnet8")
-    teachers.save_teacher(folder / "ours.safetensors", network.state_dict(), {"run": "none"})
-    found = named("teacher_checkpoint", "ours", store, project / "data", "best")
-    assert found.path == "data/teachers/ours.safetensors" and found.sha256 == sha256(
-        folder / "ours.safetensors"
-    )
+    teachers.save_teacher(file, network.state_dict(), {"run": "none"})
+    assert named(*asked) == ("data/teachers/ours.safetensors", sha256(file), None)
     again = models.build("resnet8")
-    models.load_weights(again, folder / "ours.safetensors")
+    models.load_weights(again, file)
     torch.testing.assert_close(again.fc.weight, network.fc.weight, atol=1e-3, rtol=0)
     (folder / "ours.pth").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"'ours' may be any of ours\.pth, ours\.safetensors"):
-        named("teacher_checkpoint", "ours", store, project / "data", "best")
-    (folder / "ours.safetensors").write_bytes(b"damaged")
+        named(*asked)
+    file.write_bytes(b"damaged")
     with pytest.raises(RecordError, match="is not a checkpoint, or is damaged"):
-        models.load_weights(again, folder / "ours.safetensors")
+        models.load_weights(again, file)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "torchvision_mobilenet_v3_small"])
 def test_a_network_starts_from_weights_with_another_classifier(name, project, rkd, done):
     torch.manual_seed(5)
     theirs = models.build(name, 1000)
-    torch.save(
-        {"state_dict": {k.removeprefix("net."): v for k, v in theirs.state_dict().items()}}, "theirs.pth"
-    )
+    named_otherwise = {k.removeprefix("net."): v for k, v in theirs.state_dict().items()}
+    torch.save({"state_dict": named_otherwise}, "theirs.pth")
     call = f"run {TINY} --set lr=1e-12".replace("resnet8", name)
     status, out, err = rkd(f"{call} --pretrained theirs.pth")
     assert status == 0, err
-    assert re.search(
-        r"starts from theirs.pth \(weights from 'state_dict'; without \S+weight \(1000, \d+\), ", err
-    )
+    assert re.search(r"from theirs.pth \(weights from 'state_dict'; without \S+weight \(1000, \d+\), ", err)
     run, record = trained(out)
     assert record["config"]["pretrained"] == {"checkpoint": "theirs.pth", "sha256": sha256("theirs.pth")}
     network, taken, kept = models.build(name, 100), theirs.state_dict(), []
@@ -179,18 +163,17 @@ def test_a_network_starts_from_weights_with_another_classifier(name, project, rk
     plain, bare = trained(done(call))
     assert plain != run and bare["config"]["pretrained"] is None
     torch.save({"state_dict": theirs.state_dict(), "more": 1}, "theirs.pth")
-    assert (
-        rkd(f"{call} --pretrained theirs.pth#sha256={'0' * 64} --epochs 2".replace("--epochs 1 ", ""))[0] == 2
-    )
+    other = f"{call} --pretrained theirs.pth#sha256={'0' * 64} --epochs 2".replace("--epochs 1 ", "")
+    assert rkd(other)[0] == 2
 
 
 def test_a_teacher_starts_from_weights_too_and_ids_without_stay(project, rkd):
     given = {"epochs": 1, "train_images": 32, "test_images": 20}
     network = models.build("resnet14", 7)
     torch.save(network.state_dict(), "teacher.pth")
-    plain = Builder(resolve("run", given)).distilled("resnet14", "resnet8", 0)
-    begun = Builder(resolve("run", {**given, "teacher_pretrained": "teacher.pth"})).distilled(
-        "resnet14", "resnet8", 0
+    plain, begun = (
+        Builder(resolve("run", given | more)).distilled("resnet14", "resnet8", 0)
+        for more in ({}, {"teacher_pretrained": "teacher.pth"})
     )
     assert begun.teacher.run.pretrained.sha256 == sha256("teacher.pth") and begun.pretrained is None
     assert begun.id != plain.id and type(begun).from_dict(begun.to_dict()) == begun
@@ -201,10 +184,7 @@ def test_a_teacher_starts_from_weights_too_and_ids_without_stay(project, rkd):
     for more, message in (
         ("--pretrained teacher.pth", "are not those of this network"),
         ("--pretrained nowhere.pth", "pretrained 'nowhere.pth' is not a file"),
-        (
-            "--teacher-checkpoint teacher.pth --teacher-pretrained teacher.pth",
-            "teacher_pretrained has no effect",
-        ),
+        ("--teacher-checkpoint teacher.pth --teacher-pretrained teacher.pth", "pretrained has no effect"),
     ):
         status, _, err = rkd(f"{taught} {more}")
         assert status == 2 and message in err

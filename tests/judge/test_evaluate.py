@@ -153,7 +153,7 @@ def test_longer_runs_and_untrained_teachers_are_of_the_published_setting():
 def test_every_run_of_the_paper_profile_is_of_its_chapters_setting():
     """Of its recipe's epochs, and on the chapter's data: 200 on CIFAR-10 and CIFAR-100 for KnowledgeDistillation."""
     for selector in {s for c in CLAIMS.values() for s in c.selectors}:
-        setting = split(selector)[0], PAPER.recipe(selector)
+        setting = split(selector)[0], PAPER.line(selector).recipe
         assert all(is_published_setting(run, *setting) for run in PAPER.needed([selector]).values()), selector
     own = "soft_targets_and_attention"
     run = next(iter(PAPER.runs([f"{own}/cifar10-resnet20_7x7-resnet20_7x7-kd"]).values()))

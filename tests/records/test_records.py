@@ -13,8 +13,8 @@ import socket
 import pytest
 from conftest import ROOT, Silent, tiny_plain, tiny_review
 
-from rkd.errors import RecordError
-from rkd.experiments.runner import MissingRunsError, Runner
+from rkd.errors import RecordError, RkdError
+from rkd.experiments.runner import Runner
 from rkd.records import Record, Store
 
 
@@ -167,7 +167,7 @@ def test_a_renamed_record_is_foreign_and_a_damaged_one_named(made, store):
 def test_on_missing(store, silent, tmp_path):
     runner = Runner(store, tmp_path, "cpu", progress=silent)
     assert runner.run([tiny_plain()], on_missing="skip") == {}
-    with pytest.raises(MissingRunsError, match="1 of 1 runs are not recorded"):
+    with pytest.raises(RkdError, match="1 of 1 runs are not recorded"):
         runner.run([tiny_plain()], on_missing="error")
     assert silent.titles == []
 

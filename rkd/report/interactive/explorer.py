@@ -160,8 +160,8 @@ def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
     for asked, name in itertools.product(map(Selectors, profiles), chapter_names()):
         head, colon, _ = get_chapter(name).title.partition(":")
         called = head if colon else name.replace("_", " ").capitalize()
-        for key, line in asked.chapter(name)[1].items():
-            place = Place(name, f"{called}, {line.label}", asked.recipe(f"{name}/{key}"))
+        for line in asked.chapter(name)[1].values():
+            place = Place(name, f"{called}, {line.label}", line.recipe)
             for run in line.runs:
                 found.setdefault(run.id, []).append(place)
     return found
