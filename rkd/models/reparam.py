@@ -26,15 +26,8 @@ class BranchedConv(nn.Module):
         shapes = [(kernel, kernel)] * 3 + [(kernel, 1), (1, kernel)] if kernel > 1 else [(1, 1)]
         self.kernel = kernel
         self.branches = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(
-                    in_channels, out_channels, shape, stride=stride, padding=(shape[0] // 2, shape[1] // 2),
-                    groups=groups, bias=False,
-                ),
-                nn.BatchNorm2d(out_channels),
-            )
-            for shape in shapes
-        )  # fmt: skip
+            nn.Sequential(*conv_bn(in_channels, out_channels, shape, stride, groups)) for shape in shapes
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H', W')."""
@@ -64,18 +57,14 @@ class BranchedConv(nn.Module):
         return one.train(self.training)
 
 
-def branched(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def branched(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
     """What `layers.conv_bn` is for plain networks: a `BranchedConv`, whose BatchNorms are within."""
-    return BranchedConv(in_channels, out_channels, kernel, stride, groups), nn.Identity()
+    return BranchedConv(*sizes, **named), nn.Identity()
 
 
-def merged(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def merged(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
     """What `branched` gives once it is merged: one convolution with bias."""
-    return conv_bn(in_channels, out_channels, kernel, stride, groups, bias=True)[0], nn.Identity()
+    return conv_bn(*sizes, bias=True, **named)[0], nn.Identity()
 
 
 def is_reparameterised(network: nn.Module) -> bool:
