@@ -29,25 +29,31 @@ class Npz(Reader):
     """
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
-        return {config.name: _place(config.name, root)}
+        found = filter(is_file, paths.candidates(config.name, root))
+        return {config.name: next(found, root / config.name)}
 
     def identity(self, config: DataConfig, root: Path) -> str:
-        return sha256(find(config.name, root))
+        return sha256(self._find(config, root))
 
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
-        path = find(config.name, root)
+        path = self._find(config, root)
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         try:
             arrays = read_npz(path, memory())
         except Exception as error:  # zip, zlib, header and pickle errors of many kinds
-            raise DataError(
-                f"{path} cannot be read as an npz file of plain arrays: {in_a_line(error)}"
-            ) from error
+            said = in_a_line(error)
+            raise DataError(f"{path} cannot be read as an npz file of plain arrays: {said}") from error
         try:
             return _source(arrays)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+
+    def _find(self, config: DataConfig, root: Path) -> Path:
+        if not self.is_there(config, root):
+            where = f"neither in the working directory nor in {str(root)!r}"
+            raise DataError(f"the data set {config.name!r} is {where}")
+        return self.files(config, root)[config.name]
 
 
 def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
@@ -68,9 +74,8 @@ def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
             with archive.open(entry) as array:
                 shape, _, dtype = _HEADERS[npformat.read_magic(array)](array)
                 if math.prod(shape) * dtype.itemsize > entry.file_size and not dtype.hasobject:
-                    raise ValueError(
-                        f"{entry.filename} announces shape {shape}, of which the file holds less"
-                    )
+                    said = f"announces shape {shape}, of which the file holds less"
+                    raise ValueError(f"{entry.filename} {said}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
@@ -88,26 +93,14 @@ def memory() -> float:
         return math.inf
 
 
-def find(name: str, root: Path) -> Path:
-    """Where an npz file lies: `name` from the working directory, else from the data folder; DataError without one."""
-    if not is_file(path := _place(name, root)):
-        raise DataError(f"the data set {name!r} is neither in the working directory nor in {str(root)!r}")
-    return path
-
-
-def _place(name: str, root: Path) -> Path:
-    return next(filter(is_file, paths.candidates(name, root)), root / name)
-
-
 def _source(arrays: dict[str, np.ndarray]) -> Source:
     """DataError says what is wrong with the arrays."""
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(arrays)}")
     x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in SPLITS}
-    if x["train"].shape[1:] != x["test"].shape[1:]:
-        raise DataError(
-            f"training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
-        )
+    train, test = (images.shape[1:] for images in x.values())
+    if train != test:
+        raise DataError(f"training images are {train}, but test images are {test}")
     y = {split: _whole(split, arrays[f"y_{split}"], len(x[split])) for split in SPLITS}
     names = _class_names(y, arrays.get("class_names"))
     notes = tuple(_notes(x, y, names))
