@@ -37,9 +37,8 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if max(self.mean + self.std) > 1:
-            raise ConfigError(
-                f"mean {self.mean} and std {self.std} are of pixel values in [0, 1]; divide those of 0 to 255 by 255"
-            )
+            given = f"mean {self.mean} and std {self.std}"
+            raise ConfigError(f"{given} are of pixel values in [0, 1]; divide those of 0 to 255 by 255")
 
 
 def _statistics(value: Any) -> Any:
