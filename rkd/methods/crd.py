@@ -126,9 +126,7 @@ class CRD(SingleLoss):
         super().__init__(context, options)
         images, labels, dim = context.train_images, context.labels, options.feature_dim
         if labels is None:
-            raise ConfigError(
-                "CRD draws negatives of other classes; the training images' classes (labels) are missing"
-            )
+            raise ConfigError("CRD draws negatives of other classes, but the classes (labels) are missing")
         self.student, self.teacher = (Embedding(shapes.pooled, dim) for shapes in context.shapes)
         self.student_memory, self.teacher_memory = Memory(images, dim), Memory(images, dim)
         self.contrasts = Contrasts(labels, options.negatives, context.seed, options.positive)

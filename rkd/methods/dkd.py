@@ -49,9 +49,7 @@ class Dkd(Method):
     def __init__(self, context: Context, options: DkdOptions) -> None:
         super().__init__(context, options)
         if context.classes < 2:
-            raise ConfigError(
-                "DKD compares the classes beside an image's own, but the data set has one class only"
-            )
+            raise ConfigError("DKD compares the classes beside an image's own, but the data set has only one")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = wide(batch.student.logits), wide(batch.teacher.logits)

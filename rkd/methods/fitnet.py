@@ -63,9 +63,7 @@ class FitNet(SingleLoss):
         student, teacher = ((shapes.stem, *shapes.stages) for shapes in context.shapes)
         last = min(len(student), len(teacher)) - 1
         if options.hint_layer > last:
-            raise ConfigError(
-                f"hint_layer is {options.hint_layer}; student and teacher both have layers 0 (stem) to {last}"
-            )
+            raise ConfigError(f"hint_layer is {options.hint_layer}; both networks have 0 (stem) to {last}")
         self.regressor = regressor(student[options.hint_layer], teacher[options.hint_layer])
 
     def loss(self, batch: Batch) -> Tensor:

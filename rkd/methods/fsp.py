@@ -73,13 +73,8 @@ class Fsp(SingleLoss):
         return {"fsp": self.transitions(batch).sum()}
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.options.schedule == "two_stage":
-            return batch.student.logits.new_zeros(())
         each = self.transitions(batch)
         return each.mean() / len(each)
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"fsp": 0.0 if self.options.schedule == "two_stage" else self.options.loss_weight}
 
 
 def _maps(taps: Taps | TapShapes) -> tuple[Any, ...]:

@@ -91,9 +91,8 @@ class ModReduceOptions(Options):
         if len(self.factors) != 3:
             raise ConfigError(f"factors is {list(self.factors)}; it must be three numbers, one per student")
         if not self.online_start <= self.online_weight <= 1:
-            raise ConfigError(
-                f"online_weight is {self.online_weight}; it must lie between online_start, {self.online_start}, and 1"
-            )
+            bounds = f"between online_start, {self.online_start}, and 1"
+            raise ConfigError(f"online_weight is {self.online_weight}; it must lie {bounds}")
         if self.mean_decay >= 1:
             raise ConfigError(f"mean_decay is {self.mean_decay}; it must be >= 0 and < 1")
 
@@ -176,9 +175,7 @@ class Learning(nn.Module):
         if weight is not None:
             options = dataclasses.replace(options, loss_weight=weight)
         if options.stages():
-            raise ConfigError(
-                f"modreduce cannot let a student learn by {method!r}, which trains in stages; take another method"
-            )
+            raise ConfigError(f"modreduce cannot let a student learn by {method!r}, which trains in stages")
         self.network = context.build(network)
         taught = dataclasses.replace(context, student=self.network, network=network)
         self.distiller: Method = entry.build(taught, options)
@@ -244,9 +241,8 @@ class ModReduce(Method):
         with torch.no_grad():
             means = {name: network(batch.images) for name, network in self.means.items()}
         with no_autocast(batch.labels):
-            group, self._pending = self.aggregator(
-                torch.stack([logits[name].detach() for name in STUDENTS]), batch.images
-            )
+            stacked = torch.stack([logits[name].detach() for name in STUDENTS])
+            group, self._pending = self.aggregator(stacked, batch.images)
             found: dict[str, Tensor] = {}
             for name in STUDENTS:
                 found[f"{name}_ce"] = F.cross_entropy(logits[name], batch.labels)

@@ -68,9 +68,8 @@ class Ofd(SingleLoss):
                 f"ofd needs the BatchNorm before each of the teacher's stages of channels {teacher}, but final_norms "
                 f"gives {widths} channels"
             )
-        self.connectors = nn.ModuleList(
-            nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in paired(student, widths)
-        )
+        pairs = paired(student, widths)
+        self.connectors = nn.ModuleList(nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in pairs)
         for conv, norm in self.connectors:
             nn.init.normal_(conv.weight, std=math.sqrt(2 / norm.num_features))
         for level, norm in enumerate(norms[-len(self.connectors) :]):

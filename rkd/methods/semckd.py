@@ -72,12 +72,10 @@ class SemCKD(SingleLoss):
         super().__init__(context, options)
         self.batch_size = size = context.batch_size
         if size < FACTOR:
+            raise ConfigError(f"SemCKD embeds {FACTOR} similarities in one; batch_size {size} is too small")
+        if 0 < (images := context.train_images) < size:
             raise ConfigError(
-                f"SemCKD embeds {FACTOR} similarities in one number; batch_size {size} is too small"
-            )
-        if 0 < context.train_images < size:
-            raise ConfigError(
-                f"SemCKD compares batches of exactly batch_size {size} images; there are {context.train_images}"
+                f"SemCKD compares batches of exactly batch_size {size} images; there are {images}"
             )
         student, teacher = ([shape[0] for shape in shapes.stages] for shapes in context.shapes)
         self.queries = nn.ModuleList(Similarities(size) for _ in student)

@@ -37,10 +37,8 @@ class Srrl(Method):
         super().__init__(context, options)
         student, teacher = context.shapes
         head = classifier(context.teacher, teacher)
-        width = head.in_features
-        self.projection = nn.Sequential(
-            nn.Linear(student.pooled, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
-        )
+        linear = nn.Linear(student.pooled, head.in_features, bias=False)
+        self.projection = nn.Sequential(linear, nn.BatchNorm1d(head.in_features), nn.ReLU())
         self.head = copy.deepcopy(head).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
