@@ -80,9 +80,8 @@ def deploy(network: nn.Module) -> nn.Module:
     """
     copied = copy.deepcopy(network).eval()
     if not merge_branches(copied):
-        raise ConfigError(
-            f"{type(network).__name__} is not reparameterised: none of its convolutions is a sum of branches"
-        )
+        kind = type(network).__name__
+        raise ConfigError(f"{kind} is not reparameterised: none of its convolutions is a sum of branches")
     return copied
 
 

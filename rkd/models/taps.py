@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, in_a_line
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,11 @@ def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
         image = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
         try:
             yield image
+        except ConfigError:
+            raise
         except (RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            said = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"{type(net).__name__} cannot take images of {size} x {size} pixels in {channels} channels: {said}"
-            ) from error
+            what = f"{size} x {size} pixels in {channels} channels: {in_a_line(error)}"
+            raise ConfigError(f"{type(net).__name__} cannot take images of {what}") from error
 
 
 @contextmanager
