@@ -11,8 +11,8 @@ from rkd.errors import ConfigError
 from rkd.methods import Context, Entry, Options, Stage, get_method, method_names
 from rkd.review import ABF, ReviewKD, ReviewOptions
 
+TWO = ("resnet8", "resnet8")
 X4 = ("resnet8x4", "resnet32x4")
-PLAIN = ("resnet20", "resnet56")
 PLAIN = ("resnet20", "resnet56")
 # display, weight of each loss after any warm-up, trained parameters of a pair at batch 64 (RepDistiller's and others')
 TABLE = {
@@ -99,24 +99,6 @@ def test_stages():
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("ab", {"init_epochs": 0}, "init_epochs is 0"),
-        ("logits", {"on": "poled"}, "unknown on 'poled' .did you mean 'pooled'"),
-        ("crd", {"momentum": 1.0}, "momentum is 1.0"),
-        ("vid", {"init_variance": 1e-5}, "init_variance is 1e-05"),
-        ("modreduce", {"factors": (1.0, 2.0)}, "three numbers"),
-        ("modreduce", {"online_weight": 0.001}, "online_weight is 0.001"),
-        ("modreduce", {"mean_decay": 1.0}, "mean_decay is 1"),
-        ("modreduce", {"relational": "modreduce"}, "relational is 'modreduce'"),
-    ],
-)
-def test_bad_options_get_one_sentence(name, options, message):
-    with pytest.raises(ConfigError, match=message):
-        get_method(name).options(**options)
-
-
 class TwoHeads(Tiny):
     """Of which either could be the classifier."""
 
@@ -134,8 +116,8 @@ def with_norms(count):
 @pytest.mark.parametrize(
     ("name", "student", "teacher", "values", "message"),
     [
-        ("fitnet", "resnet8", "resnet8", {"hint_layer": 4}, r"hint_layer is 4; .* 0 \(stem\) to 3"),
-        ("ft", "resnet8", "resnet8", {"rate": 0.01}, r"rate is 0\.01; of 64 channels"),
+        ("fitnet", *TWO, {"hint_layer": 4}, r"hint_layer is 4; .* 0 \(stem\) to 3"),
+        ("ft", *TWO, {"rate": 0.01}, r"rate is 0\.01; of 64 channels"),
         ("logits", "resnet8", "resnet8x4", {"on": "pooled"}, "has 64 channels and the teacher's 256; set on='logits'"),
         ("kdsvd", "resnet8", "resnet8x4", {}, r"level 1 is \(16, 32, 32\) in the student and \(64, 32, 32\)"),
         ("kdsvd", "resnet8x4", "resnet8x4", {"k": 62}, "k = 62 needs 65 singular vectors"),
@@ -146,14 +128,24 @@ def with_norms(count):
         ("ofd", "resnet8", "mobilenetv2", {}, "no BatchNorm before the last ReLU of each stage"),
         ("ofd", "resnet8", with_norms(1), {}, r"\[8, 16, 32\], but final_norms gives \[8\]"),
         ("srrl", "resnet8", TwoHeads(100), {}, "exactly one .* 32 -> 100.*: fc 32 -> 100, other 32 -> 100"),
-        ("semckd", "resnet8", "resnet8", {"batch_size": 3}, "batch_size 3 is too small"),
-        ("semckd", "resnet8", "resnet8", {"labels": LABELS[:63]}, "exactly batch_size 64 images; there are 63"),
-        ("crd", "resnet8", "resnet8", {"labels": LABELS[:0]}, "at least two classes"),
-        ("crd", "resnet8", "resnet8", {"labels": None}, "classes .labels. are missing"),
-        ("crd", "resnet8", "resnet8", {"labels": torch.zeros(128).long()}, "at least two classes"),
+        ("semckd", *TWO, {"batch_size": 3}, "batch_size 3 is too small"),
+        ("semckd", *TWO, {"labels": LABELS[:63]}, "exactly batch_size 64 images; there are 63"),
+        ("crd", *TWO, {"labels": LABELS[:0]}, "at least two classes"),
+        ("crd", *TWO, {"labels": None}, "classes .labels. are missing"),
+        ("crd", *TWO, {"labels": torch.zeros(128).long()}, "at least two classes"),
+        ("ab", *TWO, {"init_epochs": 0}, "init_epochs is 0"),
+        ("logits", *TWO, {"on": "poled"}, "unknown on 'poled' .did you mean 'pooled'"),
+        ("crd", *TWO, {"momentum": 1.0}, "momentum is 1.0"),
+        ("vid", *TWO, {"init_variance": 1e-5}, "init_variance is 1e-05"),
+        ("modreduce", *TWO, {"factors": (1.0, 2.0)}, "three numbers"),
+        ("modreduce", *TWO, {"online_weight": 0.001}, "online_weight is 0.001"),
+        ("modreduce", *TWO, {"mean_decay": 1.0}, "mean_decay is 1"),
+        ("modreduce", *TWO, {"relational": "modreduce"}, "relational is 'modreduce'"),
     ],
 )  # fmt: skip
-def test_pairs_and_surroundings_that_do_not_fit_get_one_sentence(name, student, teacher, values, message):
+def test_options_pairs_and_surroundings_that_do_not_fit_get_one_sentence(
+    name, student, teacher, values, message
+):
     with pytest.raises(ConfigError, match=message):
         build(name, student, teacher, **values)
 

@@ -31,10 +31,10 @@ def config_of(case, **values):
 
 
 @functools.cache
-def whole(case, precision="fp64"):
+def whole(case, **values):
     """A run with what its parameters were before it; several tests are held against it."""
     epochs = 2 if case == "modreduce-late" else 1  # its aggregator rests in the first
-    config = config_of(case, precision=precision, epochs=epochs)
+    config = config_of(case, **{"precision": "fp64", "epochs": epochs, **values})
     state, _ = make(config)
     before = {name: p.detach().clone() for name, p in named(state) if p.requires_grad}
     return config, trained(config, state), before
@@ -60,10 +60,14 @@ def test_training_changes_every_parameter_it_owns(case):
         assert len(state.curves[f"{stage.name}_loss_{stage.losses[0]}"]) == stage.epochs
 
 
-@pytest.mark.parametrize(("case", "precision"), [*((case, "fp64") for case in CASES), ("reviewkd", "fp16")])
-def test_resumed_anywhere_is_equal_to_the_bit(case, precision, tmp_path):
+PLAIN = {"optimiser": SGDConfig(lr=0.05, momentum=0.0, nesterov=False)}
+LIKE = [*((case, {}) for case in CASES), ("reviewkd", {"precision": "fp16"}), ("ab", PLAIN), ("kd", PLAIN)]
+
+
+@pytest.mark.parametrize(("case", "how"), LIKE)
+def test_resumed_anywhere_is_equal_to_the_bit(case, how, tmp_path):
     """Stopped after every other step, within epochs and between them, and continued by fresh objects."""
-    config, wanted, _ = whole(case, precision)
+    config, wanted, _ = whole(case, **how)
     part, calls = make(config)[0], 0
     while part.epoch < config.total_epochs:
         trained(config, part, stop=StopAfter(2))
@@ -72,18 +76,6 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, precision, tmp_path):
         part.load_state_dict(checkpoint.load(tmp_path / "checkpoint.pt"))
         calls += 1
     assert calls > config.total_epochs
-    assert_same(part, wanted)
-
-
-@pytest.mark.parametrize("case", ["ab", "kd"])
-def test_a_run_without_momentum_is_resumed_too(case):
-    """In its stages and after them."""
-    config = config_of(case, precision="fp64", optimiser=SGDConfig(lr=0.05, momentum=0.0, nesterov=False))
-    part, wanted = make(config)[0], trained(config)
-    while part.epoch < config.total_epochs:
-        trained(config, part, stop=StopAfter(2))
-        state, (part, _) = part.state_dict(), make(config)
-        part.load_state_dict(state)
     assert_same(part, wanted)
 
 
