@@ -65,11 +65,8 @@ class ImageSet:
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
     """The images of a config, on the CPU. CIFAR lies in the folder `root`, and is fetched into it where it is not there
-    and may be; the embedded set needs none.
-
-    Raises:
-        DataError: the data set is missing or damaged, or has too few images to hold out.
-    """
+    and may be; the embedded set needs none. DataError where the data set is missing or damaged, or has too few images
+    to hold out."""
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
     asked = config.train_images, config.holdout, config.seed
@@ -112,12 +109,8 @@ def is_there(config: DataConfig, root: str | Path = "data") -> bool:
 
 
 def describe(config: DataConfig, root: str | Path = "data", download: bool = True) -> dict[str, object]:
-    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the
-    training images, in units of [0, 1] pixel values.
-
-    Raises:
-        DataError: as `load`.
-    """
+    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the training
+    images, in units of [0, 1] pixel values. DataError as `load`."""
     images = load(config, root, download=download)
     mean, std = measure(images.train_x)
     return {
@@ -135,11 +128,8 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
 
 
 def measure(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits.
-
-    Raises:
-        DataError: there are no images.
-    """
+    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits. DataError
+    where there are no images."""
     if not len(x):
         raise DataError("no images to measure")
     counts = torch.zeros(3, 256, dtype=torch.int64, device=x.device)

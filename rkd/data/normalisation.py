@@ -68,10 +68,7 @@ PRESETS: dict[str, Normalisation] = {
 
 def preset(name: str | Normalisation) -> Normalisation | None:
     """The preset of that name; statistics that are given as they are; None for "measured", which a data set tells.
-
-    Raises:
-        ConfigError: no such preset.
-    """
+    ConfigError for any other name."""
     if isinstance(name, Normalisation) or name == MEASURED:
         return name if isinstance(name, Normalisation) else None
     if name not in PRESETS:

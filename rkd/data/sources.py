@@ -174,11 +174,7 @@ def source_names() -> list[str]:
 
 
 def reader_of(name: str) -> Reader:
-    """The reader of a data set's name, or of a path.
-
-    Raises:
-        ConfigError: neither.
-    """
+    """The reader of a data set's name, or of a path. ConfigError for any other."""
     forms = {
         NPZ: name.lower().endswith(NPZ),
         TORCHVISION: name.startswith(TORCHVISION),

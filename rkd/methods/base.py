@@ -212,12 +212,8 @@ class Entry:
         return build_options(self.options, given)
 
     def build(self, context: Context, options: Options | Mapping[str, Any] | None = None) -> Method:
-        """The method; options also as values by name, or None for the defaults.
-
-        Raises:
-            ConfigError: options that are none of its own, networks without taps, what the method itself refuses, or a
-                builder that returns no method.
-        """
+        """The method; options also as values by name, or None for the defaults. ConfigError for options that are none
+        of its own, networks without taps, what the method itself refuses, or a builder that returns no method."""
         options = self.checked({} if options is None else options)
         check_network("the student", context.student)
         check_network("the teacher", context.teacher)
@@ -261,11 +257,7 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
 @contextmanager
 def lent(builder: Callable[..., Method]) -> Iterator[str]:
     """A `with` block in which a builder has a name: its own, or, where it is not registered, one for the time being,
-    with the options that its second parameter is annotated with.
-
-    Raises:
-        ConfigError: no function of (context, options).
-    """
+    with the options that its second parameter is annotated with. ConfigError for what is no function of two."""
     if known := [name for name, entry in _METHODS.items() if entry.builder is builder]:
         yield known[0]
         return

@@ -116,11 +116,7 @@ def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
 class CRD(SingleLoss):
     """L = contrast(student embeddings, teacher memory) + contrast(teacher embeddings, student memory), see
     `Memory.contrast`. Both embeddings are trained; memories are updated after the optimiser's step, with the embeddings
-    from before it.
-
-    Raises:
-        ConfigError: a context without the classes of training images, or with a single class.
-    """
+    from before it. ConfigError for a context without the classes of training images, or with a single class."""
 
     def __init__(self, context: Context, options: CrdOptions) -> None:
         super().__init__(context, options)

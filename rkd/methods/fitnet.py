@@ -52,11 +52,8 @@ class FitNetOptions(Options):
 
 @register_method("fitnet", FitNetOptions, "FitNet")
 class FitNet(SingleLoss):
-    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training.
-
-    Raises:
-        ConfigError: a hint layer that one of the networks does not have.
-    """
+    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training. ConfigError for a
+    hint layer that one of the networks does not have."""
 
     def __init__(self, context: Context, options: FitNetOptions) -> None:
         super().__init__(context, options)

@@ -158,11 +158,8 @@ def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 class Learning(nn.Module):
     """A student of its own, `network`, with the registered method by which it learns from the teacher, `distiller`, and
-    the weight of its loss (None: the method's own).
-
-    Raises:
-        ConfigError: a network or method that does not exist, a method with stages, no name of a network.
-    """
+    the weight of its loss (None: the method's own). ConfigError for a network or method that does not exist, a method
+    with stages, no name of a network."""
 
     def __init__(self, context: Context, network: str, method: str, weight: float | None) -> None:
         super().__init__()
@@ -196,10 +193,7 @@ class ModReduce(Method):
     Offline, from the teacher, a student's loss is factor x the weighted mean of its cross-entropy, its KL to the
     teacher and its method's loss. Online, from the group, it is the KL to the group's logits, or for PCL to the running
     means of its two peers. Losses are named "<student>_<part>"; "aggregation" is the cross-entropy of the group, which
-    trains the aggregator alone.
-
-    Raises:
-        ConfigError: see `Learning`.
+    trains the aggregator alone. ConfigError as of `Learning`.
     """
 
     def __init__(self, context: Context, options: ModReduceOptions) -> None:

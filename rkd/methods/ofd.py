@@ -52,10 +52,7 @@ class Ofd(SingleLoss):
 
     The student's map passes a trained 1x1 convolution and BatchNorm at every stage. Stages are paired from the deepest
     up, and the larger map is average-pooled to the smaller. The student may be any network: where it has no map before
-    ReLU its stage map is taken.
-
-    Raises:
-        ConfigError: a teacher without BatchNorm before its stages' last ReLU.
+    ReLU its stage map is taken. ConfigError for a teacher without BatchNorm before its stages' last ReLU.
     """
 
     def __init__(self, context: Context, options: OfdOptions) -> None:

@@ -63,9 +63,7 @@ class SemCKD(SingleLoss):
 
     Queries and keys read B similarities per image, so their layers fit one batch size: a batch of another size, as the
     last of an epoch may be, has loss 0 without gradient. Leave it out of training altogether with `drop_last`.
-
-    Raises:
-        ConfigError: a batch too small for queries, or larger than the training set.
+    ConfigError for a batch too small for queries, or larger than the training set.
     """
 
     def __init__(self, context: Context, options: SemckdOptions) -> None:

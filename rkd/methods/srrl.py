@@ -27,10 +27,8 @@ class Srrl(Method):
     "srrl_logits" of the teacher's classifier on the projected vector and the teacher's logits.
 
     The projection is a linear layer without bias (the 1x1 convolution of the published code, on maps of one position),
-    BatchNorm and ReLU, trained; the classifier is a frozen copy.
-
-    Raises:
-        ConfigError: a teacher without a single linear classifier.
+    BatchNorm and ReLU, trained; the classifier is a frozen copy. ConfigError for a teacher without a single linear
+    classifier.
     """
 
     def __init__(self, context: Context, options: SrrlOptions) -> None:
@@ -55,11 +53,8 @@ class Srrl(Method):
 
 
 def classifier(network: nn.Module, shapes: TapShapes) -> nn.Linear:
-    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes.
-
-    Raises:
-        ConfigError: no such layer, or more than one.
-    """
+    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes. ConfigError where
+    there is none, or more than one."""
     sizes = (shapes.pooled, shapes.classes)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
     fitting = [name for name, m in linear.items() if (m.in_features, m.out_features) == sizes]

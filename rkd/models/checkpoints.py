@@ -95,11 +95,8 @@ def load_weights(
 
 def stated_accuracy(path: str | Path) -> float | None:
     """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
-    72 %); None where it states none, or several that differ.
-
-    Raises:
-        RecordError: the file cannot be read, needs code to be executed, or holds no dictionary.
-    """
+    72 %); None where it states none, or several that differ. RecordError where the file cannot be read, needs code to
+    be executed, or holds no dictionary."""
     with _reading(path) as content:
         said = {
             float(value)

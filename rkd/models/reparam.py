@@ -74,10 +74,7 @@ def is_reparameterised(network: nn.Module) -> bool:
 
 def deploy(network: nn.Module) -> nn.Module:
     """A copy for inference, in eval mode, whose branches are merged; it gives what `network` gives in eval mode.
-
-    Raises:
-        ConfigError: there is nothing to merge.
-    """
+    ConfigError where there is nothing to merge."""
     copied = copy.deepcopy(network).eval()
     if not merge_branches(copied):
         kind = type(network).__name__

@@ -82,10 +82,8 @@ def check_network(what: str, net: object) -> None:
 def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
     """Shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
 
-    Training flags, buffers and torch's random streams stay as they are.
-
-    Raises:
-        ConfigError: no network with taps, or one that cannot take such images.
+    Training flags, buffers and torch's random streams stay as they are. ConfigError for what is no network with
+    taps, or cannot take such images.
     """
     check_network("the network", net)
     with _dry_image(net, size, channels) as image:
