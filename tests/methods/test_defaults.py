@@ -94,9 +94,8 @@ def test_stages():
     assert fsp().stages() == (Stage("fsp", 30, ("fsp",)),) and fsp(schedule="single_stage").stages() == ()
     stage = Stage("ft_paraphraser", 30, ("reconstruction",), 0.01, trains_student=False)
     assert ft().stages() == (stage,) and ft(paraphraser_lr=None).stages()[0].lr is None
-    assert ab().in_epochs() == ("init_epochs",) and get_method("dkd").options().in_epochs() == (
-        "warmup_epochs",
-    )
+    assert ab().in_epochs() == ("init_epochs",)
+    assert get_method("dkd").options().in_epochs() == ("warmup_epochs",)
 
 
 class TwoHeads(Tiny):
@@ -143,9 +142,7 @@ def with_norms(count):
         ("modreduce", *TWO, {"relational": "modreduce"}, "relational is 'modreduce'"),
     ],
 )  # fmt: skip
-def test_options_pairs_and_surroundings_that_do_not_fit_get_one_sentence(
-    name, student, teacher, values, message
-):
+def test_what_does_not_fit_gets_one_sentence(name, student, teacher, values, message):
     with pytest.raises(ConfigError, match=message):
         build(name, student, teacher, **values)
 
@@ -167,10 +164,7 @@ def test_builders_take_options_by_name_and_nothing_else_for_them():
         (lambda: ReviewKD(nets[0], None), r"the network is None, not a network with a taps\(x\) method"),
         (lambda: ReviewKD("resnet8", nets[1]), "the network is a str, not a network"),
         (lambda: kd.build(Context(nets[0], torch.nn.Linear(1, 1))), "the teacher is a Linear, not a network"),
-        (
-            lambda: Entry(Options, lambda context, options: 3).build(Context(*nets)),
-            "returns a int, not a rkd",
-        ),
+        (lambda: Entry(Options, lambda *given: 3).build(Context(*nets)), "returns a int, not a rkd"),
         (lambda: ReviewOptions(mid_channels=64.5), "mid_channels is 64.5; it must be a whole number >= 1"),
         (lambda: ABF(16, 64.5, 16, None), "mid_channels is 64.5; it must be a whole number >= 1"),
     ):

@@ -47,9 +47,8 @@ def x():
 
 def test_pooling_by_a_function_is_the_mean_over_the_last_map(x):
     net = torchvision.models.mobilenet_v2(weights=None, num_classes=10)
-    network = models.from_module(
-        net, stem="features.0", stages=["features.3", "features.17"], pooled="features"
-    ).eval()
+    stages = ["features.3", "features.17"]
+    network = models.from_module(net, stem="features.0", stages=stages, pooled="features").eval()
     taps = network.taps(x)
     assert [m.shape[1] for m in taps.stages] == [24, 320] and taps.pooled.shape == (2, 1280)
     assert torch.equal(taps.logits, net.classifier(taps.pooled))

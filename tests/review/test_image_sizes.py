@@ -65,6 +65,5 @@ def test_sizes_that_are_larger_than_a_map():
     taps = student.taps(x)
     losses = review.level_losses(Batch(taps, taps, torch.zeros(2), torch.arange(2), x))
     assert [level_weights(level.teacher[1], options)[0] for level in review.levels[2:]] == [[], [], []]
-    assert len(losses) == 5 and all(losses[:2]) and not any(losses[2:]), (
-        "what none of the sizes fits adds nothing"
-    )
+    # What none of the sizes fits adds nothing.
+    assert len(losses) == 5 and all(losses[:2]) and not any(losses[2:])
