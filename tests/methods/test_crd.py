@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from rkd.methods import Batch
-from rkd.methods.crd import CRD, PRODUCT_UP_TO, CrdOptions, Memory
-from rkd.methods.negatives import Contrasts
+from rkd.methods.crd import CRD, PRODUCT_UP_TO, Contrasts, CrdOptions, Memory
 from rkd.models.taps import Taps, TapShapes
 
 T, MOMENTUM = 0.07, 0.5
