@@ -48,10 +48,9 @@ class BranchedConv(nn.Module):
             weight = conv.weight.double() * scale[:, None, None, None]
             kernel[:, :, top : top + height, left : left + width] += weight
             bias += bn.bias.double() - bn.running_mean.double() * scale
-        one = nn.Conv2d(
-            model.in_channels, model.out_channels, self.kernel, stride=model.stride,
-            padding=self.kernel // 2, groups=model.groups, device="meta",
-        )  # fmt: skip
+        sizes = model.in_channels, model.out_channels, self.kernel, model.stride, model.groups
+        with torch.device("meta"):
+            one, _ = conv_bn(*sizes, bias=True)
         one.weight = nn.Parameter(kernel.to(model.weight.dtype))
         one.bias = nn.Parameter(bias.to(model.weight.dtype))
         return one.train(self.training)

@@ -128,11 +128,13 @@ def check_levels(heights: Iterable[int], options: ReviewOptions) -> None:
 
 
 def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:
-    """The sizes HCL uses on maps of height h, each with its weight, and the normaliser.
+    """The sizes the loss uses on maps of height h, each with its weight, and the normaliser; of "l2" that height alone.
 
     >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
     ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)
     """
+    if options.loss == "l2":
+        return [(h, 1.0)], 1.0
     used: list[tuple[int, float]] = []
     for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True):
         size = level_size(level, h)
