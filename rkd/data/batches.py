@@ -79,8 +79,9 @@ class Batches:
         self.size, self._device, self._apart = (x.shape[1], x.shape[2]), device, apart(x, device)
         self._there: dict[int, Tensor] = {}  # what was brought, by size of the batch
         # The rows and columns that an image with its border shows; a black one has none.
-        around = [np.pad(np.arange(size), padding, mode="reflect") for size in self.size]
-        self._around = [torch.from_numpy(places).to(device) for places in around if padding_mode == "reflect"]
+        sides = self.size if padding and padding_mode == "reflect" else ()
+        around = (np.pad(np.arange(size), padding, mode="reflect") for size in sides)
+        self._around = [torch.from_numpy(places).to(device) for places in around]
         height, self._width = (size + 2 * padding for size in self.size)
         self._area = height * self._width
         rows = torch.arange(self.size[0], device=device)[:, None] * self._width
@@ -131,17 +132,13 @@ class Batches:
         flat = self._offsets.index_select(0, self._mirrored.index_select(0, index))
         flat = flat.add_((self._first.index_select(0, index) + self._counting[:size] * self._area)[:, None])
         images = self._there[size] if self._apart else self.images.train_x.index_select(0, index)
-        pixels = self._padded(images).reshape(-1, 3)
+        if self._around:
+            images = images.index_select(1, self._around[0]).index_select(2, self._around[1])
+        elif self.padding:
+            images = pad(images, (0, 0, *(self.padding,) * 4))
+        pixels = images.reshape(-1, 3)
         x = pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
         return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 with `padding` pixels more on each side."""
-        if not self.padding:
-            return x
-        if not self._around:
-            return pad(x, (0, 0, *(self.padding,) * 4))
-        return x.index_select(1, self._around[0]).index_select(2, self._around[1])
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
         """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +131,12 @@ class Folder(Decoded):
         folder = _place(config.name, root)
         every, files = _parts(folder, config)
         classes = tuple(sorted(name for name, images in every.items() if images))
-        _check(folder, classes, files["test"])
+        tested = {name for name, found in files["test"].items() if found}
+        if tested - {*classes}:
+            names = listed([*map(repr, sorted(tested - {*classes}))])
+            raise DataError(f"{folder} has images of class {names} for tests, but none to train on")
+        if not tested:
+            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
         images = {
             split: [path for name in classes for path in files[split].get(name, [])] for split in SPLITS
         }
@@ -205,14 +210,6 @@ def _parts(folder: Path, config: DataConfig) -> tuple[Files, dict[str, Files]]:
         raise DataError(f"test_share is {config.test_share:g}, but {folder} has a part {tests[0]}/ for tests")
     every = _by_class(train)
     return every, {"train": every, "test": _by_class(folder / tests[0])}
-
-
-def _check(folder: Path, classes: Sequence[str], tests: Files) -> None:
-    if stray := sorted({name for name, images in tests.items() if images} - {*classes}):
-        names = listed([*map(repr, stray)])
-        raise DataError(f"{folder} has images of class {names} for tests, but none to train on")
-    if not classes or not any(tests.values()):
-        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
 
 
 def _by_class(part: Path) -> Files:

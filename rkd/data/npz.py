@@ -3,7 +3,6 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -103,8 +102,14 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
         raise DataError(f"training images are {train}, but test images are {test}")
     y = {split: _whole(split, arrays[f"y_{split}"], len(x[split])) for split in SPLITS}
     names = _class_names(y, arrays.get("class_names"))
-    notes = tuple(_notes(x, y, names))
-    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, notes)
+    grey = [split for split, images in x.items() if not images.strides[3]]
+    notes = [f"the {' and '.join(grey)} images are grey: repeated to three channels"] if grey else []
+    prints = {
+        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
+        for split, images in x.items()
+    }
+    notes += compared(prints, y, names)
+    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, tuple(notes))
 
 
 def _whole(split: str, labels: np.ndarray, images: int) -> np.ndarray:
@@ -123,30 +128,15 @@ def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[st
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
         raise DataError(f"y_test has class {listed([*map(str, stray)])}, of which y_train has no image")
-    names = _texts(np.array(found) if given is None else given)
-    if names.shape != (len(found),):
-        raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
-    return tuple(names.tolist())
-
-
-def _notes(x: dict[str, np.ndarray], y: dict[str, np.ndarray], names: tuple[str, ...]) -> Iterator[str]:
-    if grey := [split for split, images in x.items() if not images.strides[3]]:
-        yield f"the {' and '.join(grey)} images are grey: repeated to three channels"
-    prints = {
-        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
-        for split, images in x.items()
-    }
-    yield from compared(prints, y, names)
-
-
-def _texts(names: np.ndarray) -> np.ndarray:
-    """As text that can be written anywhere."""
-    try:
+    names = np.array(found) if given is None else given
+    try:  # as text that can be written anywhere
         names = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)
         "".join(names.flat).encode("utf-8")
     except UnicodeError as error:
         raise DataError(f"class_names are no text in UTF-8: {error}") from error
-    return names
+    if names.shape != (len(found),):
+        raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
+    return tuple(names.tolist())
 
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:

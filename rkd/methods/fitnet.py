@@ -10,7 +10,6 @@ from rkd.config import Natural, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import Shape, match, wide
-from rkd.models.taps import Taps
 
 
 def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
@@ -64,8 +63,6 @@ class FitNet(SingleLoss):
         self.regressor = regressor(student[options.hint_layer], teacher[options.hint_layer])
 
     def loss(self, batch: Batch) -> Tensor:
-        student, teacher = self._hint(batch.student), self._hint(batch.teacher)
+        maps = ((taps.stem, *taps.stages) for taps in (batch.student, batch.teacher))
+        student, teacher = (each[self.options.hint_layer] for each in maps)
         return F.mse_loss(*match(wide(self.regressor(student)), wide(teacher)))
-
-    def _hint(self, taps: Taps) -> Tensor:
-        return (taps.stem, *taps.stages)[self.options.hint_layer]
