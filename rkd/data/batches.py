@@ -27,11 +27,8 @@ def affine(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`.
-
-    Raises:
-        DataError: a standard deviation is 0, as of images of one value.
-    """
+    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`. DataError where
+    a standard deviation is 0, as of images of one value."""
     if 0 in std:
         raise DataError(
             "a channel has one value in all training images, so that their own statistics cannot normalise them; name "
@@ -55,32 +52,6 @@ def apart(x: Tensor, device: torch.device) -> bool:
     return x.device != device
 
 
-class Rows:
-    """Images (N, H, W, 3) uint8 by their positions. Those that lie apart from `device` are brought to it by `bring`,
-    before the `take` that gives them: the copy is no part of what a CUDA graph holds, and the graph finds batches of
-    one size in one place."""
-
-    def __init__(self, x: Tensor, device: torch.device) -> None:
-        self._x, self._device, self.apart = x, device, apart(x, device)
-        self._there: dict[int, Tensor] = {}
-
-    def bring(self, index: Tensor) -> None:
-        """Have the images at positions `index` (B,) int64, on the host, on the device."""
-        if not self.apart:
-            return
-        shape = (len(index), *self._x.shape[1:])
-        # Pinned memory is torch's own to keep: it gives none out again before what is copied from it has arrived.
-        host = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        torch.index_select(self._x, 0, index, out=host)
-        if len(index) not in self._there:
-            self._there[len(index)] = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        self._there[len(index)].copy_(host, non_blocking=True)
-
-    def take(self, index: Tensor) -> Tensor:
-        """Those images, by positions on the device, of which `bring` was told the same; to be read, not written."""
-        return self._there[len(index)] if self.apart else self._x.index_select(0, index)
-
-
 def used_images(images: int, batch_size: int, drop_last: bool) -> int:
     """How many of so many training images an epoch uses: all; but a last batch of a single image is left out, and with
     `drop_last` any that is smaller than the others."""
@@ -95,7 +66,9 @@ class Batches:
     and `Normalize`: the border is black before normalisation.
 
     `epoch` iterates. `begin`, `bring` and `take` do the same by hand, `take` reading the position in the epoch from a
-    tensor, so that one and the same sequence of kernels makes every batch (a CUDA graph can hold it).
+    tensor, so that one and the same sequence of kernels makes every batch (a CUDA graph can hold it). Images that lie
+    apart from the labels are brought to them by `bring`: the copy is no part of what a graph holds, and the graph finds
+    batches of one size in one place.
 
     Batches come on the device of the labels; `padding`, `flip` and `padding_mode` are as of `DataConfig`.
     """
@@ -103,11 +76,12 @@ class Batches:
     def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
         x, device = images.train_x, images.train_y.device
         self.images, self.padding, self.flip = images, padding, flip
-        self.size, self._rows = (x.shape[1], x.shape[2]), Rows(x, device)
-        # Of a mirrored border, the rows and columns it shows.
-        self._around = None if padding_mode == "zeros" else [
-            torch.from_numpy(np.pad(np.arange(size), padding, mode="reflect")).to(device) for size in self.size
-        ]  # fmt: skip
+        self.size, self._device, self._apart = (x.shape[1], x.shape[2]), device, apart(x, device)
+        self._there: dict[int, Tensor] = {}  # what was brought, by size of the batch
+        # The rows and columns that an image with its border shows; a black one has none.
+        sides = self.size if padding and padding_mode == "reflect" else ()
+        around = (np.pad(np.arange(size), padding, mode="reflect") for size in sides)
+        self._around = [torch.from_numpy(places).to(device) for places in around]
         height, self._width = (size + 2 * padding for size in self.size)
         self._area = height * self._width
         rows = torch.arange(self.size[0], device=device)[:, None] * self._width
@@ -137,7 +111,15 @@ class Batches:
 
     def bring(self, start: int, size: int) -> None:
         """Have the images of the batch that `take` is asked for next on the device."""
-        self._rows.bring(self._ahead[start : start + size])
+        if not self._apart:
+            return
+        x = self.images.train_x
+        # Pinned memory is torch's own to keep: it gives none out again before what is copied from it has arrived.
+        host = torch.empty((size, *x.shape[1:]), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        torch.index_select(x, 0, self._ahead[start : start + size], out=host)
+        if size not in self._there:
+            self._there[size] = torch.empty_like(host, device=self._device)
+        self._there[size].copy_(host, non_blocking=True)
 
     def take(self, position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch of `size` images that starts at `position` (int64 scalar on the device) of the epoch.
@@ -149,17 +131,14 @@ class Batches:
         index = self._order.index_select(0, self._counting[:size] + position)
         flat = self._offsets.index_select(0, self._mirrored.index_select(0, index))
         flat = flat.add_((self._first.index_select(0, index) + self._counting[:size] * self._area)[:, None])
-        pixels = self._padded(self._rows.take(index)).reshape(-1, 3)
+        images = self._there[size] if self._apart else self.images.train_x.index_select(0, index)
+        if self._around:
+            images = images.index_select(1, self._around[0]).index_select(2, self._around[1])
+        elif self.padding:
+            images = pad(images, (0, 0, *(self.padding,) * 4))
+        pixels = images.reshape(-1, 3)
         x = pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
         return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 with `padding` pixels more on each side."""
-        if not self.padding:
-            return x
-        if self._around is None:
-            return pad(x, (0, 0, *(self.padding,) * 4))
-        return x.index_select(1, self._around[0]).index_select(2, self._around[1])
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
         """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see

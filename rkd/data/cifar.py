@@ -27,14 +27,11 @@ class Cifar100(Reader):
         try:
             sets = {split: kind(str(root), train=split == "train") for split in ("train", "test")}
         except RuntimeError as error:
-            folder = str(root / kind.base_folder)
-            raise DataError(
-                f"{folder!r} is damaged (the MD5 of a file differs); delete it and run {fetch}"
-            ) from error
+            said = f"{str(root / kind.base_folder)!r} is damaged (the MD5 of a file differs)"
+            raise DataError(f"{said}; delete it and run {fetch}") from error
         train, test = (np.asarray(each.targets, dtype=np.int64) for each in sets.values())
-        return Source(
-            train, test, lambda split, indices: sets[split].data[indices], tuple(sets["train"].classes)
-        )
+        names = tuple(sets["train"].classes)
+        return Source(train, test, lambda split, indices: sets[split].data[indices], names)
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
         kind = self._kind()

@@ -46,10 +46,10 @@ def image(seed: int, split: str, label: int, number: int) -> np.ndarray:
     ink = colour(110 + _HUES[label // 5], 40) - draw(50, 90) * figure[..., None]
     paper = colour(np.full(3, 60), 40) + draw(0, 40) * ground[..., None]
     canvas = np.where(shape[..., None], ink, paper)
-    noise = bits.random_raw(canvas.size // 8).astype("<u8").view(np.uint8).reshape(canvas.shape) - np.int64(
-        128
+    noise = (
+        bits.random_raw(canvas.size // 8).astype("<u8").view(np.uint8).astype(np.int64).reshape(canvas.shape)
     )
-    return np.clip(canvas + draw(-20, 20) + noise * draw(1, 8) // 16, 0, 255).astype(np.uint8)
+    return np.clip(canvas + draw(-20, 20) + (noise - 128) * draw(1, 8) // 16, 0, 255).astype(np.uint8)
 
 
 def _shape(name: str, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -81,19 +81,16 @@ class Decoded(Reader):
         """The images, none of them opened yet; DataError where there are none, or they are not as a layout has them."""
 
     def identity(self, config: DataConfig, root: Path) -> str:
-        return json.loads((self._decoded(config, root, True)[0] / "about.json").read_text(encoding="utf-8"))[
-            "sha256"
-        ]
+        return self._decoded(config, root, True)[1]["sha256"]
 
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
-        folder, listing = self._decoded(config, root, download)
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        folder, about, listing = self._decoded(config, root, download)
         # Pages of the file are read when they are needed; a write would stay in memory.
         arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="c") for split in SPLITS}
         found = _checksum(arrays, listing.labels, listing.class_names)
         if found != about["sha256"]:
             raise DataError(
-                f"{folder} is damaged: its checksum differs; delete it, and the images are decoded again"
+                f"{folder} is damaged: its checksum differs; delete it to decode the images again"
             )
         if config.sha256 not in (None, found):
             raise DataError(f"the images of {config.name} are not those this run was planned with")
@@ -105,7 +102,7 @@ class Decoded(Reader):
         train, test = (listing.labels[split] for split in SPLITS)
         return Source(train, test, pixels, listing.class_names, (*listing.notes, *about["notes"]))
 
-    def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, Listing]:
+    def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, dict, Listing]:
         try:
             listing = self.list(config, root, download)
         except (OSError, UnicodeError) as error:  # nothing is known of whose folder it is
@@ -119,18 +116,14 @@ class Decoded(Reader):
                     if not folder.is_dir():
                         _decode(listing, config, folder)
             except OSError as error:
-                raise DataError(
-                    f"decoded images cannot be kept in {listing.cache}: {error.strerror or error}"
-                ) from error
-        return folder, listing
+                said = error.strerror or error
+                raise DataError(f"decoded images cannot be kept in {listing.cache}: {said}") from error
+        return folder, json.loads((folder / "about.json").read_text(encoding="utf-8")), listing
 
 
 @register_source(FOLDER)
 class Folder(Decoded):
     """Files in folders of their classes."""
-
-    def is_there(self, config: DataConfig, root: Path) -> bool:
-        return True
 
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
         from PIL import Image
@@ -138,21 +131,26 @@ class Folder(Decoded):
         folder = _place(config.name, root)
         every, files = _parts(folder, config)
         classes = tuple(sorted(name for name, images in every.items() if images))
-        _check(folder, classes, files["test"])
-        pairs = {
-            s: [(p, n) for n, name in enumerate(classes) for p in files[s].get(name, [])] for s in SPLITS
+        tested = {name for name, found in files["test"].items() if found}
+        if tested - {*classes}:
+            names = listed([*map(repr, sorted(tested - {*classes}))])
+            raise DataError(f"{folder} has images of class {names} for tests, but none to train on")
+        if not tested:
+            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
+        images = {
+            split: [path for name in classes for path in files[split].get(name, [])] for split in SPLITS
         }
-        names = {
-            split: [path.relative_to(folder).as_posix() for path, _ in found]
-            for split, found in pairs.items()
+        names = {split: [path.relative_to(folder).as_posix() for path in images[split]] for split in SPLITS}
+        counts = {split: [len(files[split].get(name, [])) for name in classes] for split in SPLITS}
+        labels = {
+            split: np.repeat(np.arange(len(classes), dtype=np.int64), counts[split]) for split in SPLITS
         }
-        labels = {split: np.array([n for _, n in found], dtype=np.int64) for split, found in pairs.items()}
-        stats = ((names[s][i], path.stat()) for s in SPLITS for i, (path, _) in enumerate(pairs[s]))
+        stats = [(names[split][i], path.stat()) for split in SPLITS for i, path in enumerate(images[split])]
         key = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
         cache = folder.resolve().with_name(f"{folder.resolve().name}.decoded")
         empty = sorted(every.keys() - {*classes})
         notes = (f"{len(empty)} folders hold no images to train on: {listed(empty)}",) if empty else ()
-        return Listing(names, labels, classes, lambda s, i: Image.open(pairs[s][i][0]), key, cache, notes)
+        return Listing(names, labels, classes, lambda s, i: Image.open(images[s][i]), key, cache, notes)
 
 
 @register_source(TORCHVISION)
@@ -172,9 +170,8 @@ class Torchvision(Decoded):
         try:
             sets = {split: kind(str(root), **part, **fetch) for split, part in parts.items()}
         except (RuntimeError, OSError, ValueError, ModuleNotFoundError) as error:
-            raise DataError(
-                f"torchvision's {name} cannot be had in {str(root)!r}: {in_a_line(error)}"
-            ) from error
+            said = in_a_line(error)
+            raise DataError(f"torchvision's {name} cannot be had in {str(root)!r}: {said}") from error
         labels = {split: _labels(found, name) for split, found in sets.items()}
         count = 1 + max(int(each.max()) for each in labels.values())
         classes = tuple(map(str, getattr(sets["train"], "classes", range(count))))
@@ -187,9 +184,7 @@ def _labels(found: Any, name: str) -> np.ndarray:
         if (labels := getattr(found, attribute, None)) is not None:
             labels = [label[1] if isinstance(label, tuple) else label for label in labels]
             return np.asarray(labels, dtype=np.int64)
-    raise DataError(
-        f"torchvision's {name} does not say its labels; write its images to a folder or an npz file"
-    )
+    raise DataError(f"torchvision's {name} does not say its labels; write its images to an npz file")
 
 
 def _place(name: str, root: Path) -> Path:
@@ -215,15 +210,6 @@ def _parts(folder: Path, config: DataConfig) -> tuple[Files, dict[str, Files]]:
         raise DataError(f"test_share is {config.test_share:g}, but {folder} has a part {tests[0]}/ for tests")
     every = _by_class(train)
     return every, {"train": every, "test": _by_class(folder / tests[0])}
-
-
-def _check(folder: Path, classes: Sequence[str], tests: Files) -> None:
-    if stray := sorted({name for name, images in tests.items() if images} - {*classes}):
-        raise DataError(
-            f"{folder} has images of class {listed([*map(repr, stray)])} for tests, but none to train on"
-        )
-    if not classes or not any(tests.values()):
-        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
 
 
 def _by_class(part: Path) -> Files:
@@ -253,58 +239,50 @@ def _shared(every: Files, classes: list[str], config: DataConfig, folder: Path) 
     for name in classes:
         count = max(1, round(config.test_share * len(every[name])))
         if count >= len(every[name]):
-            raise DataError(
-                f"class {name!r} has {len(every[name])} images, too few for test_share={config.test_share:g}"
-            )
-        labels = np.zeros(len(every[name]), dtype=np.int64)
-        rest, tests = choose(labels, 1, None, count, config.seed, "training")
-        files["train"][name] = [every[name][i] for i in rest]
-        files["test"][name] = [every[name][i] for i in tests]
+            said = f"has {len(every[name])} images, too few for test_share={config.test_share:g}"
+            raise DataError(f"class {name!r} {said}")
+        alike = np.zeros(len(every[name]), dtype=np.int64)
+        for split, chosen in zip(SPLITS, choose(alike, 1, None, count, config.seed, "training"), strict=True):
+            files[split][name] = [every[name][i] for i in chosen]
     return files
 
 
 def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
     """All images as arrays `train.npy` and `test.npy`, (N, H, H, 3) uint8, in a folder that is put in place whole."""
     size = config.image_size or _common_size(listing)
-    counts = {split: len(names) for split, names in listing.names.items()}
-    needed, free = sum(counts.values()) * size * size * 3, shutil.disk_usage(listing.cache).free
-    words = f"{sum(counts.values()):,} images of {size} x {size}, {needed / 1e6:,.0f} MB"
+    every = sum(map(len, listing.names.values()))
+    needed, free = every * size * size * 3, shutil.disk_usage(listing.cache).free
+    words = f"{every:,} images of {size} x {size}, {needed / 1e6:,.0f} MB"
     if needed > free:
         raise DataError(f"{words} are to be kept in {listing.cache}, where {free / 1e6:,.0f} MB are free")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     broken: list[str] = []
-    prints: dict[str, list[tuple[bytes, str]]] = {}
-    grey = 0
-    bar = tqdm(
-        total=sum(counts.values()), desc=f"decoding {words}, into {listing.cache.name}", unit=" images"
-    )
+    prints: dict[str, list[tuple[bytes, str]]] = {split: [] for split in SPLITS}
+    arrays, grey = {}, 0
+    bar = tqdm(total=every, desc=f"decoding {words}, into {listing.cache.name}", unit=" images")
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for split in SPLITS:
-            x = np.lib.format.open_memmap(
-                temporary / f"{split}.npy", "w+", np.uint8, (counts[split], size, size, 3)
-            )
-            seen = prints.setdefault(split, [])
-            one = partial(_into, x, partial(listing.image, split), size)
-            for name, found in zip(listing.names[split], pool.map(one, range(counts[split])), strict=True):
+        for split, names in listing.names.items():
+            shape = (len(names), size, size, 3)
+            arrays[split] = np.lib.format.open_memmap(temporary / f"{split}.npy", "w+", np.uint8, shape)
+            one = partial(_into, arrays[split], partial(listing.image, split), size)
+            for name, found in zip(names, pool.map(one, range(len(names))), strict=True):
                 bar.update()
                 if isinstance(found, str):
                     broken.append(f"{name} ({found})")
                 else:
-                    seen.append((found[0], name))
+                    prints[split].append((found[0], name))
                     grey += found[1]
-            x.flush()
+            arrays[split].flush()
     if broken:
         shutil.rmtree(temporary)
-        raise DataError(
-            f"{len(broken)} files cannot be read as images: {listed(broken, listing.cache / 'unreadable.txt')}"
-        )
-    arrays = {split: np.load(temporary / f"{split}.npy", mmap_mode="r") for split in SPLITS}
-    about = {
-        "format": FORMAT, "size": size, "sha256": _checksum(arrays, listing.labels, listing.class_names),
-        "notes": _notes(listing, prints, grey),
-    }  # fmt: skip
+        names = listed(broken, listing.cache / "unreadable.txt")
+        raise DataError(f"{len(broken)} files cannot be read as images: {names}")
+    notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
+    notes += compared(prints, listing.labels, listing.class_names, listing.cache)
+    sha256 = _checksum(arrays, listing.labels, listing.class_names)
+    about = {"format": FORMAT, "size": size, "sha256": sha256, "notes": notes}
     (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     os.replace(temporary, folder)
 
@@ -320,9 +298,7 @@ def _into(
         with image(number) as opened:
             upright = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
             grey = upright.mode in ("1", "L", "LA")
-            x[number] = np.asarray(
-                ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-            )
+            x[number] = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # decoders raise anything for a damaged file
         return in_a_line(error, 80)
     return print_of(x[number]), grey
@@ -353,15 +329,9 @@ def _common_size(listing: Listing) -> int:
             if len(found) > 1 or image.width != image.height:
                 sizes = " and ".join(f"{w} x {h} ({name})" for (w, h), name in found.items())
                 raise DataError(
-                    f"images are of {sizes}; say which size they are brought to, for example image_size=64"
+                    f"images are of {sizes}; say which size they are to have, as in image_size=64"
                 )
     return next((side for side, _ in found), 32)
-
-
-def _notes(listing: Listing, prints: dict[str, list[tuple[bytes, str]]], grey: int) -> list[str]:
-    every = sum(map(len, listing.names.values()))
-    notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
-    return [*notes, *compared(prints, listing.labels, listing.class_names, listing.cache)]
 
 
 def _checksum(arrays: dict[str, np.ndarray], labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,16 +65,12 @@ class ImageSet:
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
     """The images of a config, on the CPU. CIFAR lies in the folder `root`, and is fetched into it where it is not there
-    and may be; the embedded set needs none.
-
-    Raises:
-        DataError: the data set is missing or damaged, or has too few images to hold out.
-    """
+    and may be; the embedded set needs none. DataError where the data set is missing or damaged, or has too few images
+    to hold out."""
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
-    train, held = choose(
-        source.train_y, classes, config.train_images, config.holdout, config.seed, "training"
-    )
+    asked = config.train_images, config.holdout, config.seed
+    train, held = choose(source.train_y, classes, *asked, "training")
     test, _ = choose(source.test_y, classes, config.test_images, 0, config.seed, "test")
     arrays = {
         "train_x": source.pixels("train", train),
@@ -86,6 +81,14 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
         "holdout_y": source.train_y[held],
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    fewer = [
+        f"{wanted:,} {what} images were asked for; {config.name} has {len(there):,}, and all are used"
+        for what, wanted, there in (
+            ("training", config.train_images, train),
+            ("test", config.test_images, test),
+        )
+        if wanted is not None and len(there) < wanted
+    ]
     norm = preset(config.normalisation)
     mean, std = (norm.mean, norm.std) if norm else measure(tensors["train_x"])
     return ImageSet(
@@ -96,15 +99,8 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
         std=std,
         checksum=_checksum(arrays),
         class_names=source.class_names,
-        notes=(*source.notes, *_fewer(config, train, test)),
+        notes=(*source.notes, *fewer),
     )
-
-
-def _fewer(config: DataConfig, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
-    asked = ("training", config.train_images, len(train)), ("test", config.test_images, len(test))
-    for what, wanted, there in asked:
-        if wanted is not None and there < wanted:
-            yield f"{wanted:,} {what} images were asked for; {config.name} has {there:,}, and all are used"
 
 
 def is_there(config: DataConfig, root: str | Path = "data") -> bool:
@@ -113,12 +109,8 @@ def is_there(config: DataConfig, root: str | Path = "data") -> bool:
 
 
 def describe(config: DataConfig, root: str | Path = "data", download: bool = True) -> dict[str, object]:
-    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the
-    training images, in units of [0, 1] pixel values.
-
-    Raises:
-        DataError: as `load`.
-    """
+    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the training
+    images, in units of [0, 1] pixel values. DataError as `load`."""
     images = load(config, root, download=download)
     mean, std = measure(images.train_x)
     return {
@@ -136,11 +128,8 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
 
 
 def measure(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits.
-
-    Raises:
-        DataError: there are no images.
-    """
+    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits. DataError
+    where there are no images."""
     if not len(x):
         raise DataError("no images to measure")
     counts = torch.zeros(3, 256, dtype=torch.int64, device=x.device)

@@ -37,9 +37,8 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if max(self.mean + self.std) > 1:
-            raise ConfigError(
-                f"mean {self.mean} and std {self.std} are of pixel values in [0, 1]; divide those of 0 to 255 by 255"
-            )
+            given = f"mean {self.mean} and std {self.std}"
+            raise ConfigError(f"{given} are of pixel values in [0, 1]; divide those of 0 to 255 by 255")
 
 
 def _statistics(value: Any) -> Any:
@@ -69,10 +68,7 @@ PRESETS: dict[str, Normalisation] = {
 
 def preset(name: str | Normalisation) -> Normalisation | None:
     """The preset of that name; statistics that are given as they are; None for "measured", which a data set tells.
-
-    Raises:
-        ConfigError: no such preset.
-    """
+    ConfigError for any other name."""
     if isinstance(name, Normalisation) or name == MEASURED:
         return name if isinstance(name, Normalisation) else None
     if name not in PRESETS:

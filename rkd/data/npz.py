@@ -3,7 +3,6 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -29,25 +28,31 @@ class Npz(Reader):
     """
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
-        return {config.name: _place(config.name, root)}
+        found = filter(is_file, paths.candidates(config.name, root))
+        return {config.name: next(found, root / config.name)}
 
     def identity(self, config: DataConfig, root: Path) -> str:
-        return sha256(find(config.name, root))
+        return sha256(self._find(config, root))
 
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
-        path = find(config.name, root)
+        path = self._find(config, root)
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         try:
             arrays = read_npz(path, memory())
         except Exception as error:  # zip, zlib, header and pickle errors of many kinds
-            raise DataError(
-                f"{path} cannot be read as an npz file of plain arrays: {in_a_line(error)}"
-            ) from error
+            said = in_a_line(error)
+            raise DataError(f"{path} cannot be read as an npz file of plain arrays: {said}") from error
         try:
             return _source(arrays)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+
+    def _find(self, config: DataConfig, root: Path) -> Path:
+        if not self.is_there(config, root):
+            where = f"neither in the working directory nor in {str(root)!r}"
+            raise DataError(f"the data set {config.name!r} is {where}")
+        return self.files(config, root)[config.name]
 
 
 def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
@@ -68,9 +73,8 @@ def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
             with archive.open(entry) as array:
                 shape, _, dtype = _HEADERS[npformat.read_magic(array)](array)
                 if math.prod(shape) * dtype.itemsize > entry.file_size and not dtype.hasobject:
-                    raise ValueError(
-                        f"{entry.filename} announces shape {shape}, of which the file holds less"
-                    )
+                    said = f"announces shape {shape}, of which the file holds less"
+                    raise ValueError(f"{entry.filename} {said}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
@@ -88,30 +92,24 @@ def memory() -> float:
         return math.inf
 
 
-def find(name: str, root: Path) -> Path:
-    """Where an npz file lies: `name` from the working directory, else from the data folder; DataError without one."""
-    if not is_file(path := _place(name, root)):
-        raise DataError(f"the data set {name!r} is neither in the working directory nor in {str(root)!r}")
-    return path
-
-
-def _place(name: str, root: Path) -> Path:
-    return next(filter(is_file, paths.candidates(name, root)), root / name)
-
-
 def _source(arrays: dict[str, np.ndarray]) -> Source:
     """DataError says what is wrong with the arrays."""
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(arrays)}")
     x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in SPLITS}
-    if x["train"].shape[1:] != x["test"].shape[1:]:
-        raise DataError(
-            f"training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
-        )
+    train, test = (images.shape[1:] for images in x.values())
+    if train != test:
+        raise DataError(f"training images are {train}, but test images are {test}")
     y = {split: _whole(split, arrays[f"y_{split}"], len(x[split])) for split in SPLITS}
     names = _class_names(y, arrays.get("class_names"))
-    notes = tuple(_notes(x, y, names))
-    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, notes)
+    grey = [split for split, images in x.items() if not images.strides[3]]
+    notes = [f"the {' and '.join(grey)} images are grey: repeated to three channels"] if grey else []
+    prints = {
+        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
+        for split, images in x.items()
+    }
+    notes += compared(prints, y, names)
+    return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, tuple(notes))
 
 
 def _whole(split: str, labels: np.ndarray, images: int) -> np.ndarray:
@@ -130,30 +128,15 @@ def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[st
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
         raise DataError(f"y_test has class {listed([*map(str, stray)])}, of which y_train has no image")
-    names = _texts(np.array(found) if given is None else given)
-    if names.shape != (len(found),):
-        raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
-    return tuple(names.tolist())
-
-
-def _notes(x: dict[str, np.ndarray], y: dict[str, np.ndarray], names: tuple[str, ...]) -> Iterator[str]:
-    if grey := [split for split, images in x.items() if not images.strides[3]]:
-        yield f"the {' and '.join(grey)} images are grey: repeated to three channels"
-    prints = {
-        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
-        for split, images in x.items()
-    }
-    yield from compared(prints, y, names)
-
-
-def _texts(names: np.ndarray) -> np.ndarray:
-    """As text that can be written anywhere."""
-    try:
+    names = np.array(found) if given is None else given
+    try:  # as text that can be written anywhere
         names = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)
         "".join(names.flat).encode("utf-8")
     except UnicodeError as error:
         raise DataError(f"class_names are no text in UTF-8: {error}") from error
-    return names
+    if names.shape != (len(found),):
+        raise DataError(f"class_names has shape {names.shape}, but there are {len(found)} classes")
+    return tuple(names.tolist())
 
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from rkd import paths
 from rkd.config import CONTROL, Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
-from rkd.files import place
+from rkd.files import is_file, place
 
 NAMED = 10  # that a sentence names at most
 
@@ -70,9 +70,7 @@ class DataConfig:
         decodes = reader_of(self.name).decodes
         for name in ("image_size", "test_share"):
             if getattr(self, name) is not None and not decodes:
-                raise ConfigError(
-                    f"{name} is for folders of images and torchvision's sets; {self.name} is as it is"
-                )
+                raise ConfigError(f"{name} is for folders of images and torchvision's sets, not {self.name}")
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,8 @@ def listed(names: Sequence[str], file: Path | None = None) -> str:
     """Names in a sentence: the first ten, and where all of them were written."""
     if len(names) > NAMED and file:
         place(file, "".join(f"{name}\n" for name in names).encode())
-    more = (
-        f" and {len(names) - NAMED} more" + (f", all in {file}" if file else "") if len(names) > NAMED else ""
-    )
+    where = f", all in {file}" if file else ""
+    more = f" and {len(names) - NAMED} more{where}" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
@@ -153,7 +150,7 @@ class Reader(ABC):
 
     def is_there(self, config: DataConfig, root: Path) -> bool:
         """Whether `open` needs no download."""
-        return all(path.is_file() for path in self.files(config, root).values())
+        return all(map(is_file, self.files(config, root).values()))
 
 
 _READERS: dict[str, Reader] = {}
@@ -177,18 +174,16 @@ def source_names() -> list[str]:
 
 
 def reader_of(name: str) -> Reader:
-    """The reader of a data set's name, or of a path.
-
-    Raises:
-        ConfigError: neither.
-    """
-    if name.lower().endswith(NPZ):
-        return _READERS[NPZ]
-    if name.startswith(TORCHVISION):
-        return _READERS[TORCHVISION]
-    if FOLDER in name or name in _READERS:
-        return _READERS[FOLDER if FOLDER in name else name]
-    raise unknown("data set", name, [*source_names(), "<path>.npz", "<folder>/", "torchvision:<name>"])
+    """The reader of a data set's name, or of a path. ConfigError for any other."""
+    forms = {
+        NPZ: name.lower().endswith(NPZ),
+        TORCHVISION: name.startswith(TORCHVISION),
+        FOLDER: FOLDER in name,
+    }
+    kind = next((form for form, is_one in forms.items() if is_one), name)
+    if kind not in _READERS:
+        raise unknown("data set", name, [*source_names(), "<path>.npz", "<folder>/", "torchvision:<name>"])
+    return _READERS[kind]
 
 
 def full_name(name: str) -> str:

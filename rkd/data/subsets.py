@@ -24,23 +24,20 @@ def choose(
         DataError: more images are to be held out than there are, in all or in one class.
     """
     if holdout >= len(labels):
-        raise DataError(
-            f"{holdout} {what} images are to be held out, but the data set has {len(labels)} in all"
-        )
+        raise DataError(f"{holdout} {what} images are to be held out; the data set has {len(labels)} in all")
     if images is not None and images + holdout >= len(labels):
         images = None
     kept_of, held_of = _per_class(images, classes), _per_class(holdout, classes)
     chosen: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     for label in range(classes):
         members = np.flatnonzero(labels == label)
-        members = members[
-            np.argsort(_keys(len(members), stream_seed(seed, "subset", what, label)), kind="stable")
-        ]
+        # Raw PCG64 output: NumPy keeps it the same for ever, unlike its permutations.
+        keys = np.random.PCG64(stream_seed(seed, "subset", what, label)).random_raw(len(members))
+        members = members[np.argsort(keys, kind="stable")]
         front = len(members) - held_of[label]
         if front < 0:
-            raise DataError(
-                f"{held_of[label]} {what} images of class {label} are to be held out, which has {len(members)}"
-            )
+            said = f"{held_of[label]} {what} images of class {label} are to be held out"
+            raise DataError(f"{said}, which has {len(members)}")
         front = front if images is None else min(front, kept_of[label])
         chosen[0].append(members[:front])
         chosen[1].append(members[len(members) - held_of[label] :])
@@ -50,8 +47,3 @@ def choose(
 def _per_class(images: int | None, classes: int) -> list[int]:
     each, more = divmod(images or 0, classes)
     return [each + (label < more) for label in range(classes)]
-
-
-def _keys(count: int, seed: int) -> np.ndarray:
-    """Sort keys. Raw PCG64 output: NumPy keeps it the same for ever, unlike its permutations."""
-    return np.random.PCG64(seed).random_raw(count)

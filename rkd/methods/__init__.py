@@ -1,29 +1,8 @@
 """Distillation methods, one file each; the interface; and the registry a user's own method joins with a decorator."""
 
-# Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
-from rkd.methods import (  # noqa: F401
-    ab,
-    at,
-    cc,
-    crd,
-    dkd,
-    fitnet,
-    fsp,
-    ft,
-    kd,
-    kdrefine,
-    kdsvd,
-    logits,
-    modreduce,
-    nst,
-    ofd,
-    pkt,
-    relational,
-    semckd,
-    sp,
-    srrl,
-    vid,
-)
+import importlib
+import pkgutil
+
 from rkd.methods.base import (
     Batch,
     Context,
@@ -36,6 +15,10 @@ from rkd.methods.base import (
     register_method,
 )
 from rkd.methods.sum import get_method, make_options
+
+# Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
+for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_file.name)
 
 __all__ = [
     "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "make_options",

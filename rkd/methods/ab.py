@@ -54,10 +54,9 @@ class Ab(SingleLoss):
 
     def __init__(self, context: Context, options: AbOptions) -> None:
         super().__init__(context, options)
-        shapes = paired(*(shapes.stages_pre for shapes in context.shapes))
-        self.connectors = nn.ModuleList(
-            nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in shapes
-        )
+        pairs = paired(*(shapes.stages_pre for shapes in context.shapes))
+        connectors = (nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in pairs)
+        self.connectors = nn.ModuleList(connectors)
 
     def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
         pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
@@ -68,9 +67,4 @@ class Ab(SingleLoss):
         return {"ab": halved(distances) * (3 / 1000 / len(batch.labels))}
 
     def loss(self, batch: Batch) -> Tensor:
-        return (
-            self.stage_losses("ab", batch)["ab"] if self.options.keep else batch.student.logits.new_zeros(())
-        )
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"ab": self.options.loss_weight if self.options.keep else 0.0}
+        return self.stage_losses("ab", batch)["ab"]

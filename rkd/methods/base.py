@@ -142,9 +142,7 @@ class Method(nn.Module, ABC):
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
         """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see
         `Options.stages`). `batch.student` is None where the stage does not train the student."""
-        raise ConfigError(
-            f"{type(self).__name__} has a stage {stage!r} among its options, but no stage_losses to train it with"
-        )
+        raise ConfigError(f"{type(self).__name__} has no stage_losses for the stage {stage!r} of its options")
 
     def classified(self, taps: Taps) -> Tensor:
         """The logits (B, classes) that cross-entropy sees, from the student's taps."""
@@ -176,7 +174,8 @@ class Method(nn.Module, ABC):
 
 
 class SingleLoss(Method):
-    """A method with one loss of constant weight, which records name as the method is registered: write `loss`."""
+    """A method with one loss of constant weight, which records name as the method is registered: write `loss`. Where
+    its options leave `loss_weight` unread, it rests in the main training, at no cost."""
 
     name = "loss"
 
@@ -185,10 +184,13 @@ class SingleLoss(Method):
         """The scalar loss of one batch, unweighted."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {self.name: self.loss(batch)}
+        return {self.name: batch.student.logits.new_zeros(()) if self._rests() else self.loss(batch)}
 
     def weights(self, epoch: int) -> dict[str, float]:
-        return {self.name: self.options.loss_weight}
+        return {self.name: 0.0 if self._rests() else self.options.loss_weight}
+
+    def _rests(self) -> bool:
+        return "loss_weight" in self.options.unread()
 
 
 @dataclass(frozen=True)
@@ -210,19 +212,15 @@ class Entry:
         return build_options(self.options, given)
 
     def build(self, context: Context, options: Options | Mapping[str, Any] | None = None) -> Method:
-        """The method; options also as values by name, or None for the defaults.
-
-        Raises:
-            ConfigError: options that are none of its own, networks without taps, what the method itself refuses, or a
-                builder that returns no method.
-        """
+        """The method; options also as values by name, or None for the defaults. ConfigError for options that are none
+        of its own, networks without taps, what the method itself refuses, or a builder that returns no method."""
         options = self.checked({} if options is None else options)
         check_network("the student", context.student)
         check_network("the teacher", context.teacher)
         method = self.builder(context, options)
         if not isinstance(method, Method):
             raise ConfigError(
-                f"the builder of a method returns a {type(method).__name__}, not a rkd.methods.Method"
+                f"a method's builder returns a {type(method).__name__}, not a rkd.methods.Method"
             )
         return method
 
@@ -259,11 +257,7 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
 @contextmanager
 def lent(builder: Callable[..., Method]) -> Iterator[str]:
     """A `with` block in which a builder has a name: its own, or, where it is not registered, one for the time being,
-    with the options that its second parameter is annotated with.
-
-    Raises:
-        ConfigError: no function of (context, options).
-    """
+    with the options that its second parameter is annotated with. ConfigError for what is no function of two."""
     if known := [name for name, entry in _METHODS.items() if entry.builder is builder]:
         yield known[0]
         return
@@ -274,9 +268,7 @@ def lent(builder: Callable[..., Method]) -> Iterator[str]:
     except (TypeError, ValueError, NameError) as error:
         raise ConfigError(f"{name} does not say what it takes: {error}") from error
     if len(parameters) != 2:
-        raise ConfigError(
-            f"{name} takes {len(parameters)} arguments; a method is built from two, (context, options)"
-        )
+        raise ConfigError(f"{name} takes {len(parameters)} arguments, not two, (context, options)")
     kind = parameters[1].annotation
     register_method(name, kind if isinstance(kind, type) and issubclass(kind, Options) else Options)(builder)
     try:

@@ -40,18 +40,12 @@ class DkdOptions(Options):
 @register_method("dkd", DkdOptions, "DKD")
 class Dkd(Method):
     """Two losses: "tckd", T^2 KL of the two-way split target / non-target, and "nckd", T^2 KL of the softmax over the
-    non-target classes; both are means over images.
-
-    Raises:
-        ConfigError: a single class, beside which there is none.
-    """
+    non-target classes; both are means over images. ConfigError for a single class, beside which there is none."""
 
     def __init__(self, context: Context, options: DkdOptions) -> None:
         super().__init__(context, options)
         if context.classes < 2:
-            raise ConfigError(
-                "DKD compares the classes beside an image's own, but the data set has one class only"
-            )
+            raise ConfigError("DKD compares the classes beside an image's own, but the data set has only one")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = wide(batch.student.logits), wide(batch.teacher.logits)

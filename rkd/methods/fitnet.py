@@ -10,7 +10,6 @@ from rkd.config import Natural, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import Shape, match, wide
-from rkd.models.taps import Taps
 
 
 def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
@@ -52,25 +51,18 @@ class FitNetOptions(Options):
 
 @register_method("fitnet", FitNetOptions, "FitNet")
 class FitNet(SingleLoss):
-    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training.
-
-    Raises:
-        ConfigError: a hint layer that one of the networks does not have.
-    """
+    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training. ConfigError for a
+    hint layer that one of the networks does not have."""
 
     def __init__(self, context: Context, options: FitNetOptions) -> None:
         super().__init__(context, options)
         student, teacher = ((shapes.stem, *shapes.stages) for shapes in context.shapes)
         last = min(len(student), len(teacher)) - 1
         if options.hint_layer > last:
-            raise ConfigError(
-                f"hint_layer is {options.hint_layer}; student and teacher both have layers 0 (stem) to {last}"
-            )
+            raise ConfigError(f"hint_layer is {options.hint_layer}; both networks have 0 (stem) to {last}")
         self.regressor = regressor(student[options.hint_layer], teacher[options.hint_layer])
 
     def loss(self, batch: Batch) -> Tensor:
-        student, teacher = self._hint(batch.student), self._hint(batch.teacher)
+        maps = ((taps.stem, *taps.stages) for taps in (batch.student, batch.teacher))
+        student, teacher = (each[self.options.hint_layer] for each in maps)
         return F.mse_loss(*match(wide(self.regressor(student)), wide(teacher)))
-
-    def _hint(self, taps: Taps) -> Tensor:
-        return (taps.stem, *taps.stages)[self.options.hint_layer]

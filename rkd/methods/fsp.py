@@ -50,11 +50,7 @@ def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
 class Fsp(SingleLoss):
     """Mean squared differences of student and teacher FSP matrices, per transition between adjacent maps, from the stem
     to the deepest stage. Maps are paired from the deepest up. In the stage the student's maps are trained, its
-    classifier is not.
-
-    Raises:
-        ConfigError: maps of different channels, whose matrices cannot be compared.
-    """
+    classifier is not. ConfigError for maps of different channels, whose matrices cannot be compared."""
 
     def __init__(self, context: Context, options: FspOptions) -> None:
         super().__init__(context, options)
@@ -73,13 +69,8 @@ class Fsp(SingleLoss):
         return {"fsp": self.transitions(batch).sum()}
 
     def loss(self, batch: Batch) -> Tensor:
-        if self.options.schedule == "two_stage":
-            return batch.student.logits.new_zeros(())
         each = self.transitions(batch)
         return each.mean() / len(each)
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"fsp": 0.0 if self.options.schedule == "two_stage" else self.options.loss_weight}
 
 
 def _maps(taps: Taps | TapShapes) -> tuple[Any, ...]:

@@ -65,11 +65,8 @@ class Paraphraser(nn.Module):
 @register_method("ft", FtOptions, "FT")
 class Ft(SingleLoss):
     """Mean absolute difference of the attention maps of two codes: the student's, from three trained convolutions on
-    its last map, and the teacher's, from the paraphraser, which has been trained before and rests now.
-
-    Raises:
-        ConfigError: a rate that leaves the code without channels.
-    """
+    its last map, and the teacher's, from the paraphraser, which has been trained before and rests now. ConfigError for
+    a rate that leaves the code without channels."""
 
     def __init__(self, context: Context, options: FtOptions) -> None:
         super().__init__(context, options)

@@ -119,10 +119,7 @@ class Kdsvd(SingleLoss):
     and the distance of two stages depends on it; here each teacher vector has components of non-negative sum (which
     after a ReLU the first one has anyway, up to one common sign) and the student's follow, so the loss does not depend
     on the device. Stages are paired from the deepest up; sizes may differ, channels may not (of columns it is the other
-    way round).
-
-    Raises:
-        ConfigError: channels (widths) that differ, or maps with fewer than k + 3 singular vectors.
+    way round). ConfigError for channels (widths) that differ, or maps with fewer than k + 3 singular vectors.
     """
 
     def __init__(self, context: Context, options: KdsvdOptions) -> None:

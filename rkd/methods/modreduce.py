@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from rkd.config import Count, Natural, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.modreduce_group import AGGREGATIONS, Mean
 from rkd.methods.numeric import no_autocast, wide
 from rkd.methods.sum import get_method
 
@@ -91,9 +90,8 @@ class ModReduceOptions(Options):
         if len(self.factors) != 3:
             raise ConfigError(f"factors is {list(self.factors)}; it must be three numbers, one per student")
         if not self.online_start <= self.online_weight <= 1:
-            raise ConfigError(
-                f"online_weight is {self.online_weight}; it must lie between online_start, {self.online_start}, and 1"
-            )
+            bounds = f"between online_start, {self.online_start}, and 1"
+            raise ConfigError(f"online_weight is {self.online_weight}; it must lie {bounds}")
         if self.mean_decay >= 1:
             raise ConfigError(f"mean_decay is {self.mean_decay}; it must be >= 0 and < 1")
 
@@ -157,13 +155,91 @@ def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
+class Mean(nn.Module):
+    """Group logits from the students': their mean. PCL trains no aggregator; this is the group that is scored. The
+    others derive from it; each is built for a number of classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of the group (B, classes), and the share (3,) each student has in them, which sums to 1.
+
+        Args:
+            logits: (3, B, classes), of response, relational and feature student.
+            images: (B, 3, H, W), for aggregations that look at them.
+        """
+        return logits.mean(0), logits.new_full((len(STUDENTS),), 1 / len(STUDENTS))
+
+    def after_step(self, made: Tensor) -> None:
+        """See `Method.after_step`."""
+
+
+class ReplacedAverage(Mean):
+    """One weight per student. The released code replaces the stored weights by their softmax before each use, once a
+    step; to do so after each step is the same, and leaves `forward` without side effects."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.weights = nn.Parameter(
+            torch.full((len(STUDENTS),), 1 / len(STUDENTS))
+        )  # the softmax of equal weights
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (self.weights[:, None, None] * logits).sum(0), self.weights.detach().clone()
+
+    @torch.no_grad()
+    def after_step(self, made: Tensor) -> None:
+        self.weights.copy_(torch.where(made, self.weights.softmax(0), self.weights))
+
+
+class FreeAverage(Mean):
+    """The softmax of one free weight per student: what `wavg` would be without its replacements."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.weights = nn.Parameter(torch.zeros(len(STUDENTS)))
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        shares = self.weights.softmax(0)
+        return (shares[:, None, None] * logits).sum(0), shares.detach()
+
+
+class GatedAverage(Mean):
+    """Shares for each image from the image itself, averaged over its four quarters (ONE's gate, on pixels)."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.gate = nn.Linear(3 * 2 * 2, len(STUDENTS))
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        quarters = F.adaptive_avg_pool2d(images.to(logits.dtype), 2).flatten(1)
+        shares = self.gate(quarters).relu().softmax(1)
+        return torch.einsum("bs,sbc->bc", shares, logits), shares.detach().mean(0)
+
+
+class LinearLayer(Mean):
+    """A linear layer on the logits of all students. A student's share is the norm of its block of the matrix over the
+    sum of the three norms."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.linear = nn.Linear(len(STUDENTS) * classes, classes)
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        norms = self.linear.weight.detach().unflatten(1, (len(STUDENTS), -1)).square().sum((0, 2)).sqrt()
+        return self.linear(torch.cat(tuple(logits), 1)), norms / norms.sum()
+
+
+AGGREGATIONS: dict[str, type[Mean]] = {
+    "wavg": ReplacedAverage, "wavg_fixed": FreeAverage, "one": GatedAverage, "fc": LinearLayer, "pcl": Mean,
+}  # fmt: skip
+
+
 class Learning(nn.Module):
     """A student of its own, `network`, with the registered method by which it learns from the teacher, `distiller`, and
-    the weight of its loss (None: the method's own).
-
-    Raises:
-        ConfigError: a network or method that does not exist, a method with stages, no name of a network.
-    """
+    the weight of its loss (None: the method's own). ConfigError for a network or method that does not exist, a method
+    with stages, no name of a network."""
 
     def __init__(self, context: Context, network: str, method: str, weight: float | None) -> None:
         super().__init__()
@@ -176,9 +252,7 @@ class Learning(nn.Module):
         if weight is not None:
             options = dataclasses.replace(options, loss_weight=weight)
         if options.stages():
-            raise ConfigError(
-                f"modreduce cannot let a student learn by {method!r}, which trains in stages; take another method"
-            )
+            raise ConfigError(f"modreduce cannot let a student learn by {method!r}, which trains in stages")
         self.network = context.build(network)
         taught = dataclasses.replace(context, student=self.network, network=network)
         self.distiller: Method = entry.build(taught, options)
@@ -199,10 +273,7 @@ class ModReduce(Method):
     Offline, from the teacher, a student's loss is factor x the weighted mean of its cross-entropy, its KL to the
     teacher and its method's loss. Online, from the group, it is the KL to the group's logits, or for PCL to the running
     means of its two peers. Losses are named "<student>_<part>"; "aggregation" is the cross-entropy of the group, which
-    trains the aggregator alone.
-
-    Raises:
-        ConfigError: see `Learning`.
+    trains the aggregator alone. ConfigError as of `Learning`.
     """
 
     def __init__(self, context: Context, options: ModReduceOptions) -> None:
@@ -244,9 +315,8 @@ class ModReduce(Method):
         with torch.no_grad():
             means = {name: network(batch.images) for name, network in self.means.items()}
         with no_autocast(batch.labels):
-            group, self._pending = self.aggregator(
-                torch.stack([logits[name].detach() for name in STUDENTS]), batch.images
-            )
+            stacked = torch.stack([logits[name].detach() for name in STUDENTS])
+            group, self._pending = self.aggregator(stacked, batch.images)
             found: dict[str, Tensor] = {}
             for name in STUDENTS:
                 found[f"{name}_ce"] = F.cross_entropy(logits[name], batch.labels)

@@ -52,10 +52,7 @@ class Ofd(SingleLoss):
 
     The student's map passes a trained 1x1 convolution and BatchNorm at every stage. Stages are paired from the deepest
     up, and the larger map is average-pooled to the smaller. The student may be any network: where it has no map before
-    ReLU its stage map is taken.
-
-    Raises:
-        ConfigError: a teacher without BatchNorm before its stages' last ReLU.
+    ReLU its stage map is taken. ConfigError for a teacher without BatchNorm before its stages' last ReLU.
     """
 
     def __init__(self, context: Context, options: OfdOptions) -> None:
@@ -68,9 +65,8 @@ class Ofd(SingleLoss):
                 f"ofd needs the BatchNorm before each of the teacher's stages of channels {teacher}, but final_norms "
                 f"gives {widths} channels"
             )
-        self.connectors = nn.ModuleList(
-            nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in paired(student, widths)
-        )
+        pairs = paired(student, widths)
+        self.connectors = nn.ModuleList(nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in pairs)
         for conv, norm in self.connectors:
             nn.init.normal_(conv.weight, std=math.sqrt(2 / norm.num_features))
         for level, norm in enumerate(norms[-len(self.connectors) :]):

@@ -63,21 +63,17 @@ class SemCKD(SingleLoss):
 
     Queries and keys read B similarities per image, so their layers fit one batch size: a batch of another size, as the
     last of an epoch may be, has loss 0 without gradient. Leave it out of training altogether with `drop_last`.
-
-    Raises:
-        ConfigError: a batch too small for queries, or larger than the training set.
+    ConfigError for a batch too small for queries, or larger than the training set.
     """
 
     def __init__(self, context: Context, options: SemckdOptions) -> None:
         super().__init__(context, options)
         self.batch_size = size = context.batch_size
         if size < FACTOR:
+            raise ConfigError(f"SemCKD embeds {FACTOR} similarities in one; batch_size {size} is too small")
+        if 0 < (images := context.train_images) < size:
             raise ConfigError(
-                f"SemCKD embeds {FACTOR} similarities in one number; batch_size {size} is too small"
-            )
-        if 0 < context.train_images < size:
-            raise ConfigError(
-                f"SemCKD compares batches of exactly batch_size {size} images; there are {context.train_images}"
+                f"SemCKD compares batches of exactly batch_size {size} images; there are {images}"
             )
         student, teacher = ([shape[0] for shape in shapes.stages] for shapes in context.shapes)
         self.queries = nn.ModuleList(Similarities(size) for _ in student)

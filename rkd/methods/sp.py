@@ -31,7 +31,5 @@ class Sp(SingleLoss):
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):
-            student, teacher = (
-                _similarities(wide(taps.stages[-1])) for taps in (batch.student, batch.teacher)
-            )
-            return F.mse_loss(student, teacher)
+            last = (wide(taps.stages[-1]) for taps in (batch.student, batch.teacher))
+            return F.mse_loss(*map(_similarities, last))

@@ -27,20 +27,16 @@ class Srrl(Method):
     "srrl_logits" of the teacher's classifier on the projected vector and the teacher's logits.
 
     The projection is a linear layer without bias (the 1x1 convolution of the published code, on maps of one position),
-    BatchNorm and ReLU, trained; the classifier is a frozen copy.
-
-    Raises:
-        ConfigError: a teacher without a single linear classifier.
+    BatchNorm and ReLU, trained; the classifier is a frozen copy. ConfigError for a teacher without a single linear
+    classifier.
     """
 
     def __init__(self, context: Context, options: SrrlOptions) -> None:
         super().__init__(context, options)
         student, teacher = context.shapes
         head = classifier(context.teacher, teacher)
-        width = head.in_features
-        self.projection = nn.Sequential(
-            nn.Linear(student.pooled, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
-        )
+        linear = nn.Linear(student.pooled, head.in_features, bias=False)
+        self.projection = nn.Sequential(linear, nn.BatchNorm1d(head.in_features), nn.ReLU())
         self.head = copy.deepcopy(head).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -57,11 +53,8 @@ class Srrl(Method):
 
 
 def classifier(network: nn.Module, shapes: TapShapes) -> nn.Linear:
-    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes.
-
-    Raises:
-        ConfigError: no such layer, or more than one.
-    """
+    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes. ConfigError where
+    there is none, or more than one."""
     sizes = (shapes.pooled, shapes.classes)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
     fitting = [name for name, m in linear.items() if (m.in_features, m.out_features) == sizes]

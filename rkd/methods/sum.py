@@ -61,9 +61,7 @@ class Sum(Method):
             n for n, m in self.parts.items() if getattr(type(m), "classified", None) is not Method.classified
         ]
         if len(heard) > 1:
-            raise ConfigError(
-                f"{' and '.join(heard)} each change what cross-entropy sees; a sum takes one of them"
-            )
+            raise ConfigError(f"{' and '.join(heard)} each change what cross-entropy sees; take one of them")
         self._heard = heard[0] if heard else options.parts[0].method
         found = Counter(loss for m in self.parts.values() for loss in m.weights(0))
         self._repeated = {loss for loss, count in found.items() if count > 1}

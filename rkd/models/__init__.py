@@ -1,20 +1,9 @@
 """Networks by name, with feature taps; importing this registers the built-in ones."""
 
-from rkd.models import (  # noqa: F401  (they register)
-    mobilenetv2,
-    photographs,
-    reparameterised,
-    resnet,
-    shufflenetv1,
-    shufflenetv2,
-    vgg,
-    wrn,
-)
-from rkd.models.checkpoints import (
-    load_weights,
-    not_finite,
-    stated_accuracy,
-)
+import importlib
+import pkgutil
+
+from rkd.models.checkpoints import load_weights, not_finite, stated_accuracy
 from rkd.models.external import from_module
 from rkd.models.registry import (
     build,
@@ -29,6 +18,9 @@ from rkd.models.registry import (
 )
 from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
+
+for _file in pkgutil.iter_modules(__path__, f"{__name__}."):  # a family's file registers it
+    importlib.import_module(_file.name)
 
 __all__ = [
     "Taps", "build", "builder_of", "canonical", "deploy", "deploy_name",

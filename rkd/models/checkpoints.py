@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Reading:
 
     place: str
     state: dict[str, Tensor]
-    notes: tuple[str, ...]
+    notes: list[str]
     wrong: str
     shared: int
 
@@ -94,11 +95,8 @@ def load_weights(
 
 def stated_accuracy(path: str | Path) -> float | None:
     """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
-    72 %); None where it states none, or several that differ.
-
-    Raises:
-        RecordError: the file cannot be read, needs code to be executed, or holds no dictionary.
-    """
+    72 %); None where it states none, or several that differ. RecordError where the file cannot be read, needs code to
+    be executed, or holds no dictionary."""
     with _reading(path) as content:
         said = {
             float(value)
@@ -111,16 +109,9 @@ def stated_accuracy(path: str | Path) -> float | None:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, Tensor | np.generic):
-        return value.size == 1 if isinstance(value, np.generic) else value.numel() == 1
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-class CodeInFile(ValueError):
-    """A file holds more than tensors and plain values."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"holds a pickled {name}, and reading it means executing code from the file")
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
@@ -131,6 +122,7 @@ def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
         legacy: take files of torch before 1.6 too, which have no checksums.
 
     Raises:
+        RecordError: it holds more than tensors and plain values.
         Exception: of any type, where the file is damaged or of another kind.
     """
     if not isinstance(file, io.BytesIO):
@@ -145,7 +137,9 @@ def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
                 content = torch.load(opened, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # whose advice is to execute it
             if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-                raise CodeInFile(blocked[1]) from error
+                raise RecordError(
+                    f"holds a pickled {blocked[1]}, and reading it means executing code from the file"
+                ) from error
             raise ValueError("no file of torch's") from error
     for tensor in tensors_in(content):
         whole = tensor.device.type == "cpu" and tensor.layout == torch.strided
@@ -176,14 +170,14 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
         content = load_file(path) if str(path).endswith(".safetensors") else unpickled(path, legacy=True)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(
+            f"{path}: {error}; take one without (of RepDistiller: ckpt_epoch_* or *_best), or, if you trust this one, "
+            "load it with weights_only=False and save its state dict alone"
+        ) from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
-        said = f"is not a checkpoint, or is damaged ({type(error).__name__}: {in_a_line(error, 100)})"
-        if isinstance(error, CodeInFile):
-            said = (
-                f"{error}; take one without (of RepDistiller: ckpt_epoch_* or *_best), or, if you trust this one, load "
-                "it with weights_only=False and save its state dict alone"
-            )
-        raise RecordError(f"{path}: {said}") from error
+        said = f"{type(error).__name__}: {in_a_line(error, 100)}"
+        raise RecordError(f"{path}: is not a checkpoint, or is damaged ({said})") from error
     try:
         if not isinstance(content, Mapping):
             raise RecordError(f"holds a {type(content).__name__}, not a state dict")
@@ -210,29 +204,33 @@ def _choice(readings: list[Reading], entry: str | None, content: Mapping[Any, An
         hint = "; name a network of your own as package.module:function" if another else ""
         raise RecordError(f"the weights{where} are not those of this network: it {nearest.wrong}{hint}")
     first, *others = sorted(fitting.values(), key=lambda reading: reading.place.count("."))
-    if "run" not in content and any(not _equal(first.state, other.state) for other in others):
+    pairs = ((value, other.state.get(key, value)) for other in others for key, value in first.state.items())
+    if "run" not in content and not all(torch.equal(*pair) for pair in pairs):
         names = ", ".join(map(repr, fitting))
         raise RecordError(f"holds several state dicts that fit: {names}; say which one is meant (--entry)")
     return first
 
 
-def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return all(torch.equal(value, other[key]) for key, value in one.items() if key in other)
-
-
 def _readings(network: nn.Module, content: Mapping[Any, Any], head: Collection[str]) -> Iterator[Reading]:
-    """Every state dict within a file, below each prefix that the network's may have there."""
+    """Every state dict within a file, below each prefix that the network's may have there; tensors of the head are left
+    out where they do not fit."""
     wanted = network.state_dict()
     tops = {key.partition(".")[0] for key in wanted}
     own = f"{tops.pop()}." if len(tops) == 1 else ""  # a network within a module, see from_module
-    for place, state in _state_dicts(content, ""):
-        translated, notes = _translated(state, wanted)
+    for place, found in _state_dicts(content):
+        translated, renamed = _translated(found, wanted)
         for prefix in _prefixes(translated, wanted, own):
-            inner = {k.removeprefix(prefix): v for k, v in translated.items() if k.startswith(prefix)}
-            if own and not any(key.startswith(own) for key in inner):
-                inner = {own + key: value for key, value in inner.items()}
-            name = f"{place}.{prefix}".strip(".") if prefix else place
-            yield _read(name, inner, wanted, head, notes)
+            state = {k.removeprefix(prefix): v for k, v in translated.items() if k.startswith(prefix)}
+            if own and not any(key.startswith(own) for key in state):
+                state = {own + key: value for key, value in state.items()}
+            folded = _fold_biases(state, wanted)
+            kept = {key for key in head if key not in state or state[key].shape != wanted[key].shape}
+            out = [f"{key} {tuple(value.shape)}" for key, value in state.items() if key in kept]
+            out += [f"{key}, which it lacks" for key in sorted(kept - state.keys())]
+            notes = [*renamed, *folded, *([f"without {', '.join(out)}"] if out else [])]
+            taken, asked = ({k: v for k, v in each.items() if k not in kept} for each in (state, wanted))
+            shared = len(wanted.keys() & taken)
+            yield Reading(f"{place}.{prefix}".strip("."), taken, notes, _wrong(taken, asked), shared)
 
 
 def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], own: str) -> list[str]:
@@ -243,38 +241,19 @@ def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], own: st
     return sorted({f"{prefix}.".removeprefix(".").removesuffix(own) for prefix in found} or {""})
 
 
-def _read(
-    place: str,
-    state: dict[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    head: Collection[str],
-    notes: tuple[str, ...],
-) -> Reading:
-    """A state dict against the network's, whose keys it has; the head's tensors are left out where they do not fit."""
-    state, folded = _without_biases(state, wanted)
-    kept = {key for key in head if key not in state or state[key].shape != wanted[key].shape}
-    out = [f"{key} {tuple(value.shape)}" for key, value in state.items() if key in kept]
-    out += [f"{key}, which it lacks" for key in sorted(kept - state.keys())]
-    notes = (*notes, *folded, *([f"without {', '.join(out)}"] if out else []))
-    taken, asked = ({k: v for k, v in tensors.items() if k not in kept} for tensors in (state, wanted))
-    return Reading(place, taken, notes, _wrong(taken, asked), len(wanted.keys() & taken))
-
-
-def _state_dicts(content: Mapping[Any, Any], place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _state_dicts(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every mapping that holds tensors by name, and the entries that lead there."""
-    tensors = {
-        key: value for key, value in content.items() if isinstance(value, Tensor) and isinstance(key, str)
-    }
-    if tensors:
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
         yield place, tensors
-    for key, value in content.items():
-        if isinstance(value, Mapping) and isinstance(key, str) and place.count(".") < DEPTH:
+    for key, value in named.items():
+        if isinstance(value, Mapping) and place.count(".") < DEPTH:
             yield from _state_dicts(value, f"{place}.{key}".strip("."))
 
 
 def _translated(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+) -> tuple[dict[str, Tensor], list[str]]:
     """The same with the network's own names for layers that others call otherwise."""
     mine = {part for key in wanted for part in key.split(".")}
     names = {}
@@ -284,22 +263,20 @@ def _translated(
     theirs = {part for key in state for part in key.split(".")}
     used = {name: names[name] for name in sorted(names.keys() & theirs) if names[name] not in theirs}
     renamed = {".".join(used.get(part, part) for part in key.split(".")): v for key, v in state.items()}
-    return renamed, tuple(f"{theirs!r} read as {ours!r}" for theirs, ours in used.items())
+    return renamed, [f"{theirs!r} read as {ours!r}" for theirs, ours in used.items()]
 
 
-def _without_biases(
-    state: dict[str, Tensor], wanted: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same with each bias that a convolution has and the network's does not within the running mean of the
-    BatchNorm behind it: (Wx + b) - mean = Wx - (mean - b)."""
-    kept, folded = dict(state), 0
+def _fold_biases(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Take each bias that a convolution has and the network's does not into the running mean of the BatchNorm behind
+    it: (Wx + b) - mean = Wx - (mean - b). Says how many."""
+    folded = 0
     for key in [key for key in state if key.endswith(".bias") and key not in wanted]:
-        layer, norm = key.removesuffix(".bias"), _norm_behind(key.removesuffix(".bias"), wanted)
-        mean = state.get(f"{norm}.running_mean")
-        if f"{layer}.weight" in wanted and mean is not None and mean.shape == state[key].shape:
-            kept[f"{norm}.running_mean"] = mean - kept.pop(key)
+        layer = key.removesuffix(".bias")
+        norm = f"{_norm_behind(layer, wanted)}.running_mean"
+        if f"{layer}.weight" in wanted and norm in state and state[norm].shape == state[key].shape:
+            state[norm] = state[norm] - state.pop(key)
             folded += 1
-    return kept, (f"{folded} biases of convolutions taken into the BatchNorm behind them",) if folded else ()
+    return [f"{folded} biases of convolutions taken into the BatchNorm behind them"] if folded else []
 
 
 def _norm_behind(layer: str, wanted: Mapping[str, Tensor]) -> str | None:

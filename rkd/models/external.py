@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 
@@ -66,9 +67,8 @@ def from_module(
     for path in paths:
         if path not in known:
             near = difflib.get_close_matches(str(path), known, cutoff=0)
-            raise ConfigError(
-                f"{type(module).__name__} has no submodule {path!r}; nearest: {', '.join(near) or 'none'}"
-            )
+            said = f"no submodule {path!r}; nearest: {', '.join(near) or 'none'}"
+            raise ConfigError(f"{type(module).__name__} has {said}")
     for name, maps in (("stages", stages), ("stages_pre", stages_pre)):
         if len(set(maps)) < len(maps):
             raise ConfigError(f"{name} names a path twice: {list(maps)}")
@@ -108,16 +108,12 @@ class ExternalNet(nn.Module):
             tap = _checked(f"tap {path!r} must give", output, forms)
             seen[path] = tap, tap._version
 
-        handles = []
         # Hooks live for this one pass: nothing outlives it, and copies of the network need no repair.
-        try:
+        with ExitStack() as hooks:
             for path in dict.fromkeys(self.paths):
-                submodule = self.module.get_submodule(path)
-                handles.append(submodule.register_forward_hook(partial(see, path)))
+                hook = self.module.get_submodule(path).register_forward_hook(partial(see, path))
+                hooks.callback(hook.remove)
             logits = _checked(f"{type(self.module).__name__} must return logits", self.module(x), (2,))
-        finally:
-            for handle in handles:
-                handle.remove()
         for path in self.paths:
             if path not in seen:
                 raise ConfigError(f"tap {path!r} was not called in the forward pass")

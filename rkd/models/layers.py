@@ -18,18 +18,17 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
 ) -> tuple[nn.Module, nn.Module]:
-    """Convolution with padding kernel // 2, and BatchNorm."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
-    )
+    """Convolution, padded by half its kernel, and BatchNorm."""
+    padding = kernel // 2 if isinstance(kernel, int) else tuple(size // 2 for size in kernel)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
     return conv, nn.BatchNorm2d(out_channels)
-
-
-def chain(first: nn.Module, block: Callable[[], nn.Module], more: int) -> nn.Sequential:
-    """The first block of a stage, and `more` of another make."""
-    return nn.Sequential(first, *(block() for _ in range(more)))
 
 
 class StagedNet(TapNet):

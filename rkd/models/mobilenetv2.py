@@ -4,11 +4,9 @@ Its stem halves the size, so that the first stage is 16x16. ReLU stands where th
 those of RepDistiller and mdistiller.
 """
 
-from functools import partial
-
 from torch import Tensor, nn
 
-from rkd.models.layers import ConvBN, chain, conv_bn, global_average, init_vgg
+from rkd.models.layers import ConvBN, conv_bn, global_average, init_vgg
 from rkd.models.registry import register
 from rkd.models.taps import TapNet, Taps
 
@@ -47,6 +45,9 @@ class Block(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
+@register(
+    "mobilenetv2", display="MobileNetV2", aliases=("mobile_half", "mobilenetv2_half"), group="MobileNet and ShuffleNet"
+)  # fmt: skip
 class MobileNetV2(TapNet):
     """Seven stages of inverted residuals, four of which are tapped, between two ordinary convolutions."""
 
@@ -58,7 +59,8 @@ class MobileNetV2(TapNet):
         for expansion, full, count, stride in STAGES:
             width = int(full * WIDTH)
             first = Block(channels, width, stride, expansion, conv_bn)
-            self.blocks.append(chain(first, partial(Block, width, width, 1, expansion, conv_bn), count - 1))
+            others = (Block(width, width, 1, expansion, conv_bn) for _ in range(count - 1))
+            self.blocks.append(nn.Sequential(first, *others))
             channels = width
         self.conv2 = nn.Sequential(*conv_bn(channels, LAST, 1), nn.ReLU(inplace=True))
         self.classifier = nn.Sequential(nn.Linear(LAST, num_classes))
@@ -78,11 +80,3 @@ class MobileNetV2(TapNet):
         tapped = tuple(maps[i] for i in TAPPED)
         pooled = global_average(self.conv2(x))
         return Taps(stem, tapped, tapped, pooled, self.classifier(pooled))
-
-
-register(
-    "mobilenetv2",
-    display="MobileNetV2",
-    aliases=("mobile_half", "mobilenetv2_half"),
-    group="MobileNet and ShuffleNet",
-)(MobileNetV2)

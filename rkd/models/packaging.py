@@ -59,9 +59,8 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
             found = form.read(temporary, network)(x[:-1])
             apart = ((found - expected[:-1]).abs().max() / expected.abs().max()).item()
             if not apart < 1e-3:
-                raise RkdError(
-                    f"{path} was not written: read back as {form.title} its logits differ by {apart:.1e}"
-                )
+                said = f"read back as {form.title} its logits differ by {apart:.1e}"
+                raise RkdError(f"{path} was not written: {said}")
             return apart
     except ModuleNotFoundError as error:
         raise RkdError(f"{form.title} needs the package {error.name}: pip install 'rkd[onnx]'") from error

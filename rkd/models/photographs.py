@@ -41,6 +41,5 @@ def build(num_classes: int, name: str) -> nn.Module:
 
 
 for _name in NETWORKS:
-    register(f"torchvision_{_name}", display=f"torchvision {_name}", group="torchvision, for photographs")(
-        partial(build, name=_name)
-    )
+    _how = {"display": f"torchvision {_name}", "group": "torchvision, for photographs"}
+    register(f"torchvision_{_name}", **_how)(partial(build, name=_name))

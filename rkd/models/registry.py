@@ -120,10 +120,8 @@ def build(name: str, num_classes: int = 100) -> nn.Module:
 
     `name` is a registered name in any spelling, a member of a family (`wrn_22_4`), a deploy form
     (`represnet20_deploy`), or `package.module:function` naming a function of `num_classes`, which has to be trusted
-    (see `rkd.trust`).
-
-    Raises:
-        ConfigError: no such network, a function that is not trusted or fails, or what it returns has no `taps`.
+    (see `rkd.trust`). ConfigError for another name, a function that is not trusted or fails, and one that returns no
+    network with `taps`.
     """
     network = _find(name).build(check(Count, "num_classes", num_classes))
     check_network(f"model {name!r}", network)

@@ -26,15 +26,8 @@ class BranchedConv(nn.Module):
         shapes = [(kernel, kernel)] * 3 + [(kernel, 1), (1, kernel)] if kernel > 1 else [(1, 1)]
         self.kernel = kernel
         self.branches = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(
-                    in_channels, out_channels, shape, stride=stride, padding=(shape[0] // 2, shape[1] // 2),
-                    groups=groups, bias=False,
-                ),
-                nn.BatchNorm2d(out_channels),
-            )
-            for shape in shapes
-        )  # fmt: skip
+            nn.Sequential(*conv_bn(in_channels, out_channels, shape, stride, groups)) for shape in shapes
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H', W')."""
@@ -55,27 +48,22 @@ class BranchedConv(nn.Module):
             weight = conv.weight.double() * scale[:, None, None, None]
             kernel[:, :, top : top + height, left : left + width] += weight
             bias += bn.bias.double() - bn.running_mean.double() * scale
-        one = nn.Conv2d(
-            model.in_channels, model.out_channels, self.kernel, stride=model.stride,
-            padding=self.kernel // 2, groups=model.groups, device="meta",
-        )  # fmt: skip
+        sizes = model.in_channels, model.out_channels, self.kernel, model.stride, model.groups
+        with torch.device("meta"):
+            one, _ = conv_bn(*sizes, bias=True)
         one.weight = nn.Parameter(kernel.to(model.weight.dtype))
         one.bias = nn.Parameter(bias.to(model.weight.dtype))
         return one.train(self.training)
 
 
-def branched(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def branched(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
     """What `layers.conv_bn` is for plain networks: a `BranchedConv`, whose BatchNorms are within."""
-    return BranchedConv(in_channels, out_channels, kernel, stride, groups), nn.Identity()
+    return BranchedConv(*sizes, **named), nn.Identity()
 
 
-def merged(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def merged(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
     """What `branched` gives once it is merged: one convolution with bias."""
-    return conv_bn(in_channels, out_channels, kernel, stride, groups, bias=True)[0], nn.Identity()
+    return conv_bn(*sizes, bias=True, **named)[0], nn.Identity()
 
 
 def is_reparameterised(network: nn.Module) -> bool:
@@ -85,15 +73,11 @@ def is_reparameterised(network: nn.Module) -> bool:
 
 def deploy(network: nn.Module) -> nn.Module:
     """A copy for inference, in eval mode, whose branches are merged; it gives what `network` gives in eval mode.
-
-    Raises:
-        ConfigError: there is nothing to merge.
-    """
+    ConfigError where there is nothing to merge."""
     copied = copy.deepcopy(network).eval()
     if not merge_branches(copied):
-        raise ConfigError(
-            f"{type(network).__name__} is not reparameterised: none of its convolutions is a sum of branches"
-        )
+        kind = type(network).__name__
+        raise ConfigError(f"{kind} is not reparameterised: none of its convolutions is a sum of branches")
     return copied
 
 

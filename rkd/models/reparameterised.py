@@ -32,10 +32,5 @@ NETWORKS = {
 }
 
 for _name, (_display, _build, _aliases) in NETWORKS.items():
-    register(
-        _name,
-        display=_display,
-        aliases=_aliases,
-        group="reparameterised",
-        deployed=partial(_build, conv_bn=merged),
-    )(partial(_build, conv_bn=branched))
+    _how = {"display": _display, "aliases": _aliases, "deployed": partial(_build, conv_bn=merged)}
+    register(_name, group="reparameterised", **_how)(partial(_build, conv_bn=branched))

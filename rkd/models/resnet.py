@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import ConvBN, StagedNet, chain, conv_bn, init_kaiming
+from rkd.models.layers import ConvBN, StagedNet, conv_bn, init_kaiming
 from rkd.models.registry import register
 
 WIDTHS = (16, 16, 32, 64)
@@ -113,9 +113,8 @@ class ResNet(StagedNet):
         for i, (width, count) in enumerate(zip(stages, blocks, strict=True)):
             first = block(channels, width, 2 if i else 1, conv_bn)
             channels = width * block.EXPANSION
-            setattr(
-                self, f"layer{i + 1}", chain(first, partial(block, channels, width, 1, conv_bn), count - 1)
-            )
+            others = (block(channels, width, 1, conv_bn) for _ in range(count - 1))
+            setattr(self, f"layer{i + 1}", nn.Sequential(first, *others))
         setattr(self, self.HEAD, nn.Linear(channels, num_classes))
         init_kaiming(self)
 
@@ -152,9 +151,8 @@ def wide_stem_resnet(num_classes: int, depth: int) -> ResNet:
 
 
 def _register(name: str, family: str, build: partial, *aliases: str) -> None:
-    register(f"resnet{name}", display=f"ResNet-{name.replace('_', '-')}", aliases=aliases, group=family)(
-        build
-    )
+    shown = f"ResNet-{name.replace('_', '-')}"
+    register(f"resnet{name}", display=shown, aliases=aliases, group=family)(build)
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):

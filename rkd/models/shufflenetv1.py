@@ -1,12 +1,10 @@
 """ShuffleNetV1 with 3 groups for 32x32 images (Zhang et al. 2018, as used in RepDistiller and ReviewKD)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import ConvBN, StagedNet, chain, shuffle_channels
+from rkd.models.layers import ConvBN, StagedNet, shuffle_channels
 from rkd.models.layers import conv_bn as plain
 from rkd.models.registry import register
 
@@ -43,6 +41,7 @@ class Block(nn.Module):
         return pre, F.relu(pre)
 
 
+@register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")
 class ShuffleNetV1(StagedNet):
     """Three stages of 240, 480 and 960 channels, each at half the size before it; `conv_bn` makes the 3x3
     convolutions."""
@@ -52,17 +51,10 @@ class ShuffleNetV1(StagedNet):
     def __init__(self, num_classes: int, conv_bn: ConvBN = plain) -> None:
         super().__init__()
         self.conv1, self.bn1 = plain(3, STEM, 1)
-        self.layer1 = _stage(STEM, 240, 4, conv_bn)
-        self.layer2 = _stage(240, 480, 8, conv_bn)
-        self.layer3 = _stage(480, 960, 4, conv_bn)
+        channels = STEM
+        for i, (width, blocks) in enumerate(((240, 4), (480, 8), (960, 4)), 1):
+            first = Block(channels, width - channels, 2, conv_bn)
+            others = (Block(width, width, 1, conv_bn) for _ in range(blocks - 1))
+            setattr(self, f"layer{i}", nn.Sequential(first, *others))
+            channels = width
         self.linear = nn.Linear(960, num_classes)
-
-
-def _stage(in_channels: int, channels: int, blocks: int, conv_bn: ConvBN) -> nn.Sequential:
-    first = Block(in_channels, channels - in_channels, 2, conv_bn)
-    return chain(first, partial(Block, channels, channels, 1, conv_bn), blocks - 1)
-
-
-register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")(
-    ShuffleNetV1
-)

@@ -1,12 +1,10 @@
 """ShuffleNetV2 1x for 32x32 images (Ma et al. 2018, as used in RepDistiller and ReviewKD)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd.models.layers import chain, conv_bn, global_average, shuffle_channels
+from rkd.models.layers import conv_bn, global_average, shuffle_channels
 from rkd.models.registry import register
 from rkd.models.taps import TapNet, Taps
 
@@ -53,15 +51,16 @@ class DownBlock(nn.Module):
         return shuffle_channels(torch.cat([left, right], 1), 2)
 
 
+@register("shufflenetv2", display="ShuffleNetV2", aliases=("shufflev2",), group="MobileNet and ShuffleNet")
 class ShuffleNetV2(TapNet):
     """Three stages of 116, 232 and 464 channels, then a 1x1 convolution to 1024 before pooling."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_bn(3, 24, 1)
-        self.layer1 = chain(DownBlock(24, 116), partial(BasicBlock, 116), 3)
-        self.layer2 = chain(DownBlock(116, 232), partial(BasicBlock, 232), 7)
-        self.layer3 = chain(DownBlock(232, 464), partial(BasicBlock, 464), 3)
+        self.layer1 = nn.Sequential(DownBlock(24, 116), *(BasicBlock(116) for _ in range(3)))
+        self.layer2 = nn.Sequential(DownBlock(116, 232), *(BasicBlock(232) for _ in range(7)))
+        self.layer3 = nn.Sequential(DownBlock(232, 464), *(BasicBlock(464) for _ in range(3)))
         self.conv2, self.bn2 = conv_bn(464, 1024, 1)
         self.linear = nn.Linear(1024, num_classes)
 
@@ -81,8 +80,3 @@ class ShuffleNetV2(TapNet):
             after.append(x)
         pooled = global_average(F.relu(self.bn2(self.conv2(x)), inplace=True))
         return Taps(stem, tuple(after), tuple(before), pooled, self.linear(pooled))
-
-
-register("shufflenetv2", display="ShuffleNetV2", aliases=("shufflev2",), group="MobileNet and ShuffleNet")(
-    ShuffleNetV2
-)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from rkd.errors import ConfigError
+from rkd.errors import ConfigError, in_a_line
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,8 @@ def check_network(what: str, net: object) -> None:
 def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
     """Shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
 
-    Training flags, buffers and torch's random streams stay as they are.
-
-    Raises:
-        ConfigError: no network with taps, or one that cannot take such images.
+    Training flags, buffers and torch's random streams stay as they are. ConfigError for what is no network with
+    taps, or cannot take such images.
     """
     check_network("the network", net)
     with _dry_image(net, size, channels) as image:
@@ -122,13 +120,11 @@ def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
         image = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
         try:
             yield image
+        except ConfigError:
+            raise
         except (RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            said = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"{type(net).__name__} cannot take images of {size} x {size} pixels in {channels} channels: {said}"
-            ) from error
+            what = f"{size} x {size} pixels in {channels} channels: {in_a_line(error)}"
+            raise ConfigError(f"{type(net).__name__} cannot take images of {what}") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd.errors import ConfigError
-from rkd.models.layers import ConvBN, chain, conv1x1, conv_bn, global_average, init_kaiming
+from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, init_kaiming
 from rkd.models.registry import FAMILIES, Entry, register
 from rkd.models.taps import TapNet, Taps
 
@@ -41,7 +41,7 @@ class Group(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, blocks: int, conv_bn: ConvBN) -> None:
         super().__init__()
         first = Block(in_channels, channels, stride, conv_bn)
-        self.layer = chain(first, partial(Block, channels, channels, 1, conv_bn), blocks - 1)
+        self.layer = nn.Sequential(first, *(Block(channels, channels, 1, conv_bn) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, *rest = self.layer
@@ -98,9 +98,8 @@ def _member(depth: int, width: int) -> Entry:
         raise ConfigError(f"model {name}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}")
     if width < 1:
         raise ConfigError(f"model {name}: the widening factor must be at least 1, not {width}")
-    about = (
-        depth // 6 * 2 * 9 * 21 * (16 * width) ** 2
-    )  # two 3x3 convolutions a block; groups of c, 2c and 4c channels
+    # Two 3x3 convolutions a block; groups of c, 2c and 4c channels.
+    about = depth // 6 * 2 * 9 * 21 * (16 * width) ** 2
     if about > MOST_PARAMETERS:
         raise ConfigError(
             f"model {name} would have about {about / 1e6:,.0f} million parameters; at most "

@@ -72,11 +72,10 @@ class ResidualFramework(nn.Module):
         passed_on: int | None = None
         for (ours, *_), (theirs, *_) in reversed(levels):
             if options.residual == "output_direct":
-                self.abfs.append(DirectABF(ours, theirs, passed_on, *attention))
+                block = DirectABF(ours, theirs, passed_on, *attention)
             else:
-                self.abfs.append(
-                    ABF(ours, self.mid, theirs, passed_on, *attention, options.residual == "output")
-                )
+                block = ABF(ours, self.mid, theirs, passed_on, *attention, options.residual == "output")
+            self.abfs.append(block)
             passed_on = self.mid if options.residual == "mid" else theirs
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from rkd.methods.base import Batch, Context, Method, register_method
 from rkd.methods.numeric import no_autocast, paired
 from rkd.models.taps import Taps, TapShapes, tap_shapes
 from rkd.review.connectors import CONNECTORS, LevelShape
-from rkd.review.hcl import LEVEL_LOSSES
+from rkd.review.hcl import hcl
 from rkd.review.options import ReviewOptions, check_levels
 
 
@@ -59,9 +59,8 @@ class ReviewKD(Method):
         """One scalar per level, shallow to deep."""
         ours, theirs = self.maps(batch.student, batch.teacher)
         reviewed = self.connector(ours, [t.shape[-2:] for t in theirs])
-        loss = LEVEL_LOSSES[self.options.loss]
         with no_autocast(batch.labels):  # the loss widens its inputs itself
-            return [loss(s, t, self.options) for s, t in zip(reviewed, theirs, strict=True)]
+            return [hcl(s, t, self.options) for s, t in zip(reviewed, theirs, strict=True)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"review": torch.stack(self.level_losses(batch)).sum()}

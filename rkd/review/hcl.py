@@ -11,7 +11,8 @@ from rkd.review.options import ReviewOptions, level_weights
 
 
 def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
-    """Weighted mean squared error of two maps, compared at several pooled sizes.
+    """Weighted mean squared error of two maps, compared at several pooled sizes; with `loss` "l2", which [Re] Table 3
+    has in rows 1-4, as they are.
 
     Args:
         student, teacher: (B, C, H, W), equal shapes. The sums are taken in single precision or better.
@@ -31,7 +32,7 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
     height, width = student.shape[2:]
     # Where each size divides the one before, each map can be pooled from the last.
     chain = height == width and all(a % b == 0 for a, b in pairwise([height, *sizes]))
-    if options.hcl_pooling == "average" and chain:
+    if chain and (options.hcl_pooling == "average" or sizes == [height]):
         return PyramidMSE.apply(student, teacher, sizes, [weight / normaliser for _, weight in used])
     student, teacher = student.to(wide), teacher.to(wide)
     difference = student - teacher
@@ -45,11 +46,3 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
             pooled = F.adaptive_max_pool2d(student, size) - F.adaptive_max_pool2d(teacher, size)
         total = total + weight * pooled.square().mean()
     return total / normaliser
-
-
-def l2(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
-    """Mean squared error of two maps, (B, C, H, W): what [Re] Table 3 rows 1-4 use in place of HCL."""
-    return PyramidMSE.apply(student, teacher, [student.shape[2]], [1.0])
-
-
-LEVEL_LOSSES = {"hcl": hcl, "l2": l2}

@@ -47,9 +47,9 @@ def level_maps_of(
         sizes = [t.shape[-2:] for t in theirs]
         fused = review.connector(ours, sizes)
         attention, passed_on = [], None
-        for row in zip(getattr(review.connector, "abfs", ()), reversed(ours), reversed(sizes), strict=False):
-            block, x, size = row
-            attention.append(block.attention_maps(x, passed_on))
+        blocks = getattr(review.connector, "abfs", ())
+        for block, x, size in zip(blocks, reversed(ours), reversed(sizes), strict=False):
+            attention.append(block.fused(x, passed_on, size)[1])
             passed_on = block(x, passed_on, size)[1]
     names = [row["level"] for row in review.describe()]
     columns = zip_longest(names, attention, reversed(fused), reversed(theirs))  # no attention: None

@@ -23,9 +23,7 @@ def level_size(level: int | str, h: int) -> int:
         return level
     match = _LEVEL.match(level) if isinstance(level, str) else None
     if not match:
-        raise ConfigError(
-            f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and the like"
-        )
+        raise ConfigError(f"hcl level {level!r} is not a size; allowed: integers >= 1, h, h/2, h-1 and so on")
     operator, number = match[1], int(match[2] or 0)
     return h // number if operator == "/" else h - number
 
@@ -35,7 +33,7 @@ def _checked(level: int | str) -> int | str:
     return level
 
 
-Level = Annotated[int | str, BeforeValidator(_checked)]  # 4, "h", "h/2", "h-1"
+Level = Annotated[int | str, BeforeValidator(_checked)]
 
 
 @frozen
@@ -100,9 +98,7 @@ class ReviewOptions(Options):
                 f"{len(self.hcl_weights)} values {list(self.hcl_weights)}; give one weight per size"
             )
         if not any(self.hcl_weights):
-            raise ConfigError(
-                f"hcl_weights is {list(self.hcl_weights)}; weights must be finite, >= 0 and not all zero"
-            )
+            raise ConfigError(f"hcl_weights is {list(self.hcl_weights)}; weights must not all be zero")
 
     def unread(self) -> set[str]:
         names: set[str] = set()
@@ -132,11 +128,13 @@ def check_levels(heights: Iterable[int], options: ReviewOptions) -> None:
 
 
 def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:
-    """The sizes HCL uses on maps of height h, each with its weight, and the normaliser.
+    """The sizes the loss uses on maps of height h, each with its weight, and the normaliser; of "l2" that height alone.
 
     >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
     ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)
     """
+    if options.loss == "l2":
+        return [(h, 1.0)], 1.0
     used: list[tuple[int, float]] = []
     for level, weight in zip(options.hcl_levels, options.hcl_weights, strict=True):
         size = level_size(level, h)

@@ -34,9 +34,8 @@ def mapped(path, n=70, size=24):
     x = np.random.default_rng(n).integers(0, 256, (n, size, size, 3), np.uint8)
     np.save(path, x)
     x, y = torch.from_numpy(np.load(path, mmap_mode="c")), torch.arange(n) % 5
-    return ImageSet(
-        "own", 5, x, y, x[:9], y[:9], x[:0], y[:0], (0.5, 0.4, 0.3), (0.2, 0.3, 0.3), "", tuple("abcde")
-    )
+    parts, mean, std = (x, y, x[:9], y[:9], x[:0], y[:0]), (0.5, 0.4, 0.3), (0.2, 0.3, 0.3)
+    return ImageSet("own", 5, *parts, mean, std, "", tuple("abcde"))
 
 
 @pytest.mark.parametrize("padding", [0, 3])
@@ -46,9 +45,8 @@ def test_batches_are_the_same_to_the_bit(mode, padding, apart, tmp_path):
     for on in (False, True):
         apart(on)
         batches = Batches(images, padding, True, mode)
-        found.append(
-            [[p.clone() for p in batch] for epoch in range(2) for batch in batches.epoch(epoch, 1, 16)]
-        )
+        every = (batch for epoch in range(2) for batch in batches.epoch(epoch, 1, 16))
+        found.append([[part.clone() for part in batch] for batch in every])
     assert len(found[0]) == 10 and {len(y) for _, y, _ in found[0]} == {16, 6}
     for mine, theirs in zip(*found, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
@@ -60,10 +58,8 @@ def test_runs_and_scores_are_the_same_to_the_bit(config, capture, apart):
     for on in (False, True):
         apart(on)
         found.append(trained(config, capture=capture))
-        images = images_of(config.data)
-        found[-1].again = accuracy(
-            found[-1].student, images.test_x, images.test_y, images.mean, images.std, 7
-        )
+        i = images_of(config.data)
+        found[-1].again = accuracy(found[-1].student, i.test_x, i.test_y, i.mean, i.std, 7)
     assert_same(*found)
     assert found[0].again == found[1].again == pytest.approx(found[0].curves["test_accuracy"][-1])
 

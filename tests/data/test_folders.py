@@ -27,12 +27,8 @@ def folder(tmp_path):
     for n, name in enumerate(CLASSES):
         for i in range(4):
             draw(tmp_path / "imgs" / "train" / name / f"{i}.png", (80 * n, 10 * i, 7))
-        draw(
-            tmp_path / "imgs" / "val" / name / "deep" / "er" / "0.JPEG",
-            (80 * n, 100, 200),
-            (30, 30),
-            quality=95,
-        )
+        deep = tmp_path / "imgs" / "val" / name / "deep" / "er" / "0.JPEG"
+        draw(deep, (80 * n, 100, 200), (30, 30), quality=95)
     turned = Image.new("RGB", (20, 14), (1, 2, 3))
     exif = turned.getexif()
     exif[274] = 6
@@ -72,9 +68,7 @@ def test_deep_greys_keep_their_shades(folder):
     deep = folder / "train" / CLASSES[2] / "0.png"
     Image.fromarray(levels).save(deep)
     images = load(config(folder))
-    assert any(
-        (x[0, :, 0] == np.array([0, 0, 1, 1, 100, 100, 255, 255])).all() for x in images.train_x.numpy()
-    )
+    assert [0, 0, 1, 1, 100, 100, 255, 255] in images.train_x[:, 0, :, 0].tolist()
     assert images.notes == ("2 of 18 images are grey: repeated to three channels",)
     Image.fromarray(levels.astype(np.float32)).save(deep.with_suffix(".tiff"))
     with pytest.raises(DataError, match=r"0.tiff \(pixels of mode F may be of any range"):
@@ -130,26 +124,26 @@ def alone(folder):
         draw(folder / "val" / name / "0.png", (1, 1, 1))
 
 
+def unparted(folder):
+    (folder / "val").rename(folder / "other")
+
+
+def dangling(folder):
+    (folder / "train" / CLASSES[0] / "gone.png").symlink_to("nowhere")
+
+
 @pytest.mark.parametrize(
     ("change", "values", "said"),
     [
         (
             broken,
             {},
-            r"2 files cannot be read as images: train/cats and dogs/0.png \(.*\), val/Ärger/deep/er/0.JPEG",
+            r"2 files cannot be read as images: train/cats and dogs/0.png \(.*\), val/Ärger/deep/er/0.J",
         ),
         (alone, {}, "has images of class 'new', 'newer' for tests, but none to train on"),
         (lambda folder: None, {"image_size": None}, r"images are of \d+ x \d+ .*; say which size"),
-        (
-            lambda folder: (folder / "val").rename(folder / "other"),
-            {},
-            "has a part train/, but none of test/, val/",
-        ),
-        (
-            lambda folder: (folder / "train" / CLASSES[0] / "gone.png").symlink_to("nowhere"),
-            {},
-            r"imgs/ cannot be read: .* No such file or directory: .*gone.png",
-        ),
+        (unparted, {}, "has a part train/, but none of test/, val/"),
+        (dangling, {}, r"imgs/ cannot be read: .* No such file or directory: .*gone.png"),
     ],
 )
 def test_refused(folder, change, values, said):
@@ -183,9 +177,7 @@ def test_what_is_too_much_for_a_sentence_stands_in_a_file(folder, done):
     assert len(kept.read_text().splitlines()) == 12 and kept.read_text().endswith("again11.png\n")
     for i in range(11):
         (folder / "train" / CLASSES[1] / f"bad{i:02}.png").write_bytes(b"no image")
-    with pytest.raises(
-        DataError, match=r"11 files cannot be read as images: .* and 1 more, all in .*unreadable\.txt"
-    ):
+    with pytest.raises(DataError, match=r"11 files cannot be read .* and 1 more, all in .*unreadable\.txt"):
         load(config(folder))
     assert "bad10.png (" in (folder.parent / "imgs.decoded" / "unreadable.txt").read_text()
 
@@ -203,9 +195,7 @@ def test_empty_folders_are_no_classes_and_are_said(folder, tmp_path):
 
 def test_too_little_room(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(
-        DataError, match=r"18 images of 8 x 8, 0 MB are to be kept in .*, where 0 MB are free"
-    ):
+    with pytest.raises(DataError, match=r"18 images of 8 x 8, 0 MB are to be kept .* where 0 MB are free"):
         load(config(folder))
 
 

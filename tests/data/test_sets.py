@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from collections import Counter
 from dataclasses import replace
 from urllib.error import URLError
@@ -23,7 +24,7 @@ from rkd.errors import ConfigError, DataError
     ("values", "words"),
     [
         ({"name": "cifar1000"}, "cifar1000.*did you mean 'cifar100'"),
-        ({"normalisation": "cifar"}, "'cifar'.*cifar100_crd"),
+        ({"normalisation": "cifar"}, "unknown normalisation 'cifar'.*cifar100_crd"),
     ],
 )
 def test_bad_values_are_named(values, words):
@@ -35,8 +36,6 @@ def test_presets_are_the_published_numbers():
     assert preset("cifar10_reviewkd").mean == pytest.approx((0.491373, 0.482353, 0.446667), abs=1e-6)
     assert preset("cifar10_reviewkd").std == pytest.approx((0.247059, 0.243529, 0.261569), abs=1e-6)
     assert preset("cifar100_crd").std == (0.2675, 0.2565, 0.2761)
-    with pytest.raises(ConfigError, match="unknown normalisation"):
-        preset("none")
 
 
 # --- subsets
@@ -56,9 +55,8 @@ def test_subsets_are_balanced_nested_and_apart_from_the_holdout():
 
 def test_subsets_depend_on_seed_and_split():
     labels = np.arange(700) % 7
-    first, *others = (
-        choose(labels, 7, 70, 0, *of)[0].tolist() for of in ((0, "training"), (1, "training"), (0, "test"))
-    )
+    of = (0, "training"), (1, "training"), (0, "test")
+    first, *others = (choose(labels, 7, 70, 0, *each)[0].tolist() for each in of)
     assert first not in others
 
 
@@ -82,9 +80,7 @@ def test_where_there_are_fewer_than_asked_for_all_are_taken(tmp_path):
     few = load(replace(saved(tmp_path), train_images=4000, test_images=6))
     assert (len(few.train_y), few.checksum) == (12, load(saved(tmp_path)).checksum)
     (note,) = few.notes
-    assert note.startswith("4,000 training images were asked for; ") and note.endswith(
-        "has 12, and all are used"
-    )
+    assert re.fullmatch("4,000 training images were asked for; .* has 12, and all are used", note)
 
 
 # --- npz
@@ -122,9 +118,8 @@ def test_npz_of_either_layout(tmp_path, size=16):
 def test_grey_images_are_repeated_to_three_channels(tmp_path, form):
     grey = arrays()["x_train"][..., 0]
     found = load(saved(tmp_path, x_train=form(grey)))
-    assert (
-        np.array_equal(found.train_x.numpy(), np.stack([grey] * 3, axis=3)) and found.train_x.is_contiguous()
-    )
+    assert found.train_x.is_contiguous()
+    assert np.array_equal(found.train_x.numpy(), np.stack([grey] * 3, axis=3))
     assert found.notes == ("the train images are grey: repeated to three channels",)
 
 
@@ -154,10 +149,7 @@ def test_class_names_are_any_text(tmp_path):
         ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be .*uint8.*float64"),
         ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, r"square.*\(12, 8, 6, 3\)"),
         ({"x_test": np.zeros((6, 9, 9, 3), np.uint8)}, r"\(8, 8, 3\), but test images are \(9, 9, 3\)"),
-        (
-            {"y_train": np.arange(11) % 3},
-            r"one for each of the 12 images of x_train, not int64 of shape \(11,\)",
-        ),
+        ({"y_train": np.arange(11) % 3}, r"each of the 12 images of x_train, not int64 of shape \(11,\)"),
         ({"y_train": np.arange(12) % 3 - 1}, "must run from 0 without a gap, not -1 to 1"),
         ({"y_train": np.arange(12) % 3 * 1.0}, "y_train must be whole numbers.* not float64"),
         ({"y_train": np.arange(12) % 3 * 2}, "must run from 0 without a gap, not 0 to 4"),

@@ -93,9 +93,7 @@ def compare(config, tolerance):
 LONG = {"kdsvd", *(case for case in CASES if case.startswith("modreduce"))}  # a thousand operations and more
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[pytest.mark.slow] if c in LONG else []) for c in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in LONG)) for c in CASES])
 def test_every_method_is_one_graph(case, graphs):
     # A variant may do the same in a step as its method: "crd-relax" draws other images between epochs.
     with one_more(graphs, least=case not in VARIANTS):

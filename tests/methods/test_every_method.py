@@ -15,7 +15,6 @@ from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
-from rkd.records import Store
 from rkd.training import RunConfig, SGDConfig, checkpoint, train
 from rkd.training.build import build_network
 from rkd.training.capture import captured
@@ -31,10 +30,10 @@ def config_of(case, **values):
 
 
 @functools.cache
-def whole(case, precision="fp64"):
+def whole(case, **values):
     """A run with what its parameters were before it; several tests are held against it."""
     epochs = 2 if case == "modreduce-late" else 1  # its aggregator rests in the first
-    config = config_of(case, precision=precision, epochs=epochs)
+    config = config_of(case, **{"precision": "fp64", "epochs": epochs, **values})
     state, _ = make(config)
     before = {name: p.detach().clone() for name, p in named(state) if p.requires_grad}
     return config, trained(config, state), before
@@ -60,10 +59,14 @@ def test_training_changes_every_parameter_it_owns(case):
         assert len(state.curves[f"{stage.name}_loss_{stage.losses[0]}"]) == stage.epochs
 
 
-@pytest.mark.parametrize(("case", "precision"), [*((case, "fp64") for case in CASES), ("reviewkd", "fp16")])
-def test_resumed_anywhere_is_equal_to_the_bit(case, precision, tmp_path):
+PLAIN = {"optimiser": SGDConfig(lr=0.05, momentum=0.0, nesterov=False)}
+LIKE = [*((case, {}) for case in CASES), ("reviewkd", {"precision": "fp16"}), ("ab", PLAIN), ("kd", PLAIN)]
+
+
+@pytest.mark.parametrize(("case", "how"), LIKE)
+def test_resumed_anywhere_is_equal_to_the_bit(case, how, tmp_path):
     """Stopped after every other step, within epochs and between them, and continued by fresh objects."""
-    config, wanted, _ = whole(case, precision)
+    config, wanted, _ = whole(case, **how)
     part, calls = make(config)[0], 0
     while part.epoch < config.total_epochs:
         trained(config, part, stop=StopAfter(2))
@@ -72,18 +75,6 @@ def test_resumed_anywhere_is_equal_to_the_bit(case, precision, tmp_path):
         part.load_state_dict(checkpoint.load(tmp_path / "checkpoint.pt"))
         calls += 1
     assert calls > config.total_epochs
-    assert_same(part, wanted)
-
-
-@pytest.mark.parametrize("case", ["ab", "kd"])
-def test_a_run_without_momentum_is_resumed_too(case):
-    """In its stages and after them."""
-    config = config_of(case, precision="fp64", optimiser=SGDConfig(lr=0.05, momentum=0.0, nesterov=False))
-    part, wanted = make(config)[0], trained(config)
-    while part.epoch < config.total_epochs:
-        trained(config, part, stop=StopAfter(2))
-        state, (part, _) = part.state_dict(), make(config)
-        part.load_state_dict(state)
     assert_same(part, wanted)
 
 
@@ -119,13 +110,9 @@ def test_gang_equals_solo_in_float64(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_record_says_it_all(case, tmp_path, silent):
+def test_a_record_says_it_all(case, store, tmp_path, silent):
     """Of a run in bf16, which stays near the one in float64."""
-    exact, config, store = (
-        whole(case)[1],
-        config_of(case, precision="bf16"),
-        Store(tmp_path, tmp_path / "work"),
-    )
+    exact, config = whole(case)[1], config_of(case, precision="bf16")
     record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
     assert store.load(config.id) == record
     assert RunConfig.from_dict(record.config.to_dict()) == config and record.config.id == config.id
@@ -152,13 +139,8 @@ def test_a_last_batch_of_one_image_is_left_out(case):
         stage, at = config.stage_at(epoch)
         if at == 0:
             how = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "foreach": False}
-            rates = plain.method.rates(0, 0.05)
-            own = {
-                p: lr
-                for n, p in plain.method.named_parameters()
-                for part, lr in rates.items()
-                if n.startswith(part)
-            }
+            rates, owned = plain.method.rates(0, 0.05).items(), plain.method.named_parameters()
+            own = {p: lr for name, p in owned for part, lr in rates if name.startswith(part)}
             lr = stage.lr if stage and stage.lr else 0.05
             groups = [{"params": [p], "lr": own.get(p, lr)} for p in plain.parameters]
             optimiser = torch.optim.SGD(groups, lr, **how)
@@ -189,10 +171,9 @@ def test_a_last_batch_of_one_image_is_left_out(case):
 
 def test_sums_check_themselves():
     kd = {"method": "kd", "options": {}}
-    with pytest.raises(ConfigError, match="at least two different methods"):
-        SumOptions(parts=(kd,))
-    with pytest.raises(ConfigError, match="at least two different methods"):
-        SumOptions(parts=(kd, kd))
+    for parts in ((kd,), (kd, kd)):
+        with pytest.raises(ConfigError, match="at least two different methods"):
+            SumOptions(parts=parts)
     with pytest.raises(ConfigError, match="unknown method 'kdd'"):
         get_method("at+kdd")
     with pytest.raises(ConfigError, match="has options of"):
@@ -212,18 +193,16 @@ def test_a_sum_is_the_sum_of_its_parts():
 
 def test_a_part_means_the_same_however_its_numbers_are_spelt():
     """One run, one id: 1 and 1.0, a list and a tuple, a mapping and the options themselves."""
-    kd = get_method("kd").options(loss_weight=1.0)
-    spelt = SumOptions(
-        parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"loss_weight": 1}})
-    )
-    built = SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": kd}))
+    kd, at = get_method("kd").options(loss_weight=1.0), {"method": "at", "options": {}}
+    spelt = SumOptions(parts=(at, {"method": "kd", "options": {"loss_weight": 1}}))
+    built = SumOptions(parts=(at, {"method": "kd", "options": kd}))
     by_method = {"kd": {"loss_weight": 1}}
     assert len({small(method="at+kd", options=options).id for options in (spelt, built, by_method)}) == 1
     for none_of_its_own in (None, 3, kd, {"kd": None}):
         with pytest.raises(ConfigError, match=r"(AT \+ KD takes SumOptions|KD takes KdOptions), not "):
             make_options("at+kd", none_of_its_own)
     with pytest.raises(ConfigError, match="temprature"):
-        SumOptions(parts=({"method": "at", "options": {}}, {"method": "kd", "options": {"temprature": 1}}))
+        SumOptions(parts=(at, {"method": "kd", "options": {"temprature": 1}}))
 
 
 def test_a_stage_without_losses_gets_a_sentence():

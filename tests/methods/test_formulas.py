@@ -1,6 +1,7 @@
 """Every method's losses and their gradients against its formula, in float64; and that no batch makes them infinite.
 CRD, ModReduce and ReviewKD, which take more than one step or module to say, have files of their own."""
 
+import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ PAIRS = {  # how student and teacher differ from three stages of sizes 10, 5, 3
     "sizes": ({"strides": (1, 2, 3)}, {}),  # 20, 10 and 4
     "odd": ({"widths": (3, 5, 7), "strides": (1, 3)}, {}),  # two stages, of other widths, of sizes 20 and 7
 }
+LAYER_NORM = {"statistics": "layer_norm"}
 WIDER = {"wider": ({"widths": (4, 5, 6, 7), "strides": (1, 2, 2)}, {"strides": (1, 2, 2)})}  # sizes 20, 10, 5
 
 
@@ -53,13 +55,9 @@ def formula(name, *options, pairs=PAIRS, stage=None, **how):
     """Decorator: the losses of a method, in the order of their names, for these options and pairs; `stage`: in it."""
 
     def add(losses):
-        for values in options or ({},):
-            FORMULAS.extend(
-                pytest.param(
-                    name, values, pair, stage, losses, how, id=f"{name} {stage or ''} {pair} {values}"
-                )
-                for pair in pairs
-            )
+        for values, pair in itertools.product(options or ({},), pairs):
+            case = f"{name} {stage or ''} {pair} {values}"
+            FORMULAS.append(pytest.param(name, values, pair, stage, losses, how, id=case))
         return losses
 
     return add
@@ -98,13 +96,8 @@ def dkd(g):
     return [16 * total / B for total in (target, others)][g.o.terms == "non_target" :]
 
 
-@formula(
-    "kdrefine",
-    {},
-    {"statistics": "layer_norm"},
-    {"statistics": "layer_norm", "multiplier": 2.0},
-    pairs=["odd"],
-)
+@formula("kdrefine", pairs=["odd"])
+@formula("kdrefine", LAYER_NORM, LAYER_NORM | {"multiplier": 2.0}, pairs=["odd"])
 def kdrefine(g):
     unbiased, rows = g.o.statistics == "unbiased", []
     multiplier = g.o.multiplier or (2 if unbiased else 4)
@@ -388,22 +381,19 @@ def test_no_batch_makes_losses_or_gradients_infinite(name, extreme):
     g.method = g.method.float() if half else g.method
     student, teacher = (changed(taps, EXTREMES[extreme]) for taps in (g.s, g.t))
     n = len(student.logits)
-    g.batch = replace(
-        g.batch, student=student, teacher=teacher, labels=g.batch.labels[:n], indices=g.batch.indices[:n]
-    )
+    g.batch = replace(g.batch, student=student, teacher=teacher)
+    g.batch = replace(g.batch, labels=g.batch.labels[:n], indices=g.batch.indices[:n])
+    stages = (None, *(stage.name for stage in g.o.stages()))
     with torch.autocast("cpu", torch.float16, enabled=half):
-        found = [
-            loss for stage in (None, *g.o.stages()) for loss in losses_of(g, stage and stage.name).values()
-        ]
+        found = [loss for stage in stages for loss in losses_of(g, stage).values()]
     felt = [loss for loss in found if loss.requires_grad]  # others rest
     assert all(loss.shape == () and loss.isfinite() for loss in found)
     assert all(loss.dtype.itemsize >= 4 for loss in felt)
     assert name != "semckd" or bool(felt) == (n == B), "its layers fit one size"
     if felt:
         sum(felt).backward()
-    assert all(
-        x.grad is None or x.grad.isfinite().all() for x in (*student.tensors(), *g.method.parameters())
-    )
+    leaves = (*student.tensors(), *g.method.parameters())
+    assert all(x.grad is None or x.grad.isfinite().all() for x in leaves)
 
 
 @pytest.mark.parametrize("name", ["cc", "srrl"])
@@ -437,9 +427,8 @@ def test_regressor_rules(size, target, kernel, output):
 def spectrum(values, channels, positions, dtype=torch.float64):
     """(1, channels, positions, 1) of these singular values."""
     torch.manual_seed(0)
-    left, right = (
-        torch.linalg.qr(torch.randn(n, n).double())[0][:, : len(values)] for n in (channels, positions)
-    )
+    squares = (torch.randn(n, n).double() for n in (channels, positions))
+    left, right = (torch.linalg.qr(square)[0][:, : len(values)] for square in squares)
     x = (left * torch.tensor(values, dtype=torch.float64) @ right.T)[None, :, :, None]
     return x.to(dtype).requires_grad_()
 

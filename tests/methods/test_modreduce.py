@@ -31,10 +31,8 @@ class Bench:
 
     def __init__(self, student="cases:Tiny", **options):
         torch.manual_seed(0)
-        self.student, self.teacher = (
-            models.build(student, CLASSES),
-            models.build("cases:Tiny", CLASSES).eval(),
-        )
+        self.student = models.build(student, CLASSES)
+        self.teacher = models.build("cases:Tiny", CLASSES).eval()
         labels = torch.arange(IMAGES) % CLASSES
         context = Context(self.student, self.teacher, 32, CLASSES, labels, B, network=student)
         self.method = get_method("modreduce").build(context, ModReduceOptions(**options))
@@ -136,9 +134,8 @@ def test_shares_and_ramps():
     assert online_share(1000, o) == 0.7, "it grows no further"
     late, o = ModReduceOptions(cutoff_epochs=220), ModReduceOptions(aggregation="pcl")
     assert [online_share(e, late) for e in (0, 219, 220, 239)] == [0.0, 0.0, 0.7, 0.7]
-    assert [consistency(e, o) for e in (0, 40, 80, 239)] == pytest.approx(
-        [math.exp(-5), math.exp(-1.25), 1, 1]
-    )
+    found = [consistency(e, o) for e in (0, 40, 80, 239)]
+    assert found == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
     late = dataclasses.replace(late, aggregation="pcl")
     assert (consistency(219, late), consistency(220, late)) == (0.0, 1.0)
     assert [mean_decay(e, o) for e in (0, 1, 3, 5000)] == [0.0, 0.5, 0.75, 0.999]

@@ -47,9 +47,8 @@ def x():
 
 def test_pooling_by_a_function_is_the_mean_over_the_last_map(x):
     net = torchvision.models.mobilenet_v2(weights=None, num_classes=10)
-    network = models.from_module(
-        net, stem="features.0", stages=["features.3", "features.17"], pooled="features"
-    ).eval()
+    stages = ["features.3", "features.17"]
+    network = models.from_module(net, stem="features.0", stages=stages, pooled="features").eval()
     taps = network.taps(x)
     assert [m.shape[1] for m in taps.stages] == [24, 320] and taps.pooled.shape == (2, 1280)
     assert torch.equal(taps.logits, net.classifier(taps.pooled))
@@ -81,46 +80,24 @@ def test_overwriting_is_detected(x):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"stages": ["frist"], "pooled": "pool"}, "Own has no submodule 'frist'; nearest: first"),
-        ({"stages": [""], "pooled": "pool"}, "no submodule ''"),
-        ({"stages": [], "pooled": "pool"}, "stages must be a list of at least one module path"),
-        ({"stages": "first", "pooled": "pool"}, "stages must be a list .* not 'first'"),
-        (
-            {"stages": ["first", "second"], "stages_pre": ["first.1"], "pooled": "pool"},
-            r"stages_pre as long a one, not .* and \['first.1'\]",
-        ),
-        (
-            {"stages": ["first", "first"], "pooled": "pool"},
-            r"stages names a path twice: \['first', 'first'\]",
-        ),
-        ({"stages": ["first"], "stages_pre": "f", "pooled": "pool"}, "must be a list"),
-        ({"stages": 5, "pooled": "pool"}, "stages must be a list"),
+        ({"stages": ["frist"]}, "Own has no submodule 'frist'; nearest: first"),
+        ({"stages": [""]}, "no submodule ''"),
         ({"stages": [1], "pooled": None}, "no submodule 1"),
+        ({"stages": []}, "stages must be a list of at least one module path"),
+        ({"stages": "first"}, "stages must be a list .* not 'first'"),
+        ({"stages": 5}, "stages must be a list"),
+        ({"stages_pre": "f"}, "must be a list"),
+        (
+            {"stages": ["first", "second"], "stages_pre": ["f"]},
+            r"stages_pre as long a one, not .* and \['f'\]",
+        ),
+        ({"stages": ["first", "first"]}, r"stages names a path twice: \['first', 'first'\]"),
+        *(({"module": it}, "from_module wraps a torch module, not") for it in (None, "resnet8", models.Taps)),
     ],
 )
-def test_refused_paths(options, said):
+def test_refused_modules_and_paths(options, said):
     with pytest.raises(ConfigError, match=said):
-        models.from_module(Own(), **options)
-
-
-@pytest.mark.parametrize("module", [None, "resnet8", models.Taps])
-def test_only_modules_are_wrapped(module):
-    with pytest.raises(ConfigError, match="from_module wraps a torch module, not"):
-        models.from_module(module, stages=["first"], pooled="pool")
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"stages": ["second", "first"]},
-        {"stages": ["first"], "stem": "second"},
-        {"stages": ["first", "second"], "stages_pre": ["second.1", "first.1"]},
-        {"stages": ["second"], "pooled": "first"},
-    ],
-)
-def test_taps_stand_in_the_order_of_the_forward_pass(names, x):
-    with pytest.raises(ConfigError, match=r"is computed before tap .*shallow to deep"):
-        models.from_module(Own(), **{"pooled": "pool", **names}).taps(x)
+        models.from_module(**{"module": Own(), "stages": ["first"], "pooled": "pool", **options})
 
 
 @pytest.mark.parametrize("network", [None, "resnet8", torch.nn.Linear(1, 1), models.build])
@@ -140,17 +117,30 @@ class Pair(Own):
 
 
 @pytest.mark.parametrize(
-    ("make", "stages", "said"),
+    ("module", "names", "said"),
     [
-        (lambda: Own(twice=True), ["first"], "tap 'pool' was called twice"),
-        (Own, ["first", "unused"], "tap 'unused' was not called"),
-        (Own, ["first", "head"], r"tap 'head' must give \(B, C, H, W\), but gives a tensor \(2, 5\)"),
-        (Pair, ["first"], r"Pair must return logits \(B, C\), but gives a tuple"),
+        (Own(twice=True), {}, "tap 'pool' was called twice"),
+        (Own(), {"stages": ["first", "unused"]}, "tap 'unused' was not called"),
+        (
+            Own(),
+            {"stages": ["first", "head"]},
+            r"'head' must give \(B, C, H, W\), but gives a tensor \(2, 5\)",
+        ),
+        (Pair(), {}, r"Pair must return logits \(B, C\), but gives a tuple"),
+        *(
+            (Own(), names, r"is computed before tap .*shallow to deep")
+            for names in (
+                {"stages": ["second", "first"]},
+                {"stem": "second"},
+                {"stages": ["first", "second"], "stages_pre": ["second.1", "first.1"]},
+                {"stages": ["second"], "pooled": "first"},
+            )
+        ),
     ],
 )
-def test_refused_forms(make, stages, said, x):
+def test_refused_taps(module, names, said, x):
     with pytest.raises(ConfigError, match=said):
-        models.from_module(make(), stages=stages, pooled="pool").taps(x)
+        models.from_module(module, **{"stages": ["first"], "pooled": "pool", **names}).taps(x)
 
 
 def test_copies_and_state_dict(x):

@@ -74,9 +74,8 @@ def plain_wrn16(p, x):
             active = p.bn(f"{key}.bn1", x).clamp(min=0)
             y = p.bn(f"{key}.bn2", p.conv(f"{key}.conv1", active, stride)).clamp(min=0)
             y = p.conv(f"{key}.conv2", y)
-            x = y + (
-                p.conv(f"{key}.convShortcut", active, stride) if f"{key}.convShortcut.weight" in p else x
-            )
+            projects = f"{key}.convShortcut.weight" in p
+            x = y + (p.conv(f"{key}.convShortcut", active, stride) if projects else x)
     return p.linear("fc", F.avg_pool2d(p.bn("bn1", x).clamp(min=0), 8).flatten(1))
 
 
@@ -190,9 +189,7 @@ def test_taps_are_what_they_promise(name):
     last = pairs[-1][name.startswith("wrn") - 1]
     if name == "mobilenetv2":  # linear bottlenecks: the maps before ReLU are the stages' own
         assert all(pre is post for pre, post in pairs)
-    elif (
-        name == "shufflenetv2"
-    ):  # the untouched half passed its ReLU earlier; the shuffle comes after the tap
+    elif name == "shufflenetv2":  # the untouched half passed its ReLU earlier; shuffled after the tap
         assert all(torch.equal(naive_shuffle(pre.relu(), 2), post) for pre, post in pairs)
         assert all(pre[:, : pre.shape[1] // 2].min() >= 0 for pre, _ in pairs)
     else:
@@ -201,16 +198,11 @@ def test_taps_are_what_they_promise(name):
             assert all(post.min() < 0 for _, post in pairs)
         else:
             assert all(torch.equal(pre.relu(), post) for pre, post in pairs)
-    maps = [
-        taps.stem,
-        *taps.stages,
-        *(taps.stages_pre if name != "mobilenetv2" else ()),
-        taps.pooled,
-        taps.logits,
-    ]
+    maps = taps.tensors()
+    if name == "mobilenetv2":
+        maps = (taps.stem, *taps.stages, taps.pooled, taps.logits)
     assert len({m.untyped_storage().data_ptr() for m in maps}) == len(maps)
     sum(m.square().sum() for m in maps).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert {int(m.num_batches_tracked) for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {
-        1
-    }
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {1}

@@ -61,17 +61,15 @@ def test_a_classifier_for_one_image_size_can_teach(store, silent, tmp_path, monk
     np.savez("small.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     plain = small_plain(network="test_frozen:Flat", data=tiny_data(name="small.npz"), epochs=1)
     taught = dataclasses.replace(plain, method="kd", options={}, teacher=TeacherConfig(run=plain))
-    assert all(
-        r.status == "finished" for r in Runner(store, tmp_path, progress=silent).run([taught]).values()
-    )
+    records = Runner(store, tmp_path, progress=silent).run([taught]).values()
+    assert all(record.status == "finished" for record in records)
 
 
 @pytest.mark.parametrize(("batch_norm", "form"), [("running", "folded"), ("batch", "unfolded")])
 def test_the_record_names_the_form(batch_norm, form, store, silent, tmp_path):
     config = small(batch_norm=batch_norm, epochs=1)
-    assert (
-        Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id].cost["teacher_form"] == form
-    )
+    record = Runner(store, tmp_path, "cpu", progress=silent).run([config])[config.id]
+    assert record.cost["teacher_form"] == form
 
 
 def test_the_network_given_stays_as_it_is():

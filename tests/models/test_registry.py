@@ -127,14 +127,8 @@ def test_network_by_import(tmp_path, monkeypatch):
 
 
 def test_only_whole_names_are_code():
-    nested = {
-        "student": "a:b",
-        "pairs": [["c.d:e", "resnet8"]],
-        "method": "at+f:g",
-        "x": 1,
-        "y": "C:\\z",
-        "z": "a:b:c",
-    }
+    nested = {"student": "a:b", "pairs": [["c.d:e", "resnet8"]], "method": "at+f:g"}
+    nested |= {"x": 1, "y": "C:\\z", "z": "a:b:c"}
     assert trust.foreign_in(nested) == {"a:b", "c.d:e", "f:g"}
     for name in (":f", "a:", "a b:c", "<b>:c", "a::b", "a:b.c"):
         with pytest.raises(ConfigError, match="unknown model"):

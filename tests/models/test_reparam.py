@@ -43,9 +43,7 @@ def naive_convolution(x, weight, stride, groups, padding):
     """One output at a time."""
     tall, wide = weight.shape[2:]
     x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    rows, columns = (
-        (size - kernel) // stride + 1 for size, kernel in zip(x.shape[2:], (tall, wide), strict=True)
-    )
+    rows, columns = (x.shape[2] - tall) // stride + 1, (x.shape[3] - wide) // stride + 1
     out = x.new_zeros(len(x), len(weight), rows, columns)
     for o, kernel in enumerate(weight):
         first = o // (len(weight) // groups) * weight.shape[1]
@@ -63,13 +61,12 @@ def test_the_block_against_naive_loops(kernel, stride, groups):
     forms = [(kernel, kernel, half, half)] * 3 + [(kernel, 1, half, 0), (1, kernel, 0, half)]
     forms, expected = forms if kernel > 1 else [(1, 1, 0, 0)], 0.0
     for (conv, norm), (tall, wide, *padding) in zip(block.branches, forms, strict=True):
-        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+        tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        for tensor in tensors:
             nn.init.uniform_(tensor, 0.5, 1.5)
         assert tuple(conv.weight.shape[2:]) == (tall, wide)
         y = naive_convolution(x, conv.weight, stride, groups, padding)
-        mean, var, gain, shift = (
-            t[:, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        )
+        mean, var, gain, shift = (tensor[:, None, None] for tensor in tensors)
         expected = expected + (y - mean) / (var + 1e-5).sqrt() * gain + shift
     torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(block.merged()(x), expected, rtol=1e-12, atol=1e-12)

@@ -72,9 +72,8 @@ def test_sizes_and_shapes(name):
     """The file, which `rkd models` lists without importing torch, holds parameters and multiply-adds without the
     classifier."""
     forms = {"": name} | ({"merged_": models.deploy_name(name)} if name.startswith("rep") else {})
-    row = dict.fromkeys(KEPT[name], "") | {
-        column: KEPT[name][column] for column in ("group", "name", "width")
-    }
+    kept = {column: KEPT[name][column] for column in ("group", "name", "width")}
+    row = dict.fromkeys(KEPT[name], "") | kept
     pooled = int(row["width"])
     for form, network in forms.items():
         with torch.device("meta"):

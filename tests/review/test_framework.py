@@ -45,9 +45,8 @@ def make_batch(student, teacher, images=8):
 
 
 def loss_of(review, student, batch):
-    return review.losses(Batch(student.taps(batch.images), batch.teacher, batch.labels, batch.labels))[
-        "review"
-    ]
+    given = Batch(student.taps(batch.images), batch.teacher, batch.labels, batch.labels)
+    return review.losses(given)["review"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_hcl_equals_naive_loop(h, options, sizes, weights, normaliser):
         ),
         ({"hcl_levels": ("h", 4, 2, 1), "hcl_weights": (1, 1, 1)}, "4 sizes.*3 values"),
         ({"hcl_weights": (1, -0.5, 0.25, 0.1)}, "hcl_weights"),
-        ({"hcl_weights": (0, 0, 0, 0)}, "not all zero"),
+        ({"hcl_weights": (0, 0, 0, 0)}, "must not all be zero"),
         ({"hcl_levels": (), "hcl_weights": ()}, "empty"),
         ({"residual": "outptu"}, "did you mean 'output'"),
     ],

@@ -11,7 +11,7 @@ from conftest import StopAfter, accuracy_of, first_batch, make, small, small_pla
 from rkd import data, models
 from rkd.experiments.runner import Runner
 from rkd.methods import make_options
-from rkd.methods.negatives import Contrasts
+from rkd.methods.crd import Contrasts
 from rkd.training import accuracy, arithmetic, checkpoint
 from rkd.training import evaluation as evaluation_module
 from rkd.training.step import FP16_LOSS_SCALE
