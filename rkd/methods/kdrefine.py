@@ -14,18 +14,6 @@ from rkd.models.taps import Taps
 _EPS = 1e-7
 
 
-def _unbiased(logits: Tensor) -> Tensor:
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + _EPS)
-
-
-def _layer_norm(logits: Tensor) -> Tensor:
-    return F.layer_norm(logits, logits.shape[1:], eps=_EPS)
-
-
-# name -> (how logits are standardised, multiplier that goes with it)
-_STATISTICS = {"unbiased": (_unbiased, 2.0), "layer_norm": (_layer_norm, 4.0)}
-
-
 @frozen
 class KdRefineOptions(Options):
     """
@@ -50,8 +38,11 @@ class KdRefine(SingleLoss):
 
     def standardised(self, logits: Tensor) -> Tensor:
         """(B, classes) -> (B, classes) of mean 0 and standard deviation `multiplier` per image, fp32 or better."""
-        standardise, multiplier = _STATISTICS[self.options.statistics]
-        return (self.options.multiplier or multiplier) * standardise(wide(logits))
+        logits, multiplier = wide(logits), self.options.multiplier
+        if self.options.statistics == "layer_norm":
+            return (multiplier or 4.0) * F.layer_norm(logits, logits.shape[1:], eps=_EPS)
+        centred = logits - logits.mean(1, keepdim=True)
+        return (multiplier or 2.0) * (centred / (logits.std(1, keepdim=True) + _EPS))
 
     def classified(self, taps: Taps) -> Tensor:
         return self.standardised(taps.logits)
