@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
-from rkd.methods.numeric import check_channels, match, no_autocast, paired, wide
+from rkd.methods.numeric import check_alike, match, no_autocast, paired, wide
 from rkd.models.taps import Taps, TapShapes
 
 
@@ -54,7 +54,7 @@ class Fsp(SingleLoss):
 
     def __init__(self, context: Context, options: FspOptions) -> None:
         super().__init__(context, options)
-        check_channels("fsp", "map", paired(*map(_maps, context.shapes)), first=0)
+        check_alike("fsp", "map", paired(*map(_maps, context.shapes)), first=0)
 
     def transitions(self, batch: Batch) -> Tensor:
         """(T,), the mean squared difference of each transition."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from rkd.config import Count, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import check_channels, no_autocast, paired, wide
+from rkd.methods.numeric import check_alike, no_autocast, paired, wide
 
 SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
 STEPS = 8  # of the power iteration, with gradient
@@ -126,16 +126,11 @@ class Kdsvd(SingleLoss):
         super().__init__(context, options)
         pairs = paired(*(shapes.stages for shapes in context.shapes))
         self.by_column = options.vectors == "columns"
-        if not self.by_column:
-            check_channels("kdsvd", "level", pairs, first=1)
+        axis = 2 if self.by_column else 0
+        check_alike("kdsvd", "level", pairs, first=1, axis=axis)
         for level, (s, t) in enumerate(pairs, 1):
-            if self.by_column and s[2] != t[2]:
-                raise ConfigError(
-                    f"kdsvd with vectors = columns compares maps of equal width, but level {level} is {s} in the "
-                    f"student and {t} in the teacher"
-                )
             for shape, needed in ((s, options.k + SPARE), (t, options.k)):
-                most = min(shape[2 * self.by_column], math.prod(shape) // shape[2 * self.by_column])
+                most = min(shape[axis], math.prod(shape) // shape[axis])
                 if most < needed:
                     raise ConfigError(
                         f"kdsvd with k = {options.k} needs {needed} singular vectors, but level {level} of shape "

@@ -58,11 +58,15 @@ def halved(distances: Sequence[Tensor]) -> Tensor:
     return sum(distance / 2 ** (len(distances) - 1 - i) for i, distance in enumerate(distances))
 
 
-def check_channels(name: str, what: str, shapes: Sequence[tuple[Shape, Shape]], first: int) -> None:
-    """Raise ConfigError for a pair of shapes that differ in channels; pairs are numbered from `first`."""
+def check_alike(
+    name: str, what: str, shapes: Sequence[tuple[Shape, Shape]], first: int, axis: int = 0
+) -> None:
+    """Raise ConfigError for a pair of shapes that differ in channels, or width (`axis` 2); pairs are numbered from
+    `first`."""
+    side = ("channels", "height", "width")[axis]
     for level, (s, t) in enumerate(shapes, first):
-        if s[0] != t[0]:
+        if s[axis] != t[axis]:
             raise ConfigError(
-                f"{name} compares {what}s of equal channels, but {what} {level} is {s} in the student and {t} in the "
-                "teacher; choose a student with the teacher's channels"
+                f"{name} compares {what}s of equal {side}, but {what} {level} is {s} in the student and {t} in the "
+                f"teacher; choose a student with the teacher's {side}"
             )
