@@ -3,6 +3,10 @@
 import torch
 
 
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
 def softmax(z):
     """Of a vector."""
     e = (z - z.max()).exp()

@@ -5,13 +5,10 @@ from functools import partial
 import pytest
 import torch
 from conftest import with_statistics
+from naive import drawn
 from torch.nn import functional as F
 
 from rkd.models.frozen import freeze
-
-
-def images(count=2, size=32):
-    return torch.randn(count, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
 class Plain:
@@ -159,9 +156,9 @@ def plain_mobilenet(p, x):
     ],
 )
 def test_logits_equal_a_forward_written_out(name, plain):
-    network = with_statistics(name, 7).eval()
+    network, x = with_statistics(name, 7).eval(), drawn(2, 3, 32, 32, seed=2)
     with torch.no_grad():
-        logits, taps, expected = network(images()), network.taps(images()), plain(Plain(network), images())
+        logits, taps, expected = network(x), network.taps(x), plain(Plain(network), x)
     assert torch.allclose(logits, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
     assert torch.equal(taps.logits, logits)
 
@@ -169,10 +166,10 @@ def test_logits_equal_a_forward_written_out(name, plain):
 @pytest.mark.parametrize("size", [32, 48, 64])
 def test_vgg_asks_every_batch_for_its_size(size):
     """Frozen too, where the question could have been answered once for all."""
-    network = with_statistics("vgg8", 7).eval()
+    network, x = with_statistics("vgg8", 7).eval(), drawn(2, 3, size, size, seed=2)
     with torch.no_grad():
-        expected = plain_vgg(Plain(network), images(size=size))
-        for found in (network(images(size=size)), freeze(network, image_size=size)(images(size=size))):
+        expected = plain_vgg(Plain(network), x)
+        for found in (network(x), freeze(network, image_size=size)(x)):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
 
 
@@ -183,7 +180,7 @@ def test_vgg_asks_every_batch_for_its_size(size):
 def test_taps_are_what_they_promise(name):
     """Maps of one pass, none an alias, before and after ReLU; every parameter is reached, every BatchNorm ran once."""
     network = with_statistics(name, 5).train()
-    taps = network.taps(images())
+    taps = network.taps(drawn(2, 3, 32, 32, seed=2))
     pairs = [*zip(taps.stages_pre, taps.stages, strict=True)]
     assert all(pre.min() < 0 for pre, _ in pairs)
     last = pairs[-1][name.startswith("wrn") - 1]

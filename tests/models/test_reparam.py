@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import with_statistics
+from naive import drawn
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,11 +17,6 @@ from rkd.models.reparameterised import NETWORKS
 PLAIN = {name: name.removeprefix("rep") for name in NETWORKS}
 
 
-def images(count=2, channels=3, size=32):
-    draw = torch.Generator().manual_seed(2)
-    return torch.randn(count, channels, size, size, dtype=torch.float64, generator=draw)
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_merging_is_exact_in_float64(name):
     """The deploy form has the sizes and the maps of the plain network, and computes what the trained one does."""
@@ -28,7 +24,7 @@ def test_merging_is_exact_in_float64(name):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     deployed, built = models.deploy(network), models.build(f"{name}_deploy", 7)
     with torch.no_grad():
-        expected, merged = network.taps(images()), deployed.taps(images())
+        expected, merged = (net.taps(drawn(2, 3, 32, 32, seed=2)) for net in (network, deployed))
     for found, wanted in zip(merged.tensors(), expected.tensors(), strict=True):
         assert wanted.std() > 1e-3  # else the bound says nothing
         assert (found - wanted).abs().max() < 1e-10 * max(1, wanted.abs().max())
@@ -57,7 +53,11 @@ def naive_convolution(x, weight, stride, groups, padding):
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (3, 2, 2), (5, 2, 1), (1, 2, 1)])
 def test_the_block_against_naive_loops(kernel, stride, groups):
     torch.manual_seed(5)
-    block, x, half = BranchedConv(2, 4, kernel, stride, groups).double().eval(), images(1, 2, 6), kernel // 2
+    block, x, half = (
+        BranchedConv(2, 4, kernel, stride, groups).double().eval(),
+        drawn(1, 2, 6, 6, seed=2),
+        kernel // 2,
+    )
     forms = [(kernel, kernel, half, half)] * 3 + [(kernel, 1, half, 0), (1, kernel, 0, half)]
     forms, expected = forms if kernel > 1 else [(1, 1, 0, 0)], 0.0
     for (conv, norm), (tall, wide, *padding) in zip(block.branches, forms, strict=True):
@@ -86,7 +86,7 @@ def test_merged_weights_are_rounded_once():
 def test_branches_learn_and_gradients_reach_them():
     torch.manual_seed(0)
     network = models.build("represnet20", 5).train()
-    taps = network.taps(images(4).float())
+    taps = network.taps(drawn(4, 3, 32, 32, seed=2).float())
     sum(m.square().mean() for m in taps.tensors()).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 

@@ -3,16 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from naive import batch_norm, conv1x1, nearest
+from naive import batch_norm, conv1x1, drawn, nearest
 from torch import nn
 
 from rkd.review.abf import ABF, DirectABF
 from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.options import ReviewOptions
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def randomised(module):
@@ -57,8 +53,8 @@ def by_hand(block, x, residual, size, direct=False, pass_output=False):
 )
 def test_blocks_equal_their_formulas(make, residual, size, how):
     """Of a 4x4 map, a residual of (channels, size), and the teacher's size."""
-    block, x = randomised(make()), randn(3, 5, 4, 4)
-    passed_on = None if residual is None else randn(3, residual[0], residual[1], residual[1], seed=1)
+    block, x = randomised(make()), drawn(3, 5, 4, 4)
+    passed_on = None if residual is None else drawn(3, residual[0], residual[1], residual[1], seed=1)
     found = block(x, passed_on, torch.Size((size, size)))
     torch.testing.assert_close(found, by_hand(block, x, passed_on, size, **how), rtol=0, atol=1e-12)
     assert block.att_conv is None or passed_on is not None
@@ -89,7 +85,7 @@ def test_connectors(options):
     deeper ones too."""
     options = ReviewOptions(**options)
     connector = randomised(CONNECTORS[options.connector](LEVELS, options))
-    maps = [randn(2, *level.student, seed=i) for i, level in enumerate(LEVELS)]
+    maps = [drawn(2, *level.student, seed=i) for i, level in enumerate(LEVELS)]
     found = connector(maps, [torch.Size(level.teacher[1:]) for level in LEVELS])
     assert [tuple(m.shape[1:]) for m in found] == [level.teacher for level in LEVELS]
     if options.connector == "residual":

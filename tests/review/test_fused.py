@@ -3,12 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from naive import drawn
 
 from rkd.review.fused import PyramidMSE, WeightedSum
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("sizes", [[8, 4, 2, 1], [4, 1], [2, 2]])

@@ -1,16 +1,10 @@
 """HCL against a naive loop, in float64, under every rule."""
 
 import pytest
-import torch
-from naive import pool
+from naive import drawn, pool
 
 from rkd.errors import ConfigError
 from rkd.review import ReviewOptions, hcl
-
-
-def maps(h):
-    return torch.randn(2, 2, 3, h, h, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
 
 REPRODUCTION = {"hcl_assign": "position", "hcl_duplicates": "count", "hcl_normaliser": "all"}
 
@@ -35,7 +29,7 @@ REPRODUCTION = {"hcl_assign": "position", "hcl_duplicates": "count", "hcl_normal
 )
 def test_hcl_equals_naive_loop(h, options, sizes, weights, normaliser):
     options = ReviewOptions(**options)
-    s, t = maps(h).requires_grad_()
+    s, t = drawn(2, 2, 3, h, h).requires_grad_()
     expected = 0.0
     for size, weight in zip(sizes, weights, strict=True):
         a, b = (pool(x, size, options.hcl_pooling) for x in (s, t))
