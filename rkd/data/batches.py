@@ -118,7 +118,7 @@ class Batches:
         host = torch.empty((size, *x.shape[1:]), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         torch.index_select(x, 0, self._ahead[start : start + size], out=host)
         if size not in self._there:
-            self._there[size] = torch.empty_like(host, device=self._device)
+            self._there[size] = torch.empty(host.shape, dtype=torch.uint8, device=self._device)
         self._there[size].copy_(host, non_blocking=True)
 
     def take(self, position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
