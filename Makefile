@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OLDEST = $(shell sed -n -e 's/^ *"\(torch[a-z]*\)>=\([0-9.]*\)".*/"\1==\2.*"/p' -e 's/^ *\("pytest[a-z-]*==[0-9.]*"\).*/\1/p' pyproject.toml)
 
 # Rooms whose tests train next to nothing.
-FAST = $(addprefix tests/,published data records judge review explore experiments/test_rows.py)
+FAST = $(addprefix tests/,published data records judge review explore experiments/test_settings.py)
 
 .PHONY: book test test-fast test-all test-oldest fuzz faults lint pdf chromium clean help
 

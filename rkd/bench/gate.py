@@ -124,12 +124,12 @@ def paired_runs(
     Raises:
         ConfigError: unknown chapter or row, or a parameter given that the row makes nothing of.
     """
-    declared = get_chapter(chapter)
-    lines = {line.key: line for line in declared.lines(replace(settings, precision=REFERENCE))}
+    made = get_chapter(chapter).lines(replace(settings, precision=REFERENCE))
+    lines = {line.key: line for line in made}
     if row not in lines:
         raise unknown(f"row of {chapter}", row, lines)
     given = [name for name, origin in settings.origins.items() if origin == "given"]
-    without_effect(given, declared.read | lines[row].read, f"row {row} of {chapter}")
+    without_effect(given, lines[row].read, f"row {row} of {chapter}")
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
 
 

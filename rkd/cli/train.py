@@ -148,14 +148,12 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
 
 def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
     """The same of a chapter's row, under the profile or as the paper profile has it under this name."""
-    from rkd.experiments.chapters import get_chapter
-
     selectors, (name, _, key) = Selectors(given["profile"], {**given, "seeds": [seed]}), row.partition("/")
     settings, rows = selectors.chapter(name)
     if not of_paper and key not in rows:
         raise unknown(f"row of {name}", key, rows)
     line = selectors.line_of_paper(row) if of_paper else rows[key]
-    without_effect(given, get_chapter(name).read | line.read, f"row {row}")
+    without_effect(given, line.read, f"row {row}")
     return settings, line.runs[0], {"row": row}
 
 

@@ -84,7 +84,7 @@ class Line:
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
         recipe: of these runs.
-        read: names of the settings that its runs were made of.
+        read: names of the settings that decide that there is this line, or that its runs were made of.
     """
 
     key: str
@@ -135,13 +135,6 @@ class Chapter:
         """Whether all lines are about the settings' pair (not the pairs of a table)."""
         return not self.pairs
 
-    @property
-    def read(self) -> set[str]:
-        """Names of the settings that decide which lines there are."""
-        found = {"seeds", "dataset", "recipe"} | ({"teacher", "student"} if self.one_pair else {"pairs"})
-        found |= {f"{name}s" for name in self.sweep} | (set() if self.method else {"methods"})
-        return found | ({"datasets"} if len(self.datasets) > 1 else set())
-
     @classmethod
     def declared(cls, name: str, title: str, values: Mapping[str, Any]) -> "Chapter":
         """From the names that a cell assigns, others left aside; ConfigError for what is of another form."""
@@ -158,6 +151,9 @@ class Chapter:
         """
         pairs = self._pairs(settings)
         recipes = ((settings.recipe,) if settings.recipe else self.recipes) if self.recipes else ("",)
+        read = {"seeds", "dataset", "recipe"} | ({"teacher", "student"} if self.one_pair else {"pairs"})
+        read |= {f"{name}s" for name in self.sweep} | (set() if self.method else {"methods"})
+        read |= {"datasets"} if len(self.datasets) > 1 else set()
         found = []
         for dataset in self.sets(settings):
             s = replace(settings, dataset=dataset)
@@ -170,7 +166,8 @@ class Chapter:
                     empty = figures and not any(figure.value for figure in figures)
                     if _applies(key, row, s, pair, pairs) and not empty:
                         here = builder(recipe or s.recipe or row.get("recipe", ""))
-                        found.append(self._line(prefix, key, row, here, pair, recipe, figures))
+                        line = self._line(prefix, key, row, here, pair, recipe, figures)
+                        found.append(replace(line, read=frozenset(read | here.read)))
         return found
 
     def _builder(self, s: Settings, recipe: str) -> Builder:
@@ -261,7 +258,6 @@ class Chapter:
             x=next((row.get(option) for option in self.sweep), None),
             role=key if key in NETWORKS else "distilled",
             recipe=builder.recipe_name,
-            read=frozenset(builder.read),
         )
 
     def _distilled(

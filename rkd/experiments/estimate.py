@@ -253,9 +253,10 @@ def estimate(
     try:
         need = costs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
-        alike = [record for record in store if (record.config.data.name, record.config.data.sha256) in sets]
+        made = [record for record in store if record.provenance["device_name"] == device_name]
+        alike = [record for record in made if (record.config.data.name, record.config.data.sha256) in sets]
         alike.sort(key=lambda record: str(record.provenance.get("ended")))
-        here = reached(alike, data_root).query("device == @device_name")
+        here = reached(alike, data_root)
         if threads is not None:
             here = here.query("threads in (0, @threads)")
         basis = f"the rates of runs recorded on {device_name}"

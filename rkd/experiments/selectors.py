@@ -12,10 +12,10 @@ from rkd import paths
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.settings import (
+    COMPUTING,
     LAYERED,
     SUFFIXES,
     WEIGHTS,
-    WHERE,
     Settings,
     profile_path,
     resolve,
@@ -126,9 +126,9 @@ class Selectors:
         """ConfigError for a parameter given that none of these chapters makes anything of."""
         if self._plain:
             return
-        read = set[str]()
-        for name in chapters:
-            read |= _declared(name).read.union(*(line.read for line in self.chapter(name)[1].values()))
+        read = {
+            setting for name in chapters for line in self.chapter(name)[1].values() for setting in line.read
+        }
         without_effect(self._given, read, f"the runs of {', '.join(chapters)}")
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
@@ -220,7 +220,7 @@ class Selectors:
     @property
     def _plain(self) -> bool:
         """Whether nothing is given that changes a run."""
-        return set(self._given) <= {"profile", *WHERE} - {"on_missing"}
+        return set(self._given) <= COMPUTING
 
     @functools.cached_property
     def _sources(self) -> str:

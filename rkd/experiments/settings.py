@@ -27,6 +27,7 @@ from rkd.trust import foreign_in, seen, trust
 
 # Parameters that change no run.
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
+COMPUTING = {*WHERE, "profile"} - {"on_missing"}
 WEIGHTS = ("teacher_checkpoint", "pretrained", "teacher_pretrained")
 # What of it is given starts where one stands.
 PATHS = ("data_root", "results", "recipe", *WEIGHTS)
@@ -435,7 +436,6 @@ def assigned_in(source: str) -> Iterator[tuple[str, ast.expr | None]]:
 def without_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:
     """ConfigError for the first of the parameters given that `what` makes nothing of: it is neither `read` nor one of
     those that say where and how runs are computed."""
-    computing = {*WHERE, "profile"} - {"on_missing"}
     for name in given:
-        if name not in computing.union(read):
+        if name not in COMPUTING.union(read):
             raise ConfigError(f"{name} has no effect on {what}; leave it out")

@@ -82,7 +82,7 @@ class Experiment:
         self.recipe = self.settings.recipe or chapter.recipe
         self.store = store_of(self.settings)
         self.lines = self._lines(self.settings, self.store)
-        read = chapter.read.union(*(line.read for line in self.lines), parameters.WHERE)
+        read = {*parameters.WHERE}.union(*(line.read for line in self.lines))
         self.unread = [name for name in self.given if name in parameters.names() and name not in read]
         self.records: dict[str, Record] = {}
         self._under: dict[str, tuple[list[Line], dict[str, Record]]] = {}

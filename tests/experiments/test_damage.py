@@ -45,9 +45,8 @@ def there(stopped, tmp_path, monkeypatch):
     monkeypatch.setattr(group, "_MEASURED", set())
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     store = Store(tmp_path / "records", tmp_path / "work")
-    return SimpleNamespace(
-        folder=tmp_path, store=store, runner=Runner(store, tmp_path, "cpu", progress=Silent(), group=2)
-    )
+    runner = Runner(store, tmp_path, "cpu", progress=Silent(), group=2)
+    return SimpleNamespace(folder=tmp_path, store=store, runner=runner)
 
 
 def rewritten(folder, path, **values):
@@ -90,10 +89,8 @@ def test_a_checkpoint_that_lies_is_named_and_stays_and_others_go_on(kind, there)
     rewritten(there.folder, STATE, **lie(checkpoint.load(there.folder / STATE)))
     before, other = (there.folder / STATE).read_bytes(), dataclasses.replace(STUDENT, ce_weight=0.5)
     assert [*there.runner.run([STUDENT, other])] == [other.id], "they go in lock-step"
-    assert (
-        said in there.runner.failed[STUDENT.id]
-        and str(there.folder / STATE) in there.runner.failed[STUDENT.id]
-    )
+    why = there.runner.failed[STUDENT.id]
+    assert said in why and str(there.folder / STATE) in why
     assert "delete it to start that run again" in "".join(there.runner.progress.said)
     assert (there.folder / STATE).read_bytes() == before and there.runner.run([STUDENT]) == {}
 
@@ -165,10 +162,8 @@ def test_a_teacher_that_is_not_its_record_teaches_nobody(there, monkeypatch):
     record = there.store.load(TEACHER.id)
     there.store.save(dataclasses.replace(record, result={**record.result, "best_accuracy": 95.0}))
     assert there.runner.run([STUDENT]) == {}
-    assert (
-        f"and 95.00 % in record {TEACHER.id}: the weights {there.folder / BEST} are not those"
-        in (there.runner.failed[STUDENT.id])
-    )
+    said = f"and 95.00 % in record {TEACHER.id}: the weights {there.folder / BEST} are not those"
+    assert said in there.runner.failed[STUDENT.id]
 
 
 def test_weights_that_hold_nan_are_said(there, rkd):

@@ -44,17 +44,9 @@ def record(store, config, seconds, *, group=1, device="machine A", threads=1, en
 
 
 def begin(store, config, epoch, position=0, seconds=0.0):
-    checkpoint.save(
-        {
-            "run": config.id,
-            "epoch": epoch,
-            "position": position,
-            "seconds": float(seconds),
-            "curves": {"lr": [0.1] * epoch},
-            "student": {"weight": torch.ones(1)},
-        },
-        store.folder(config.id) / "checkpoint.pt",
-    )
+    at = {"run": config.id, "epoch": epoch, "position": position, "seconds": float(seconds)}
+    held = {"curves": {"lr": [0.1] * epoch}, "student": {"weight": torch.ones(1)}}
+    checkpoint.save(at | held, store.folder(config.id) / "checkpoint.pt")
 
 
 def seconds(runs, store, machine="machine A", **more):
@@ -207,14 +199,9 @@ def test_what_recorded_runs_reached(store):
     found = reached(store, "nowhere").set_index("run").loc[runs]
     assert len(reached(store, "nowhere")) == len(runs)
     review, plain, ab = (work(run, EMBEDDED) for run in runs)
-    assert found["macs"].tolist() == [
-        200 * (review.image + review.teacher / 2),
-        plain.training(200),
-        ab.training(500),
-    ]
-    assert found["alone"].tolist() == [
-        need.training(n) for need, n in ((review, 200), (plain, 200), (ab, 500))
-    ]
+    alone = [need.training(images) for need, images in ((review, 200), (plain, 200), (ab, 500))]
+    assert found["macs"].tolist() == [200 * (review.image + review.teacher / 2), *alone[1:]]
+    assert found["alone"].tolist() == alone
     assert found["arithmetic"].tolist() == ["fp16", "fp32", "fp32"] and found["threads"].tolist() == [3, 1, 1]
     assert found["seconds"].tolist() == [6, 4, 5] and set(found["device"]) == {"machine A"}
     bare = reached(store, "nowhere", modules=False).set_index("run").loc[runs]

@@ -38,9 +38,8 @@ def test_layers_later_wins():
     assert resolve("table1", {"epochs": 7}).epochs == 7
     assert resolve("table3", {"profile": "paper"}).epochs is None, "each recipe has its own"
     assert resolve("table3", {"budget": {"table3": {"epochs": 9}}}).epochs == 9
-    assert (
-        resolve("table3", {"budget": {"default": {"epochs": 9}, "table3": {"epochs": None}}}).epochs is None
-    )
+    budget = {"default": {"epochs": 9}, "table3": {"epochs": None}}
+    assert resolve("table3", {"budget": budget}).epochs is None
     assert resolve("table3", {"epochs": None}).epochs is None, "a null that somebody wrote is a value"
     assert resolve("table3", {"seeds": None}).seeds == (0, 1, 2), "or the default, where there is one"
 
@@ -88,12 +87,8 @@ def test_misspelt_injected_names_are_found():
 
 
 def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
-    cells = [
-        "",
-        "%matplotlib inline",
-        "epochs: int = None\nown = 2",
-        "# Parameters\nepochs = None\nown = 3\n",
-    ]
+    cells = ["", "%matplotlib inline", "epochs: int = None\nown = 2"]
+    cells.append("# Parameters\nepochs = None\nown = 3\n")
     page = {"In": cells, "epochs": None, "own": 3, "mine": 1}
     assert given_in(page) == {"epochs": None}, "a null that was given is no default of the cell"
     with pytest.raises(ConfigError, match="unknown parameter 'zzz'"):
@@ -127,9 +122,8 @@ def test_a_line_knows_what_its_runs_were_made_of():
     assert not {"teacher_epochs", "loss_weight"} & read["student"]
     assert "options" in read["0.5"] and "loss_weight" not in read["0.5"], "each row has a weight of its own"
     fused = by_key("table3", hcl_levels=["h"], hcl_weights=[1])
-    assert "hcl_levels" in fused["full"].read and "hcl_levels" not in fused["rm"].read, (
-        "which has another loss"
-    )
+    assert "hcl_levels" in fused["full"].read
+    assert "hcl_levels" not in fused["rm"].read, "which has another loss"
 
 
 def test_names_of_functions_in_a_notebook_are_trusted_unless_the_profile_holds_them(tmp_path, monkeypatch):
@@ -378,9 +372,8 @@ def declared(**values):
 def test_a_changed_row_changes_its_runs_alone():
     def runs(**changed):
         rows = get_chapter("table3").rows
-        of = chapter_in(
-            "table3", {"METHOD": "reviewkd", "ROWS": {**rows, "full": {**rows["full"], **changed}}}
-        )
+        rows = {**rows, "full": {**rows["full"], **changed}}
+        of = chapter_in("table3", {"METHOD": "reviewkd", "ROWS": rows})
         return {line.key: line.runs for line in of.lines(SMOKE)}
 
     ours, plain = runs(attention=False), runs()
