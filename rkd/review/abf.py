@@ -62,12 +62,11 @@ class ABF(nn.Module):
 
         Paper Figure 4a: z = sigmoid(conv1x1([x, up(residual)])); x z_1 + up(residual) z_2. A 1x1 convolution of a
         concatenation is the sum of two, and one of a nearest-neighbour enlargement is the enlargement of one: so
-        nothing is concatenated, and the residual's half is computed at its own, smaller size.
-
-        Args: as of `forward`.
+        nothing is concatenated, and the residual's half is computed at its own, smaller size. Arguments are those of
+        `forward`.
 
         Returns:
-            The fused map, (B, width, *size), and z, (B, 2, h, w) in (0, 1): where the student's map counts, and where
+            The fused map, `(B, width, *size)`, and z, (B, 2, h, w) in (0, 1): where the student's map counts, and where
             the residual does; None without attention or residual.
         """
         x, z = self.conv1(x), None
