@@ -219,9 +219,8 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         pick_device(found.device)
     trust(found.trust or ())
     named, taught = (origins.get(name) for name in ("teacher", "teacher_checkpoint"))
-    if found.teacher_checkpoint and (
-        named is None or taught == "given" != named
-    ):  # others must agree with it
+    chosen = named is None or (taught == "given" != named)  # a teacher that goes with it must agree
+    if found.teacher_checkpoint and chosen:
         from rkd.experiments import weights  # torch comes with records
         from rkd.experiments.workspace import store_of
 
