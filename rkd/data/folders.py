@@ -184,7 +184,8 @@ def _labels(found: Any, name: str) -> np.ndarray:
         if (labels := getattr(found, attribute, None)) is not None:
             labels = [label[1] if isinstance(label, tuple) else label for label in labels]
             return np.asarray(labels, dtype=np.int64)
-    raise DataError(f"torchvision's {name} does not say its labels; write its images to an npz file")
+    remedy = "write its images to a folder or an npz file"
+    raise DataError(f"torchvision's {name} does not say its labels; {remedy}")
 
 
 def _place(name: str, root: Path) -> Path:

@@ -133,7 +133,8 @@ def export(
                     archive.add(tar, path, data)
                     done.files.append(Entry(path, start, len(data)))
             if not done.files:
-                raise RecordError(f"there is nothing to export in {store.records} and {store.work}")
+                lacking = f"no sound record in {store.records}, no checkpoint in {store.work}"
+                raise RecordError(f"nothing to export: {lacking}")
             done.parts = list(archive.cut(whole, folder, max_part))
             manifest = asdict(Manifest(max_part, done.parts, done.files))
             place(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
