@@ -116,7 +116,7 @@ def frozen(cls: type[T]) -> type[T]:
     return _telling(made)
 
 
-def complete(cls: type) -> None:
+def rebuild(cls: type) -> None:
     """For a class made by `frozen` that is annotated with one defined after it: to be called once that is there."""
     rebuild_dataclass(cls, force=True, _parent_namespace_depth=2)
     _telling(cls)
@@ -137,7 +137,7 @@ def _telling(cls: type[T]) -> type[T]:
     return cls
 
 
-def build(kind: type[T], values: Mapping[str, Any], context: str | None = None) -> T:
+def from_values(kind: type[T], values: Mapping[str, Any], context: str | None = None) -> T:
     """`kind` from plain values, nested ones too: what JSON, YAML and parameters of a notebook hold.
 
     Args:
@@ -148,7 +148,7 @@ def build(kind: type[T], values: Mapping[str, Any], context: str | None = None) 
         ConfigError: as for making one.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{kind.__name__} is {shown(values)}; it must map names to values")
+        raise ConfigError(f"{kind.__name__} is {abbreviated(values)}; it must map names to values")
     for name in values:
         if name not in (allowed := [f.name for f in fields(kind)]):
             raise unknown(f"{kind.__name__} setting", name, allowed)
@@ -158,8 +158,8 @@ def build(kind: type[T], values: Mapping[str, Any], context: str | None = None) 
         raise _sentence(error, kind) from None
 
 
-def check(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
-    """A single value as `kind`, such as Count, has it, see `build`; ConfigError that calls it `name`."""
+def validate(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
+    """A single value as `kind`, such as Count, has it, see `from_values`; ConfigError that calls it `name`."""
     try:
         return _adapter(kind).validate_python(value, context=context)
     except ValidationError as error:
@@ -188,10 +188,12 @@ def _sentence(error: ValidationError, kind: type, name: str | None = None) -> Co
         return unknown(f"{kind.__name__} setting", name, [f.name for f in fields(kind)])
     if what in ("missing", "missing_argument"):
         return ConfigError(f"{kind.__name__} needs {name}")
-    return ConfigError(f"{name} is {shown(found['input'])}; {_WORDS.get(what) or cause or found['msg']}")
+    return ConfigError(
+        f"{name} is {abbreviated(found['input'])}; {_WORDS.get(what) or cause or found['msg']}"
+    )
 
 
-def shown(value: object) -> str:
+def abbreviated(value: object) -> str:
     """A value in a sentence: its `repr`, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
@@ -209,7 +211,7 @@ _WORDS = {
 }
 
 
-def meanings(source: type | str, section: str = "Attributes") -> dict[str, str]:
+def docstring_entries(source: type | str, section: str = "Attributes") -> dict[str, str]:
     """What names mean: the entries of a section of a docstring, or of those of a class and its bases."""
     docs = (
         [source]

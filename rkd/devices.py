@@ -20,7 +20,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_name(name: str) -> str:
+def check_device_name(name: str) -> str:
     """The name of a device, be it here or not; ConfigError for any other text."""
     if name == "mps":
         raise ConfigError(
@@ -31,7 +31,7 @@ def check_name(name: str) -> str:
     return name
 
 
-Device = Annotated[str, AfterValidator(check_name)]
+Device = Annotated[str, AfterValidator(check_device_name)]
 
 
 def pick_device(name: str = "auto") -> "torch.device":
@@ -42,7 +42,7 @@ def pick_device(name: str = "auto") -> "torch.device":
     """
     import torch  # not for a name alone
 
-    kind, _, index = check_name(str(name)).partition(":")
+    kind, _, index = check_device_name(str(name)).partition(":")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     lacks = f"device {str(name)!r} was asked for, but this machine has no"
@@ -53,9 +53,9 @@ def pick_device(name: str = "auto") -> "torch.device":
     return torch.device(f"{kind}:{index}" if index else kind)
 
 
-def here(name: str) -> bool:
+def has_device(name: str) -> bool:
     """Whether this machine has a device; ConfigError for no device's name."""
-    check_name(name)
+    check_device_name(name)
     try:
         pick_device(name)
     except ConfigError:

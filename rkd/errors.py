@@ -32,7 +32,7 @@ def say_once(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def in_a_line(error: BaseException, most: int = 300) -> str:
+def one_line(error: BaseException, most: int = 300) -> str:
     """What an error says, on one line of printable characters: of files from elsewhere it may quote anything.
 
     >>> in_a_line(ValueError("one\\n  two\\x1b[2J"))

@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     special = path.exists() and not path.is_file()  # such as /dev/stdout
     temporary = path if special else path.with_name(f".{path.name}.tmp")
     try:
-        with naming(path):
+        with naming_errors(path):
             yield temporary
             if not special:
                 os.replace(temporary, path)
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_errors(path: Path) -> Iterator[None]:
     """An OSError of the block says which file could not be written: that of a full disk does not."""
     try:
         yield
@@ -44,7 +44,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def place(path: Path, data: bytes | memoryview) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Put a file in place atomically, and on the disk."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
@@ -87,7 +87,7 @@ def known_file(path: Path, digest: str, what: str, remedy: str) -> Path:
     return path
 
 
-def unused(path: Path) -> Path:
+def unused_path(path: Path) -> Path:
     """The path itself where nothing is there, else with -2, -3 and so on behind its name."""
     names = (f"{path.name}{f'-{i}' * (i > 1)}" for i in itertools.count(1))
     return next(free for free in map(path.with_name, names) if not os.path.lexists(free))

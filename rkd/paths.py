@@ -32,22 +32,22 @@ def home() -> Path:
     )
 
 
-def here() -> Path:
+def user_folder() -> Path:
     """The folder that somebody stands in: the working one, in the book's kernels that of whoever builds it."""
     return Path(os.environ.get(STANDS_IN) or Path.cwd())
 
 
-def typed(path: str) -> str:
+def from_user_folder(path: str) -> str:
     """A path as somebody typed it, which starts in the folder they stand in; as settings keep it: from the project's
     top where it lies below that, else absolute."""
-    found = Path(os.path.abspath(here() / os.path.expanduser(path)))
+    found = Path(os.path.abspath(user_folder() / os.path.expanduser(path)))
     return str(found.relative_to(home()) if found.is_relative_to(home()) else found)
 
 
-def candidates(name: str, root: Path) -> Iterator[Path]:
+def dataset_candidates(name: str, root: Path) -> Iterator[Path]:
     """Where a data set of one's own may lie, which keeps its name as it was given: from the folder that somebody
     stands in, from the data folder, and, where a profile names it, from the project's top."""
-    yield here() / os.path.expanduser(name)
+    yield user_folder() / os.path.expanduser(name)
     yield root / name
     with suppress(ConfigError):  # there need be no project to read a data set
         yield home() / name
@@ -58,11 +58,11 @@ def params() -> Path:
     return home() / "params"
 
 
-def sources() -> tuple[Path, Path]:
+def source_paths() -> tuple[Path, Path]:
     """What runs and pages are made from besides notebooks and records: the package, params/."""
     return Path(rkd.__file__).parent, params()
 
 
-def build() -> Path:
+def build_folder() -> Path:
     """Everything that can be made again: executed notebooks, HTML, smoke records. Ignored by git."""
     return home() / "_build"

@@ -47,12 +47,12 @@ def trusted() -> frozenset[str]:
     return frozenset(_TRUSTED)
 
 
-def seen(names: Iterable[str], where: str) -> None:
+def note_origin(names: Iterable[str], where: str) -> None:
     """Note where names come from, for the sentence that refuses them."""
     _SEEN.update(dict.fromkeys(names, where))
 
 
-def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
+def import_trusted(kind: str, name: str, form: str) -> Callable[..., Any]:
     """The function that a trusted name stands for; `kind` and `form` say in messages what it is to be. Its module is
     looked for last in the folder where the user stands, which hides no installed one.
 
@@ -68,7 +68,7 @@ def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise ConfigError(f"{kind} {name!r} is of Python's own library, which holds no {form}")
-    if (folder := str(paths.here())) not in sys.path:
+    if (folder := str(paths.user_folder())) not in sys.path:
         sys.path.append(folder)
     try:
         found = getattr(importlib.import_module(module), function)
@@ -81,7 +81,7 @@ def imported(kind: str, name: str, form: str) -> Callable[..., Any]:
     return found
 
 
-def called(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def call_foreign(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of the user's own returns; ConfigError that says what it raised, and where."""
     try:
         return function(*arguments)

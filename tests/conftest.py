@@ -36,7 +36,7 @@ from rkd.training import (
     train,
 )
 from rkd.training.build import build_method, build_network
-from rkd.training.capture import captured
+from rkd.training.capture import checked_capture
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -167,7 +167,7 @@ def traced(body):
 
 def stand_in(body, changed):
     """A capture with all its trial steps."""
-    return captured(body, changed, traced)
+    return checked_capture(body, changed, traced)
 
 
 @pytest.fixture

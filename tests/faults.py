@@ -23,7 +23,7 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 from sweeps import PROFILE, Sweep, arguments, left_behind, outcomes  # noqa: E402
 
 from rkd.cli import main  # noqa: E402
-from rkd.files import place  # noqa: E402
+from rkd.files import write_atomic  # noqa: E402
 
 EPOCHS = 8
 LONG = ("-s", f"epochs={EPOCHS}")
@@ -309,7 +309,7 @@ if __name__ == "__main__":
         others = json.loads(options.out.read_text())["cases"] if options.only and options.out.exists() else []
         merged = {case["fault"]: case for case in (*others, *found)}
         body = {"format": 1, "kind": "rkd faults", "seed": options.seed, "cases": list(merged.values())}
-        place(options.out, f"{json.dumps(body, indent=1)}\n".encode())
+        write_atomic(options.out, f"{json.dumps(body, indent=1)}\n".encode())
     survived, tried = (sum(case[part] for case in found) for part in ("survived", "tried"))
     print(f"seed {options.seed}: {survived} of {tried} faults survived")
     sys.exit(survived < tried)

@@ -41,7 +41,7 @@ from rkd.errors import RkdError
 from rkd.experiments.group import RunGroup
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import Runner
-from rkd.experiments.settings import names, resolve
+from rkd.experiments.settings import parameter_names, resolve
 from rkd.experiments.snapshots import load_snapshots
 from rkd.published import logs, others
 from rkd.records import Record, Store
@@ -49,7 +49,7 @@ from rkd.records.csv_summary import summarise
 from rkd.records.teachers import load_teacher, save_teacher
 from rkd.records.transfer import export, merge
 from rkd.report.book import Book
-from rkd.report.book.variations import adopted
+from rkd.report.book.variations import adopt
 from rkd.training import checkpoint
 
 HOME = Path(rkd.__file__).resolve().parents[1]
@@ -263,7 +263,9 @@ class Kinds:
         return files_of(sound, as_yaml) | files_of(crd, as_yaml) | YAML, read
 
     def parameters(self):
-        some = st.dictionaries(st.sampled_from([*names(), "budget", "typo"]), ODD, min_size=1, max_size=2)
+        some = st.dictionaries(
+            st.sampled_from([*parameter_names(), "budget", "typo"]), ODD, min_size=1, max_size=2
+        )
 
         def read(given):
             settings = resolve("run", {"dataset": "embedded", **given})
@@ -294,7 +296,7 @@ class Kinds:
             runner = Runner(store, self.inside, "cpu", progress=Silent(), stop=lambda needed: True)
             RunGroup([run], runner).train()
             path.write_bytes(content)
-            checkpoint.begun(path, run.id)
+            checkpoint.load_unfinished(path, run.id)
 
         return torch_files(state.state_dict()), read
 
@@ -318,7 +320,7 @@ class Kinds:
 
         def read(content):
             path = self.file("odd.safetensors", content)
-            evaluate.exported(path)
+            evaluate.read_model_facts(path)
             models.load_weights(network, path)
 
         return files, read
@@ -376,7 +378,7 @@ class Kinds:
         sound["metadata"]["papermill"] = told
         profile = HOME / "params" / "smoke.yaml"
         book = Book("smoke", HOME / "book", HOME / "_config.yml", self.inside / "build", profile)
-        return files_of(sound, as_json), lambda text: adopted(book, self.file("odd.ipynb", text), "name")
+        return files_of(sound, as_json), lambda text: adopt(book, self.file("odd.ipynb", text), "name")
 
     def tables(self):
         """Other people's logs and tables of runs."""
@@ -387,7 +389,7 @@ class Kinds:
         def read(odd):
             form, text = odd
             path = self.file("odd.csv", text)
-            return others.read(path) if form == "others" else logs.load(path, form, told, {}, {})
+            return others.read_runs(path) if form == "others" else logs.load(path, form, told, {}, {})
 
         forms = st.sampled_from(["others", *logs.FORMATS])
         return st.tuples(forms, damaged(table) | damaged(log) | st.binary(max_size=40)), read
@@ -408,8 +410,8 @@ class Kinds:
         odd = ODD.map(lambda value: value if isinstance(value, str) else json.dumps(value))
         odd = odd.filter(lambda text: CANARY not in text and ".." not in text)  # what is typed is believed
         own = ("csv", "name", "nope", "seed", "budget", "last", "max-part", "format", "chapters", "out", "")
-        option = st.sampled_from([f"--{name.replace('_', '-')}" for name in (*names(), *own)])
-        named = st.sampled_from(names())
+        option = st.sampled_from([f"--{name.replace('_', '-')}" for name in (*parameter_names(), *own)])
+        named = st.sampled_from(parameter_names())
         assigned = st.builds(lambda name, value: ("--set", f"{name}={value}"), named, odd)
         added = st.tuples(option, odd) | assigned | st.tuples(st.just("-p"), named, odd) | st.tuples(odd)
 

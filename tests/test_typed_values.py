@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from rkd.config import Count, Flag, Positive, Weight, build, frozen
+from rkd.config import Count, Flag, Positive, Weight, from_values, frozen
 from rkd.errors import ConfigError
 
 
@@ -44,8 +44,8 @@ def test_spellings_of_one_value_are_one():
     assert Derived(2, ["h", 1], epochs=3.0) == Derived(2.0, ("h", 1), epochs=3)
     assert hash(Derived(2)) == hash(Derived(2.0))
     assert isinstance(Derived(2).loss_weight, float) and isinstance(Derived(epochs=3.0).epochs, int)
-    assert build(Own, {"loss_weight": 2, "levels": ["h"]}) == Own(2.0, ("h",))
-    assert build(Outer, {"options": {"temperature": 2}}) == Outer(Derived(temperature=2.0))
+    assert from_values(Own, {"loss_weight": 2, "levels": ["h"]}) == Own(2.0, ("h",))
+    assert from_values(Outer, {"options": {"temperature": 2}}) == Outer(Derived(temperature=2.0))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_spellings_of_one_value_are_one():
 def test_one_sentence(values, sentence):
     for make in (
         lambda: Derived(**values),
-        lambda: build(Derived, values),
-        lambda: build(Outer, {"options": values}),
+        lambda: from_values(Derived, values),
+        lambda: from_values(Outer, {"options": values}),
     ):
         with pytest.raises(ConfigError) as error:
             make()
@@ -77,13 +77,13 @@ def test_one_sentence(values, sentence):
 def test_unknown_names_are_told_with_those_of_the_right_class():
     for make, allowed in (
         (lambda: Derived(tempperature=1), "temperature"),
-        (lambda: build(Outer, {"options": {"tempperature": 1}}), "temperature"),
-        (lambda: build(Outer, {"option": {}}), "options, other"),
+        (lambda: from_values(Outer, {"options": {"tempperature": 1}}), "temperature"),
+        (lambda: from_values(Outer, {"option": {}}), "options, other"),
     ):
         with pytest.raises(ConfigError, match=allowed):
             make()
     with pytest.raises(ConfigError, match="Outer setting 'option'"):
-        build(Outer, {"option": {}})
+        from_values(Outer, {"option": {}})
 
 
 def test_a_change_is_checked_too():

@@ -195,9 +195,9 @@
     select.focus({ preventScroll: true });
   });
 
-  /* --- stacks ---------------------------------------------------------------------------------------------------- */
+  /* --- pagers ---------------------------------------------------------------------------------------------------- */
 
-  function stack(root, form) {
+  function pager(root, form) {
     const show = () => root.querySelectorAll(":scope > .rkd-page").forEach((page, i) => (page.hidden = i !== Number(form.elements.page.value)));
     form?.addEventListener("input", show);
     root.classList.add("drawn");
@@ -205,7 +205,7 @@
 
   /* --- everything on the page -------------------------------------------------------------------------------------- */
 
-  const KINDS = { plot, table, stack };
+  const KINDS = { plot, table, pager };
 
   /* What a slider says of its place. */
   function say({ target }) {

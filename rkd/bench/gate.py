@@ -17,13 +17,13 @@ import pandas as pd
 from scipy import stats
 
 from rkd import paths
-from rkd.bench.measurement import now
+from rkd.bench.measurement import utc_now
 from rkd.config import PRECISIONS
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, RecordError, unknown
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.runner import Runner
-from rkd.experiments.settings import Settings, resolve, without_effect
+from rkd.experiments.settings import Settings, check_effect, resolve
 from rkd.experiments.workspace import data_root
 from rkd.models import display_name
 from rkd.records import Store
@@ -90,7 +90,7 @@ class Gate:
         return f"{self.arithmetic} against {REFERENCE}: {found} within {MARGIN:g} points{where} in {length}"
 
 
-def table(gate: Gate) -> pd.DataFrame:
+def accuracy_table(gate: Gate) -> pd.DataFrame:
     """Accuracies seed by seed, as text, and the mean difference with its standard error."""
 
     d = gate.differences
@@ -104,7 +104,7 @@ def table(gate: Gate) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def note(gate: Gate) -> str:
+def conclusion(gate: Gate) -> str:
     """What they are of, and what they show."""
     h = gate.header
     return (
@@ -129,11 +129,11 @@ def paired_runs(
     if row not in lines:
         raise unknown(f"row of {chapter}", row, lines)
     given = [name for name, origin in settings.origins.items() if origin == "given"]
-    without_effect(given, lines[row].read, f"row {row} of {chapter}")
+    check_effect(given, lines[row].read, f"row {row} of {chapter}")
     return [(run, replace(run, precision=precision)) for run in lines[row].runs]
 
 
-def train(
+def train_pairs(
     chapter: str, row: str, given: Mapping[str, Any], work: Path | None = None, out: Path | None = None
 ) -> tuple[Gate, Path]:
     """Train what is missing of a gate's runs. Returns the gate, and where it is to be written; `rkd.cli.bench.gate`
@@ -153,7 +153,7 @@ def train(
         raise ConfigError(
             f"precision {settings.precision!r} is {REFERENCE} on this device; there is nothing to compare"
         )
-    folder = work or paths.build() / "gate"
+    folder = work or paths.build_folder() / "gate"
     store = Store(folder / "records", folder / "work")
     runner = Runner(store, data_root(settings), settings.device, labels={"gate": row})
     records = runner.run([run for pair in runs for run in pair])
@@ -164,7 +164,7 @@ def train(
     first = runs[0][0]
     images = {name: records[first.id].provenance[name] for name in ("train_images", "test_images")}
     header = {
-        **code_state(), **machine_state(device), "ended": now(), **images, "profile": Path(settings.profile).stem,
+        **code_state(), **machine_state(device), "ended": utc_now(), **images, "profile": Path(settings.profile).stem,
         "chapter": chapter, "row": row, "student": first.network,
         "teacher": None if first.teacher is None else first.teacher.name, "dataset": Path(first.data.name).stem,
         "epochs": first.epochs, "batch_size": first.batch_size, "given": dict(given),

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 
 from rkd.bench.clock import count, seconds
 from rkd.bench.conventional import Conventional, loaders
-from rkd.bench.result import EVALUATION_IMAGES, Result, Row
+from rkd.bench.result import EVALUATION_IMAGES, BenchResult, Row
 from rkd.bench.steps import ALL, MOST_IMAGES, NOTHING, TEACHER, Steps, Variant, Workload
 from rkd.config import PRECISIONS, Count, CountOrAuto, Flag, Positive, frozen
 from rkd.devices import Device, pick_device
@@ -25,8 +25,8 @@ from rkd.errors import ConfigError, RkdError
 from rkd.models import canonical
 from rkd.records.provenance import code_state, machine_state
 from rkd.training import Engine, accuracy, arithmetic
-from rkd.training.capture import on
-from rkd.training.threads import Threads, numbers
+from rkd.training.capture import device_guard
+from rkd.training.threads import Threads, thread_choices
 
 LEAST_ROUNDS, MOST_REPEATS = 3, 200
 # Seconds of steps in a row, so that the clock's own time is lost in them.
@@ -124,7 +124,7 @@ class Timed:
         return self.times[-1]
 
 
-def measure(request: Request, say: Callable[[str], object] = lambda text: None) -> Result:
+def measure(request: Request, say: Callable[[str], object] = lambda text: None) -> BenchResult:
     """Make the measurement, telling `say` what happens. Takes `request.seconds`, or what three rounds need.
 
     Raises:
@@ -132,15 +132,15 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
     """
     device = pick_device(request.device)
     request.check(device)
-    started, began, load_before, notes = time.monotonic(), now(), load(), []
+    started, began, load_before, notes = time.monotonic(), utc_now(), load_average(), []
     with contextlib.ExitStack() as stack:
         if request.compile != "no":
             from torch._inductor.utils import fresh_cache  # slow to import
 
             stack.enter_context(fresh_cache())  # so that a cold start is one
-        stack.enter_context(on(device))
+        stack.enter_context(device_guard(device))
         # One number of threads for all variants, so that they can be compared.
-        Threads(numbers(request.threads, device), notes.append).take()
+        Threads(thread_choices(request.threads, device), notes.append).take()
         work = Workload(request.teacher, request.student, request.batch_size, device)
         timed = []
         for variant in variants(request, device):
@@ -154,7 +154,7 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
             one.repeats = max(1, min(MOST_REPEATS, math.ceil(wanted)))
         say("evaluating")
         evaluation = _evaluate(work, timed, EVALUATION_SHARE * request.seconds)
-        made = rounds(timed, started + request.seconds, device, say)
+        made = time_rounds(timed, started + request.seconds, device, say)
     took, cores = time.monotonic() - started, os.cpu_count() or 1
     if took > 1.1 * request.seconds:
         fewest = f": {made} rounds are the fewest that are made" * (made == LEAST_ROUNDS)
@@ -163,11 +163,11 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         before = f"before this began, its load average was {load_before:.2f} on {cores} cores"
         notes.append(f"the machine was not quiet: {before}")
     header = {
-        **asdict(request), **code_state(), **machine_state(device), "began": began, "ended": now(), "rounds": made,
-        "load_before": load_before, "load_after": load(), "train_images": len(work.images.train_y),
+        **asdict(request), **code_state(), **machine_state(device), "began": began, "ended": utc_now(), "rounds": made,
+        "load_before": load_before, "load_after": load_average(), "train_images": len(work.images.train_y),
         "seconds_used": took,
     }  # fmt: skip
-    return Result(header, tuple(one.row(request.batch_size) for one in timed), evaluation, tuple(notes))
+    return BenchResult(header, tuple(one.row(request.batch_size) for one in timed), evaluation, tuple(notes))
 
 
 def first_step(
@@ -191,7 +191,9 @@ def first_step(
     return [Timed(variant, made, cold, counts)]
 
 
-def rounds(timed: Sequence[Timed], end: float, device: torch.device, say: Callable[[str], object]) -> int:
+def time_rounds(
+    timed: Sequence[Timed], end: float, device: torch.device, say: Callable[[str], object]
+) -> int:
     """Time rounds until `end` (of the monotonic clock, in seconds), three at least; returns their number. Every variant
     makes its steps once a round; who begins changes from round to round."""
     expected = sum(one.repeats * one.times[0] for one in timed)
@@ -232,11 +234,11 @@ def _evaluate(work: Workload, timed: Sequence[Timed], affordable: float) -> dict
     return {"images": test, **rates}
 
 
-def now() -> str:
+def utc_now() -> str:
     """UTC."""
     return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def load() -> float | None:
+def load_average() -> float | None:
     """Processes that ran or waited to run, mean over the last minute; None where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -11,20 +11,20 @@ from pydantic import TypeAdapter, ValidationError
 from rkd import paths
 from rkd.bench.steps import EPOCH_IMAGES, Variant
 from rkd.errors import RecordError
-from rkd.files import place
+from rkd.files import write_atomic
 
 EVALUATION_IMAGES = 10_000  # of CIFAR-100
 EPOCHS = 240
 
 
-class Kept(Protocol):
+class SavedResult(Protocol):
     """What is written to a file of its own: `KIND` and `FORMAT` say there what it is."""
 
     KIND: ClassVar[str]
     FORMAT: ClassVar[int]
 
 
-T = TypeVar("T", bound=Kept)
+T = TypeVar("T", bound=SavedResult)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """One measurement."""
 
     KIND: ClassVar[str] = "rkd bench"
@@ -78,7 +78,7 @@ class Result:
 
 
 def save(path: Path, found: Any) -> None:
-    """Write a `Result` or a `Gate` as JSON, whole or not at all: numbers with six significant digits, null for what is
+    """Write a `BenchResult` or a `Gate` as JSON, whole or not at all: numbers with six significant digits, null for what is
     not finite."""
     body = json.loads(
         json.dumps(asdict(found)),
@@ -86,7 +86,7 @@ def save(path: Path, found: Any) -> None:
         parse_constant=lambda text: None,
     )
     text = json.dumps({"format": found.FORMAT, "kind": found.KIND, **body}, indent=1, sort_keys=True)
-    place(path, f"{text}\n".encode())
+    write_atomic(path, f"{text}\n".encode())
 
 
 def load(path: Path, kind: type[T]) -> T:

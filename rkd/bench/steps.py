@@ -16,7 +16,7 @@ from torch.optim.swa_utils import update_bn
 from rkd import data
 from rkd.bench.conventional import Conventional
 from rkd.data import ImageSet, normalise
-from rkd.experiments.group import place
+from rkd.experiments.group import to_device
 from rkd.experiments.recipes import Builder
 from rkd.experiments.settings import Settings
 from rkd.training import FrozenTeacher, RunConfig, TrainState
@@ -83,7 +83,7 @@ class Steps:
     def _place(self, module: nn.Module, run: RunConfig, device: torch.device) -> None:
         if self.variant.kernels == "native":
             without_cudnn(module)
-        place(module, run, device)
+        to_device(module, run, device)
 
     def ready(self) -> None:
         """Begin an epoch if none is under way."""

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from rkd.bench.measurement import Request
-from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, Result
+from rkd.bench.result import EPOCHS, EVALUATION_IMAGES, BenchResult
 from rkd.bench.steps import EPOCH_IMAGES
 from rkd.models import display_name
 
 MODES = {"running": "teacher on running statistics", "batch": "teacher on batch statistics"}
 
 
-def header_lines(result: Result) -> dict[str, str]:
+def header_lines(result: BenchResult) -> dict[str, str]:
     """Where, when and how, and what has to be known."""
     h = result.header
     n, gpu = h["threads"], f", CUDA {h['cuda']}, cuDNN {h['cudnn']}" if h["cuda"] else ""
@@ -55,7 +55,7 @@ def title(header: Mapping[str, Any]) -> str:
     return f"{pair}, batch {header['batch_size']}, {header['train_images']:,} images of the embedded set"
 
 
-def times(result: Result) -> dict[str, pd.DataFrame]:
+def times(result: BenchResult) -> dict[str, pd.DataFrame]:
     """For each mode of the teacher one row per variant: times of a step of one student, what they come to, and what a
     step does, as text."""
     found: dict[str, dict[str, dict[str, str]]] = {}
@@ -76,7 +76,7 @@ def times(result: Result) -> dict[str, pd.DataFrame]:
     return {mode: pd.DataFrame.from_dict(rows, orient="index") for mode, rows in found.items()}
 
 
-def note(result: Result) -> str:
+def note(result: BenchResult) -> str:
     """What a reader of `times` has to know."""
     e = result.evaluation
     return (
@@ -89,7 +89,7 @@ def note(result: Result) -> str:
     )
 
 
-def report(result: Result) -> str:
+def report(result: BenchResult) -> str:
     """Header, tables and note as plain text."""
     head = "\n".join(f"{name}: {text}" for name, text in header_lines(result).items())
     parts = [f"{mode}, step of one student\n{rows.to_string()}" for mode, rows in times(result).items()]

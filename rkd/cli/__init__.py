@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rkd import __version__
 from rkd.cli import declare
-from rkd.errors import RkdError, in_a_line
+from rkd.errors import RkdError, one_line
 
 # Where each command's function is, and what it does. A module is imported when its command is called, so that
 # `rkd --help` does not wait for torch.
@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
     """Tells of a wrong call in one line, whatever it quotes."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(in_a_line(ValueError(message), 1000))
+        super().error(one_line(ValueError(message), 1000))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

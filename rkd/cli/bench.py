@@ -4,10 +4,10 @@ accuracy."""
 import sys
 from typing import Annotated, Any
 
-from rkd.cli.declare import File, Folder, Names, value
+from rkd.cli.declare import File, Folder, Names, parse_value
 from rkd.errors import ConfigError
 
-Numbers = Annotated[tuple[int, ...], lambda text: tuple(value(f"[{text}]")), "A,B"]
+Numbers = Annotated[tuple[int, ...], lambda text: tuple(parse_value(f"[{text}]")), "A,B"]
 
 
 def bench(
@@ -102,10 +102,10 @@ def gate(
         Exit status: 0 written, 1 a run diverged, 2 wrong call.
     """
     from rkd.bench import save
-    from rkd.bench.gate import note, table, train
+    from rkd.bench.gate import accuracy_table, conclusion, train_pairs
 
-    found, path = train(chapter, row, {"profile": profile, "seeds": list(seeds), **given}, work, out)
-    print(f"{table(found).to_string(index=False)}\n{note(found)}")
+    found, path = train_pairs(chapter, row, {"profile": profile, "seeds": list(seeds), **given}, work, out)
+    print(f"{accuracy_table(found).to_string(index=False)}\n{conclusion(found)}")
     save(path, found)
     print(f"written to {path}", file=sys.stderr)
     return int(found.diverged)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rkd import paths
 from rkd.cli.cluster import ray_asked
 from rkd.cli.declare import Duration, Names
-from rkd.cluster.session import Resources, joined
+from rkd.cluster.session import Resources, join_cluster
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.notebooks import declared_parameters
-from rkd.experiments.settings import load_profile, names, profile_path, resolve
+from rkd.experiments.settings import load_profile, parameter_names, profile_path, resolve
 from rkd.trust import foreign_in
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def book(
         raise ConfigError(f"{chosen[0]} does not go with --name, --add, --drop or --list-variations")
     home = paths.home()
     made = Book(
-        profile, home / "book", home / "_config.yml", paths.build(), profile_path(profile), not no_html,
-        reads=(*paths.sources(), home / "results"),
+        profile, home / "book", home / "_config.yml", paths.build_folder(), profile_path(profile), not no_html,
+        reads=(*paths.source_paths(), home / "results"),
     )  # fmt: skip
     if list_variations:
         _list(made.variations(), profile)
@@ -96,14 +96,14 @@ def book(
     if foreign_in([load_profile(profile), given]):  # chapters are told of all, and which were typed here
         given["trust"] = sorted(foreign_in(given))
     device = str(given.get("device") or "auto")
-    with joined(address, Resources.read(each), device) if on_ray else nullcontext() as cluster:
+    with join_cluster(address, Resources.read(each), device) if on_ray else nullcontext() as cluster:
         result = build_book(
             made,
             only=only,
             jobs=jobs,
             timeout_s=timeout or (1800 if profile == "smoke" else 7 * 24 * 3600),
             parameters=given,
-            environment={"RKD_HOME": str(home), paths.STANDS_IN: str(paths.here())},
+            environment={"RKD_HOME": str(home), paths.STANDS_IN: str(paths.user_folder())},
             variation=name or "",
             fresh=fresh,
             cluster=cluster,
@@ -129,7 +129,7 @@ def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variatio
         if parameter not in known:
             raise unknown("parameter", parameter, known)
     pick_device(given.get("device") or "auto")
-    values = {name: value for name, value in given.items() if name in names()}
+    values = {name: value for name, value in given.items() if name in parameter_names()}
     rows = chapter_names()
     for name in declared if values else ():
         settings = resolve(name, {**values, "profile": made.profile})
@@ -140,7 +140,7 @@ def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variatio
 def _list(pages: Sequence["Page"], profile: str) -> None:
     import pandas as pd
 
-    from rkd.report.book import spelt
+    from rkd.report.book import format_values
 
     if not pages:
         print(
@@ -151,5 +151,5 @@ def _list(pages: Sequence["Page"], profile: str) -> None:
     for page in pages:
         state = "failed" if page.status == "failed" else f"{page.finished[:16].replace('T', ' ')} UTC"
         source = [f"from {page.adopted}"] if page.adopted else []
-        rows.append((page.variation, page.name, state, ", ".join([*spelt(page.parameters), *source])))
+        rows.append((page.variation, page.name, state, ", ".join([*format_values(page.parameters), *source])))
     print(pd.DataFrame(rows).to_string(header=False, index=False))

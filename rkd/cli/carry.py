@@ -68,7 +68,7 @@ def export(
         store, out, runs=asked if chapters else None, planned=planned, max_part=max_part or PART,
         max_files=max_files, all_weights=all_weights,
     )  # fmt: skip
-    show(done, out)
+    print_export(done, out)
     print(f"from {store.records}")
     return 1 if done.left_out or done.no_room else 0
 
@@ -103,7 +103,7 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
     return 1 if refused else 0
 
 
-def show(done, folder: Path) -> None:
+def print_export(done, folder: Path) -> None:
     """Print what an export holds, and what it does not."""
     print(f"{'':11}{'files':>8}{'bytes':>16}")
     for kind, name in PLURALS.items():
@@ -122,12 +122,12 @@ def show(done, folder: Path) -> None:
 def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
     """The weights that students use of each finished teacher."""
     from rkd import data
-    from rkd.experiments.runner import learned_from
+    from rkd.experiments.runner import teacher_configs
 
     device, root = pick_device(settings.device), data_root(settings)
     load = functools.lru_cache(maxsize=1)(lambda config: data.load(config, root).to(device))
     runs = [*planned, *(() if of_chapters else (record.config for record in store))]
-    wanted = dict.fromkeys((teacher.run, teacher.weights) for teacher in learned_from(runs))
+    wanted = dict.fromkeys((teacher.run, teacher.weights) for teacher in teacher_configs(runs))
     refused = 0
     for config, which in wanted:
         try:
@@ -154,7 +154,7 @@ def _write_teacher(store, config, which: str, images) -> str:
             trained on, or other weights of it are committed already.
     """
     from rkd.experiments.group import trained_network
-    from rkd.records.teachers import digest, half, load_teacher, save_teacher, teacher_file
+    from rkd.records.teachers import load_teacher, save_teacher, teacher_file, to_half, weights_digest
     from rkd.training import accuracy
 
     record = store.load(config.id)
@@ -163,10 +163,10 @@ def _write_teacher(store, config, which: str, images) -> str:
     if record.provenance["data_sha256"] != images.checksum:
         raise RecordError(f"the images of {config.data.name} here are not those it was trained on")
     network, _ = trained_network(config, which, store, images.classes)
-    network.load_state_dict(half(network.state_dict()))
+    network.load_state_dict(to_half(network.state_dict()))
     rounded, path = network.state_dict(), teacher_file(store, config.id, which)
     if path.exists():
-        if digest(load_teacher(path)[0]) == digest(rounded):
+        if weights_digest(load_teacher(path)[0]) == weights_digest(rounded):
             return f"was there ({path})"
         raise RecordError(f"{path} holds other weights of it, and stays; delete it to replace them")
     header = {

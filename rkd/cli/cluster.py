@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rkd.cli.declare import Duration, File, Names
-from rkd.cluster.session import Resources, joined
+from rkd.cluster.session import Resources, join_cluster
 from rkd.cluster.slurm import LEAVE_SECONDS, script
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.selectors import Selectors
@@ -125,15 +125,19 @@ def plan(
     settings, runs = Selectors(str(params), given, settled=True).plan(chapters)
     measured = None
     if tasks:
-        with joined(None, Resources(memory=0), "cpu") as cluster:
-            measured = planning.overhead(cluster.ray, tasks)
+        with join_cluster(None, Resources(memory=0), "cpu") as cluster:
+            measured = planning.measure_overhead(cluster.ray, tasks)
             each = f"{1000 * measured[1] / tasks:.2f} ms each"
-            print(f"{tasks:,} empty tasks on {cluster.words()}: {measured[1]:.1f} s, {each}")
-    made = planning.make(settings.profile, runs, group, data_root(settings), rate, measured)
+            print(f"{tasks:,} empty tasks on {cluster.describe()}: {measured[1]:.1f} s, {each}")
+    made = planning.plan_sweep(settings.profile, runs, group, data_root(settings), rate, measured)
     total = sum(one.macs for one in made.groups)
     print(f"{len(runs)} runs in {len(made.groups)} groups: {total:.3g} multiply-adds")
     print(f"at {made.rate:.3g} a second ({made.source}):")
-    print(planning.table([planning.simulate(made, int(number)) for number in gpus]).to_string(index=False))
+    print(
+        planning.schedule_table([planning.simulate(made, int(number)) for number in gpus]).to_string(
+            index=False
+        )
+    )
     if out:
         save(out, made)
     return 0

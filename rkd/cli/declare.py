@@ -21,10 +21,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from rkd.config import meanings, size
+from rkd.config import docstring_entries, size
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.budget import parse_duration
-from rkd.experiments.settings import Settings, assignment, twice, value
+from rkd.experiments.settings import Settings, given_twice, parse_assignment, parse_value
 from rkd.trust import foreign_in, trust
 
 Command = Callable[..., int]
@@ -32,12 +32,12 @@ _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 _ALSO = {"group": ["--gang"], "loss_weight": ["-b"], "ce_weight": ["-r"], "verbose": ["-v"]}
 
 
-def names(text: str) -> tuple[str, ...]:
+def comma_separated(text: str) -> tuple[str, ...]:
     """ "a, b" -> ("a", "b")."""
     return tuple(name.strip() for name in text.split(","))
 
 
-def written(text: str, folder: bool = False) -> Path:
+def writable_path(text: str, folder: bool = False) -> Path:
     """A file to be written, or a folder, which may be new; ConfigError where it cannot be, before anything is computed
     for it."""
     path = Path(text)
@@ -53,10 +53,10 @@ def written(text: str, folder: bool = False) -> Path:
 
 # A kind, how its text is read, what stands for it in a help text, and what an option means that is given without one.
 Size = Annotated[int, size, "SIZE"]
-Names = Annotated[tuple[str, ...], names, "A,B"]
+Names = Annotated[tuple[str, ...], comma_separated, "A,B"]
 Duration = Annotated[float, parse_duration, "TIME"]
-File = Annotated[Path, written, "FILE"]
-Folder = Annotated[Path, functools.partial(written, folder=True), "DIR"]
+File = Annotated[Path, writable_path, "FILE"]
+Folder = Annotated[Path, functools.partial(writable_path, folder=True), "DIR"]
 Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
@@ -75,21 +75,26 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
         name, help=summary, description=text.partition("\n\nArgs:\n")[0], epilog=f"examples:\n{shown}",
         usage=" ".join(["%(prog)s", *first, "[OPTIONS]"]), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    told = meanings(Settings)
+    told = docstring_entries(Settings)
     for parameter in parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             _add_values(parser, parameters, told)
         else:
-            _add(parser, parameter, (told | meanings(doc, "Args"))[parameter.name])
+            _add(parser, parameter, (told | docstring_entries(doc, "Args"))[parameter.name])
     parser.add_argument(
-        "--trust", type=names, action="extend", metavar="A,B", default=argparse.SUPPRESS, help=told["trust"]
+        "--trust",
+        type=comma_separated,
+        action="extend",
+        metavar="A,B",
+        default=argparse.SUPPRESS,
+        help=told["trust"],
     )
     parser.set_defaults(call=command)
 
 
 def call(options: argparse.Namespace) -> int:
     """Call the command with what was given; options that were not are left to its defaults."""
-    first, values = given(options)
+    first, values = parsed_values(options)
     return options.call(*first, **values)
 
 
@@ -99,11 +104,11 @@ class _Once(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
         before = getattr(namespace, self.dest, value)
         if before is not value and before != value:
-            raise twice(str(option), before, value)
+            raise given_twice(str(option), before, value)
         setattr(namespace, self.dest, value)
 
 
-def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
+def parsed_values(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     """What a parsed call gives to its function: positional values, and others by name. Names of functions among them
     are trusted.
 
@@ -115,15 +120,15 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     named, typed = values.pop("set", []), values.pop("typed", [])
     parameters = inspect.signature(options.call).parameters.values()
     own = {p.name: _kinds(p.annotation)[0] for p in parameters if p.kind is not p.VAR_KEYWORD}
-    by_name = [*map(assignment, named)]
-    by_name += [(name, value(text, f"-p {name} {text!r}")) for name, text in typed]
+    by_name = [*map(parse_assignment, named)]
+    by_name += [(name, parse_value(text, f"-p {name} {text!r}")) for name, text in typed]
     for name, found in by_name:
         if name in own and (own[name] is not str or not isinstance(found, str)):
             raise ConfigError(
                 f"{name} is an option of the command's own, no parameter: --{name.replace('_', '-')}"
             )
         if name in values and values[name] != found:
-            raise twice(name, values[name], found)
+            raise given_twice(name, values[name], found)
         values[name] = found
     trust(foreign_in(values))
     if "given" not in {p.name for p in parameters}:
@@ -132,7 +137,7 @@ def given(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     return first, values
 
 
-def spelt(command: Command, values: dict[str, Any]) -> str:
+def command_line(command: Command, values: dict[str, Any]) -> str:
     """The call that gives a command these values of its parameters (`locals()` at its beginning)."""
     words = ["rkd", command.__name__]
     for parameter in inspect.signature(command).parameters.values():
@@ -152,7 +157,7 @@ def _in_yaml(found: Any) -> str:
     """A value as YAML on one line; text is quoted where it would mean something else."""
     if isinstance(found, str):
         with contextlib.suppress(ConfigError):
-            if value(found) == found:
+            if parse_value(found) == found:
                 return found
     return json.dumps(found, ensure_ascii=False)
 
@@ -213,7 +218,7 @@ def _add_values(
         flag = {"nargs": "?", "const": True} if bases == {bool} else {}
         group.add_argument(
             f"--{field.name.replace('_', '-')}", *_ALSO.get(field.name, []), dest=field.name, metavar="VALUE",
-            type=str if bases == {str} else _told(value), default=argparse.SUPPRESS, action=_Once, **flag,
+            type=str if bases == {str} else _told(parse_value), default=argparse.SUPPRESS, action=_Once, **flag,
             help=told[field.name].replace("%", "%%"),
         )  # fmt: skip
     group.add_argument(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rkd.cli.declare import File
-from rkd.config import Percent, build, check
+from rkd.config import Percent, from_values, validate
 from rkd.errors import ConfigError, RecordError
-from rkd.experiments.settings import resolve, without_effect
+from rkd.experiments.settings import check_effect, resolve
 from rkd.experiments.workspace import runner_of
 from rkd.files import replacing
 from rkd.plain_yaml import from_yaml
-from rkd.trust import foreign_in, seen
+from rkd.trust import foreign_in, note_origin
 
 if TYPE_CHECKING:
     from rkd.data import DataConfig
@@ -78,7 +78,7 @@ def evaluate(
     for name, value in (told | {"entry": entry}).items():
         if value is not None:
             raise ConfigError(f"--{name} describes a --checkpoint; a recorded run says what it is")
-    record = recorded(runner, run, weights)
+    record = load_run(runner, run, weights)
     said = record.accuracy(weights)
     if deploy:
         return _savings(runner, record.config, weights, said)
@@ -89,14 +89,14 @@ def evaluate(
 
 def runner_for(profile: str, given: Mapping[str, Any]):
     """That of a call's settings; ConfigError for a parameter that has no effect on what is recorded."""
-    without_effect(given, (), "an evaluation")
+    check_effect(given, (), "an evaluation")
     return runner_of(resolve("evaluate", {**given, "profile": profile}))
 
 
-def recorded(runner, run: str, weights: str):
+def load_run(runner, run: str, weights: str):
     """The record of a run; RecordError where it cannot be read, or its weights are not here."""
     record = runner.store.load(run)
-    seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
+    note_origin(foreign_in(record.config.to_dict()), f"the record of run {run}")
     if runner.weights_file(record.id, weights) is None:
         raise RecordError(
             f"the {weights} weights of run {record.id} are not on this machine; train it again to have them"
@@ -134,7 +134,7 @@ def export_model(
 
     if out.suffix not in FORMS:
         raise ConfigError(f"--out is {str(out)!r}; its suffix says what is written: {', '.join(FORMS)}")
-    record = recorded(runner := runner_for(profile, given), run, weights)
+    record = load_run(runner := runner_for(profile, given), run, weights)
     network, images = runner.network(record.config, weights)
     network, name = network.cpu().float(), record.config.network
     if bad := models.not_finite(network.state_dict()):
@@ -188,7 +188,7 @@ def features(
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {str(out)!r}; features are written as .npz")
-    record = recorded(runner := runner_for(profile, given), run, weights)
+    record = load_run(runner := runner_for(profile, given), run, weights)
     network, images = runner.network(record.config, weights)
     dtype, found = next(network.parameters()).dtype, {"class_names": np.array(images.class_names)}
     with torch.no_grad():
@@ -213,7 +213,7 @@ def features(
     return 0
 
 
-class Exported(NamedTuple):
+class ModelFacts(NamedTuple):
     """What a file of `rkd export-model` says of itself; the accuracy in percent."""
 
     network: str
@@ -222,7 +222,7 @@ class Exported(NamedTuple):
     accuracy: float
 
 
-def exported(file: Path) -> Exported | None:
+def read_model_facts(file: Path) -> ModelFacts | None:
     """None of other files.
 
     Raises:
@@ -234,17 +234,17 @@ def exported(file: Path) -> Exported | None:
     facts = facts_in(file)
     if not {"network", "class_names"} <= facts.keys():
         return None
-    seen([facts["network"]], str(file))
+    note_origin([facts["network"]], str(file))
     try:
-        data = build(DataConfig, json.loads(facts["data"]))
+        data = from_values(DataConfig, json.loads(facts["data"]))
         if data.normalisation == "measured":  # on the images that it was trained on
             numbers = {name: json.loads(facts[name]) for name in ("mean", "std")}
             data = dataclasses.replace(data, normalisation=numbers)
-        return Exported(
+        return ModelFacts(
             facts["network"],
             data,
-            len(check(tuple[str, ...], "class_names", json.loads(facts["class_names"]))),
-            check(Percent, "accuracy", float(facts["accuracy"])),
+            len(validate(tuple[str, ...], "class_names", json.loads(facts["class_names"]))),
+            validate(Percent, "accuracy", float(facts["accuracy"])),
         )
     except (ConfigError, KeyError, ValueError, RecursionError) as error:
         raise RecordError(
@@ -259,7 +259,7 @@ def _checkpoint(
     values of the data set that the call gives."""
     from rkd import data, models
 
-    said = None if model else exported(file)
+    said = None if model else read_model_facts(file)
     if dataset is not None:
         name = data.full_name(dataset)
         usual = said.data.normalisation if said else name if name in data.PRESETS else "measured"

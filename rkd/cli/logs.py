@@ -7,7 +7,7 @@ from typing import Literal
 from rkd.cli.declare import Lines
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
-from rkd.files import place
+from rkd.files import write_atomic
 from rkd.published import logs, others
 
 
@@ -55,9 +55,9 @@ def import_logs(
     name = _name(path.absolute()) if name is None else name
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ConfigError(f"--name {name!r} is no plain name of a file; write one such as my_runs")
-    target = others.folder() / f"{name}.csv"
-    before = {file: others.read(file) for file in others.folder().glob("*.csv") if file != target}
-    known = {logs.trace(run): file.name for file, runs in before.items() for run in runs}
+    target = others.others_folder() / f"{name}.csv"
+    before = {file: others.read_runs(file) for file in others.others_folder().glob("*.csv") if file != target}
+    known = {logs.fingerprint(run): file.name for file, runs in before.items() for run in runs}
     told = {"teacher": teacher, "student": student, "method": method, "dataset": dataset, "epochs": epochs}
     given = {field: value for field, value in told.items() if value is not None}
     selectors = Selectors("paper")
@@ -73,7 +73,7 @@ def import_logs(
     for log, why in refused.items():
         print(f"refused {log}: {why}")
     if runs and there is None:
-        place(target, text)
+        write_atomic(target, text)
         print(f"imported into {target}: {len(runs)}")
     else:
         print(f"nothing was changed: all of it is in {target}" if runs else "nothing was imported")

@@ -12,7 +12,7 @@ from rkd.errors import ConfigError, DataError
 from rkd.experiments import workspace
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import profile_path
-from rkd.files import place
+from rkd.files import write_atomic
 
 PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
@@ -49,9 +49,9 @@ def pack(
         out, 2 wrong call.
     """
     from rkd.records.transfer import archive
-    from rkd.records.transfer.exporting import Exported
+    from rkd.records.transfer.exporting import ExportResult
 
-    given, results = {} if data_root is None else {"data_root": data_root}, Exported()
+    given, results = {} if data_root is None else {"data_root": data_root}, ExportResult()
     settings, runs = Selectors(profile, given, settled=True).plan(chapters)
     archive.check_folder(out, "a pack", rf"part-[0-9]{{4,}}(-[0-9a-f]{{12}})?\.bin|{CHECKSUMS}")
     root, store = workspace.data_root(settings), workspace.store_of(settings)
@@ -69,9 +69,9 @@ def pack(
         with tarfile.open(fileobj=whole, mode="w") as tar:
             for name in sorted(members):
                 content = members[name]
-                archive.add(tar, name, content.read_bytes() if isinstance(content, Path) else content)
-        parts, length = archive.cut(whole, out, max_part), whole.tell()
-    place(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in parts.items()).encode())
+                archive.add_file(tar, name, content.read_bytes() if isinstance(content, Path) else content)
+        parts, length = archive.split_parts(whole, out, max_part), whole.tell()
+    write_atomic(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in parts.items()).encode())
     for path, why in results.left_out.items():
         print(f"left out {path}: {why}")
     print(f"{len(members)} files, {length:,} bytes in {len(parts)} pieces in {out}")
@@ -81,17 +81,17 @@ def pack(
 
 def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
     """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
-    from rkd.experiments.estimate import COUNTS, costs
+    from rkd.experiments.estimate import COUNTS, remaining_macs
     from rkd.experiments.group import check_teacher_file
     from rkd.experiments.runner import unfinished
     from rkd.records.provenance import COMMIT_FILE, code_state
     from rkd.records.teachers import teacher_file
-    from rkd.records.transfer.archive import local
+    from rkd.records.transfer.archive import local_path
     from rkd.records.transfer.exporting import collect
 
     # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
-    costs(unfinished(runs, store), store, root)
-    found = [*(paths.build() / COUNTS).glob("*.json"), profile_path(profile)]
+    remaining_macs(unfinished(runs, store), store, root)
+    found = [*(paths.build_folder() / COUNTS).glob("*.json"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
     found += [paths.home() / run.pretrained.checkpoint for run in runs if run.pretrained is not None]
     for teacher in dict.fromkeys(run.teacher for run in runs if run.teacher is not None):
@@ -107,7 +107,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
         told = "+".join(filter(None, (code["commit"], code["changed"])))
         yield paths.home() / COMMIT_FILE, f"{told}\n".encode()
     for path, data in collect(store, {run.id for run in runs}, runs, all_weights=False, done=results):
-        yield local(store, path), data
+        yield local_path(store, path), data
 
 
 def _data(runs, root: Path) -> dict[str, Path]:

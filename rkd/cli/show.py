@@ -12,7 +12,7 @@ from rkd.errors import ConfigError, unknown
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import resolve as settings_of
 from rkd.experiments.workspace import store_of
-from rkd.files import place
+from rkd.files import write_atomic
 
 MOST_CLASSES = 100_000  # of a classifier that fits anywhere
 
@@ -135,7 +135,7 @@ def data(
 
     own = {"image_size": image_size, "test_share": test_share}
     config = data.DataConfig(data.full_name(name), normalisation="measured", **own)
-    facts = data.describe(config, paths.home() / (paths.typed(root) if root else "data"))
+    facts = data.describe(config, paths.home() / (paths.from_user_folder(root) if root else "data"))
     for fact, value in facts.items():
         print(f"{fact:16} {value}")
     return 0
@@ -178,7 +178,7 @@ def records(
     runs = found["n"].sum() + found["diverged"].sum()
     print(f"{runs} runs of {len(found)} configurations in {store.records}")
     if csv:
-        place(csv, found.to_csv(index=False, float_format="%.4f").encode())
+        write_atomic(csv, found.to_csv(index=False, float_format="%.4f").encode())
     return 0
 
 

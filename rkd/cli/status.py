@@ -8,12 +8,12 @@ from typing import Any
 from rkd import paths
 from rkd.cli.declare import Names
 from rkd.errors import ConfigError
-from rkd.experiments.budget import in_words
+from rkd.experiments.budget import format_duration
 from rkd.experiments.ended import ended
-from rkd.experiments.notebooks import notebook_names, read_notebook, tagged
+from rkd.experiments.notebooks import notebook_names, read_notebook, tagged_cells
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import resolve
-from rkd.experiments.workspace import folders, store_of
+from rkd.experiments.workspace import result_folders, store_of
 
 STATES = ("recorded", "diverged", "damaged", "running", "begun", "missing")
 ALL = "all, each once"
@@ -38,12 +38,12 @@ def status(
     """
     book = paths.home() / "book"
     chapters = chapters or [
-        name for name in notebook_names(book) if tagged(read_notebook(book / f"{name}.ipynb"), "rows")
+        name for name in notebook_names(book) if tagged_cells(read_notebook(book / f"{name}.ipynb"), "rows")
     ]
     selectors = Selectors(profile, given)  # ids alone, which are kept: torch would take seconds
     selectors.check(chapters)
     ids = {name: selectors.every(name) for name in chapters}
-    records, work = folders(profile, resolve("status", {**given, "profile": profile}).results)
+    records, work = result_folders(profile, resolve("status", {**given, "profile": profile}).results)
     found = states(records, work, {run: (run, *forms) for own in ids.values() for run, forms in own.items()})
     if verbose:
         from rkd.experiments.estimate import time_left
@@ -64,7 +64,7 @@ def status(
     return 0
 
 
-def check(*, profile: str = "smoke", results: str | None = None, quarantine: bool = False) -> int:
+def check_records(*, profile: str = "smoke", results: str | None = None, quarantine: bool = False) -> int:
     """Read every record, file of maps, checkpoint and file of weights of a profile, compare checksums, and name what
     is damaged, foreign, or claims more than it proves. With --quarantine, move it to the folder damaged/ beside the
     records, where nothing looks: `rkd sweep` trains what is missing then.
@@ -81,12 +81,12 @@ def check(*, profile: str = "smoke", results: str | None = None, quarantine: boo
     from rkd.records import damage
 
     store = store_of(resolve("records", {"profile": profile, "results": results}))
-    total, bad = len(damage.files(store)), 0
-    for name, path, why in damage.damaged(store):
+    total, bad = len(damage.store_files(store)), 0
+    for name, path, why in damage.find_damaged(store):
         bad += 1
         print(f"{path}: {why}")
         if quarantine:
-            print(f"  moved to {damage.set_aside(store, name, path)}")
+            print(f"  moved to {damage.quarantine(store, name, path)}")
     print(f"{bad} of {total} files are damaged; records: {store.records}")
     return 1 if bad else 0
 
@@ -118,7 +118,7 @@ def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
 
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
     """Print runs in words: state, how far they are, accuracy, seconds they will take where those are known."""
-    from rkd.experiments.estimate import begun
+    from rkd.experiments.estimate import checkpoint_progress
 
     runs = list(runs)
     found = states(store.records, store.work, {run.id: [run.id] for run in runs})
@@ -127,10 +127,10 @@ def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) ->
         if state == "recorded":
             notes += [f"{record.accuracy():.2f} %" for record in store.read([run.id]).values()]
         if state in ("begun", "running"):
-            come = begun(store, run.id)
+            come = checkpoint_progress(store, run.id)
             partly = f" and {come.position:,} images" if come and come.position else ""
             notes.append(f"epoch {come.epoch if come else 0} of {run.total_epochs}{partly}")
         if (left := (seconds or {}).get(run.id)) is not None:
-            notes.append(f"about {in_words(left)}")
+            notes.append(f"about {format_duration(left)}")
         told = f"  [{'; '.join(notes)}]" if notes else ""
-        print(f"{state:9} {run.id}  {run.in_words()}{told}")
+        print(f"{state:9} {run.id}  {run.describe()}{told}")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rkd.cli.carry import PART, show
+from rkd.cli.carry import PART, print_export
 from rkd.cli.cluster import ray_asked
-from rkd.cli.declare import Duration, Folder, Names, Size, spelt
+from rkd.cli.declare import Duration, Folder, Names, Size, command_line
 from rkd.cli.status import list_runs, states
-from rkd.cluster.session import Resources, joined
-from rkd.devices import here, pick_device
+from rkd.cluster.session import Resources, join_cluster
+from rkd.devices import has_device, pick_device
 from rkd.errors import ConfigError, RkdError, unknown
 from rkd.experiments.budget import Budget
 from rkd.experiments.selectors import Selectors
@@ -85,7 +85,7 @@ def sweep(
         checkpoints and says how to go on; a second signal ends it at once. Exit status: 0 every run is recorded (or
         --dry-run), 1 runs are left or diverged, 2 wrong call.
     """
-    again = spelt(sweep, locals())
+    again = command_line(sweep, locals())
     if group < 1:
         raise ConfigError(f"--group is {group}; it must be >= 1")
     if claims is not None and order != "verdicts":
@@ -96,24 +96,24 @@ def sweep(
     refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each, "--storage": storage}, refused)
     limit = Budget(budget)  # imports are part of it: torch comes after this line
-    from rkd.experiments.check import Way
+    from rkd.experiments.check import LaunchMode
     from rkd.training import Engine
 
     selectors = Selectors(str(params), given, settled=True)
     settings, runs = selectors.plan(chapters)
-    way = Way(Engine.named(settings.engine, settings.compile, settings.threads), group)
+    way = LaunchMode(Engine.named(settings.engine, settings.compile, settings.threads), group)
     plan = _Plan(selectors, settings, store_of(settings), runs, way, again)
     if order == "verdicts":
         plan.ask(claims)
-    plan.elsewhere = on_ray and not here(settings.device)
+    plan.elsewhere = on_ray and not has_device(settings.device)
     if storage:
         plan.match(storage, dry_run)
     estimate = plan.show()
     if dry_run:
-        from rkd.experiments.runner import schedules
+        from rkd.experiments.runner import describe_schedules
 
         left = [run for run in plan.runs if run.id in estimate.each]
-        print("\n".join(schedules(left)))
+        print("\n".join(describe_schedules(left)))
         if plan.decidable is None:
             list_runs(left, plan.store, estimate.each)
         else:
@@ -125,13 +125,13 @@ def sweep(
     if out is not None:
         plan.kept = KeptExport(plan.store, out, plan.runs, max_part or PART, max_files)
     progress = TensorBoard(tensorboard) if tensorboard else None
-    joining = joined(address, Resources.read(each), settings.device) if on_ray else nullcontext()
+    joining = join_cluster(address, Resources.read(each), settings.device) if on_ray else nullcontext()
     with joining as cluster, limit:
         if check and estimate.each:
             plan.check()
         reason = plan.train(estimate, limit, progress, cluster)
         if plan.kept and plan.kept.last:
-            show(plan.kept.last, out)
+            print_export(plan.kept.last, out)
         return plan.report(reason)
 
 
@@ -157,7 +157,7 @@ class _Plan:
         """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
         from rkd.experiments.runner import required
         from rkd.judge import load_claims
-        from rkd.judge.order import can_be_decided, lacking
+        from rkd.judge.order import can_be_decided, missing_runs
 
         known = {claim.id: claim for claim in load_claims(check=False)}
         for pattern in patterns or ():
@@ -165,7 +165,7 @@ class _Plan:
                 raise unknown("claim", pattern, known)
         chosen = {id for pattern in patterns or ("*",) for id in fnmatch.filter(known, pattern)}
         claims = [claim for id, claim in known.items() if id in chosen]
-        self.needs = lacking(claims, self.selectors, self.store, {run.id for run in self.runs})
+        self.needs = missing_runs(claims, self.selectors, self.store, {run.id for run in self.runs})
         self.decidable = {id for id in self.needs if can_be_decided(known[id], self.selectors)}
         if patterns is not None:
             self.runs = required(run for need in self.needs.values() for run in need.values())
@@ -190,7 +190,7 @@ class _Plan:
 
         device = pick_device(self.settings.device)
         methods = {run.method for run in unfinished(self.runs, self.store)}
-        print(f"check of {device}: {self.way.words(device)}")
+        print(f"check of {device}: {self.way.describe(device)}")
         print("method        arithmetic  difference  verdict")
 
         def say(row) -> None:
@@ -201,7 +201,7 @@ class _Plan:
         if not self.way.engine.captures(device):
             print("nothing to capture here: two runs in lock-step were compared with one alone")
         if way != self.way:
-            print(f"from here on: {way.words(device)}")
+            print(f"from here on: {way.describe(device)}")
         self.way = way
         for method, why in broken.items():
             print(f"{method or 'no teacher'} cannot be trained here, and is left out: {why}")
@@ -218,7 +218,7 @@ class _Plan:
         if cluster is not None:
             from rkd.cluster.sweeping import ClusterRunner
 
-            print(f"cluster: {cluster.words()}", flush=True)
+            print(f"cluster: {cluster.describe()}", flush=True)
             # No node waits for the end of a claim's runs.
             groups = [([run for runs, _ in groups for run in runs], ())]
             where = {
@@ -246,15 +246,15 @@ class _Plan:
 
     def groups(self):
         """(runs, claims they decide) in the order of training; what no claim needs comes last."""
-        from rkd.experiments.estimate import LEAST_IMAGE, costs
+        from rkd.experiments.estimate import LEAST_IMAGE, remaining_macs
         from rkd.experiments.runner import unfinished
-        from rkd.judge.order import ranked
+        from rkd.judge.order import rank_groups
 
         left = {run.id: run for run in unfinished(self.runs, self.store)}
-        cost = costs(left.values(), self.store, data_root(self.settings), LEAST_IMAGE)
+        cost = remaining_macs(left.values(), self.store, data_root(self.settings), LEAST_IMAGE)
         wanted = [claim for claim in self.needs if claim in (self.decidable or ())] or self.needs
         needs = {claim: self.needs[claim].keys() & left.keys() for claim in wanted}
-        groups = ranked({claim: need for claim, need in needs.items() if need}, cost)
+        groups = rank_groups({claim: need for claim, need in needs.items() if need}, cost)
         found = [([left.pop(run) for run in runs], claims) for runs, claims in groups]
         rest = sorted(left.values(), key=lambda run: cost[run.id])
         return [*found, *([(rest, ())] if rest else [])]
@@ -268,7 +268,7 @@ class _Plan:
         rows = []
         for runs, claims in groups:
             each = [estimate.each.get(run.id) for run in runs]
-            words = list(dict.fromkeys(run.in_words().partition(", seed")[0] for run in runs))
+            words = list(dict.fromkeys(run.describe().partition(", seed")[0] for run in runs))
             listed = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
             rows.append((len(runs), len(claims), None if None in each else sum(each) / 60, listed))
         table = pd.DataFrame(rows, columns=["runs", "claims", "minutes", ""]).astype({"minutes": float})

@@ -10,7 +10,7 @@ from rkd.cli.status import list_runs
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.budget import Budget
 from rkd.experiments.selectors import Selectors
-from rkd.experiments.settings import resolve, without_effect
+from rkd.experiments.settings import check_effect, resolve
 from rkd.experiments.workspace import runner_of
 
 
@@ -90,7 +90,7 @@ def run(
 def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboard: Path | None) -> int:
     import yaml
 
-    from rkd.experiments.runner import required, schedules, settle
+    from rkd.experiments.runner import describe_schedules, required, settle
     from rkd.experiments.snapshots import has_maps
     from rkd.experiments.tensorboard import TensorBoard
     from rkd.training.build import check_batches
@@ -105,7 +105,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
     if dry_run:
         # The data set itself is not read.
         check_batches(config, config.data.train_images or config.batch_size)
-        print(f"# run {config.id}", *schedules([config]), sep="\n# ")
+        print(f"# run {config.id}", *describe_schedules([config]), sep="\n# ")
         print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
     known = store.has(config.id)
@@ -128,10 +128,10 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
     """Settings, config and labels of a network with or without teacher."""
     from rkd.experiments.recipes import OWN_RECIPES, Builder
-    from rkd.experiments.weights import names_run
+    from rkd.experiments.weights import is_run_id
 
     settings = resolve("run", given)
-    if teacher is None and names_run(given.get("teacher_checkpoint")):
+    if teacher is None and is_run_id(given.get("teacher_checkpoint")):
         teacher = settings.teacher
     if teacher is None:
         if method is not None:
@@ -142,7 +142,7 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
         method = method or "reviewkd"
         builder, what = Builder(settings, OWN_RECIPES.get(method, "crd")), f"a run by {method}"
         config = builder.distilled(teacher, student, seed, method)
-    without_effect(given, builder.read, what)
+    check_effect(given, builder.read, what)
     return settings, config, {"recipe": builder.recipe_name}
 
 
@@ -153,7 +153,7 @@ def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
     if not of_paper and key not in rows:
         raise unknown(f"row of {name}", key, rows)
     line = selectors.line_of_paper(row) if of_paper else rows[key]
-    without_effect(given, line.read, f"row {row}")
+    check_effect(given, line.read, f"row {row}")
     return settings, line.runs[0], {"row": row}
 
 

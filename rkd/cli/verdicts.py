@@ -68,9 +68,9 @@ def verdicts(
     shown = []
     for a in assess(profile=profile):
         if chapter in (None, *a.claim.chapters) and kind in (None, a.claim.kind):
-            found = [a.found[grade]] if grade else text.evidence(a) or [a.best]
+            found = [a.found[grade]] if grade else text.with_evidence(a) or [a.best]
             if verdict is not None:
-                found = [e for e in found if verdict in (e.verdict, text.said(e))]
+                found = [e for e in found if verdict in (e.verdict, text.wording(e))]
             elif grade:  # what it has evidence on
                 found = [e for e in found if e.verdict != NOT_RUN]
             shown += [(a, e) for e in found[:1]]
@@ -83,7 +83,7 @@ def _listed(shown: Shown, profile: str, explained: bool) -> str:
     lines = []
     for grade, about in GRADES.items():
         members = text.of_grade(assessments, grade)
-        said = ", ".join(f"{n} {about.words(v)}" for v, n in text.tally(members).items())
+        said = ", ".join(f"{n} {about.wording(v)}" for v, n in text.tally(members).items())
         lines.append(f"{grade} {about.name:18}{len(members):4}  {said}".rstrip())
     nothing = sum(not a.grade for a in assessments)
     lines += [f"{'no evidence yet':20}{nothing:4}", f"{'all claims':20}{len(shown):4}", ""]
@@ -94,20 +94,22 @@ def _listed(shown: Shown, profile: str, explained: bool) -> str:
     lines.append("")
     width = max((len(_marked(e)) for e in found), default=0)
     for e in found:
-        figure = text.measured(e.last, e.claim, e.grade)
+        figure = text.estimate_text(e.last, e.claim, e.grade)
         lines.append(f"{_marked(e):{width}}  {e.claim.statement}{f'  [{figure}]' if figure else ''}")
         if explained:
-            lines.append(f"{'':{width}}  {' '.join(filter(None, (text.why(e.last), text.computed(e))))}")
+            lines.append(
+                f"{'':{width}}  {' '.join(filter(None, (text.reason(e.last), text.arithmetic_sentence(e))))}"
+            )
     if missing := text.runs_missing(assessments):
         path = profile_path(profile)
         path = path.relative_to(paths.home()) if path.is_relative_to(paths.home()) else path
-        runs = text.counted(missing, "run")
+        runs = text.plural(missing, "run")
         lines += ["", f"for grade A {runs} are missing, teachers included: rkd sweep {quote(str(path))}"]
     return "\n".join(lines) + "\n"
 
 
 def _marked(found: Evaluation) -> str:
-    return f"[{found.grade}] {text.said(found)}" if found.verdict != NOT_RUN else f"[-] {NOT_RUN}"
+    return f"[{found.grade}] {text.wording(found)}" if found.verdict != NOT_RUN else f"[-] {NOT_RUN}"
 
 
 def _csv(shown: Shown) -> str:
@@ -119,11 +121,11 @@ def _csv(shown: Shown) -> str:
         row = {
             "id": claim.id, "kind": claim.kind, "chapter": claim.chapter, "who": claim.who, "table": claim.table,
             "row": claim.row, "statement": claim.statement, "published": claim.printed, "margin": claim.margin,
-            "family": claim.family, "grade": "" if e.verdict == NOT_RUN else e.grade, "verdict": text.said(e),
+            "family": claim.family, "grade": "" if e.verdict == NOT_RUN else e.grade, "verdict": text.wording(e),
         }  # fmt: skip
         for grade, found in a.found.items():
             row |= {
-                f"verdict_{grade}": text.said(found), f"estimate_{grade}": found.last.estimate,
+                f"verdict_{grade}": text.wording(found), f"estimate_{grade}": found.last.estimate,
                 f"low_{grade}": found.last.interval[0], f"high_{grade}": found.last.interval[1],
                 f"n_{grade}": " ".join(map(str, found.last.n)),
             }  # fmt: skip

@@ -36,7 +36,7 @@ class Board:
         return lines, dict(self._at)
 
 
-class Teller:
+class BoardReporter:
     """The progress of a worker's runner, told to the board; `stop` is the runner's, too. `tell` sends (images, lines)
     and returns whether to stop; `limit` is of the budget, by this node's own clock."""
 

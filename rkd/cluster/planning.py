@@ -13,8 +13,8 @@ import torch
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.experiments.budget import in_words
-from rkd.experiments.estimate import LEAST_IMAGE, reached, sizes, work
+from rkd.experiments.budget import format_duration
+from rkd.experiments.estimate import LEAST_IMAGE, dataset_sizes, recorded_work, run_macs
 from rkd.experiments.runner import run_groups, teachers_of
 from rkd.experiments.workspace import store_for
 from rkd.training import RunConfig
@@ -26,7 +26,7 @@ PUSH_SECONDS = 10.0  # between looks for a new checkpoint, see `Storage`
 
 
 @dataclass(frozen=True)
-class Group:
+class PlannedGroup:
     """Runs in lock-step."""
 
     runs: int
@@ -39,17 +39,17 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What is to be trained, and what was measured to tell how long it takes."""
 
     KIND: ClassVar[str] = "rkd cluster plan"
     FORMAT: ClassVar[int] = 1
     profile: str
     largest: int  # most runs of a group
-    groups: tuple[Group, ...]
+    groups: tuple[PlannedGroup, ...]
     rate: float  # multiply-adds per second of one device
     source: str  # of the rate
-    tasks: tuple[int, float] | None = None  # see `overhead`; None: not measured
+    tasks: tuple[int, float] | None = None  # see `measure_overhead`; None: not measured
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Schedule:
         return max(end for _, end, _ in self.spans)
 
 
-def make(
+def plan_sweep(
     profile: str,
     runs: Sequence[RunConfig],
     largest: int,
     data_root: Path,
     rate: float | None,
     tasks: Any = None,
-) -> Plan:
+) -> SweepPlan:
     """The plan of runs, teachers first, in groups of at most `largest`, those of several seeds together, as on a GPU.
-    `rate`: as in `Plan`; None: the median of all recorded runs of this copy.
+    `rate`: as in `SweepPlan`; None: the median of all recorded runs of this copy.
 
     Raises:
         ConfigError: no rate is given, and nothing is recorded.
@@ -90,12 +90,12 @@ def make(
     for members in run_groups(runs, largest, across_seeds=True):
         macs, company = 0.0, len(members)
         for run in members:
-            need = work(run, sizes(run.data, data_root))
+            need = run_macs(run, dataset_sizes(run.data, data_root))
             need = need._replace(image=max(need.image, LEAST_IMAGE), teacher=need.teacher / company)
             macs += need.left(run)
         before = teachers_of(members)
         found.append(
-            Group(
+            PlannedGroup(
                 company, macs, tuple(sorted({place[run] for run in before})), members[0].total_epochs,
                 sum(_bytes(run.network) for run in members),
                 sum(2 * _bytes(teacher.network) for teacher in before.values()),
@@ -105,15 +105,15 @@ def make(
         place |= dict.fromkeys((run.id for run in members), len(found) - 1)
     source = "as given"
     if rate is None:
-        found = reached((record for name in PROFILES for record in store_for(name)), data_root)
+        found = recorded_work((record for name in PROFILES for record in store_for(name)), data_root)
         if found.empty:
             raise ConfigError("no recorded run tells the rate of a device; give --rate, for example 2e13")
         rate = (found["macs"] / found["seconds"]).median()
         source = f"median of {len(found)} recorded runs, {', '.join(sorted({*found['device']}))}"
-    return Plan(profile, largest, tuple(found), rate, source, tasks)
+    return SweepPlan(profile, largest, tuple(found), rate, source, tasks)
 
 
-def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
+def simulate(plan: SweepPlan, devices: int, rate: float | None = None) -> Schedule:
     """Each device takes the first group in order whose teachers have ended."""
     rate = rate or plan.rate
     length = [START_SECONDS + group.macs / rate for group in plan.groups]
@@ -136,16 +136,16 @@ def simulate(plan: Plan, devices: int, rate: float | None = None) -> Schedule:
     return Schedule(devices, tuple(spans[i] for i in range(len(length))), max(chains), idle, traffic)
 
 
-def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
+def schedule_table(schedules: Sequence[Schedule]) -> pd.DataFrame:
     """One row for each number of devices, for people."""
     alone = sum(end - begin for begin, end, _ in schedules[0].spans)
     return pd.DataFrame(
         {
             "devices": one.devices,
-            "time": in_words(one.seconds),
+            "time": format_duration(one.seconds),
             "speed-up": f"{alone / one.seconds:.2f}",
             "idle": f"{100 * one.idle:.1f} %",
-            "longest chain": in_words(one.chain),
+            "longest chain": format_duration(one.chain),
             "storage": f"{one.traffic / 1e9:,.0f} GB",
             "on average": f"{one.traffic / one.seconds / 1e6:.2f} MB/s",
         }
@@ -153,7 +153,7 @@ def table(schedules: Sequence[Schedule]) -> pd.DataFrame:
     )
 
 
-def overhead(ray: ModuleType, number: int) -> tuple[int, float]:
+def measure_overhead(ray: ModuleType, number: int) -> tuple[int, float]:
     """How many empty tasks, given to the cluster at once, and the seconds until all have ended."""
     task = ray.remote(lambda: None)
     ray.get([task.remote() for _ in range(50)])  # workers start

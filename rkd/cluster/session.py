@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from rkd.config import Bytes, Positive, Weight, build, frozen
-from rkd.devices import here
-from rkd.errors import ConfigError, in_a_line
-from rkd.experiments.settings import value
+from rkd.config import Bytes, Positive, Weight, from_values, frozen
+from rkd.devices import has_device
+from rkd.errors import ConfigError, one_line
+from rkd.experiments.settings import parse_value
 
 OBJECT_STORE = 2**30  # bytes, of a cluster on this machine: it holds the data sets
 RETRIES = 5  # of a group whose node or process was lost
@@ -44,7 +44,7 @@ class Resources:
     def read(cls, text: str) -> "Resources":
         """Of "gpu=0.5,cpu=2,memory=4GB", any of these; ConfigError for another form."""
         parts = [part.partition("=") for part in text.split(",") if part]
-        return build(cls, {name: value(found, f"--each {text}") for name, _, found in parts})
+        return from_values(cls, {name: parse_value(found, f"--each {text}") for name, _, found in parts})
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cluster:
         each = {"num_cpus": self.each.cpu, "num_gpus": self.each.gpu or 0, "memory": self.each.memory}
         return self.ray.remote(function).options(max_retries=RETRIES, **each)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """ "3 nodes, 6 cores, 2 GPUs"."""
         nodes = self.nodes()
         cores, gpus = (round(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
@@ -74,7 +74,7 @@ class Cluster:
 
 
 @contextmanager
-def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluster]:
+def join_cluster(address: str | None, each: Resources, device: str) -> Iterator[Cluster]:
     """Join the cluster at an address (host:port, or auto: the one of this machine), or start one here (None), and leave
     or end it with the block. On the device "cpu" groups take no GPU unless told to.
 
@@ -93,12 +93,12 @@ def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluste
         context = ray.init(log_to_driver=False, logging_level="ERROR", **where)
     except Exception as error:  # Ray raises anything
         what = f"there is no Ray cluster at {address}" if address else "Ray does not start here"
-        raise ConnectionError(f"{what}: {in_a_line(error, 200)}") from error
+        raise ConnectionError(f"{what}: {one_line(error, 200)}") from error
     try:
         cluster = Cluster(ray, each, context.dashboard_url or "")
         gpus = any(node.get("GPU") for node in cluster.nodes())
         share = each.gpu if each.gpu is not None else float(gpus and device != "cpu")
-        if share and device == "auto" and not here("cuda"):
+        if share and device == "auto" and not has_device("cuda"):
             raise ConfigError(
                 "the cluster has GPUs and this machine has none: say --device cuda, or cpu, so that all agree"
             )
@@ -108,7 +108,7 @@ def joined(address: str | None, each: Resources, device: str) -> Iterator[Cluste
         ):
             told = ", ".join(f"{least:g} {name}" for name, least in need.items())
             raise ConfigError(
-                f"no node of the cluster ({cluster.words()}) has what one run group takes ({told}); see --each"
+                f"no node of the cluster ({cluster.describe()}) has what one run group takes ({told}); see --each"
             )
         yield replace(cluster, each=replace(each, gpu=share))
     finally:

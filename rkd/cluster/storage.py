@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from rkd.errors import ConfigError, RkdError, in_a_line
-from rkd.files import place
+from rkd.errors import ConfigError, RkdError, one_line
+from rkd.files import write_atomic
 from rkd.records import Store
 
 # Where a file can be created exclusively, which fsspec itself leaves to chance; all but the first put whole objects.
@@ -53,7 +53,7 @@ class Storage:
         try:
             self._fs, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
-            raise ConfigError(f"--storage {url}: {in_a_line(error)}") from error
+            raise ConfigError(f"--storage {url}: {one_line(error)}") from error
         names = {self._fs.protocol} if isinstance(self._fs.protocol, str) else {*self._fs.protocol}
         if not names & {*EXCLUSIVE}:
             raise ConfigError(
@@ -75,14 +75,14 @@ class Storage:
         try:
             names = self._names("records")
         except Exception as error:  # of whatever library is behind the URL
-            raise RkdError(f"--storage {self._url} cannot be read: {in_a_line(error)}") from error
+            raise RkdError(f"--storage {self._url} cannot be read: {one_line(error)}") from error
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def pull(self, store: Store, run: str, work: bool = True) -> None:
         """Bring a run's record and maps, and its working files where these are wanted; the record last."""
         for path, parts in _files(store, run, work):
             with suppress(FileNotFoundError):
-                place(path, self._fs.cat_file(self._at(*parts)))
+                write_atomic(path, self._fs.cat_file(self._at(*parts)))
 
     def push(self, store: Store, run: str, sent: dict[Path, int]) -> None:
         """Put what is new of a run there, the record last; its checkpoint goes when that is there. `sent`: times of
@@ -117,7 +117,7 @@ class Storage:
 
     def _put(self, data: bytes, *parts: str) -> None:
         if self._local:
-            place(Path(self._at(*parts)), data)
+            write_atomic(Path(self._at(*parts)), data)
         else:
             self._fs.pipe_file(self._at(*parts), data)
 

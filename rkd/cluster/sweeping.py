@@ -17,14 +17,14 @@ import torch
 
 from rkd import data as datasets
 from rkd import paths
-from rkd.cluster.board import Board, Teller
+from rkd.cluster.board import Board, BoardReporter
 from rkd.cluster.session import RETRIES, Cluster
 from rkd.cluster.storage import Storage
 from rkd.data import DataConfig, ImageSet, used_images
 from rkd.data.images import TENSORS
-from rkd.errors import RkdError, in_a_line
+from rkd.errors import RkdError, one_line
 from rkd.experiments.budget import Budget
-from rkd.experiments.runner import Runner, required, run_groups, teachers_of, with_lacking
+from rkd.experiments.runner import Runner, required, run_groups, teachers_of, with_missing_teachers
 from rkd.records import Store
 from rkd.training import Engine, RunConfig
 from rkd.trust import trust, trusted
@@ -66,11 +66,12 @@ class ClusterRunner(Runner):
         self.sets = {config: datasets.load(config, root) for config in sets}
         self.check(missing)
         gpus = self.workers != "cpu" and bool(self.cluster.each.gpu)
-        groups = run_groups(with_lacking(missing, self.store), self.group, across_seeds=gpus)
+        groups = run_groups(with_missing_teachers(missing, self.store), self.group, across_seeds=gpus)
         job = Job(
             Store(self.store.records.resolve(), self.store.work.resolve()), root, self.workers, self.group,
-            self.engine, self.labels, {"RKD_HOME": str(paths.home().resolve()), paths.STANDS_IN: str(paths.here())},
-            trusted(), self.storage,
+            self.engine, self.labels,
+            {"RKD_HOME": str(paths.home().resolve()), paths.STANDS_IN: str(paths.user_folder())}, trusted(),
+            self.storage,
         )  # fmt: skip
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -93,7 +94,7 @@ class ClusterRunner(Runner):
         for first, *_ in groups:
             images = len(self.sets[first.data].train_y)
             lengths.append(first.total_epochs * used_images(images, first.batch_size, first.drop_last))
-        self.progress.begin(f"{len(groups)} run groups on {self.cluster.words()}", 1, sum(lengths))
+        self.progress.begin(f"{len(groups)} run groups on {self.cluster.describe()}", 1, sum(lengths))
         at: dict[int, int] = {}
         storage = Storage(self.storage) if self.storage is not None else None
         started = said = time.monotonic()
@@ -135,7 +136,7 @@ class ClusterRunner(Runner):
             if isinstance(error.cause, RkdError):
                 return error.cause
             if isinstance(error.cause, OSError):  # a full disk, a storage that is away
-                return RkdError(f"a node could not go on with {names}: {in_a_line(error.cause)}")
+                return RkdError(f"a node could not go on with {names}: {one_line(error.cause)}")
             if isinstance(error.cause, ray.exceptions.TaskCancelledError) or self.stopped:
                 return None
             raise
@@ -185,7 +186,7 @@ def train_group(
         except ray.exceptions.RayError:
             return True  # the driver is gone
 
-    teller = Teller(tell, node, Budget(ray.get(board.left.remote())))
+    teller = BoardReporter(tell, node, Budget(ray.get(board.left.remote())))
     if teller.look():
         return {}, True
     images = {config: _unpacked(ray.get(ref)) for config, ref in sets.items()}

@@ -17,17 +17,17 @@ def normalise(
     x: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """(x / 255 - mean) / std: (B, H, W, 3) uint8 -> (B, 3, H, W) `dtype`, channels last in memory."""
-    return scaled(x, *affine(x.shape[1:3], mean, std, x.device, dtype))
+    return apply_normalisation(x, *normalisation_affine(x.shape[1:3], mean, std, x.device, dtype))
 
 
-def affine(
+def normalisation_affine(
     size: Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `scaled`. DataError where
+    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `apply_normalisation`. DataError where
     a standard deviation is 0, as of images of one value."""
     if 0 in std:
         raise DataError(
@@ -40,14 +40,14 @@ def affine(
     return scale.repeat(area), shift.repeat(area)
 
 
-def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`normalise` by what `affine` gave: nothing is brought to the device."""
+def apply_normalisation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`normalise` by what `normalisation_affine` gave: nothing is brought to the device."""
     # One row per image, so that the fast dimension is the long one and not the three channels.
     rows = torch.addcmul(shift, x.flatten(1).to(scale.dtype), scale)
     return rows.reshape(x.shape).permute(0, 3, 1, 2)
 
 
-def apart(x: Tensor, device: torch.device) -> bool:
+def on_other_device(x: Tensor, device: torch.device) -> bool:
     """Whether images lie elsewhere than where they are needed, see `ImageSet.to`."""
     return x.device != device
 
@@ -76,7 +76,7 @@ class Batches:
     def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
         x, device = images.train_x, images.train_y.device
         self.images, self.padding, self.flip = images, padding, flip
-        self.size, self._device, self._apart = (x.shape[1], x.shape[2]), device, apart(x, device)
+        self.size, self._device, self._apart = (x.shape[1], x.shape[2]), device, on_other_device(x, device)
         self._there: dict[int, Tensor] = {}  # what was brought, by size of the batch
         # The rows and columns that an image with its border shows; a black one has none.
         sides = self.size if padding and padding_mode == "reflect" else ()
@@ -94,7 +94,7 @@ class Batches:
         )
         self._ahead = torch.zeros(len(self), dtype=torch.int64)  # the order, on the host
         self._counting = torch.arange(len(self), device=device)
-        self._scale, self._shift = affine(self.size, images.mean, images.std, device)
+        self._scale, self._shift = normalisation_affine(self.size, images.mean, images.std, device)
 
     def __len__(self) -> int:
         """Number of training images."""
@@ -138,7 +138,11 @@ class Batches:
             images = pad(images, (0, 0, *(self.padding,) * 4))
         pixels = images.reshape(-1, 3)
         x = pixels.index_select(0, flat.flatten()).view(size, *self.size, 3)
-        return scaled(x, self._scale, self._shift), self.images.train_y.index_select(0, index), index
+        return (
+            apply_normalisation(x, self._scale, self._shift),
+            self.images.train_y.index_select(0, index),
+            index,
+        )
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
         """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see

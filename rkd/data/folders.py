@@ -32,13 +32,13 @@ from rkd.data.sources import (
     DataConfig,
     Reader,
     Source,
-    compared,
-    listed,
-    print_of,
+    compare_parts,
+    join_names,
+    pixel_hash,
     register_source,
 )
 from rkd.data.subsets import choose
-from rkd.errors import DataError, in_a_line
+from rkd.errors import DataError, one_line
 
 if TYPE_CHECKING:  # a tenth of a second, which only decoding takes
     from PIL import Image
@@ -106,7 +106,7 @@ class Decoded(Reader):
         try:
             listing = self.list(config, root, download)
         except (OSError, UnicodeError) as error:  # nothing is known of whose folder it is
-            raise DataError(f"{config.name} cannot be read: {in_a_line(error)}") from error
+            raise DataError(f"{config.name} cannot be read: {one_line(error)}") from error
         told = json.dumps([FORMAT, config.image_size, listing.key])
         folder = listing.cache / hashlib.sha256(told.encode()).hexdigest()[:12]
         if not folder.is_dir():
@@ -133,7 +133,7 @@ class Folder(Decoded):
         classes = tuple(sorted(name for name, images in every.items() if images))
         tested = {name for name, found in files["test"].items() if found}
         if tested - {*classes}:
-            names = listed([*map(repr, sorted(tested - {*classes}))])
+            names = join_names([*map(repr, sorted(tested - {*classes}))])
             raise DataError(f"{folder} has images of class {names} for tests, but none to train on")
         if not tested:
             raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in folders of their classes")
@@ -149,7 +149,7 @@ class Folder(Decoded):
         key = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
         cache = folder.resolve().with_name(f"{folder.resolve().name}.decoded")
         empty = sorted(every.keys() - {*classes})
-        notes = (f"{len(empty)} folders hold no images to train on: {listed(empty)}",) if empty else ()
+        notes = (f"{len(empty)} folders hold no images to train on: {join_names(empty)}",) if empty else ()
         return Listing(names, labels, classes, lambda s, i: Image.open(images[s][i]), key, cache, notes)
 
 
@@ -170,7 +170,7 @@ class Torchvision(Decoded):
         try:
             sets = {split: kind(str(root), **part, **fetch) for split, part in parts.items()}
         except (RuntimeError, OSError, ValueError, ModuleNotFoundError) as error:
-            said = in_a_line(error)
+            said = one_line(error)
             raise DataError(f"torchvision's {name} cannot be had in {str(root)!r}: {said}") from error
         labels = {split: _labels(found, name) for split, found in sets.items()}
         count = 1 + max(int(each.max()) for each in labels.values())
@@ -189,7 +189,7 @@ def _labels(found: Any, name: str) -> np.ndarray:
 
 
 def _place(name: str, root: Path) -> Path:
-    for path in paths.candidates(name, root):
+    for path in paths.dataset_candidates(name, root):
         if os.path.isdir(path):  # a name may be one that no system has
             return path
     raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")
@@ -278,10 +278,10 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
             arrays[split].flush()
     if broken:
         shutil.rmtree(temporary)
-        names = listed(broken, listing.cache / "unreadable.txt")
+        names = join_names(broken, listing.cache / "unreadable.txt")
         raise DataError(f"{len(broken)} files cannot be read as images: {names}")
     notes = [f"{grey:,} of {every:,} images are grey: repeated to three channels"] if grey else []
-    notes += compared(prints, listing.labels, listing.class_names, listing.cache)
+    notes += compare_parts(prints, listing.labels, listing.class_names, listing.cache)
     sha256 = _checksum(arrays, listing.labels, listing.class_names)
     about = {"format": FORMAT, "size": size, "sha256": sha256, "notes": notes}
     (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -301,8 +301,8 @@ def _into(
             grey = upright.mode in ("1", "L", "LA")
             x[number] = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # decoders raise anything for a damaged file
-        return in_a_line(error, 80)
-    return print_of(x[number]), grey
+        return one_line(error, 80)
+    return pixel_hash(x[number]), grey
 
 
 def _eight_bits(image: "Image.Image", form: str | None) -> "Image.Image":

@@ -90,7 +90,7 @@ def load(config: DataConfig, root: str | Path = "data", download: bool = True) -
         if wanted is not None and len(there) < wanted
     ]
     norm = preset(config.normalisation)
-    mean, std = (norm.mean, norm.std) if norm else measure(tensors["train_x"])
+    mean, std = (norm.mean, norm.std) if norm else measure_statistics(tensors["train_x"])
     return ImageSet(
         name=config.name,
         classes=classes,
@@ -112,7 +112,7 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
     """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the training
     images, in units of [0, 1] pixel values. DataError as `load`."""
     images = load(config, root, download=download)
-    mean, std = measure(images.train_x)
+    mean, std = measure_statistics(images.train_x)
     return {
         "name": images.name,
         "train_images": len(images.train_y),
@@ -127,7 +127,7 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
     }
 
 
-def measure(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits. DataError
     where there are no images."""
     if not len(x):

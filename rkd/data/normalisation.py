@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from rkd.config import Positive, Weight, build, frozen
+from rkd.config import Positive, Weight, from_values, frozen
 from rkd.errors import ConfigError, unknown
 
 MEASURED = "measured"
@@ -42,7 +42,7 @@ class Normalisation:
 
 
 def _statistics(value: Any) -> Any:
-    return build(Normalisation, value) if isinstance(value, Mapping) else value
+    return from_values(Normalisation, value) if isinstance(value, Mapping) else value
 
 
 # The name of a preset, or {mean: [...], std: [...]}.

@@ -10,8 +10,17 @@ import numpy as np
 from numpy.lib import format as npformat
 
 from rkd import paths
-from rkd.data.sources import NPZ, DataConfig, Reader, Source, compared, listed, print_of, register_source
-from rkd.errors import DataError, in_a_line
+from rkd.data.sources import (
+    NPZ,
+    DataConfig,
+    Reader,
+    Source,
+    compare_parts,
+    join_names,
+    pixel_hash,
+    register_source,
+)
+from rkd.errors import DataError, one_line
 from rkd.files import check_regular, is_file, sha256
 
 SPLITS = ("train", "test")
@@ -28,7 +37,7 @@ class Npz(Reader):
     """
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
-        found = filter(is_file, paths.candidates(config.name, root))
+        found = filter(is_file, paths.dataset_candidates(config.name, root))
         return {config.name: next(found, root / config.name)}
 
     def identity(self, config: DataConfig, root: Path) -> str:
@@ -39,9 +48,9 @@ class Npz(Reader):
         if config.sha256 not in (None, sha256(path)):
             raise DataError(f"{path} is not the file this run was planned with: its checksum has changed")
         try:
-            arrays = read_npz(path, memory())
+            arrays = read_npz(path, machine_memory())
         except Exception as error:  # zip, zlib, header and pickle errors of many kinds
-            said = in_a_line(error)
+            said = one_line(error)
             raise DataError(f"{path} cannot be read as an npz file of plain arrays: {said}") from error
         try:
             return _source(arrays)
@@ -84,7 +93,7 @@ def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
 _HEADERS = {(1, 0): npformat.read_array_header_1_0, (2, 0): npformat.read_array_header_2_0}
 
 
-def memory() -> float:
+def machine_memory() -> float:
     """Bytes of this machine's memory; infinite where the system does not tell (Windows)."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -105,10 +114,10 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     grey = [split for split, images in x.items() if not images.strides[3]]
     notes = [f"the {' and '.join(grey)} images are grey: repeated to three channels"] if grey else []
     prints = {
-        split: [(print_of(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
+        split: [(pixel_hash(image), f"x_{split}[{i}]") for i, image in enumerate(images)]
         for split, images in x.items()
     }
-    notes += compared(prints, y, names)
+    notes += compare_parts(prints, y, names)
     return Source(y["train"], y["test"], lambda split, indices: x[split][indices], names, tuple(notes))
 
 
@@ -127,7 +136,7 @@ def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[st
     if found != list(range(len(found))):
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
     if stray := sorted({*y["test"].tolist()} - {*found}):
-        raise DataError(f"y_test has class {listed([*map(str, stray)])}, of which y_train has no image")
+        raise DataError(f"y_test has class {join_names([*map(str, stray)])}, of which y_train has no image")
     names = np.array(found) if given is None else given
     try:  # as text that can be written anywhere
         names = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)

@@ -15,7 +15,7 @@ from rkd import paths
 from rkd.config import CONTROL, Count, Flag, Natural, Share, frozen
 from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
-from rkd.files import is_file, place
+from rkd.files import is_file, write_atomic
 
 NAMED = 10  # that a sentence names at most
 
@@ -85,12 +85,12 @@ class Source:
     notes: tuple[str, ...] = ()  # what was done to the images, for people
 
 
-def print_of(image: np.ndarray) -> bytes:
+def pixel_hash(image: np.ndarray) -> bytes:
     """A hash of an image's pixels."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
-def compared(
+def compare_parts(
     prints: Mapping[str, Sequence[tuple[bytes, str]]],
     labels: Mapping[str, np.ndarray],
     classes: Sequence[str],
@@ -99,29 +99,29 @@ def compared(
     """Sentences on what the two parts of a set have in common and lack, and on images that are of two classes.
 
     Args:
-        prints: by split, each image's `print_of` and name.
+        prints: by split, each image's `pixel_hash` and name.
         labels: by split, (N,) classes.
         folder: where names are written that are too many for a sentence.
     """
     train = dict(reversed(prints["train"]))
     if both := sorted(f"{train[key]} = {name}" for key, name in prints["test"] if key in train):
-        yield f"{len(both)} images are in both parts: {listed(both, folder and folder / 'in-both-parts.txt')}"
+        yield f"{len(both)} images are in both parts: {join_names(both, folder and folder / 'in-both-parts.txt')}"
     first, twice = {}, []
     for (key, name), label in zip(prints["train"], labels["train"].tolist(), strict=True):
         if first.setdefault(key, (name, label))[1] != label:
             twice.append(f"{first[key][0]} = {name}")
     if twice:
         file = folder and folder / "of-two-classes.txt"
-        yield f"{len(twice)} images to train on are of two classes: {listed(twice, file)}"
+        yield f"{len(twice)} images to train on are of two classes: {join_names(twice, file)}"
     tested = {*labels["test"].tolist()}
     if alone := [name for n, name in enumerate(classes) if n not in tested]:
-        yield f"{len(alone)} classes have no image for tests: {listed(alone, folder and folder / 'untested.txt')}"
+        yield f"{len(alone)} classes have no image for tests: {join_names(alone, folder and folder / 'untested.txt')}"
 
 
-def listed(names: Sequence[str], file: Path | None = None) -> str:
+def join_names(names: Sequence[str], file: Path | None = None) -> str:
     """Names in a sentence: the first ten, and where all of them were written."""
     if len(names) > NAMED and file:
-        place(file, "".join(f"{name}\n" for name in names).encode())
+        write_atomic(file, "".join(f"{name}\n" for name in names).encode())
     where = f", all in {file}" if file else ""
     more = f" and {len(names) - NAMED} more{where}" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
@@ -189,7 +189,9 @@ def reader_of(name: str) -> Reader:
 def full_name(name: str) -> str:
     """A data set's name as it is recorded: that of a folder that is there ends with "/"."""
     own = name not in _READERS and FOLDER not in name
-    return f"{name}/" if own and any(map(os.path.isdir, paths.candidates(name, Path("data")))) else name
+    return (
+        f"{name}/" if own and any(map(os.path.isdir, paths.dataset_candidates(name, Path("data")))) else name
+    )
 
 
 def is_changing(name: str) -> bool:

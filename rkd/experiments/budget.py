@@ -39,7 +39,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people: "45 s", "9 min", "9 min 30 s", "12 min", "2 h 05 min", "3 d 4 h".
 
     Seconds are told below ten minutes, minutes below two days.
@@ -86,7 +86,7 @@ class Budget:
         if self.seconds is not None and self.reason is None:
             reserve = min(RESERVE_S, RESERVE_SHARE * self.seconds)
             if self.left() < needed * (1 + SLOW) + reserve:
-                self.reason = f"the budget of {in_words(self.seconds)} is used up"
+                self.reason = f"the budget of {format_duration(self.seconds)} is used up"
         return self.reason is not None
 
     def __enter__(self) -> "Budget":

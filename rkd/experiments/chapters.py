@@ -29,9 +29,9 @@ import torch
 from pydantic import BeforeValidator
 
 from rkd import paths, published
-from rkd.config import build, frozen
+from rkd.config import from_values, frozen
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.notebooks import assigned_values, notebook_names, read_notebook, tagged, title_of
+from rkd.experiments.notebooks import assigned_values, notebook_names, read_notebook, tagged_cells, title_of
 from rkd.experiments.recipes import OF_RUNS, Builder
 from rkd.experiments.runner import settle
 from rkd.experiments.settings import Pair, Settings
@@ -140,7 +140,7 @@ class Chapter:
         """From the names that a cell assigns, others left aside; ConfigError for what is of another form."""
         own = {f.name.upper(): f.name for f in fields(cls) if f.name not in ("name", "title")}
         found = {own[key]: value for key, value in values.items() if key in own}
-        return build(cls, {"name": name, "title": title, **found})
+        return from_values(cls, {"name": name, "title": title, **found})
 
     def lines(self, settings: Settings) -> list[Line]:
         """The lines under given settings.
@@ -161,7 +161,7 @@ class Chapter:
             for recipe, pair in itertools.product(recipes, pairs):
                 prefix = self._prefix(dataset, recipe, pair)
                 for key, row in self._rows(s).items():
-                    figures = published.of_line(f"{self.name}/{prefix}{key}")
+                    figures = published.figures_of_line(f"{self.name}/{prefix}{key}")
                     # Where the source's table has this cell and prints nothing in it, there is no line.
                     empty = figures and not any(figure.value for figure in figures)
                     if _applies(key, row, s, pair, pairs) and not empty:
@@ -364,7 +364,7 @@ def _read(path: Path) -> Chapter | None:
 @functools.lru_cache(maxsize=256)
 def _parsed(path: Path, changed: int) -> Chapter | None:
     notebook = read_notebook(path)
-    cells = tagged(notebook, "rows")
+    cells = tagged_cells(notebook, "rows")
     try:
         values = {name: value for cell in cells for name, value in assigned_values(cell["source"]).items()}
     except (ValueError, SyntaxError) as error:

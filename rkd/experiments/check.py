@@ -45,13 +45,13 @@ class Checked(NamedTuple):
     fault: str = ""
 
 
-class Way(NamedTuple):
+class LaunchMode(NamedTuple):
     """How to train on a device: `engine`, and at most `group` runs in lock-step."""
 
     engine: Engine
     group: int
 
-    def words(self, device: torch.device) -> str:
+    def describe(self, device: torch.device) -> str:
         steps = "steps launched kernel by kernel"
         if self.engine.captures(device):
             eager = ", ".join(name or "no teacher" for name in sorted(self.engine.eager))
@@ -59,7 +59,7 @@ class Way(NamedTuple):
         return f"{steps}, at most {self.group} run{'s' if self.group > 1 else ''} in lock-step"
 
 
-def child() -> Executor:
+def child_process() -> Executor:
     """A process of its own: what a failed capture or a dead context leaves behind ends with it."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
@@ -68,9 +68,9 @@ def check_device(
     device: torch.device,
     methods: Iterable[str | None],
     precision: str,
-    way: Way,
+    way: LaunchMode,
     say: Callable[[Checked], None],
-) -> tuple[Way, dict[str, str]]:
+) -> tuple[LaunchMode, dict[str, str]]:
     """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
     the way it is meant to be done; in fp64 and in the runs' own arithmetic.
 
@@ -89,7 +89,7 @@ def check_device(
     names = sorted({part for method in methods for part in (method or "").split("+")})
     eager, group, broken, place = set(), way.group, {}, None
     for name in names:
-        place = place or child()  # made anew after a fault, and when it dies
+        place = place or child_process()  # made anew after a fault, and when it dies
         rows: list[Checked] = []
         try:
             rows = place.submit(_examine, name, numbers, device, way).result()
@@ -104,10 +104,10 @@ def check_device(
         if name in broken or name == names[-1] or any(row.fault for row in rows):
             place.shutdown()
             place = None
-    return Way(replace(way.engine, eager=frozenset(eager)), group), broken
+    return LaunchMode(replace(way.engine, eager=frozenset(eager)), group), broken
 
 
-def _examine(name: str, numbers: Sequence[str], device: torch.device, way: Way) -> list[Checked]:
+def _examine(name: str, numbers: Sequence[str], device: torch.device, way: LaunchMode) -> list[Checked]:
     """Raises whatever keeps the method from being trained the plain way."""
     engines = [way.engine, replace(way.engine, graph=False)]
     seeds = (0, 1) if way.group > 1 else (0,)

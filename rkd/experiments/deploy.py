@@ -10,7 +10,7 @@ from torch import nn
 from rkd import models
 from rkd.data import ImageSet, evaluation_batches
 from rkd.errors import ConfigError
-from rkd.experiments.group import place
+from rkd.experiments.group import to_device
 from rkd.experiments.runner import Runner
 from rkd.training import RunConfig
 from rkd.training.arithmetic import exact_kernels
@@ -30,7 +30,7 @@ def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn
             f"run {config.id} is of {config.network}, which is not reparameterised: it has no branches to merge; "
             f"networks of the package that have: {', '.join(models.groups()['reparameterised'])}"
         )
-    return network, place(models.deploy(network), config, runner.device), images
+    return network, to_device(models.deploy(network), config, runner.device), images
 
 
 def deploy_report(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rkd.experiments.workspace import kept
+from rkd.experiments.workspace import cached_values
 from rkd.files import digest
 
 
@@ -29,7 +29,7 @@ class Ended(NamedTuple):
 def ended(records: Path, runs: Iterable[str]) -> dict[str, Ended | None]:
     """Those of the runs that are recorded in a folder, by id; None: its record is damaged, which stderr says once."""
     found: dict[str, Ended | None] = {}
-    with kept(f"ended/{digest(str(records.resolve()), str(Ended._fields))[:12]}") as known:
+    with cached_values(f"ended/{digest(str(records.resolve()), str(Ended._fields))[:12]}") as known:
         for run in runs:
             try:
                 about = (records / f"{run}.json").stat()

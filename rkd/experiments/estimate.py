@@ -19,17 +19,17 @@ from rkd.data import DataConfig
 from rkd.data.sources import reader_of
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, DataError, RecordError, say_once
-from rkd.experiments.budget import in_words
+from rkd.experiments.budget import format_duration
 from rkd.experiments.runner import unfinished
 from rkd.experiments.settings import Settings
-from rkd.experiments.workspace import data_root, kept
+from rkd.experiments.workspace import cached_values, data_root
 from rkd.files import digest, sha256
 from rkd.methods import Batch, get_method
 from rkd.records import Record, Store
 from rkd.records.provenance import machine_state
 from rkd.training import RunConfig, checkpoint, threads
 from rkd.training.build import build_method
-from rkd.training.checkpoint import Progress
+from rkd.training.checkpoint import CheckpointProgress
 
 # A backward pass computes two products of the size of the forward one: with respect to input and to weights.
 FORWARD_AND_BACKWARD = 3
@@ -55,7 +55,7 @@ class Sizes(NamedTuple):
 KNOWN_SIZES = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
 
 
-class Work(NamedTuple):
+class RunMacs(NamedTuple):
     """Multiply-adds of one run.
 
     Attributes:
@@ -74,7 +74,7 @@ class Work(NamedTuple):
         """Of training on so many images in a group of `company` runs, without evaluations."""
         return images * (self.image + self.teacher / company)
 
-    def left(self, config: RunConfig, begun: Progress | None = None) -> float:
+    def left(self, config: RunConfig, begun: CheckpointProgress | None = None) -> float:
         """Of what remains of a run by itself, evaluations included."""
         epoch, position = (begun.epoch, begun.position) if begun else (0, 0)
         epochs = config.total_epochs - epoch
@@ -104,14 +104,14 @@ class Estimate:
             return "nothing is left to train"
         if self.seconds is None:
             return f"unknown until {self.basis}"
-        return f"about {in_words(self.seconds)} ({self.basis})"
+        return f"about {format_duration(self.seconds)} ({self.basis})"
 
 
-def begun(store: Store, run: str) -> Progress | None:
+def checkpoint_progress(store: Store, run: str) -> CheckpointProgress | None:
     """How far a run that is not recorded has come; None if it has no checkpoint, or a damaged one, which
     is said once."""
     try:
-        found = checkpoint.begun(store.folder(run) / "checkpoint.pt", run)
+        found = checkpoint.load_unfinished(store.folder(run) / "checkpoint.pt", run)
     except RecordError as error:
         say_once(str(error))
         return None
@@ -119,7 +119,7 @@ def begun(store: Store, run: str) -> Progress | None:
 
 
 @functools.lru_cache(maxsize=64)
-def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
+def dataset_sizes(config: DataConfig, data_root: Path | str) -> Sizes:
     """Of a data set; nothing is downloaded.
 
     Raises:
@@ -132,7 +132,7 @@ def sizes(config: DataConfig, data_root: Path | str) -> Sizes:
     return Sizes(len(source.train_y), len(source.test_y), len(source.class_names), height)
 
 
-def work(config: RunConfig, data: Sizes, modules: bool = True) -> Work:
+def run_macs(config: RunConfig, data: Sizes, modules: bool = True) -> RunMacs:
     """The multiply-adds of a run on a data set of these sizes; without its method's own modules where these are not to
     be counted, which takes its time."""
     chosen = config.data
@@ -142,7 +142,7 @@ def work(config: RunConfig, data: Sizes, modules: bool = True) -> Work:
     if config.teacher is not None:
         teacher = _forward(config.teacher.name, data.classes, data.pixels)
         extra = method_macs(config, data.classes, data.pixels) if modules else 0
-    return Work(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
+    return RunMacs(FORWARD_AND_BACKWARD * (student + extra), teacher, test * student, images)
 
 
 def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
@@ -156,7 +156,7 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
     if not all(builder.__module__.startswith("rkd.") for builder in builders):
         return _counted(run, classes, pixels)
     told = repr([run.network, run.teacher.name, run.method, run.options, classes, pixels, _methods_hash()])
-    with kept(f"{COUNTS}/{digest(told)[:16]}") as found:
+    with cached_values(f"{COUNTS}/{digest(told)[:16]}") as found:
         if not found:
             found["macs"] = _counted(run, classes, pixels)
         return found["macs"]
@@ -182,7 +182,7 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
 @functools.cache
 def _methods_hash() -> str:
     """Of the code that decides what a method computes."""
-    folders = (paths.sources()[0] / part for part in ("methods", "models", "review"))
+    folders = (paths.source_paths()[0] / part for part in ("methods", "models", "review"))
     return digest(*(sha256(file) for folder in folders for file in sorted(folder.rglob("*.py"))))
 
 
@@ -210,7 +210,7 @@ def _network(name: str, classes: int) -> torch.nn.Module:
         return models.build(name, classes).eval()
 
 
-def costs(
+def remaining_macs(
     left: Iterable[RunConfig], store: Store, data_root: Path | str, least_image: int = 0
 ) -> dict[str, float]:
     """Multiply-adds left by run id, each run by itself; no training image counts for fewer than `least_image`.
@@ -220,8 +220,10 @@ def costs(
     """
     found = {}
     for run in left:
-        its = work(run, sizes(run.data, data_root))
-        found[run.id] = its._replace(image=max(its.image, least_image)).left(run, begun(store, run.id))
+        its = run_macs(run, dataset_sizes(run.data, data_root))
+        found[run.id] = its._replace(image=max(its.image, least_image)).left(
+            run, checkpoint_progress(store, run.id)
+        )
     return found
 
 
@@ -251,12 +253,12 @@ def estimate(
         return Estimate(each, "")
     rates: dict[object, list[float]] = defaultdict(list)  # of runs of a kind, and of an arithmetic
     try:
-        need = costs(left, store, data_root)
+        need = remaining_macs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
         made = [record for record in store if record.provenance["device_name"] == device_name]
         alike = [record for record in made if (record.config.data.name, record.config.data.sha256) in sets]
         alike.sort(key=lambda record: str(record.provenance.get("ended")))
-        here = reached(alike, data_root)
+        here = recorded_work(alike, data_root)
         if threads is not None:
             here = here.query("threads in (0, @threads)")
         basis = f"the rates of runs recorded on {device_name}"
@@ -264,8 +266,8 @@ def estimate(
         if not done:
             basis = "the rates of the runs begun"
             for run in left:
-                if (at := begun(store, run.id)) and at.seconds > 0:
-                    its = work(run, sizes(run.data, data_root))
+                if (at := checkpoint_progress(store, run.id)) and at.seconds > 0:
+                    its = run_macs(run, dataset_sizes(run.data, data_root))
                     done.append((run, its.training(at.epoch * its.images + at.position), at.seconds))
     except DataError as error:
         return Estimate(each, f"the data set is here: {error}")
@@ -281,7 +283,7 @@ def estimate(
     return Estimate(each, basis)
 
 
-def reached(records: Iterable[Record], data_root: Path | str, modules: bool = True) -> pd.DataFrame:
+def recorded_work(records: Iterable[Record], data_root: Path | str, modules: bool = True) -> pd.DataFrame:
     """What finished runs computed in training, evaluations left out, and how long that took: rates are the quotients.
     A record that names a network that is not built here has no row.
 
@@ -302,7 +304,7 @@ def reached(records: Iterable[Record], data_root: Path | str, modules: bool = Tr
         if record.status == "finished" and seconds > 0:
             images = run.total_epochs * made["train_images"]
             with suppress(ConfigError):
-                its = work(run, sizes(run.data, data_root), modules)
+                its = run_macs(run, dataset_sizes(run.data, data_root), modules)
                 macs = its.training(images, record.cost["gang"]), its.training(images)
                 number = made["threads"] if made["device"] == "cpu" else 0
                 rows.append((run, str(made["device_name"]), number, run.precision, *macs, seconds))
@@ -317,6 +319,9 @@ def _kind(run: RunConfig) -> tuple[str | None, ...]:
 def time_left(runs: Iterable[RunConfig], settings: Settings, store: Store) -> Estimate:
     """`estimate` of what is left of settled runs, on the device and with the threads that the settings choose."""
     device = pick_device(settings.device)
-    name, (number, *more) = machine_state(device)["device_name"], threads.numbers(settings.threads, device)
+    name, (number, *more) = (
+        machine_state(device)["device_name"],
+        threads.thread_choices(settings.threads, device),
+    )
     known = None if more else number  # of several one is chosen by measurement
     return estimate(runs, store, name, threads=known, data_root=data_root(settings))

@@ -18,8 +18,8 @@ from rkd.errors import RecordError
 from rkd.experiments import snapshots
 from rkd.experiments.progress import epoch_line
 from rkd.experiments.weights import weights_file
-from rkd.files import known_file, naming
-from rkd.files import place as put
+from rkd.files import known_file, naming_errors
+from rkd.files import write_atomic as put
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state, joules, machine_state, peak_memory_mb
 from rkd.records.teachers import load_teacher
@@ -35,7 +35,7 @@ from rkd.training import (
 )
 from rkd.training import capture as graphs
 from rkd.training.arithmetic import exact_kernels
-from rkd.training.build import build_method, build_network, start
+from rkd.training.build import build_method, build_network, load_pretrained
 
 if TYPE_CHECKING:
     from rkd.experiments.runner import Runner
@@ -55,7 +55,7 @@ def load_images(config: DataConfig, root: Path, device: torch.device) -> ImageSe
     return datasets.load(config, root).to(device)
 
 
-def place(module: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
+def to_device(module: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
     """On the device, in the run's master precision, channels last."""
     master = arithmetic(config.precision, device).master
     return module.to(device=device, dtype=master, memory_format=torch.channels_last)
@@ -144,7 +144,7 @@ class RunGroup:
                 runner.fail(config, error)
         self.configs = [state.config for state in self.states]
         if frozen is not None and self.states:
-            frozen = place(frozen, first, device)
+            frozen = to_device(frozen, first, device)
             self._measure_teacher(frozen)
             how = first.teacher.batch_norm, self.states[0].arithmetic, runner.engine.compile
             self.teacher = FrozenTeacher(frozen, *how, self.images.train_x.shape[1])
@@ -238,15 +238,15 @@ class RunGroup:
         runner, images = self.runner, self.images
         network, method = build_network(config, images.classes), None
         path = runner.store.folder(config.id) / "checkpoint.pt"
-        found = checkpoint.begun(path, config.id, config=config, images=self._epoch_images)
+        found = checkpoint.load_unfinished(path, config.id, config=config, images=self._epoch_images)
         if config.pretrained is not None and not found:
-            start(network, config, images.classes)
+            load_pretrained(network, config, images.classes)
         if config.method is not None:
             sizes = images.train_x.shape[1], images.classes
             method = build_method(config, network, teacher, *sizes, images.train_y)
-            method = place(method, config, runner.device)
+            method = to_device(method, config, runner.device)
         compiled = runner.engine.compiles_students(runner.device)
-        state = TrainState(config, place(network, config, runner.device), method, compiled)
+        state = TrainState(config, to_device(network, config, runner.device), method, compiled)
         if found:
             saved, come = found
             try:
@@ -266,7 +266,7 @@ class RunGroup:
     def _epoch_ended(self, state: TrainState) -> None:
         self._save_after(0.0)
         folder = self.runner.store.folder(state.config.id)
-        with naming(folder / "log.txt"), open(folder / "log.txt", "a", encoding="utf-8") as log:
+        with naming_errors(folder / "log.txt"), open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{_now():%Y-%m-%d %H:%M:%S} {epoch_line(state)}\n")
         if self.runner.maps and snapshots.has_maps(state.config) and state.stage is None:
             snapshots.take(state, self.teacher.network, self.images, folder)
@@ -327,7 +327,7 @@ class RunGroup:
         if again:
             network = build_network(state.config, self.images.classes)
             network.load_state_dict(state.best["student"])
-            found["best_accuracy"] = self._accuracy(place(network, state.config, self.runner.device))
+            found["best_accuracy"] = self._accuracy(to_device(network, state.config, self.runner.device))
         return found
 
     def _accuracy(self, network: nn.Module) -> float:

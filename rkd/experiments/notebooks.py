@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rkd.errors import ConfigError
-from rkd.experiments.settings import GENERAL, MORE, assigned_in
+from rkd.experiments.settings import GENERAL, MORE, cell_assignments
 from rkd.plain_yaml import read_yaml
 
 
@@ -83,7 +83,7 @@ def is_last(notebook: Mapping) -> bool:
     return bool(notebook["metadata"].get("rkd", {}).get("last", False))
 
 
-def tagged(notebook: Mapping, tag: str) -> list[dict]:
+def tagged_cells(notebook: Mapping, tag: str) -> list[dict]:
     """The code cells with a tag."""
     code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     return [cell for cell in code if tag in cell["metadata"].get("tags", [])]
@@ -92,7 +92,9 @@ def tagged(notebook: Mapping, tag: str) -> list[dict]:
 def declared_parameters(notebook: Mapping) -> list[str]:
     """Names assigned in the cell tagged "parameters", in their order; none without such a cell. Where `parameters` is
     one of them, followed by all that every table takes."""
-    declared = [name for cell in tagged(notebook, "parameters") for name, _ in assigned_in(cell["source"])]
+    declared = [
+        name for cell in tagged_cells(notebook, "parameters") for name, _ in cell_assignments(cell["source"])
+    ]
     return [*declared, *(name for name in GENERAL if name not in declared)] if MORE in declared else declared
 
 
@@ -115,4 +117,4 @@ def assigned_values(source: str) -> dict[str, object]:
     Raises:
         ValueError: a value that is no literal.
     """
-    return {name: ast.literal_eval(value) for name, value in assigned_in(source) if value is not None}
+    return {name: ast.literal_eval(value) for name, value in cell_assignments(source) if value is not None}

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rkd import paths
-from rkd.config import Count, Flag, Positive, Weight, build, check, frozen
+from rkd.config import Count, Flag, Positive, Weight, from_values, frozen, validate
 from rkd.data.normalisation import MEASURED, Statistics
 from rkd.data.sources import full_name, is_changing, reader_of
 from rkd.errors import ConfigError
-from rkd.experiments.settings import PAIRS, Settings, layered, named_file
-from rkd.experiments.weights import named, names_run, record_of
+from rkd.experiments.settings import PAIRS, Settings, merge_layers, named_file
+from rkd.experiments.weights import find_record, find_weights, is_run_id
 from rkd.experiments.workspace import data_root, store_of
 from rkd.methods import Options, get_method
 from rkd.methods.sum import SumOptions
@@ -80,8 +80,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for method, values in self.methods.items():
-            check(Weight, "ce_weight", values.get("ce_weight", 0))
-            check(Flag, "drop_last", values.get("drop_last", False))
+            validate(Weight, "ce_weight", values.get("ce_weight", 0))
+            validate(Flag, "drop_last", values.get("drop_last", False))
             _check_options(method, values, "ce_weight", "drop_last")
         for method, values in self.sums.items():
             _check_options(method, values)
@@ -93,9 +93,9 @@ class Recipe:
 
 def _check_options(method: str, values: Values, *others: str) -> None:
     """Raises ConfigError for a method there is not, and for values, but those of `others`, that are none of its own."""
-    kind = get_method(check(str, "method", method)).options
+    kind = get_method(validate(str, "method", method)).options
     if own := {name: value for name, value in values.items() if name not in others}:
-        build(kind, own)
+        from_values(kind, own)
 
 
 def recipe_names() -> list[str]:
@@ -115,7 +115,7 @@ def load_recipe(name: str) -> Recipe:
         if isinstance(values, dict) and old in values:
             raise ConfigError(f"recipe {path.name}: {old} is called {new} now; rename it")
     try:
-        return build(Recipe, values)
+        return from_values(Recipe, values)
     except ConfigError as error:
         raise ConfigError(f"recipe {path.name}: {error}") from error
 
@@ -265,9 +265,9 @@ class Builder:
             own |= {n: max(least, self._scaled(own[n], self.epochs)) for n in in_epochs if own.get(n)}
             layers.append((origin, own))
         of_row = {name: row[name] for name in fixed if name in row}
-        values, origins = layered(*layers, ("given", given), ("row", of_row))
+        values, origins = merge_layers(*layers, ("given", given), ("row", of_row))
         self.origins |= origins
-        made = build(kind, values)
+        made = from_values(kind, values)
         asked = given.keys() - of_row.keys() - made.unread()
         self.read |= {name if getattr(self.settings, name, None) is not None else "options" for name in asked}
         return made
@@ -301,7 +301,7 @@ class Builder:
                 run=replace(run, pretrained=None) if values["weights"] == "random" else run, **values
             )
         canonical(network)
-        found = named(*self._named("teacher_checkpoint"), data_root(self.settings), values["weights"])
+        found = find_weights(*self._named("teacher_checkpoint"), data_root(self.settings), values["weights"])
         if (record := found.record) is not None:
             _check_taught(checkpoint, record.config, network, data)
         return TeacherConfig(
@@ -351,14 +351,14 @@ class Builder:
     def _pretrained(self, name: str) -> Pretrained | None:
         if self._get(name) is None:
             return None
-        found = named(*self._named(name), data_root(self.settings), "last")
+        found = find_weights(*self._named(name), data_root(self.settings), "last")
         return Pretrained(checkpoint=found.path, sha256=found.sha256)
 
     def _normalisation(self) -> Statistics:
         """That of the recorded run that teaches, else the recipe's preset, which may depend on the data set."""
-        if names_run(self.settings.teacher_checkpoint):
+        if is_run_id(self.settings.teacher_checkpoint):
             self.origins["normalisation"] = "the teacher's"
-            return record_of(*self._named("teacher_checkpoint")).config.data.normalisation
+            return find_record(*self._named("teacher_checkpoint")).config.data.normalisation
         preset, dataset = self.recipe.normalisation, self.settings.dataset
         if dataset == "embedded":
             self.origins["normalisation"] = "the data set's own"

@@ -13,7 +13,7 @@ from rkd.config import SETTLED
 from rkd.data import DataConfig, ImageSet
 from rkd.devices import pick_device
 from rkd.errors import RecordError, RkdError
-from rkd.experiments.group import RunGroup, check_teacher_file, load_images, place, trained_network
+from rkd.experiments.group import RunGroup, check_teacher_file, load_images, to_device, trained_network
 from rkd.experiments.progress import Progress, default_progress
 from rkd.experiments.snapshots import has_maps
 from rkd.experiments.weights import weights_file
@@ -21,9 +21,9 @@ from rkd.models import display_name
 from rkd.records import Record, Store
 from rkd.records.provenance import code_state
 from rkd.training import Engine, RunConfig, TeacherConfig, arithmetic
-from rkd.training.build import build_network, rehearse, start
+from rkd.training.build import build_network, load_pretrained, rehearse
 from rkd.training.capture import out_of_memory
-from rkd.training.threads import Threads, numbers
+from rkd.training.threads import Threads, thread_choices
 
 POLL_SECONDS = 0.2  # between looks at what another process is training
 
@@ -55,14 +55,14 @@ def run_groups(
     ]
 
 
-def learned_from(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
+def teacher_configs(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
     """The teachers of runs whose weights come from a run of ours."""
     return [t for run in runs if (t := run.teacher) and t.run and t.weights != "random"]
 
 
 def teachers_of(runs: Iterable[RunConfig]) -> dict[str, RunConfig]:
     """The runs that `runs` learn from, by id."""
-    return {teacher.run.id: teacher.run for teacher in learned_from(runs)}
+    return {teacher.run.id: teacher.run for teacher in teacher_configs(runs)}
 
 
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -73,14 +73,14 @@ def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
     """What has to be trained for settled `runs`: those not recorded, and before them the teachers they lack."""
-    return with_lacking([run for run in runs if not store.has(run.id)], store)
+    return with_missing_teachers([run for run in runs if not store.has(run.id)], store)
 
 
-def with_lacking(missing: Sequence[RunConfig], store: Store) -> list[RunConfig]:
+def with_missing_teachers(missing: Sequence[RunConfig], store: Store) -> list[RunConfig]:
     """Runs to be trained, and before them their teachers that are not recorded, or whose weights are not on this
     machine; each once."""
     wanted = {run.id for run in missing}
-    wanted |= {t.run.id for t in learned_from(missing) if weights_file(store, t.run.id, t.weights) is None}
+    wanted |= {t.run.id for t in teacher_configs(missing) if weights_file(store, t.run.id, t.weights) is None}
     return [run for run in required(missing) if run.id in wanted or not store.has(run.id)]
 
 
@@ -99,13 +99,13 @@ def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
         return recorded
     if run.teacher and run.teacher.weights == "random":  # first weights are the same in every arithmetic
         taught = SETTLED[0]
-    for teacher in learned_from([run]):
+    for teacher in teacher_configs([run]):
         here = (r for r in store.recorded(teacher.run, own) if weights_file(store, r.id, teacher.weights))
         taught = next((r.precision for r in here), own)
     return run.settled(own, taught)
 
 
-def schedules(runs: Iterable[RunConfig]) -> list[str]:
+def describe_schedules(runs: Iterable[RunConfig]) -> list[str]:
     """How long and at which rates students and their teachers are trained, in words: each distinct pair once, and what
     nobody learns from by itself."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
@@ -168,7 +168,7 @@ class Runner:
         self.data_root, self.device = Path(self.data_root), pick_device(self.device)
         self.progress = self.progress or default_progress()
         self.engine.check(self.device)
-        self.threads = Threads(numbers(self.engine.threads, self.device), self.progress.say)
+        self.threads = Threads(thread_choices(self.engine.threads, self.device), self.progress.say)
         self.stopped, self.failed, self._said = False, {}, set[str]()
         self._rehearsed = set[tuple[object, ...]]()
 
@@ -233,22 +233,22 @@ class Runner:
         config = settle(config, self.store, self.device)
         images = self.images(config.data)
         network, _ = trained_network(config, which, self.store, images.classes)
-        return place(network, config, self.device), images
+        return to_device(network, config, self.device), images
 
     def check(self, missing: Sequence[RunConfig]) -> None:
         """Raise what can be known before anything is trained for the sake of `missing`; say what reaches whom."""
         code_state()  # a commit that cannot be read
         for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
             check_teacher_file(teacher)
-        self._rehearse(with_lacking(missing, self.store))
-        for line in schedules(missing):
+        self._rehearse(with_missing_teachers(missing, self.store))
+        for line in describe_schedules(missing):
             self.say_once(line)
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         """Train what no other process is training, in groups, teachers first, until every run is recorded or `stop`
         says so. A run that another process holds is waited for, and taken over if that process dies."""
         self.check(missing)
-        runs, waited = with_lacking(missing, self.store), False
+        runs, waited = with_missing_teachers(missing, self.store), False
         teachers = teachers_of(missing)
         while left := [c for c in runs if not self._ended(c, c.id in teachers)]:
             first = [c for c in left if c.id in teachers] or left
@@ -283,7 +283,7 @@ class Runner:
             rehearse(run, images.train_x.shape[1], images.classes, images.train_y)
             begun = (self.store.folder(run.id) / "checkpoint.pt").exists()
             if run.pretrained is not None and not begun:
-                self.say_once(start(build_network(run, images.classes), run, images.classes))
+                self.say_once(load_pretrained(build_network(run, images.classes), run, images.classes))
             if len(images.train_y) % run.batch_size == 1 and not run.drop_last:
                 alone.add((len(images.train_y), run.batch_size))
         self._rehearsed |= kinds.keys()

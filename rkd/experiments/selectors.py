@@ -17,12 +17,12 @@ from rkd.experiments.settings import (
     SUFFIXES,
     WEIGHTS,
     Settings,
+    check_effect,
+    given_twice,
     profile_path,
     resolve,
-    twice,
-    without_effect,
 )
-from rkd.experiments.workspace import kept, store_of
+from rkd.experiments.workspace import cached_values, store_of
 from rkd.files import digest
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Selectors:
         self.profile, self._settled = profile, settled
         self._given = {**(given or {}), "profile": profile}
         if given and given.get("profile", profile) != profile:
-            raise twice("profile", profile, given["profile"])
+            raise given_twice("profile", profile, given["profile"])
         if LAYERED in self._given:
             raise ConfigError(f"{LAYERED} is a profile's own, by chapter; give the parameters themselves")
         self._chapters: dict[tuple[str, ...], tuple[Settings, dict[str, Line]]] = {}
@@ -129,7 +129,7 @@ class Selectors:
         read = {
             setting for name in chapters for line in self.chapter(name)[1].values() for setting in line.read
         }
-        without_effect(self._given, read, f"the runs of {', '.join(chapters)}")
+        check_effect(self._given, read, f"the runs of {', '.join(chapters)}")
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
         """The runs of several lines by id, in their order."""
@@ -176,7 +176,7 @@ class Selectors:
 
     def _kept(self, chapter: str) -> dict[str, Named]:
         """Those that were made before, from the very same sources, else made now."""
-        with kept(f"lines/{Path(self.profile).stem}/{chapter}") as found:
+        with cached_values(f"lines/{Path(self.profile).stem}/{chapter}") as found:
             if found.get("key") != self._sources:
                 made = self._named(chapter)
                 if self._reads_files(chapter):
@@ -226,7 +226,7 @@ class Selectors:
     def _sources(self) -> str:
         """A hash of all that decides the ids: package, notebooks, parameters, profile."""
         notebooks = sorted((paths.home() / "book").glob("*.ipynb"))
-        return digest(*paths.sources(), *notebooks, profile_path(self.profile))
+        return digest(*paths.source_paths(), *notebooks, profile_path(self.profile))
 
 
 def _declared(chapter: str) -> "Chapter":

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rkd import paths
-from rkd.config import Count, CountOrAuto, Flag, Natural, Share, Weight, build, frozen, shown
+from rkd.config import Count, CountOrAuto, Flag, Natural, Share, Weight, abbreviated, from_values, frozen
 from rkd.devices import Device, pick_device
 from rkd.errors import ConfigError, unknown
 from rkd.files import is_file
 from rkd.plain_yaml import from_yaml, read_yaml
-from rkd.trust import foreign_in, seen, trust
+from rkd.trust import foreign_in, note_origin, trust
 
 # Parameters that change no run.
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
@@ -46,7 +46,7 @@ def _pair(entry: Any) -> Any:
     return tuple(entry)
 
 
-def once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """A list of parameters whose entries are counted, averaged or swept: none of them twice."""
     if twice := [value for place, value in enumerate(values) if value in values[:place]]:
         raise ValueError(f"each entry may stand there once, and {twice[0]!r} stands there twice")
@@ -54,7 +54,7 @@ def once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Some = Field(min_length=1)
-Once = AfterValidator(once)
+Once = AfterValidator(check_unique)
 Names = Annotated[tuple[str, ...], Some, Once]
 Foreign = Annotated[
     tuple[str, ...], BeforeValidator(lambda v: tuple(re.split(r"[\s,]+", v)) if isinstance(v, str) else v)
@@ -176,7 +176,7 @@ class Settings:
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
 
-def names() -> list[str]:
+def parameter_names() -> list[str]:
     """All parameter names."""
     return [f.name for f in fields(Settings) if f.name not in ("chapter", "origins")]
 
@@ -186,7 +186,7 @@ _OWN = {
     "method", "methods", "datasets", "teacher", "student", "pairs", "loss_weight", "loss_weights", "hcl_levels",
     "hcl_weights", "attention", "options",
 }  # fmt: skip
-GENERAL = [name for name in names() if name not in _OWN]
+GENERAL = [name for name in parameter_names() if name not in _OWN]
 
 
 def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
@@ -211,9 +211,9 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         (f"{words}, every chapter", budget.get("default", {})),
         (f"{words}, {chapter}", budget.get(chapter, {})),
     ]
-    seen(foreign_in([values for _, values in of_profile]), words)
+    note_origin(foreign_in([values for _, values in of_profile]), words)
     given |= {name: _placed(name, given[name]) for name in PATHS if isinstance(given.get(name), str)}
-    values, origins = layered(*of_profile, ("given", given))
+    values, origins = merge_layers(*of_profile, ("given", given))
     found = _built(chapter, values | {"origins": origins})
     if found.device not in ("auto", "cpu", "cuda"):
         pick_device(found.device)
@@ -224,28 +224,28 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         from rkd.experiments import weights  # torch comes with records
         from rkd.experiments.workspace import store_of
 
-        if weights.names_run(found.teacher_checkpoint):  # its network teaches
-            record = weights.record_of("teacher_checkpoint", found.teacher_checkpoint, store_of(found))
+        if weights.is_run_id(found.teacher_checkpoint):  # its network teaches
+            record = weights.find_record("teacher_checkpoint", found.teacher_checkpoint, store_of(found))
             return replace(found, teacher=record.config.network)
     return found
 
 
 def _placed(name: str, value: str) -> str:
-    """What is given of a path, see `rkd.paths.typed`; other spellings of a recipe stay as they are."""
+    """What is given of a path, see `rkd.paths.from_user_folder`; other spellings of a recipe stay as they are."""
     if name == "recipe" and not value.endswith(SUFFIXES):
         return value
     path, mark, digest = value.partition("#sha256=")
-    if name in WEIGHTS and "/" not in path and not is_file(paths.here() / path):
+    if name in WEIGHTS and "/" not in path and not is_file(paths.user_folder() / path):
         return value  # a run's id, or a shared name
-    return paths.typed(path) + mark + digest
+    return paths.from_user_folder(path) + mark + digest
 
 
 def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
     given = {name: value for name, value in values.items() if value is not None}
-    return build(Settings, {"chapter": chapter, **given})
+    return from_values(Settings, {"chapter": chapter, **given})
 
 
-def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def merge_layers(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by name, of which those of later layers win; and the name of the layer that each comes from."""
     values, origins = {}, {}
     for origin, layer in layers:
@@ -256,13 +256,13 @@ def layered(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dic
 
 def profile_path(profile: str) -> Path:
     """The file of a profile; ConfigError for an unknown one."""
-    return named_file("profile", profile, paths.params(), paths.here())
+    return named_file("profile", profile, paths.params(), paths.user_folder())
 
 
 def named_file(kind: str, name: str, folder: Path, start: Path) -> Path:
     """A YAML file by its name in a folder, or by its path from `start`; ConfigError where there is none."""
     if not isinstance(name, str):
-        raise ConfigError(f"{kind} is {shown(name)}; it must be text")
+        raise ConfigError(f"{kind} is {abbreviated(name)}; it must be text")
     path = start / name if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
     if not is_file(path):
         names = [p.stem for p in folder.glob("*.yaml") if p.name != PAIRS]
@@ -308,33 +308,33 @@ def _by_chapter(budget: Any, where: str) -> dict[str, dict[str, Any]]:
 
 def _mapping(values: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(values, Mapping | None):
-        raise ConfigError(f"{where} is {shown(values)}; it must map names to values")
+        raise ConfigError(f"{where} is {abbreviated(values)}; it must map names to values")
     return values or {}
 
 
 def _known(entries: Iterable[str], kind: str, *more: str, without: Iterable[str] = ()) -> None:
-    allowed = {*names(), *more}.difference(without)
+    allowed = {*parameter_names(), *more}.difference(without)
     for name in entries:
         if name not in allowed:
             raise unknown(kind, name, allowed)
 
 
-def assignment(entry: str) -> tuple[str, Any]:
+def parse_assignment(entry: str) -> tuple[str, Any]:
     """Name and value of a text of the form NAME=VALUE, the value as YAML; ConfigError for another form."""
     name, equals, text = entry.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
-    return name.strip(), value(text, f"--set {entry!r}")
+    return name.strip(), parse_value(text, f"--set {entry!r}")
 
 
-def value(text: str, where: str = "") -> Any:
+def parse_value(text: str, where: str = "") -> Any:
     """A parameter's value as written, in YAML; ConfigError, which begins with `where` or the text, for what is none."""
     if not text.strip():
         raise ConfigError(f"{where or repr(text)}: there is no value; null puts one back to its default")
-    return from_yaml(text, where or f"the value {shown(text)}")
+    return from_yaml(text, where or f"the value {abbreviated(text)}")
 
 
-def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
+def namespace_parameters(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
     """The parameters that a notebook's namespace gives: those that are not None, those that papermill was given as
     None, and the values of `parameters`. Names of functions among them are trusted (see `rkd.trust`), but for those
     that the profile holds, and unless `trust` says which are.
@@ -347,23 +347,23 @@ def given_in(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str,
         ConfigError: a value that papermill was given under a name that is neither a parameter nor assigned by a cell of
             the notebook itself; any that looks like a misspelt parameter; a parameter given twice, differently.
     """
-    declared = [*names(), *own, LAYERED]
+    declared = [*parameter_names(), *own, LAYERED]
     injected, before = _injected(namespace.get("In", ()))
     _spelt_well(namespace, injected - before, [*declared, MORE])
     more = _mapping(namespace.get(MORE), MORE)
     _known(more, "parameter", *own, LAYERED)
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
-    given |= dict.fromkeys(injected.intersection(names()) - given.keys())
+    given |= dict.fromkeys(injected.intersection(parameter_names()) - given.keys())
     profile = load_profile(given.get("profile") or "smoke")
     for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
         if given[name] not in (more[name], profile.get(name)):
-            raise twice(name, given[name], more[name])
+            raise given_twice(name, given[name], more[name])
     given |= more
     # papermill -f: what a profile says of a path is no more than the profile's.
     given = {n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)}
     functions = foreign_in({name: found for name, found in given.items() if found != profile.get(name)})
     typed = _typed(functions, injected)
-    seen(functions - typed, "a file that papermill was given")
+    note_origin(functions - typed, "a file that papermill was given")
     if (said := given.get("trust")) is None:
         trust(typed)
     elif not_typed := sorted(foreign_in(said) - typed):
@@ -404,7 +404,7 @@ def _command_above() -> list[str]:
     return []
 
 
-def twice(name: str, first: object, second: object) -> ConfigError:
+def given_twice(name: str, first: object, second: object) -> ConfigError:
     """The error for one parameter given as two values."""
     return ConfigError(f"{name} is given twice, as {first!r} and as {second!r}; leave one of them out")
 
@@ -416,14 +416,14 @@ def _injected(cells: Iterable[str]) -> tuple[set[str], set[str]]:
     for source in cells:
         assigned = set[str]()
         with contextlib.suppress(SyntaxError):  # IPython's own commands
-            assigned = {name for name, _ in assigned_in(source)}
+            assigned = {name for name, _ in cell_assignments(source)}
         if source.startswith("# Parameters\n"):  # papermill's mark
             return assigned, before
         before |= assigned
     return set(), set()
 
 
-def assigned_in(source: str) -> Iterator[tuple[str, ast.expr | None]]:
+def cell_assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
     """Names that a cell assigns, with their values; SyntaxError for what is no Python."""
     for statement in ast.parse(source).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
@@ -432,7 +432,7 @@ def assigned_in(source: str) -> Iterator[tuple[str, ast.expr | None]]:
                     yield target.id, statement.value
 
 
-def without_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:
+def check_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:
     """ConfigError for the first of the parameters given that `what` makes nothing of: it is neither `read` nor one of
     those that say where and how runs are computed."""
     for name in given:

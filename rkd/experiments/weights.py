@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from rkd import paths
 from rkd.errors import ConfigError
-from rkd.experiments.workspace import folders
+from rkd.experiments.workspace import result_folders
 from rkd.files import is_file, sha256
 from rkd.records import Record, Store
 from rkd.records.teachers import teacher_file
-from rkd.trust import foreign_in, seen
+from rkd.trust import foreign_in, note_origin
 
 MARK = "#sha256="
 TEACHERS = "teachers"  # folder, within the data folder, of weights that have a name
@@ -33,14 +33,14 @@ class Weights(NamedTuple):
     record: Record | None = None
 
 
-def names_run(text: object) -> bool:
+def is_run_id(text: object) -> bool:
     """Whether it is the id of a run, maybe behind a folder of records and before a digest; a file has such a name too
     if it likes."""
     name = text.partition(MARK)[0] if isinstance(text, str) else ""
     return _RUN.fullmatch(Path(name).name) is not None and not is_file(paths.home() / name)
 
 
-def named(what: str, text: str, store: Store, root: Path, which: str) -> Weights:
+def find_weights(what: str, text: str, store: Store, root: Path, which: str) -> Weights:
     """The weights that a parameter names: the path of a file, the id of a recorded run (RUN of this profile or of any
     other of the project; FOLDER/RUN of another folder of records), or the name, without suffix, of a file in
     `teachers/` of the data folder. Behind it "#sha256=DIGEST" may name its content: then it need not be there for runs
@@ -60,16 +60,16 @@ def named(what: str, text: str, store: Store, root: Path, which: str) -> Weights
     name, mark, digest = text.partition(MARK)
     if mark and not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"{what} {name!r} is given the sha256 {digest!r}; it must be 64 hexadecimal digits")
-    if names_run(text):
-        record = record_of(what, text, store)
+    if is_run_id(text):
+        record = find_record(what, text, store)
         path = _of_run(what, name, which, store, bool(mark))
     else:
         record, path = None, _file(what, name, root, bool(mark))
     return Weights(_shown(path), digest or _sha256(path, path.stat().st_mtime_ns), record)
 
 
-def record_of(what: str, text: str, store: Store) -> Record:
-    """The record of the run that a parameter names (see `named`), which ended well.
+def find_record(what: str, text: str, store: Store) -> Record:
+    """The record of the run that a parameter names (see `find_weights`), which ended well.
 
     Raises:
         ConfigError: it is not recorded, or has diverged.
@@ -78,7 +78,7 @@ def record_of(what: str, text: str, store: Store) -> Record:
     name = text.partition(MARK)[0]
     run = Path(name).name
     record = _recorded(what, name, store)[0].load(run)
-    seen(foreign_in(record.config.to_dict()), f"the record of run {run}")
+    note_origin(foreign_in(record.config.to_dict()), f"the record of run {run}")
     if record.status != "finished":
         raise ConfigError(f"{what} is run {run}, which ended as {record.status!r}")
     return record
@@ -122,9 +122,9 @@ def _recorded(what: str, name: str, store: Store) -> list[Store]:
     ConfigError where it is not. The working files of a folder of records lie in it, or, of a profile's, beside it."""
     stores, places, run = [], [(paths.home() / name).parent], Path(name).name
     if "/" not in name:
-        stores, places = [store], [*sorted((paths.home() / "results").glob("*/")), folders("smoke")[0]]
+        stores, places = [store], [*sorted((paths.home() / "results").glob("*/")), result_folders("smoke")[0]]
     for records in places:
-        beside = (folders(profile) for profile in (records.name, "smoke"))
+        beside = (result_folders(profile) for profile in (records.name, "smoke"))
         stores += [Store(records, records / "work"), *(Store(*pair) for pair in beside if pair[0] == records)]
     if found := [each for each in stores if each.has(run)]:
         return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from rkd import paths
-from rkd.files import place
+from rkd.files import write_atomic
 
 if TYPE_CHECKING:
     from rkd.experiments.runner import Runner
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rkd.records import Store
 
 
-def folders(profile: str, results: str | None = None) -> tuple[Path, Path]:
+def result_folders(profile: str, results: str | None = None) -> tuple[Path, Path]:
     """Folders of the records and of the working files of a profile, or below a folder of one's own.
 
     Smoke records prove the machinery, not a claim: they live in the build folder, never beside real ones.
@@ -28,7 +28,7 @@ def folders(profile: str, results: str | None = None) -> tuple[Path, Path]:
         folder = paths.home() / results
         return folder, folder / "work"
     if name == "smoke":
-        return paths.build() / "smoke" / "records", paths.build() / "smoke" / "work"
+        return paths.build_folder() / "smoke" / "records", paths.build_folder() / "smoke" / "work"
     return paths.home() / "results" / name, paths.home() / "checkpoints" / name
 
 
@@ -36,7 +36,7 @@ def store_for(profile: str, results: str | None = None) -> "Store":
     """The store of a profile, or of a folder of one's own."""
     from rkd.records import Store  # with torch, which the folders alone do not need
 
-    return Store(*folders(profile, results))
+    return Store(*result_folders(profile, results))
 
 
 def store_of(settings: "Settings") -> "Store":
@@ -50,17 +50,17 @@ def data_root(settings: "Settings") -> Path:
 
 
 @contextmanager
-def kept(name: str) -> Iterator[dict[str, Any]]:
+def cached_values(name: str) -> Iterator[dict[str, Any]]:
     """The values of a JSON file in the build folder; what the block changes in them is written. Of several processes
     that ask at once one makes them, and the others wait."""
-    file = paths.build() / f"{name}.json"
+    file = paths.build_folder() / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         before = file.read_bytes() if file.is_file() else b"{}"
         values = json.loads(before)
         yield values
         if (now := json.dumps(values).encode()) != before:
-            place(file, now)
+            write_atomic(file, now)
 
 
 def runner_of(

@@ -32,9 +32,9 @@ def explore(
         shot = (paths.home() / "book" / "_assets" / "explore.png").read_bytes()
         style = "max-width:100%;height:auto;border:1px solid #8884"
         return picture(shot, ALT, style=style)
-    from rkd.explore.page import Page
+    from rkd.explore.page import LivePage
 
-    return Page(choices or {}, paths.typed(data_root) if data_root else "data", device)
+    return LivePage(choices or {}, paths.from_user_folder(data_root) if data_root else "data", device)
 
 
 __all__ = ["explore"]

@@ -11,7 +11,7 @@ import torch
 from rkd import models, paths
 from rkd.devices import pick_device
 from rkd.errors import ConfigError, unknown
-from rkd.experiments.estimate import sizes
+from rkd.experiments.estimate import dataset_sizes
 from rkd.experiments.recipes import OWN_RECIPES, Builder
 from rkd.experiments.runner import settle
 from rkd.experiments.settings import Settings, resolve
@@ -35,7 +35,7 @@ RESULTS = "results/explore"  # folder of records
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChosenRuns:
     """The runs of one set of choices, settled, by what they are and in the order in which they are trained: the same
     run without distillation, the teacher, the student with it. `rkd run` is given the latter's choices; its settings
     are these with what was left to the profile."""
@@ -59,7 +59,7 @@ class Plan:
         return parts
 
 
-def explored() -> Store:
+def explore_store() -> Store:
     """Records and working files of what was trained here."""
     return store_for("smoke", RESULTS)
 
@@ -86,7 +86,7 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
     return {"ce_weight": run.ce_weight, **own}
 
 
-def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto") -> Plan:
+def choose_runs(chosen: Mapping[str, Any], root: str = "data", device: str = "auto") -> ChosenRuns:
     """The runs of these choices, checked against one another, against the data set and against the maps. Values are
     chosen by the names of `FIRST` and of `recipe_values`, which has what is left out.
 
@@ -106,10 +106,10 @@ def plan_of(chosen: Mapping[str, Any], root: str = "data", device: str = "auto")
             options = given.setdefault("options", {})
             (options.setdefault(part, {}) if dot else options)[own or name] = value
     requests, settings = _requested(given)
-    store, on = explored(), pick_device(device)
+    store, on = explore_store(), pick_device(device)
     runs = {name: settle(run, store, on) for name, run in requests.items()}
     _check(runs["with distillation"], root)
-    return Plan({**runs, "teacher": runs["with distillation"].teacher.run}, given, settings)
+    return ChosenRuns({**runs, "teacher": runs["with distillation"].teacher.run}, given, settings)
 
 
 def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _requested(given: Mapping[str, Any]) -> tuple[dict[str, RunConfig], Settings
 
 def _check(run: RunConfig, root: str) -> None:
     """What would fail, or come to nothing, only while it trains."""
-    data, images = sizes(run.data, paths.home() / root), run.data.train_images
+    data, images = dataset_sizes(run.data, paths.home() / root), run.data.train_images
     for what, asked, there in (("training", images, data.train), ("test", run.data.test_images, data.test)):
         if asked > there:
             raise ConfigError(f"{asked:,} {what} images were asked for, but {run.data.name} has {there:,}")
@@ -149,4 +149,6 @@ def review_levels(run: RunConfig, root: str = "data") -> list[dict[str, object]]
         return []
     with torch.random.fork_rng(devices=[]):
         student, teacher = models.build(run.network), models.build(run.teacher.name)
-        return ReviewKD(student, teacher, run.options, sizes(run.data, paths.home() / root).pixels).describe()
+        return ReviewKD(
+            student, teacher, run.options, dataset_sizes(run.data, paths.home() / root).pixels
+        ).describe()

@@ -15,32 +15,32 @@ import pandas as pd
 import yaml
 
 from rkd import models, paths
-from rkd.config import meanings
+from rkd.config import docstring_entries
 from rkd.data import is_there, source_names
 from rkd.errors import ConfigError, RkdError
 from rkd.experiments.chapters import Line
-from rkd.experiments.estimate import pair_cost, sizes, time_left, work
+from rkd.experiments.estimate import dataset_sizes, pair_cost, run_macs, time_left
 from rkd.experiments.recipes import recipe_names
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots
 from rkd.explore.choices import (
     FIRST,
-    Plan,
-    explored,
-    plan_of,
+    ChosenRuns,
+    choose_runs,
+    explore_store,
     recipe_values,
     review_levels,
     without_distillation,
 )
-from rkd.explore.training import Look, Training
+from rkd.explore.training import LiveTraining, TrainingStatus
 from rkd.methods import get_method, method_names
 from rkd.plain_yaml import from_yaml
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.curves import curves
 from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.path import review_path
-from rkd.report.interactive.strips import attention_tiles
-from rkd.report.tables import folded, frame
+from rkd.report.interactive.tiles import attention_tiles
+from rkd.report.tables import foldout, frame
 from rkd.training import RunConfig
 
 AT_ONCE = 6  # options of a method that are shown without being asked for
@@ -50,26 +50,26 @@ LABELLED = {"style": {"description_width": "112px"}, "layout": {"width": "auto",
 WRAPPED = {"layout": {"flex_flow": "row wrap"}}
 
 
-class Page(widgets.VBox):
-    """The page, which closes the one before; arguments and errors are those of `rkd.explore.choices.plan_of`."""
+class LivePage(widgets.VBox):
+    """The page, which closes the one before; arguments and errors are those of `rkd.explore.choices.choose_runs`."""
 
-    shown: "Page | None" = None
+    shown: "LivePage | None" = None
 
     def __init__(self, choices: Mapping[str, Any], root: str = "data", device: str = "auto") -> None:
-        self.training: Training | None = None  # the last one
-        plan_of(choices, root, device)  # raises what is wrong with the call
-        self._begin_with, self._places, self._store = dict(choices), (root, device), explored()
+        self.training: LiveTraining | None = None  # the last one
+        choose_runs(choices, root, device)  # raises what is wrong with the call
+        self._begin_with, self._places, self._store = dict(choices), (root, device), explore_store()
         self._lock = threading.RLock()  # handlers and the watcher of a training run in threads of their own
-        self.plan: Plan | None = None  # of the choices, where they agree
+        self.plan: ChosenRuns | None = None  # of the choices, where they agree
         self._own: dict[str, Any] = {}  # the recipe's values
         self.options: dict[str, widgets.Widget] = {}
         self._snapshots: Snapshots | None = None
         self._build()
         self._refresh()
         self._show_saved()
-        if Page.shown is not None:
-            Page.shown.close()
-        Page.shown = self
+        if LivePage.shown is not None:
+            LivePage.shown.close()
+        LivePage.shown = self
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -104,10 +104,10 @@ class Page(widgets.VBox):
         values = self._changed() if own.keys() == self._own.keys() else {} if self._own else self._begin_with
         of_chapters = Settings.__dataclass_fields__.keys() - {"ce_weight"}
         self._own = {name: own[name] for name in sorted(own, key=lambda name: name not in of_chapters)}
-        meant, allowed = meanings(RunConfig), {}
+        meant, allowed = docstring_entries(RunConfig), {}
         for method in (methods := shared["method"].split("+")):
             kind, before = get_method(method).options, f"{method}." if len(methods) > 1 else ""
-            meant |= {f"{before}{option}": text for option, text in meanings(kind).items()}
+            meant |= {f"{before}{option}": text for option, text in docstring_entries(kind).items()}
             for option, hint in get_type_hints(kind).items():
                 if get_origin(hint) is Literal:
                     allowed[f"{before}{option}"] = get_args(hint)
@@ -141,7 +141,7 @@ class Page(widgets.VBox):
             shared = {name: box.value for name, box in self.shared.items()}
             self._follow_recipe(shared)
             chosen = {name: value for name, value in shared.items() if value != FIRST[name]} | self._changed()
-            plan = plan_of(chosen, *self._places)
+            plan = choose_runs(chosen, *self._places)
             self.meaning.value = self._meant(plan, chosen)
             self.plan, self.problem.value = plan, ""
         except RkdError as error:
@@ -149,16 +149,16 @@ class Page(widgets.VBox):
         _display(self.meaning, self.plan is not None)
         self._set_buttons()
 
-    def _meant(self, plan: Plan, chosen: Mapping[str, Any]) -> str:
+    def _meant(self, plan: ChosenRuns, chosen: Mapping[str, Any]) -> str:
         """Sizes, cost, review path and commands as HTML."""
         run, root = plan.distilled, paths.home() / self._places[0]
-        data = sizes(run.data, root)
+        data = dataset_sizes(run.data, root)
         networks = {"student": run.network, "teacher": run.teacher.name}
         heads = {side: f"{side} {models.display_name(name)}" for side, name in networks.items()}
         heads["extra"] = "method (training only)"
         table = pair_cost(run, data.classes, data.pixels).rename(heads)
         table = table.rename(columns={"multiply-adds": "multiply-adds per image"}).T
-        step = work(run, data).training(run.batch_size)
+        step = run_macs(run, data).training(run.batch_size)
         left = time_left(plan.runs.values(), plan.settings, self._store)
         there = "" if is_there(run.data, root) else " The data set is downloaded first, about 170 MB."
         levels = review_levels(run, self._places[0])
@@ -169,13 +169,13 @@ class Page(widgets.VBox):
             frame(table.map("{:,}".format), index=True).data,
             tag("p", "One step with distillation: ", taken, ". Time to train: ", tag("b", left), ".", there),
             review_path(levels, run.options) if levels else "",
-            folded("The same from a terminal", commands),
+            foldout("The same from a terminal", commands),
         )
 
     # --- training
 
     def _train(self) -> None:
-        self.training, self.name.value, self._drawn = Training(self.plan), "", {}
+        self.training, self.name.value, self._drawn = LiveTraining(self.plan), "", {}
         self._title.value = tag("h4", _in_words(self.plan.distilled))
         _display(self._result, True)
         _display(self._after, False)
@@ -196,7 +196,7 @@ class Page(widgets.VBox):
         self.train_button.disabled = running or self.plan is None
         self.stop_button.disabled = not running
 
-    def _show(self, look: Look) -> None:
+    def _show(self, look: TrainingStatus) -> None:
         """How the training stands; only what differs is sent."""
         self._bar.value = look.share
         self.status.value = _note(look.text, "alert" if look.status == "failed" else "status")
@@ -214,7 +214,7 @@ class Page(widgets.VBox):
         if not self.training.running:
             self._refresh()  # of what is left of the choices, which may be others by now
 
-    def _show_result(self, look: Look) -> None:
+    def _show_result(self, look: TrainingStatus) -> None:
         how = ("with distillation", "without distillation")
         ours, bare = (look.records[name].accuracy() for name in how)  # NaN: it diverged
         said = f"{ours:.2f} % with distillation, {bare:.2f} % without ({ours - bare:+.2f} points)"
@@ -278,7 +278,10 @@ class Page(widgets.VBox):
         return button
 
     def _build(self) -> None:
-        first, meant = {**FIRST, **self._begin_with}, {**meanings(RunConfig), **meanings(Settings)}
+        first, meant = (
+            {**FIRST, **self._begin_with},
+            {**docstring_entries(RunConfig), **docstring_entries(Settings)},
+        )
         networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
         named = [(models.display_name(name), name) for name in networks]
         recipes = [("the method's own", ""), *((name, name) for name in recipe_names())]
@@ -341,7 +344,7 @@ def _note(text: str, role: str = "status") -> Html:
 
 
 def _in_words(run: RunConfig) -> str:
-    return f"{run.in_words()}, {run.data.train_images:,} images"
+    return f"{run.describe()}, {run.data.train_images:,} images"
 
 
 def _display(box: widgets.Widget, on: bool) -> None:

@@ -13,15 +13,15 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from rkd import paths
-from rkd.experiments.estimate import begun
-from rkd.explore.choices import Plan, explored
+from rkd.experiments.estimate import checkpoint_progress
+from rkd.explore.choices import ChosenRuns, explore_store
 from rkd.records import Record
 
 LOOK_EVERY_S = 1.0
 CLOSING_S = 20.0  # a process told to stop gets so long before it is killed
 
 
-class Look(NamedTuple):
+class TrainingStatus(NamedTuple):
     """How a training stands."""
 
     status: str  # "training", "stopping", "stopped", "finished" or "failed"
@@ -30,11 +30,11 @@ class Look(NamedTuple):
     records: dict[str, Record]  # by what the run is; of an unfinished one its curves and last accuracy so far
 
 
-class Training:
+class LiveTraining:
     """Trains what of a plan is not recorded, from the start or from where it was stopped, while `looks` is iterated."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.store, self.running, self._asked = plan, explored(), True, False
+    def __init__(self, plan: ChosenRuns) -> None:
+        self.plan, self.store, self.running, self._asked = plan, explore_store(), True, False
         self._log = self.store.folder(plan.distilled.id) / "page.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +53,7 @@ class Training:
             except subprocess.TimeoutExpired:
                 self._process.kill()
 
-    def looks(self) -> Iterator[Look]:
+    def looks(self) -> Iterator[TrainingStatus]:
         """How it stands, every second, and once it has ended."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.touch()
@@ -80,12 +80,14 @@ class Training:
         done = len(self.store.read(run.id for run in runs.values())) == len(runs)
         yield self._look("finished" if done else "stopped" if stopped else "failed")
 
-    def _look(self, status: str) -> Look:
+    def _look(self, status: str) -> TrainingStatus:
         records, done = {}, 0.0
         for name, run in self.plan.runs.items():
             if recorded := self.store.read([run.id]):
                 records[name], done = recorded[run.id], done + 1
-            elif (come := begun(self.store, run.id)) and (found := come.curves.get("test_accuracy")):
+            elif (come := checkpoint_progress(self.store, run.id)) and (
+                found := come.curves.get("test_accuracy")
+            ):
                 result = {"last_accuracy": found[-1], "best_accuracy": max(found), "best_epoch": 0}
                 made = {"commit": None, "changed": False}
                 records[name] = Record(run, "finished", come.curves, result, {}, made)
@@ -96,4 +98,4 @@ class Training:
             last = f"{name}{last.removeprefix(run.id)}" if last.startswith(run.id) else last
         if status == "stopped":
             last += ". Nothing is recorded of an unfinished run; Train goes on from its checkpoint"
-        return Look(status, f"{status.capitalize()}. {last}.", done / len(self.plan.runs), records)
+        return TrainingStatus(status, f"{status.capitalize()}. {last}.", done / len(self.plan.runs), records)

@@ -65,10 +65,14 @@ def effect(gain: Contrast, published: float, margin: float, alpha: float) -> Cas
     least, most = published - margin, published + margin
     nothing = max(least, 0.0)
     return (
-        (REPRODUCED, (low > nothing) & (high < most), f"lies within {figure(least)} to {figure(most)}"),
-        (SMALLER, (low > 0) & (high < least), f"lies above 0 and below {figure(least)}"),
-        (EXCEEDED, low > most, f"lies above {figure(most)}"),
-        (NOT_REPRODUCED, high < nothing, f"does not lie above 0, but below {figure(nothing)}"),
+        (
+            REPRODUCED,
+            (low > nothing) & (high < most),
+            f"lies within {two_decimals(least)} to {two_decimals(most)}",
+        ),
+        (SMALLER, (low > 0) & (high < least), f"lies above 0 and below {two_decimals(least)}"),
+        (EXCEEDED, low > most, f"lies above {two_decimals(most)}"),
+        (NOT_REPRODUCED, high < nothing, f"does not lie above 0, but below {two_decimals(nothing)}"),
     )
 
 
@@ -109,7 +113,7 @@ def p_one_beyond(gaps: list[Contrast], limit: float) -> np.ndarray:
     return np.minimum(np.min([gap.p_beyond(limit) for gap in gaps], axis=0) * len(gaps), 1.0)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def holm_p(p: np.ndarray) -> np.ndarray:
     """p after Holm's step-down correction over the last axis (Holm 1979): the smallest is multiplied by their number m,
     the next by m - 1, and none may end below the one before."""
     p = np.asarray(p, float)
@@ -119,12 +123,12 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.take_along_axis(raised, np.argsort(order, axis=-1), -1)
 
 
-def first(cases: Cases) -> np.ndarray:
+def first_case(cases: Cases) -> np.ndarray:
     """The verdict of the first case that holds, else inconclusive."""
     verdicts, conditions, _ = zip(*cases, strict=True)
     return np.select(conditions, verdicts, INCONCLUSIVE)
 
 
-def figure(x: float) -> str:
+def two_decimals(x: float) -> str:
     """Two decimals, and never -0.00."""
     return f"{round(float(x), 2) + 0.0:.2f}"

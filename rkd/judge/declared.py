@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rkd import paths, published
 from rkd.config import Count, ErrorRate, Positive, frozen
-from rkd.config import check as checked
+from rkd.config import validate as checked
 from rkd.errors import ConfigError, unknown
 from rkd.experiments.selectors import Selectors, split
 from rkd.published import SHORT_SOURCE, Figure

@@ -13,7 +13,7 @@ import numpy as np
 from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
 from rkd.judge.declared import BEST, Claim, load_claims
-from rkd.judge.evidence import Evidence, Found
+from rkd.judge.evidence import Evidence, RecordedRuns
 from rkd.judge.rules import RuleResult
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Evaluation:
         return self.last.verdict
 
 
-def evaluate(
+def evaluate_claims(
     profile: str = "paper", claims: Sequence[Claim] | None = None, store: Store | None = None
 ) -> tuple[Evaluation, ...]:
     """All claims against the records of the published setting, in the order of the claims.
@@ -77,10 +77,10 @@ def evaluate(
         claims = load_claims(selectors=selectors if profile == "paper" else None)
     evidence = Evidence(selectors, store.records if store else None)
     what = "run in the published setting"
-    return corrected(of_records("A", claim, evidence.of(claim), what) for claim in claims)
+    return correct_families(evaluate_records("A", claim, evidence.of(claim), what) for claim in claims)
 
 
-def corrected(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
+def correct_families(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
     """After Holm's correction within each family of several, by both epochs alike."""
     every, families = list(found), defaultdict(list)
     for i, each in enumerate(every):
@@ -89,13 +89,15 @@ def corrected(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
     for members in families.values():
         for epoch in EPOCHS if len(members) > 1 else ():
             results = [getattr(every[i], epoch) for i in members]
-            for i, result in zip(members, rules.holm(results, every[members[0]].claim.alpha), strict=True):
+            for i, result in zip(
+                members, rules.correct_holm(results, every[members[0]].claim.alpha), strict=True
+            ):
                 every[i] = replace(every[i], **{epoch: result})
     return tuple(every)
 
 
-def of_records(
-    grade: str, claim: Claim, found: Found, what: str, rows: Sequence[dict[int, Ended]] | None = None
+def evaluate_records(
+    grade: str, claim: Claim, found: RecordedRuns, what: str, rows: Sequence[dict[int, Ended]] | None = None
 ) -> Evaluation:
     """What a claim's records say of it, before Holm's correction.
 
@@ -110,24 +112,25 @@ def of_records(
     def judged(epoch: str) -> RuleResult:
         if why_not:
             return rules.not_run(why_not)
-        accuracies = [[accuracy(record, epoch, claim) for record in group] for group in groups]
+        accuracies = [[claim_accuracy(record, epoch, claim) for record in group] for group in groups]
         if rows is None:
             return rules.judge(claim, accuracies)
         seeds = sorted(set().union(*rows))
         table = [
-            [accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds] for row in rows
+            [claim_accuracy(row[seed], epoch, claim) if seed in row else math.nan for seed in seeds]
+            for row in rows
         ]
-        return rules.direction(few(claim), accuracies, claim.direction, np.array(table))
+        return rules.judge_direction(evaluate_few(claim), accuracies, claim.direction, np.array(table))
 
     return Evaluation(
         claim, *map(judged, EPOCHS), grade=grade,
-        optimism=optimism([accuracy(record, epoch, claim) for epoch in EPOCHS] for record in entered),
+        optimism=optimism([claim_accuracy(record, epoch, claim) for epoch in EPOCHS] for record in entered),
         records=tuple(record.id for record in entered), arithmetics=_named(entered),
         left_out=_named(_once(found.others)), missing=found.missing, diverged=found.diverged,
     )  # fmt: skip
 
 
-def few(claim: Claim) -> Claim:
+def evaluate_few(claim: Claim) -> Claim:
     """As others' runs and short ones answer it: from fewer runs a side than those of grade A."""
     return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
 
@@ -138,7 +141,7 @@ def _of_common_seeds(groups: Sequence[Sequence[Ended]]) -> list[list[Ended]]:
     return [[of[seed] for seed in seeds] for of in by_seed]
 
 
-def _why_not(claim: Claim, found: Found, groups: Sequence[Sequence[Ended]], what: str) -> str:
+def _why_not(claim: Claim, found: RecordedRuns, groups: Sequence[Sequence[Ended]], what: str) -> str:
     """Why no rule can judge by groups of what was found; empty where one can."""
     empty = [i for i, records in enumerate(found.groups) if not records]
     how, more = "", ""
@@ -163,7 +166,7 @@ def optimism(runs: Iterable[Sequence[float | None]]) -> float:
     return float(np.mean(gaps)) if gaps else math.nan
 
 
-def accuracy(record: Ended, which: str, claim: Claim) -> float:
+def claim_accuracy(record: Ended, which: str, claim: Claim) -> float:
     """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
     students, of the one the claim is about."""
     if not claim.which_student or record.method != "modreduce":

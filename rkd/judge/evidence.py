@@ -16,14 +16,14 @@ from pathlib import Path
 from rkd.config import PRECISIONS, SETTLED
 from rkd.experiments.ended import Ended, ended
 from rkd.experiments.selectors import Selectors
-from rkd.experiments.workspace import folders
+from rkd.experiments.workspace import result_folders
 from rkd.judge.declared import Claim
 
 Forms = Mapping[str, Ended]  # of one run: its records by their own arithmetic, the preferred one first
 
 
 @dataclass(frozen=True)
-class Found:
+class RecordedRuns:
     """What is recorded of the runs that a claim asks for.
 
     Attributes:
@@ -52,11 +52,11 @@ class Evidence:
 
     def __init__(self, selectors: Selectors, records: Path | None = None, setting: str = "published") -> None:
         self.selectors, self._setting = selectors, setting
-        records = folders(selectors.profile)[0] if records is None else records
+        records = result_folders(selectors.profile)[0] if records is None else records
         found = ended(records, sorted(path.stem for path in records.glob("*.json")))
         self._sound = {run: record for run, record in found.items() if record}
 
-    def of(self, claim: Claim) -> Found:
+    def of(self, claim: Claim) -> RecordedRuns:
         """What is recorded of a claim's runs."""
         asked: dict[str, Forms] = {}  # with the teachers
         for selector in claim.selectors:
@@ -73,7 +73,7 @@ class Evidence:
             for run, forms in asked.items()
             if (record := forms.get(leading) if leading else next(iter(forms.values()), None))
         }
-        return Found(
+        return RecordedRuns(
             [[r for run in side if (r := used.get(run)) and r.status == "finished"] for side in sides],
             leading,
             [[r for run in side if run not in used for r in [*finished[run].values()][:1]] for side in sides],

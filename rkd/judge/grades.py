@@ -13,7 +13,15 @@ from rkd.experiments.selectors import Selectors
 from rkd.judge import rules
 from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, VERDICTS
 from rkd.judge.declared import Claim, load_claims
-from rkd.judge.evaluation import EPOCHS, Evaluation, corrected, evaluate, few, of_records, optimism
+from rkd.judge.evaluation import (
+    EPOCHS,
+    Evaluation,
+    correct_families,
+    evaluate_claims,
+    evaluate_few,
+    evaluate_records,
+    optimism,
+)
 from rkd.judge.evidence import Evidence
 from rkd.judge.printed import judge_printed
 from rkd.published.others import OtherRun, other_runs
@@ -29,7 +37,7 @@ class Grade(NamedTuple):
     what: str
     says: Mapping[str, str]
 
-    def words(self, verdict: str) -> str:
+    def wording(self, verdict: str) -> str:
         """One of VERDICTS in the words of this grade."""
         return self.says.get(verdict, verdict)
 
@@ -76,9 +84,9 @@ class Assessment:
         return self.best.grade if self.verdict != NOT_RUN else ""
 
     @property
-    def said(self) -> str:
+    def wording(self) -> str:
         """The verdict in the words of its grade."""
-        return GRADES[self.best.grade].words(self.verdict)
+        return GRADES[self.best.grade].wording(self.verdict)
 
 
 def assess(
@@ -104,7 +112,7 @@ def assess(
         claims = load_claims(selectors=selectors)
     no_epoch = rules.not_run("no best epoch is told")
     found = {
-        "A": evaluate(profile, claims, stores.get("A")),
+        "A": evaluate_claims(profile, claims, stores.get("A")),
         "B": _by_others(claims, other_runs() if others is None else others, selectors),
         "C": _by_short(claims, stores.get("C")),
         "D": [Evaluation(claim, judge_printed(claim), no_epoch, grade="D") for claim in claims],
@@ -125,7 +133,7 @@ def _by_others(
         for line in run.lines:
             selectors.ids(line)  # an unknown one stops here
             of_line[line, bool(run.behind)].append(run)
-    return corrected(_told(claim, _sides(claim, of_line)) for claim in claims)
+    return correct_families(_told(claim, _sides(claim, of_line)) for claim in claims)
 
 
 def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> list[list[OtherRun]]:
@@ -150,7 +158,7 @@ def _told(claim: Claim, sides: Sequence[Sequence[OtherRun]]) -> Evaluation:
         whose += ", by their best epochs on the test set, all that is told"
     found = {}
     for epoch in told:
-        result = rules.judge(few(claim), [[getattr(run, epoch) for run in side] for side in sides])
+        result = rules.judge(evaluate_few(claim), [[getattr(run, epoch) for run in side] for side in sides])
         found[epoch] = replace(result, sentence=f"{whose}: {result.sentence}")
     best = found.get("best") or rules.not_run("no epoch is told of all runs that others measured")
     gap = optimism((run.last, run.best) for run in runs)
@@ -173,9 +181,9 @@ def _by_short(claims: Sequence[Claim], store: Store | None) -> list[Evaluation]:
     def judged(claim: Claim) -> Evaluation:
         lines = dict.fromkeys(chain(claim.selectors, *map(evidence.selectors.beside, claim.selectors)))
         found = evidence.of(claim)
-        return of_records("C", claim, found, "short run", evidence.rows(lines, found.arithmetic))
+        return evaluate_records("C", claim, found, "short run", evidence.rows(lines, found.arithmetic))
 
     possible = [c for c in claims if c.direction and all(map(evidence.selectors.has, c.selectors))]
-    found = {each.claim.id: each for each in corrected(map(judged, possible))}
+    found = {each.claim.id: each for each in correct_families(map(judged, possible))}
     no_runs, no_word = "the short profile has no such runs", "short runs say nothing of it"
     return [found.get(c.id) or _not_run("C", c, no_runs if c.direction else no_word) for c in claims]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
 from rkd.judge.declared import Claim
-from rkd.judge.evaluation import few
+from rkd.judge.evaluation import evaluate_few
 
 if TYPE_CHECKING:
     from rkd.records import Store
     from rkd.training import RunConfig
 
 
-def ranked(
+def rank_groups(
     lacking: Mapping[str, Collection[str]], seconds: Mapping[str, float]
 ) -> list[tuple[list[str], list[str]]]:
     """Groups of runs in the order that makes claims decidable soon, each with the claims that are decidable after it.
@@ -48,7 +48,7 @@ def _decided(claims: Mapping[frozenset[str], Collection[str]], runs: frozenset[s
     return [name for need, names in claims.items() if need <= runs for name in names]
 
 
-def lacking(
+def missing_runs(
     claims: Iterable[Claim], selectors: Selectors, store: "Store", runs: Collection[str] | None = None
 ) -> "dict[str, dict[str, RunConfig]]":
     """The runs that each claim needs before it can be decided, teachers first; claims that lack nothing are left out.
@@ -105,4 +105,4 @@ def _answered(claim: Claim, selectors: Selectors) -> Claim | None:
 
     if all_of("published"):
         return claim
-    return few(claim) if claim.direction and all_of("whole") else None
+    return evaluate_few(claim) if claim.direction and all_of("whole") else None

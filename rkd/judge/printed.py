@@ -47,14 +47,14 @@ BOUND = "max_abs_difference"  # begins the metric of a bound on how far a reprod
 def statements() -> list[Statement]:
     """All of them, in the order of KINDS and of the table of published figures."""
     rows = list(published.rows().values())
-    derived = [found for row in rows if (found := of_derived(row))]
+    derived = [found for row in rows if (found := check_derived(row))]
     bounds = [row for row in rows if row.metric.startswith(BOUND)]
     distances = [_distance(row, published.get(part)) for row in bounds for part in row.parts.split()]
     further = (kind(rows) for kind in (_of_comparisons, _of_means, _of_bold, _of_printings))
     return [*derived, *distances, *itertools.chain(*further)]
 
 
-def of_derived(row: Figure) -> Statement | None:
+def check_derived(row: Figure) -> Statement | None:
     """Of a figure that the source derives from others; None for one of another kind, or whose parts are not printed.
 
     What rounding can do is allowed for: half a unit of the last digit of every number that enters.
@@ -160,7 +160,7 @@ def judge_printed(claim: Claim) -> RuleResult:
     """
     index = list(published.rows().values())
     for row in (index[i] for i in claim.references):
-        if found := of_derived(row):
+        if found := check_derived(row):
             return _decided(found.follows, found.why)
     if claim.kind == "order":
         return _order(claim)
@@ -174,7 +174,12 @@ def _order(claim: Claim) -> RuleResult:
     if isinstance(claim.published, tuple):
         ours, theirs = claim.published
         return _decided(ours > theirs, f"{ours:.2f} against {theirs:.2f} in print", ours - theirs)
-    own = [row for line in claim.runs["a"] for row in published.of_line(line) if not math.isnan(row.number)]
+    own = [
+        row
+        for line in claim.runs["a"]
+        for row in published.figures_of_line(line)
+        if not math.isnan(row.number)
+    ]
     if claim.published is None or not own:
         return rules.not_run("no printed number decides it")
     said = ", ".join(dict.fromkeys(f"{row.number:.2f} ({who(row)})" for row in own))

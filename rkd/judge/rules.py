@@ -18,7 +18,15 @@ from scipy import special
 
 from rkd.judge import decide, resampling
 from rkd.judge.contrast import Contrast, contrast, paired
-from rkd.judge.decide import EXCEEDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, SMALLER, figure
+from rkd.judge.decide import (
+    EXCEEDED,
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    SMALLER,
+    two_decimals,
+)
 
 if TYPE_CHECKING:
     from rkd.judge.declared import Claim
@@ -48,7 +56,7 @@ class RuleResult:
             direction: against (1.0 or 0.0).
         free: degrees of freedom behind p.
         without_p: the verdict where p does not hold.
-        p_holm: p after Holm's correction over the family (`holm`).
+        p_holm: p after Holm's correction over the family (`correct_holm`).
     """
 
     verdict: str
@@ -106,7 +114,7 @@ def _chance(claim: "Claim", groups: Groups) -> RuleResult:
 def _near(claim: "Claim", groups: Groups, target: float, name: str) -> RuleResult:
     (runs,), margin = groups, claim.margin
     gap = contrast([runs - target], [1.0])
-    verdict = str(decide.first(decide.value(gap, margin, claim.alpha)))
+    verdict = str(decide.first_case(decide.value(gap, margin, claim.alpha)))
     p = {EXCEEDED: gap.p_above(margin), NOT_REPRODUCED: gap.p_below(-margin)}
     spread = {"sd": float(np.std(runs, ddof=1))} if len(runs) > 1 else {}
     return _result(
@@ -133,8 +141,8 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
     two = len(groups) == 2
     gap = contrast(groups, [1.0, -1.0]) if two else contrast([ours - theirs], [1.0])
     probability, p, ends = resampling.probability_above(ours, theirs), float(gap.p_above(0.0)), (0.0, 1.0)
-    against = _mean(theirs) if two else f"the published {figure(theirs[0])}"
-    said = f"{_mean(ours)} against {against}, P(A > B) is {figure(probability)}"
+    against = _mean(theirs) if two else f"the published {two_decimals(theirs[0])}"
+    said = f"{_mean(ours)} against {against}, P(A > B) is {two_decimals(probability)}"
     if several := min(map(len, groups)) > 1:  # a single run tells nothing of its spread
         level, rng = 1 - 2 * claim.alpha, _generator(claim)
         ends = resampling.probability_above_interval(ours, theirs, level, RESAMPLES, rng)
@@ -156,7 +164,7 @@ def _effect(claim: "Claim", groups: Groups) -> RuleResult:
     gain = contrast(groups, [sign, -sign])  # positive where it goes as claimed
     noun, means = "gain" if sign > 0 else "loss", " against ".join(map(_mean, groups))
     found = _result(
-        claim, groups, f"a {noun} of {figure(gain.value)} ({means}), published {figure(claimed)}", gain,
+        claim, groups, f"a {noun} of {two_decimals(gain.value)} ({means}), published {two_decimals(claimed)}", gain,
         lambda k: decide.effect(gain.with_more(k), claimed, margin, claim.alpha),
         (0.0, claimed - margin, claimed + margin), p=gain.p_above(0.0), details={"ratio": float(gain.value) / claimed},
     )  # fmt: skip
@@ -177,7 +185,7 @@ def _trend(claim: "Claim", groups: Groups) -> RuleResult:
         details["argmax_inside"] = inside
     runs = sum(map(len, groups))
     return _result(
-        claim, groups, f"the contrast over {runs} runs in {len(groups)} groups is {figure(slope.value)}", slope,
+        claim, groups, f"the contrast over {runs} runs in {len(groups)} groups is {two_decimals(slope.value)}", slope,
         lambda k: decide.trend(slope.with_more(k), claim.margin, claim.alpha), (0.0, claim.margin),
         p=slope.p_above(0.0), details=details,
     )  # fmt: skip
@@ -194,7 +202,7 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     every = [*gaps.values()]
     within = {i: float(gap.p_within(limit)) for i, gap in gaps.items()}
     i, p = max(within, key=within.get), decide.p_all_within(every, limit)
-    if decide.first(decide.bound(every, limit, claim.alpha)) == NOT_REPRODUCED:
+    if decide.first_case(decide.bound(every, limit, claim.alpha)) == NOT_REPRODUCED:
         i, p = min(gaps, key=lambda i: float(gaps[i].p_beyond(limit))), decide.p_one_beyond(every, limit)
     inside = sum(each < claim.alpha for each in within.values())
     return _result(
@@ -205,7 +213,7 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
     )  # fmt: skip
 
 
-def direction(
+def judge_direction(
     claim: "Claim", groups: Sequence[Sequence[float]], weights: Sequence[float], table: np.ndarray
 ) -> RuleResult:
     """Does a weighted sum of groups point the claimed way? Of short runs, whose sizes are none of the published ones.
@@ -224,7 +232,7 @@ def direction(
     how = f"{'against ' * against}the claimed way over {seeds}, paired"
     how += f", by the spread of {len(table)} rows" if slope.free else ""
     return _result(
-        claim, groups[:1], f"{figure(abs(slope.value))} points {how}", slope,
+        claim, groups[:1], f"{two_decimals(abs(slope.value))} points {how}", slope,
         lambda k: decide.direction(slope.with_more(k), claim.alpha), (0.0,),
         p=slope.p_below(0.0) if against else slope.p_above(0.0), details={"against": float(against)},
     )  # fmt: skip
@@ -240,7 +248,7 @@ def _generator(claim: "Claim") -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(claim.id.encode()))
 
 
-def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
+def correct_holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     """Corrects p of the results of one family, and takes back verdicts that no longer stand.
 
     The results are of claims that were declared together: the probability that any is called reproduced without cause
@@ -248,12 +256,12 @@ def holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
     One whose corrected p is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below
     what is claimed.
 
-    Of `direction`, that a sum points the other way is a finding as well: these p are corrected in the same manner,
+    Of `judge_direction`, that a sum points the other way is a finding as well: these p are corrected in the same manner,
     each way for itself.
     """
     ways = np.array([bool(found.details.get("against")) for found in results])
     p = np.array([1.0 if found.p is None else found.p for found in results])
-    corrected = np.where(ways, decide.holm(np.where(ways, p, 1.0)), decide.holm(np.where(ways, 1.0, p)))
+    corrected = np.where(ways, decide.holm_p(np.where(ways, p, 1.0)), decide.holm_p(np.where(ways, 1.0, p)))
     return [
         found if found.p is None else _corrected(found, float(p), len(results), alpha)
         for found, p in zip(results, corrected, strict=True)
@@ -300,13 +308,13 @@ def _result(
         between: what is said of an inconclusive one that includes none.
     """
     level, n, cases = 1 - 2 * claim.alpha, tuple(map(len, groups)), now or rule(0)
-    verdict, (low, high) = str(decide.first(cases)), map(float, ends or gap.interval(level))
+    verdict, (low, high) = str(decide.first_case(cases)), map(float, ends or gap.interval(level))
     missing, known = claim.min_seeds - min(n), math.isfinite(low) and math.isfinite(high)
     if known:
         inside = " and ".join(f"{limit:g}" for limit in limits if low <= limit <= high)
         words = {name: words for name, _, words in cases}
         where = words.get(verdict, f"includes {inside}" if inside else between)
-        said += f"; the {100 * level:.3g} % interval {figure(low)} to {figure(high)} {where}"
+        said += f"; the {100 * level:.3g} % interval {two_decimals(low)} to {two_decimals(high)} {where}"
     else:
         said += ", without a spread"
     if missing > 0:
@@ -319,7 +327,7 @@ def _result(
     p = float(p) if p is not None and known and missing <= 0 else None
     more = _more(n, claim.min_seeds, rule) if verdict == INCONCLUSIVE else None
     shown, free = float(gap.value if estimate is None else estimate), float(gap.degrees_of_freedom)
-    without_p = str(decide.first(cases[-1:]))
+    without_p = str(decide.first_case(cases[-1:]))
     return RuleResult(verdict, shown, (low, high), level, p, n, more, said, details or {}, free, without_p)
 
 
@@ -329,17 +337,17 @@ def _more(n: Sequence[int], min_seeds: int, ahead: Callable[[np.ndarray], decide
     if min(n) < 2:  # no spread to look ahead with
         return least
     k = np.arange(least, MOST_RUNS - min(n) + 1)
-    decided = k[decide.first(ahead(k)) != INCONCLUSIVE] if len(k) else k
+    decided = k[decide.first_case(ahead(k)) != INCONCLUSIVE] if len(k) else k
     return int(decided[0]) if len(decided) else None
 
 
 def _mean(runs: np.ndarray) -> str:
-    found = figure(runs.mean())
+    found = two_decimals(runs.mean())
     return f"{found} in one run" if len(runs) == 1 else f"mean {found} over {len(runs)} runs"
 
 
 def _off(difference: float, target: str) -> str:
-    size = figure(abs(difference))
+    size = two_decimals(abs(difference))
     if size == "0.00":
         return f"equal to {target}"
     return f"{size} {'above' if difference > 0 else 'below'} {target}"

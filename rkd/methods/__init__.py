@@ -6,8 +6,8 @@ import pkgutil
 from rkd.methods.base import (
     Batch,
     Context,
-    Entry,
     Method,
+    MethodEntry,
     Options,
     SingleLoss,
     Stage,
@@ -21,6 +21,15 @@ for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_file.name)
 
 __all__ = [
-    "Batch", "Context", "Entry", "Method", "Options", "SingleLoss", "Stage", "get_method", "make_options",
-    "method_names", "register_method",
+    "Batch",
+    "Context",
+    "Method",
+    "MethodEntry",
+    "Options",
+    "SingleLoss",
+    "Stage",
+    "get_method",
+    "make_options",
+    "method_names",
+    "register_method",
 ]  # fmt: skip

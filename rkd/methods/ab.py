@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rkd.config import Count, Flag, Positive, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
 from rkd.methods.fitnet import regressor
-from rkd.methods.numeric import halved, match, paired, wide
+from rkd.methods.numeric import halving_sum, match, pair_stages, upcast
 
 
 @frozen
@@ -54,17 +54,17 @@ class Ab(SingleLoss):
 
     def __init__(self, context: Context, options: AbOptions) -> None:
         super().__init__(context, options)
-        pairs = paired(*(shapes.stages_pre for shapes in context.shapes))
+        pairs = pair_stages(*(shapes.stages_pre for shapes in context.shapes))
         connectors = (nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in pairs)
         self.connectors = nn.ModuleList(connectors)
 
     def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
-        pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
+        pairs = pair_stages(batch.student.stages_pre, batch.teacher.stages_pre)
         distances = [
-            boundary_distance(*match(wide(connector(student)), wide(teacher)), self.options.margin)
+            boundary_distance(*match(upcast(connector(student)), upcast(teacher)), self.options.margin)
             for connector, (student, teacher) in zip(self.connectors, pairs, strict=True)
         ]
-        return {"ab": halved(distances) * (3 / 1000 / len(batch.labels))}
+        return {"ab": halving_sum(distances) * (3 / 1000 / len(batch.labels))}
 
     def loss(self, batch: Batch) -> Tensor:
         return self.stage_losses("ab", batch)["ab"]

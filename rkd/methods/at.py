@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Options, SingleLoss, register_method
-from rkd.methods.numeric import match, paired, wide
+from rkd.methods.numeric import match, pair_stages, upcast
 
 
 @frozen
@@ -40,6 +40,6 @@ class At(SingleLoss):
     """
 
     def loss(self, batch: Batch) -> Tensor:
-        pairs = paired(batch.student.stages, batch.teacher.stages)
-        pairs = (match(wide(student), wide(teacher)) for student, teacher in pairs)
+        pairs = pair_stages(batch.student.stages, batch.teacher.stages)
+        pairs = (match(upcast(student), upcast(teacher)) for student, teacher in pairs)
         return sum(F.mse_loss(*(attention(x, self.options.p) for x in pair)) for pair in pairs)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from rkd.config import Weight, frozen
-from rkd.config import build as build_options
+from rkd.config import from_values as build_options
 from rkd.errors import ConfigError, unknown
 from rkd.models.registry import build as build_network
 from rkd.models.taps import Taps, TapShapes, check_network, tap_shapes
@@ -194,7 +194,7 @@ class SingleLoss(Method):
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodEntry:
     """One registered method (see `register_method`)."""
 
     options: type[Any]
@@ -225,7 +225,7 @@ class Entry:
         return method
 
 
-_METHODS: dict[str, Entry] = {}
+_METHODS: dict[str, MethodEntry] = {}
 B = TypeVar("B", bound=Callable[..., Method])
 
 
@@ -248,14 +248,14 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
     def add(builder: B) -> B:
         if isinstance(builder, type) and issubclass(builder, SingleLoss):
             builder.name = name
-        _METHODS[name] = Entry(options, builder, display or name)
+        _METHODS[name] = MethodEntry(options, builder, display or name)
         return builder
 
     return add
 
 
 @contextmanager
-def lent(builder: Callable[..., Method]) -> Iterator[str]:
+def temporarily_registered(builder: Callable[..., Method]) -> Iterator[str]:
     """A `with` block in which a builder has a name: its own, or, where it is not registered, one for the time being,
     with the options that its second parameter is annotated with. ConfigError for what is no function of two."""
     if known := [name for name, entry in _METHODS.items() if entry.builder is builder]:
@@ -282,7 +282,7 @@ def method_names() -> list[str]:
     return sorted(_METHODS)
 
 
-def get_single(name: str) -> Entry:
+def get_single(name: str) -> MethodEntry:
     """The entry of a registered method; ConfigError for an unknown name."""
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)

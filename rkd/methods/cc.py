@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 
 
 @frozen
@@ -31,6 +31,9 @@ class Cc(SingleLoss):
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):
-            ours, theirs = self.student(wide(batch.student.pooled)), self.teacher(wide(batch.teacher.pooled))
+            ours, theirs = (
+                self.student(upcast(batch.student.pooled)),
+                self.teacher(upcast(batch.teacher.pooled)),
+            )
         delta = (ours - theirs).abs()
         return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)

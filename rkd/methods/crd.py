@@ -14,7 +14,7 @@ from rkd.config import Count, Positive, Weight, frozen
 from rkd.data.streams import stream_seed
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 
 EPS = 1e-7
 # Images per wanted score up to which one product with the whole memory is quicker than gathering the wanted rows
@@ -50,7 +50,7 @@ class Embedding(nn.Linear):
     """(B, C) -> (B, D) of length 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(super().forward(wide(x)), dim=1)
+        return F.normalize(super().forward(upcast(x)), dim=1)
 
 
 class Memory(nn.Module):

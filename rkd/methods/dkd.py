@@ -9,7 +9,7 @@ from torch import Tensor
 from rkd.config import Natural, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.numeric import kl, wide
+from rkd.methods.numeric import kl, upcast
 
 
 @frozen
@@ -48,7 +48,7 @@ class Dkd(Method):
             raise ConfigError("DKD compares the classes beside an image's own, but the data set has only one")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student, teacher = wide(batch.student.logits), wide(batch.teacher.logits)
+        student, teacher = upcast(batch.student.logits), upcast(batch.teacher.logits)
         nckd = kl(_others(student, batch.labels), _others(teacher, batch.labels), self.options.temperature)
         if self.options.terms == "non_target":
             return {"nckd": nckd}

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rkd.config import Natural, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import Shape, match, wide
+from rkd.methods.numeric import Shape, match, upcast
 
 
 def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
@@ -65,4 +65,4 @@ class FitNet(SingleLoss):
     def loss(self, batch: Batch) -> Tensor:
         maps = ((taps.stem, *taps.stages) for taps in (batch.student, batch.teacher))
         student, teacher = (each[self.options.hint_layer] for each in maps)
-        return F.mse_loss(*match(wide(self.regressor(student)), wide(teacher)))
+        return F.mse_loss(*match(upcast(self.regressor(student)), upcast(teacher)))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rkd.config import Count, Weight, frozen
 from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
-from rkd.methods.numeric import check_alike, match, no_autocast, paired, wide
+from rkd.methods.numeric import check_alike, match, no_autocast, pair_stages, upcast
 from rkd.models.taps import Taps, TapShapes
 
 
@@ -54,14 +54,14 @@ class Fsp(SingleLoss):
 
     def __init__(self, context: Context, options: FspOptions) -> None:
         super().__init__(context, options)
-        check_alike("fsp", "map", paired(*map(_maps, context.shapes)), first=0)
+        check_alike("fsp", "map", pair_stages(*map(_maps, context.shapes)), first=0)
 
     def transitions(self, batch: Batch) -> Tensor:
         """(T,), the mean squared difference of each transition."""
-        pairs = paired(_maps(batch.student), _maps(batch.teacher))
+        pairs = pair_stages(_maps(batch.student), _maps(batch.teacher))
         with no_autocast(batch.student.logits):
             return torch.stack([
-                F.mse_loss(fsp_matrix(wide(s0), wide(s1)), fsp_matrix(wide(t0), wide(t1)))
+                F.mse_loss(fsp_matrix(upcast(s0), upcast(s1)), fsp_matrix(upcast(t0), upcast(t1)))
                 for (s0, t0), (s1, t1) in pairwise(pairs)
             ])  # fmt: skip
 

@@ -13,7 +13,7 @@ from rkd.config import Count, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.at import attention
 from rkd.methods.base import Batch, Context, Options, SingleLoss, Stage, register_method
-from rkd.methods.numeric import match, wide
+from rkd.methods.numeric import match, upcast
 
 SLOPE = 0.1
 
@@ -80,10 +80,10 @@ class Ft(SingleLoss):
     def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the teacher's last map and its reconstruction."""
         target = batch.teacher.stages[-1]
-        return {"reconstruction": F.mse_loss(wide(self.paraphraser(target)), wide(target))}
+        return {"reconstruction": F.mse_loss(upcast(self.paraphraser(target)), upcast(target))}
 
     def loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             theirs = self.paraphraser.encoder(batch.teacher.stages[-1])
         ours = self.translator(batch.student.stages[-1])
-        return F.l1_loss(*map(attention, match(wide(ours), wide(theirs))))
+        return F.l1_loss(*map(attention, match(upcast(ours), upcast(theirs))))

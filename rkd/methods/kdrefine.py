@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rkd.config import Positive, frozen
 from rkd.methods.base import Batch, Options, SingleLoss, register_method
-from rkd.methods.numeric import kl, wide
+from rkd.methods.numeric import kl, upcast
 from rkd.models.taps import Taps
 
 _EPS = 1e-7
@@ -38,7 +38,7 @@ class KdRefine(SingleLoss):
 
     def standardised(self, logits: Tensor) -> Tensor:
         """(B, classes) -> (B, classes) of mean 0 and standard deviation `multiplier` per image, fp32 or better."""
-        logits, multiplier = wide(logits), self.options.multiplier
+        logits, multiplier = upcast(logits), self.options.multiplier
         if self.options.statistics == "layer_norm":
             return (multiplier or 4.0) * F.layer_norm(logits, logits.shape[1:], eps=_EPS)
         centred = logits - logits.mean(1, keepdim=True)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from rkd.config import Count, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import check_alike, no_autocast, paired, wide
+from rkd.methods.numeric import check_alike, no_autocast, pair_stages, upcast
 
 SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
 STEPS = 8  # of the power iteration, with gradient
@@ -124,7 +124,7 @@ class Kdsvd(SingleLoss):
 
     def __init__(self, context: Context, options: KdsvdOptions) -> None:
         super().__init__(context, options)
-        pairs = paired(*(shapes.stages for shapes in context.shapes))
+        pairs = pair_stages(*(shapes.stages for shapes in context.shapes))
         self.by_column = options.vectors == "columns"
         axis = 2 if self.by_column else 0
         check_alike("kdsvd", "level", pairs, first=1, axis=axis)
@@ -141,12 +141,12 @@ class Kdsvd(SingleLoss):
         k = self.options.k
         with no_autocast(batch.student.logits):
             ours, theirs = [], []
-            for pair in paired(batch.student.stages, batch.teacher.stages):
+            for pair in pair_stages(batch.student.stages, batch.teacher.stages):
                 student, teacher = (x.permute(0, 3, 1, 2) for x in pair) if self.by_column else pair
                 with torch.no_grad():
-                    target, values = leading_vectors(wide(teacher), k)
+                    target, values = leading_vectors(upcast(teacher), k)
                     target, importance = upright(target), F.normalize(values, dim=1)[:, None]
-                vectors, _ = leading_vectors(wide(student), k + SPARE)
+                vectors, _ = leading_vectors(upcast(student), k + SPARE)
                 theirs.append(target * importance)
                 ours.append(aligned(vectors, target) * importance)
             distances = [

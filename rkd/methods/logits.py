@@ -8,7 +8,7 @@ from torch import Tensor
 from rkd.config import frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import wide
+from rkd.methods.numeric import upcast
 
 
 @frozen
@@ -37,5 +37,5 @@ class Logits(SingleLoss):
             )
 
     def loss(self, batch: Batch) -> Tensor:
-        student, teacher = (wide(getattr(taps, self.options.on)) for taps in (batch.student, batch.teacher))
+        student, teacher = (upcast(getattr(taps, self.options.on)) for taps in (batch.student, batch.teacher))
         return F.mse_loss(student, teacher)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rkd.config import Count, Natural, Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 from rkd.methods.sum import get_method
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def growth_steps_of(epochs: int, whole: int) -> int:
 def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     """T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7 of (B, classes), in fp32 or
     better; no gradient to `target`."""
-    log_p = F.log_softmax(wide(logits) / temperature, 1)
-    q = F.softmax(wide(target.detach()) / temperature, 1) + FLOOR
+    log_p = F.log_softmax(upcast(logits) / temperature, 1)
+    q = F.softmax(upcast(target.detach()) / temperature, 1) + FLOOR
     return temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
@@ -311,7 +311,7 @@ class ModReduce(Method):
         o = self.options
         taps = {"response": batch.student}
         taps |= {name: learning.network.taps(batch.images) for name, learning in self._owned.items()}
-        logits = {name: wide(taps[name].logits) for name in STUDENTS}
+        logits = {name: upcast(taps[name].logits) for name in STUDENTS}
         with torch.no_grad():
             means = {name: network(batch.images) for name, network in self.means.items()}
         with no_autocast(batch.labels):
@@ -418,7 +418,7 @@ class Ensemble(nn.Module):
         self.aggregator = aggregator
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = torch.stack([wide(student(images)) for student in self.students])
+        logits = torch.stack([upcast(student(images)) for student in self.students])
         return self.aggregator(logits, images)[0]
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Options, SingleLoss, register_method
-from rkd.methods.numeric import match, no_autocast, paired, wide
+from rkd.methods.numeric import match, no_autocast, pair_stages, upcast
 
 
 @frozen
@@ -38,7 +38,7 @@ class Nst(SingleLoss):
     def loss(self, batch: Batch) -> Tensor:
         levels = []
         with no_autocast(batch.student.logits):
-            for student, teacher in paired(batch.student.stages, batch.teacher.stages):
-                s, t = (F.normalize(x.flatten(2), dim=2) for x in match(wide(student), wide(teacher)))
+            for student, teacher in pair_stages(batch.student.stages, batch.teacher.stages):
+                s, t = (F.normalize(x.flatten(2), dim=2) for x in match(upcast(student), upcast(teacher)))
                 levels.append(mean_kernel(t, t) + mean_kernel(s, s) - 2 * mean_kernel(s, t))
             return torch.stack(levels).sum()

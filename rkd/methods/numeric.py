@@ -12,7 +12,7 @@ from rkd.errors import ConfigError
 Shape = tuple[int, int, int]  # channels, height, width
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """`x` in a precision that may be squared, exponentiated and normalised: bf16 and fp16 become fp32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -25,8 +25,8 @@ def no_autocast(x: Tensor) -> torch.autocast:
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 sum p_t log(p_t / p_s) / B with p = softmax(logits / T) of logits (B, classes) (Hinton et al. 2015), a scalar
     computed in fp32 or better. The factor T^2 keeps the gradient's size independent of the temperature T."""
-    log_s = F.log_softmax(wide(student_logits) / temperature, 1)
-    log_t = F.log_softmax(wide(teacher_logits) / temperature, 1)
+    log_s = F.log_softmax(upcast(student_logits) / temperature, 1)
+    log_t = F.log_softmax(upcast(teacher_logits) / temperature, 1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
@@ -42,7 +42,7 @@ def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher))
 
 
-def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
+def pair_stages(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Maps (or their shapes) of two networks in pairs, from the deepest up, listed shallow to deep. Where one network
     has more of them, its shallowest ones stay without partner.
 
@@ -53,7 +53,7 @@ def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, An
     return list(zip(student[len(student) - count :], teacher[len(teacher) - count :], strict=True))
 
 
-def halved(distances: Sequence[Tensor]) -> Tensor:
+def halving_sum(distances: Sequence[Tensor]) -> Tensor:
     """The sum of distances at stages, shallow to deep, halved with every stage below the deepest."""
     return sum(distance / 2 ** (len(distances) - 1 - i) for i, distance in enumerate(distances))
 

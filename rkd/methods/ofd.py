@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rkd.config import Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import halved, match, paired, wide
+from rkd.methods.numeric import halving_sum, match, pair_stages, upcast
 from rkd.models.layers import conv1x1
 from rkd.models.taps import final_norms
 
@@ -65,7 +65,7 @@ class Ofd(SingleLoss):
                 f"ofd needs the BatchNorm before each of the teacher's stages of channels {teacher}, but final_norms "
                 f"gives {widths} channels"
             )
-        pairs = paired(student, widths)
+        pairs = pair_stages(student, widths)
         self.connectors = nn.ModuleList(nn.Sequential(conv1x1(s, t), nn.BatchNorm2d(t)) for s, t in pairs)
         for conv, norm in self.connectors:
             nn.init.normal_(conv.weight, std=math.sqrt(2 / norm.num_features))
@@ -73,8 +73,8 @@ class Ofd(SingleLoss):
             self.register_buffer(f"margin{level}", margins(norm).cpu())
 
     def loss(self, batch: Batch) -> Tensor:
-        pairs = paired(batch.student.stages_pre, batch.teacher.stages_pre)
-        return halved([
-            partial_l2(*match(wide(connector(student)), wide(teacher)), self.get_buffer(f"margin{level}"))
+        pairs = pair_stages(batch.student.stages_pre, batch.teacher.stages_pre)
+        return halving_sum([
+            partial_l2(*match(upcast(connector(student)), upcast(teacher)), self.get_buffer(f"margin{level}"))
             for level, (connector, (student, teacher)) in enumerate(zip(self.connectors, pairs, strict=True))
         ])  # fmt: skip

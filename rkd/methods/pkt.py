@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Options, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 
 _EPS = 1e-7
 
@@ -35,5 +35,5 @@ class Pkt(SingleLoss):
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):
-            s, t = (_similarities(wide(taps.pooled)) for taps in (batch.student, batch.teacher))
+            s, t = (_similarities(upcast(taps.pooled)) for taps in (batch.student, batch.teacher))
             return (t * ((t + _EPS) / (s + _EPS)).log()).mean()

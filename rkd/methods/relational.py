@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Method, Options, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 
 
 @frozen
@@ -39,7 +39,7 @@ class Rkd(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = (getattr(taps, self.options.on) for taps in (batch.student, batch.teacher))
         with no_autocast(student):
-            ours, theirs = (_relations(wide(vectors)) for vectors in (student, teacher))
+            ours, theirs = (_relations(upcast(vectors)) for vectors in (student, teacher))
             return {
                 "rkd_distance": F.smooth_l1_loss(ours[0], theirs[0]),
                 "rkd_angle": F.smooth_l1_loss(ours[1], theirs[1]),

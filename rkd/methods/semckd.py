@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rkd.config import Positive, Weight, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import match, no_autocast, wide
+from rkd.methods.numeric import match, no_autocast, upcast
 
 FACTOR = 4  # images of a batch per dimension of queries and keys
 
@@ -41,7 +41,7 @@ class Similarities(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, B // 4). The products are sums over whole maps, too large for half precision."""
         with no_autocast(x):
-            flat = wide(x).flatten(1)
+            flat = upcast(x).flatten(1)
             return F.normalize(self.layers(flat @ flat.t()), dim=1)
 
 
@@ -90,11 +90,11 @@ class SemCKD(SingleLoss):
     def loss(self, batch: Batch) -> Tensor:
         student, teacher = batch.student.stages, batch.teacher.stages
         if len(batch.labels) != self.batch_size:
-            return wide(batch.student.pooled.detach()).new_zeros(())
+            return upcast(batch.student.pooled.detach()).new_zeros(())
         rows = []
         for x, projectors in zip(student, self.projectors, strict=True):
             pairs = [(projectors[i], *match(x, t)) for i, t in enumerate(teacher)]
-            errors = [(wide(p(s)) - wide(t)).square().mean((1, 2, 3)) for p, s, t in pairs]
+            errors = [(upcast(p(s)) - upcast(t)).square().mean((1, 2, 3)) for p, s, t in pairs]
             rows.append(torch.stack(errors, 1))
         weighted = self.attention(student, teacher) * torch.stack(rows, 1)
         return weighted.sum() / (self.batch_size * len(student))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rkd.config import Weight, frozen
 from rkd.methods.base import Batch, Options, SingleLoss, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 
 
 @frozen
@@ -31,5 +31,5 @@ class Sp(SingleLoss):
 
     def loss(self, batch: Batch) -> Tensor:
         with no_autocast(batch.student.pooled):
-            last = (wide(taps.stages[-1]) for taps in (batch.student, batch.teacher))
+            last = (upcast(taps.stages[-1]) for taps in (batch.student, batch.teacher))
             return F.mse_loss(*map(_similarities, last))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rkd.config import frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Method, Options, register_method
-from rkd.methods.numeric import no_autocast, wide
+from rkd.methods.numeric import no_autocast, upcast
 from rkd.models.taps import TapShapes
 
 
@@ -41,11 +41,11 @@ class Srrl(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         with no_autocast(batch.student.pooled):
-            projected = self.projection(wide(batch.student.pooled))
+            projected = self.projection(upcast(batch.student.pooled))
             logits = self.head(projected)
         return {
-            "srrl_feature": F.mse_loss(projected, wide(batch.teacher.pooled)),
-            "srrl_logits": F.mse_loss(logits, wide(batch.teacher.logits)),
+            "srrl_feature": F.mse_loss(projected, upcast(batch.teacher.pooled)),
+            "srrl_logits": F.mse_loss(logits, upcast(batch.teacher.logits)),
         }
 
     def weights(self, epoch: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rkd.config import frozen
 from rkd.errors import ConfigError, unknown
-from rkd.methods.base import Batch, Context, Entry, Method, Options, Stage, get_single
+from rkd.methods.base import Batch, Context, Method, MethodEntry, Options, Stage, get_single
 from rkd.models.taps import Taps
 
 
@@ -114,11 +114,11 @@ class Sum(Method):
         }
 
 
-def get_method(name: str) -> Entry:
+def get_method(name: str) -> MethodEntry:
     """The entry of a registered method, or of a sum such as "at+kd"; ConfigError for an unknown name."""
     if "+" not in name:
         return get_single(name)
-    return Entry(SumOptions, Sum, " + ".join(get_single(part).display for part in name.split("+")))
+    return MethodEntry(SumOptions, Sum, " + ".join(get_single(part).display for part in name.split("+")))
 
 
 def make_options(name: str, given: Any) -> Any:

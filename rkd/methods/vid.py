@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rkd.config import Positive, frozen
 from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
-from rkd.methods.numeric import match, paired, wide
+from rkd.methods.numeric import match, pair_stages, upcast
 from rkd.models.layers import conv1x1
 
 MIN_VARIANCE = 1e-5
@@ -50,8 +50,8 @@ class Level(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Negative log-likelihood of the teacher's map, without its constant, as a mean over all elements."""
         student, teacher = match(student, teacher)
-        error = wide(self.mean(student)) - wide(teacher)
-        variance = (F.softplus(wide(self.rho)) + MIN_VARIANCE)[:, None, None]
+        error = upcast(self.mean(student)) - upcast(teacher)
+        variance = (F.softplus(upcast(self.rho)) + MIN_VARIANCE)[:, None, None]
         return 0.5 * (error.square() / variance + variance.log()).mean()
 
 
@@ -61,9 +61,9 @@ class Vid(SingleLoss):
 
     def __init__(self, context: Context, options: VidOptions) -> None:
         super().__init__(context, options)
-        pairs = paired(*(shapes.stages for shapes in context.shapes))
+        pairs = pair_stages(*(shapes.stages for shapes in context.shapes))
         self.levels = nn.ModuleList(Level(s[0], t[0], options.init_variance) for s, t in pairs)
 
     def loss(self, batch: Batch) -> Tensor:
-        pairs = paired(batch.student.stages, batch.teacher.stages)
+        pairs = pair_stages(batch.student.stages, batch.teacher.stages)
         return torch.stack([level(*pair) for level, pair in zip(self.levels, pairs, strict=True)]).sum()

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rkd.errors import RecordError, in_a_line
+from rkd.errors import RecordError, one_line
 from rkd.files import check_regular, check_stored_zip
 
 # Plain containers and numbers that files hold beside tensors. None of them runs anything of the file's: options as
@@ -114,7 +114,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def unpickled(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
+def safe_unpickle(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
     """What torch saved, on the CPU; nothing in it is executed. Its checksums are compared first, and no tensor claims
     more than the file holds.
 
@@ -167,7 +167,7 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
     """What a file holds; errors name the file."""
     try:
         check_regular(path)
-        content = load_file(path) if str(path).endswith(".safetensors") else unpickled(path, legacy=True)
+        content = load_file(path) if str(path).endswith(".safetensors") else safe_unpickle(path, legacy=True)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except RecordError as error:
@@ -176,7 +176,7 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
             "load it with weights_only=False and save its state dict alone"
         ) from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
-        said = f"{type(error).__name__}: {in_a_line(error, 100)}"
+        said = f"{type(error).__name__}: {one_line(error, 100)}"
         raise RecordError(f"{path}: is not a checkpoint, or is damaged ({said})") from error
     try:
         if not isinstance(content, Mapping):

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rkd.errors import RecordError, RkdError, in_a_line, unknown
+from rkd.errors import RecordError, RkdError, one_line, unknown
 from rkd.files import check_regular, replacing
 from rkd.models.taps import evaluating
 
@@ -75,7 +75,7 @@ def facts_in(path: Path) -> Facts:
         with safetensors.safe_open(path, "pt") as file:
             return file.metadata() or {}
     except Exception as error:  # what the library raises for a damaged file differs from version to version
-        raise RecordError(f"{path}: cannot be read, or is damaged ({in_a_line(error, 100)})") from error
+        raise RecordError(f"{path}: cannot be read, or is damaged ({one_line(error, 100)})") from error
 
 
 def _write_safetensors(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:

@@ -33,7 +33,7 @@ NETWORKS = {
 }
 
 
-def build(num_classes: int, name: str) -> nn.Module:
+def build_torchvision(num_classes: int, name: str) -> nn.Module:
     """A network of torchvision, initialised as there, with taps."""
     from torchvision import models  # takes a second to import
 
@@ -42,4 +42,4 @@ def build(num_classes: int, name: str) -> nn.Module:
 
 for _name in NETWORKS:
     _how = {"display": f"torchvision {_name}", "group": "torchvision, for photographs"}
-    register(f"torchvision_{_name}", **_how)(partial(build, name=_name))
+    register(f"torchvision_{_name}", **_how)(partial(build_torchvision, name=_name))

@@ -7,10 +7,10 @@ from functools import partial
 
 from torch import nn
 
-from rkd.config import Count, check
+from rkd.config import Count, validate
 from rkd.errors import unknown
 from rkd.models.taps import check_network
-from rkd.trust import called, imported, is_foreign, trust  # noqa: F401
+from rkd.trust import call_foreign, import_trusted, is_foreign, trust  # noqa: F401
 
 Builder = Callable[[int], nn.Module]
 OWN = "own"  # group of networks registered without one
@@ -18,7 +18,7 @@ DEPLOYED = "_deploy"  # a reparameterised network's name and this are the name o
 
 
 @dataclass(frozen=True)
-class Entry:
+class NetworkEntry:
     """A network's canonical name, its name in tables, what builds it for a number of classes, and its heading in lists;
     without one it is not listed."""
 
@@ -28,11 +28,11 @@ class Entry:
     group: str | None = None
 
 
-_ENTRIES: dict[str, Entry] = {}  # by spelling, without case and separators
+_ENTRIES: dict[str, NetworkEntry] = {}  # by spelling, without case and separators
 # By how their names look: a regular expression over a name in lower case, without separators except a "_" between two
 # digits, whose groups are whole numbers; and what makes an entry of these, or raises ConfigError. Registered names go
 # before families.
-FAMILIES: dict[str, tuple[str, Callable[..., Entry]]] = {}
+FAMILIES: dict[str, tuple[str, Callable[..., NetworkEntry]]] = {}
 
 
 def register(
@@ -61,9 +61,11 @@ def register(
 
     def add(builder: Builder) -> Builder:
         for spelling in (name, *aliases):
-            _ENTRIES[_squash(spelling)] = Entry(name, shown, builder, group)
+            _ENTRIES[_squash(spelling)] = NetworkEntry(name, shown, builder, group)
             if deployed is not None:
-                _ENTRIES[_squash(spelling + DEPLOYED)] = Entry(name + DEPLOYED, f"{shown} deploy", deployed)
+                _ENTRIES[_squash(spelling + DEPLOYED)] = NetworkEntry(
+                    name + DEPLOYED, f"{shown} deploy", deployed
+                )
         return builder
 
     return add
@@ -110,7 +112,7 @@ def display_name(name: str) -> str:
 def builder_of(name: str) -> Callable[..., object]:
     """The function or class that builds a network; ConfigError for no such network, or one that is not trusted."""
     if is_foreign(name):
-        return imported("model", name, "function of num_classes")
+        return import_trusted("model", name, "function of num_classes")
     found = _find(name).build
     return found.func if isinstance(found, partial) else found
 
@@ -123,14 +125,14 @@ def build(name: str, num_classes: int = 100) -> nn.Module:
     (see `rkd.trust`). ConfigError for another name, a function that is not trusted or fails, and one that returns no
     network with `taps`.
     """
-    network = _find(name).build(check(Count, "num_classes", num_classes))
+    network = _find(name).build(validate(Count, "num_classes", num_classes))
     check_network(f"model {name!r}", network)
     return network
 
 
-def _find(name: str) -> Entry:
+def _find(name: str) -> NetworkEntry:
     if is_foreign(name):
-        return Entry(name, name, partial(_build_imported, name))
+        return NetworkEntry(name, name, partial(_build_imported, name))
     squashed = _squash(name) if isinstance(name, str) else ""
     if squashed in _ENTRIES:
         return _ENTRIES[squashed]
@@ -147,5 +149,5 @@ def _squash(name: str) -> str:
 
 
 def _build_imported(name: str, num_classes: int) -> nn.Module:
-    builder = imported("model", name, "function of num_classes")
-    return called(f"model {name!r}, built for num_classes,", builder, num_classes)
+    builder = import_trusted("model", name, "function of num_classes")
+    return call_foreign(f"model {name!r}, built for num_classes,", builder, num_classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from rkd.errors import ConfigError, in_a_line
+from rkd.errors import ConfigError, one_line
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
         except ConfigError:
             raise
         except (RuntimeError, TypeError, ValueError) as error:
-            what = f"{size} x {size} pixels in {channels} channels: {in_a_line(error)}"
+            what = f"{size} x {size} pixels in {channels} channels: {one_line(error)}"
             raise ConfigError(f"{type(net).__name__} cannot take images of {what}") from error
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rkd.errors import ConfigError
 from rkd.models.layers import ConvBN, conv1x1, conv_bn, global_average, init_kaiming
-from rkd.models.registry import FAMILIES, Entry, register
+from rkd.models.registry import FAMILIES, NetworkEntry, register
 from rkd.models.taps import TapNet, Taps
 
 MOST_PARAMETERS = 10**9  # 4 GB
@@ -92,7 +92,7 @@ class WideResNet(TapNet):
         return Taps(stem, (first, second, third), stages_pre, pooled, self.fc(pooled))
 
 
-def _member(depth: int, width: int) -> Entry:
+def _member(depth: int, width: int) -> NetworkEntry:
     name = f"wrn_{depth}_{width}"
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model {name}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}")
@@ -105,7 +105,7 @@ def _member(depth: int, width: int) -> Entry:
             f"model {name} would have about {about / 1e6:,.0f} million parameters; at most "
             f"{MOST_PARAMETERS / 1e6:,.0f} million are built"
         )
-    return Entry(name, f"WRN-{depth}-{width}", partial(WideResNet, depth=depth, width=width))
+    return NetworkEntry(name, f"WRN-{depth}-{width}", partial(WideResNet, depth=depth, width=width))
 
 
 FAMILIES["wrn_<depth>_<width>"] = r"(?:wrn|wideresnet)(\d{1,9})_(\d{1,9})", _member

@@ -117,13 +117,13 @@ def load(**equal: str) -> "pd.DataFrame":
 
 
 @functools.cache
-def of_line(selector: str) -> tuple[Figure, ...]:
+def figures_of_line(selector: str) -> tuple[Figure, ...]:
     """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
     lines = ((row, f"{row.lines} {row.also}" if row.answer == "run" else row.also) for row in rows().values())
     return tuple(row for row, named in lines if selector in named.split())
 
 
-def number(**equal: str) -> float:
+def find_number(**equal: str) -> float:
     """The one number that matches, in the metric's unit (accuracies in percent).
 
     Raises:

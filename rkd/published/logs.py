@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rkd.config import build
+from rkd.config import from_values
 from rkd.errors import ConfigError, RecordError, RkdError
-from rkd.published.others import COLUMNS, OtherRun, read
+from rkd.published.others import COLUMNS, OtherRun, read_runs
 
 LARGEST = 2**26  # bytes of a log
 
@@ -115,7 +115,7 @@ def _csv(path: Path) -> list[Log]:
         raise ConfigError(f"it is no CSV: {error}") from error
     names = {name.lower(): name for name in (rows[0] if rows else {}) if name}
     if {"student", "method"} <= names.keys() <= set(COLUMNS):
-        return [Log(list(enumerate(run.curve, 1)), asdict(run), True) for run in read(path)]
+        return [Log(list(enumerate(run.curve, 1)), asdict(run), True) for run in read_runs(path)]
     if not names.keys() & {"epoch", "step"}:
         raise ConfigError(f"it needs a column epoch or step, and has {', '.join(names) or 'none'}")
     epoch = names.get("epoch") or names["step"]
@@ -229,13 +229,13 @@ def _run(log: Log, named: Mapping[str, Any], given: Mapping[str, Any]) -> OtherR
         curve = _curve(log, found.get("epochs"))
         best = round(_number("best accuracy", found.get("best") or max(curve)), 4)
         found |= {"curve": curve, "epochs": len(curve), "last": curve[-1], "best": best}
-    run = build(OtherRun, found)
+    run = from_values(OtherRun, found)
     if max(run.last or 0, run.best or 0) <= 1:
         raise ConfigError("it never gets beyond 1 %: it failed, or its accuracies are no percentages")
     return run
 
 
-def trace(run: OtherRun) -> tuple:
+def fingerprint(run: OtherRun) -> tuple:
     """What no two runs share: the curve; without one, where it is told, and how it ended."""
     names = ("repository", "file", "student", "teacher", "method", "run", "last", "best")
     return run.curve or tuple(getattr(run, name) for name in names)
@@ -284,8 +284,8 @@ def load(
             name = f"{place}, run {i}" if len(logs) > 1 else place
             try:
                 run = _run(log, named, given)
-                if trace(run) in known:
-                    raise ConfigError(f"its run is that of {known[trace(run)]}, number by number")
+                if fingerprint(run) in known:
+                    raise ConfigError(f"its run is that of {known[fingerprint(run)]}, number by number")
                 for line, setting in lines.items():
                     for field, value in setting.items():
                         if (own := getattr(run, field)) != value:
@@ -295,7 +295,7 @@ def load(
                 continue
             same = (run.dataset, run.teacher, run.student, run.method, run.epochs)
             alike[same] += 1
-            known[trace(run)] = name
+            known[fingerprint(run)] = name
             number = log.told.get("run", alike[same])
             runs.append(replace(run, run=number, lines=tuple(lines) or run.lines))
     return runs, refused

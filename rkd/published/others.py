@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from rkd import paths, published
-from rkd.config import Count, build, frozen
+from rkd.config import Count, from_values, frozen
 from rkd.errors import ConfigError, RecordError
 
 Accuracy = Annotated[float, Field(ge=0, le=100)]
@@ -82,12 +82,12 @@ class OtherRun:
 COLUMNS = tuple(field.name for field in fields(OtherRun))
 
 
-def folder() -> Path:
+def others_folder() -> Path:
     """Where the files lie."""
     return paths.home() / "results" / "others"
 
 
-def read(path: Path) -> list[OtherRun]:
+def read_runs(path: Path) -> list[OtherRun]:
     """The runs of one file, in its order.
 
     Raises:
@@ -96,7 +96,7 @@ def read(path: Path) -> list[OtherRun]:
     found = []
     for number, row in enumerate(published.read_table(path, "runs", RecordError), 2):
         try:
-            found.append(build(OtherRun, row))
+            found.append(from_values(OtherRun, row))
         except ConfigError as error:
             raise RecordError(f"{path.name}, line {number}: {error}") from error
     return found
@@ -104,7 +104,7 @@ def read(path: Path) -> list[OtherRun]:
 
 def other_runs(at: Path | None = None) -> list[OtherRun]:
     """All runs in the CSV files of a folder (None: results/others), file by file."""
-    return [run for path in sorted((at or folder()).glob("*.csv")) for run in read(path)]
+    return [run for path in sorted((at or others_folder()).glob("*.csv")) for run in read_runs(path)]
 
 
 def as_csv(runs: Sequence[OtherRun]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rkd.config import Count, check
+from rkd.config import Count, validate
 from rkd.records.record import Record
 
 _KIND = ["student", "teacher", "method"]
@@ -33,7 +33,7 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
     """
     runs = pd.DataFrame([_described(record) for record in records])
     if last is not None:
-        check(Count, "last", last)
+        validate(Count, "last", last)
     if runs.empty:
         return runs
     runs = runs.sort_values(["ended", "seeds"], kind="stable")

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rkd.errors import RecordError
-from rkd.files import check_regular, unused
+from rkd.files import check_regular, unused_path
 from rkd.records.store import Store
 from rkd.records.teachers import load_teacher
-from rkd.records.transfer.archive import content
+from rkd.records.transfer.archive import comparable_content
 
 
-def files(store: Store) -> dict[str, Path]:
+def store_files(store: Store) -> dict[str, Path]:
     """Where each file of a store lies that a run has left, by a path of its own, as in an export: records, maps,
     checkpoints, weights; committed teachers too."""
     places = {
@@ -27,10 +27,10 @@ def files(store: Store) -> dict[str, Path]:
     }
 
 
-def damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
+def find_damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
     """Of each file that is damaged, foreign, or claims what it does not prove: its path in `files`, where it lies, and
     why. What a process is training now is passed over."""
-    for name, path in files(store).items():
+    for name, path in store_files(store).items():
         if name.startswith("work/") and store.running(path.parent.name):
             continue
         try:
@@ -38,15 +38,15 @@ def damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
             if name.startswith("teachers/"):
                 load_teacher(path)
             else:
-                content(name, path.read_bytes())
+                comparable_content(name, path.read_bytes())
         except FileNotFoundError:  # a run has just ended
             continue
         except (OSError, RecordError) as error:
             yield name, path, error.strerror if isinstance(error, OSError) else str(error)
 
 
-def set_aside(store: Store, name: str, path: Path) -> Path:
+def quarantine(store: Store, name: str, path: Path) -> Path:
     """Move a file to the folder damaged/ beside the records; returns where it lies then."""
-    target = unused(store.records / "damaged" / name)
+    target = unused_path(store.records / "damaged" / name)
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.move(path, target))

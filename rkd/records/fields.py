@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from rkd.config import LARGEST, STRICT, Count, Flag, Natural, Percent, Weight, build, check, frozen
+from rkd.config import LARGEST, STRICT, Count, Flag, Natural, Percent, Weight, from_values, frozen, validate
 from rkd.errors import ConfigError
 from rkd.training.config import RunConfig
 
@@ -118,11 +118,11 @@ def check_parts(
     parts["result"] = Result, {name: result[name] for name in result.keys() - further.keys()}
     for part, (kind, values) in parts.items():
         try:
-            build(kind, values, STRICT)
+            from_values(kind, values, STRICT)
         except ConfigError as error:
             raise ConfigError(f"in its {part}: {error}") from None
     for name, value in further.items():
-        check(Percent, f"in its result: {name}", value, STRICT)
+        validate(Percent, f"in its result: {name}", value, STRICT)
     _check_curves(config, finished, curves, result["epochs"])
     if result["best_epoch"] >= result["epochs"]:
         raise ConfigError(f"best_epoch is {result['best_epoch']}, of {result['epochs']} epochs from 0 on")
@@ -148,4 +148,4 @@ def _check_curves(
             if "accuracy" in name:
                 unknown = math.isnan(value) and name == "train_accuracy"  # of an epoch without a counted step
                 if not unknown:
-                    check(Percent, f"curve {name}", value)
+                    validate(Percent, f"curve {name}", value)

@@ -7,7 +7,7 @@ from typing import IO
 import numpy as np
 
 from rkd.data.npz import read_npz
-from rkd.errors import RecordError, in_a_line
+from rkd.errors import RecordError, one_line
 
 MOST_BYTES = 2**26
 # Names of arrays, the kind of their numbers and their dimensions; E an epoch, L a level.
@@ -30,7 +30,7 @@ def read_maps(file: Path | IO[bytes], run: str) -> dict[str, np.ndarray]:
     try:
         arrays = read_npz(file, MOST_BYTES)
     except Exception as error:  # zip, zlib, header and pickle errors of many kinds
-        raise RecordError(f"it is damaged: {in_a_line(error, 100)}") from error
+        raise RecordError(f"it is damaged: {one_line(error, 100)}") from error
     if lacking := _NEEDED - arrays.keys():
         raise RecordError(f"it holds no maps: there is no array {min(lacking)}")
     forms = {name: re.sub(r"_\d+$", "_L", re.sub(r"_\d+_\d+$", "_E_L", name)) for name in arrays}

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from rkd.config import CONTROL, build, frozen
-from rkd.errors import RecordError, RkdError, in_a_line
+from rkd.config import CONTROL, from_values, frozen
+from rkd.errors import RecordError, RkdError, one_line
 from rkd.records.fields import Curve, check_parts
 from rkd.training.config import RunConfig
 
@@ -106,14 +106,14 @@ class Record:
                 if CONTROL.search(said):
                     raise RecordError(f"{said!r:.100} holds a control character")
             said = body.pop("id", None)
-            record = build(cls, body)
+            record = from_values(cls, body)
             if record.id != said:
                 raise RecordError(f"it says id {said} but its config has id {record.id}: it was edited")
             finished = record.status == "finished"
             check_parts(record.config, finished, record.curves, record.result, record.cost, record.provenance)
         except (ValueError, TypeError, RecursionError, RkdError) as error:
             raise RecordError(
-                f"record {name} is damaged, or cannot be read: {in_a_line(error)}; {REMEDY}"
+                f"record {name} is damaged, or cannot be read: {one_line(error)}; {REMEDY}"
             ) from error
         return record
 

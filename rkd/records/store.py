@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from rkd.config import SETTLED
 from rkd.errors import RecordError, say_once
-from rkd.files import check_regular, place
+from rkd.files import check_regular, write_atomic
 from rkd.records.record import MOST_BYTES, REMEDY, Record
 from rkd.training.config import RunConfig
 
@@ -71,7 +71,7 @@ class Store:
 
     def save(self, record: Record) -> Path:
         """Write a record atomically: readers see the old file or the new, never half of one."""
-        place(self.path(record.id), record.to_json().encode())
+        write_atomic(self.path(record.id), record.to_json().encode())
         return self.path(record.id)
 
     def ids(self) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rkd.errors import RecordError
-from rkd.files import check_regular, place
+from rkd.files import check_regular, write_atomic
 from rkd.records.store import Store
 
 FORMAT = "rkd teacher 1"
@@ -22,7 +22,7 @@ def teacher_file(store: Store, run: str, which: str) -> Path:
     return store.records.parent / "teachers" / f"{run}-{which}.safetensors"
 
 
-def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights as `save_teacher` keeps them: floating-point tensors in float16, others (BatchNorm's batch counters)
     as they are, all contiguous and on the CPU.
 
@@ -43,7 +43,7 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
     """Write a committed teacher atomically, as a safetensors file. The same teacher gives the same bytes.
 
     Args:
-        weights: state dict, kept as of `half`.
+        weights: state dict, kept as of `to_half`.
         header: what the weights are; every value is written as text: run (id of its record), network, weights ("best"
             or "last"), accuracy (test accuracy in percent of the weights as trained), accuracy_fp16 (of the rounded
             ones), data (name of the data set), normalisation (name of the preset), and more.
@@ -52,9 +52,9 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
         RecordError: a tensor float16 cannot hold; nothing is written.
     """
     text = {name: str(value) for name, value in header.items()} | {"format": FORMAT}
-    kept = half(weights)
-    text["sha256"] = digest(kept, text)
-    place(path, _sorted_header(safetensors.torch.save(kept, text)))
+    kept = to_half(weights)
+    text["sha256"] = weights_digest(kept, text)
+    write_atomic(path, _sorted_header(safetensors.torch.save(kept, text)))
 
 
 def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -76,13 +76,13 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise RecordError(f"teacher {path} cannot be read, or is damaged ({error})") from error
     if (form := header.get("format")) != FORMAT:
         raise RecordError(f"{path} is no committed teacher: its header has format {form!r}, not {FORMAT!r}")
-    if header.pop("sha256", None) != digest(kept, header):
+    if header.pop("sha256", None) != weights_digest(kept, header):
         raise RecordError(f"teacher {path} is damaged: its content does not match its checksum")
     del header["format"]
     return {name: t.float() if t.is_floating_point() else t for name, t in kept.items()}, header
 
 
-def digest(weights: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+def weights_digest(weights: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
     """SHA-256 of a header and tensors bit by bit: safetensors itself would not notice a flipped one."""
     found = hashlib.sha256(json.dumps(dict(header or {}), sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):

@@ -8,8 +8,8 @@ from IPython.display import HTML
 from rkd.judge import GRADES, VERDICTS, Assessment
 from rkd.judge.decide import NOT_RUN
 from rkd.report.interactive.markup import Html, tag
-from rkd.report.verdict_text import counted, evidence, said, why
-from rkd.report.verdicts import chapter_label, look, page, shown
+from rkd.report.verdict_text import plural, reason, with_evidence, wording
+from rkd.report.verdicts import badge_style, chapter_label, display_html, page_url
 
 
 def claims_map(assessments: Sequence[Assessment]) -> HTML:
@@ -26,7 +26,7 @@ def claims_map(assessments: Sequence[Assessment]) -> HTML:
     skip = tag("a", "Past the map", href="#rkd-past-map", class_="rkd-skip")
     label = f"Map of {len(assessments)} claims"
     inside = skip, _legend(assessments), *lines, tag("span", id="rkd-past-map", tabindex="-1")
-    return shown(tag("section", *inside, class_="rkd-map", aria_label=label))
+    return display_html(tag("section", *inside, class_="rkd-map", aria_label=label))
 
 
 def _name(a: Assessment) -> str:
@@ -36,20 +36,20 @@ def _name(a: Assessment) -> str:
 
 
 def _line(name: str, members: Sequence[Assessment]) -> Html:
-    label = tag("a", name, href=page(members[0].claim.chapter))
+    label = tag("a", name, href=page_url(members[0].claim.chapter))
     marks = sorted(members, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
-    listed = tag("ul", *map(_mark, marks), aria_label=f"{name}: {counted(len(members), 'claim')}")
+    listed = tag("ul", *map(_mark, marks), aria_label=f"{name}: {plural(len(members), 'claim')}")
     return tag("div", tag("div", label, " ", tag("span", len(members))), listed)
 
 
 def _mark(a: Assessment) -> Html:
-    (kind, sign), words = look(a.verdict, a.grade), f"map-{a.claim.id}"
-    to, shape = f"{page('claims')}#{a.claim.id}", f"{kind} {a.grade or 'E'}"
+    (kind, sign), words = badge_style(a.verdict, a.grade), f"map-{a.claim.id}"
+    to, shape = f"{page_url('claims')}#{a.claim.id}", f"{kind} {a.grade or 'E'}"
     link = tag("a", sign, href=to, aria_labelledby=words, class_=shape)
-    found = [f"{said(e)}, grade {e.grade} ({GRADES[e.grade].name})" for e in evidence(a)] or [NOT_RUN]
-    reason = why((a.best if a.grade else a.found["A"]).last)
+    found = [f"{wording(e)}, grade {e.grade} ({GRADES[e.grade].name})" for e in with_evidence(a)] or [NOT_RUN]
+    why = reason((a.best if a.grade else a.found["A"]).last)
     also = f" Also {', and '.join(found[1:])}." if found[1:] else ""
-    text = tag("span", tag("b", a.claim.statement), f": {found[0]}. {reason}{also}", id=words)
+    text = tag("span", tag("b", a.claim.statement), f": {found[0]}. {why}{also}", id=words)
     return tag("li", link, text, tabindex="-1")
 
 
@@ -63,7 +63,7 @@ def _legend(assessments: Sequence[Assessment]) -> Html:
     words: dict[tuple[str, str], dict[str, None]] = {}  # of what occurs
     for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
         if a.grade:
-            words.setdefault(look(a.verdict, a.grade), {})[said(a.best)] = None
+            words.setdefault(badge_style(a.verdict, a.grade), {})[wording(a.best)] = None
     signs = (
         tag("li", tag("i", sign, class_=f"{kind} B", aria_hidden="true"), " ", " / ".join(told))
         for (kind, sign), told in words.items()

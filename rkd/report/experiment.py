@@ -17,7 +17,7 @@ from rkd.devices import pick_device
 from rkd.experiments import frames
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import SETS, Chapter, Line, chapter_in
-from rkd.experiments.estimate import KNOWN_SIZES, reached, work
+from rkd.experiments.estimate import KNOWN_SIZES, recorded_work, run_macs
 from rkd.experiments.recipes import Builder, load_recipe
 from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.selectors import is_published_setting
@@ -32,8 +32,8 @@ from rkd.report.book import VARIATION
 from rkd.report.diagrams import Drawing, show
 from rkd.report.interactive.curves import curves
 from rkd.report.interactive.markup import Html, join, tag, text
-from rkd.report.tables import headed, scrolling
-from rkd.report.verdict_text import counted
+from rkd.report.tables import header_table, scroll_box
+from rkd.report.verdict_text import plural
 from rkd.report.verdicts import chapter_box
 from rkd.training import RunConfig
 
@@ -51,7 +51,7 @@ def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
     Raises:
         ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
     """
-    experiment = Experiment(chapter_in(name, namespace), parameters.given_in(namespace))
+    experiment = Experiment(chapter_in(name, namespace), parameters.namespace_parameters(namespace))
     if not experiment.is_self_test:
         display(experiment.banner())
     if VARIATION not in os.environ:  # the verdicts judge the chapter as the paper profile has it
@@ -83,7 +83,9 @@ class Experiment:
         self.store = store_of(self.settings)
         self.lines = self._lines(self.settings, self.store)
         read = {*parameters.WHERE}.union(*(line.read for line in self.lines))
-        self.unread = [name for name in self.given if name in parameters.names() and name not in read]
+        self.unread = [
+            name for name in self.given if name in parameters.parameter_names() and name not in read
+        ]
         self.records: dict[str, Record] = {}
         self._under: dict[str, tuple[list[Line], dict[str, Record]]] = {}
 
@@ -108,9 +110,9 @@ class Experiment:
             self.records |= self.runner(labels=labels, maps=maps).run(runs, self.settings.on_missing)
         trained, absent = len(set(self.records) - before), len(wanted) - len(self.records)
         if self.is_self_test:
-            print(f"Self-test of this copy: {self.in_words()}.")
+            print(f"Self-test of this copy: {self.describe()}.")
         said = f"{len(before)} recorded before, {trained} trained now, {absent} missing"
-        print(f"{counted(len(wanted), 'run')}: {said}.")
+        print(f"{plural(len(wanted), 'run')}: {said}.")
         return self._frame()
 
     @functools.cached_property
@@ -165,14 +167,14 @@ class Experiment:
         said = f"These rows want {len(wanted)} runs in the published setting; {lacking} on record"
         stores = map(store_for, PROFILES.values())
         known = ([record for record in store if record.config.data.name in KNOWN_SIZES] for store in stores)
-        found = reached(next(filter(None, known), ()), "data", modules=False)
+        found = recorded_work(next(filter(None, known), ()), "data", modules=False)
         if found.empty:
             return f"{said}."
         kinds = found.assign(rate=found["alone"] / found["seconds"])
         rates = kinds.groupby(["device", "threads", "arithmetic"])["rate"].median()
         machine, threads, numbers = rates.idxmax()
-        on = f"{machine} in {counted(threads, 'thread')}" if threads else machine
-        needs = [(run, work(run, KNOWN_SIZES[run.data.name], modules=False)) for run in left]
+        on = f"{machine} in {plural(threads, 'thread')}" if threads else machine
+        needs = [(run, run_macs(run, KNOWN_SIZES[run.data.name], modules=False)) for run in left]
         macs = sum(need.training(run.total_epochs * need.images) for run, need in needs)
         hours = float(f"{macs / rates.max() / 3600:.2g}")
         return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
@@ -228,8 +230,8 @@ class Experiment:
                 small = tag("div", note, class_="rkd-note") if note else ""
                 cells = (tag("td", text) for text in shown.loc[names[line.group, line.label]])
                 rows.append(tag("tr", tag("th", line.label, small, scope="row"), *cells))
-        made = headed(("", *shown.columns), rows, "rkd-table rkd-results")
-        return HTML(join(scrolling(made), self._notes()))
+        made = header_table(("", *shown.columns), rows, "rkd-table rkd-results")
+        return HTML(join(scroll_box(made), self._notes()))
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
         """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
@@ -245,7 +247,7 @@ class Experiment:
         made.index, made.columns = made.index.map(text), made.columns.map(text)
         table = made.to_html(escape=False, na_rep="", border=0, classes="rkd-table rkd-grid")
         note = tag("p", f"In each cell: {', below it '.join(parts)}.", class_="rkd-note")
-        return HTML(join(scrolling(Html(table)), note, self._notes()))
+        return HTML(join(scroll_box(Html(table)), note, self._notes()))
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
         """A figure with words for those who do not see it: the evidence on record and what was measured here, in
@@ -282,7 +284,7 @@ class Experiment:
             "recipe": self.recipe, "epochs": last.epochs, "batch_size": last.batch_size, "lr": last.optimiser.lr,
             "decay_epochs": last.optimiser.decay_epochs, "normalisation": last.data.normalisation,
         }  # fmt: skip
-        values = {name: getattr(s, name) for name in parameters.names()} | of_run | weights(last)
+        values = {name: getattr(s, name) for name in parameters.parameter_names()} | of_run | weights(last)
         origins = {"recipe": "chapter", **builder.origins, **s.origins, **of_row}
         shown = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
         rows = {name: (str(value), origins.get(name, "default")) for name, value in shown.items()}
@@ -294,7 +296,7 @@ class Experiment:
 
     def banner(self) -> Html:
         """What the page's numbers are worth."""
-        what = self.in_words()
+        what = self.describe()
         kind, start = "mini", "A short run, not the published setting:"
         said = f" {what}. It can show a tendency; it neither confirms nor refutes a published value."
         if self.is_evidence:
@@ -313,7 +315,7 @@ class Experiment:
             text.append(f" Given without effect on this page: {', '.join(self.unread)}.")
         return tag("div", tag("p", *text), class_=f"rkd-callout {kind}")
 
-    def in_words(self, lines: Sequence[Line] | None = None) -> str:
+    def describe(self, lines: Sequence[Line] | None = None) -> str:
         """Length and images of the runs here, or of other lines, then with their pair."""
         shown = self.lines if lines is None else lines
         run = shown[-1].runs[0]
@@ -323,7 +325,7 @@ class Experiment:
         pair = ""
         if self.chapter.one_pair and lines is not None and run.teacher is not None:
             pair = f"{display_name(run.network)} ← {display_name(run.teacher.name)}, "
-        return f"{pair}{counted(run.epochs, 'epoch')} on {images} of {named}"
+        return f"{pair}{plural(run.epochs, 'epoch')} on {images} of {named}"
 
     def recipes(self) -> str:
         """The recipes of the rows in words, one a line."""
@@ -355,7 +357,7 @@ class Experiment:
         own = sum(str(source).endswith(frames.OWN) for source in found["source"])
         more = {
             "B": f" ({own} of {(found['grade'] == 'B').sum()} are behind the source's own figures)",
-            "C": f" ({self.in_words(self.under('short')[0])})",
+            "C": f" ({self.describe(self.under('short')[0])})",
         }
         there = {grade: of for grade, of in GRADES.items() if grade in found["grade"].values}
         notes = [f"{grade}, {of.name}: {of.what}{more.get(grade, '')}." for grade, of in there.items()]

@@ -10,7 +10,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from rkd.judge.contrast import Contrast, paired
-from rkd.judge.decide import holm
+from rkd.judge.decide import holm_p
 from rkd.report.interactive.markup import join, tag
 from rkd.report.tables import COLOURS
 
@@ -64,7 +64,7 @@ def orders(runs: pd.DataFrame, published: pd.Series) -> pd.DataFrame:
             p = 2 * float(gap.p_beyond(0.0)) if np.isfinite(gap.standard_error) else np.nan
             rows.append((worse, better, published[better] - published[worse], float(gap.value), p))
     made = pd.DataFrame(rows, columns=["worse", "better", "published", "gap", "p"])
-    return made.assign(p=holm(made["p"]) if made["p"].notna().all() else np.nan)
+    return made.assign(p=holm_p(made["p"]) if made["p"].notna().all() else np.nan)
 
 
 def _gap(table: pd.DataFrame, one: str, other: str) -> Contrast | None:
@@ -97,7 +97,7 @@ def draw(found: Sequence[pd.DataFrame]) -> Figure:
     return figure
 
 
-def in_words(runs: pd.DataFrame, published: pd.Series) -> HTML:
+def describe_orders(runs: pd.DataFrame, published: pd.Series) -> HTML:
     """What the orders of the rows come to, and which runs there are; as of `orders`."""
     said, pairs = [], orders(runs, published)
     if pairs["p"].notna().any():

@@ -45,10 +45,10 @@ def frame(
             for i, (cell, kind) in enumerate(zip(said, kinds, strict=True))
         ]
         body.append(tag("tr", *cells))
-    return HTML(scrolling(headed(heads, body, "dataframe", caption)))
+    return HTML(scroll_box(header_table(heads, body, "dataframe", caption)))
 
 
-def headed(heads: Iterable[str], rows: Iterable[Html], kind: str, caption: str = "") -> Html:
+def header_table(heads: Iterable[str], rows: Iterable[Html], kind: str, caption: str = "") -> Html:
     """A table of rows; its heads are names of columns or finished cells, its kind a CSS class."""
     cells = (head if isinstance(head, Html) else tag("th", head, scope="col") for head in heads)
     above = tag("caption", caption) if caption else ""
@@ -76,11 +76,11 @@ def _said(value: object, digits: int | None) -> str:
     return str(value)
 
 
-def scrolling(table: Html) -> Html:
+def scroll_box(table: Html) -> Html:
     """A table in a box that scrolls by keyboard too."""
     return tag("div", table, class_="rkd-scroll", role="region", aria_label="table", tabindex="0")
 
 
-def folded(heading: str, content: Html) -> Html:
+def foldout(heading: str, content: Html) -> Html:
     """Content that opens by a click on its heading."""
     return tag("details", tag("summary", heading), content)

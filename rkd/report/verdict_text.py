@@ -8,18 +8,18 @@ from rkd.judge.decide import NOT_RUN, THRESHOLD
 from rkd.judge.declared import BEST
 
 
-def said(found: Evaluation) -> str:
+def wording(found: Evaluation) -> str:
     """The verdict in the words of its grade."""
-    return GRADES[found.grade].words(found.verdict)
+    return GRADES[found.grade].wording(found.verdict)
 
 
-def evidence(assessment: Assessment) -> list[Evaluation]:
+def with_evidence(assessment: Assessment) -> list[Evaluation]:
     """What there is on a claim, the best first; empty where there is nothing."""
     found = (e for e in assessment.found.values() if e.verdict != NOT_RUN)
     return sorted(found, key=lambda e: e is not assessment.best)
 
 
-def measured(result: RuleResult, claim: Claim, grade: str) -> str:
+def estimate_text(result: RuleResult, claim: Claim, grade: str) -> str:
     """The estimate as a table shows it; empty where there is none."""
     if not math.isfinite(result.estimate):
         return ""
@@ -36,13 +36,13 @@ def _is_probability(claim: Claim, grade: str) -> bool:
     return claim.kind == "order" and grade in "AB"
 
 
-def why(result: RuleResult) -> str:
+def reason(result: RuleResult) -> str:
     """The result's reason as a sentence."""
     text = result.sentence.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
-def computed(found: Evaluation) -> str:
+def arithmetic_sentence(found: Evaluation) -> str:
     """In which arithmetics the runs of a verdict were computed, and what was left out, as a sentence; empty without
     runs."""
     if not found.arithmetics:
@@ -51,7 +51,7 @@ def computed(found: Evaluation) -> str:
     return f"Computed in {found.arithmetics}{left}."
 
 
-def facts(found: Evaluation) -> list[tuple[str, str]]:
+def evidence_facts(found: Evaluation) -> list[tuple[str, str]]:
     """What one grade's verdict stands on, as (name, figures)."""
     claim, last, best, details = found.claim, found.last, found.best, found.last.details
     ran, odds = last.verdict != NOT_RUN, _is_probability(claim, found.grade)
@@ -75,20 +75,20 @@ def facts(found: Evaluation) -> list[tuple[str, str]]:
     shares = {"ratio": "share of the published gain", "argmax_inside": "best mean where claimed, bootstrap"}
     named |= {words: f"{100 * details[name]:.0f} %" for name, words in shares.items() if name in details}
     if best.verdict != NOT_RUN and best.estimate != last.estimate:
-        told = GRADES[found.grade].words(best.verdict), measured(best, claim, found.grade)
+        told = GRADES[found.grade].wording(best.verdict), estimate_text(best, claim, found.grade)
         named["by the best epoch"] = ": ".join(filter(None, told))
     if math.isfinite(found.optimism):
         named["optimism of the best epoch"] = f"{found.optimism:+.2f} points"
     if last.more_seeds is not None:
-        named["would be decided by"] = f"about {counted(last.more_seeds, 'more run')} per side"
+        named["would be decided by"] = f"about {plural(last.more_seeds, 'more run')} per side"
     if found.missing:
-        named["missing"] = f"{counted(len(found.missing), 'run')}, teachers included"
+        named["missing"] = f"{plural(len(found.missing), 'run')}, teachers included"
     if found.diverged:
-        named["diverged"] = f"{counted(len(found.diverged), 'run')}: {', '.join(found.diverged)}"
+        named["diverged"] = f"{plural(len(found.diverged), 'run')}: {', '.join(found.diverged)}"
     return _filled(named)
 
 
-def declared(claim: Claim) -> list[tuple[str, str]]:
+def declared_facts(claim: Claim) -> list[tuple[str, str]]:
     """What was fixed of a claim beforehand, as (name, figures)."""
     return _filled({
         "margin": None if claim.margin is None else f"{claim.margin:g} points",
@@ -130,7 +130,7 @@ def runs_missing(assessments: Sequence[Assessment]) -> int:
     return len({run for a in assessments for run in a.found["A"].missing})
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """ "1 run", "2 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 

@@ -14,7 +14,7 @@ from rkd.report.interactive.assets import attached, in_book
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.plot import Choice
-from rkd.report.tables import headed
+from rkd.report.tables import header_table
 
 SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
 # verdict -> (class of its colours, sign in front of its words)
@@ -31,7 +31,7 @@ ARITHMETIC = ("none", "=")  # what printed numbers alone say, though it follows,
 SWEEP = "rkd sweep params/paper.yaml"
 
 
-def look(verdict: str, grade: str) -> tuple[str, str]:
+def badge_style(verdict: str, grade: str) -> tuple[str, str]:
     """Colours and sign of a verdict by evidence of a grade."""
     return ARITHMETIC if grade == "D" and verdict == REPRODUCED else LOOKS[verdict]
 
@@ -39,11 +39,11 @@ def look(verdict: str, grade: str) -> tuple[str, str]:
 def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Html:
     """A verdict as a coloured badge in the words of its grade, with that grade, and how often it occurs where that is
     given."""
-    kind, sign = look(verdict, grade)
+    kind, sign = badge_style(verdict, grade)
     words = [tag("span", sign, aria_hidden="true"), " ", verdict]
     if grade:
         letter = tag("abbr", grade, title=f"grade {grade}: {GRADES[grade].name}")
-        words[2:] = GRADES[grade].words(verdict), " ", letter
+        words[2:] = GRADES[grade].wording(verdict), " ", letter
     if count is not None:
         words += " ", tag("b", count)
     return tag("span", *words, class_=f"rkd-badge rkd-verdict {kind}")
@@ -51,7 +51,7 @@ def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Ht
 
 def _badges(assessment: Assessment) -> Html:
     """What every grade says that has evidence, the best first."""
-    found = text.evidence(assessment)
+    found = text.with_evidence(assessment)
     return _spaced([verdict_badge(e.verdict, e.grade) for e in found] or [verdict_badge(NOT_RUN)])
 
 
@@ -89,7 +89,7 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
     several = len(ours) > 1  # the one line of a single claim has its badge already
     head = tag(
         "p", tag("strong", "Verdicts" if several else "Verdict"), " ", _tally(ours) if several else "",
-        tag("a", "in the table of all claims", href=page("claims", chapter=chapter)), class_="rkd-box-head",
+        tag("a", "in the table of all claims", href=page_url("claims", chapter=chapter)), class_="rkd-box-head",
     )  # fmt: skip
     takes, left = "", sum(a.found["A"].verdict == NOT_RUN for a in ours)
     if left:
@@ -98,13 +98,13 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
         takes = tag("p", said, command, " trains what lacks.", class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
-    return shown(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
+    return display_html(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
 
 
 def _one_by_one(assessments: Sequence[Assessment]) -> Html:
     lines = []
     for a in sorted(assessments, key=lambda a: a.grade or "E"):
-        found = text.measured(a.best.last, a.claim, a.best.grade)
+        found = text.estimate_text(a.best.last, a.claim, a.best.grade)
         figure = tag("span", found, class_="rkd-note") if found else ""
         lines.append(tag("li", _badges(a), a.claim.statement, " ", figure))
     return tag("ul", *lines, class_="rkd-claims")
@@ -138,7 +138,9 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
     for name, grade in GRADES.items():
         members = text.of_grade(assessments, name)
         grades[name] = f"{name}: {grade.name} ({len(members)})"
-        verdicts |= {f"{name} {v}": f"{name}: {grade.words(v)} ({n})" for v, n in text.tally(members).items()}
+        verdicts |= {
+            f"{name} {v}": f"{name}: {grade.wording(v)} ({n})" for v, n in text.tally(members).items()
+        }
     nothing = f"no evidence yet ({sum(not a.grade for a in assessments)})"
     filters = (
         Choice("grade", "Evidence", {"": "all"} | grades | {NOT_RUN: nothing}),
@@ -148,8 +150,8 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
         Choice("source", "Who says it", {"": "all"} | {name: name for name in who}),
     )
     decided = sorted(assessments, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
-    table = headed(COLUMNS, map(_row, decided), "rkd-claims-table")
-    gate = tag("a", "the accuracy gate", href=f"{page('performance')}#{GATES}")
+    table = header_table(COLUMNS, map(_row, decided), "rkd-claims-table")
+    gate = tag("a", "the accuracy gate", href=f"{page_url('performance')}#{GATES}")
     rule = _note(
         "A verdict stands on runs of one arithmetic: the one in which the most seeds have finished on all sides of the "
         "claim. What is recorded in another alone is left out, and named. What a quicker one costs, ", gate,
@@ -160,10 +162,10 @@ def claims_table(assessments: Sequence[Assessment]) -> HTML:
 
 def _row(a: Assessment) -> Html:
     claim, last, kind = a.claim, a.best.last, KINDS[a.claim.kind].name
-    value = text.measured(last, claim, a.best.grade)
+    value = text.estimate_text(last, claim, a.best.grade)
     order = last.details.get("mean", last.estimate) if value else ""
     published = claim.published[0] if isinstance(claim.published, tuple) else claim.published
-    chapter = tag("a", chapter_label(claim.chapter), href=page(claim.chapter))
+    chapter = tag("a", chapter_label(claim.chapter), href=page_url(claim.chapter))
     statement = join(claim.statement, _note(f"{kind} · {text.location(claim)}"), _why(a))
     cells = (
         (_badges(a), f"{a.grade or 'E'}{VERDICTS.index(a.verdict)}"),
@@ -173,7 +175,7 @@ def _row(a: Assessment) -> Html:
         (chapter, chapter_names().index(claim.chapter)),
     )
     filled = (tag("td", c, data_label=n, data_order=key) for n, (c, key) in zip(COLUMNS, cells, strict=True))
-    found = text.evidence(a)
+    found = text.with_evidence(a)
     marks = {
         "data_grade": "|".join(e.grade for e in found) or NOT_RUN,
         "data_verdict": "|".join(f"{e.grade} {e.verdict}" for e in found),
@@ -187,24 +189,24 @@ def _row(a: Assessment) -> Html:
 def _why(a: Assessment) -> Html:
     """What every grade says and why, folded; then what was declared."""
     grades = (tag("div", tag("dt", verdict_badge(e.verdict, e.grade)), _reason(e)) for e in a.found.values())
-    names = (tag("div", tag("dt", name), tag("dd", words)) for name, words in text.declared(a.claim))
+    names = (tag("div", tag("dt", name), tag("dd", words)) for name, words in text.declared_facts(a.claim))
     said = tag("dl", *grades), tag("dl", *names), tag("p", tag("code", a.claim.id))
     return tag("details", tag("summary", "Why"), *said)
 
 
 def _reason(found: Evaluation) -> Html:
-    figures = " · ".join(f"{name}: {words}" for name, words in text.facts(found))
-    return tag("dd", text.why(found.last), _note(figures) if figures else "")
+    figures = " · ".join(f"{name}: {words}" for name, words in text.evidence_facts(found))
+    return tag("dd", text.reason(found.last), _note(figures) if figures else "")
 
 
 # --- the counts by grade -------------------------------------------------------------------------
 
 
-def counts(assessments: Sequence[Assessment]) -> HTML:
+def grade_counts(assessments: Sequence[Assessment]) -> HTML:
     """On how many claims each grade has evidence, and what that says in its own words; what the best grade takes."""
 
     def row(words: object, count: int, badges: Iterable[tuple[Html, dict[str, str]]]) -> Html:
-        links = (tag("a", badge, href=page("claims", **query)) for badge, query in badges)
+        links = (tag("a", badge, href=page_url("claims", **query)) for badge, query in badges)
         return tag("tr", tag("th", words, scope="row"), tag("td", count), tag("td", _spaced(links)))
 
     rows = []
@@ -217,14 +219,16 @@ def counts(assessments: Sequence[Assessment]) -> HTML:
     if nothing := sum(not a.grade for a in assessments):
         badge = verdict_badge(NOT_RUN, count=nothing)
         rows.append(row("no evidence yet", nothing, [(badge, {"grade": NOT_RUN})]))
-    table = headed(("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts")
+    table = header_table(
+        ("grade of evidence", "claims", "what it says of them"), rows, "rkd-table rkd-counts"
+    )
     some = f"{len(assessments) - nothing} of {len(assessments)} claims"
     said = [f"{some} have evidence, some of several grades. "]
     if missing := text.runs_missing(assessments):
         runs = f"Grade A needs {missing} more runs, each of the whole data set and every epoch: "
-        how_long = tag("a", "Performance", href=page("performance"))
+        how_long = tag("a", "Performance", href=page_url("performance"))
         said += [runs, tag("code", SWEEP), ". ", how_long, " says how long those about ReviewKD take."]
-    return shown(join(table, tag("p", *said)))
+    return display_html(join(table, tag("p", *said)))
 
 
 # --- names, links and styles ---------------------------------------------------------------------
@@ -236,13 +240,13 @@ def chapter_label(name: str) -> str:
     return title.partition(":")[0] if title.startswith(("Table", "Figure")) else name.replace("_", " ")
 
 
-def page(name: str, **query: str) -> str:
+def page_url(name: str, **query: str) -> str:
     """Address of another page: of the site in a build of the book, else of the notebook beside this one."""
     if not in_book():
         return f"{name}.ipynb"
     return f"{name}.html" + (f"?{urlencode(query)}" if query else "")
 
 
-def shown(body: Html) -> HTML:
+def display_html(body: Html) -> HTML:
     """HTML that finds its styles in the book, and brings them along elsewhere (Jupyter, Colab)."""
     return HTML(attached(script=False) + body)

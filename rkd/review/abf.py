@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rkd.config import Count, check
+from rkd.config import Count, validate
 from rkd.review.fused import WeightedSum
 
 
@@ -49,7 +49,7 @@ class ABF(nn.Module):
         pass_output: bool = False,
     ) -> None:
         super().__init__()
-        check(Count, "mid_channels", mid_channels)
+        validate(Count, "mid_channels", mid_channels)
         self.conv1 = _conv_bn(in_channels, mid_channels, 1)
         self.conv2 = _conv_bn(mid_channels, out_channels, 3)
         fuses = residual_channels is not None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd.methods.base import Batch, Context, Method, register_method
-from rkd.methods.numeric import no_autocast, paired
+from rkd.methods.numeric import no_autocast, pair_stages
 from rkd.models.taps import Taps, TapShapes, tap_shapes
 from rkd.review.connectors import CONNECTORS, LevelShape
 from rkd.review.hcl import hcl
@@ -52,7 +52,7 @@ class ReviewKD(Method):
     def maps(self, student: Taps | TapShapes, teacher: Taps | TapShapes) -> tuple[list[Any], list[Any]]:
         """The maps of both networks that take part (of shapes: theirs), shallow to deep."""
         o = self.options
-        pairs = paired(_levels(student, o.student_tap, o.stem), _levels(teacher, o.teacher_tap, o.stem))
+        pairs = pair_stages(_levels(student, o.student_tap, o.stem), _levels(teacher, o.teacher_tap, o.stem))
         return [s for s, _ in pairs], [t for _, t in pairs]
 
     def level_losses(self, batch: Batch) -> list[Tensor]:

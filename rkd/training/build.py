@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rkd import models, paths
 from rkd.data import stream_seed, used_images
-from rkd.errors import ConfigError, RkdError, in_a_line
+from rkd.errors import ConfigError, RkdError, one_line
 from rkd.files import known_file
 from rkd.methods import Batch, Context, Method, get_method
 from rkd.training.config import RunConfig
@@ -20,7 +20,7 @@ def build_network(config: RunConfig, classes: int) -> nn.Module:
         return models.build(config.network, classes)
 
 
-def start(network: nn.Module, config: RunConfig, classes: int) -> str:
+def load_pretrained(network: nn.Module, config: RunConfig, classes: int) -> str:
     """Fill a run's network with the weights that it starts from; what was taken and left out, in words.
 
     Raises:
@@ -80,8 +80,8 @@ def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> No
         raise
     except Exception as error:  # of torch, or of a network or a method of the user's own
         raise ConfigError(
-            f"{config.in_words()}: two images of {pixels} x {pixels} and {classes} classes cannot be taken through "
-            f"it ({type(error).__name__}: {in_a_line(error)})"
+            f"{config.describe()}: two images of {pixels} x {pixels} and {classes} classes cannot be taken through "
+            f"it ({type(error).__name__}: {one_line(error)})"
         ) from error
 
 

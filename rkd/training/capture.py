@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rkd.config import CountOrAuto, Flag, frozen
 from rkd.errors import ConfigError, RkdError, unknown
-from rkd.training.threads import numbers
+from rkd.training.threads import thread_choices
 
 Body = Callable[[], None]
 Capture = Callable[[Body, Sequence[Tensor]], Body]
@@ -66,7 +66,7 @@ class Engine:
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigError for what this machine cannot do."""
-        numbers(self.threads, device)
+        thread_choices(self.threads, device)
         if self.compile:
             if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
                 raise ConfigError(
@@ -91,7 +91,7 @@ class Engine:
         return self.compile and device.type == "cuda"
 
 
-def on(device: torch.device) -> AbstractContextManager[object]:
+def device_guard(device: torch.device) -> AbstractContextManager[object]:
     """`device` as the current one: streams and graphs belong to whichever is current."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
@@ -106,7 +106,7 @@ def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
     return [made[0], *(branches[i % len(branches)] for i in range(count))]
 
 
-def causes(error: BaseException | None) -> list[BaseException]:
+def error_chain(error: BaseException | None) -> list[BaseException]:
     """An error and all behind it."""
     found: list[BaseException] = []
     while error is not None and error not in found:
@@ -119,13 +119,15 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one behind it, is a lack of device memory (cuDNN and cuBLAS have words of their own)."""
     return any(
         isinstance(e, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(e) or "out of memory" in str(e)
-        for e in causes(error)
+        for e in error_chain(error)
     )
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error and all behind it, one line each."""
-    lines = [f"{type(e).__name__}: {str(e).strip() or 'no message'}".splitlines()[0] for e in causes(error)]
+    lines = [
+        f"{type(e).__name__}: {str(e).strip() or 'no message'}".splitlines()[0] for e in error_chain(error)
+    ]
     return "; caused by ".join(lines)
 
 
@@ -155,7 +157,7 @@ def forked(
         main.wait_stream(stream)
 
 
-def captured(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
+def checked_capture(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
     """Record `body`, a function of tensors that stay where they are, after trial steps, and prove that the recording
     does something. `changed` is every tensor it changes: all are as before when this ends, also by an error. `record`
     calls a function once and returns what does the same again.
@@ -191,7 +193,7 @@ def captured(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Bod
 
 
 def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
-    """`captured` as a CUDA graph, on the device of the tensors.
+    """`checked_capture` as a CUDA graph, on the device of the tensors.
 
     Raises:
         torch.OutOfMemoryError: lack of memory, as it is.
@@ -200,16 +202,16 @@ def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
     device = changed[0].device
     recorder, *_ = streams(device, 0)
     try:
-        with on(device):
+        with device_guard(device):
             recorder.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(recorder):
-                replay = captured(body, changed, lambda b: _record(b, device))
+                replay = checked_capture(body, changed, lambda b: _record(b, device))
             torch.cuda.current_stream(device).wait_stream(recorder)
             torch.cuda.synchronize(device)
     except Exception as error:
         if out_of_memory(error):
-            raise torch.OutOfMemoryError(told(error)) from error
-        failures.append(told(error))
+            raise torch.OutOfMemoryError(describe_error(error)) from error
+        failures.append(describe_error(error))
         raise CaptureError(failures[-1]) from error
     return replay
 
@@ -236,7 +238,7 @@ def _record(body: Body, device: torch.device) -> Body:
     graph.capture_end()
 
     def replay() -> None:
-        with on(device):
+        with device_guard(device):
             graph.replay()
 
     return replay

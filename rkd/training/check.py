@@ -9,14 +9,14 @@ import torch
 
 from rkd.data import ImageSet
 from rkd.methods import Method, Options, make_options
-from rkd.methods.base import lent
+from rkd.methods.base import temporarily_registered
 from rkd.training.arithmetic import arithmetic
 from rkd.training.build import build_method, build_network
 from rkd.training.config import RunConfig, TeacherConfig
 from rkd.training.standin import GPU, standing_in
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
-from rkd.trust import called, imported, is_foreign
+from rkd.trust import call_foreign, import_trusted, is_foreign
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
 SEEN = 4  # classes with images
@@ -28,7 +28,7 @@ CHANGING = (
 
 
 @dataclass(frozen=True)
-class Captured:
+class CaptureReport:
     """What became of a check of a method: how many steps were looked at, and a sentence for each problem; without one,
     the run can be captured."""
 
@@ -50,7 +50,7 @@ def check_method(
     *,
     teacher: str = "resnet56",
     student: str = "resnet20",
-) -> Captured:
+) -> CaptureReport:
     """Follow steps of a method on stand-ins for a GPU's tensors, in the arithmetic of a GPU: batches, teacher, student,
     losses, backward pass, optimiser, memories; in every stage, in the first epoch with a whole batch and a short one,
     and in the last with a whole one.
@@ -70,15 +70,18 @@ def check_method(
     """
     form = "function of (context, options)"
     parts = [method] if callable(method) else [
-        imported("method", part, form) if is_foreign(part) else part for part in method.split("+")
+        import_trusted("method", part, form) if is_foreign(part) else part for part in method.split("+")
     ]  # fmt: skip
     with ExitStack() as names:
-        name = "+".join(part if isinstance(part, str) else names.enter_context(lent(part)) for part in parts)
+        name = "+".join(
+            part if isinstance(part, str) else names.enter_context(temporarily_registered(part))
+            for part in parts
+        )
         taught = TeacherConfig(run=RunConfig(teacher), weights="random")
         own = {"method": name, "options": make_options(name, {} if options is None else options)}
         config = RunConfig(student, **own, teacher=taught, precision="auto", batch_size=BATCH)
         steps, problems = _followed(config)
-    return Captured(method if isinstance(method, str) else name, steps, problems)
+    return CaptureReport(method if isinstance(method, str) else name, steps, problems)
 
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
@@ -86,7 +89,7 @@ def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
     making = config, student, network, SIZE, CLASSES, labels
-    method = called(f"method {config.method!r}", build_method, *making)
+    method = call_foreign(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
     main: list[list[str]] = []  # operations of its steps with a whole batch

@@ -12,10 +12,10 @@ import torch
 from pydantic import BeforeValidator
 from torch import Tensor
 
-from rkd.config import Flag, Natural, Weight, build, frozen
-from rkd.errors import ConfigError, RecordError, in_a_line
-from rkd.files import place
-from rkd.models.checkpoints import not_finite, unpickled
+from rkd.config import Flag, Natural, Weight, from_values, frozen
+from rkd.errors import ConfigError, RecordError, one_line
+from rkd.files import write_atomic
+from rkd.models.checkpoints import not_finite, safe_unpickle
 from rkd.training.config import RunConfig
 
 REMEDY = "delete it to start that run again, or let `rkd records check --quarantine` set it aside"
@@ -25,18 +25,18 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values) so that a reader sees the old file or the new, never half of one."""
     data = io.BytesIO()  # of a full disk torch's own writer says no more than that it failed
     torch.save(state, data)
-    place(path, data.getbuffer())
+    write_atomic(path, data.getbuffer())
 
 
 def load(path: Path | io.BytesIO) -> dict[str, Any]:
     """Read what `save` wrote, onto the CPU, executing nothing; RecordError where the file is damaged, which its
     checksums tell, or of another kind."""
     try:
-        state = unpickled(path)
+        state = safe_unpickle(path)
         if not isinstance(state, dict):
             raise ValueError(f"it holds a {type(state).__name__}")
     except Exception as error:  # a damaged file can fail anywhere in the unpickler, with any type of error
-        said = f"{type(error).__name__}: {in_a_line(error, 100)}"
+        said = f"{type(error).__name__}: {one_line(error, 100)}"
         raise RecordError(f"checkpoint {path} is damaged ({said}); {REMEDY}") from error
     return state
 
@@ -48,7 +48,7 @@ def _numbers(found: Any) -> Any:
 
 
 @frozen
-class Progress:
+class CheckpointProgress:
     """How far an unfinished run is, as its checkpoint says and its curves prove.
 
     Raises:
@@ -91,9 +91,9 @@ class Progress:
         return self.epoch, self.position - self.position % self.config.batch_size if self.config else 0
 
 
-def progress(
+def check_progress(
     state: Mapping[str, Any], run: str, config: RunConfig | None = None, images: int | None = None
-) -> Progress:
+) -> CheckpointProgress:
     """How far a run is, by the content of its checkpoint.
 
     Args:
@@ -106,9 +106,9 @@ def progress(
     """
     if state.get("run") != run:
         raise RecordError(f"it belongs to run {state.get('run')!r}, not {run}")
-    told = {f.name: state[f.name] for f in fields(Progress) if f.name in state}
+    told = {f.name: state[f.name] for f in fields(CheckpointProgress) if f.name in state}
     try:
-        found = build(Progress, told | ({} if config is None else {"config": config}))
+        found = from_values(CheckpointProgress, told | ({} if config is None else {"config": config}))
     except ConfigError as error:
         raise RecordError(str(error)) from error
     if (config := found.config) is not None:
@@ -134,9 +134,9 @@ def progress(
     return found
 
 
-def begun(path: Path, run: str, **known: Any) -> tuple[dict[str, Any], Progress] | None:
+def load_unfinished(path: Path, run: str, **known: Any) -> tuple[dict[str, Any], CheckpointProgress] | None:
     """The content of an unfinished run's checkpoint, and how far it is; None where there is none. Arguments and errors
-    as of `progress`, but the message names the file and what to do."""
+    as of `check_progress`, but the message names the file and what to do."""
     if not path.exists():
         return None
     try:
@@ -146,7 +146,7 @@ def begun(path: Path, run: str, **known: Any) -> tuple[dict[str, Any], Progress]
             raise
         return None  # another process has just ended the run
     try:
-        found = progress(state, run, **known)
+        found = check_progress(state, run, **known)
     except RecordError as error:
         raise RecordError(f"checkpoint {path} cannot be used: {error}; {REMEDY}") from error
     return state, found

@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from rkd.config import SETTLED, Count, Flag, Natural, Positive, Precision, Weight, build, complete, frozen
+from rkd.config import (
+    SETTLED,
+    Count,
+    Flag,
+    Natural,
+    Positive,
+    Precision,
+    Weight,
+    from_values,
+    frozen,
+    rebuild,
+)
 from rkd.data.sources import DataConfig
 from rkd.errors import ConfigError, RecordError
 from rkd.methods import Stage, make_options
@@ -165,7 +176,7 @@ class RunConfig:
         """Epochs of the stages and of the main training."""
         return self.epochs + sum(stage.epochs for stage in self.stages)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """ "ResNet-20 <- ResNet-56, kd, seed 0, 240 epochs of cifar100"."""
         words = display_name(self.network)
         if self.teacher is not None:
@@ -251,10 +262,10 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
         """The inverse of to_dict; ConfigError for unknown keys."""
-        return build(cls, values)
+        return from_values(cls, values)
 
 
-complete(TeacherConfig)
+rebuild(TeacherConfig)
 
 
 def _plain(value: Any) -> Any:

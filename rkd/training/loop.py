@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rkd.data import ImageSet, used_images
-from rkd.training.capture import Capture, on
+from rkd.training.capture import Capture, device_guard
 from rkd.training.evaluation import accuracy
 from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
@@ -53,7 +53,7 @@ class Training:
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
-        with on(self.images.train_y.device):
+        with device_guard(self.images.train_y.device):
             for epoch in range(min(state.epoch for state in states), states[0].config.total_epochs):
                 active = [state for state in states if state.epoch == epoch and not state.diverged]
                 if active and not (self._epoch(epoch, active) and self._end(active)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rkd.data import Batches, ImageSet
-from rkd.errors import RecordError, in_a_line
+from rkd.errors import RecordError, one_line
 from rkd.methods import Batch, Method
 from rkd.models.taps import Taps
 from rkd.training.arithmetic import Arithmetic, arithmetic
@@ -296,7 +296,7 @@ class TrainState:
         try:
             self._load(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise RecordError(f"it does not fit its run: {in_a_line(error)}") from error
+            raise RecordError(f"it does not fit its run: {one_line(error)}") from error
         moved = self._momenta()
         if self.config.optimiser.momentum and any(
             not isinstance(m := moved.get(p), Tensor) or m.shape != p.shape for p in self.parameters

@@ -21,7 +21,7 @@ SLOW = 2.0  # times as long as the quickest step since the last probe: something
 SHARE = 0.05  # of the time may go into probes
 
 
-def numbers(setting: int | str, device: torch.device) -> tuple[int, ...]:
+def thread_choices(setting: int | str, device: torch.device) -> tuple[int, ...]:
     """The numbers of threads to choose from, ascending; on CUDA torch's own. "auto" doubles from one to all cores of
     this process, unless OMP_NUM_THREADS is set, which is then the only choice; ConfigError where it is no number of
     threads."""

@@ -29,7 +29,7 @@ def test_statistics_by_hand(tmp_path):
     deviations = [d - 0.5 / 3 for d in found.differences]
     error = math.sqrt(sum(d * d for d in deviations) / 2 / 3)
     assert found.interval == pytest.approx((0.5 / 3 - 2.919986 * error, 0.5 / 3 + 2.919986 * error))
-    assert gate.table(found).iloc[-2:, -1].tolist() == ["", f"+0.17 ± {error:.2f}"]
+    assert gate.accuracy_table(found).iloc[-2:, -1].tolist() == ["", f"+0.17 ± {error:.2f}"]
     assert found.diverged and not found.equal
     alone = gate.Gate({}, "bf16", found.pairs[:1])
     assert math.isnan(alone.interval[0]) and not alone.equal and not alone.diverged

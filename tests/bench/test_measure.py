@@ -10,14 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rkd.bench import Request, Result, committed, load, save
+from rkd.bench import BenchResult, Request, committed, load, save
 from rkd.bench.clock import count
-from rkd.bench.measurement import Timed, first_step, measure, rounds, variants
+from rkd.bench.measurement import Timed, first_step, measure, time_rounds, variants
 from rkd.bench.steps import TEACHER, Variant, Workload
 from rkd.bench.tables import command
 from rkd.cli import main
 from rkd.errors import ConfigError, RecordError, RkdError
-from rkd.experiments.estimate import sizes, work
+from rkd.experiments.estimate import dataset_sizes, run_macs
 
 CPU = torch.device("cpu")
 CALL = (
@@ -32,7 +32,7 @@ def bench(tmp_path_factory):
     path = tmp_path_factory.mktemp("bench") / "cpu.json"
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
         assert main([*CALL.split(), str(path)]) == 0
-    return path, load(path, Result), out.getvalue()
+    return path, load(path, BenchResult), out.getvalue()
 
 
 def test_every_variant_is_measured_in_every_round_and_shown(bench):
@@ -53,7 +53,7 @@ def test_counts_tell_the_variants_apart(bench):
     assert ours.flops < group.flops < 2 * ours.flops
     # The rule of the estimates (backward is twice forward) counts the gradient by the images, which nobody needs.
     config = Workload("resnet8", "resnet8", 4, CPU).config()
-    expected = 2 * 4 * work(config, sizes(config.data, "data")).training(1, 1)
+    expected = 2 * 4 * run_macs(config, dataset_sizes(config.data, "data")).training(1, 1)
     assert 0.97 * expected < ours.flops <= expected
 
 
@@ -64,14 +64,14 @@ def test_file_comes_back_as_it_was(bench, tmp_path, monkeypatch):
     assert body["header"]["teacher_batch_norm"] == ["running"]
     folder = tmp_path / "results" / "bench"
     save(folder / "again.json", result)
-    assert load(folder / "again.json", Result) == result
+    assert load(folder / "again.json", BenchResult) == result
     (folder / "gate.json").write_text('{"kind": "rkd gate"}')
     monkeypatch.setattr("rkd.paths.home", lambda: tmp_path)
-    assert committed(Result) == {"again.json": result}
+    assert committed(BenchResult) == {"again.json": result}
 
 
 def test_committed_files_load():
-    found = list(committed(Result).values())
+    found = list(committed(BenchResult).values())
     assert len(found) >= 3
     row = found[0].rows[1]
     assert (row.name, row.counts["ops"], row.counts["host_reads"]) == ("fp32", 539, 0)
@@ -115,7 +115,7 @@ def test_bad_input_gets_one_sentence(call, message, rkd):
 def test_damaged_files_get_one_sentence(text, message, tmp_path):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(RecordError, match=message):
-        load(tmp_path / "x.json", Result)
+        load(tmp_path / "x.json", BenchResult)
 
 
 def test_variants_of_a_request():
@@ -164,7 +164,7 @@ def test_rounds_take_turns_and_are_three_at_least():
     steps = (functools.partial(order.append, name) for name in "abc")
     fakes = [SimpleNamespace(step=step, context=contextlib.nullcontext) for step in steps]
     timed = [Timed(Variant("batch"), fake, 0.0, None, times=[1.0]) for fake in fakes]
-    assert rounds(timed, 0.0, CPU, print) == 3 and "".join(order) == "abcbcacab"
+    assert time_rounds(timed, 0.0, CPU, print) == 3 and "".join(order) == "abcbcacab"
     assert all(len(one.times) == 3 for one in timed)
 
 

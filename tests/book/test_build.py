@@ -27,8 +27,8 @@ from rkd.errors import ConfigError
 from rkd.experiments.notebooks import read_notebook, title_of, toc_files
 from rkd.report import book
 from rkd.report.book import Book, Page, execution
-from rkd.report.book.site import shown
-from rkd.report.book.variations import chapter_of, check_name
+from rkd.report.book.site import displayed_cells
+from rkd.report.book.variations import chapter_of, check_variation_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -356,11 +356,11 @@ def test_colabs_cell_comes_first_in_place_of_an_older_one():
     code = nbformat.v4.new_code_cell
     cells = [code("old", metadata={"tags": ["colab"]}), code(metadata={"papermill": {}})]
     cells.insert(0, nbformat.v4.new_markdown_cell("# T"))
-    head, colab, rest = shown(cells, "https://host/a")
+    head, colab, rest = displayed_cells(cells, "https://host/a")
     assert head["source"] == "# T" and rest["metadata"] == {}
     assert "https://host/a /content/rkd" in colab["source"]
     assert colab["metadata"]["tags"] == ["colab", "remove-cell"]
-    assert shown(cells, "") == [head, rest]
+    assert displayed_cells(cells, "") == [head, rest]
 
 
 # --- variations ---------------------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_variation_stays_is_replaced_and_dropped(tmp_path):
 @pytest.mark.parametrize("name", ["", "V", "a b", "-a", "a/b", "../a", "a.ipynb", "a.", "é", "a" * 41])
 def test_bad_variation_names_are_refused(bench, name):
     with pytest.raises(ConfigError, match="variation name"):
-        check_name(bench.book, name)
+        check_variation_name(bench.book, name)
 
 
 def test_variation_misuse_gets_one_sentence(tmp_path):

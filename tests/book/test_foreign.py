@@ -11,7 +11,7 @@ from test_build import ROOT, papermilled, varied
 
 from rkd.errors import ConfigError
 from rkd.experiments.notebooks import read_notebook
-from rkd.report.book.foreign import cleaned, plain
+from rkd.report.book.foreign import render_plain, sanitise
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SVG = (
@@ -130,13 +130,13 @@ def test_cells_that_are_not_the_chapters_are_named(tmp_path):
 
 def test_pictures_tables_and_plain_words_survive():
     table = '<table border="1"><tr style="text-align: right;"><td>1 &lt; 2</td></tr></table>'
-    assert '<tr style="text-align:right"><td>1 &lt; 2</td></tr>' in cleaned(table)
-    picture = cleaned(f'<img class="rkd-still" alt="a" src="data:image/png;base64,{PNG}">')
+    assert '<tr style="text-align:right"><td>1 &lt; 2</td></tr>' in sanitise(table)
+    picture = sanitise(f'<img class="rkd-still" alt="a" src="data:image/png;base64,{PNG}">')
     assert f'src="data:image/png;base64,{PNG}"' in picture and 'class="rkd-still"' in picture
-    read = plain("# A\n\n*b* [c](https://d.org) [e](table4.ipynb#f) $g_1$\n\n|h|\n|-|\n|i|")
+    read = render_plain("# A\n\n*b* [c](https://d.org) [e](table4.ipynb#f) $g_1$\n\n|h|\n|-|\n|i|")
     wanted = "<em>b</em>", 'href="https://d.org"', 'href="table4.html#f"', "$g_1$", "<td>i"
     assert [said for said in wanted if said not in read] == []
-    assert "\ufffd" in plain("\0") and "?" in cleaned("\ud800")
+    assert "\ufffd" in render_plain("\0") and "?" in sanitise("\ud800")
 
 
 DIED = {"papermill": {"status": "completed", "exception": False}}  # its words where the kernel was killed

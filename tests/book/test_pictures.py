@@ -98,10 +98,10 @@ def test_explorer_filters_table_and_picture(offline, browser):
 
 def test_attention_slider_moves_by_keyboard_and_mouse(offline, browser):
     offline("inside")
-    stack = first(browser, ".rkd-figure[data-kind=stack].drawn")
-    slider = first(browser, ".rkd-figure[data-kind=stack] input[type=range]")
-    with changes(stack):
+    pager = first(browser, ".rkd-figure[data-kind=pager].drawn")
+    slider = first(browser, ".rkd-figure[data-kind=pager] input[type=range]")
+    with changes(pager):
         slider.send_keys(Keys.ARROW_LEFT)
-    with changes(stack):
+    with changes(pager):
         right = slider.size["width"] // 2 - 3
         ActionChains(browser).move_to_element_with_offset(slider, right, 0).click().perform()

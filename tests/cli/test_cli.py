@@ -17,9 +17,9 @@ from evidence import record
 
 from rkd import models
 from rkd.cli import ALIASES, COMMANDS, carry, main, parse
-from rkd.cli.declare import given, spelt
+from rkd.cli.declare import command_line, parsed_values
 from rkd.cli.sweep import sweep
-from rkd.experiments.settings import names
+from rkd.experiments.settings import parameter_names
 from rkd.records import Store
 from rkd.records.provenance import machine_state
 
@@ -47,7 +47,7 @@ def test_every_parameter_of_the_chapters_is_an_option(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     text = capsys.readouterr().out
-    for name in names():
+    for name in parameter_names():
         assert name == "profile" or f"--{name.replace('_', '-')} " in text, name
     spelt = parse(shlex.split("run --student x --options '{stem: true}' --device cuda:1 --results 1"))
     assert (spelt.options, spelt.device, spelt.results) == ({"stem": True}, "cuda:1", "1")
@@ -68,10 +68,10 @@ def test_every_parameter_of_the_chapters_is_an_option(capsys):
     ],
 )  # fmt: skip
 def test_a_call_that_is_spelt_to_go_on_with_means_the_same(words):
-    first, values = given(parse(["sweep", "p.yaml", *words]))
+    first, values = parsed_values(parse(["sweep", "p.yaml", *words]))
     bound = inspect.signature(sweep).bind(*first, **values)
     bound.apply_defaults()
-    assert given(parse(shlex.split(spelt(sweep, bound.arguments))[1:])) == (first, values)
+    assert parsed_values(parse(shlex.split(command_line(sweep, bound.arguments))[1:])) == (first, values)
 
 
 def test_help_does_not_wait_for_torch():
@@ -95,7 +95,7 @@ def test_what_a_terminal_lacks_is_replaced(line, monkeypatch):
 
 def test_a_printed_command_can_be_pasted_into_a_shell(capsys):
     done = SimpleNamespace(files=(), left_out={}, no_room=(), without_weights=(), parts=())
-    carry.show(done, Path("a b; rm -r $HOME"))
+    carry.print_export(done, Path("a b; rm -r $HOME"))
     command = capsys.readouterr().out.partition("with: ")[2]
     assert shlex.split(command) == ["rkd", "import", "a b; rm -r $HOME"]
 

@@ -11,8 +11,8 @@ from PIL import Image
 from rkd import models, paths
 from rkd.data import DataConfig, full_name, load
 from rkd.experiments.recipes import Builder
-from rkd.experiments.settings import PATHS, given_in, load_profile, resolve
-from rkd.experiments.workspace import data_root, folders, store_of
+from rkd.experiments.settings import PATHS, load_profile, namespace_parameters, resolve
+from rkd.experiments.workspace import data_root, result_folders, store_of
 from rkd.files import sha256
 
 TINY = "--train-images 16 --test-images 12 --batch-size 8 --epochs 1 --precision fp32 --student resnet8"
@@ -84,10 +84,10 @@ def test_a_path_in_a_profile_starts_at_the_projects_top(elsewhere):
     config = Builder(settings).distilled("resnet20", "resnet8", 0, "kd")
     assert config.teacher.checkpoint == "weights.pth" and config.data.sha256 == sha256(project / "imgs.npz")
 
-    injected = given_in({**load_profile("own.yaml"), "profile": "own.yaml", "data_root": "sets2"})
+    injected = namespace_parameters({**load_profile("own.yaml"), "profile": "own.yaml", "data_root": "sets2"})
     settings = resolve("run", injected)  # papermill -f, and a cell that says otherwise
     assert data_root(settings) == folder / "sets2"
-    assert folders("own", settings.results)[0] == project / "kept"
+    assert result_folders("own", settings.results)[0] == project / "kept"
 
 
 def test_paths_below_the_project_are_kept_from_its_top(elsewhere, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from sweeps import EPOCHS, PROFILE, WHOLE, Sweep, arguments, left_behind, logged, outcomes
 
 from rkd.cli import main, parse
-from rkd.cli.declare import given
+from rkd.cli.declare import parsed_values
 from rkd.experiments.budget import Budget
 from rkd.records import Store
 
@@ -72,7 +72,7 @@ def test_stopped_three_times_in_mid_epoch_then_finished(profile, tmp_path, capsy
         out = capsys.readouterr().out.partition("stopped: it is enough\n")[2]
         assert "of 4 runs are recorded" in out and "\nbegun " in out and "runs left (" in out
         command = shlex.split(out.rstrip().rpartition("continue with: ")[2])
-        assert command[0] == "rkd" and given(parse(command[1:])) == given(parse(call))
+        assert command[0] == "rkd" and parsed_values(parse(command[1:])) == parsed_values(parse(call))
         assert asked != 3 or "[epoch 0 of 3 and 50 images]" in out
     assert "time: about" in out, "the run that has ended, or those begun, tell the rate"
     assert main(command[1:]) == 0

@@ -6,8 +6,8 @@ from evidence import whole
 
 from rkd.bench import load, save
 from rkd.cluster import planning
-from rkd.cluster.planning import Group, Plan, simulate
-from rkd.experiments.estimate import LEAST_IMAGE, work
+from rkd.cluster.planning import PlannedGroup, SweepPlan, simulate
+from rkd.experiments.estimate import LEAST_IMAGE, run_macs
 from rkd.experiments.runner import required
 
 # Multiply-adds at 1 a second: teachers of 10 and 8 s, a student of 5 s of the first and one of 7 s of both.
@@ -17,8 +17,10 @@ LENGTHS = [(10, ()), (8, ()), (5, (0,)), (7, (0, 1))]
 @pytest.fixture
 def plan(monkeypatch):
     monkeypatch.setattr(planning, "START_SECONDS", 0.0)
-    groups = [Group(1, macs, before, 4, 100, 800 * bool(before), macs == 10) for macs, before in LENGTHS]
-    return Plan("own", 8, tuple(groups), 1.0, "as given")
+    groups = [
+        PlannedGroup(1, macs, before, 4, 100, 800 * bool(before), macs == 10) for macs, before in LENGTHS
+    ]
+    return SweepPlan("own", 8, tuple(groups), 1.0, "as given")
 
 
 @pytest.mark.parametrize(
@@ -49,16 +51,16 @@ def test_the_plan_of_runs_shares_the_teachers_pass_and_keeps_the_order(tmp_path,
     students = [small(weights="best", seed=seed) for seed in (0, 1)]
     alone = small_plain(epochs=3)
     runs = required([*students, alone])
-    made = planning.make("own", runs, 8, tmp_path, 1e6)
+    made = planning.plan_sweep("own", runs, 8, tmp_path, 1e6)
     teacher, pair, other = made.groups
     assert (teacher.before, pair.before, other.before) == ((), (0,), ())
     assert (teacher.teaches, pair.runs, other.epochs) == (True, 2, 3)
-    need = work(students[0], planning.sizes(tiny_data(), tmp_path))
+    need = run_macs(students[0], planning.dataset_sizes(tiny_data(), tmp_path))
     need = need._replace(image=max(need.image, LEAST_IMAGE), teacher=need.teacher / 2)
     assert pair.macs == pytest.approx(2 * need.left(students[0]))
     assert pair.pulled == pair.weights, "two students, and last and best of the one teacher, of one network"
     save(tmp_path / "plan.json", made)
-    assert load(tmp_path / "plan.json", Plan).groups[1].before == (0,)
+    assert load(tmp_path / "plan.json", SweepPlan).groups[1].before == (0,)
 
 
 def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
@@ -66,15 +68,15 @@ def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
     run = small_plain()
     for seed, seconds in enumerate((1.0, 2.0, 9.0)):
         store.save(whole(small_plain(seed=seed), cost={"train_seconds": seconds}))
-    made = planning.make("own", [run], 8, "data", None)
-    assert made.rate == work(run, planning.sizes(tiny_data(), "data")).training(80) / 2
+    made = planning.plan_sweep("own", [run], 8, "data", None)
+    assert made.rate == run_macs(run, planning.dataset_sizes(tiny_data(), "data")).training(80) / 2
     assert made.source == "median of 9 recorded runs, none", "each of three profiles has them here"
 
 
 def test_plans_are_simulated_and_written(done, tmp_path):
     out = done(f"cluster plan smoke --chapters table5 --gpus 1,3 --rate 1e9 --out {tmp_path}/plan.json")
     assert "runs in " in out and "at 1e+09 a second (as given):\n devices " in out and out.count("\n") >= 5
-    assert load(tmp_path / "plan.json", Plan).rate == 1e9
+    assert load(tmp_path / "plan.json", SweepPlan).rate == 1e9
 
 
 def test_without_a_record_the_rate_has_to_be_given(rkd, store, monkeypatch):

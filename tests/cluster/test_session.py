@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rkd.cluster import board
-from rkd.cluster.board import Board, Teller
+from rkd.cluster.board import Board, BoardReporter
 from rkd.cluster.session import Resources
 from rkd.errors import ConfigError
 from rkd.experiments.budget import Budget
@@ -65,7 +65,7 @@ def test_a_worker_tells_a_few_times_a_second_and_stops_when_it_is_told_to(monkey
         told.append((at, lines))
         return there.tell(3, at, lines)
 
-    teller = Teller(tell, "node", Budget(None))
+    teller = BoardReporter(tell, "node", Budget(None))
     teller.begin("title", 2, 50)
     assert not teller.stop(1.0)
     teller.batch(1, 25, 50)
@@ -80,5 +80,5 @@ def test_a_worker_tells_a_few_times_a_second_and_stops_when_it_is_told_to(monkey
 
 def test_a_worker_stops_by_its_own_clock_when_the_budget_is_used_up():
     assert Board(100.0).left() == pytest.approx(100, abs=1)
-    teller = Teller(lambda at, lines: False, "node", Budget(20.0))
+    teller = BoardReporter(lambda at, lines: False, "node", Budget(20.0))
     assert not teller.stop(1.0) and teller.stop(15.0)

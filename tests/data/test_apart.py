@@ -13,7 +13,7 @@ from PIL import Image
 from rkd.data import Batches, DataConfig, ImageSet, load
 from rkd.data import batches as batches_module
 from rkd.data import images as images_module
-from rkd.data.images import measure
+from rkd.data.images import measure_statistics
 from rkd.experiments import group
 from rkd.experiments.runner import Runner
 from rkd.records import Store
@@ -86,7 +86,7 @@ def test_a_cpu_reads_from_the_disk_and_keeps_no_copy(tmp_path):
     batches = Batches(images, 4, True)
     for _ in batches.epoch(0, 0, 8):
         pass
-    measure(images.train_x)
+    measure_statistics(images.train_x)
     assert size > 9e7 and private() - before < size / 2
 
 
@@ -94,7 +94,7 @@ def test_a_cpu_reads_from_the_disk_and_keeps_no_copy(tmp_path):
 def test_statistics_are_those_of_all_values_at_once(chunk, monkeypatch):
     monkeypatch.setattr(images_module, "CHUNK", chunk)
     x = torch.from_numpy(np.random.default_rng(0).integers(0, 200, (41, 9, 9, 3), np.uint8))
-    mean, std = measure(x)
+    mean, std = measure_statistics(x)
     values = x.double() / 255
     assert mean == pytest.approx(values.mean((0, 1, 2)).tolist(), abs=5.1e-5)
     assert std == pytest.approx(values.std((0, 1, 2), correction=0).tolist(), abs=5.1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from rkd.data import Batches, DataConfig, describe, is_there, load, measure, preset
+from rkd.data import Batches, DataConfig, describe, is_there, load, measure_statistics, preset
 from rkd.data.embedded import image
 from rkd.data.subsets import choose
 from rkd.errors import ConfigError, DataError
@@ -289,8 +289,10 @@ def test_embedded_images_are_all_different_and_do_not_depend_on_how_many_are_mad
 
 def test_embedded_is_the_same_on_every_machine_and_its_preset_fits():
     x = torch.from_numpy(np.stack([image(0, "train", label, 0) for label in range(100)]))
-    assert measure(x)[0] == MEASURED
+    assert measure_statistics(x)[0] == MEASURED
     assert hashlib.sha256(image(0, "train", 42, 7).tobytes()).hexdigest() == IMAGE_42_7
-    for measured, named in zip(measure(x), (preset("embedded").mean, preset("embedded").std), strict=True):
+    for measured, named in zip(
+        measure_statistics(x), (preset("embedded").mean, preset("embedded").std), strict=True
+    ):
         assert measured == pytest.approx(named, abs=0.02)
     assert x.flatten(1).double().std(1).min() > 10  # no empty canvas

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rkd.errors import ConfigError
-from rkd.experiments.budget import Budget, in_words, parse_duration
+from rkd.experiments.budget import Budget, format_duration, parse_duration
 
 
 def test_durations_and_the_sentence_for_what_is_none():
@@ -26,7 +26,7 @@ def test_durations_and_the_sentence_for_what_is_none():
         0.2: "0 s", 59.6: "1 min", 90: "1 min 30 s", 540: "9 min", 599.7: "10 min", 719: "12 min",
         3571: "1 h 00 min", 7500: "2 h 05 min", 172_700: "47 h 58 min", 172_800: "2 d 0 h",
     }  # fmt: skip
-    assert {seconds: in_words(seconds) for seconds in words} == words
+    assert {seconds: format_duration(seconds) for seconds in words} == words
 
 
 def test_stops_while_half_as_much_again_and_the_reserve_still_fit(monkeypatch):

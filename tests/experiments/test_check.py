@@ -9,7 +9,7 @@ import torch
 from conftest import stand_in
 
 from rkd.experiments import check as check_module
-from rkd.experiments.check import Way, check_device
+from rkd.experiments.check import LaunchMode, check_device
 from rkd.training import Engine, TrainState, capture
 
 
@@ -23,7 +23,7 @@ def capturing(monkeypatch):
 
     monkeypatch.setattr(Engine, "captures", captures)
     monkeypatch.setattr(capture, "cuda_graph", stand_in)
-    return Way(Engine(), 8)
+    return LaunchMode(Engine(), 8)
 
 
 class Here(Executor):
@@ -64,7 +64,7 @@ def test_two_seeds_in_captured_lock_step_equal_one_alone(capturing):
 
 def test_without_capture_the_company_is_checked_and_a_process_that_dies_takes_one_method_along():
     """As does a method that cannot be trained at all: it is named, and the others go on. Sums are checked by parts."""
-    way = Way(Engine(graph=False), 8)
+    way = LaunchMode(Engine(graph=False), 8)
     found = check(["kd+sp"], way)
     assert found.way == way and faults(found) == {("kd", "fp64"): ""}
     assert found.broken == {"sp": "BrokenProcessPool: terminated abruptly"} and Here.made == 1
@@ -77,13 +77,13 @@ def test_a_capture_that_fails_is_noticed_and_done_without(capturing, monkeypatch
     monkeypatch.setattr(capture, "cuda_graph", failing)
     found = check([None, "kd"], capturing)
     assert [row.fault for row in found.rows] == ["not captured", ""] * 2
-    assert found.way == Way(Engine(eager=frozenset({"", "kd"})), 8)
+    assert found.way == LaunchMode(Engine(eager=frozenset({"", "kd"})), 8)
     assert Here.made == 2, "a process in which a capture has failed does no more"
 
 
 @pytest.mark.slow
 def test_the_check_runs_in_a_process_of_its_own():
-    found = check([None], Way(Engine(), 8), worker=check_module.child)
+    found = check([None], LaunchMode(Engine(), 8), worker=check_module.child_process)
     assert faults(found) == {("", "fp64"): ""} and not found.broken
 
 
@@ -100,5 +100,5 @@ def test_company_that_changes_a_result_is_done_without(monkeypatch):
                 first[0].parameters[0].add_(0.1)
 
     monkeypatch.setattr(TrainState, "step", leaking)
-    found = check([None], Way(Engine(), 8))
-    assert {row.fault for row in found.rows} == {"another result"} and found.way == Way(Engine(), 1)
+    found = check([None], LaunchMode(Engine(), 8))
+    assert {row.fault for row in found.rows} == {"another result"} and found.way == LaunchMode(Engine(), 1)

@@ -18,7 +18,7 @@ from rkd.experiments import group
 from rkd.experiments.runner import Runner
 from rkd.models.checkpoints import tensors_in
 from rkd.records import Store
-from rkd.records.damage import damaged
+from rkd.records.damage import find_damaged
 from rkd.training import checkpoint
 
 STUDENT = small(weights="best")
@@ -184,7 +184,7 @@ def test_a_damaged_record_is_named_and_neither_trained_over_nor_in_the_way(there
     alone = small_plain(seed=3, epochs=1)
     assert [*runner.run([dataclasses.replace(STUDENT, ce_weight=0.25), alone])] == [alone.id]
     assert "no run record" in "".join(runner.failed.values())
-    assert {name.partition("/")[0] for name, _, _ in damaged(there.store)} == {"records"}
+    assert {name.partition("/")[0] for name, _, _ in find_damaged(there.store)} == {"records"}
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(there, rkd, monkeypatch):

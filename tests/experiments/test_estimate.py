@@ -8,14 +8,22 @@ from evidence import whole
 from rkd import models
 from rkd.data import DataConfig
 from rkd.experiments import estimate as module
-from rkd.experiments.estimate import begun, estimate, method_macs, pair_cost, reached, sizes, work
+from rkd.experiments.estimate import (
+    checkpoint_progress,
+    dataset_sizes,
+    estimate,
+    method_macs,
+    pair_cost,
+    recorded_work,
+    run_macs,
+)
 from rkd.methods import Options, SingleLoss, base, register_method
 from rkd.models import registry
 from rkd.models.resnet import cifar_resnet
 from rkd.review import ReviewOptions
 from rkd.training import checkpoint
 
-EMBEDDED = sizes(tiny_data(), "nowhere")
+EMBEDDED = dataset_sizes(tiny_data(), "nowhere")
 
 
 def resnet_macs(depth, classes=100):
@@ -55,11 +63,11 @@ def seconds(runs, store, machine="machine A", **more):
 
 def test_work_of_a_plain_run():
     assert module.Sizes(10_000, 2_000, 100, 32) == EMBEDDED
-    need = work(tiny_plain(), EMBEDDED)
+    need = run_macs(tiny_plain(), EMBEDDED)
     assert (need.image, need.teacher, need.images) == (3 * resnet_macs(8), 0, 100)
     assert need.evaluation == 100 * resnet_macs(8)
     held = tiny_plain(data=DataConfig(name="cifar100", holdout=5000))
-    held = work(held, sizes(held.data, "nowhere"))
+    held = run_macs(held, dataset_sizes(held.data, "nowhere"))
     assert held.images == 45_000 and held.evaluation == 15_000 * resnet_macs(8)
 
 
@@ -70,7 +78,7 @@ def test_work_of_the_review_mechanism():
     options = ReviewOptions(connector="mechanism", loss="l2")
     assert method_macs(tiny_review(options)) == by_hand
     before = torch.random.get_rng_state()
-    need = work(tiny_review(options), EMBEDDED)
+    need = run_macs(tiny_review(options), EMBEDDED)
     assert need.image == 3 * (resnet_macs(8) + by_hand) and need.teacher == resnet_macs(14)
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -101,7 +109,7 @@ def test_time_of_an_equal_run_is_its_own_plus_the_evaluations(store):
 def test_the_rate_is_the_median_of_runs_of_the_same_networks_else_of_all(store):
     """Multiply-adds of training over the time it took; evaluations come on top."""
     want = tiny_review()
-    need = work(want, EMBEDDED)
+    need = run_macs(want, EMBEDDED)
     other = tiny_plain(network="resnet20", epochs=7, data=tiny_data(train_images=500))
     record(store, other, 10)
     rate = 7 * 3 * 500 * resnet_macs(20) / 10
@@ -116,7 +124,10 @@ def test_a_begun_run_has_less_left(store):
     config = tiny_plain(epochs=4)
     whole = seconds([config], store)
     begin(store, config, epoch=1, position=64)
-    assert (begun(store, config.id).epoch, begun(store, config.id).position) == (1, 64)
+    assert (checkpoint_progress(store, config.id).epoch, checkpoint_progress(store, config.id).position) == (
+        1,
+        64,
+    )
     share = (3 * (400 - 164) + 3 * 100) / (3 * 400 + 4 * 100)
     assert seconds([config], store) == pytest.approx(whole * share)
 
@@ -130,8 +141,8 @@ def test_without_records_the_begun_runs_tell_the_rate(store, capsys):
     assert found.each[other.id] == pytest.approx(per_image * (400 + 4 * 100 / 3))
     assert "runs begun" in str(found)
     (store.folder(config.id) / "checkpoint.pt").write_bytes(b"half a file")
-    assert begun(store, config.id) is None and "is damaged" in capsys.readouterr().err
-    assert begun(store, "never begun") is None
+    assert checkpoint_progress(store, config.id) is None and "is damaged" in capsys.readouterr().err
+    assert checkpoint_progress(store, "never begun") is None
 
 
 def test_missing_data_are_named_and_damaged_records_of_others_left_aside(store):
@@ -144,7 +155,7 @@ def test_missing_data_are_named_and_damaged_records_of_others_left_aside(store):
 
 def test_costs_are_multiply_adds_left_and_no_less_than_asked(store):
     small, large = tiny_plain(network="resnet8"), tiny_plain(network="resnet56")
-    found = module.costs([small, large], store, "nowhere", module.LEAST_IMAGE)
+    found = module.remaining_macs([small, large], store, "nowhere", module.LEAST_IMAGE)
     assert found[small.id] == small.epochs * (100 * 3 * 41_000_000 + 100 * resnet_macs(8))
     assert found[large.id] == large.epochs * 100 * 4 * resnet_macs(56)
 
@@ -179,7 +190,7 @@ def test_sizes_of_the_best_known_pair():
     run = tiny_review(ReviewOptions(), network="resnet20", batch_size=128)
     parameters, macs = pair_cost(run).T.to_numpy()
     assert parameters[0] == 278_324 and parameters[2] == 114_278 and macs[0] == 40_818_944
-    step = work(run, EMBEDDED).training(128)
+    step = run_macs(run, EMBEDDED).training(128)
     assert step == 128 * (3 * (macs[0] + macs[2]) + macs[1])
     # 14.4 GFLOP of fusion in a step, forward and backward, for 64 channels at 8, 8, 16 and 32 pixels
     assert 2 * 3 * 128 * macs[2] == pytest.approx(14.4e9, rel=0.02)
@@ -196,13 +207,13 @@ def test_what_recorded_runs_reached(store):
     store.save(whole(tiny_plain(seed=9), status="diverged"))
     for odd, seconds in ((tiny_plain(network="os:_exit"), 1.0), (tiny_plain(seed=8), 0.0)):
         record(store, odd, seconds)
-    found = reached(store, "nowhere").set_index("run").loc[runs]
-    assert len(reached(store, "nowhere")) == len(runs)
-    review, plain, ab = (work(run, EMBEDDED) for run in runs)
+    found = recorded_work(store, "nowhere").set_index("run").loc[runs]
+    assert len(recorded_work(store, "nowhere")) == len(runs)
+    review, plain, ab = (run_macs(run, EMBEDDED) for run in runs)
     alone = [need.training(images) for need, images in ((review, 200), (plain, 200), (ab, 500))]
     assert found["macs"].tolist() == [200 * (review.image + review.teacher / 2), *alone[1:]]
     assert found["alone"].tolist() == alone
     assert found["arithmetic"].tolist() == ["fp16", "fp32", "fp32"] and found["threads"].tolist() == [3, 1, 1]
     assert found["seconds"].tolist() == [6, 4, 5] and set(found["device"]) == {"machine A"}
-    bare = reached(store, "nowhere", modules=False).set_index("run").loc[runs]
+    bare = recorded_work(store, "nowhere", modules=False).set_index("run").loc[runs]
     assert bare["alone"].iloc[0] == 200 * (3 * resnet_macs(8) + resnet_macs(14))

@@ -11,8 +11,8 @@ from rkd.errors import ConfigError, RkdError
 from rkd.experiments import chapters
 from rkd.experiments.chapters import Chapter, chapter_in, chapter_names, get_chapter
 from rkd.experiments.recipes import Builder, load_recipe, recipe_names
-from rkd.experiments.runner import schedules
-from rkd.experiments.settings import given_in, load_profile, resolve
+from rkd.experiments.runner import describe_schedules
+from rkd.experiments.settings import load_profile, namespace_parameters, resolve
 
 
 def lines(chapter, **given):
@@ -75,7 +75,7 @@ def test_bad_and_contradictory_parameters_get_one_sentence_before_any_run(given,
 
 def test_misspelt_injected_names_are_found():
     namespace = {"epochs": 3, "page": object(), "In": [], "_i": "x", "colour": "red", "seeds": None}
-    assert given_in(namespace) == {"epochs": 3}
+    assert namespace_parameters(namespace) == {"epochs": 3}
     for more, said in (
         ({"los_weight": 0.9}, "unknown parameter 'los_weight'; did you mean 'loss_weight'"),
         ({"parameters": {"epoch": 3}}, "unknown parameter 'epoch' .did you mean 'epochs'"),
@@ -83,22 +83,22 @@ def test_misspelt_injected_names_are_found():
         ({"parameters": {"epochs": 4}}, "epochs is given twice, as 3 and as 4"),
     ):
         with pytest.raises(ConfigError, match=said):
-            given_in(namespace | more)
+            namespace_parameters(namespace | more)
 
 
 def test_what_papermill_injects_is_a_parameter_or_the_notebooks_own():
     cells = ["", "%matplotlib inline", "epochs: int = None\nown = 2"]
     cells.append("# Parameters\nepochs = None\nown = 3\n")
     page = {"In": cells, "epochs": None, "own": 3, "mine": 1}
-    assert given_in(page) == {"epochs": None}, "a null that was given is no default of the cell"
+    assert namespace_parameters(page) == {"epochs": None}, "a null that was given is no default of the cell"
     with pytest.raises(ConfigError, match="unknown parameter 'zzz'"):
-        given_in({**page, "In": [*cells[:3], "# Parameters\nzzz = 1\n"], "zzz": 1})
-    given_in({**page, "In": [*cells, "mine = 1"]})  # a variable of the reader's
+        namespace_parameters({**page, "In": [*cells[:3], "# Parameters\nzzz = 1\n"], "zzz": 1})
+    namespace_parameters({**page, "In": [*cells, "mine = 1"]})  # a variable of the reader's
 
 
 def test_what_the_parameters_hold_replaces_the_profiles_values():
     profile = {"profile": "mini", "precision": "auto", "parameters": {"precision": "fp32"}}
-    assert given_in(profile)["precision"] == "fp32", "papermill injects the profile's values too"
+    assert namespace_parameters(profile)["precision"] == "fp32", "papermill injects the profile's values too"
 
 
 def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
@@ -110,7 +110,7 @@ def test_the_learning_rate_is_the_students_and_the_rest_the_teachers_too():
     assert (told(given), told(given.teacher.run)) == ((3, 8, 0.05), (3, 8, 0.1))
     own = run_of(**common, teacher_epochs=4, teacher_batch_size=16, teacher_lr=0.2)
     assert (told(own), told(own.teacher.run)) == ((3, 8, 0.05), (4, 16, 0.2))
-    (line,) = schedules([own, own.teacher.run])
+    (line,) = describe_schedules([own, own.teacher.run])
     assert line.startswith("teacher ResNet-14: 4 epochs in batches of 16, lr 0.2 (falls at ")
     assert "; student ResNet-8: 3 epochs in batches of 8, lr 0.05 (falls at " in line
 
@@ -138,7 +138,7 @@ def test_names_of_functions_in_a_notebook_are_trusted_unless_the_profile_holds_t
         ({"teacher": "my:net", "trust": "its:net, my:net"}, {"its:net", "my:net"}),
     ):
         monkeypatch.setattr("rkd.trust._TRUSTED", found := set())
-        resolve("table3", given_in({**injected, **more}))
+        resolve("table3", namespace_parameters({**injected, **more}))
         assert found == trusted
         if "its:net" not in found:
             with pytest.raises(ConfigError, match="'its:net', named by profile p, is code from elsewhere"):
@@ -162,11 +162,11 @@ def test_names_in_a_file_that_papermill_reads_are_not_trusted(words, trusted, mo
     page = {"In": ["# Parameters\nteacher = 'my:net'"], "teacher": "my:net", "student": "its:net"}
     monkeypatch.setattr("rkd.trust._TRUSTED", found := set())
     monkeypatch.setattr("rkd.experiments.settings._command_above", words.split)
-    given_in(page)
+    namespace_parameters(page)
     assert found == trusted
     if "its:net" not in trusted:
         with pytest.raises(ConfigError, match=r"trust names \['its:net'\] in a file"):
-            given_in({**page, "trust": ["its:net"]})
+            namespace_parameters({**page, "trust": ["its:net"]})
 
 
 # content of a profile, and what is said of it; or the values it has

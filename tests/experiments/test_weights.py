@@ -13,7 +13,7 @@ from rkd.errors import ConfigError, RecordError
 from rkd.experiments.recipes import Builder
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
-from rkd.experiments.weights import named
+from rkd.experiments.weights import find_weights
 from rkd.files import sha256
 from rkd.records import Store, teachers, transfer
 
@@ -128,13 +128,13 @@ def test_a_shared_name_and_safetensors(project):
     folder.mkdir(parents=True)
     network = models.build("resnet8")
     teachers.save_teacher(file, network.state_dict(), {"run": "none"})
-    assert named(*asked) == ("data/teachers/ours.safetensors", sha256(file), None)
+    assert find_weights(*asked) == ("data/teachers/ours.safetensors", sha256(file), None)
     again = models.build("resnet8")
     models.load_weights(again, file)
     torch.testing.assert_close(again.fc.weight, network.fc.weight, atol=1e-3, rtol=0)
     (folder / "ours.pth").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"'ours' may be any of ours\.pth, ours\.safetensors"):
-        named(*asked)
+        find_weights(*asked)
     file.write_bytes(b"damaged")
     with pytest.raises(RecordError, match="is not a checkpoint, or is damaged"):
         models.load_weights(again, file)

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from rkd import cli
-from rkd.config import meanings
+from rkd.config import docstring_entries
 from rkd.errors import ConfigError, DataError
-from rkd.explore.choices import plan_of
+from rkd.explore.choices import choose_runs
 from rkd.methods import get_method, method_names
 
 pytest_plugins = ["exploring"]
@@ -14,13 +14,15 @@ pytest_plugins = ["exploring"]
 
 def test_choices_become_runs(home):
     for kind in (get_method(name).options for name in method_names()):
-        assert set(kind.__dataclass_fields__) <= set(meanings(kind)), "every choice says what it means"
+        assert set(kind.__dataclass_fields__) <= set(docstring_entries(kind)), (
+            "every choice says what it means"
+        )
     chosen = {
         "teacher": "resnet56", "student": "resnet20", "recipe": "reproduction", "loss_weight": 0.7, "attention": False,
         "hcl_levels": ["h", "h/2", 2], "hcl_weights": [1, 0.5, 0.25], "dataset": "cifar100", "train_images": 5000,
         "test_images": 700, "epochs": 24, "teacher_epochs": 12, "seed": 3, "ce_weight": 0.5,
     }  # fmt: skip
-    plan = plan_of(chosen)
+    plan = choose_runs(chosen)
     run, o = plan.distilled, plan.distilled.options
     assert (run.network, run.teacher.name, run.seed) == ("resnet20", "resnet56", 3)
     assert (run.epochs, run.batch_size, run.ce_weight) == (24, 64, 0.5)
@@ -42,7 +44,7 @@ def test_choices_become_runs(home):
     ],
 )
 def test_command_is_that_of_the_run(values, home, tiny, capsys):
-    plan = plan_of({**tiny, **values}, device="cpu")
+    plan = choose_runs({**tiny, **values}, device="cpu")
     for name in ("with distillation", "without distillation"):
         assert cli.main([*plan.command(name == "with distillation"), "--dry-run"]) == 0
         said, _, config = capsys.readouterr().out.partition("\n")
@@ -62,5 +64,5 @@ def test_command_is_that_of_the_run(values, home, tiny, capsys):
 )  # fmt: skip
 def test_what_cannot_be_trained_is_one_sentence(home, tiny, values, sentence):
     with pytest.raises((ConfigError, DataError)) as caught:
-        plan_of({**tiny, **values}, device="cpu")
+        choose_runs({**tiny, **values}, device="cpu")
     assert sentence in str(caught.value) and "\n" not in str(caught.value)

@@ -13,15 +13,15 @@ from evidence import whole
 
 from rkd.errors import ConfigError
 from rkd.explore import explore
-from rkd.explore.choices import Plan, explored
-from rkd.explore.page import Page
+from rkd.explore.choices import ChosenRuns, explore_store
+from rkd.explore.page import LivePage
 
 pytest_plugins = ["exploring"]
 
 
 @pytest.fixture
 def page(home, tiny):
-    page = Page(tiny, device="cpu")
+    page = LivePage(tiny, device="cpu")
     yield page
     page.close()
 
@@ -95,7 +95,7 @@ def finish(plan, **accuracies):
         rising = [1.0] * (run.epochs - 1) + [last]
         curves = {"test_accuracy": rising, "loss_ce": [4.0] * run.epochs}
         result = {"last_accuracy": last, "best_accuracy": last, "best_epoch": run.epochs - 1}
-        explored().save(whole(run, curves=curves, result=result, provenance={"commit": "a" * 40}))
+        explore_store().save(whole(run, curves=curves, result=result, provenance={"commit": "a" * 40}))
 
 
 def test_what_is_recorded_is_shown_without_training(page):
@@ -109,15 +109,15 @@ def test_what_is_recorded_is_shown_without_training(page):
     page.name.value = " <b>one</b> "
     page.save_button.click()
     assert ">&lt;b&gt;one&lt;/b&gt;</td>" in page.saved.value and "<td>2.50</td>" in page.saved.value
-    record = explored().load(run)
+    record = explore_store().load(run)
     assert record.provenance["labels"] == {"name": "<b>one</b>"} and record.provenance["commit"] == "a" * 40
-    explored().path(page.plan.runs["without distillation"].id).unlink()
+    explore_store().path(page.plan.runs["without distillation"].id).unlink()
     page.save_button.click()
     assert "<td>–</td>" in page.saved.value, "its companion is lost"
 
 
 def test_a_training_that_fails_says_why(page, monkeypatch):
-    monkeypatch.setattr(Plan, "command", lambda plan, distilled=True: ["claims", "--table", "Table 99"])
+    monkeypatch.setattr(ChosenRuns, "command", lambda plan, distilled=True: ["claims", "--table", "Table 99"])
     page.train_button.click()
     page.watcher.join(60)
     assert 'role="alert"' in page.status.value and "Failed. rkd claims: " in page.status.value

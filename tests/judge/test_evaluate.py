@@ -9,9 +9,9 @@ from evidence import PAPER, around, put, record
 
 from rkd import paths
 from rkd.experiments.selectors import Selectors, is_published_setting, split
-from rkd.judge import evaluate, load_claims
+from rkd.judge import evaluate_claims, load_claims
 from rkd.records import Store
-from rkd.report.verdict_text import computed, facts
+from rkd.report.verdict_text import arithmetic_sentence, evidence_facts
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
 FULL = "table1/resnet20-resnet56-reviewkd"
@@ -23,7 +23,7 @@ def verdict(store, name):
     """One claim, and its whole family, judged from a store."""
     wanted = CLAIMS[name]
     together = [c for c in CLAIMS.values() if c.id == name or (c.family and c.family == wanted.family)]
-    (found,) = [v for v in evaluate(claims=together, store=store) if v.claim.id == name]
+    (found,) = [v for v in evaluate_claims(claims=together, store=store) if v.claim.id == name]
     return found
 
 
@@ -99,7 +99,7 @@ def test_one_side_alone_is_not_run_and_says_which_is_missing(store):
 
 def test_nothing_recorded_is_not_run_with_all_that_is_missing(tmp_path):
     store = Store(tmp_path / "nowhere", tmp_path / "work")
-    verdicts = evaluate(store=store)
+    verdicts = evaluate_claims(store=store)
     assert len(verdicts) == len(CLAIMS) and {v.verdict for v in verdicts} == {"not run"}
     for v in verdicts:
         assert v.best.verdict == "not run" and math.isnan(v.optimism) and not v.records and not v.diverged
@@ -133,10 +133,10 @@ def test_short_or_partial_runs_are_no_evidence(store, tmp_path):
         profile = tmp_path / "changed.yaml"
         profile.write_text(text.replace(old, new))
         put(store, "table3/full", around(71.79), selectors=Selectors(str(profile)))
-        (found,) = evaluate(str(profile), [claim], store)
+        (found,) = evaluate_claims(str(profile), [claim], store)
         assert found.verdict == "not run", new
     put(store, "table3/full", around(71.79))
-    (found,) = evaluate("paper", [claim], store)
+    (found,) = evaluate_claims("paper", [claim], store)
     assert found.verdict == "reproduced"
 
 
@@ -177,10 +177,10 @@ def test_the_best_of_three_students_is_judged_where_that_is_claimed(store):
     assert (value.last.details["mean"], value.best.details["mean"]) == pytest.approx((71.5, 72.1))
     assert value.optimism == pytest.approx(0.6)
     assert (value.verdict, value.best.verdict) == ("inconclusive", "reproduced")
-    (order,) = evaluate(claims=[claim], store=store)
+    (order,) = evaluate_claims(claims=[claim], store=store)
     assert order.verdict == "reproduced" and order.last.n == (5, 5)
-    (one,) = evaluate(claims=[dataclasses.replace(claim, which_student="response")], store=store)
-    (own,) = evaluate(claims=[dataclasses.replace(claim, which_student="")], store=store)
+    (one,) = evaluate_claims(claims=[dataclasses.replace(claim, which_student="response")], store=store)
+    (own,) = evaluate_claims(claims=[dataclasses.replace(claim, which_student="")], store=store)
     assert one.last.sentence == own.last.sentence != order.last.sentence
 
 
@@ -197,7 +197,7 @@ def test_a_profile_with_more_seeds(store, tmp_path):
     profile.write_text(text.replace("[0, 1, 2, 3, 4]", str(list(range(10)))))
     put(store, "table3/full", around(71.79, n=10), selectors=Selectors(str(profile)))
     claim = CLAIMS["table3-full"]
-    (ten,), (five,) = evaluate(str(profile), [claim], store), evaluate("paper", [claim], store)
+    (ten,), (five,) = evaluate_claims(str(profile), [claim], store), evaluate_claims("paper", [claim], store)
     assert ten.last.n == (10,) and five.last.n == (5,)
 
 
@@ -227,7 +227,9 @@ def test_one_arithmetic_is_named(store):
     put(store, ALONE, around(70), arithmetic="fp16")
     found = verdict(store, GAIN)
     assert found.verdict == "reproduced" and found.arithmetics == "fp16 (10)" and found.left_out == ""
-    assert ("computed in", "fp16 (10)") in facts(found) and computed(found) == "Computed in fp16 (10)."
+    assert ("computed in", "fp16 (10)") in evidence_facts(found) and arithmetic_sentence(
+        found
+    ) == "Computed in fp16 (10)."
 
 
 def test_two_sides_in_two_arithmetics_are_not_compared(store):
@@ -238,7 +240,7 @@ def test_two_sides_in_two_arithmetics_are_not_compared(store):
     assert found.last.sentence.endswith(f"is recorded in fp16 of {ALONE}; bf16 (5) is recorded")
     assert found.arithmetics == "fp16 from a fp32 teacher (5)" and found.left_out == "bf16 (5)"
     assert found.missing == (next(iter(PAPER.needed([FULL]))),), "the teacher; the rest is recorded"
-    assert "left out, in another arithmetic: bf16 (5)" in computed(found)
+    assert "left out, in another arithmetic: bf16 (5)" in arithmetic_sentence(found)
 
 
 def test_a_mean_over_two_arithmetics_is_refused_too(store):
@@ -301,8 +303,8 @@ def test_the_same_records_give_the_same_verdict_whatever_else_is_judged(store):
     for selector, mean in ((FULL, 70.2), (ALONE, 70.0)):
         put(store, selector, mean + 0.3 * rng.standard_normal(5))
     name = "table1-resnet20-resnet56-beats-student"
-    (alone,) = evaluate(claims=[CLAIMS[name]], store=store)
+    (alone,) = evaluate_claims(claims=[CLAIMS[name]], store=store)
     table1 = [c for c in CLAIMS.values() if c.chapter == "table1"]
-    first, again = ({v.claim.id: v for v in evaluate(claims=table1, store=store)} for _ in range(2))
+    first, again = ({v.claim.id: v for v in evaluate_claims(claims=table1, store=store)} for _ in range(2))
     assert first[name].last.interval == again[name].last.interval == alone.last.interval
     assert 0 < alone.last.interval[0] < alone.last.interval[1] < 1

@@ -45,9 +45,9 @@ def judged(tmp_path):
 
 def test_every_verdict_has_words_in_every_grade():
     assert list(GRADES) == list("ABCD")
-    assert all(GRADES["A"].words(verdict) == verdict for verdict in VERDICTS)
-    assert GRADES["B"].words("reproduced") == "supported" and GRADES["D"].words("reproduced") == "follows"
-    assert GRADES["C"].words("not reproduced") == "opposite direction"
+    assert all(GRADES["A"].wording(verdict) == verdict for verdict in VERDICTS)
+    assert GRADES["B"].wording("reproduced") == "supported" and GRADES["D"].wording("reproduced") == "follows"
+    assert GRADES["C"].wording("not reproduced") == "opposite direction"
     assert not {"reproduced", "not reproduced"} & {w for g in "BCD" for w in GRADES[g].says.values()}
 
 

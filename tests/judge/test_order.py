@@ -5,11 +5,11 @@ import random
 import pytest
 from evidence import record
 
-from rkd.experiments.estimate import costs
+from rkd.experiments.estimate import remaining_macs
 from rkd.experiments.runner import unfinished
 from rkd.experiments.selectors import Selectors
 from rkd.judge import load_claims
-from rkd.judge.order import can_be_decided, lacking, ranked
+from rkd.judge.order import can_be_decided, missing_runs, rank_groups
 
 
 def drawn(draw):
@@ -26,7 +26,7 @@ def drawn(draw):
 def test_every_run_is_trained_once_and_every_claim_decided_when_its_last_run_is(seed):
     needs, seconds = drawn(random.Random(100 + seed))
     trained, decided = set(), set()
-    for runs, claims in ranked(needs, seconds):
+    for runs, claims in rank_groups(needs, seconds):
         assert runs and claims and not trained & set(runs)
         trained |= set(runs)
         new = {claim for claim, need in needs.items() if need <= trained} - decided
@@ -42,10 +42,10 @@ def test_a_shared_teacher_is_paid_once_and_what_it_opens_comes_first():
         "solo": {"s"}, "late": {"t", "z"},
     }  # fmt: skip
     seconds = {"t": 3.0, "a": 2.0, "b": 1.0, "s": 1.8, "z": 9.0}
-    order = ranked(needs, seconds)
+    order = rank_groups(needs, seconds)
     assert [runs for runs, _ in order] == [["b"], ["t", "a"], ["s"], ["z"]], "teachers first"
     assert set(order[1][1]) == {"a-value", "a-beats-b", "a-gain"}
-    assert ranked({}, seconds) == []
+    assert rank_groups({}, seconds) == []
 
 
 # --- the declared claims ----------------------------------------------------------------------------------------------
@@ -65,11 +65,11 @@ def claims():
 
 def planned(claims, selectors, store):
     """The groups, each with the configs of its runs."""
-    needs = lacking(claims, selectors, store)
+    needs = missing_runs(claims, selectors, store)
     configs = {run: config for need in needs.values() for run, config in need.items()}
     left = unfinished(configs.values(), store)
-    price = costs(left, store, "data")
-    order = ranked({claim: set(need) for claim, need in needs.items()}, price)
+    price = remaining_macs(left, store, "data")
+    order = rank_groups({claim: set(need) for claim, need in needs.items()}, price)
     return [(set(claims), [configs[run] for run in runs]) for runs, claims in order]
 
 
@@ -98,10 +98,12 @@ def test_a_claim_is_left_out_once_too_many_of_its_runs_diverged(claims, selector
     claim = next(claim for claim in claims if claim.id == "table1-resnet20-alone")
     assert can_be_decided(claim, selectors)
     runs = selectors.runs(claim.selectors)
-    assert set(lacking([claim], selectors, store)[claim.id]) == set(runs)
-    assert lacking([claim], selectors, store, runs=list(runs)[1:]) == {}, "not among the runs to be trained"
+    assert set(missing_runs([claim], selectors, store)[claim.id]) == set(runs)
+    assert missing_runs([claim], selectors, store, runs=list(runs)[1:]) == {}, (
+        "not among the runs to be trained"
+    )
     store.save(record(next(iter(runs.values())), 1.0, status="diverged"))
-    assert lacking([claim], selectors, store) == {}
+    assert missing_runs([claim], selectors, store) == {}
 
 
 def test_short_runs_decide_directions_alone_and_from_three_seeds():
@@ -116,5 +118,5 @@ def test_short_runs_decide_directions_alone_and_from_three_seeds():
 
 def test_of_short_runs_three_seeds_a_side_are_asked_for(store):
     claim = next(claim for claim in load_claims(check=False) if claim.id == "table1-resnet20-resnet56-gain")
-    needed = lacking([claim], Selectors("short", {"seeds": [0, 1, 2, 3, 4]}), store)[claim.id]
+    needed = missing_runs([claim], Selectors("short", {"seeds": [0, 1, 2, 3, 4]}), store)[claim.id]
     assert sorted(config.seed for config in needed.values()) == [0, 0, 1, 1, 2, 2]

@@ -59,28 +59,28 @@ def test_averages_and_signed_gains_of_knowledge_distillation():
 def test_rounding_is_allowed_for_once_in_every_number(value, follows):
     """Of 1.25: 0.1 for two means of numbers with one digit, and half a unit of the figure's own last digit."""
     row = published.get(f"{SELF}all-st+at-average-delta_vs_baseline")
-    assert printed.of_derived(row._replace(value=value)).follows is follows
+    assert printed.check_derived(row._replace(value=value)).follows is follows
 
 
 def test_a_tolerance_in_print_is_allowed_for():
     (drop,) = (f for f in published.rows().values() if f.metric == "acc_drop_percent")
-    found = printed.of_derived(drop)
+    found = printed.check_derived(drop)
     assert found.follows and found.why == "71.79 − 71.28 = 0.51"
-    assert not printed.of_derived(drop._replace(value="0.6")).follows
-    assert printed.of_derived(drop._replace(answer="run")) is None
+    assert not printed.check_derived(drop._replace(value="0.6")).follows
+    assert printed.check_derived(drop._replace(answer="run")) is None
 
 
 def test_distances_of_a_reproduction():
     gaps = {figure: found.why.rpartition(" = ")[2] for figure, found in of("distance").items()}
     assert sorted(gaps.values()) == ["+0.08", "+0.12", "+0.15", "+0.30", "+0.39", "−0.10", "−0.18", "−0.51"]
     (bound,) = (f for f in published.rows().values() if f.metric.startswith(printed.BOUND))
-    assert printed.of_derived(bound).why == "the widest gap: 76.94 − 77.45 = −0.51"
-    assert not printed.of_derived(bound._replace(value="0.5 (claimed bound)")).follows
+    assert printed.check_derived(bound).why == "the widest gap: 76.94 − 77.45 = −0.51"
+    assert not printed.check_derived(bound._replace(value="0.5 (claimed bound)")).follows
 
 
 def test_means_against_a_loop_over_the_table_of_runs():
     runs = defaultdict(list)
-    for path in others.folder().glob("*.csv"):
+    for path in others.others_folder().glob("*.csv"):
         for row in csv.DictReader(path.open(encoding="utf-8")):
             if row["behind"] == "knowledge_distillation":
                 runs[row["lines"]].append(float(row["best"]))

@@ -297,13 +297,13 @@ def with_p(p: float | None) -> RuleResult:
 
 def test_holm_by_hand():
     """Sorted, the p are multiplied by 4, 3, 2, 1, and none may end below the one before."""
-    corrected = rules.holm([with_p(p) for p in (0.03, 0.012, 0.04, 0.011)], 0.05)
+    corrected = rules.correct_holm([with_p(p) for p in (0.03, 0.012, 0.04, 0.011)], 0.05)
     assert [j.p_holm for j in corrected] == pytest.approx([0.06, 0.044, 0.06, 0.044])  # 0.036 is raised
     assert [j.verdict for j in corrected] == ["inconclusive", "reproduced", "inconclusive", "reproduced"]
     assert [j.p for j in corrected] == [0.03, 0.012, 0.04, 0.011]
     assert "p = 0.060 after Holm's correction over 4 comparisons" in corrected[0].sentence
     assert corrected[0].more_seeds >= 1 and corrected[1].more_seeds is None
-    edge = [rules.holm([with_p(p), with_p(0.9)], 0.05)[0].verdict for p in (0.0249, 0.025)]
+    edge = [rules.correct_holm([with_p(p), with_p(0.9)], 0.05)[0].verdict for p in (0.0249, 0.025)]
     assert edge == ["reproduced", "inconclusive"]
 
 
@@ -311,10 +311,10 @@ def test_holm_counts_results_without_p_and_leaves_them_alone():
     few = judge("effect", [72.0, 72.1], [70.0, 70.1], published=2.0, margin=0.5)
     absent = rules.not_run("no record")
     for p, verdict in ((0.016, "reproduced"), (0.017, "inconclusive")):
-        family = rules.holm([with_p(p), absent, few], 0.05)
+        family = rules.correct_holm([with_p(p), absent, few], 0.05)
         assert family[1:] == [absent, few] and family[0].p_holm == pytest.approx(3 * p)
         assert family[0].verdict == verdict
-    assert rules.holm([], 0.05) == [] and rules.holm([few], 0.05) == [few]
+    assert rules.correct_holm([], 0.05) == [] and rules.correct_holm([few], 0.05) == [few]
 
 
 def test_no_verdict_is_taken_back_because_others_get_runs():
@@ -323,7 +323,9 @@ def test_no_verdict_is_taken_back_because_others_get_runs():
         family = [with_p(p) for p in 10 ** rng.uniform(-3, 0, 6)]
         known: set[int] = set()
         for runs in range(7):
-            shown = rules.holm([r if i < runs else rules.not_run("") for i, r in enumerate(family)], 0.05)
+            shown = rules.correct_holm(
+                [r if i < runs else rules.not_run("") for i, r in enumerate(family)], 0.05
+            )
             stands = {i for i, result in enumerate(shown) if result.verdict == "reproduced"}
             assert known <= stands
             known = stands
@@ -332,15 +334,15 @@ def test_no_verdict_is_taken_back_because_others_get_runs():
 def test_holm_refutes_what_is_too_small_without_its_sign():
     small = judge_effect(HALF_GAIN + 0.01)
     assert small.verdict == "reproduced, smaller effect"
-    taken = rules.holm([small, with_p(0.5), with_p(0.6)], 0.05)[0]
+    taken = rules.correct_holm([small, with_p(0.5), with_p(0.6)], 0.05)[0]
     assert taken.verdict == "not reproduced" and taken.more_seeds is None
-    assert rules.holm([judge_effect(-1.0), with_p(0.001)], 0.05)[0].verdict == "not reproduced"
+    assert rules.correct_holm([judge_effect(-1.0), with_p(0.001)], 0.05)[0].verdict == "not reproduced"
 
 
 def test_holm_corrects_all_three_kinds():
     kinds = [judge("order", around(71.4), around(71.0)), judge_effect(0.4, published=0.3), judge_trend(0.4)]
     assert [j.verdict for j in kinds] == ["reproduced"] * 3
-    corrected = rules.holm(kinds * 10, 0.05)
+    corrected = rules.correct_holm(kinds * 10, 0.05)
     assert all(j.p_holm == pytest.approx(30 * kinds[0].p) for j in corrected)
     assert {j.verdict for j in corrected} == {"inconclusive"}
 
@@ -440,5 +442,5 @@ def test_a_direction_errs_as_rarely_as_stated():
     table = RNG.normal(60, 0.2, (4000, 6, 3)) + RNG.normal(0, 1, (4000, 1, 3))
     steps = [paired([table[:, i + 1], table[:, i]], [1, -1], table) for i in range(5)]
     for way in ("p_above", "p_below"):
-        p = decide.holm(np.stack([getattr(step, way)(0.0) for step in steps], -1))
+        p = decide.holm_p(np.stack([getattr(step, way)(0.0) for step in steps], -1))
         assert 0.02 < (p < 0.05).any(-1).mean() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4000)

@@ -120,7 +120,7 @@ def test_simulation_judges_as_the_rules_do(monkeypatch):
         ):
             claim = Claim(kind, min_seeds=2, **numbers)
             one_by_one = [rules.judge(claim, sides).verdict for sides in zip(*groups, strict=True)]
-            assert one_by_one == list(decide.first(cases)), kind
+            assert one_by_one == list(decide.first_case(cases)), kind
             assert kind != "effect" or len(set(one_by_one)) > 1
 
 

@@ -8,7 +8,7 @@ from cases import Tiny
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.methods import Context, Entry, Options, Stage, get_method, method_names
+from rkd.methods import Context, MethodEntry, Options, Stage, get_method, method_names
 from rkd.review import ABF, ReviewKD, ReviewOptions
 
 TWO = ("resnet8", "resnet8")
@@ -164,7 +164,7 @@ def test_builders_take_options_by_name_and_nothing_else_for_them():
         (lambda: ReviewKD(nets[0], None), r"the network is None, not a network with a taps\(x\) method"),
         (lambda: ReviewKD("resnet8", nets[1]), "the network is a str, not a network"),
         (lambda: kd.build(Context(nets[0], torch.nn.Linear(1, 1))), "the teacher is a Linear, not a network"),
-        (lambda: Entry(Options, lambda *given: 3).build(Context(*nets)), "returns a int, not a rkd"),
+        (lambda: MethodEntry(Options, lambda *given: 3).build(Context(*nets)), "returns a int, not a rkd"),
         (lambda: ReviewOptions(mid_channels=64.5), "mid_channels is 64.5; it must be a whole number >= 1"),
         (lambda: ABF(16, 64.5, 16, None), "mid_channels is 64.5; it must be a whole number >= 1"),
     ):

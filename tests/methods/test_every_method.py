@@ -17,7 +17,7 @@ from rkd.methods import get_method, make_options
 from rkd.methods.sum import SumOptions
 from rkd.training import RunConfig, SGDConfig, checkpoint, train
 from rkd.training.build import build_network
-from rkd.training.capture import captured
+from rkd.training.capture import checked_capture
 
 FEW = tiny_data(train_images=40, test_images=10)
 
@@ -87,7 +87,7 @@ def test_trial_steps_leave_no_trace(case):
 
     def capture(body, changed):
         tried.append(len(changed))
-        return captured(body, changed, again)
+        return checked_capture(body, changed, again)
 
     state = trained(config, capture=capture, stop=StopAfter(1))
     resumed, _ = make(config)

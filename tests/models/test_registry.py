@@ -99,7 +99,7 @@ def test_network_by_import(tmp_path, monkeypatch):
     own = "own_networks_for_test"
     with pytest.raises(ConfigError, match=f"'{own}:good' is code from elsewhere, .* --trust {own}:good"):
         models.build(f"{own}:good", 4)
-    trust.seen([f"{own}:good"], "x.pt")
+    trust.note_origin([f"{own}:good"], "x.pt")
     with pytest.raises(ConfigError, match=f"'{own}:good', named by x.pt, is code from elsewhere"):
         models.build(f"{own}:good", 4)
     assert not (tmp_path / "ran").exists()

@@ -165,9 +165,9 @@ def test_csv_of_one_run_and_of_many(tmp_path):
         file = written(tmp_path / "one.csv", "\n".join([head, *lines]))
         run = run_of(file, "csv", **given)
         assert (run.curve, pair(run)) == (CURVE, ("", "resnet20", "none", "cifar100", 5)), head
-    public = written(tmp_path / "many.csv", (others.folder() / "public_runs.csv").read_bytes())
+    public = written(tmp_path / "many.csv", (others.others_folder() / "public_runs.csv").read_bytes())
     runs, refused = load(public, "csv")
-    assert runs == others.read(public) and not refused
+    assert runs == others.read_runs(public) and not refused
     twice = public.read_text().splitlines()
     public.write_text("\n".join([*twice, twice[1]]))
     runs, refused = load(public, "csv")
@@ -258,7 +258,7 @@ def test_command_imports_the_good_ones_once_and_lists_the_others(tmp_path, impor
     assert status == 1
     assert "refused cifar100_baselines/3/kd,res56,res20/worklog.txt: it does not say" in said
     assert "2/reviewkd,res56,res20/worklog.txt: its run is that of cifar100_baselines/0/" in said
-    runs = others.read(table)
+    runs = others.read_runs(table)
     assert [(run.run, run.curve, run.lines) for run in runs] == [(1, CURVE, ()), (2, CURVE[::-1], ())]
     before = table.stat()
     for more, expected, words in (
@@ -280,5 +280,5 @@ def test_lines_are_those_of_the_runs_setting(tmp_path, imported):
     status, said, _ = imported(log, "--line", "table3/student")
     assert status == 1 and "it is no run of table3/student: teacher is 'resnet56', not ''" in said
     assert imported(log, "--line", "table3/full", "--line", "table6/full")[0] == 0
-    (run,) = others.read(tmp_path / "others" / "reviewkd_res56_res20.csv")
+    (run,) = others.read_runs(tmp_path / "others" / "reviewkd_res56_res20.csv")
     assert run.lines == ("table3/full", "table6/full")

@@ -4,7 +4,7 @@ import pytest
 
 from rkd.errors import ConfigError, RecordError
 from rkd.published import others
-from rkd.published.others import OtherRun, as_csv, other_runs, read
+from rkd.published.others import OtherRun, as_csv, other_runs, read_runs
 
 RUN = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "kd", "epochs": 4}
 
@@ -27,17 +27,17 @@ def test_written_and_read_again(tmp_path):
     (tmp_path / "b.csv").write_text(as_csv(made), encoding="utf-8")
     (tmp_path / "a.csv").write_text(as_csv(made[:1]), encoding="utf-8")
     assert other_runs(tmp_path) == [made[0], *made] and other_runs(tmp_path / "nowhere") == []
-    for path in others.folder().glob("*.csv"):
+    for path in others.others_folder().glob("*.csv"):
         again = tmp_path / "again.csv"
-        again.write_text(as_csv(read(path)), encoding="utf-8")
-        assert read(again) == read(path)
+        again.write_text(as_csv(read_runs(path)), encoding="utf-8")
+        assert read_runs(again) == read_runs(path)
 
 
 def test_columns_may_be_left_out_or_reordered(tmp_path):
     path = tmp_path / "mine.csv"
     text = "last,method,student,dataset,repository,epochs\n71.5,kd,resnet20,cifar100,a/b,240\n"
     path.write_text(text, encoding="utf-8-sig")  # as spreadsheets write it
-    assert read(path) == [OtherRun(**{**RUN, "epochs": 240}, last=71.5)]
+    assert read_runs(path) == [OtherRun(**{**RUN, "epochs": 240}, last=71.5)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_columns_may_be_left_out_or_reordered(tmp_path):
 )
 def test_what_no_run_can_be(values, said):
     with pytest.raises(ConfigError, match=said) as error:
-        others.build(OtherRun, {**RUN, **values})
+        others.from_values(OtherRun, {**RUN, **values})
     assert "\n" not in str(error.value)
 
 

@@ -71,8 +71,8 @@ def test_disagreements_stand_side_by_side():
     found = published.load(**rm)
     assert dict(zip(found["source"], found["number"], strict=True)) == {"re_readme": 69.53, "re_paper": 69.58}
     with pytest.raises(ConfigError, match="2 different published values"):
-        published.number(**rm)
-    assert published.number(source="re_paper", table="Table 6", variant="No change") == 71.79
+        published.find_number(**rm)
+    assert published.find_number(source="re_paper", table="Table 6", variant="No change") == 71.79
 
 
 def test_text_of_tables_3_to_6():

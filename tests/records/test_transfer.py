@@ -20,10 +20,10 @@ from numpy.lib import format as npformat
 
 from rkd.config import size
 from rkd.errors import ConfigError, RecordError
-from rkd.files import place
+from rkd.files import write_atomic
 from rkd.records import Store, transfer
 from rkd.records.transfer import archive, exporting, keeping
-from rkd.records.transfer.archive import local
+from rkd.records.transfer.archive import local_path
 from rkd.training import TeacherConfig
 
 STUDENT = tiny_review(teacher_weights="best", epochs=1)
@@ -65,8 +65,8 @@ def forged(run, form, shape, zeros=0):
 
 def put(store, files):
     for path, data in files.items():
-        local(store, path).parent.mkdir(parents=True, exist_ok=True)
-        local(store, path).write_bytes(data)
+        local_path(store, path).parent.mkdir(parents=True, exist_ok=True)
+        local_path(store, path).write_bytes(data)
     return store
 
 
@@ -146,12 +146,12 @@ def test_parts_laid_end_to_end_are_a_tar_file_of_a_store(parts, tmp_path):
 
 def test_import_brings_the_same_bytes_and_twice_changes_nothing(here, parts, store, tmp_path):
     assert states(transfer.merge(store, parts)) == dict.fromkeys(FILES, "added")
-    assert {path: local(store, path).read_bytes() for path in FILES} == FILES
+    assert {path: local_path(store, path).read_bytes() for path in FILES} == FILES
     for known in (store, here):
         before = snapshot(known)
         assert set(states(transfer.merge(known, parts)).values()) == {"here"} and snapshot(known) == before
     for path in FILES:
-        os.utime(local(here, path), (1, 1))
+        os.utime(local_path(here, path), (1, 1))
     transfer.export(here, tmp_path / "again", planned=PLANNED, max_part=PART)
     assert content_of(parts) == content_of(tmp_path / "again"), "an unchanged store gives the same bytes"
 
@@ -203,7 +203,7 @@ def test_files_of_a_spoilt_part_are_refused_and_all_others_merged(spoil, why, pa
     said = refusals(transfer.merge(store, parts))
     assert said.keys() == touched and 0 < len(said) < len(FILES)
     assert all(part in text and why in text for text in said.values())
-    assert not any(local(store, path).exists() for path in said)
+    assert not any(local_path(store, path).exists() for path in said)
     (parts / part).unlink(missing_ok=True)
     (parts / part).write_bytes(whole)
     assert {path for path, s in states(transfer.merge(store, parts)).items() if s == "added"} == touched
@@ -303,7 +303,7 @@ def test_damaged_files_here_are_named_and_stay(here, parts, tmp_path):
 
 def test_record_with_another_outcome_is_a_conflict_and_so_are_its_weights(here):
     path, weights = f"records/{TEACHER.id}.json", f"work/{TEACHER.id}/last.pt"
-    local(here, weights).unlink()
+    local_path(here, weights).unlink()
     before = snapshot(here)
     for values in {"curves": {"test_accuracy": [4.0] * TEACHER.epochs}}, {"result": {"last_accuracy": 99.0}}:
         said = refusals(merged(here, {path: text(TEACHER, **values), weights: FILES[weights]}))
@@ -344,8 +344,8 @@ def test_state_further_on_stays_and_other_tensors_are_a_conflict(path, mine, the
     outcomes = merged(put(store, {path: mine}), {path: theirs})
     assert states(outcomes) == {path: state}
     assert all("conflict" in why for why in refusals(outcomes).values())
-    assert local(store, path).read_bytes() == (theirs if state == "added" else mine)
-    kept = [file.read_bytes() for file in local(store, path).parent.glob("*.before")]
+    assert local_path(store, path).read_bytes() == (theirs if state == "added" else mine)
+    kept = [file.read_bytes() for file in local_path(store, path).parent.glob("*.before")]
     assert kept == ([mine] if state == "added" else [])
 
 
@@ -369,7 +369,7 @@ def test_run_in_training_is_refused_by_name(parts, store):
     path = f"work/{BEGUN.id}/checkpoint.pt"
     said = f"run {BEGUN.id} is in training here; import again when it has ended"
     assert refusals(outcomes) == {path: said}
-    assert not local(store, path).exists() and len(store.ids()) == 2
+    assert not local_path(store, path).exists() and len(store.ids()) == 2
     assert [path for path, s in states(transfer.merge(store, parts)).items() if s == "added"] == [path]
 
 
@@ -377,7 +377,7 @@ def test_run_that_ends_during_the_export_comes_with_its_record(here, tmp_path, m
     def ending(store, path):
         if path == f"work/{STUDENT.id}/checkpoint.pt":
             put(here, {f"records/{STUDENT.id}.json": FILES[f"records/{STUDENT.id}.json"]})
-        return local(store, path)
+        return local_path(store, path)
 
     here.path(STUDENT.id).unlink()
     monkeypatch.setattr(exporting.archive, "local", ending)
@@ -392,7 +392,7 @@ def test_export_that_fails_leaves_the_one_before(here, tmp_path, store, monkeypa
     def full_disk(path, data):
         if path.name == "manifest.json":
             raise OSError(28, "No space left on device")
-        place(path, data)
+        write_atomic(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "place", full_disk)
@@ -449,9 +449,9 @@ def test_an_export_is_kept_up_to_date_while_runs_are_trained(tmp_path, monkeypat
     store, folder, planned = store_in(tmp_path), tmp_path / "carry", [TEACHER, STUDENT, BEGUN]
 
     def arrives(path):
-        local(store, path).parent.mkdir(parents=True, exist_ok=True)
+        local_path(store, path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy").write_bytes(FILES[path])
-        os.replace(tmp_path / "copy", local(store, path))
+        os.replace(tmp_path / "copy", local_path(store, path))
         deadline = time.monotonic() + 60
         while path not in (found := [e.path for e in kept.last.files] if kept.last else []):
             assert time.monotonic() < deadline, found

@@ -9,7 +9,7 @@ from rkd.cli import main
 from rkd.experiments.chapters import get_chapter
 from rkd.experiments.settings import resolve
 from rkd.records import Store, transfer
-from rkd.records.transfer import Exported
+from rkd.records.transfer import ExportResult
 
 
 def test_status_counts_them_as_recorded(tmp_path, capsys):
@@ -29,7 +29,7 @@ def test_an_export_of_a_chapter_takes_every_arithmetic_along(tmp_path, monkeypat
     run = next(iter(PAPER.runs(["table3/rm"]).values()))
     asked = set()
     monkeypatch.setattr(
-        transfer, "export", lambda store, folder, runs, **more: asked.update(runs) or Exported()
+        transfer, "export", lambda store, folder, runs, **more: asked.update(runs) or ExportResult()
     )
     main(["export", "--out", str(tmp_path), "--profile", "paper", "--chapters", "table3"])
     for own, teachers in itertools.product(("fp32", "fp16", "bf16"), repeat=2):

@@ -13,7 +13,7 @@ import yaml
 from cells import cells, code, execute
 from IPython.display import display
 
-from rkd.config import build
+from rkd.config import from_values
 from rkd.data import preset
 from rkd.experiments import settings as parameters
 from rkd.experiments.chapters import get_chapter
@@ -82,13 +82,13 @@ def test_what_findings_say_of_recipes_rows_and_parameters_holds(number):
             assert as_tuple(known[part][of_part] if of_part else known[part]) == as_tuple(value), said
     for text in given:
         values = yaml.safe_load(text)
-        build(ReviewOptions, values.pop("options", {}))
+        from_values(ReviewOptions, values.pop("options", {}))
         resolve("table3", {"profile": "paper", **values})
 
 
 def test_the_notebook_can_be_executed_from_its_top_again(live):
     """No cell leaves a value under the name of a parameter."""
-    assert parameters.given_in(live, ("seed",)) == {"data_root": live["data_root"], "seed": 0}
+    assert parameters.namespace_parameters(live, ("seed",)) == {"data_root": live["data_root"], "seed": 0}
 
 
 def test_figures_in_print(live):

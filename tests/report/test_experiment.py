@@ -14,10 +14,10 @@ from scipy import stats
 
 from rkd.experiments import frames
 from rkd.experiments.chapters import Line, Published, chapter_in, get_chapter
-from rkd.experiments.estimate import reached
+from rkd.experiments.estimate import recorded_work
 from rkd.experiments.frames import mean_sd, on_record, others_frame, runs_frame
 from rkd.experiments.selectors import Selectors
-from rkd.experiments.settings import given_in, load_profile, resolve
+from rkd.experiments.settings import load_profile, namespace_parameters, resolve
 from rkd.published.others import OtherRun
 from rkd.records import Store
 from rkd.report import experiment as module
@@ -92,7 +92,7 @@ def stores(tmp_path, monkeypatch):
 
 def experiment(chapter="table3", **given):
     namespace = {"profile": "smoke", "on_missing": "skip", **given}
-    return Experiment(chapter_in(chapter, namespace), given_in(namespace))
+    return Experiment(chapter_in(chapter, namespace), namespace_parameters(namespace))
 
 
 def cells(of, *words, chapter="table3"):
@@ -150,10 +150,12 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     put(stores["short"], "table3/student", [60.0], selectors=Selectors("short"))
     for odd in (tiny_plain(), dataclasses.replace(PAPER.line("table3/student").runs[0], network="os:_exit")):
         stores["short"].save(record(odd, 60.0))  # they tell no rate
-    took = reached(stores["short"], "data", modules=False)["alone"].max()
+    took = recorded_work(stores["short"], "data", modules=False)["alone"].max()
     assert took == pytest.approx(16 * 50_000 * 3 * 40.8e6, rel=0.02)
     wanted = [record(run, 60.0) for line in of.under("paper")[0] for run in line.runs]
-    hours = reached(wanted, "data", modules=False)["alone"].sum() / took / 3600  # 16 epochs took a second
+    hours = (
+        recorded_work(wanted, "data", modules=False)["alone"].sum() / took / 3600
+    )  # 16 epochs took a second
     hours = float(f"{hours:.2g}")
     rate = f"{hours:,.0f} hours of one process at the rate of runs recorded on none in 1 thread, in fp32"
     assert of.lacking() == f"{said}, about {rate}."

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rkd.report.gaps import by_seed, draw, gaps, in_words, orders
+from rkd.report.gaps import by_seed, describe_orders, draw, gaps, orders
 
 SHIFTS = {"student": 0.0, "plain": 5.0, "more": 5.6, "full": 5.5}
 PUBLISHED = pd.Series({"name of student": 69.0, "name of plain": 69.5, "name of full": 71.8})
@@ -73,9 +73,9 @@ def test_every_two_rows_of_which_different_figures_are_published_are_ordered():
     alone = [orders(made(), three[list(pair)])["p"][0] for pair in raised[["worse", "better"]].to_numpy()]
     smallest = int(np.argmin(alone))
     assert raised["p"][smallest] == pytest.approx(min(1, 3 * alone[smallest]))  # Holm
-    said = in_words(made(), three).data
+    said = describe_orders(made(), three).data
     assert "tell 2 apart" in said and "0 in the published order, 2 in the opposite one" in said
-    assert "tell none apart" in in_words(made(spread=9.0), three).data
+    assert "tell none apart" in describe_orders(made(spread=9.0), three).data
 
 
 def test_one_seed_has_no_interval_and_no_run_no_row():
@@ -84,7 +84,7 @@ def test_one_seed_has_no_interval_and_no_run_no_row():
     assert orders(made(seeds=1), PUBLISHED)["p"].isna().all()
     nothing = made()[:0]
     assert not len(gaps(nothing, "full", PUBLISHED)) and not len(orders(nothing, PUBLISHED))
-    assert in_words(nothing, PUBLISHED).data == "<p>Short runs on record: none.</p>"
+    assert describe_orders(nothing, PUBLISHED).data == "<p>Short runs on record: none.</p>"
     assert "no short run is on record" in [t.get_text() for t in draw([]).axes[0].texts]
 
 

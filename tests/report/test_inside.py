@@ -17,8 +17,8 @@ from rkd.experiments import workspace
 from rkd.experiments.snapshots import Snapshots
 from rkd.records import Store
 from rkd.report import experiment
-from rkd.report.interactive.plot import stack
-from rkd.report.interactive.strips import attention_tiles, column
+from rkd.report.interactive.plot import pager
+from rkd.report.interactive.tiles import attention_tiles, map_column
 from rkd.review import ReviewOptions, hcl
 
 SIZES = {"pooled": 1, "stage 2": 8, "stage 1": 16}
@@ -90,7 +90,7 @@ def pictures(text):
 @pytest.mark.parametrize(("side", "block"), [(32, 4), (7, 18), (200, 1)])
 def test_every_value_is_a_block_of_its_colour(side, block):
     maps = np.random.default_rng(0).uniform(-0.2, 1.2, (3, side, side))
-    drawn = np.asarray(Image.open(io.BytesIO(column(maps, "viridis", 0, 1))))
+    drawn = np.asarray(Image.open(io.BytesIO(map_column(maps, "viridis", 0, 1))))
     step = (len(drawn) - 3 * side * block) // 2 + side * block  # two gaps
     for n, i, j in [(0, 0, 0), (1, side - 1, 0), (2, 3, side - 1)]:
         block_of = drawn[n * step + i * block :, j * block :][:block, :block].reshape(-1, 4)
@@ -99,7 +99,7 @@ def test_every_value_is_a_block_of_its_colour(side, block):
     assert (drawn[side * block : step, :, 3] == 0).all(), "between maps is the page's own colour"
     for maps, high in ((np.array([[[np.nan]]]), 1), (np.zeros((1, 2, 2)), 0)):
         with pytest.raises(ValueError, match="cannot be drawn"):
-            column(maps, "viridis", 0, high)
+            map_column(maps, "viridis", 0, high)
 
 
 def test_attention_pictures_and_means_follow_the_maps(cell, maps):
@@ -113,7 +113,7 @@ def test_attention_pictures_and_means_follow_the_maps(cell, maps):
         for (alt, png), (level, side) in zip(drawn, itertools.product(levels, range(2)), strict=True):
             raw = maps.arrays[f"attention_{epoch}_{maps.levels.index(level)}"][:, side] / 255
             name = cell["WEIGHTS"][side]
-            assert png == column(raw.astype(np.float32), "viridis", 0, 1)
+            assert png == map_column(raw.astype(np.float32), "viridis", 0, 1)
             assert f"{name} at {level}" in alt and f"after epoch {epoch}, mean {raw.mean():.2f}" in alt
             assert means.loc[epoch, level, name].tolist() == pytest.approx([raw.mean(), raw.std()], abs=1e-6)
 
@@ -145,12 +145,12 @@ def test_pyramid_pictures_and_printed_numbers(cell, maps):
     bound = max(np.abs(part["maps"][:, 2]).max() for part in parts)
     for part, (alt, png) in zip(parts, pictures(made), strict=False):  # the colour bar follows
         mse = np.square(part["maps"][2, 2]).mean()
-        assert png == column(part["maps"][:, 2], "RdBu_r", -bound, bound)
+        assert png == map_column(part["maps"][:, 2], "RdBu_r", -bound, bound)
         assert f"MSE {mse:.3g}" in alt and f"MSE {mse:.3g}<br>weight {part['weight']:g}" in made
     equal = [{**part, "maps": np.zeros_like(part["maps"])} for part in parts]
     assert "HCL of this channel and image: 0." in cell["level_page"](equal, 0)
     assert "adds nothing" in cell["level_page"]([], 0)
-    assert "<form" not in stack({"only": made}, "level", slides=True)
+    assert "<form" not in pager({"only": made}, "level", slides=True)
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_notebook_trains_once_and_says_what_lacks(page, tmp_path, capsys):
     text, names = page(**TINY, results=str(tmp_path))
     (kept,), store = names["shown"], names["page"].store
     assert kept.run.seed == 5 and kept.run.options.attention and kept.run.network == "resnet8"
-    assert text.count('class="rkd-figure" data-kind="stack"') == 2 and "shows the machinery only" in text
+    assert text.count('class="rkd-figure" data-kind="pager"') == 2 and "shows the machinery only" in text
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p.suffix in (".json", ".npz", ".pt")}
     page(**TINY, results=str(tmp_path))
     assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -170,12 +170,12 @@ def test_notebook_trains_once_and_says_what_lacks(page, tmp_path, capsys):
     said = re.findall(r"1 run: (.) recorded before, (.) trained now", capsys.readouterr().out)
     assert said == [("0", "1"), ("1", "0"), ("1", "0")]
     text, _ = page(**TINY | {"epochs": 1}, results=str(tmp_path), attention=False)
-    assert text.count("without attention") == 2 and text.count('class="rkd-figure" data-kind="stack"') == 1
+    assert text.count("without attention") == 2 and text.count('class="rkd-figure" data-kind="pager"') == 1
 
 
 def test_maps_on_file_are_shown_first_beside_a_smoke_run(page, arrays, tmp_path):
     run = "51e0075f892f"
-    committed, folder = Store(*workspace.folders("mini")), workspace.store_for("mini")
+    committed, folder = Store(*workspace.result_folders("mini")), workspace.store_for("mini")
     folder.save(committed.load(run))
     folder.maps(run).parent.mkdir()
     np.savez(folder.maps(run), run=np.array(run), size=np.array(32), **arrays)

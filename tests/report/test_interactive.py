@@ -231,7 +231,7 @@ def test_overview_holds_the_numbers_of_the_records(in_book):
 
 
 def test_explorer_reads_the_committed_records(in_book, tmp_path):
-    rows = explorer.recorded("mini", str(tmp_path))
+    rows = explorer.recorded_configurations("mini", str(tmp_path))
     shown = rows[rows["profile"] == "mini"]
     assert sorted(r.id for found in shown["records"] for r in found) == store_for("mini").ids()
     assert "Table 3, RM + RLF" in set(shown["row"])

@@ -13,9 +13,9 @@ from conftest import tiny_plain
 from evidence import whole
 
 from rkd import paths
-from rkd.bench import Result, Row, save, tables
+from rkd.bench import BenchResult, Row, save, tables
 from rkd.bench.steps import TEACHER, Variant
-from rkd.experiments.estimate import reached, sizes, work
+from rkd.experiments.estimate import dataset_sizes, recorded_work, run_macs
 from rkd.experiments.settings import load_profile
 from rkd.models import display_name
 
@@ -39,7 +39,7 @@ def result():
         Row(Variant("batch", "auto", group=2), "bf16", 64, (45.0, 40.0), 0.5, COUNTS),
     )
     evaluation = {"images": 100, "conventional": 500.0, "ours": 2000.0}
-    return Result(HEADER, rows, evaluation, ("it was <busy>",))
+    return BenchResult(HEADER, rows, evaluation, ("it was <busy>",))
 
 
 def opened(**given):
@@ -91,8 +91,15 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
     names = {"chapter_names": lambda: runs, "resolve": lambda name, given: name}
     names |= {"store_for": lambda profile: store, "frame": lambda table: table, "required": list}
     names["get_chapter"] = lambda name: SimpleNamespace(recipe="text", lines=lines.get)
-    names |= {"pd": pd, "result": result, "recorded_here": {}, "on_file": None, "Path": Path, "work": work}
-    names |= {"sizes": sizes, "display_name": display_name, "reached": reached}
+    names |= {
+        "pd": pd,
+        "result": result,
+        "recorded_here": {},
+        "on_file": None,
+        "Path": Path,
+        "work": run_macs,
+    }
+    names |= {"sizes": dataset_sizes, "display_name": display_name, "reached": recorded_work}
     found = execute("performance", "def spent", **names)
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}

@@ -15,7 +15,7 @@ from scipy import stats
 
 from rkd import paths
 from rkd.experiments.selectors import Selectors
-from rkd.experiments.settings import given_in
+from rkd.experiments.settings import namespace_parameters
 from rkd.records import Store
 
 GIVEN = {"profile": "smoke", "alpha": 0.05, "power": 0.8, "repeats": 200}
@@ -105,4 +105,4 @@ def test_published_gains_are_there_once(page):
 
 def test_the_page_can_be_run_again(page):
     """No cell leaves a value under the name of a parameter."""
-    assert given_in(page, GIVEN.keys() - {"profile"}).keys() == GIVEN.keys()
+    assert namespace_parameters(page, GIVEN.keys() - {"profile"}).keys() == GIVEN.keys()

@@ -24,7 +24,7 @@ from rkd.report import verdict_text as text
 from rkd.report import verdicts as module
 from rkd.report.book import TOKEN
 from rkd.report.claims_map import claims_map
-from rkd.report.verdicts import LOOKS, chapter_box, claims_table, counts, look, verdict_badge
+from rkd.report.verdicts import LOOKS, badge_style, chapter_box, claims_table, grade_counts, verdict_badge
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -92,14 +92,14 @@ def test_badges_say_the_verdict_in_words_and_differ_in_sign():
         tree = Tree(verdict_badge(verdict, count=3))
         assert f"{verdict} 3" in tree.text and tree.all("span")[1] == {"aria-hidden": "true"}
     assert len({sign for _, sign in LOOKS.values()}) == len(VERDICTS)
-    assert look("reproduced", "D") == ("none", "=")
-    assert look("not reproduced", "D") == look("not reproduced", "A")
+    assert badge_style("reproduced", "D") == ("none", "=")
+    assert badge_style("not reproduced", "D") == badge_style("not reproduced", "A")
     assert "opposite direction C" in Tree(verdict_badge("not reproduced", "C")).text
 
 
 def test_counts_say_what_each_grade_has(mixed, printed, in_book):
     for found in (mixed, printed):
-        markup = counts(found).data
+        markup = grade_counts(found).data
         tree, nothing = Tree(markup), sum(not a.grade for a in found)
         assert f"{len(CLAIMS) - nothing} of {len(CLAIMS)} claims have evidence" in tree.text
         *rows, last = markup.partition("<tbody>")[2].split("</tr>")[:-1]
@@ -111,13 +111,16 @@ def test_counts_say_what_each_grade_has(mixed, printed, in_book):
     missing = {run for claim in CLAIMS for run in PAPER.needed(claim.selectors)}
     assert f"Grade A needs {len(missing)} more runs" in tree.text
     assert "rkd sweep params/paper.yaml" in tree.text
-    links = {a["href"] for a in Tree(counts(mixed).data).all("a")}
+    links = {a["href"] for a in Tree(grade_counts(mixed).data).all("a")}
     assert {"claims.html?verdict=D+reproduced", "claims.html?grade=not+run"} <= links
 
 
 def test_map_has_one_mark_a_claim(mixed, in_book):
     markup = claims_map(mixed).data
-    tree, kinds = Tree(markup), {a.claim.id: f"{look(a.verdict, a.grade)[0]} {a.grade or 'E'}" for a in mixed}
+    tree, kinds = (
+        Tree(markup),
+        {a.claim.id: f"{badge_style(a.verdict, a.grade)[0]} {a.grade or 'E'}" for a in mixed},
+    )
     marks = [a for a in tree.all("a") if "aria-labelledby" in a]
     assert {m["href"]: m["class"] for m in marks} == {f"claims.html#{id}": kind for id, kind in kinds.items()}
     said = {a["id"] for a in tree.all("span") if "id" in a}
@@ -209,7 +212,7 @@ def test_in_the_book_styles_and_script_are_the_sites_own_elsewhere_they_come_alo
     ours = [a for a in printed if "table3" in a.claim.chapters]
     alone = claims_table(ours).data
     assert "<style>" in alone and "rkdInteractive" in alone and 'href="table3.ipynb"' in alone
-    for made in (chapter_box("table3", ours), counts(ours), claims_map(ours)):
+    for made in (chapter_box("table3", ours), grade_counts(ours), claims_map(ours)):
         assert "<style>" in made.data
     monkeypatch.setenv(TOKEN, "x")
     site = claims_table(ours).data
@@ -247,15 +250,15 @@ def test_facts(mixed):
     by_id = {a.claim.id: a for a in mixed}
 
     def facts(id, grade="A"):
-        return dict(text.facts(by_id[id].found[grade]) + text.declared(BY_ID[id]))
+        return dict(text.evidence_facts(by_id[id].found[grade]) + text.declared_facts(BY_ID[id]))
 
     for claim, wanted in FACTS.items():
         found = facts(claim)
         assert all(said in found[name] for name, said in wanted.items()), claim
     value, gain = by_id["table1-resnet20-resnet56-paper"].best, by_id["table1-resnet32-resnet110-gain"].best
-    assert text.measured(value.last, value.claim, "A") == "71.89 ± 0.25"
-    assert text.why(value.last).startswith("Mean 71.89")
-    assert text.measured(gain.last, gain.claim, "A") == "+1.25"
+    assert text.estimate_text(value.last, value.claim, "A") == "71.89 ± 0.25"
+    assert text.reason(value.last).startswith("Mean 71.89")
+    assert text.estimate_text(gain.last, gain.claim, "A") == "+1.25"
     assert "margin" not in facts("table1-resnet20-resnet56-beats-student")
     assert not {"student that is judged", "the source's figures are of"} & set(facts("table3-full"))
     short, printed = (facts("table6-full-beats-add", grade) for grade in "CD")

@@ -30,7 +30,7 @@ def counting():
 def test_each_trial_begins_where_the_first_did():
     body, position, total = counting()
     position.fill_(7)  # three images are left: a trial further on would read beyond the end
-    replay = capture.captured(body, [position, total], again)
+    replay = capture.checked_capture(body, [position, total], again)
     assert (position.item(), total.item()) == (7, 0.0)
     replay()
     assert (position.item(), total.item()) == (10, 7.0 + 8 + 9)
@@ -39,7 +39,7 @@ def test_each_trial_begins_where_the_first_did():
 def test_an_empty_recording_is_found_out():
     body, position, total = counting()
     with pytest.raises(capture.CaptureError, match="left 1 of 2 tensors"):
-        capture.captured(body, [position, total], lambda b: lambda: position.add_(3))
+        capture.checked_capture(body, [position, total], lambda b: lambda: position.add_(3))
     assert (position.item(), total.item()) == (0, 0.0)
 
 
@@ -59,7 +59,7 @@ def failing(body, at, error, cause=None):
 def test_what_a_broken_step_changed_is_put_back(at):
     body, position, total = counting()
     with pytest.raises(RuntimeError, match="broken"):
-        capture.captured(failing(body, at, RuntimeError("broken")), [position, total], again)
+        capture.checked_capture(failing(body, at, RuntimeError("broken")), [position, total], again)
     assert (position.item(), total.item()) == (0, 0.0)
 
 
@@ -174,7 +174,7 @@ def test_lack_of_memory_is_found_behind_other_errors():
     assert not capture.out_of_memory(behind(ValueError("b")))
     loop = behind(ValueError("b"))
     loop.__cause__.__context__ = loop
-    assert len(capture.causes(loop)) == 2
+    assert len(capture.error_chain(loop)) == 2
 
 
 def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_training_goes_on_without_graphs(store, silent, tmp_path, monkeypatch):
 
     def refusing(body, changed):
         tried.append(1)
-        capture.captured(body, changed, again)  # trial steps and all
+        capture.checked_capture(body, changed, again)  # trial steps and all
         raise capture.CaptureError("RuntimeError: no; caused by ValueError: because")
 
     monkeypatch.setattr(capture, "cuda_graph", refusing)

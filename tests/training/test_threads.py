@@ -10,7 +10,7 @@ from rkd.errors import ConfigError
 from rkd.experiments.runner import Runner
 from rkd.experiments.settings import resolve
 from rkd.training import Engine, TrainState
-from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, numbers
+from rkd.training.threads import PERIOD, SHARE, Threads, convolution_seconds, thread_choices
 
 CPU = torch.device("cpu")
 
@@ -99,13 +99,17 @@ def test_without_a_choice_nothing_is_touched():
 
 
 def test_numbers_to_choose_from(cores, monkeypatch):
-    assert numbers("auto", CPU) == (1,), "OMP_NUM_THREADS of the tests"
+    assert thread_choices("auto", CPU) == (1,), "OMP_NUM_THREADS of the tests"
     for number, choice in ((1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))):
         cores(number)
-        assert numbers("auto", CPU) == choice
-    assert numbers(3, CPU) == (3,) and numbers("auto", torch.device("cuda")) == (torch.get_num_threads(),)
+        assert thread_choices("auto", CPU) == choice
+    assert thread_choices(3, CPU) == (3,) and thread_choices("auto", torch.device("cuda")) == (
+        torch.get_num_threads(),
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
-    assert numbers("auto", CPU) == (4,) and numbers(3, CPU) == (3,), "what is asked for by name wins"
+    assert thread_choices("auto", CPU) == (4,) and thread_choices(3, CPU) == (3,), (
+        "what is asked for by name wins"
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "all")
     with pytest.raises(ConfigError, match="OMP_NUM_THREADS is 'all'; it must be a whole number >= 1"):
         Engine().check(CPU)

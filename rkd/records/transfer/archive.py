@@ -14,13 +14,13 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
-from rkd.config import Count, Natural, build, check, frozen
-from rkd.errors import RecordError, in_a_line
-from rkd.files import check_regular, place, sha256
+from rkd.config import Count, Natural, from_values, frozen, validate
+from rkd.errors import RecordError, one_line
+from rkd.files import check_regular, sha256, write_atomic
 from rkd.records.maps import read_maps
 from rkd.records.record import MOST_BYTES, Record
 from rkd.records.store import Store
-from rkd.records.teachers import digest
+from rkd.records.teachers import weights_digest
 from rkd.training import checkpoint
 
 MANIFEST = "manifest.json"
@@ -38,21 +38,21 @@ _KIND_OF = {
 }
 
 
-def add(tar: tarfile.TarFile, path: str, data: bytes) -> None:
+def add_file(tar: tarfile.TarFile, path: str, data: bytes) -> None:
     """A file of a tar file, without time or owner: the same content gives the same bytes."""
     member = tarfile.TarInfo(path)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
-def cut(whole: IO[bytes], folder: Path, max_part: int) -> dict[str, str]:
+def split_parts(whole: IO[bytes], folder: Path, max_part: int) -> dict[str, str]:
     """Write a file as parts of at most so many bytes; returns their names, which sort as they lie, and SHA-256."""
     found = {}
     whole.seek(0)
     while piece := whole.read(max_part):
         digest = hashlib.sha256(piece).hexdigest()
         name = f"part-{len(found) + 1:04d}-{digest[:12]}.bin"
-        place(folder / name, piece)
+        write_atomic(folder / name, piece)
         found[name] = digest
     return found
 
@@ -76,13 +76,13 @@ def kind_and_run(path: str) -> tuple[str, str]:
     return _KIND_OF[pattern], run
 
 
-def local(store: Store, path: str) -> Path:
+def local_path(store: Store, path: str) -> Path:
     """Where a file of an export lies in a store."""
     top, _, rest = path.partition("/")
     return {"records": store.records, "work": store.work, "maps": store.records / "maps"}[top] / rest
 
 
-def content(path: str, data: bytes) -> Any:
+def comparable_content(path: str, data: bytes) -> Any:
     """What two files of one path are compared by: of records and weights, what must be equal; of checkpoints and maps,
     how far they are, in epochs and in images of the next one.
 
@@ -100,13 +100,13 @@ def content(path: str, data: bytes) -> Any:
             return len(read_maps(io.BytesIO(data), run)["epochs"]), 0
         state = checkpoint.load(io.BytesIO(data))
         if kind == "checkpoint":
-            return checkpoint.progress(state, run).proven
+            return checkpoint.check_progress(state, run).proven
         if state["run"] != run or not state["student"]:
             raise RecordError(f"it belongs to run {state['run']!r}, or is empty")
-        return digest(state["student"])
+        return weights_digest(state["student"])
     except Exception as error:  # a file from elsewhere can be wrong anywhere, with any type of error
         cause = error.__cause__ or error
-        said = f"{type(cause).__name__}: {in_a_line(cause)}" if error.__cause__ else in_a_line(error)
+        said = f"{type(cause).__name__}: {one_line(cause)}" if error.__cause__ else one_line(error)
         raise RecordError(f"it is damaged, or no {kind} of run {run} ({said})") from error
 
 
@@ -122,7 +122,7 @@ def _outcome(record: Record) -> list[Any]:
 
 
 @frozen
-class Entry:
+class ArchiveEntry:
     """One file of an export: its path, its first byte in the tar file, and its size in bytes."""
 
     path: str
@@ -154,7 +154,7 @@ class Manifest:
 
     part_size: Count
     parts: tuple[Annotated[str, StringConstraints(pattern=f"^{PART_NAME}$")], ...]
-    files: tuple[Entry, ...]
+    files: tuple[ArchiveEntry, ...]
     format: Literal["rkd export 3"] = FORMAT
 
     @classmethod
@@ -171,14 +171,12 @@ class Manifest:
         try:
             check_regular(path, MOST_BYTES)
             found = json.loads(path.read_text(encoding="utf-8"))
-            return build(cls, {"format": None} | check(dict[str, Any], "it", found))
+            return from_values(cls, {"format": None} | validate(dict[str, Any], "it", found))
         except (OSError, ValueError, TypeError, RecursionError, RecordError) as error:
-            raise RecordError(
-                f"{path} is damaged, or no manifest of an export: {in_a_line(error)}"
-            ) from error
+            raise RecordError(f"{path} is damaged, or no manifest of an export: {one_line(error)}") from error
 
 
-def reader(folder: Path, manifest: Manifest) -> Callable[[Entry], bytes]:
+def reader(folder: Path, manifest: Manifest) -> Callable[[ArchiveEntry], bytes]:
     """Gives the content of a file of an export; RecordError names the part that is missing or damaged."""
 
     @functools.cache
@@ -196,7 +194,7 @@ def reader(folder: Path, manifest: Manifest) -> Callable[[Entry], bytes]:
             raise RecordError(f"{name} is damaged: its SHA-256 differs")
         return path, path.stat().st_size
 
-    def read(entry: Entry) -> bytes:
+    def read(entry: ArchiveEntry) -> bytes:
         data, number = b"", entry.start // manifest.part_size
         while len(data) < entry.size and number < len(manifest.parts):
             path, size = sound(manifest.parts[number])

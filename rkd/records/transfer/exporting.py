@@ -13,13 +13,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from rkd.config import Count
-from rkd.config import check as check_value
+from rkd.config import validate as check_value
 from rkd.errors import ConfigError, RecordError
-from rkd.files import check_regular, place
+from rkd.files import check_regular, write_atomic
 from rkd.records.record import Record
 from rkd.records.store import Store
 from rkd.records.transfer import archive
-from rkd.records.transfer.archive import KINDS, MANIFEST, Entry, Manifest, kind_and_run
+from rkd.records.transfer.archive import KINDS, MANIFEST, ArchiveEntry, Manifest, kind_and_run
 from rkd.training import RunConfig
 
 # A tar file is filled up to a whole block behind its last member, two empty ones follow, then up to a whole record.
@@ -27,7 +27,7 @@ END = 3 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 
 
 @dataclass
-class Exported:
+class ExportResult:
     """What an export wrote.
 
     Attributes:
@@ -36,7 +36,7 @@ class Exported:
         no_room: paths of sound files that did not fit into `max_files`.
     """
 
-    files: list[Entry] = field(default_factory=list)
+    files: list[ArchiveEntry] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     without_weights: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ def collect(
     runs: Collection[str] | None,
     planned: Iterable[RunConfig],
     all_weights: bool,
-    done: Exported,
+    done: ExportResult,
 ) -> Iterator[tuple[str, bytes]]:
     """Path in the export and content of all files, each read once: those of a store are replaced, never rewritten.
     Arguments as of `export`; what is not to be had goes into `done`."""
@@ -58,8 +58,8 @@ def collect(
         found = []
         for path in paths:
             try:
-                check_regular(local := archive.local(store, path))
-                archive.content(path, data := local.read_bytes())
+                check_regular(local := archive.local_path(store, path))
+                archive.comparable_content(path, data := local.read_bytes())
             except FileNotFoundError:
                 continue
             except (OSError, RecordError) as error:
@@ -97,7 +97,7 @@ def export(
     max_part: int = 15_000_000,
     all_weights: bool = False,
     max_files: int | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write records, the checkpoints of unfinished runs, and weights of finished teachers as one tar file in parts.
 
     The store may be in use: only files that can be read back are written. At any moment the folder holds one whole
@@ -114,8 +114,8 @@ def export(
         ConfigError: max_part is below 1, or max_files below 2.
         RecordError: the folder holds something else, or cannot be written; there is nothing to export.
     """
-    check(folder, max_part, max_files)
-    done = Exported()
+    check_export(folder, max_part, max_files)
+    done = ExportResult()
     files: Iterable[tuple[str, bytes]] = collect(store, runs, planned, all_weights, done)
     if max_files is not None:
         files = sorted(files, key=lambda file: KINDS.index(kind_and_run(file[0])[0]))
@@ -130,14 +130,14 @@ def export(
                     if start + len(data) > room:
                         done.no_room.append(path)
                         continue
-                    archive.add(tar, path, data)
-                    done.files.append(Entry(path, start, len(data)))
+                    archive.add_file(tar, path, data)
+                    done.files.append(ArchiveEntry(path, start, len(data)))
             if not done.files:
                 lacking = f"no sound record in {store.records}, no checkpoint in {store.work}"
                 raise RecordError(f"nothing to export: {lacking}")
-            done.parts = list(archive.cut(whole, folder, max_part))
+            done.parts = list(archive.split_parts(whole, folder, max_part))
             manifest = asdict(Manifest(max_part, done.parts, done.files))
-            place(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+            write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
             for old in folder.glob("*part-*"):
                 if old.name not in done.parts:
                     old.unlink()
@@ -146,7 +146,7 @@ def export(
     return done
 
 
-def check(folder: Path, max_part: int, max_files: int | None) -> None:
+def check_export(folder: Path, max_part: int, max_files: int | None) -> None:
     """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
     check_value(Count, "max_part", max_part)
     if max_files is not None and max_files < 2:

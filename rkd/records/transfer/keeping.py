@@ -11,7 +11,7 @@ from pathlib import Path
 from rkd.errors import RecordError
 from rkd.records.store import Store
 from rkd.records.transfer.archive import MANIFEST, Manifest
-from rkd.records.transfer.exporting import Exported, check, export
+from rkd.records.transfer.exporting import ExportResult, check_export, export
 from rkd.training import RunConfig
 
 LOOK_SECONDS = 1.0  # between looks whether something new was saved
@@ -32,7 +32,7 @@ class KeptExport:
     def __init__(
         self, store: Store, folder: Path, planned: Sequence[RunConfig], max_part: int, max_files: int | None
     ) -> None:
-        check(folder, max_part, max_files)
+        check_export(folder, max_part, max_files)
         runs = {config.id for config in planned if not store.has(config.id)}
         if (folder / MANIFEST).exists():
             runs |= {entry.run for entry in Manifest.read(folder).files}
@@ -46,7 +46,7 @@ class KeptExport:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="export", daemon=True)
         self.seconds = 0.0
-        self.last: Exported | None = None
+        self.last: ExportResult | None = None
 
     def __enter__(self) -> "KeptExport":
         self._thread.start()

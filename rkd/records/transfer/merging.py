@@ -7,9 +7,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from rkd.errors import RecordError
-from rkd.files import check_regular, place, unused
+from rkd.files import check_regular, unused_path, write_atomic
 from rkd.records.store import Store
-from rkd.records.transfer.archive import KINDS, Entry, Manifest, content, local, reader
+from rkd.records.transfer.archive import KINDS, ArchiveEntry, Manifest, comparable_content, local_path, reader
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     A file is refused, and the one here stays, when it lies in a part that is missing or damaged, cannot be read, is of
     another run than it claims, belongs to a run that is being trained here now, or contradicts the file here (a record
     of the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints of a
-    run, and of two files of its maps, the one further on, by what its content proves (see `checkpoint.progress`),
+    run, and of two files of its maps, the one further on, by what its content proves (see `checkpoint.check_progress`),
     stays; where the run is recorded, checkpoints are ignored, and the record of a run takes the place of its checkpoint
     here. What is replaced is kept, as NAME.before. Each file is put in place atomically, under its run's lock. A second
     call changes nothing.
@@ -41,7 +41,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     """
     manifest = Manifest.read(folder)
     read = reader(folder, manifest)
-    by_run: dict[str, list[Entry]] = {}
+    by_run: dict[str, list[ArchiveEntry]] = {}
     for entry in sorted(manifest.files, key=lambda entry: KINDS.index(entry.kind)):
         by_run.setdefault(entry.run, []).append(entry)
     outcomes: dict[str, Outcome] = {}
@@ -59,7 +59,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
 
 
 def _merge_run(
-    store: Store, entries: list[Entry], read: Callable[[Entry], bytes], ours: bool
+    store: Store, entries: list[ArchiveEntry], read: Callable[[ArchiveEntry], bytes], ours: bool
 ) -> Iterator[Outcome]:
     """Merge the files of one run, its record first: where that is refused, so are the others."""
     contradicted = False
@@ -78,9 +78,9 @@ def _merge_run(
             yield Outcome(entry.path, entry.kind, "refused", str(error))
 
 
-def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
+def _merge_file(store: Store, entry: ArchiveEntry, data: bytes) -> bool:
     """Put a file in place if it is missing here, or further on; RecordError if it contradicts the one here."""
-    run, kind, path = entry.run, entry.kind, local(store, entry.path)
+    run, kind, path = entry.run, entry.kind, local_path(store, entry.path)
     here = None
     if path.exists():
         try:
@@ -91,10 +91,10 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
     unfinished = kind == "checkpoint" or (kind == "maps" and path.is_relative_to(store.folder(run)))
     if here == data or (unfinished and store.has(run)):
         return False
-    theirs = content(entry.path, data)
+    theirs = comparable_content(entry.path, data)
     if here is not None:
         try:
-            mine = content(entry.path, here)
+            mine = comparable_content(entry.path, here)
         except RecordError as error:
             raise RecordError(
                 f"the file here cannot be compared: {error}; delete {path} and import again"
@@ -105,7 +105,7 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
         if final or theirs <= mine:
             return False
         _keep(path)
-    place(path, data)
+    write_atomic(path, data)
     if kind == "record":
         _keep(store.folder(run) / "checkpoint.pt")
     return True
@@ -114,4 +114,4 @@ def _merge_file(store: Store, entry: Entry, data: bytes) -> bool:
 def _keep(path: Path) -> None:
     """A file that another takes the place of, as NAME.before, NAME.before-2 and so on beside it."""
     if path.exists():
-        path.rename(unused(path.with_name(f"{path.name}.before")))
+        path.rename(unused_path(path.with_name(f"{path.name}.before")))

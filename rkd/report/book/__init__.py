@@ -2,7 +2,7 @@
 
 from rkd.report.book.building import adopt_notebook, build_book, drop_variation
 from rkd.report.book.pages import TOKEN, VARIATION, Book, BookResult, Page
-from rkd.report.book.variations import spelt
+from rkd.report.book.variations import format_values
 
 __all__ = [
     "TOKEN",
@@ -13,5 +13,5 @@ __all__ = [
     "adopt_notebook",
     "build_book",
     "drop_variation",
-    "spelt",
+    "format_values",
 ]

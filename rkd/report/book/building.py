@@ -15,7 +15,7 @@ from rkd.plain_yaml import read_yaml
 from rkd.report.book.execution import execute
 from rkd.report.book.pages import Book, BookResult, Page
 from rkd.report.book.site import build_html, stage
-from rkd.report.book.variations import adopted, check_name, varied_chapters
+from rkd.report.book.variations import adopt, check_variation_name, varied_chapters
 
 if TYPE_CHECKING:
     from rkd.cluster.session import Cluster
@@ -58,7 +58,7 @@ def build_book(
         raise ConfigError(f"jobs is {jobs} and timeout_s is {timeout_s}; both must be positive")
     selected = [name for name in names if not only or name in only]
     if variation:
-        check_name(book, variation)
+        check_variation_name(book, variation)
         selected = varied_chapters(book, given, only and selected)
     pages = [Page(name, variation=variation, parameters=given if variation else {}) for name in selected]
     with _alone(book):
@@ -75,9 +75,9 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
     Raises:
         ConfigError: a bad name, no chapter of this book, not executed to its end, or no parameter that differs.
     """
-    check_name(book, variation)
+    check_variation_name(book, variation)
     with _alone(book):
-        page = adopted(book, notebook, variation)
+        page = adopt(book, notebook, variation)
         _announce(book, [page])
         target = book.path(page, ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkd import paths
 from rkd.devices import cores
-from rkd.experiments.notebooks import is_last, shared_imports, tagged, title_of
+from rkd.experiments.notebooks import is_last, shared_imports, tagged_cells, title_of
 from rkd.experiments.settings import PATHS
 from rkd.files import digest
 from rkd.report.book.pages import VARIATION, Book, Page
@@ -146,9 +146,12 @@ def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
     """A hash of what all chapters are executed from besides their own notebooks: what the book reads, its other
     notebooks' titles and rows, parameters, Python and torch; of the last ones also when the others were executed."""
     notebooks = {name: book.notebook(name) for name in book.names}
-    rows = {n: (title_of(it), [cell["source"] for cell in tagged(it, "rows")]) for n, it in notebooks.items()}
+    rows = {
+        n: (title_of(it), [cell["source"] for cell in tagged_cells(it, "rows")])
+        for n, it in notebooks.items()
+    }
     others = [book.page(name).finished for name, it in notebooks.items() if last and not is_last(it)]
-    stands = str(paths.here()) if {*PATHS, "dataset", "datasets"} & values.keys() else ""
+    stands = str(paths.user_folder()) if {*PATHS, "dataset", "datasets"} & values.keys() else ""
     said = [book.profile, dict(values), stands, rows, others, sys.version, metadata.version("torch")]
     return digest(*book.reads, json.dumps(said, default=str))
 

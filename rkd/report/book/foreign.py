@@ -38,7 +38,7 @@ _VALUES = {  # what a value may be; others go with their attribute
 }
 
 
-def cleaned(html: str) -> Html:
+def sanitise(html: str) -> Html:
     """HTML of which text, tables, links and pictures within it remain; nothing in it runs or is fetched."""
     kept = {
         "tags": _TAGS,
@@ -57,15 +57,15 @@ def _allowed(element: str, name: str, value: str) -> str | None:
     return " ".join(filter(_VALUES[name].fullmatch, parts)) or None
 
 
-def plain(markdown: str) -> Html:
+def render_plain(markdown: str) -> Html:
     """Plain Markdown, with tables, as HTML; directives, roles, formulas and HTML in it are text."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     reader.add_render_rule("fence", _fence)
     made = reader.render(_characters(markdown))
-    return cleaned(re.sub(r'(<a href="[\w.-]+)\.ipynb(?=[#"])', r"\1.html", made))
+    return sanitise(re.sub(r'(<a href="[\w.-]+)\.ipynb(?=[#"])', r"\1.html", made))
 
 
-def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dict], str]:
+def static_cells(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dict], str]:
     """Cells as they stand on the page of the chapter whose source is given, and a sentence on those that are not the
     chapter's; empty where all are."""
     own = source["cells"]
@@ -89,7 +89,7 @@ def still(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dic
         elif chapters is not None:
             made.append(_cell(f"cell-{i}", "markdown", chapters["source"]))
         else:
-            words = [_shown(plain(cell["source"]))]
+            words = [_shown(render_plain(cell["source"]))]
             unseen = "# Markdown, read plainly"  # a cell without code is left out
             made.append(_cell(f"cell-{i}", "code", unseen, ["remove-input"], words))
     said = [f"not the chapter's: {'cell' if len(other) == 1 else 'cells'} {', '.join(other)}"] * bool(other)
@@ -139,13 +139,13 @@ def _output(output: Mapping) -> dict:
     data = {kind: _joined(value) for kind, value in output["data"].items() if isinstance(value, str | list)}
     alt = data.get("text/plain", "")
     if "text/html" in data:
-        return _shown(cleaned(data["text/html"]))
+        return _shown(sanitise(data["text/html"]))
     if svg := data.get("image/svg+xml"):
         data["image/svg+xml"] = base64.b64encode(_characters(svg).encode()).decode()
     for kind in ("image/svg+xml", "image/png", "image/jpeg"):
         if kind in data:
-            return _shown(cleaned(tag("img", src=f"data:{kind};base64,{data[kind]}", alt=_characters(alt))))
-    return _shown(plain(data["text/markdown"]) if "text/markdown" in data else tag("pre", alt))
+            return _shown(sanitise(tag("img", src=f"data:{kind};base64,{data[kind]}", alt=_characters(alt))))
+    return _shown(render_plain(data["text/markdown"]) if "text/markdown" in data else tag("pre", alt))
 
 
 def _shown(html: Html) -> dict:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rkd.config import build
+from rkd.config import from_values
 from rkd.experiments.notebooks import notebook_names, read_notebook
-from rkd.files import place
+from rkd.files import write_atomic
 
 TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes: which build, which page
 VARIATION = "RKD_VARIATION"  # there too where they are executed as a variation: its name
@@ -98,7 +98,7 @@ class Book:
 
     def save(self, page: Page) -> None:
         """Keeps a page's state beside its executed notebook."""
-        place(self.path(page, ".page.json"), json.dumps(asdict(page), indent=1).encode())
+        write_atomic(self.path(page, ".page.json"), json.dumps(asdict(page), indent=1).encode())
 
     def page(self, chapter: str, variation: str = "") -> Page:
         """The page an earlier build of the same profile left behind."""
@@ -109,7 +109,7 @@ class Book:
         try:
             kept = json.loads(state.read_text(encoding="utf8"))
             known = {name: value for name, value in kept.items() if name in none.__dict__}
-            page = build(Page, {**known, "name": chapter, "variation": variation})
+            page = from_values(Page, {**known, "name": chapter, "variation": variation})
         except (ValueError, TypeError, AttributeError):
             return replace(none, status="failed", reason="what an earlier build kept of it cannot be read")
         return page if page.status == "failed" else replace(page, status="kept")

@@ -60,7 +60,7 @@ if __name__ == "__main__":
     try:
         if len(sys.argv) == 2:
             raise ConfigError("give two folders, SITE and FOLDER, or none")
-        site, target = sys.argv[1:3] or (paths.build() / "html", paths.build() / "pdf")
+        site, target = sys.argv[1:3] or (paths.build_folder() / "html", paths.build_folder() / "pdf")
         print_pages(Path(site), Path(target), sys.argv[3:])
     except ConfigError as error:
         print(error, file=sys.stderr)

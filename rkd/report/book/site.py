@@ -19,7 +19,7 @@ from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_fil
 from rkd.files import digest
 from rkd.report.book.pages import Book, Page
 from rkd.report.book.parent import end_with_parent
-from rkd.report.book.variations import spelt
+from rkd.report.book.variations import format_values
 from rkd.report.interactive.markup import code, directive, tag
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -68,12 +68,12 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
         executed = read_notebook(book.path(page, ".ipynb"))
         cells = executed["cells"]
         if page.adopted:
-            from rkd.report.book.foreign import still  # which only such pages need
+            from rkd.report.book.foreign import static_cells  # which only such pages need
 
-            cells, other = still(executed, source, repository)
+            cells, other = static_cells(executed, source, repository)
         else:
             metadata = executed["metadata"]
-        cells = shown(cells, repository)
+        cells = displayed_cells(cells, repository)
         cells.append(_words("provenance", _provenance(page, book)))
     if variations:
         items = [f"- [{one.variation}]({one.file}.ipynb): {_given(one.parameters)}" for one in variations]
@@ -83,7 +83,7 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
-def shown(cells: Sequence[dict], repository: str) -> list[dict]:
+def displayed_cells(cells: Sequence[dict], repository: str) -> list[dict]:
     """Cells of an executed notebook as the book shows them: parameters and rows folded, and, where the project has an
     address, a first one for Colab."""
     found = []
@@ -166,7 +166,7 @@ def _command(page: Page, book: Book) -> str:
 
 
 def _given(parameters: Mapping[str, object]) -> str:
-    return ", ".join(map(code, spelt(parameters)))
+    return ", ".join(map(code, format_values(parameters)))
 
 
 # --- HTML ----------------------------------------------------------------------------------------------------------

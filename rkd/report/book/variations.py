@@ -12,8 +12,14 @@ from pathlib import Path
 
 import nbformat
 
-from rkd.errors import ConfigError, in_a_line, unknown
-from rkd.experiments.notebooks import assigned_values, declared_parameters, read_notebook, tagged, title_of
+from rkd.errors import ConfigError, one_line, unknown
+from rkd.experiments.notebooks import (
+    assigned_values,
+    declared_parameters,
+    read_notebook,
+    tagged_cells,
+    title_of,
+)
 from rkd.experiments.settings import WHERE
 from rkd.plain_yaml import read_yaml
 from rkd.report.book.pages import Book, Page
@@ -22,7 +28,7 @@ INCIDENTAL = {*WHERE}  # where and how a chapter runs, not what it computes
 _NAME = re.compile(r"(?!.*\.(ipynb|md|html|rst|txt)?$)[a-z0-9][a-z0-9.-]{0,39}")
 
 
-def check_name(book: Book, name: str) -> None:
+def check_variation_name(book: Book, name: str) -> None:
     """Raises ConfigError for a name that cannot be part of a page's address, or would hide a page of the book."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -33,7 +39,7 @@ def check_name(book: Book, name: str) -> None:
         raise ConfigError(f"variation name {name!r} is taken: {page} is a chapter of the book")
 
 
-def spelt(parameters: Mapping[str, object]) -> list[str]:
+def format_values(parameters: Mapping[str, object]) -> list[str]:
     """Parameters and values as text, those left out that change no number."""
     told = {name: value for name, value in parameters.items() if name not in INCIDENTAL}
     return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in told.items()]
@@ -64,7 +70,7 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
     return fitting
 
 
-def adopted(book: Book, path: Path, variation: str) -> Page:
+def adopt(book: Book, path: Path, variation: str) -> Page:
     """The variation that a notebook is which papermill executed elsewhere; values of the book's profile are no
     difference.
 
@@ -77,7 +83,7 @@ def adopted(book: Book, path: Path, variation: str) -> Page:
         with warnings.catch_warnings(action="ignore"):  # cells without names are none of ours
             nbformat.validate(notebook)
     except Exception as error:  # of formats that are none it complains with errors of many kinds
-        said = in_a_line(ValueError(getattr(error, "message", error)), 200)
+        said = one_line(ValueError(getattr(error, "message", error)), 200)
         raise ConfigError(f"{path} is not a sound Jupyter notebook: {said}") from error
     about = _mapping(notebook["metadata"].get("papermill"))
     chapter = chapter_of(notebook, path, book)
@@ -125,7 +131,7 @@ def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, o
     """Parameters, of those papermill was given, that make a variation of the chapter."""
     if not given:
         raise ConfigError(f"{path.name} has no injected parameters; execute it with papermill -p NAME VALUE")
-    defaults = [assigned_values(cell["source"]) for cell in tagged(source, "parameters")]
+    defaults = [assigned_values(cell["source"]) for cell in tagged_cells(source, "parameters")]
     used = given.get("profile", defaults[0].get("profile") if defaults else None)
     if used is not None and Path(str(used)).stem != Path(book.profile).stem:
         named = shlex.quote(str(used))

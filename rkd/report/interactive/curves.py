@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from rkd.experiments.chapters import Line
 from rkd.experiments.frames import mean_sd, runs_frame, same_runs
 from rkd.records import Record
-from rkd.report.interactive.plot import GREY, Choice, Plot, slider, tick
+from rkd.report.interactive.plot import GREY, Choice, Plot, checkbox, slider
 
 # Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line is told
 # from the 29 next ones even where colours are not.
@@ -70,7 +70,7 @@ def curves(
     controls += [Choice("metric", "Show", {name: name for name in metrics.values()})]
     controls += [Choice("from", "Epochs", SPANS)] if last >= 8 else []
     if any(len(found[line.key]) > 1 for line in drawn):
-        controls.append(tick("runs", "single runs", "single"))
+        controls.append(checkbox("runs", "single runs", "single"))
     controls += [slider("at", "Values at epoch", 1, last, last)] if last > 1 else []
     figure = go.Figure(traces, {"hovermode": "x unified", "xaxis": axis})
     words, note = _in_words(title, runs), _note(lines, runs)

@@ -9,7 +9,7 @@ from itables.version import __version__
 
 from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag
-from rkd.report.interactive.plot import Choice, figure, spec
+from rkd.report.interactive.plot import Choice, interactive_figure, spec
 
 LIBRARY = f"_itables_{__version__.replace('.', '_')}"  # where the bundle puts its promise
 
@@ -43,6 +43,6 @@ def datatable(
     }
     framed = tag("div", table, class_="rkd-datatable", role="region", aria_label=label, tabindex="0")
     inside = above or "", framed, spec(options)
-    drawn = figure("table", filters, f"Filters of {label}", *inside, library=LIBRARY)
+    drawn = interactive_figure("table", filters, f"Filters of {label}", *inside, library=LIBRARY)
     bundle = generate_init_offline_itables_html(Path(itables.options.dt_bundle)).partition("<div")[0]
     return join(Html(bundle), drawn, attached(plotly=bool(above)))

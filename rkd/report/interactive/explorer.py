@@ -17,7 +17,7 @@ from rkd.records.csv_summary import summarise
 from rkd.report.interactive.datatable import datatable
 from rkd.report.interactive.markup import Html, tag
 from rkd.report.interactive.plot import GREY, Choice, Plot
-from rkd.report.tables import headed
+from rkd.report.tables import header_table
 from rkd.review import ReviewOptions
 
 HIDDEN = ("label", "row", "records", "accuracies", "half")  # columns that the table does not show
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     recipe: str
 
 
-def recorded(profile: str, results: str | None = None) -> pd.DataFrame:
+def recorded_configurations(profile: str, results: str | None = None) -> pd.DataFrame:
     """All recorded runs there are, as `configurations`: those of a profile, or of another folder of its records, beside
     the committed ones.
 
@@ -149,7 +149,7 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
     for name in FILTERS:
         values = {value: value for value in sorted({*rows[name]} - {""})}
         filters.append(Choice(name.replace(" ", "-"), name, {"": "all", **values}))
-    table = headed(heads, body, "rkd-configurations compact")
+    table = header_table(heads, body, "rkd-configurations compact")
     more = {"buttons": ("csv", "colvis", "searchBuilder"), "page": 10, "above": plot(rows).html()}
     return datatable(table, filters, label="Table of configurations", **more)
 

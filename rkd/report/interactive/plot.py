@@ -44,21 +44,21 @@ class Choice:
         return tag("label", tag("span", self.label), tag("select", *options, name=self.name))
 
 
-def tick(name: str, label: str, value: str) -> Html:
+def checkbox(name: str, label: str, value: str) -> Html:
     """A checkbox, ticked at first: the traces that have this value of the facet `name`."""
     return tag("label", tag("input", type="checkbox", name=name, value=value, checked=True), label)
 
 
 def slider(name: str, label: str, low: int, high: int, start: int, said: Sequence[str] = ()) -> Html:
     """A whole number, by the arrow keys. Named "at", it reads a plot out at that place of its x axis; named "page", it
-    goes through the pages of a stack, each called as `said`."""
+    goes through the pages of a pager, each called as `said`."""
     shown = said[start] if said else start
     words = {"data_said": json.dumps(said) if said else None, "aria_valuetext": shown}
     bar = tag("input", type="range", min=low, max=high, value=start, name=name, **words)
     return tag("label", tag("span", label), bar, tag("output", shown), class_="rkd-slider")
 
 
-def figure(
+def interactive_figure(
     kind: str,
     controls: Sequence[Choice | Html],
     label: str,
@@ -80,7 +80,7 @@ def spec(values: Mapping[str, object]) -> Html:
     return tag("script", Html(made), type="application/json")
 
 
-def stack(
+def pager(
     pages: Mapping[str, Html],
     label: str,
     *,
@@ -98,7 +98,7 @@ def stack(
     chosen = slider("page", label, 0, len(names) - 1, start, names) if slides else choice
     shown = (tag("div", p, class_="rkd-page", hidden=i != start) for i, p in enumerate(pages.values()))
     controls = [chosen] if len(names) > 1 else []
-    return join(figure("stack", controls, f"Choice of {label}", above, *shown, below), attached())
+    return join(interactive_figure("pager", controls, f"Choice of {label}", above, *shown, below), attached())
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,7 +136,9 @@ class Plot:
         area = tag("div", class_="rkd-area", role="group", aria_label=self.alt)
         note = tag("p", self.note, class_="rkd-note") if self.note else ""
         inside = area, self.still(), note, spec({**drawn, "height": self.height})
-        return figure("plot", self.controls, f"Controls of: {self.title}", *inside, title=self.title)
+        return interactive_figure(
+            "plot", self.controls, f"Controls of: {self.title}", *inside, title=self.title
+        )
 
     def still(self) -> Html:
         """An <img> of what is shown at first; of the facet `panels`, the first few values side by side."""

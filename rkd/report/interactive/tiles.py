@@ -17,7 +17,7 @@ CELL, GAP = 128, 8  # pixels: edge of one map, distance of two
 WEIGHTS = ("z₁ student map", "z₂ residual")  # of a fusion block
 
 
-def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
+def map_column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
     """PNG of maps, (N, h, w), below one another. Every value fills a block of equal pixels; equal values have equal
     colours, whatever the size of a map; values beyond low and high are drawn as these.
 
@@ -27,10 +27,10 @@ def column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
     if not np.isfinite(maps).all() or not low < high:
         raise ValueError(f"maps from {maps.min()} to {maps.max()} cannot be drawn between {low} and {high}")
     share = (maps.astype(np.float64) - low) / (high - low)
-    return photos(matplotlib.colormaps[colour_map](share.clip(0, 1), bytes=True))
+    return photo_column(matplotlib.colormaps[colour_map](share.clip(0, 1), bytes=True))
 
 
-def photos(images: np.ndarray) -> bytes:
+def photo_column(images: np.ndarray) -> bytes:
     """PNG of images, (N, H, W, 3 or 4) uint8, below one another, parted by transparent gaps."""
     times = max(1, CELL // max(images.shape[1:3]))
     cells = images.repeat(times, axis=1).repeat(times, axis=2)
@@ -42,21 +42,21 @@ def photos(images: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def img(png: bytes, alt: str, kind: str | None = None) -> Html:
+def map_image(png: bytes, alt: str, kind: str | None = None) -> Html:
     """A picture as HTML, with its CSS class if any."""
     width, height = Image.open(io.BytesIO(png)).size
     return picture(png, alt, width=width, height=height, class_=kind)
 
 
-def scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
+def colour_scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
     """A colour bar with what stands at its left end, middle and right end, and a sentence about it."""
-    png = column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1)
+    png = map_column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1)
     marks = tag("div", *(tag("span", tick) for tick in ticks))
-    bar = img(png, f"colours from {ticks[0]} to {ticks[2]}")
+    bar = map_image(png, f"colours from {ticks[0]} to {ticks[2]}")
     return tag("div", bar, marks, tag("p", said), class_="rkd-scale")
 
 
-def tiles(*rows: Sequence[object]) -> Html:
+def tile_columns(*rows: Sequence[object]) -> Html:
     """Heads, pictures and feet in columns of equal width."""
     cells = (tag("div", cell) for row in rows for cell in row)
     columns = f"grid-template-columns:repeat({len(rows[0])},minmax(0,1fr))"
@@ -74,8 +74,8 @@ def attention_tiles(maps: Snapshots, epoch: int) -> Html | None:
             size, mean = f"{z.shape[1]} × {z.shape[2]}", f"mean {z.mean():.2f}"
             heads.append(join(tag("b", level), *(tag("div", line) for line in (size, name, mean))))
             said = f"weight {name} at {level} ({size}) after epoch {epoch}, {mean}"
-            columns.append(img(column(z, "viridis", 0, 1), said))
+            columns.append(map_image(map_column(z, "viridis", 0, 1), said))
     if heads and maps.pictured:
         heads.insert(0, "image")
-        columns.insert(0, img(photos(maps.images), f"images of {', '.join(maps.classes)}"))
-    return tiles(heads, columns) if heads else None
+        columns.insert(0, map_image(photo_column(maps.images), f"images of {', '.join(maps.classes)}"))
+    return tile_columns(heads, columns) if heads else None
