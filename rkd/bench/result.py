@@ -78,8 +78,8 @@ class BenchResult:
 
 
 def save(path: Path, found: Any) -> None:
-    """Write a `BenchResult` or a `Gate` as JSON, whole or not at all: numbers with six significant digits, null for what is
-    not finite."""
+    """Write a `BenchResult` or a `Gate` as JSON, atomically: numbers with six significant digits, null for what is not
+    finite."""
     body = json.loads(
         json.dumps(asdict(found)),
         parse_float=lambda text: float(f"{float(text):.6g}"),

@@ -41,7 +41,7 @@ COMMANDS = {
     "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
     "cluster slurm": ("cluster.slurm", "write a Slurm job that sweeps on all its nodes"),
     "cluster plan": ("cluster.plan", "simulate a sweep of all runs on so many GPUs"),
-    "records check": ("status.check", "name what is damaged among a profile's records and weights"),
+    "records check": ("status.check_records", "name what is damaged among a profile's records and weights"),
     "show models": ("show.models", "list networks, or show one's sizes and taps"),
     "show method": ("show.method", "say whether a method's steps can be captured as a CUDA graph"),
     "show data": ("show.data", "fetch, check and describe a data set"),

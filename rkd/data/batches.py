@@ -27,8 +27,8 @@ def normalisation_affine(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,) each: what normalisation is to `apply_normalisation`. DataError where
-    a standard deviation is 0, as of images of one value."""
+    """Scale and shift of each value of an image, (H * W * 3,) each, for `apply_normalisation`. DataError where a standard
+    deviation is 0, as of images of one value."""
     if 0 in std:
         raise DataError(
             "a channel has one value in all training images, so that their own statistics cannot normalise them; name "

@@ -256,8 +256,8 @@ def correct_holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult
     One whose corrected p is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below
     what is claimed.
 
-    Of `judge_direction`, that a sum points the other way is a finding as well: these p are corrected in the same manner,
-    each way for itself.
+    For `judge_direction`, a sum that points the other way is a finding as well: these p are corrected in the same way,
+    each direction by itself.
     """
     ways = np.array([bool(found.details.get("against")) for found in results])
     p = np.array([1.0 if found.p is None else found.p for found in results])

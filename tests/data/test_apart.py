@@ -25,7 +25,7 @@ def apart(monkeypatch):
     """As where images lie on the host and all else on a GPU."""
 
     def switch(on):
-        monkeypatch.setattr(batches_module, "apart", lambda x, device: on)
+        monkeypatch.setattr(batches_module, "on_other_device", lambda x, device: on)
 
     return switch
 

@@ -45,7 +45,7 @@ class Here(Executor):
 def check(methods, way, precision="fp64", worker=Here):
     told, Here.made = [], 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check_module, "child", worker)
+        patch.setattr(check_module, "child_process", worker)
         way, broken = check_device(torch.device("cpu"), methods, precision, way, told.append)
     return SimpleNamespace(rows=told, way=way, broken=broken)
 

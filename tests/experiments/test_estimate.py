@@ -162,7 +162,7 @@ def test_costs_are_multiply_adds_left_and_no_less_than_asked(store):
 
 @pytest.mark.parametrize("own", ["method", "network"])
 def test_counts_of_own_code_follow_it(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.paths, "build", lambda: tmp_path)
+    monkeypatch.setattr(module.paths, "build_folder", lambda: tmp_path)
     asked = {"network": {"network": "my_net"}, "method": {"method": "my_loss", "options": Options()}}[own]
     found = []
     for width in (3, 5):  # as a later process has it, whose code is another
@@ -178,7 +178,7 @@ def test_counts_of_own_code_follow_it(own, tmp_path, monkeypatch):
 
 
 def test_counts_are_kept_for_later_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.paths, "build", lambda: tmp_path)
+    monkeypatch.setattr(module.paths, "build_folder", lambda: tmp_path)
     counted = []
     monkeypatch.setattr(module, "_counted", lambda *asked: counted.append(asked) or 7)
     assert [method_macs(run) for run in (tiny_review(), tiny_review(seed=1))] == [7, 7]

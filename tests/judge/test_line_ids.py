@@ -19,7 +19,7 @@ from rkd.records import Store
 
 @pytest.fixture
 def build(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "build", lambda: tmp_path)
+    monkeypatch.setattr(paths, "build_folder", lambda: tmp_path)
     return tmp_path
 
 

@@ -75,7 +75,7 @@ def test_power_of_value_is_that_of_a_direct_simulation(rates):
 
 def test_without_holm_the_family_errs_far_too_often(rates, simulated, monkeypatch):
     assert rate(rates, "order, family without Holm", "all 8 pairs equal", 5) > 0.2
-    monkeypatch.setattr(decide, "holm", lambda p: p)
+    monkeypatch.setattr(decide, "holm_p", lambda p: p)
     assert not simulated("order, family", repeats=300).kept.any()
 
 

@@ -380,7 +380,7 @@ def test_run_that_ends_during_the_export_comes_with_its_record(here, tmp_path, m
         return local_path(store, path)
 
     here.path(STUDENT.id).unlink()
-    monkeypatch.setattr(exporting.archive, "local", ending)
+    monkeypatch.setattr(exporting.archive, "local_path", ending)
     done = transfer.export(here, tmp_path / "out", runs={STUDENT.id})
     assert [entry.kind for entry in done.files] == ["record", "maps"]
 
@@ -395,7 +395,7 @@ def test_export_that_fails_leaves_the_one_before(here, tmp_path, store, monkeypa
         write_atomic(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "place", full_disk)
+        patch.setattr(exporting, "write_atomic", full_disk)
         with pytest.raises(RecordError, match=r"failed: .*No space left"):
             transfer.export(here, out, max_part=2 * PART)
     assert len([*out.glob("*.bin")]) > 3

@@ -129,9 +129,13 @@ UNCERTAINTY = {"alpha": 0.05, "power": 0.8, "repeats": 200}
 )  # fmt: skip
 def test_bad_parameters_get_one_sentence(notebook, given, sentence):
     """Before anything is trained or drawn: in the first cell that looks at them."""
-    opening = {"table3": ["open_experiment"], "verdicts": ["given_in", "Claim("], "performance": ["Request("]}
+    opening = {
+        "table3": ["open_experiment"],
+        "verdicts": ["namespace_parameters", "Claim("],
+        "performance": ["Request("],
+    }
     with pytest.raises((ConfigError, RecordError), match=re.escape(sentence)):
-        execute(notebook, *opening.get(notebook, ["given_in"]), **{"profile": "smoke", **given})
+        execute(notebook, *opening.get(notebook, ["namespace_parameters"]), **{"profile": "smoke", **given})
 
 
 @pytest.mark.parametrize("chapter", chapter_names())

@@ -97,9 +97,9 @@ def test_spent_and_projected_from_records_and_measurements(store, result):
         "recorded_here": {},
         "on_file": None,
         "Path": Path,
-        "work": run_macs,
+        "run_macs": run_macs,
     }
-    names |= {"sizes": dataset_sizes, "display_name": display_name, "reached": recorded_work}
+    names |= {"dataset_sizes": dataset_sizes, "display_name": display_name, "recorded_work": recorded_work}
     found = execute("performance", "def spent", **names)
     assert list(found["spent"]("one", runs["one"]).values()) == ["one", 2, 0, "none yet", "not counted"]
     cost = {"train_seconds": 7200.0, "gang": 1, "arithmetic": "fp16", "energy_kj": 3600.0}
