@@ -1,7 +1,7 @@
 """The command line: `rkd COMMAND`, also `python -m rkd COMMAND`.
 
-Exit status: 0 done; 1 something asked for did not come out (a failed chapter, a diverged run, runs missing); 2 the
-call itself was wrong (unknown name, contradictory values, missing data).
+Exit status: 0 done; 1 part of what was asked for failed or is missing (a failed chapter, a diverged run, missing runs);
+2 the call itself was wrong (unknown name, contradictory values, missing data).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rkd import __version__
 from rkd.cli import declare
 from rkd.errors import RkdError, one_line
 
-# Where each command's function is, and what it does. A module is imported when its command is called, so that
+# Where each command's function is, and what it does. A module is imported only if its command is called, so that
 # `rkd --help` does not wait for torch.
 COMMANDS = {
     "run": ("train.run", "train one network, with or without a teacher, and record it"),
@@ -53,7 +53,7 @@ GROUPS = {
     "records": "check records and weights",
     "show": "networks, methods, data sets, published figures, records",
 }
-# Spellings of before.
+# Former spellings.
 ALIASES = {
     "models": "show models",
     "check-method": "show method",
@@ -74,14 +74,14 @@ Paths that you type start in the folder you stand in; those within a profile or 
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells of a wrong call in one line, whatever it quotes."""
+    """A parser that reports a wrong call in one line, whatever text the message quotes."""
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(ValueError(message), 1000))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a call; the module of the command it names is imported, and no other."""
+    """Parse a call's arguments; of the command modules, only that of the command called is imported."""
     words = [*ALIASES.get(arguments[0], arguments[0]).split(), *arguments[1:]] if arguments else []
     called = " ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])
     top = _Parser(
@@ -107,10 +107,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run; returns the exit status."""
+    """Parse the arguments, run the command and return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may hold characters that a terminal does not have
+        if isinstance(stream, io.TextIOWrapper):  # names may hold characters that the terminal lacks
             stream.reconfigure(errors="replace")
     name = f"rkd {arguments[0]}" if arguments else "rkd"
     try:
@@ -123,12 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rkd show figures | head`
         sys.stderr.close()
         return 1
-    except OSError as error:  # a full disk, a folder that cannot be written
+    except OSError as error:  # a full disk, a folder that cannot be written to
         place = f"{error.filename}: " if error.filename else ""
         print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
         try:
             sys.stdout.flush()
-        except OSError:  # it is what cannot be written; Python would try again at its end
+        except OSError:  # stdout itself cannot be written to; Python would try again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -1,5 +1,5 @@
-"""`rkd bench`: steps, ours and conventional ones, timed in turn; `rkd gate`: whether a quicker arithmetic costs
-accuracy."""
+"""`rkd bench`: time our training steps and conventional ones in turn; `rkd gate`: measure whether a quicker arithmetic
+costs accuracy."""
 
 import sys
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""`rkd book`: chapters executed, the site built, variations."""
+"""`rkd book`: execute chapters, build the site, add and drop variations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def book(
     if add:
         return 0 if adopt_notebook(made, add, name).ok else 1
     _check(made, only, given, name)
-    if foreign_in([load_profile(profile), given]):  # chapters are told of all, and which were typed here
+    if foreign_in([load_profile(profile), given]):  # chapters get them all, and which were typed here
         given["trust"] = sorted(foreign_in(given))
     device = str(given.get("device") or "auto")
     with join_cluster(address, Resources.read(each), device) if on_ray else nullcontext() as cluster:
@@ -112,8 +112,8 @@ def book(
 
 
 def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variation: str | None) -> None:
-    """Raise ConfigError for a parameter that no chapter to be executed has, or a value that it cannot be executed with:
-    before any is, and before a variation is kept."""
+    """Raise ConfigError for a parameter that no chapter to be executed declares, or a value it cannot be executed with,
+    before any chapter is executed and before a variation is stored."""
     from rkd.experiments.chapters import chapter_names, get_chapter
 
     try:
@@ -125,7 +125,7 @@ def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variatio
             raise unknown("chapter", name, made.names)
     declared = {name: declared_parameters(made.notebook(name)) for name in only or made.names}
     known = {parameter for own in declared.values() for parameter in own}
-    for parameter in () if variation else given:  # of a variation every chapter has all
+    for parameter in () if variation else given:  # every chapter of a variation declares all
         if parameter not in known:
             raise unknown("parameter", parameter, known)
     pick_device(given.get("device") or "auto")

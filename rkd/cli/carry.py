@@ -1,4 +1,4 @@
-"""`rkd export` and `rkd import`: results from one machine to another."""
+"""`rkd export` and `rkd import`: carry results from one machine to another."""
 
 import functools
 import shlex
@@ -61,7 +61,7 @@ def export(
     store = store_of(settings)
     if teachers:
         return _write_teachers(settings, store, planned, bool(chapters))
-    # In any arithmetic: what is begun or recorded in others than the planned ones goes along.
+    # In any arithmetic: runs begun or recorded in another one than planned are exported too.
     asked = {config.id for config in planned}
     asked |= {r.settled_id(*names) for r in (config.request for config in planned) for names in r.choices()}
     done = transfer.export(
@@ -104,7 +104,7 @@ def import_(folder: Path, *, profile: str = "smoke", results: str | None = None)
 
 
 def print_export(done, folder: Path) -> None:
-    """Print what an export holds, and what it does not."""
+    """Print what an export holds, and what was left out."""
     print(f"{'':11}{'files':>8}{'bytes':>16}")
     for kind, name in PLURALS.items():
         sizes = [entry.size for entry in done.files if entry.kind == kind]
@@ -120,7 +120,7 @@ def print_export(done, folder: Path) -> None:
 
 
 def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
-    """The weights that students use of each finished teacher."""
+    """Write the weights that students use of each finished teacher; return the exit status."""
     from rkd import data
     from rkd.experiments.runner import teacher_configs
 
@@ -147,7 +147,7 @@ def _write_teachers(settings, store, planned, of_chapters: bool) -> int:
 
 
 def _write_teacher(store, config, which: str, images) -> str:
-    """Write a teacher, its accuracy measured again as it is after rounding; returns what to print.
+    """Write a teacher in half precision, with its accuracy measured again after rounding; return what to print.
 
     Raises:
         RecordError: it did not finish, its weights cannot be read or rounded, the data set here is not the one it was
@@ -176,5 +176,5 @@ def _write_teacher(store, config, which: str, images) -> str:
         "normalisation": config.data.normalisation,
     }  # fmt: skip
     found = accuracy(network.to(images.test_y.device), images.test_x, images.test_y, images.mean, images.std)
-    save_teacher(path, rounded, header | {"accuracy_fp16": float(f"{found:.6g}")})  # digits of a record
+    save_teacher(path, rounded, header | {"accuracy_fp16": float(f"{found:.6g}")})  # digits as in records
     return f"{record.accuracy(which):.2f} % as trained, {found:.2f} % rounded ({path})"

@@ -1,4 +1,4 @@
-"""`rkd cluster`: a job for Slurm, and how long all runs take on so many GPUs."""
+"""`rkd cluster`: write a Slurm job, and simulate how long all runs take on a number of GPUs."""
 
 import shlex
 import sys
@@ -17,12 +17,12 @@ from rkd.experiments.workspace import data_root
 def ray_asked(
     engine: str | None, given: dict[str, Any], needs: Mapping[str, Any], refused: Mapping[str, Any]
 ) -> bool:
-    """Whether a command's --engine is ray. A way to launch steps goes to its parameters.
+    """Whether a command's --engine is ray. If it is a way to launch steps, it is put into `given`.
 
     Args:
         given: the command's parameters.
-        needs: options that go with it alone, by name.
-        refused: options that do not go with it.
+        needs: options that require --engine ray, by name.
+        refused: options that --engine ray excludes, by name.
     """
     launched = ("auto", "eager", "graph")
     if engine in launched:
@@ -75,7 +75,7 @@ def slurm(
             f"--time is {time:g} s; a job must be longer than {2 * LEAVE_SECONDS // 60} minutes"
         )
     words = ["rkd", "sweep", str(params), *shlex.split(sweep)]
-    told = vars(parse(words[1:]))  # a wrong option is told now, not in the queue
+    told = vars(parse(words[1:]))  # report a wrong option now, not in the queue
     if own := {"engine", "address", "budget", "device"} & told.keys():
         raise ConfigError(f"--sweep {sweep!r}: the job itself says --{min(own)}")
     made = script(

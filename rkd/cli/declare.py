@@ -1,10 +1,10 @@
-"""A command's options from its function: what Python says of a parameter, a shell user can give.
+"""Command-line options derived from a command's function: its signature defines what a shell user can give.
 
-Parameters before `*` are arguments, those after it options, `**given` stands for every parameter of the chapters
-(`rkd.experiments.settings.Settings`), and any other `**name` for values by name alone. Kinds, defaults and choices
-come from annotations, help from the docstring, else from that of `Settings`. typer and tyro make parsers from functions
-too, but they tell of a wrong call in a box of ten lines, and do not tell a value that was given from a default, which a
-profile's value must replace.
+Parameters before `*` are arguments, those after it options; `**given` stands for every parameter of the chapters
+(`rkd.experiments.settings.Settings`), any other `**name` for values by name alone. Types, defaults and choices come
+from annotations, help from the docstring, else from that of `Settings`. typer and tyro make parsers from functions too,
+but they report a wrong call in a box of ten lines, and do not distinguish a value that was given from a default, which
+a profile's value must replace.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def comma_separated(text: str) -> tuple[str, ...]:
 
 
 def writable_path(text: str, folder: bool = False) -> Path:
-    """A file to be written, or a folder, which may be new; ConfigError where it cannot be, before anything is computed
-    for it."""
+    """Return the path of a file to write, or of a folder, which may be new; ConfigError if it cannot be written, before
+    anything is computed for it."""
     path = Path(text)
     if path.exists() and path.is_dir() != folder:
         raise ConfigError(f"{text!r} is a {'file; name a folder' if folder else 'folder; name a file in it'}")
@@ -51,7 +51,7 @@ def writable_path(text: str, folder: bool = False) -> Path:
     return path
 
 
-# A kind, how its text is read, what stands for it in a help text, and what an option means that is given without one.
+# A type, the parser of its text, its placeholder in help texts and, optionally, what the option alone means.
 Size = Annotated[int, size, "SIZE"]
 Names = Annotated[tuple[str, ...], comma_separated, "A,B"]
 Duration = Annotated[float, parse_duration, "TIME"]
@@ -61,8 +61,8 @@ Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
 def add_command(subparsers: Any, name: str, command: Command, summary: str) -> None:
-    """A parser whose options are the function's: the docstring says what the command does, what each parameter means,
-    and gives examples."""
+    """Add a parser whose options are the function's parameters; the docstring says what the command does and what each
+    parameter means, and gives examples."""
     doc, parameters = inspect.cleandoc(command.__doc__ or ""), inspect.signature(command).parameters
     text, _, examples = doc.partition("\n\nExamples:\n")
     shown = textwrap.indent(inspect.cleandoc(examples), "  ")
@@ -93,13 +93,13 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
 
 
 def call(options: argparse.Namespace) -> int:
-    """Call the command with what was given; options that were not are left to its defaults."""
+    """Call the command with the options given, leaving the others to its defaults; return its exit status."""
     first, values = parsed_values(options)
     return options.call(*first, **values)
 
 
 class _Once(argparse.Action):
-    """Takes a value, and tells of a second one that differs."""
+    """An action that takes a value, and rejects a second one that differs."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
         before = getattr(namespace, self.dest, value)
@@ -109,12 +109,12 @@ class _Once(argparse.Action):
 
 
 def parsed_values(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """What a parsed call gives to its function: positional values, and others by name. Names of functions among them
-    are trusted.
+    """Return what a parsed call passes to its function: positional values, and others by name. Function names among
+    the values are trusted.
 
     Raises:
-        ConfigError: a --set that is not NAME=VALUE, a value that is not YAML, a name given twice as two values, or that
-            of an option of the command's own that takes no text.
+        ConfigError: a --set that is not NAME=VALUE, a value that is not YAML, a name given twice with different values,
+            or the name of one of the command's own options, unless option and value are text.
     """
     values = {name: found for name, found in vars(options).items() if name not in ("call", "command")}
     named, typed = values.pop("set", []), values.pop("typed", [])
@@ -138,7 +138,7 @@ def parsed_values(options: argparse.Namespace) -> tuple[list[Any], dict[str, Any
 
 
 def command_line(command: Command, values: dict[str, Any]) -> str:
-    """The call that gives a command these values of its parameters (`locals()` at its beginning)."""
+    """Return the shell command that calls a command with these parameter values (its `locals()` at the start)."""
     words = ["rkd", command.__name__]
     for parameter in inspect.signature(command).parameters.values():
         given = values[parameter.name]
@@ -154,7 +154,7 @@ def command_line(command: Command, values: dict[str, Any]) -> str:
 
 
 def _in_yaml(found: Any) -> str:
-    """A value as YAML on one line; text is quoted where it would mean something else."""
+    """Return a value as YAML on one line; text is quoted if it would otherwise mean something else."""
     if isinstance(found, str):
         with contextlib.suppress(ConfigError):
             if parse_value(found) == found:
@@ -163,7 +163,7 @@ def _in_yaml(found: Any) -> str:
 
 
 def _told(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same, with its own sentence for a text that is wrong: argparse puts another in place of a ValueError's."""
+    """Wrap a converter so that its own error message is shown: argparse replaces the message of a ValueError."""
 
     @functools.wraps(convert)
     def read(text: str) -> Any:
@@ -176,13 +176,13 @@ def _told(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """What a parameter may be, but for None."""
+    """Return the types that a parameter may have, except None."""
     united = get_origin(annotation) in (Union, types.UnionType)
     return [kind for kind in (get_args(annotation) if united else [annotation]) if kind is not type(None)]
 
 
 def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
-    """One parameter of a command; what is not given stays out, so that the default is the function's."""
+    """Add one parameter of a command; an option not given stays unset, so that the function's default applies."""
     if isinstance(parameter.default, str) and "default" not in text:
         text = f"{text.rstrip('.')} (default {parameter.default})"
     kind = _kinds(parameter.annotation)[0]
@@ -208,8 +208,7 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
 def _add_values(
     parser: argparse.ArgumentParser, own: Mapping[str, inspect.Parameter], told: Mapping[str, str]
 ) -> None:
-    """Values by name alone, and for `**given` every parameter of the chapters that the command has no option of its own
-    for."""
+    """Add values by name alone and, for `**given`, each parameter of the chapters that is no option of the command."""
     group = parser.add_argument_group("values in YAML, the profile's where not given")
     for field in fields(Settings) if "given" in own else ():
         if field.name in own or field.name in ("chapter", "profile", "trust", "origins"):

@@ -1,4 +1,4 @@
-"""`rkd evaluate`, `rkd export-model`, `rkd features`: what a trained network is worth, and what it is for."""
+"""`rkd evaluate`, `rkd export-model`, `rkd features`: measure a trained network, export it, write its features."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ from rkd.trust import foreign_in, note_origin
 if TYPE_CHECKING:
     from rkd.data import DataConfig
 
-NOTED = 0.3  # points between a stated accuracy and the measured one
-SPEED_BATCH = 128  # images at a time while speed is measured
-IMAGES = 64  # that a written network is tried on
+NOTED = 0.3  # percentage points; a larger gap between stated and measured accuracy is looked into
+SPEED_BATCH = 128  # batch size when speed is measured
+IMAGES = 64  # on which an exported network is checked
 
 
 def evaluate(
@@ -88,13 +88,13 @@ def evaluate(
 
 
 def runner_for(profile: str, given: Mapping[str, Any]):
-    """That of a call's settings; ConfigError for a parameter that has no effect on what is recorded."""
+    """Return the runner of a call's settings; ConfigError for a parameter without effect on what is recorded."""
     check_effect(given, (), "an evaluation")
     return runner_of(resolve("evaluate", {**given, "profile": profile}))
 
 
 def load_run(runner, run: str, weights: str):
-    """The record of a run; RecordError where it cannot be read, or its weights are not here."""
+    """Return the record of a run; RecordError if it cannot be read or its weights are not on this machine."""
     record = runner.store.load(run)
     note_origin(foreign_in(record.config.to_dict()), f"the record of run {run}")
     if runner.weights_file(record.id, weights) is None:
@@ -200,7 +200,7 @@ def features(
             size = usual_batch(y.device, x.shape[1] * x.shape[2])
             batches = data.evaluation_batches(x, y, images.mean, images.std, size)
             taps = (network.taps(batch.to(dtype)) for batch, _ in batches)
-            parts = [(tap.pooled.float().cpu(), tap.logits.float().cpu()) for tap in taps]  # maps are let go
+            parts = [(tap.pooled.float().cpu(), tap.logits.float().cpu()) for tap in taps]  # lets the maps go
             for name, values in zip(("pooled", "logits"), zip(*parts, strict=True), strict=True):
                 found[f"{name}_{split}"] = torch.cat(values).numpy()
             found[f"y_{split}"] = y.cpu().numpy()
@@ -214,7 +214,7 @@ def features(
 
 
 class ModelFacts(NamedTuple):
-    """What a file of `rkd export-model` says of itself; the accuracy in percent."""
+    """The facts stored in a file that `rkd export-model` wrote; the accuracy in percent."""
 
     network: str
     data: "DataConfig"
@@ -223,7 +223,7 @@ class ModelFacts(NamedTuple):
 
 
 def read_model_facts(file: Path) -> ModelFacts | None:
-    """None of other files.
+    """Return the facts stored in a file that `rkd export-model` wrote; None for other files.
 
     Raises:
         RecordError: it cannot be read, or is damaged.
@@ -237,7 +237,7 @@ def read_model_facts(file: Path) -> ModelFacts | None:
     note_origin([facts["network"]], str(file))
     try:
         data = from_values(DataConfig, json.loads(facts["data"]))
-        if data.normalisation == "measured":  # on the images that it was trained on
+        if data.normalisation == "measured":  # measured on the images it was trained on
             numbers = {name: json.loads(facts[name]) for name in ("mean", "std")}
             data = dataclasses.replace(data, normalisation=numbers)
         return ModelFacts(
@@ -255,8 +255,8 @@ def read_model_facts(file: Path) -> ModelFacts | None:
 def _checkpoint(
     file: Path, runner, model: str | None, dataset: str | None, own: Mapping[str, Any], entry: str | None, deploy: bool
 ) -> int:  # fmt: skip
-    """Print the accuracy of a file, measured on what the call says, else the file, else on CIFAR-100; `own`: further
-    values of the data set that the call gives."""
+    """Print a checkpoint file's accuracy on the test set named by the call, else by the file, else on CIFAR-100; `own`:
+    further data-set values given by the call."""
     from rkd import data, models
 
     said = None if model else read_model_facts(file)
@@ -298,7 +298,7 @@ def _checkpoint(
 
 
 def _try_statistics(network, images, stated: float, apart: float) -> None:
-    """Print which of the known input statistics comes nearest to a stated accuracy, from which others are `apart`."""
+    """Print which known input statistics come nearest to a stated accuracy; those in use miss it by `apart` points."""
     from rkd.data import PRESETS
 
     found = {
@@ -314,7 +314,7 @@ def _try_statistics(network, images, stated: float, apart: float) -> None:
 
 
 def _accuracy(what: str, network, images) -> float:
-    """Test accuracy in percent; weights that are no numbers are told of."""
+    """Return the test accuracy in percent; warn of weights that are NaN or infinite."""
     from rkd import models
     from rkd.training import accuracy
 
@@ -324,7 +324,7 @@ def _accuracy(what: str, network, images) -> float:
 
 
 def _savings(runner, config, weights: str, said: float) -> int:
-    """Print what merging the branches of a run's network saves."""
+    """Print what merging the branches of a run's network saves; return the exit status."""
     import torch
 
     from rkd import models

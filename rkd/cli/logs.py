@@ -81,13 +81,13 @@ def import_logs(
 
 
 def _name(path: Path) -> str:
-    """Of a folder, or of a log; of the folder around a log that is named alike in every run."""
+    """Return a table name made from a folder or log, or from a log's folder if such logs have one name in all runs."""
     alike = re.match(r"worklog|events\.", path.name)
     return re.sub(r"\W+", "_", path.parent.name if alike else path.name if path.is_dir() else path.stem)[:80]
 
 
 def _setting(config) -> dict[str, object]:
-    """What a run has in common with those that others made in the same setting."""
+    """Return the values that a run shares with the runs that others made in the same setting."""
     teacher = config.teacher.name if config.teacher else ""
     return {
         "student": config.network, "teacher": teacher, "method": config.method or "none",

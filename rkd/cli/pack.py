@@ -1,4 +1,4 @@
-"""`rkd pack`: all that training needs, for a machine without network."""
+"""`rkd pack`: write all that training needs on a machine without network."""
 
 import shlex
 import tarfile
@@ -16,7 +16,7 @@ from rkd.files import write_atomic
 
 PART = 60_000_000  # bytes
 CHECKSUMS = "SHA256SUMS"
-# Notebooks declare runs.
+# Notebooks are included because they declare runs.
 _SOURCE = ("rkd/**/*", "params/**/*", "book/*.*", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -63,7 +63,7 @@ def pack(
             )
         members[inside.relative_to(home).as_posix()] = content
     out.mkdir(parents=True, exist_ok=True)
-    for path in list(out.iterdir()):  # all pieces in the folder are unpacked together
+    for path in list(out.iterdir()):  # all pieces in the folder are unpacked together, old ones too
         path.unlink()
     with tempfile.TemporaryFile() as whole:
         with tarfile.open(fileobj=whole, mode="w") as tar:
@@ -80,7 +80,7 @@ def pack(
 
 
 def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Path, Path | bytes]]:
-    """Files here, and their content if it is not that of the file now; what is damaged goes into `results`."""
+    """Yield the files to pack, each with its path or bytes as content; damaged ones are noted in `results`."""
     from rkd.experiments.estimate import COUNTS, remaining_macs
     from rkd.experiments.group import check_teacher_file
     from rkd.experiments.runner import unfinished
@@ -89,7 +89,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
     from rkd.records.transfer.archive import local_path
     from rkd.records.transfer.exporting import collect
 
-    # Counts of multiply-adds are needed to plan; they take minutes where they are not kept.
+    # Planning needs counts of multiply-adds, which take minutes to compute where they are not stored.
     remaining_macs(unfinished(runs, store), store, root)
     found = [*(paths.build_folder() / COUNTS).glob("*.json"), profile_path(profile)]
     found += [file for pattern in _SOURCE for file in paths.home().glob(pattern)]
@@ -111,7 +111,7 @@ def _files(profile: str, runs, root: Path, store, results) -> Iterator[tuple[Pat
 
 
 def _data(runs, root: Path) -> dict[str, Path]:
-    """The files of the data sets, in the folder data/ there, wherever they lie here."""
+    """Return the files of the data sets: their names in the pack, in the folder data/, and their paths here."""
     from rkd.data.sources import reader_of
 
     found = {}

@@ -14,7 +14,7 @@ from rkd.experiments.settings import resolve as settings_of
 from rkd.experiments.workspace import store_of
 from rkd.files import write_atomic
 
-MOST_CLASSES = 100_000  # of a classifier that fits anywhere
+MOST_CLASSES = 100_000  # few enough for a classifier that fits into any machine's memory
 
 
 def models(name: str | None = None, *, classes: int = 100, teacher: str | None = None) -> int:
@@ -63,7 +63,7 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
 
 
 def _list(classes: int) -> int:
-    """All registered networks by group, from a file of their sizes: importing torch would take longer than that."""
+    """Print all registered networks by group, from a file of their sizes, as importing torch would take longer."""
     print(f"{'name':30}{'parameters':>12}{'M multiply-adds':>17}   ({classes} classes, 32x32 images)")
     shown = None
     with resources.files("rkd").joinpath("models/sizes.csv").open(encoding="utf-8") as file:
@@ -77,7 +77,7 @@ def _list(classes: int) -> int:
 
 
 def _row(sizes: dict[str, str], form: str, classes: int) -> str:
-    """Parameters and millions of multiply-adds: of the body, and of a linear classifier with bias."""
+    """Format parameters and millions of multiply-adds of the body plus a linear classifier with bias."""
     width = int(sizes["width"])
     parameters = int(sizes[f"{form}parameters"]) + (width + 1) * classes
     return f"{parameters:>12,}{(int(sizes[f'{form}multiply_adds']) + width * classes) / 1e6:>17.2f}"
@@ -172,7 +172,7 @@ def records(
     named = {"configuration": found["configuration"], "run": found["student"] + taught}
     named["computed in"] = found["arithmetic"]
     shown = pd.concat([pd.DataFrame(named), figures, (diverged + found["differs"]).rename("")], axis=1)
-    for name in ("run", ""):  # pandas sets text to the right
+    for name in ("run", ""):  # pandas right-aligns text
         shown[name] = shown[name].str.ljust(shown[name].str.len().max())
     print(shown.to_string(index=False, na_rep="", float_format="{:.2f}".format))
     runs = found["n"].sum() + found["diverged"].sum()
@@ -252,7 +252,7 @@ def _spoken(name: str) -> str:
 
 
 def _answered(rows, answers, settings):
-    """One row per figure: its answer, the runs, how many of them are recorded."""
+    """Return a table with one row per figure: its answer, the runs, how many of them are recorded."""
     import pandas as pd
 
     from rkd.experiments.runner import settle

@@ -1,4 +1,4 @@
-"""`rkd status`: what is recorded, running, begun or missing; runs in words; `rkd records check`: what is damaged."""
+"""`rkd status`: list recorded, running, begun and missing runs; `rkd records check`: find damaged files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ def status(
     chapters = chapters or [
         name for name in notebook_names(book) if tagged_cells(read_notebook(book / f"{name}.ipynb"), "rows")
     ]
-    selectors = Selectors(profile, given)  # ids alone, which are kept: torch would take seconds
+    selectors = Selectors(profile, given)  # ids alone, which are cached: importing torch would take seconds
     selectors.check(chapters)
     ids = {name: selectors.every(name) for name in chapters}
     records, work = result_folders(profile, resolve("status", {**given, "profile": profile}).results)
@@ -92,8 +92,8 @@ def check_records(*, profile: str = "smoke", results: str | None = None, quarant
 
 
 def states(records: Path, work: Path, runs: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """By run, one of STATES. A run may be trained in several arithmetics, whose ids are given: "damaged" is one whose
-    record cannot be read, "running" one that a process is training now, "begun" one that has a checkpoint."""
+    """Return one of STATES by run; `runs` gives the ids of each run in the arithmetics it may be trained in. A run is
+    "damaged" if its record cannot be read, "running" if a process is training it, "begun" if it has a checkpoint."""
     read, found = ended(records, dict.fromkeys(form for forms in runs.values() for form in forms)), {}
     for run, forms in runs.items():
         known = [read[form] for form in forms if form in read]
@@ -108,7 +108,7 @@ def states(records: Path, work: Path, runs: Mapping[str, Iterable[str]]) -> dict
 def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
     if not (begun := [run for run in forms if (work / run).is_dir()]):
         return "missing"
-    from rkd.records import Store  # with torch
+    from rkd.records import Store  # imports torch
 
     store = Store(records, work)
     if any(store.running(run) for run in begun):
@@ -117,7 +117,7 @@ def _begun(records: Path, work: Path, forms: Iterable[str]) -> str:
 
 
 def list_runs(runs, store, seconds: Mapping[str, float | None] | None = None) -> None:
-    """Print runs in words: state, how far they are, accuracy, seconds they will take where those are known."""
+    """Print one line per run: state, progress, accuracy, and the time it will take where `seconds` says so."""
     from rkd.experiments.estimate import checkpoint_progress
 
     runs = list(runs)

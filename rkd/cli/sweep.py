@@ -1,4 +1,4 @@
-"""`rkd sweep`: all missing runs of chapters, in a good order, within a budget."""
+"""`rkd sweep`: train all missing runs of chapters, in a good order, within a budget."""
 
 import fnmatch
 from collections import Counter
@@ -19,7 +19,7 @@ from rkd.experiments.budget import Budget
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.workspace import data_root, runner_of, store_of
 
-FIRST_GROUPS = 8  # that a sweep shows before it trains
+FIRST_GROUPS = 8  # shown before training begins
 
 
 def sweep(
@@ -95,7 +95,7 @@ def sweep(
             raise ConfigError(f"{name} goes with --out DIR")
     refused = {"--check": check, "--out": out, "--tensorboard": tensorboard}
     on_ray = ray_asked(engine, given, {"--address": address, "--each": each, "--storage": storage}, refused)
-    limit = Budget(budget)  # imports are part of it: torch comes after this line
+    limit = Budget(budget)  # started before torch is imported, as imports count too
     from rkd.experiments.check import LaunchMode
     from rkd.training import Engine
 
@@ -137,9 +137,9 @@ def sweep(
 
 @dataclass
 class _Plan:
-    """What one call works on: `runs`, and how; with `ask`, what each claim that they are for lacks, and which of these
-    claims can get a verdict. `elsewhere`: the device is one of other machines. `again`: the call that goes on. `kept`:
-    the export that is kept meanwhile."""
+    """What one call works on: `runs`, and how (`way`). After `ask`, `needs` holds the missing runs of each claim and
+    `decidable` those claims that can get a verdict. `elsewhere`: the device is on other machines. `again`: the command
+    that continues. `kept`: the export updated meanwhile."""
 
     selectors: Any
     settings: Any
@@ -154,7 +154,7 @@ class _Plan:
     kept: Any = None
 
     def ask(self, patterns: Sequence[str] | None) -> None:
-        """Train for the sake of all claims, or of those that match; then what no such claim needs is left out."""
+        """Train for all claims, or only for those that match the patterns, leaving out runs that none of them needs."""
         from rkd.experiments.runner import required
         from rkd.judge import load_claims
         from rkd.judge.order import can_be_decided, missing_runs
@@ -171,8 +171,8 @@ class _Plan:
             self.runs = required(run for need in self.needs.values() for run in need.values())
 
     def match(self, storage: str, dry_run: bool) -> None:
-        """Let this store and a storage know each other's records of the runs, and of teachers that are needed the
-        weights; of a dry run, say how many would come here."""
+        """Exchange records of the runs between this store and a storage, and fetch weights of the teachers needed; in a
+        dry run, print how many records would be fetched."""
         from rkd.cluster.storage import Storage
         from rkd.experiments.runner import teachers_of
 
@@ -184,7 +184,7 @@ class _Plan:
         there.match(self.store, ids, teachers_of(self.runs))
 
     def check(self) -> None:
-        """Choose the way of training by a check of the device; what cannot be trained at all is left out."""
+        """Choose how to train by checking the device; runs that cannot be trained on it at all are left out."""
         from rkd.experiments.check import check_device
         from rkd.experiments.runner import unfinished
 
@@ -210,7 +210,7 @@ class _Plan:
         self.needs = {claim: need for claim, need in self.needs.items() if need.keys() <= left}
 
     def train(self, estimate, limit, progress, cluster) -> str | None:
-        """Train what is missing, until it is done or the budget says stop; returns why it stopped."""
+        """Train the missing runs until done or told to stop; return why it stopped, None if it did not."""
         groups, where = [(self.runs, ())], {}
         if self.decidable is not None:
             groups = self.groups()
@@ -219,7 +219,7 @@ class _Plan:
             from rkd.cluster.sweeping import ClusterRunner
 
             print(f"cluster: {cluster.describe()}", flush=True)
-            # No node waits for the end of a claim's runs.
+            # One group, so that no node waits for a claim's runs to end.
             groups = [([run for runs, _ in groups for run in runs], ())]
             where = {
                 "kind": ClusterRunner, "cluster": cluster, "limit": limit, "workers": self.settings.device,
@@ -245,7 +245,7 @@ class _Plan:
         return limit.reason if runner.stopped else None
 
     def groups(self):
-        """(runs, claims they decide) in the order of training; what no claim needs comes last."""
+        """Return pairs (runs, claims they decide) in training order; runs that no claim needs come last."""
         from rkd.experiments.estimate import LEAST_IMAGE, remaining_macs
         from rkd.experiments.runner import unfinished
         from rkd.judge.order import rank_groups
@@ -260,7 +260,7 @@ class _Plan:
         return [*found, *([(rest, ())] if rest else [])]
 
     def show_groups(self, groups, estimate, most: int | None = None) -> None:
-        """Print the groups: number of runs, claims decided, minutes, the latter two also in all so far."""
+        """Print the groups: number of runs, claims decided and minutes, the latter two also as running totals."""
         import pandas as pd
 
         if not groups:
@@ -275,7 +275,7 @@ class _Plan:
         for place, name in ((2, "claims"), (4, "minutes")):
             table.insert(place, f"{name} in all", table[name].cumsum(skipna=False))
         table.index += 1
-        table[""] = table[""].str.ljust(table[""].str.len().max())  # pandas sets text to the right
+        table[""] = table[""].str.ljust(table[""].str.len().max())  # pandas right-aligns text
         print(table[:most].to_string(float_format="{:.1f}".format, na_rep="?", max_colwidth=200))
         if most is not None and len(groups) > most:
             print(f"and {len(groups) - most} more groups; --dry-run lists them")
@@ -286,7 +286,7 @@ class _Plan:
             )
 
     def show(self):
-        """Print what there is and what is to be done; returns the estimate."""
+        """Print what is recorded and what is to be trained; return the estimate of the time."""
         estimate = self.time_left()
         states = self._states()
         count = Counter(states.values())
@@ -301,7 +301,7 @@ class _Plan:
         return estimate
 
     def report(self, reason: str | None) -> int:
-        """Print what is done, begun and left, how long that takes and how to go on; returns the exit status."""
+        """Print what is done, begun and left, how long the rest takes and how to continue; return the exit status."""
         if reason:
             print(f"stopped: {reason}")
         states = self._states()
@@ -324,12 +324,12 @@ class _Plan:
         return time_left(self.runs, self.settings, self.store)
 
     def _states(self) -> dict[str, str]:
-        """By the id of each run."""
+        """Return the state of each run, by id."""
         return states(self.store.records, self.store.work, {r.id: [r.id] for r in self.runs})
 
 
 def _counted(states: Iterable[str]) -> str:
-    """ "4 begun, 24 missing"; a recorded run is among those to train only where its weights are lost."""
+    """Return "4 begun, 24 missing"; a recorded run is among those to train only if its weights are lost."""
     said = {"recorded": "recorded without their weights"}
     return ", ".join(
         f"{number} {said.get(state, state)}" for state, number in sorted(Counter(states).items())

@@ -62,7 +62,7 @@ def run(
         Exit status: 0 the run is recorded (or --dry-run, or a figure that needs no run of its own), 1 it was stopped
         or has diverged, 2 wrong call.
     """
-    limit = Budget(budget)  # imports are part of it: torch comes after this line
+    limit = Budget(budget)  # started before torch is imported, as imports count too
     if "seeds" in given:
         raise ConfigError(
             "seeds: this command trains one run; give --seed, or have `rkd sweep` train several"
@@ -110,7 +110,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
         return 0
     known = store.has(config.id)
     records = runner.run([config])
-    if runner.failed:  # as was said
+    if runner.failed:  # already reported
         return 1
     if config.id not in records:
         print(f"stopped: {limit.reason}; the same call goes on here:")
@@ -126,7 +126,7 @@ def _train(settings, config, labels, limit, dry_run: bool, maps: bool, tensorboa
 
 
 def _network(student: str, teacher: str | None, method: str | None, seed: int, given: dict[str, Any]):
-    """Settings, config and labels of a network with or without teacher."""
+    """Return settings, config and labels of a network trained with or without a teacher."""
     from rkd.experiments.recipes import OWN_RECIPES, Builder
     from rkd.experiments.weights import is_run_id
 
@@ -147,7 +147,7 @@ def _network(student: str, teacher: str | None, method: str | None, seed: int, g
 
 
 def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
-    """The same of a chapter's row, under the profile or as the paper profile has it under this name."""
+    """Return the same for a chapter's row, as this profile has it or as the paper profile has it under this name."""
     selectors, (name, _, key) = Selectors(given["profile"], {**given, "seeds": [seed]}), row.partition("/")
     settings, rows = selectors.chapter(name)
     if not of_paper and key not in rows:
@@ -158,7 +158,7 @@ def _row(row: str, seed: int, given: dict[str, Any], of_paper: bool = False):
 
 
 def _claim(figure: str, seed: int, given: dict[str, Any]):
-    """The same of what answers a published figure; None, and a word about it, where no run of its own does."""
+    """Return the same for the run that answers a published figure; if none does, print why and return None."""
     from rkd import published
     from rkd.experiments.answers import answer_of
 

@@ -1,4 +1,4 @@
-"""`rkd verdicts`: the declared claims, and what the evidence of each grade says of them."""
+"""`rkd verdicts`: the declared claims, and what the evidence of each grade says about them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ NO_GRADE_A = {
     "smoke": "are a self-test and never evidence", "mini": "are of a subset and never evidence",
     "short": "are of grade C whatever is given",
 }  # fmt: skip
-Shown = Sequence[tuple[Assessment, Evaluation]]  # the latter is what is said of the claim
+Shown = Sequence[tuple[Assessment, Evaluation]]  # with the evaluation that is shown for the claim
 
 
 def verdicts(
@@ -62,7 +62,7 @@ def verdicts(
         if given is not None and given not in allowed:
             raise unknown(name, given, allowed)
     if chapter is not None:
-        from rkd.experiments.chapters import get_chapter  # with torch
+        from rkd.experiments.chapters import get_chapter  # imports torch
 
         get_chapter(chapter)
     shown = []
@@ -71,7 +71,7 @@ def verdicts(
             found = [a.found[grade]] if grade else text.with_evidence(a) or [a.best]
             if verdict is not None:
                 found = [e for e in found if verdict in (e.verdict, text.wording(e))]
-            elif grade:  # what it has evidence on
+            elif grade:  # only claims with evidence of this grade
                 found = [e for e in found if e.verdict != NOT_RUN]
             shown += [(a, e) for e in found[:1]]
     print(_csv(shown) if csv else _listed(shown, profile, why), end="")
@@ -113,7 +113,7 @@ def _marked(found: Evaluation) -> str:
 
 
 def _csv(shown: Shown) -> str:
-    import pandas as pd  # the list needs none of it
+    import pandas as pd  # the list does without it
 
     rows = []
     for a, e in shown:

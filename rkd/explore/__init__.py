@@ -11,12 +11,12 @@ ALT = (
 def explore(
     choices: dict[str, Any] | None = None, *, data_root: str | None = None, device: str = "auto"
 ) -> object:
-    """The page, to be a cell's last expression; in a build of the book, where no kernel is behind it, its picture.
+    """Return the live page, to be a cell's last expression; in a build of the book, which has no kernel, its picture.
 
-    A page that this kernel has shown before is closed: its training stops, and can be taken up again from the new one.
+    A page that this kernel has shown before is closed: its training stops, and can be resumed from the new one.
 
     Args:
-        choices: values to begin with, by the names of `rkd.explore.choices.FIRST` and of the method's options, for
+        choices: initial values, by the names of `rkd.explore.choices.FIRST` and of the method's options, for
             example {"epochs": 2, "hcl_levels": ["h", 2, 1], "hcl_weights": [1, 0.5, 0.25]}.
         data_root: folder of the CIFAR files, downloaded there when missing; None: data in the project.
         device: "auto", "cpu", "cuda", "cuda:1".

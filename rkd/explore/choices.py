@@ -1,4 +1,4 @@
-"""What a visitor chooses, as the parameters of `rkd run`; the runs these stand for. No widgets."""
+"""A visitor's choices, as parameters of `rkd run`, and the runs that they stand for. No widgets."""
 
 import functools
 import json
@@ -24,21 +24,21 @@ from rkd.review import ReviewKD
 from rkd.training import RunConfig
 from rkd.training.build import check_batches
 
-# What is chosen whatever the method is; besides, there are its options and the weight of cross-entropy. These values
-# train in about a minute on two free CPU cores.
+# The choices that all methods share; besides, there are a method's options and the weight of cross-entropy. With these
+# values, training takes about a minute on two free CPU cores.
 FIRST: dict[str, Any] = {
     "teacher": "resnet20", "student": "resnet8", "method": "reviewkd", "recipe": "", "dataset": "embedded",
     "train_images": 1000, "test_images": 500, "epochs": 8, "teacher_epochs": 16, "batch_size": 64, "seed": 0,
 }  # fmt: skip
 OF_METHOD = ("teacher", "teacher_epochs", "method", "ce_weight", "options")
-RESULTS = "results/explore"  # folder of records
+RESULTS = "results/explore"  # folder of the records
 
 
 @dataclass(frozen=True)
 class ChosenRuns:
-    """The runs of one set of choices, settled, by what they are and in the order in which they are trained: the same
-    run without distillation, the teacher, the student with it. `rkd run` is given the latter's choices; its settings
-    are these with what was left to the profile."""
+    """The runs of one set of choices, settled, by role and in the order of training: the student without distillation,
+    the teacher, the student with distillation. `given`: the choices that `rkd run` gets for the last; `settings`: these
+    and what was left to the profile."""
 
     runs: Mapping[str, RunConfig]
     given: Mapping[str, Any]
@@ -50,7 +50,7 @@ class ChosenRuns:
         return self.runs["with distillation"]
 
     def command(self, distilled: bool = True) -> list[str]:
-        """Arguments of `rkd` that train the distilled run and its teacher, or else the run without."""
+        """Return the arguments of `rkd` that train the distilled run and its teacher, or else the run without."""
         parts = ["run", "--maps"] if distilled and has_maps(self.distilled) else ["run"]
         for name, value in self.given.items():
             if distilled or not (name in OF_METHOD or name.startswith("teacher")):
@@ -60,19 +60,19 @@ class ChosenRuns:
 
 
 def explore_store() -> Store:
-    """Records and working files of what was trained here."""
+    """Return the store of what was trained here: records and working files."""
     return store_for("smoke", RESULTS)
 
 
 def without_distillation(run: RunConfig) -> list[RunConfig]:
-    """What the same run on labels alone may be: a method may leave out an epoch's last batch where the run without it
-    does not."""
+    """Return the forms that the same run on labels alone may have: a method may leave out an epoch's last batch where
+    the run without it does not."""
     alone = replace(run, method=None, options=None, teacher=None, ce_weight=1.0)
     return [alone, replace(alone, drop_last=False)]
 
 
 def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
-    """The weight of cross-entropy and the method's options, as the recipe has them for the pair and the length; those
+    """Return the weight of cross-entropy and the method's options as the recipe sets them for pair and length; those
     of a sum, such as "at+kd", by names such as "at.loss_weight".
 
     Raises:
@@ -87,8 +87,8 @@ def recipe_values(shared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose_runs(chosen: Mapping[str, Any], root: str = "data", device: str = "auto") -> ChosenRuns:
-    """The runs of these choices, checked against one another, against the data set and against the maps. Values are
-    chosen by the names of `FIRST` and of `recipe_values`, which has what is left out.
+    """Return the runs of these choices, checked against one another, the data set and the sizes of the maps. Choices go
+    by the names of `FIRST` and of `recipe_values`, which also provide what is left out.
 
     Raises:
         ConfigError, DataError: an unknown name, a value that is not allowed, or two that contradict each other.
@@ -118,11 +118,11 @@ def _given(shared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _requested(given: Mapping[str, Any]) -> tuple[dict[str, RunConfig], Settings]:
-    """The runs as `rkd run` makes them, their arithmetic still open; and the settings they are made under."""
+    """Return the runs as `rkd run` makes them, their arithmetic still open, and the settings they are made under."""
     places = {name: str(paths.home() / given[name]) for name in ("results", "data_root") if name in given}
     own = {name: value for name, value in given.items() if name != "seed"}
     settings = resolve("run", {**own, **places, "seeds": [given["seed"]]})
-    get_method(settings.method)  # an unknown one is told of
+    get_method(settings.method)  # raises for an unknown one
     builder, seed = Builder(settings), settings.seeds[0]
     runs = {
         "without distillation": builder.plain(settings.student, seed),
@@ -133,7 +133,7 @@ def _requested(given: Mapping[str, Any]) -> tuple[dict[str, RunConfig], Settings
 
 
 def _check(run: RunConfig, root: str) -> None:
-    """What would fail, or come to nothing, only while it trains."""
+    """Raise for what would otherwise fail, or come to nothing, only during training."""
     data, images = dataset_sizes(run.data, paths.home() / root), run.data.train_images
     for what, asked, there in (("training", images, data.train), ("test", run.data.test_images, data.test)):
         if asked > there:
@@ -144,7 +144,7 @@ def _check(run: RunConfig, root: str) -> None:
 
 @functools.lru_cache(maxsize=8)
 def review_levels(run: RunConfig, root: str = "data") -> list[dict[str, object]]:
-    """Rows of `ReviewKD.describe()` of a run's pair; none under another method."""
+    """Return the rows of `ReviewKD.describe()` for a run's pair; none for another method."""
     if run.method != "reviewkd":
         return []
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The live page: widgets, and what they set in motion. Core widgets only, as ipywidgets 7.7.1 and 8 have them."""
+"""The live page: widgets and their handlers. Core widgets only, which ipywidgets 7.7.1 and 8 both have."""
 
 import atexit
 import json
@@ -43,7 +43,7 @@ from rkd.report.interactive.tiles import attention_tiles
 from rkd.report.tables import foldout, frame
 from rkd.training import RunConfig
 
-AT_ONCE = 6  # options of a method that are shown without being asked for
+AT_ONCE = 6  # options of a method that are shown without unfolding the others
 HINT = "tooltip" if hasattr(widgets, "Stack") else "description_tooltip"  # renamed with ipywidgets 8
 TYPED = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
 LABELLED = {"style": {"description_width": "112px"}, "layout": {"width": "auto", "max_width": "430px"}}
@@ -51,16 +51,16 @@ WRAPPED = {"layout": {"flex_flow": "row wrap"}}
 
 
 class LivePage(widgets.VBox):
-    """The page, which closes the one before; arguments and errors are those of `rkd.explore.choices.choose_runs`."""
+    """The page, closing the one shown before; arguments and errors are those of `rkd.explore.choices.choose_runs`."""
 
     shown: "LivePage | None" = None
 
     def __init__(self, choices: Mapping[str, Any], root: str = "data", device: str = "auto") -> None:
-        self.training: LiveTraining | None = None  # the last one
-        choose_runs(choices, root, device)  # raises what is wrong with the call
+        self.training: LiveTraining | None = None  # the latest
+        choose_runs(choices, root, device)  # raises if something is wrong with the call
         self._begin_with, self._places, self._store = dict(choices), (root, device), explore_store()
-        self._lock = threading.RLock()  # handlers and the watcher of a training run in threads of their own
-        self.plan: ChosenRuns | None = None  # of the choices, where they agree
+        self._lock = threading.RLock()  # handlers, and the watcher of a training, run in threads of their own
+        self.plan: ChosenRuns | None = None  # of the choices, if they go together
         self._own: dict[str, Any] = {}  # the recipe's values
         self.options: dict[str, widgets.Widget] = {}
         self._snapshots: Snapshots | None = None
@@ -73,7 +73,7 @@ class LivePage(widgets.VBox):
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Stop a training under way, with its checkpoint written, and take the page's widgets away."""
+        """Stop a training under way, with its checkpoint written, and remove the page's widgets."""
         if self.training is not None:
             self.training.close()
             self.watcher.join()
@@ -82,7 +82,7 @@ class LivePage(widgets.VBox):
     # --- choices
 
     def _box(self, name: str, value: Any, like: Any, meant: str, allowed: Sequence | None) -> widgets.Widget:
-        """A labelled input of the kind that the value `like` needs, or of what is `allowed`."""
+        """Return a labelled input of the kind that the value `like` needs, or a list of what is `allowed`."""
         label = name.replace("_", " ").replace("hcl", "HCL")
         shared = {"description": label, HINT: meant, **LABELLED}
         if name == "method":  # or a sum of some: at+kd
@@ -97,7 +97,7 @@ class LivePage(widgets.VBox):
         return box
 
     def _follow_recipe(self, shared: Mapping[str, Any]) -> None:
-        """What the recipe sets follows it, unless it was changed by hand; another method has other options."""
+        """Update what the recipe sets, unless it was changed by hand; for another method, show its options instead."""
         own = recipe_values(shared)
         if own == self._own:
             return
@@ -120,7 +120,7 @@ class LivePage(widgets.VBox):
         _display(self._more, len(boxes) > AT_ONCE)
 
     def _changed(self) -> dict[str, Any]:
-        """The options that are not as the recipe has them; ConfigError for a list with a bracket too few."""
+        """Return the options that differ from the recipe's; ConfigError for a list that lacks a bracket."""
         found = {}
         for name, box in self.options.items():
             value = box.value
@@ -135,7 +135,7 @@ class LivePage(widgets.VBox):
         return found
 
     def _refresh(self) -> None:
-        """Figures and drawing of the choices, or the sentence that says why there are none."""
+        """Show figures and drawing of the choices, or the sentence that says why there are none."""
         self.plan = None
         try:
             shared = {name: box.value for name, box in self.shared.items()}
@@ -150,7 +150,7 @@ class LivePage(widgets.VBox):
         self._set_buttons()
 
     def _meant(self, plan: ChosenRuns, chosen: Mapping[str, Any]) -> str:
-        """Sizes, cost, review path and commands as HTML."""
+        """Return sizes, cost, review path and commands as HTML."""
         run, root = plan.distilled, paths.home() / self._places[0]
         data = dataset_sizes(run.data, root)
         networks = {"student": run.network, "teacher": run.teacher.name}
@@ -197,7 +197,7 @@ class LivePage(widgets.VBox):
         self.stop_button.disabled = not running
 
     def _show(self, look: TrainingStatus) -> None:
-        """How the training stands; only what differs is sent."""
+        """Show how the training stands; curves are sent only if they have changed."""
         self._bar.value = look.share
         self.status.value = _note(look.text, "alert" if look.status == "failed" else "status")
         drawn = {name: len(record.curves["test_accuracy"]) for name, record in look.records.items()}
@@ -212,7 +212,7 @@ class LivePage(widgets.VBox):
         if look.status == "finished":
             self._show_result(look)
         if not self.training.running:
-            self._refresh()  # of what is left of the choices, which may be others by now
+            self._refresh()  # the time left for the choices, which may have changed by now
 
     def _show_result(self, look: TrainingStatus) -> None:
         how = ("with distillation", "without distillation")
@@ -233,14 +233,14 @@ class LivePage(widgets.VBox):
         self.maps.value = drawn or "This run has no attention maps to show."
 
     def _save(self) -> None:
-        """Give the run that is shown a name."""
+        """Write the name that was entered into the record of the run shown."""
         made = (record := self._store.load(self.training.plan.distilled.id)).provenance
         labels = {**made["labels"], "name": self.name.value.strip()[:200]}
         self._store.save(replace(record, provenance={**made, "labels": labels}))
         self._show_saved()
 
     def _show_saved(self) -> None:
-        """All records as a table, and the curves of those with names."""
+        """Show all records as a table, and the curves of those with names."""
         records = {record.id: record for record in self._store}
         rows, named = [], []
         for run, record in records.items():
@@ -260,7 +260,7 @@ class LivePage(widgets.VBox):
     # --- what there is to see
 
     def _safely(self, act: Callable[[], Any]) -> Callable[..., None]:
-        """`act` under the lock, its errors shown in place: a notebook puts them into a log that nobody reads."""
+        """Wrap `act` in the lock and show its errors on the page: a notebook puts them into a log that nobody reads."""
 
         def safely(*event: Any) -> None:
             with self._lock:
@@ -282,7 +282,7 @@ class LivePage(widgets.VBox):
             {**FIRST, **self._begin_with},
             {**docstring_entries(RunConfig), **docstring_entries(Settings)},
         )
-        networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of families
+        networks = dict.fromkeys([*models.names(), first["teacher"], first["student"]])  # or some of a family
         named = [(models.display_name(name), name) for name in networks]
         recipes = [("the method's own", ""), *((name, name) for name in recipe_names())]
         lists = {
@@ -330,7 +330,7 @@ class LivePage(widgets.VBox):
 
 
 def _text(value: Any) -> str:
-    """A list, a text or None, as it is written into a box: YAML."""
+    """Return a list, a text or None as it is written into a box: as YAML."""
     return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
 
 
@@ -339,7 +339,7 @@ def _html(value: str = "") -> widgets.HTML:
 
 
 def _note(text: str, role: str = "status") -> Html:
-    """A sentence that is read out when it changes."""
+    """Return a sentence that screen readers read out when it changes."""
     return tag("p", text, role=role)
 
 

@@ -1,8 +1,8 @@
-"""Trains a plan by `rkd run` in a process of its own: the notebook's kernel stays free, its random streams untouched.
+"""Training of a plan by `rkd run` in its own process: the notebook's kernel stays free, its random streams untouched.
 
-All that is shown of it is read from the store and from the last line it logged. It belongs to the kernel's group of
-processes: what interrupts or ends the kernel ends it after the batch in progress, with a checkpoint, from which the
-same plan goes on.
+All that is shown of it is read from the store and from the last line it logged. It belongs to the kernel's process
+group: what interrupts or ends the kernel also ends it, after the batch in progress and with a checkpoint, from which
+the same plan goes on.
 """
 
 import os
@@ -18,20 +18,20 @@ from rkd.explore.choices import ChosenRuns, explore_store
 from rkd.records import Record
 
 LOOK_EVERY_S = 1.0
-CLOSING_S = 20.0  # a process told to stop gets so long before it is killed
+CLOSING_S = 20.0  # a process told to stop is killed after this time
 
 
 class TrainingStatus(NamedTuple):
-    """How a training stands."""
+    """The state of a training."""
 
     status: str  # "training", "stopping", "stopped", "finished" or "failed"
     text: str  # the same in a sentence
     share: float  # part of the runs that is done, 0 to 1
-    records: dict[str, Record]  # by what the run is; of an unfinished one its curves and last accuracy so far
+    records: dict[str, Record]  # by role; for an unfinished run, its curves and last accuracy so far
 
 
 class LiveTraining:
-    """Trains what of a plan is not recorded, from the start or from where it was stopped, while `looks` is iterated."""
+    """Training of a plan's unrecorded runs, from the start or where they stopped, while `looks` is iterated."""
 
     def __init__(self, plan: ChosenRuns) -> None:
         self.plan, self.store, self.running, self._asked = plan, explore_store(), True, False
@@ -39,13 +39,13 @@ class LiveTraining:
         self._process: subprocess.Popen[bytes] | None = None
 
     def stop(self) -> None:
-        """Ask the training to end after the batch in progress; returns at once."""
+        """Ask the training to end after the batch in progress, without waiting for it."""
         self._asked = True
         if self._process is not None:
             self._process.terminate()
 
     def close(self) -> None:
-        """Stop, and see the process off; one that does not obey is killed, which costs no record."""
+        """Stop the training and wait for its process to end; one that does not is killed, which costs no record."""
         self.stop()
         if self._process is not None:
             try:
@@ -54,7 +54,7 @@ class LiveTraining:
                 self._process.kill()
 
     def looks(self) -> Iterator[TrainingStatus]:
-        """How it stands, every second, and once it has ended."""
+        """Train, and yield the state every second and once it has ended."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.touch()
         runs = {name: run for name, run in self.plan.runs.items() if name != "teacher"}

@@ -1,4 +1,4 @@
-"""Builds of the book from start to end."""
+"""Builds of the book from start to finish."""
 
 import contextlib
 import math
@@ -33,18 +33,18 @@ def build_book(
     fresh: bool = False,
     cluster: "Cluster | None" = None,
 ) -> BookResult:
-    """Executes the chapters that changed, stages what came out, and builds the site.
+    """Execute the chapters that changed, stage the results, and build the site.
 
     Args:
         only: chapters to execute, changed or not; the others keep the copy an earlier build made.
-        jobs: chapters executed at once, sharing the CPU cores evenly; None: 2, on a GPU 1.
+        jobs: chapters executed at once, sharing the CPU cores evenly; None: 2, or 1 on a GPU.
         timeout_s: wall-clock limit of one chapter, in seconds.
         parameters: override those of the profile.
         environment: override the environment of the chapters.
         variation: name of a variation. The chapters of `only`, by default all that declare every one of the
             parameters, are executed as extra pages; the book's own pages keep the copy they have.
-        fresh: executes what has not changed too.
-        cluster: executes the chapters, in place of this machine.
+        fresh: execute what has not changed too.
+        cluster: executes the chapters instead of this machine.
 
     Raises:
         ConfigError: an unknown chapter, a missing file, a limit that is not positive, a variation with a bad name
@@ -70,10 +70,10 @@ def build_book(
 
 
 def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
-    """Takes a chapter that papermill executed elsewhere into the book as a variation, and builds the site.
+    """Take a chapter that papermill executed elsewhere into the book as a variation, and build the site.
 
     Raises:
-        ConfigError: a bad name, no chapter of this book, not executed to its end, or no parameter that differs.
+        ConfigError: a bad name, or a notebook that is no chapter of the book, is unfinished or differs in no parameter.
     """
     check_variation_name(book, variation)
     with _alone(book):
@@ -81,7 +81,7 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
         _announce(book, [page])
         target = book.path(page, ".ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
-        for ending in (".log", ".failed.ipynb"):  # of an execution here
+        for ending in (".log", ".failed.ipynb"):  # left by an execution here
             book.path(page, ending).unlink(missing_ok=True)
         shutil.copyfile(notebook, target)
         book.save(page)
@@ -89,7 +89,7 @@ def adopt_notebook(book: Book, notebook: Path, variation: str) -> BookResult:
 
 
 def drop_variation(book: Book, variation: str) -> BookResult:
-    """Removes a variation and builds the site without it.
+    """Remove a variation and build the site without it.
 
     Raises:
         ConfigError: the profile has no variation of that name.
@@ -110,7 +110,7 @@ def drop_variation(book: Book, variation: str) -> BookResult:
 
 @contextlib.contextmanager
 def _alone(book: Book) -> Iterator[None]:
-    """Keeps other builds out of the folder."""
+    """Keep other builds out of the folder."""
     for path in (book.config, *([book.params_file] if book.params_file else [])):
         if not path.is_file():
             raise ConfigError(f"{path} does not exist")
@@ -124,14 +124,14 @@ def _alone(book: Book) -> Iterator[None]:
 
 
 def _announce(book: Book, pages: Sequence[Page]) -> None:
-    """Says which pages of a variation will be replaced."""
+    """Say which pages of a variation will be replaced."""
     there = {page.file for page in book.variations()}
     if replaced := [page.name for page in pages if page.file in there]:
         book.echo(f"variation {pages[0].variation} exists; {', '.join(replaced)} of it will be replaced")
 
 
 def _finish(book: Book, executed: Sequence[Page] = ()) -> BookResult:
-    """Pages of the whole book, those of before too, staged and built."""
+    """Stage and build the pages of the whole book, those of earlier builds included; return the result."""
     names, now, varied = book.names, {page.file: page for page in executed}, []
     for page in book.variations():
         told = f"variation {page.variation} of {page.name} is left out"

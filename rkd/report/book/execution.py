@@ -40,12 +40,12 @@ def execute(
     fresh: bool,
     cluster: "Cluster | None" = None,
 ) -> list[Page]:
-    """Pages as their execution left them; arguments are those of `rkd.report.book.building.build_book`.
+    """Return the pages as their execution left them; arguments are those of `rkd.report.book.building.build_book`.
 
-    Those that took longest come first; those that ask for it when all others have ended. Without `fresh`, a page that
-    was executed from all that is there now is left as it is. A cluster's nodes share the project's folders.
+    Pages that took longest start first; those that ask for it start when all others have ended. Without `fresh`, a page
+    executed from exactly what is there now is left as it is. A cluster's nodes share the project's folders.
     """
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure stands on the page
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # what it says of a failure is shown on the page
     done: list[Page] = []
     width = max((len(page.name) for page in pages), default=0)
 
@@ -69,7 +69,7 @@ def execute(
     there: Nursery | _Elsewhere | None = None  # where pages are executed
     last = [page for page in pages if is_last(book.notebook(page.name))]
     with contextlib.ExitStack() as finally_:
-        if threading.current_thread() is threading.main_thread():  # no other one may set handlers
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
             finally_.callback(signal.signal, signal.SIGTERM, former)
         for group in ([page for page in pages if page not in last], last):
@@ -97,7 +97,7 @@ def execute(
 
 
 class _Elsewhere:
-    """Executes pages in kernels of a cluster's nodes."""
+    """An executor of pages in kernels on a cluster's nodes."""
 
     def __init__(self, cluster: "Cluster", environment: Mapping[str, str]) -> None:
         self._cluster, self._environment, self._tasks = cluster, dict(environment), list[Any]()
@@ -109,13 +109,13 @@ class _Elsewhere:
         self._tasks.append(task.remote(book, page, dict(values), timeout_s, self._environment))
         try:
             return ray.get(self._tasks[-1])
-        except ray.exceptions.RayError as error:  # its node is gone, again and again
+        except ray.exceptions.RayError as error:  # its node was lost, on every retry
             page = replace(page, status="failed", reason=f"its node was lost: {type(error).__name__}")
             book.save(page)
             return page
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancel the tasks under way."""
         for task in self._tasks:
             self._cluster.ray.cancel(task, force=True)
 
@@ -133,7 +133,7 @@ def _on_a_node(
 def _nursery(
     book: Book, chapters: Sequence[str], threads: int | None, environment: Mapping[str, str]
 ) -> "Nursery":
-    from rkd.report.book.kernels import Nursery  # which a build that executes nothing does without
+    from rkd.report.book.kernels import Nursery  # not needed by a build that executes nothing
 
     own = {name: value for name, value in os.environ.items() if name != VARIATION}
     own["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # spares every log the debugger's warning
@@ -143,8 +143,8 @@ def _nursery(
 
 
 def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
-    """A hash of what all chapters are executed from besides their own notebooks: what the book reads, its other
-    notebooks' titles and rows, parameters, Python and torch; of the last ones also when the others were executed."""
+    """Return a hash of what all chapters are executed from besides their own notebooks: what the book reads, all
+    notebooks' titles and rows, parameters, Python and torch; for the last ones, also when the others were executed."""
     notebooks = {name: book.notebook(name) for name in book.names}
     rows = {
         n: (title_of(it), [cell["source"] for cell in tagged_cells(it, "rows")])
@@ -157,7 +157,7 @@ def _made_from(book: Book, values: Mapping[str, object], last: bool) -> str:
 
 
 def threads_each(chapters: int, jobs: int) -> int | None:
-    """Threads of chapters that share the cores evenly, side by side; None: there is one at a time."""
+    """Return the threads of each of several chapters that share the cores evenly; None if one runs at a time."""
     company = min(jobs, chapters)
     return None if company <= 1 else max(1, cores() // company)
 
@@ -165,7 +165,7 @@ def threads_each(chapters: int, jobs: int) -> int | None:
 def _execute(
     nursery: "Nursery", book: Book, page: Page, values: Mapping[str, object], timeout_s: float
 ) -> Page:
-    """One page, and what became of it. Its notebook counts as failed until it has ended well."""
+    """Execute one page and return it with the outcome. Its notebook counts as failed until it has ended well."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
@@ -192,7 +192,7 @@ def _execute(
         except Exception as error:  # of papermill itself: the other chapters go on
             log.write(str(error))
             reason = f"papermill ended with {type(error).__name__}: {error}"
-            if isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter at its start
+            if isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter as it starts
                 reason = "its kernel died without a word, killed from outside or out of memory"
     if reason:
         good.unlink(missing_ok=True)  # an older copy must not pass for this one

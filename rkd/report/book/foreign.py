@@ -1,7 +1,7 @@
-"""Notebooks that were executed elsewhere: what of them stands on a page.
+"""Notebooks that were executed elsewhere, and what a page shows of them.
 
-Nothing in them is obeyed. Markdown that is not the chapter's own is read as plain Markdown, without directives, roles
-and HTML; of outputs, text, tables and pictures remain. Metadata is left behind: it may ask for an execution.
+Nothing in them is acted upon. Markdown that is not the chapter's own is read as plain Markdown, without directives,
+roles and HTML; of outputs, only text, tables and pictures remain. Metadata is dropped: it may ask for an execution.
 """
 
 import ast
@@ -18,7 +18,7 @@ from rkd.colab import first_cell
 from rkd.report.interactive.markup import Html, tag
 
 OF_BUILDS = {"provenance", "variations"}  # cells that a build appends, by id
-_DROPPED = {  # with all that is in them
+_DROPPED = {  # with their content
     "script", "style", "template", "title", "noscript", "svg", "math", "iframe", "object", "embed", "form", "button",
     "select", "textarea", "audio", "video", "canvas",
 }  # fmt: skip
@@ -31,7 +31,7 @@ _ATTRIBUTES = {
 }
 _NO_PYTHON = SyntaxError, ValueError, RecursionError, MemoryError
 _STYLES = {"text-align", "width", "max-width", "grid-template-columns"}
-_VALUES = {  # what a value may be; others go with their attribute
+_VALUES = {  # what a value may be; an attribute with another value is dropped
     "class": re.compile(r"rkd-[\w-]+|dataframe|num|text|smoke|mini|paper|good|fair|bad|info|none"),
     "href": re.compile(r"(?i:https?://|mailto:).*|[\w.-]+\.html(?:#.*)?", re.DOTALL),
     "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
@@ -39,7 +39,7 @@ _VALUES = {  # what a value may be; others go with their attribute
 
 
 def sanitise(html: str) -> Html:
-    """HTML of which text, tables, links and pictures within it remain; nothing in it runs or is fetched."""
+    """Return the HTML reduced to text, tables, links and embedded pictures; nothing in it runs or is fetched."""
     kept = {
         "tags": _TAGS,
         "clean_content_tags": _DROPPED,
@@ -58,7 +58,7 @@ def _allowed(element: str, name: str, value: str) -> str | None:
 
 
 def render_plain(markdown: str) -> Html:
-    """Plain Markdown, with tables, as HTML; directives, roles, formulas and HTML in it are text."""
+    """Return plain Markdown, with tables, as HTML; directives, roles, formulas and HTML in it are shown as text."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     reader.add_render_rule("fence", _fence)
     made = reader.render(_characters(markdown))
@@ -66,8 +66,8 @@ def render_plain(markdown: str) -> Html:
 
 
 def static_cells(notebook: Mapping, source: Mapping, repository: str) -> tuple[list[dict], str]:
-    """Cells as they stand on the page of the chapter whose source is given, and a sentence on those that are not the
-    chapter's; empty where all are."""
+    """Return a notebook's cells as the page shows them, and a sentence on cells that are not those of the chapter whose
+    `source` is given, or that are missing; empty if there are none."""
     own = source["cells"]
     cells = [cell for cell in notebook["cells"] if not _of_build(cell, repository)]
     matched = SequenceMatcher(None, [*map(_compared, own)], [*map(_compared, cells)], autojunk=False)
@@ -99,11 +99,11 @@ def static_cells(notebook: Mapping, source: Mapping, repository: str) -> tuple[l
 
 
 def _compared(cell: Mapping) -> tuple[str, str]:
-    """A cell without what does not count: layout and comments."""
+    """Return a cell's type and content without layout and comments, which do not count."""
     kind, source = cell["cell_type"], cell["source"]
     try:
         return kind, ast.dump(ast.parse(source)) if kind == "code" else " ".join(source.split())
-    except _NO_PYTHON:  # or IPython's own commands
+    except _NO_PYTHON:  # or it holds IPython's own commands
         return kind, source
 
 
@@ -115,7 +115,7 @@ def _of_build(cell: Mapping, repository: str) -> bool:
 
 
 def _is_injected(cell: Mapping, notebook: Mapping) -> bool:
-    """Whether a cell is what papermill was given, and nothing else."""
+    """Whether a cell assigns the parameters that papermill was given, and does nothing else."""
     if "injected-parameters" not in cell["metadata"].get("tags", []):
         return False
     try:
@@ -132,7 +132,7 @@ def _cell(id: str, kind: str, source: str, tags: Sequence[str] = (), outputs: Se
 
 
 def _output(output: Mapping) -> dict:
-    """One output: of several forms of it, the first that is known."""
+    """Return an output in a form that can be shown: of its several forms, the first that is known."""
     if output["output_type"] == "stream":
         name = "stderr" if output["name"] == "stderr" else "stdout"
         return {"output_type": "stream", "name": name, "text": _characters(_joined(output["text"]))}
@@ -157,11 +157,11 @@ def _joined(said: str | Sequence[str]) -> str:
 
 
 def _characters(said: str) -> str:
-    """With a mark for what is no character."""
+    """Return the text with a replacement mark for each invalid character."""
     return said.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _fence(renderer: object, tokens: Sequence[Token], i: int, *options: object) -> str:
-    """A block of code; of a directive, with its name."""
+    """Render a block of code; that of a directive with its name."""
     name = f"{tokens[i].info.strip()}\n" * tokens[i].info.startswith("{")
     return tag("pre", tag("code", name + tokens[i].content))

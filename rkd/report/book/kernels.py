@@ -1,6 +1,6 @@
-"""Kernels of chapters, forked from one process that has imported what they import: torch, pandas and the plotting
-libraries take a core longer than most chapters themselves. Nothing that a kernel started outlives it, and no kernel
-outlives the build: its token in the environment says what belongs to it."""
+"""Kernels of chapters, forked from one process that has imported what they import: importing torch, pandas and the
+plotting libraries occupies a core for longer than most chapters do. Nothing that a kernel started outlives it, and no
+kernel outlives the build: a token in the environment marks what belongs to it."""
 
 import contextlib
 import json
@@ -27,8 +27,8 @@ from rkd.report.book.parent import end_with_parent
 
 
 class Nursery:
-    """Starts kernels in a folder, each a process of its own with all that is imported here: statements, executed once,
-    for which the first one waits; none on systems where a process full of libraries does not survive a fork."""
+    """A process that forks kernels in a folder, each with `imports` already made: statements, executed once, for which
+    the first kernel waits; none except on Linux, as elsewhere a process full of libraries does not survive a fork."""
 
     def __init__(self, imports: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._build, self._one_at_a_time = uuid.uuid4().hex, threading.Lock()
@@ -39,8 +39,8 @@ class Nursery:
 
     @contextlib.contextmanager
     def kernel(self, name: str, environment: Mapping[str, str], log: Path) -> Iterator[AsyncKernelManager]:
-        """A running kernel under a name of its own, which ends with all that it started. The environment is added to
-        that of all; what the kernel's process says is appended to the log."""
+        """Yield a running kernel with a name of its own, and end it with all that it started. `environment` is added to
+        that of all kernels; what the kernel's process prints is appended to the log."""
         token = f"{self._build} {name}."
         kernel = AsyncKernelManager(kernel_name="python3")
         kernel.provisioner = _Forked(kernel_id=name, kernel_spec=kernel.kernel_spec, parent=kernel)
@@ -54,7 +54,7 @@ class Nursery:
             _end(token, session)
 
     def close(self) -> None:
-        """Ends all kernels, and this."""
+        """End all kernels and the process they are forked from."""
         _end(self._build)
         self._process.wait()
 
@@ -68,21 +68,21 @@ class Nursery:
 
 
 class _Forked(LocalProvisioner):
-    """A kernel that is no child of this process: `fork` starts one from the words of its command and tells its id."""
+    """A kernel that is no child of this process: `fork` starts it from its command's words and returns its id."""
 
     fork: Any = None
 
     async def launch_kernel(self, cmd: list[str], **of_a_child: Any) -> KernelConnectionInfo:
         try:
             self.process = _Process(self.fork(cmd[cmd.index("-m") + 1 :]))
-        except psutil.NoSuchProcess as error:  # it died before it could be looked at
+        except psutil.NoSuchProcess as error:  # it died before it could be inspected
             raise DeadKernelError(str(error)) from None
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
 
 class _Process(psutil.Process):
-    """With what LocalProvisioner asks of a child beyond that."""
+    """A process with the further attributes and methods that LocalProvisioner expects of a child."""
 
     stdin = stdout = stderr = None
 
@@ -90,12 +90,12 @@ class _Process(psutil.Process):
         return None if self.is_running() else 0
 
     def send_signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):  # as a Popen that has ended
+        with contextlib.suppress(ProcessLookupError):  # a Popen that has ended ignores it too
             os.kill(self.pid, number)
 
 
 def _end(token: str, session: int | None = None) -> None:
-    """Kills every process whose token begins so, in a session of its own too, and what was forked in a session."""
+    """Kill every process whose token begins with `token`, whatever its session, and every process in `session`."""
     ended = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -111,17 +111,17 @@ def _end(token: str, session: int | None = None) -> None:
 
 
 def _serve(imports: Sequence[str]) -> None:
-    """Imports, then forks a kernel for each line that comes in and answers with its process id."""
-    end_with_parent()  # as long as there is no kernel to see off
+    """Import, then fork a kernel for each line that comes in and answer with its process id."""
+    end_with_parent()  # as long as there is no kernel to be ended first
     here = os.getpid()
     os.environ["JPY_PARENT_PID"] = str(here)  # kernels end with this process
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as kernels have it
     for statement in ("import ipykernel.kernelapp", *imports):
-        with contextlib.suppress(Exception):  # chapters meet it themselves, and say so on their pages
+        with contextlib.suppress(Exception):  # chapters fail on it themselves, and say so on their pages
             exec(statement, {})
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
     end_with_parent(False)
     try:
         for line in sys.stdin:
@@ -135,7 +135,7 @@ def _serve(imports: Sequence[str]) -> None:
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
-    """Turns this process into a kernel."""
+    """Turn this process into a kernel."""
     end_with_parent()
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

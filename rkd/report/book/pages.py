@@ -1,4 +1,4 @@
-"""A book on disk, its pages, and how they fared."""
+"""A book on disk, its pages, and the result of a build."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from rkd.config import from_values
 from rkd.experiments.notebooks import notebook_names, read_notebook
 from rkd.files import write_atomic
 
-TOKEN = "RKD_BOOK"  # in the environment of chapters that a build executes: which build, which page
-VARIATION = "RKD_VARIATION"  # there too where they are executed as a variation: its name
+TOKEN = "RKD_BOOK"  # environment variable of chapters that a build executes: which build, which page
+VARIATION = "RKD_VARIATION"  # another one if they are executed as a variation: its name
 STATUSES = ("ok", "unchanged", "kept", "not executed", "failed")
 
 
@@ -19,17 +19,17 @@ class Page:
     """One chapter of a build, or a variation of one.
 
     Attributes:
-        name: of the chapter's notebook, without its ending.
-        status: "ok" (executed now), "failed" (now, or earlier and not mended since), "unchanged" (an earlier build
-            executed it, of what is there now), "kept" (an earlier build executed it) or "not executed".
+        name: that of the chapter's notebook, without suffix.
+        status: "ok" (executed now), "failed" (now, or earlier and not fixed since), "unchanged" (an earlier build
+            executed it, from what is there now), "kept" (an earlier build executed it) or "not executed".
         seconds: wall-clock time of its execution.
         reason: why it failed, in a few lines.
         finished: end of its execution, UTC, ISO 8601.
         machine: what it ran on.
         variation: name of the variation; empty for the chapter itself.
-        parameters: what the variation was given, by name.
-        adopted: file name of the notebook it was taken from, where no build executed it.
-        key: hash of all it was executed from.
+        parameters: those given to the variation, by name.
+        adopted: file name of the notebook it was taken from, if no build executed it.
+        key: hash of everything it was executed from.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Page:
 
     @property
     def file(self) -> str:
-        """Name of the page in the book, without ending."""
+        """Name of the page in the book, without suffix."""
         return f"{self.name}--{self.variation}" if self.variation else self.name
 
 
@@ -57,11 +57,11 @@ class Book:
         profile: its name, or the path of its file.
         source: folder of notebooks, prose, `_toc.yml` and `_assets`.
         config: the jupyter-book configuration.
-        build: folder of everything that is made; the site goes to `_build/html` in it, or `html` if it is named _build.
+        build: folder for all output; the site goes to `_build/html` in it, or `html` if it is named _build.
         params_file: YAML of parameters for every chapter; None: none.
-        html: False: builds stop before the site.
+        html: whether to build the site; False: builds stop before it.
         echo: receives one line of progress at a time.
-        reads: files and folders that chapters read besides notebooks; where one changes, they are executed again.
+        reads: files and folders that chapters read besides notebooks; if one changes, they are executed again.
     """
 
     profile: str
@@ -79,29 +79,29 @@ class Book:
 
     @property
     def stage(self) -> Path:
-        """Source of the site."""
+        """Folder of the site's source."""
         return self.work / "stage"
 
     @property
     def names(self) -> list[str]:
-        """Its chapters, in their order."""
+        """Names of its chapters, in order."""
         return notebook_names(self.source)
 
     def notebook(self, chapter: str) -> dict:
-        """A chapter's source."""
+        """Return a chapter's source."""
         return read_notebook(self.source / f"{chapter}.ipynb")
 
     def path(self, page: Page, ending: str) -> Path:
-        """The file of a page's execution with this ending: the notebook, its log, its state."""
+        """Return the file with this ending that belongs to a page's execution: the notebook, its log, its state."""
         folder = f"variations/{page.variation}" if page.variation else "chapters"
         return self.work / folder / f"{page.name}{ending}"
 
     def save(self, page: Page) -> None:
-        """Keeps a page's state beside its executed notebook."""
+        """Write a page's state beside its executed notebook."""
         write_atomic(self.path(page, ".page.json"), json.dumps(asdict(page), indent=1).encode())
 
     def page(self, chapter: str, variation: str = "") -> Page:
-        """The page an earlier build of the same profile left behind."""
+        """Return the page that an earlier build of the same profile left behind."""
         none = Page(chapter, variation=variation)
         state = self.path(none, ".page.json")
         if not state.is_file():
@@ -115,14 +115,14 @@ class Book:
         return page if page.status == "failed" else replace(page, status="kept")
 
     def variations(self) -> list[Page]:
-        """The variations of its profile, by name and chapter."""
+        """Return the variations of its profile, sorted by name and chapter."""
         states = sorted(self.work.glob("variations/*/*.page.json"))
         return [self.page(state.name.removesuffix(".page.json"), state.parent.name) for state in states]
 
 
 @dataclass(frozen=True)
 class BookResult:
-    """What a build made: `pages` in the order of the book, the index page, complaints of the HTML build."""
+    """The result of a build: `pages` in the order of the book, the index page, warnings of the HTML build."""
 
     pages: tuple[Page, ...]
     html: Path | None = None
@@ -135,11 +135,11 @@ class BookResult:
 
     @property
     def ok(self) -> bool:
-        """No failed chapter in the book and no complaint of the HTML build."""
+        """Whether no chapter of the book failed and the HTML build gave no warning."""
         return not self.failed and not self.warnings
 
     def summary(self) -> list[str]:
-        """The last lines of a build: counts, failures, complaints, the index page."""
+        """Return the last lines of a build: counts, failures, warnings, the index page."""
         counts = {status: sum(page.status == status for page in self.pages) for status in STATUSES}
         return [
             ", ".join(f"{count} {status}" for status, count in counts.items() if count),

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, even where that is killed and can clean nothing up."""
+"""Processes that end with their parent, even if that is killed and cannot clean up."""
 
 import ctypes
 import signal
@@ -9,6 +9,6 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def end_with_parent(so: bool = True) -> None:
-    """Asks the kernel to kill this process when its parent ends, or no longer; elsewhere than on Linux a no-op."""
+    """Ask the kernel to kill this process when its parent ends, or not to if `so` is False; a no-op except on Linux."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if so else 0)

@@ -25,7 +25,7 @@ TIMEOUT_S = 180  # of one page
 
 
 def print_pages(site: Path, target: Path, pages: Sequence[str] = ()) -> list[Path]:
-    """Print pages of a built site, named without ending, or all that hold text of the book, and say so line by line.
+    """Print pages of a built site, named without suffix, or all that hold text of the book, with a line for each.
 
     Raises:
         ConfigError: no site, no such page, no Chromium, or a page that it could not print.

@@ -1,4 +1,4 @@
-"""The site: its source, assembled from executed chapters, prose and assets, and jupyter-book over it."""
+"""The site: its source, assembled from executed chapters, prose and assets, and its build by jupyter-book."""
 
 import json
 import os
@@ -28,12 +28,12 @@ FOLDED = {  # tag of a cell -> what a click on it shows
     "hide-output": "what it says",
 }  # fmt: skip
 LOG_TAIL = 40  # lines
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours of a terminal
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # terminal colours
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE): ")
 
 
 def stage(pages: Sequence[Page], book: Book) -> None:
-    """Assembles the source of the site in `book.stage`, of chapters in the order of the book, and their variations."""
+    """Assemble the site's source in `book.stage` from the chapters, in the book's order, and their variations."""
     copied = [path for path in toc_files(book.source) if path.suffix == ".md"]
     copied += [path for path in (book.source / "_assets").rglob("*") if path.is_file()]
     files = {path.relative_to(book.source).as_posix(): path.read_bytes() for path in copied}
@@ -58,7 +58,7 @@ def stage(pages: Sequence[Page], book: Book) -> None:
 
 
 def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: str) -> dict:
-    """A chapter's page, or a variation's: always a notebook, so that all links to it hold."""
+    """Return the page of a chapter or a variation: always a notebook, so that all links to it stay valid."""
     source, metadata, other = book.notebook(page.name), KERNEL, ""
     if page.status in ("failed", "not executed"):
         said = (_failed if page.status == "failed" else _not_executed)(page, book)
@@ -68,7 +68,7 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
         executed = read_notebook(book.path(page, ".ipynb"))
         cells = executed["cells"]
         if page.adopted:
-            from rkd.report.book.foreign import static_cells  # which only such pages need
+            from rkd.report.book.foreign import static_cells  # needed by such pages alone
 
             cells, other = static_cells(executed, source, repository)
         else:
@@ -84,8 +84,8 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
 
 
 def displayed_cells(cells: Sequence[dict], repository: str) -> list[dict]:
-    """Cells of an executed notebook as the book shows them: parameters and rows folded, and, where the project has an
-    address, a first one for Colab."""
+    """Return an executed notebook's cells as the book shows them: parameters and rows folded and, if the project has a
+    `repository` address, a first code cell for Colab."""
     found = []
     for cell in cells:
         metadata = {k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")}
@@ -94,7 +94,7 @@ def displayed_cells(cells: Sequence[dict], repository: str) -> list[dict]:
             metadata["tags"] = [*tags, "hide-input"]
         for words in [FOLDED[name] for name in FOLDED if name in tags]:
             metadata["mystnb"] = {f"code_prompt_{v}": f"{v.capitalize()} {words}" for v in ("show", "hide")}
-        if "colab" not in tags:  # of a notebook downloaded from a built book
+        if "colab" not in tags:  # left in a notebook downloaded from a built book
             found.append({**cell, "metadata": metadata})
     if repository:
         place = next((i for i, cell in enumerate(found) if cell["cell_type"] == "code"), 0)
@@ -103,7 +103,7 @@ def displayed_cells(cells: Sequence[dict], repository: str) -> list[dict]:
 
 
 def _headed(cells: Sequence[dict], page: Page, title: str, other: str) -> list[dict]:
-    """With the heading first, a variation's with a note below it, which says which cells are `other` ones."""
+    """Return cells with the heading first, in a variation followed by a note, which says which are `other` ones."""
     words = (cell for cell in cells if cell["cell_type"] == "markdown")
     heading = next((cell for cell in words if cell["source"].startswith("# ")), None)
     opening = heading["source"].partition("\n")[2].strip() if heading else ""
@@ -157,7 +157,7 @@ def _note(page: Page, title: str, other: str) -> str:
 
 
 def _command(page: Page, book: Book) -> str:
-    """The command that executes a page again."""
+    """Return the command that executes a page again."""
     words = ["rkd", "book", "--profile", book.profile, "--only", page.name]
     words += ["--name", page.variation] if page.variation else []
     for name, value in page.parameters.items():
@@ -173,13 +173,13 @@ def _given(parameters: Mapping[str, object]) -> str:
 
 
 def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
-    """Builds the site from what is staged: all of it, as every page shows the titles of the others; or nothing, where
-    it was built without a complaint from what is there now.
+    """Build the whole site from what is staged, as every page shows the titles of the others; do nothing if it was
+    already built from what is there now without a warning or error.
 
     Returns:
-        Path of the index page, None where none came out, and the complaints of Sphinx.
+        Path of the index page, None if there is none, and the warnings and errors of Sphinx.
     """
-    # The folder's name is jupyter-book's; a folder of that name is not nested once more.
+    # jupyter-book calls its output folder _build; a build folder of that name serves as it, with none nested in it.
     output = book.build if book.build.name == "_build" else book.build / "_build"
     index, built_from = output / "html" / "index.html", output / "site.key"
     key = digest(book.stage, book.config, *book.reads, *map(version, ("jupyter-book", "sphinx", "myst-nb")))

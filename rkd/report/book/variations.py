@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?!.*\.(ipynb|md|html|rst|txt)?$)[a-z0-9][a-z0-9.-]{0,39}")
 
 
 def check_variation_name(book: Book, name: str) -> None:
-    """Raises ConfigError for a name that cannot be part of a page's address, or would hide a page of the book."""
+    """Raise ConfigError for a name that cannot be part of a page's address, or would hide a page of the book."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"variation name {name!r}: allowed are up to 40 of a-z, 0-9, '.' and '-', a letter or digit first, no "
@@ -40,16 +40,16 @@ def check_variation_name(book: Book, name: str) -> None:
 
 
 def format_values(parameters: Mapping[str, object]) -> list[str]:
-    """Parameters and values as text, those left out that change no number."""
+    """Return parameters and values as text, without those that change no number."""
     told = {name: value for name, value in parameters.items() if name not in INCIDENTAL}
     return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in told.items()]
 
 
 def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence[str]) -> list[str]:
-    """The chapters a variation executes: those of `only`, or all that declare every parameter.
+    """Return the chapters a variation executes: those of `only`, or all that declare every parameter.
 
     Raises:
-        ConfigError: no parameter that changes a number, the profile among them, or one that chapters do not declare.
+        ConfigError: no parameter changes a number, the profile is among them, or chapters do not declare one of them.
     """
     wanted = {*parameters} - INCIDENTAL
     if "profile" in wanted:
@@ -71,18 +71,18 @@ def varied_chapters(book: Book, parameters: Mapping[str, object], only: Sequence
 
 
 def adopt(book: Book, path: Path, variation: str) -> Page:
-    """The variation that a notebook is which papermill executed elsewhere; values of the book's profile are no
-    difference.
+    """Return a notebook that papermill executed elsewhere as a variation; values equal to those of the book's profile
+    make no difference.
 
     Raises:
-        ConfigError: no notebook, no chapter of this book, not executed to its last cell without an error, executed
-            with another profile, or with no parameter that differs.
+        ConfigError: it is no notebook, is no chapter of this book, was not executed to its last cell without an error,
+            or was executed with another profile or with no parameter that differs.
     """
     notebook = read_notebook(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # cells without names are none of ours
+        with warnings.catch_warnings(action="ignore"):  # cells without ids are no concern of ours
             nbformat.validate(notebook)
-    except Exception as error:  # of formats that are none it complains with errors of many kinds
+    except Exception as error:  # for what is no notebook it raises errors of many kinds
         said = one_line(ValueError(getattr(error, "message", error)), 200)
         raise ConfigError(f"{path} is not a sound Jupyter notebook: {said}") from error
     about = _mapping(notebook["metadata"].get("papermill"))
@@ -101,10 +101,10 @@ def adopt(book: Book, path: Path, variation: str) -> Page:
 
 
 def chapter_of(notebook: dict, path: Path, book: Book) -> str:
-    """The chapter a notebook was made from: a build notes it; else by its title.
+    """Return the chapter a notebook was made from: the one that a build noted, else the one with its title.
 
     Raises:
-        ConfigError: none of this book's.
+        ConfigError: it is no chapter of this book.
     """
     noted, title = _mapping(notebook["metadata"].get("rkd")).get("chapter"), title_of(notebook)
     for name in book.names:
@@ -114,8 +114,8 @@ def chapter_of(notebook: dict, path: Path, book: Book) -> str:
 
 
 def _finished(notebook: dict, path: Path) -> str:
-    """When the last cell ended. Every cell must have run without an error, and the kernel must have answered for the
-    last one: papermill lists the cells after a kernel's death as completed."""
+    """Return when the last cell ended. Every cell must have run without an error, and the kernel must have answered for
+    the last one: papermill lists the cells after a kernel's death as completed."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
     for output in (output for cell in cells for output in cell["outputs"]):
         if output["output_type"] == "error":
@@ -128,7 +128,7 @@ def _finished(notebook: dict, path: Path) -> str:
 
 
 def _differing(given: dict, source: dict, path: Path, book: Book) -> dict[str, object]:
-    """Parameters, of those papermill was given, that make a variation of the chapter."""
+    """Return those of the parameters given to papermill that make the notebook a variation of the chapter."""
     if not given:
         raise ConfigError(f"{path.name} has no injected parameters; execute it with papermill -p NAME VALUE")
     defaults = [assigned_values(cell["source"]) for cell in tagged_cells(source, "parameters")]

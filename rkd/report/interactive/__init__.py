@@ -1,1 +1,1 @@
-"""Pictures that answer: drawn in the page by scripts the book carries, with no kernel and no network."""
+"""Interactive pictures: drawn in the page by scripts that the book carries, with no kernel and no network."""

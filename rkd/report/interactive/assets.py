@@ -1,8 +1,8 @@
 """Scripts and styles of interactive pictures: beside the page in a build of the book, inside the output elsewhere.
 
 In the book every page links `_static/interactive.js` and the styles (see _config.yml), and the script fetches plotly.js
-where a page holds a plot. An output in Jupyter, on Colab or in a papermill notebook has no such neighbours, so it
-carries them itself: it shows wherever scripts of outputs run, and still shows its static part where they do not.
+where a page holds a plot. An output in Jupyter, on Colab or in a papermill notebook has no such files beside it, so
+it carries them itself: it works wherever scripts in outputs run, and still shows its static part where they do not.
 """
 
 import base64
@@ -33,8 +33,8 @@ def in_book() -> bool:
 
 
 def attached(plotly: bool = False, script: bool = True) -> Html:
-    """What an output has to bring along: nothing in a build of the book, else styles, scripts, and plotly.js (0.7 MB)
-    where it is asked for."""
+    """Return what an output has to bring along: nothing in a build of the book, else styles, scripts if `script`, and
+    plotly.js (0.7 MB) if `plotly`."""
     if in_book():
         return Html("")
     scripts = [_text("interactive.js")] if script else []

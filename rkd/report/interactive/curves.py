@@ -1,4 +1,4 @@
-"""Training curves of a table's lines: the mean of each line bold, its runs faint; what is missing is said."""
+"""Training curves of a table's lines: the mean of each line bold, its runs faint; missing runs are named."""
 
 import itertools
 import math
@@ -13,8 +13,8 @@ from rkd.experiments.frames import mean_sd, runs_frame, same_runs
 from rkd.records import Record
 from rkd.report.interactive.plot import GREY, Choice, Plot, checkbox, slider
 
-# Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line is told
-# from the 29 next ones even where colours are not.
+# Okabe and Ito's colours without yellow, which is lost on white. Six colours and five dash patterns: a line differs
+# from the next 29 in at least one of them, and from the next four in its dash pattern, whatever colours are seen.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 CONTEXT = {"teacher": (GREY, "dot"), "student": (GREY, "dash")}
@@ -39,12 +39,12 @@ def curves(
     step: int = 1,
     panels: str = "group",
 ) -> Plot:
-    """The training curves of a chapter's lines. Where they have groups, one group is shown at a time.
+    """Plot the training curves of a chapter's lines. If the lines form groups, one group is shown at a time.
 
     Args:
         beside: a second group can be chosen, to compare; colours then differ between groups too.
-        step: of curves longer than 80 epochs, only every so many epochs are drawn, up to the last.
-        panels: of the static picture, one per "group" or "metric".
+        step: of curves longer than 80 epochs, only every `step`-th epoch is drawn, the last one included.
+        panels: the static picture has one panel per "group" or "metric".
     """
     found = {line.key: [records[run.id] for run in line.runs if run.id in records] for line in lines}
     drawn = [line for line in lines if found[line.key]]
@@ -80,7 +80,7 @@ def curves(
 def _traces(
     line: Line, records: Sequence[Record], metric: str, name: str, style: Mapping[str, str], step: int
 ) -> Iterator[go.Scatter]:
-    """One line's mean and its single runs; of a diverged run, a cross where it ended."""
+    """Yield one line's mean and its single runs; for a diverged run, also a cross where it ended."""
     finished = [r for r in records if r.status == "finished" and metric in r.curves]
     diverged = [r for r in records if r.status != "finished" and r.curves.get(metric)]
     several = finished if metric.endswith("accuracy") and len(finished) > 1 else []
@@ -103,7 +103,7 @@ def _traces(
 
 
 def _points(values: Sequence[float], step: int) -> dict[str, object]:
-    """Coordinates: epochs count from 1; four digits, None for what JSON cannot carry."""
+    """Return coordinates: epochs count from 1; values have four digits, None for what JSON cannot hold."""
     step = step if len(values) > 80 else 1
     first = (len(values) - 1) % step
     y = [float(f"{v:.4g}") if math.isfinite(v) else None for v in values[first::step]]
@@ -111,7 +111,7 @@ def _points(values: Sequence[float], step: int) -> dict[str, object]:
 
 
 def _styles(lines: Sequence[Line], apart: bool) -> Iterator[dict[str, str]]:
-    """Colours by place within the group, so that a role looks the same in every group; or `apart` from line to line."""
+    """Yield styles by place in the group, so that a role looks the same in all groups, or, if `apart`, in all lines."""
     count: dict[str, int] = {}
     for line in lines:
         i = count.setdefault("" if apart else line.group, 0)
@@ -121,7 +121,7 @@ def _styles(lines: Sequence[Line], apart: bool) -> Iterator[dict[str, str]]:
 
 
 def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
-    """What the lines are, and which runs are not among them."""
+    """Say what the lines are, and which runs are not among them."""
     said = ["Bold: mean over the finished runs of a line; thin: single runs."]
     said.append(
         "A click on a name, or Enter, hides its line; a double click, or Shift and Enter, all others."
@@ -131,7 +131,7 @@ def _note(lines: Sequence[Line], runs: pd.DataFrame) -> str:
         if len(found):
             each = (f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in found.items())
             said.append(f"{words}: {'; '.join(each)}.")
-    for group in dict.fromkeys(line.group for line in lines):  # after injecting, two lines may coincide
+    for group in dict.fromkeys(line.group for line in lines):  # injected values may make two lines one
         labels = {line.key: line.label for line in lines if line.group == group}
         same = same_runs([line for line in lines if line.group == group])
         said += [f"“{labels[key]}” has the runs of “{first}”." for key, first in same.items()]

@@ -1,4 +1,4 @@
-"""Tables to search, sort, filter and export, by the DataTables that the itables package carries, without a network."""
+"""Tables to search, sort, filter and export, using the DataTables bundled with itables, without a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from rkd.report.interactive.assets import attached
 from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.plot import Choice, interactive_figure, spec
 
-LIBRARY = f"_itables_{__version__.replace('.', '_')}"  # where the bundle puts its promise
+LIBRARY = f"_itables_{__version__.replace('.', '_')}"  # name under which the bundle stores its promise
 
 
 def datatable(
@@ -23,15 +23,15 @@ def datatable(
     page: int = 25,
     above: Html | None = None,
 ) -> Html:
-    """A table that answers; without scripts it is the whole table, as given.
+    """Return an interactive table; without scripts it is the whole table, as given.
 
     Args:
-        table: whose rows carry, per filter, `data-NAME`: the values under which they are shown, parted by "|".
-        filters: an empty value stands for all. In the book the address takes and gives their values; "#id" of a row
-            opens its <details>.
-        buttons: of DataTables: "csv", "colvis", "searchBuilder".
-        page: rows seen at a time.
-        above: between filters and table; a plot whose points name rows follows what is listed.
+        table: its rows carry, per filter, `data-NAME`: the values for which they are shown, separated by "|".
+        filters: an empty value stands for all. In the book their values are read from the page's address and written to
+            it; "#id" of a row opens its <details>.
+        buttons: those of DataTables: "csv", "colvis", "searchBuilder".
+        page: rows shown at a time.
+        above: placed between filters and table; a plot whose points name rows shows what is listed.
     """
     language = {"search": "Words", "info": "_START_ to _END_ of _TOTAL_", "infoFiltered": "(of _MAX_ in all)"}
     options = {

@@ -1,4 +1,4 @@
-"""Every recorded run, one row per configuration, and a table that a plot follows."""
+"""All recorded runs, one row per configuration, and a table with a plot that follows its filters."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ NUMBERS = ("n", "mean, %", "sd", "best epoch, %", "diverged", "loss weight", "ep
 
 
 class Place(NamedTuple):
-    """Where a run stands in the report."""
+    """Where the report uses a run."""
 
     chapter: str
     row: str
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 def recorded_configurations(profile: str, results: str | None = None) -> pd.DataFrame:
-    """All recorded runs there are, as `configurations`: those of a profile, or of another folder of its records, beside
+    """Return all recorded runs as `configurations`: those of a profile, or of another folder of its records, besides
     the committed ones.
 
     Raises:
@@ -52,17 +52,17 @@ def recorded_configurations(profile: str, results: str | None = None) -> pd.Data
 def configurations(
     records: Iterable[tuple[str, Record]], places: Mapping[str, Sequence[Place]]
 ) -> pd.DataFrame:
-    """Runs gathered into configurations, which differ in nothing but their seed: evidence first, then by profile, pair
-    and method.
+    """Group runs that differ in nothing but their seed into configurations: evidence first, then by profile, pair and
+    method.
 
     Args:
         records: (profile, record); a run that occurs twice counts once.
-        places: id of a run, or of a run in whatever arithmetic -> rows of chapters that stand on it.
+        places: id of a run, or of its request, which leaves the arithmetic open -> rows of chapters that use it.
 
     Returns:
-        The columns of the table, as text, and those of HIDDEN: label (a name of its own), row (the first of the report
-        that stands on it, else its method), records (by seed), accuracies (of its finished runs at the last epoch, %),
-        half (the width of half their mean's 95 % interval, by Student's t; 0 below two runs).
+        The columns of the table, as text, and those of HIDDEN: label (a unique name), row (the first row of the report
+        that uses it, else its method), records (by seed), accuracies (of its finished runs at the last epoch, %), half
+        (half the width of their mean's 95 % interval, by Student's t; 0 below two runs).
     """
     by_profile: dict[str, dict[str, Record]] = {}
     for profile, record in records:
@@ -81,12 +81,12 @@ def configurations(
 def _configuration(
     profile: str, found: Any, records: list[Record], places: Mapping[str, Sequence[Place]]
 ) -> dict[str, object]:
-    """A row: options without effect, or of another method, are empty."""
+    """Return a row; options without effect, or of another method, are empty."""
     records.sort(key=lambda record: record.config.seed)
     config, labels = records[0].config, records[0].provenance.get("labels", {})
     asked = [name for record in records for name in (record.id, record.config.request.id)]
     standing = list(dict.fromkeys(place for name in asked for place in places.get(name, ())))
-    # Where no row stands on it: the chapter it was recorded for, else those of ReviewKD.
+    # If no row uses it: the chapter it was recorded for, else that of ReviewKD.
     chapter = labels.get("chapter") if labels.get("chapter") in chapter_names() else "table1"
     named = {(place.chapter, place.recipe) for place in standing} or {(chapter, "")}
     published = any(is_published_setting(config, *each) for each in named)
@@ -131,7 +131,7 @@ def _configuration(
 
 
 def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
-    """Table of configurations, and a plot of them whose `meta["rows"]` are places in `rows`; one set of filters."""
+    """Return a table of configurations, filtered together with a plot, whose `meta["rows"]` are positions in `rows`."""
     if rows.empty:
         return tag("p", "No run is recorded yet.", class_="rkd-note")
     names = rows.columns.drop(list(HIDDEN))
@@ -155,7 +155,7 @@ def overview(rows: pd.DataFrame, plot: Callable[[pd.DataFrame], Plot]) -> Html:
 
 
 def _places(profiles: Iterable[str]) -> dict[str, list[Place]]:
-    """Run id -> rows of all chapters under these profiles."""
+    """Return, by run id, the rows of all chapters under these profiles that use it."""
     found: dict[str, list[Place]] = {}
     for asked, name in itertools.product(map(Selectors, profiles), chapter_names()):
         head, colon, _ = get_chapter(name).title.partition(":")

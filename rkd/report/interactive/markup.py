@@ -20,20 +20,20 @@ class Html(str):
 
 
 def text(said: object) -> Html:
-    """Markup stays as it is; anything else becomes text, with a mark for what is no character."""
+    """Return markup as it is, anything else as escaped text with a replacement mark for each invalid character."""
     if isinstance(said, Html):
         return said
     return Html(escape(str(said).encode(errors="replace").decode(), quote=True))
 
 
 def join(*parts: object) -> Html:
-    """Parts one after another."""
+    """Return the parts one after another."""
     return Html("".join(map(text, parts)))
 
 
 def tag(name: str, /, *inside: object, **attributes: object) -> Html:
-    """An element; `class_` and `data_key` are the attributes "class" and "data-key", True is one without a value,
-    None and False are none.
+    """Return an element; `class_` and `data_key` are the attributes "class" and "data-key", True makes one without a
+    value, None and False make none.
 
     >>> tag("b", "a < b", class_="x", hidden=True)
     '<b class="x" hidden>a &lt; b</b>'
@@ -46,12 +46,12 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
 
 
 def picture(png: bytes, alt: str, **attributes: object) -> Html:
-    """An image that is part of the page, with words for those who do not see it; attributes as of `tag`."""
+    """Return an image embedded in the page, with words for those who do not see it; attributes as in `tag`."""
     return tag("img", alt=alt, **attributes, src=f"data:image/png;base64,{base64.b64encode(png).decode()}")
 
 
 def code(said: object, language: str = "") -> str:
-    """Text as Markdown that shows it as it is, whatever it holds: a block in a language, or else within a line."""
+    """Return Markdown that shows a text verbatim, whatever it holds: a block if a language is given, else inline."""
     plain = str(said).encode(errors="replace").decode()
     plain = plain if language else " ".join(plain.split())  # an empty line would end the code
     ticks = "`" * max([3 if language else 1, *(len(run) + 1 for run in re.findall("`+", plain))])
@@ -60,7 +60,7 @@ def code(said: object, language: str = "") -> str:
 
 
 def directive(name: str, title: str, *inside: str, class_: str = "") -> str:
-    """A directive of MyST around finished Markdown, which cannot end it."""
+    """Return a MyST directive around finished Markdown, which cannot end it."""
     body = "\n\n".join(inside)
     colons = ":" * max([4, *(len(run) + 1 for run in re.findall(":+", body))])
     option = f":class: {class_}\n" * bool(class_)

@@ -12,8 +12,8 @@ Level = Mapping[str, object]  # one row of ReviewKD.describe()
 
 
 def review_path(levels: Sequence[Level], options: ReviewOptions) -> Html:
-    """The path of one pair, deep to shallow: maps in proportion to their height, blocks, residuals, losses; details to
-    unfold."""
+    """Draw the path of one pair, deep to shallow: maps scaled to their height, blocks, residuals, losses, and details
+    to unfold."""
     unit = 4.2 / max(level[f"{side}_size"] for level in levels for side in ("student", "teacher"))
     heads = (tag("b", name) for name in ("student", "", "fusion", "", "teacher"))
     rows = (_level(i, levels, options, unit) for i in range(len(levels)))
@@ -51,7 +51,7 @@ def _level(i: int, levels: Sequence[Level], options: ReviewOptions, unit: float)
 
 
 def _block(i: int, level: Level, options: ReviewOptions) -> str:
-    """What a level's block does, in a word or two."""
+    """Return what a level's block does, in a word or two."""
     if options.connector == "none":
         return "1×1 conv" if level["parameters"] else "as it is"
     if options.connector == "mechanism":
@@ -64,13 +64,13 @@ def _shape(level: Level, side: str) -> str:
 
 
 def _residual(level: Level, options: ReviewOptions) -> str:
-    """Shape of what a level passes on: all blocks resize to the teacher's size first."""
+    """Return the shape of what a level passes on: all blocks resize to the teacher's size first."""
     channels = level["mid_channels" if options.residual == "mid" else "teacher_channels"]
     return f"{channels} × {level['teacher_size']} × {level['teacher_size']}"
 
 
 def _steps(i: int, levels: Sequence[Level], options: ReviewOptions) -> Iterator[tuple[str, str]]:
-    """What happens between the student's map and the loss, step by step with shapes."""
+    """Yield what happens between the student's map and the loss, step by step with shapes."""
     level = levels[i]
     size, full = level["student_size"], level["teacher_size"]
     if options.connector == "none":

@@ -1,5 +1,5 @@
-"""Pictures that answer to mouse and keys: plotly figures, each with a static picture of the same data and words for
-both, and pages to go through."""
+"""Pictures that respond to mouse and keyboard: plotly figures, each with a static picture of the same data and an
+alternative text, and pages to go through."""
 
 import io
 import json
@@ -27,12 +27,12 @@ _MARKERS = {"circle": "o", "diamond": "D", "x": "X", "square": "s"}
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several, in a <select>.
+    """A choice of one of several values, in a <select>.
 
     Attributes:
-        name: traces whose `meta["facets"]` name it are shown while their value is chosen; of two choices of one name,
-            either's. "from" is the share of the x axis that is left out at its start.
-        options: value -> what it is called; the first is chosen at first.
+        name: traces whose `meta["facets"]` name it are shown while their value is chosen; if two choices share a name,
+            in either. "from" is the share of the x axis that is left out at its start.
+        options: value -> what it is called; the first is chosen initially.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Choice:
 
 
 def checkbox(name: str, label: str, value: str) -> Html:
-    """A checkbox, ticked at first: the traces that have this value of the facet `name`."""
+    """Return a checkbox, ticked initially, that shows the traces with this value of the facet `name`."""
     return tag("label", tag("input", type="checkbox", name=name, value=value, checked=True), label)
 
 
 def slider(name: str, label: str, low: int, high: int, start: int, said: Sequence[str] = ()) -> Html:
-    """A whole number, by the arrow keys. Named "at", it reads a plot out at that place of its x axis; named "page", it
-    goes through the pages of a pager, each called as `said`."""
+    """Return a slider for a whole number, also by the arrow keys. Named "at", it reads out a plot at that place of its
+    x axis; named "page", it goes through the pages of a pager, whose names are `said`."""
     shown = said[start] if said else start
     words = {"data_said": json.dumps(said) if said else None, "aria_valuetext": shown}
     bar = tag("input", type="range", min=low, max=high, value=start, name=name, **words)
@@ -66,7 +66,7 @@ def interactive_figure(
     title: str = "",
     library: str | None = None,
 ) -> Html:
-    """What `interactive.js` brings to life: a form of that label, seen only once the script is there, and what it acts
+    """Return a figure for `interactive.js`: a form with this label, shown only once the script runs, and what it acts
     on."""
     made = (c.html() if isinstance(c, Choice) else c for c in controls)
     form = tag("form", *made, class_="rkd-controls", aria_label=label) if controls else ""
@@ -75,7 +75,7 @@ def interactive_figure(
 
 
 def spec(values: Mapping[str, object]) -> Html:
-    """What the script reads. "<" never appears in it, so no label can end the element."""
+    """Return the data that the script reads. "<" never appears in it, so no label can end the element."""
     made = json.dumps(values, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return tag("script", Html(made), type="application/json")
 
@@ -89,9 +89,9 @@ def pager(
     above: object = "",
     below: object = "",
 ) -> Html:
-    """Pages of which one is seen at a time; without scripts it is the one at the start.
+    """Return pages that are shown one at a time; without scripts, only the page at index `start`.
 
-    The choice is a slider where the pages are ordered, else a <select>; what stands `above` and `below` stays.
+    The choice is a slider if `slides`, for ordered pages, else a <select>; what is `above` and `below` stays.
     """
     names = tuple(pages)
     choice = Choice("page", label, {str(i): name for i, name in enumerate(names)})
@@ -103,16 +103,16 @@ def pager(
 
 @dataclass(frozen=True, repr=False)
 class Plot:
-    """A plotly figure as a reader of the book meets it, from a file, without kernel and network.
+    """A plotly figure that works for a reader of the book from a file, without kernel and network.
 
-    Without scripts, in print and while it loads, a static picture stands in its place. Its legend is plotly's: a click,
+    Without scripts, in print and while it loads, a static picture takes its place. Its legend is plotly's: a click,
     or Enter, shows or hides an entry, a double click all others.
 
     Attributes:
-        figure: traces whose `meta["facets"]` names, per control, the value they belong to, `meta["yaxis"]` what it
-            changes of the y axis, and `meta["rows"]`, per point, the row of the table around the plot.
+        figure: its traces' `meta["facets"]` names, per control, the value they belong to, `meta["yaxis"]` what they
+            change in the y axis, and `meta["rows"]`, per point, the row of the table around the plot.
         height: of the drawing, in CSS pixels, without the legend.
-        panels: facet by whose values the static picture is divided.
+        panels: facet by whose values the static picture is divided into panels.
     """
 
     figure: go.Figure
@@ -130,7 +130,7 @@ class Plot:
         return join(self.html(), attached(plotly=True))
 
     def html(self) -> Html:
-        """The picture without the scripts it needs outside the book."""
+        """Return the plot without the scripts it needs outside the book."""
         drawn = json.loads(self.figure.to_json(), object_hook=_plain)
         drawn["layout"]["template"] = {"layout": _LAYOUT}
         area = tag("div", class_="rkd-area", role="group", aria_label=self.alt)
@@ -141,7 +141,7 @@ class Plot:
         )
 
     def still(self) -> Html:
-        """An <img> of what is shown at first; of the facet `panels`, the first few values side by side."""
+        """Return an <img> of what is shown initially, with the first few values of the facet `panels` side by side."""
         choices = {c.name: list(c.options) for c in self.controls[::-1] if isinstance(c, Choice)}
         choices.pop(self.panels, None)
         panels: dict[str, list[go.Scatter]] = {}
@@ -155,7 +155,7 @@ class Plot:
         rows = -(-len(shown) // columns)
         drawn = Figure((9.2, 0.6 + rows * self.height / 135), facecolor="white", layout="constrained")
         entries, png = {}, io.BytesIO()
-        with rc_context({"text.parse_math": False}):  # a name is no formula
+        with rc_context({"text.parse_math": False}):  # names are not formulas
             for i, (name, traces) in enumerate(shown, 1):
                 ax = drawn.add_subplot(rows, columns, i)
                 self._draw(ax, name, traces)
@@ -200,7 +200,7 @@ class Plot:
 
 
 def _plain(part: dict[str, object]) -> dict[str, object]:
-    """A part of a figure whose texts are text: plotly reads tags in them."""
+    """Return a part of a figure with its texts escaped: plotly interprets tags in them."""
     return {k: _escaped(v) if k in ("name", "text", "ticktext") else v for k, v in part.items()}
 
 

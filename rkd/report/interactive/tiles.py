@@ -1,6 +1,6 @@
 """Arrays as small PNG pictures: one file holds a column of maps, equal pixels for equal values, no text.
 
-What is written around them is HTML, so that it keeps its size on a phone and follows the theme.
+The text around them is HTML, so that it keeps its size on a phone and follows the theme.
 """
 
 import io
@@ -13,13 +13,13 @@ from PIL import Image
 from rkd.experiments.snapshots import Snapshots
 from rkd.report.interactive.markup import Html, join, picture, tag
 
-CELL, GAP = 128, 8  # pixels: edge of one map, distance of two
+CELL, GAP = 128, 8  # pixels: edge of one map, distance between two
 WEIGHTS = ("z₁ student map", "z₂ residual")  # of a fusion block
 
 
 def map_column(maps: np.ndarray, colour_map: str, low: float, high: float) -> bytes:
-    """PNG of maps, (N, h, w), below one another. Every value fills a block of equal pixels; equal values have equal
-    colours, whatever the size of a map; values beyond low and high are drawn as these.
+    """Return a PNG of maps, (N, h, w), one below another. Every value fills a block of equal pixels; equal values have
+    equal colours, whatever the size of a map; values beyond low and high are clipped to these.
 
     Raises:
         ValueError: a value is not finite, or low is not below high.
@@ -31,7 +31,7 @@ def map_column(maps: np.ndarray, colour_map: str, low: float, high: float) -> by
 
 
 def photo_column(images: np.ndarray) -> bytes:
-    """PNG of images, (N, H, W, 3 or 4) uint8, below one another, parted by transparent gaps."""
+    """Return a PNG of images, (N, H, W, 3 or 4) uint8, one below another, separated by transparent gaps."""
     times = max(1, CELL // max(images.shape[1:3]))
     cells = images.repeat(times, axis=1).repeat(times, axis=2)
     cells = np.concatenate([cells, np.full((*cells.shape[:3], 4 - cells.shape[3]), 255, np.uint8)], axis=3)
@@ -43,13 +43,13 @@ def photo_column(images: np.ndarray) -> bytes:
 
 
 def map_image(png: bytes, alt: str, kind: str | None = None) -> Html:
-    """A picture as HTML, with its CSS class if any."""
+    """Return a picture as HTML, with its CSS class if any."""
     width, height = Image.open(io.BytesIO(png)).size
     return picture(png, alt, width=width, height=height, class_=kind)
 
 
 def colour_scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Html:
-    """A colour bar with what stands at its left end, middle and right end, and a sentence about it."""
+    """Return a colour bar with labels at its left end, middle and right end, and a sentence about it."""
     png = map_column(np.linspace(0, 1, 128)[None, None], colour_map, 0, 1)
     marks = tag("div", *(tag("span", tick) for tick in ticks))
     bar = map_image(png, f"colours from {ticks[0]} to {ticks[2]}")
@@ -57,15 +57,15 @@ def colour_scale(colour_map: str, ticks: tuple[str, str, str], said: str) -> Htm
 
 
 def tile_columns(*rows: Sequence[object]) -> Html:
-    """Heads, pictures and feet in columns of equal width."""
+    """Return rows of heads, pictures and the like in columns of equal width."""
     cells = (tag("div", cell) for row in rows for cell in row)
     columns = f"grid-template-columns:repeat({len(rows[0])},minmax(0,1fr))"
     return tag("div", *cells, class_="rkd-tiles", style=columns)
 
 
 def attention_tiles(maps: Snapshots, epoch: int) -> Html | None:
-    """The weights after an epoch that was looked at: a column of images where they are here, then two of maps for every
-    level that fuses by attention, deep to shallow; None where none does."""
+    """Return the weights after an epoch with snapshots: a column of images if they are here, then two of maps for every
+    level that fuses by attention, deep to shallow; None if no level does."""
     heads, columns = [], []
     for level in maps.levels:
         if (found := maps.attention(epoch, level)) is None:
