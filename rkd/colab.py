@@ -1,8 +1,8 @@
-"""A chapter on Google Colab: a build of the book puts a first cell into every notebook, which fetches the project and
-runs this file; elsewhere it does nothing.
+"""Run a chapter on Google Colab: building the book puts a first cell into every notebook, which fetches the project and
+runs this file; outside Colab it does nothing.
 
-Colab's own packages are left as they are (an upgrade of torch or ipywidgets would force a restart), so nothing a
-chapter imports may need more than Colab has.
+Colab's own packages stay as they are (upgrading torch or ipywidgets would force a restart), so a chapter's imports may
+need nothing that Colab lacks.
 """
 
 import os
@@ -23,10 +23,10 @@ KEPT = ("data", "checkpoints", "results/paper")  # what a mounted Drive keeps wh
 
 
 def first_cell(repository: str) -> dict:
-    """The cell that makes a notebook run on Colab, as nbformat has it.
+    """Return the cell that makes a notebook run on Colab, in nbformat's form.
 
     Args:
-        repository: address of the project; `repository.url` of `_config.yml`.
+        repository: the project's address, `repository.url` in `_config.yml`.
     """
     import rkd
 
@@ -37,17 +37,17 @@ def first_cell(repository: str) -> dict:
 
 
 def prepare(home: Path | None = None, drive: Path = DRIVE) -> None:
-    """Make a fetched checkout work in this kernel, and say on what it will run. A no-op elsewhere.
+    """Make a fetched checkout work in this kernel, and print its device and what is kept; a no-op outside Colab.
 
     Args:
-        home: the checkout; None: the one this file lies in.
-        drive: top of the mounted Drive. If it is there, images, checkpoints and records of the paper profile are kept
-            in its folder `rkd`.
+        home: the checkout; None: the one that contains this file.
+        drive: root of the mounted Drive. If it exists, images, checkpoints and records of the paper profile are kept in
+            its folder `rkd`.
     """
     if "google.colab" not in sys.modules:
         return
     home = Path(__file__).resolve().parent.parent if home is None else home
-    if str(home) not in sys.path:  # pip's link is read when a kernel starts, and this one is running
+    if str(home) not in sys.path:  # a kernel reads pip's link when it starts, and this one already runs
         sys.path.insert(0, str(home))
     os.environ["RKD_HOME"] = str(home)
     os.chdir(home / "book")
@@ -64,7 +64,7 @@ def _device() -> str:
 
 
 def _keep(home: Path, drive: Path) -> str:
-    """Links folders to the Drive that the checkout does not bring along."""
+    """Link the folders that the checkout does not bring along to the Drive; return a sentence on what is kept."""
     if not drive.is_dir():
         return (
             f"CIFAR will lie in {home / 'data'}. Nothing outlives this machine unless you mount your Drive (folder "

@@ -1,4 +1,4 @@
-"""Typed, frozen configuration: dataclasses that pydantic checks, with one clear sentence for what is not allowed.
+"""Typed, frozen configuration: dataclasses checked by pydantic, with one clear sentence for what is not allowed.
 
 >>> from typing import Literal
 >>> @frozen
@@ -29,17 +29,17 @@ from rkd.errors import ConfigError, unknown
 
 T = TypeVar("T")
 LARGEST = sys.float_info.max
-# In texts that are shown: a terminal obeys them, and the last ones turn the direction of reading.
+# Unwanted in text that is shown: a terminal obeys them, and the last ones reverse the reading direction.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-STRICT = "strict"  # context of a validation that takes no text for a number
-SCIENTIFIC = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"  # text to YAML 1.1, so also where papermill injects it
+STRICT = "strict"  # validation context in which text is never taken for a number
+SCIENTIFIC = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"  # text in YAML 1.1, and so also when papermill injects it
 
 
 def _number(
     kind: type[float], least: float, words: str, *, above: bool = False, below: float = math.inf
 ) -> BeforeValidator:
-    """Takes 1 for 1.0 and 1.0 for 1, so that both make one hash; neither text, but for 1e-3 where people write, nor
-    truth values are numbers."""
+    """Return a validator that accepts 1 as 1.0 and 1.0 as 1, so that both give the same hash. Booleans are refused, and
+    so is text, except scientific notation such as 1e-3 outside STRICT."""
 
     largest = 2**63 - 1 if kind is int else LARGEST
 
@@ -66,7 +66,7 @@ ErrorRate = Annotated[float, _number(float, 0, "a number between 0 and 0.5", abo
 Flag = StrictBool
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]  # see `rkd.training.arithmetic`
 PRECISIONS = get_args(Precision)
-# What "auto" can be, in the order in which one is taken where nothing else decides.
+# What "auto" can become, in order of preference where nothing else decides.
 SETTLED = ("fp32", "fp16", "bf16")
 
 
@@ -84,10 +84,10 @@ _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2*
 
 
 def size(text: str) -> int:
-    """Bytes of "15MB", "900kB", "1GiB" or "2000000" (kB, MB, GB: powers of 1000; KiB, MiB, GiB: of 1024).
+    """Return the bytes of "15MB", "900kB", "1GiB" or "2000000" (kB, MB, GB: powers of 1000; KiB, MiB, GiB: of 1024).
 
     Raises:
-        ConfigError: of another form, or below 1 kB.
+        ConfigError: the text has another form, or means less than 1 kB.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
     unit = _UNITS.get(match[2] or "b") if match else None
@@ -107,9 +107,9 @@ Bytes = Annotated[
 
 @dataclass_transform(frozen_default=True)
 def frozen(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass whose values are checked, and brought to their types, when it is made.
+    """Class decorator: make a frozen dataclass whose values are checked, and converted to their types, on construction.
 
-    Lists become tuples, mappings become the dataclasses that fields are annotated with. Making one raises ConfigError
+    Lists become tuples, and mappings the dataclasses that fields are annotated with. Construction raises ConfigError
     for an unknown name, a value that does not fit its type, or what `__post_init__` raises.
     """
     made = checked_dataclass(frozen=True, config={"arbitrary_types_allowed": True, "extra": "forbid"})(cls)
@@ -117,13 +117,13 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 def rebuild(cls: type) -> None:
-    """For a class made by `frozen` that is annotated with one defined after it: to be called once that is there."""
+    """Complete a class made by `frozen` whose annotations name a later one; call it once that is defined."""
     rebuild_dataclass(cls, force=True, _parent_namespace_depth=2)
     _telling(cls)
 
 
 def _telling(cls: type[T]) -> type[T]:
-    """With an `__init__` that raises ConfigError; pydantic puts its own in place whenever it builds the class."""
+    """Give a class an `__init__` that raises ConfigError; pydantic installs its own whenever it builds the class."""
     make = cls.__init__
 
     @functools.wraps(make)
@@ -138,14 +138,14 @@ def _telling(cls: type[T]) -> type[T]:
 
 
 def from_values(kind: type[T], values: Mapping[str, Any], context: str | None = None) -> T:
-    """`kind` from plain values, nested ones too: what JSON, YAML and parameters of a notebook hold.
+    """Return a `kind` built from plain values, also nested, as JSON, YAML and notebook parameters hold them.
 
     Args:
         kind: a class made by `frozen`, or any dataclass.
-        context: STRICT: no text is a number, at any depth.
+        context: STRICT: text is never taken for a number, at any depth.
 
     Raises:
-        ConfigError: as for making one.
+        ConfigError: as on construction.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{kind.__name__} is {abbreviated(values)}; it must map names to values")
@@ -159,7 +159,7 @@ def from_values(kind: type[T], values: Mapping[str, Any], context: str | None = 
 
 
 def validate(kind: Any, name: str, value: Any, context: str | None = None) -> Any:
-    """A single value as `kind`, such as Count, has it, see `from_values`; ConfigError that calls it `name`."""
+    """Return one value converted to a `kind` such as Count, as `from_values` does; a ConfigError calls it `name`."""
     try:
         return _adapter(kind).validate_python(value, context=context)
     except ValidationError as error:
@@ -172,7 +172,7 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
 
 
 def _sentence(error: ValidationError, kind: type, name: str | None = None) -> ConfigError:
-    """The first of a validation's complaints, as one sentence that names the value and what is allowed."""
+    """Return a validation's first error as one sentence that names the value and what is allowed."""
     found = error.errors(include_url=False)[0]
     what, context, place = found["type"], found.get("ctx", {}), found["loc"]
     if isinstance(cause := context.get("error"), ConfigError):
@@ -182,7 +182,7 @@ def _sentence(error: ValidationError, kind: type, name: str | None = None) -> Co
         allowed = context["expected"].replace(" or ", ", ").split(", ")
         return unknown(name, found["input"], [part.strip("' ") for part in allowed])
     if what in ("unexpected_keyword_argument", "extra_forbidden"):
-        for part in place[:-1]:  # down to the dataclass that was given the name
+        for part in place[:-1]:  # find the dataclass that was given the name
             hint = typing.get_type_hints(kind).get(part)
             kind = next((k for k in (hint, *get_args(hint)) if is_dataclass(k)), kind)
         return unknown(f"{kind.__name__} setting", name, [f.name for f in fields(kind)])
@@ -194,7 +194,7 @@ def _sentence(error: ValidationError, kind: type, name: str | None = None) -> Co
 
 
 def abbreviated(value: object) -> str:
-    """A value in a sentence: its `repr`, cut off where it is long."""
+    """Return a value's `repr` for use in a sentence, cut off after 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -212,7 +212,7 @@ _WORDS = {
 
 
 def docstring_entries(source: type | str, section: str = "Attributes") -> dict[str, str]:
-    """What names mean: the entries of a section of a docstring, or of those of a class and its bases."""
+    """Return what names mean: the entries of one section of a docstring, or of those of a class and its bases."""
     docs = (
         [source]
         if isinstance(source, str)

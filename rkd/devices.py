@@ -16,12 +16,12 @@ _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Return the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device_name(name: str) -> str:
-    """The name of a device, be it here or not; ConfigError for any other text."""
+    """Return a device's name, whether or not this machine has it; raise ConfigError for any other text."""
     if name == "mps":
         raise ConfigError(
             "device 'mps' has no float64, in which losses and accuracies are summed; allowed: " + ALLOWED
@@ -35,12 +35,12 @@ Device = Annotated[str, AfterValidator(check_device_name)]
 
 
 def pick_device(name: str = "auto") -> "torch.device":
-    """ "auto" is CUDA where there is one, else the CPU.
+    """Return the torch device of a name; "auto" is CUDA where available, else the CPU.
 
     Raises:
-        ConfigError: no device's name, or a device this machine lacks.
+        ConfigError: the name is not a device's, or this machine lacks the device.
     """
-    import torch  # not for a name alone
+    import torch  # not needed just to check a name
 
     kind, _, index = check_device_name(str(name)).partition(":")
     if kind == "auto":
@@ -54,7 +54,7 @@ def pick_device(name: str = "auto") -> "torch.device":
 
 
 def has_device(name: str) -> bool:
-    """Whether this machine has a device; ConfigError for no device's name."""
+    """Whether this machine has a device; ConfigError if the name is not a device's."""
     check_device_name(name)
     try:
         pick_device(name)

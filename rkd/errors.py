@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class RkdError(Exception):
-    """Base of all errors that are the caller's to mend; command line and notebooks show them without a traceback."""
+    """Base of all errors that the caller can fix; the command line and notebooks show them without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows (and papermill prints) in place of the stack."""
+        """Return what IPython shows (and papermill prints) in place of the stack trace."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -19,7 +19,7 @@ class ConfigError(RkdError, ValueError):
 
 
 class DataError(RkdError):
-    """A data set is missing, damaged, or not of the form asked for."""
+    """A data set is missing, damaged, or not in the requested form."""
 
 
 class RecordError(RkdError):
@@ -28,14 +28,14 @@ class RecordError(RkdError):
 
 @functools.cache
 def say_once(text: str) -> None:
-    """On stderr; nothing where this process has said it before."""
+    """Print a text to stderr, unless this process has already printed it."""
     print(text, file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What an error says, on one line of printable characters: of files from elsewhere it may quote anything.
+    """Return an error's message on one line of printable characters; it may quote anything from a foreign file.
 
-    >>> in_a_line(ValueError("one\\n  two\\x1b[2J"))
+    >>> one_line(ValueError("one\\n  two\\x1b[2J"))
     'one two?[2J'
     """
     said = " ".join(str(error).split()) or type(error).__name__
@@ -46,7 +46,7 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name outside a closed list: names the bad value, the nearest good one and all allowed.
+    """Return the error for a name outside a closed list; it gives the bad name, the nearest good one and all allowed.
 
     >>> str(unknown("model", "resnet21", ["resnet20", "resnet56"]))
     "unknown model 'resnet21' (did you mean 'resnet20'?); allowed: resnet20, resnet56"

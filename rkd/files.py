@@ -1,4 +1,4 @@
-"""Atomic writing, and checksums."""
+"""Atomic writes, and checksums."""
 
 import errno
 import hashlib
@@ -17,9 +17,9 @@ from rkd.errors import RecordError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, and puts it in place when the block ends well: a reader sees
-    the old file or the new, never half of one. The temporary name is fixed, so that what a killed process left is
-    overwritten by the next; writers of one file are kept apart by the run's lock."""
+    """Yield a temporary path beside `path` to write to, and move it into place if the block succeeds: a reader sees the
+    old file or the new one, never half of one. The temporary name is fixed, so that the next writer overwrites what a
+    killed process left; the run's lock keeps writers of one file apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     special = path.exists() and not path.is_file()  # such as /dev/stdout
     temporary = path if special else path.with_name(f".{path.name}.tmp")
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming_errors(path: Path) -> Iterator[None]:
-    """An OSError of the block says which file could not be written: that of a full disk does not."""
+    """Add the path to any OSError raised in the block: that of a full disk does not say which file it was."""
     try:
         yield
     except OSError as error:
@@ -45,7 +45,7 @@ def naming_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Put a file in place atomically, and on the disk."""
+    """Write a file atomically, and flush it to disk."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -54,7 +54,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 
 
 def check_regular(path: str | Path, most: float = math.inf) -> None:
-    """OSError for what is no regular file of at most so many bytes: a pipe or device would be waited for."""
+    """Raise OSError unless a path is a regular file of at most `most` bytes: reading a pipe or device could block."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -63,11 +63,11 @@ def check_regular(path: str | Path, most: float = math.inf) -> None:
 
 
 def check_stored_zip(file: IO[bytes]) -> None:
-    """Compare the CRC-32 of every entry of a zip file whose entries are not compressed, such as torch writes.
+    """Check the CRC-32 of every entry of a zip file whose entries are not compressed, such as torch writes.
 
     Raises:
-        BadZipFile: one differs; entries are compressed, or announce more bytes than the file has; or it is no zip file.
-            A damaged one can raise other errors too.
+        BadZipFile: a checksum differs; entries are compressed, or announce more bytes than the file has; or it is not a
+            zip file. A damaged one can raise other errors too.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -79,7 +79,7 @@ def check_stored_zip(file: IO[bytes]) -> None:
 
 
 def known_file(path: Path, digest: str, what: str, remedy: str) -> Path:
-    """A file with this SHA-256; RecordError, which says what it is and what to do, if it is missing or another."""
+    """Return a path whose file has this SHA-256; RecordError if it is missing, with a `remedy`, or differs."""
     if not is_file(path):
         raise RecordError(f"{what} {path} does not exist; {remedy}")
     if (found := sha256(path)) != digest:
@@ -88,13 +88,13 @@ def known_file(path: Path, digest: str, what: str, remedy: str) -> Path:
 
 
 def unused_path(path: Path) -> Path:
-    """The path itself where nothing is there, else with -2, -3 and so on behind its name."""
+    """Return the path if nothing exists there, else the first free one with -2, -3 and so on after its name."""
     names = (f"{path.name}{f'-{i}' * (i > 1)}" for i in itertools.count(1))
     return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; no name is too long or too odd to be asked for."""
+    """Whether a file exists; False also for a name that the system rejects as too long or malformed."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -102,8 +102,8 @@ def is_file(path: Path) -> bool:
 
 
 def digest(*parts: Path | str) -> str:
-    """A hash of texts, and of files by path and content, 64 hexadecimal digits; of a folder, of every file in it but
-    Python's caches and what runs at work keep."""
+    """Return a hash of texts, and of files by path and content, as 64 hexadecimal digits; of a folder, every file
+    counts except Python's caches and the `work` folders of runs in progress."""
     total, passing = hashlib.sha256(), {"__pycache__", "work"}
     for part in parts:
         files = [part]
@@ -117,6 +117,6 @@ def digest(*parts: Path | str) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; OSError if it cannot be read."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits; OSError if it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""YAML as users write it: plain values, whose mappings have text for keys, each once."""
+"""YAML as users write it: plain values, in mappings with unique text keys."""
 
 import re
 from pathlib import Path
@@ -9,18 +9,18 @@ import yaml
 from rkd.config import SCIENTIFIC
 from rkd.errors import ConfigError
 
-LARGEST, MOST, DEEPEST = 1_000_000, 20_000, 32  # bytes of a file; values, aliases written out; levels
+LARGEST, MOST, DEEPEST = 1_000_000, 20_000, 32  # bytes of a file; values, aliases expanded; levels
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ten times as fast, where libyaml is there
-    """With 1e-3 for a number, which YAML 1.1 reads as text."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ten times as fast where libyaml is available
+    """A safe loader that reads 1e-3 as a number, where YAML 1.1 reads text."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(SCIENTIFIC), list("-+.0123456789"))
 
 
 def read_yaml(path: Path) -> Any:
-    """Content of a YAML file; ConfigError where it cannot be read or is none."""
+    """Return the content of a YAML file; raise ConfigError if it cannot be read or is not YAML."""
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise ConfigError(f"{path} has {size:,} bytes; a file of parameters has at most {LARGEST:,}")
@@ -33,8 +33,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def from_yaml(text: str, where: str) -> Any:
-    """The value of a text; ConfigError, which begins with `where`, for what is no YAML, a key that is given twice or is
-    no text, or more and deeper values than anyone writes."""
+    """Return the value of a YAML text; raise a ConfigError that begins with `where` for what is not YAML, a key that is
+    duplicated or not text, or more or deeper values than anyone writes."""
     try:
         loader = _Loader(text)
         try:
@@ -53,7 +53,7 @@ def from_yaml(text: str, where: str) -> Any:
 
 
 def _check(node: yaml.Node, depth: int = 0) -> int:
-    """The number of values in a node; YAMLError for what is not allowed in it."""
+    """Return the number of values in a node; raise YAMLError for what is not allowed in it."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if depth == DEEPEST:

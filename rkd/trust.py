@@ -1,7 +1,7 @@
-"""Code that a name such as "my_package.my_module:function" stands for: imported only if the user vouches for the name.
+"""Code that a name such as "my_package.my_module:function" refers to: imported only if the user vouches for the name.
 
-Records, checkpoints and profiles come from anywhere, and could name any function there is. What they name is text until
-the user has given that very name: in a call's arguments, among a notebook's parameters, or as `trust`.
+Records, checkpoints and profiles come from anywhere, and could name any function there is. What they name stays mere
+text until the user gives that very name: in a call's arguments, among a notebook's parameters, or as `trust`.
 """
 
 import importlib
@@ -17,16 +17,16 @@ from rkd.errors import ConfigError, RkdError
 _FORM = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 _TRUSTED: set[str] = set()
-_SEEN: dict[str, str] = {}  # where names stand that were read from files
+_SEEN: dict[str, str] = {}  # where names that were read from files come from
 
 
 def is_foreign(name: object) -> bool:
-    """Whether a name is of the form package.module:function."""
+    """Whether a name has the form package.module:function."""
     return isinstance(name, str) and _FORM.fullmatch(name) is not None
 
 
 def foreign_in(values: Any) -> set[str]:
-    """The names of that form in plain values at any depth, also in sums ("at+my:loss") and pairs ("my:net/vgg8")."""
+    """Return such names found in plain values at any depth, also in sums ("at+my:loss") and pairs ("my:net/vgg8")."""
     if isinstance(values, str):
         return {part for part in re.split(r"[\s,+/]+", values) if is_foreign(part)}
     if isinstance(values, Mapping):
@@ -35,7 +35,7 @@ def foreign_in(values: Any) -> set[str]:
 
 
 def trust(names: Iterable[str]) -> None:
-    """Let these names be imported in this process; ConfigError for one of another form."""
+    """Allow these names to be imported in this process; raise ConfigError for one of another form."""
     for name in names:
         if not is_foreign(name):
             raise ConfigError(f"trust names {name!r}; it must name functions, as package.module:function")
@@ -43,21 +43,21 @@ def trust(names: Iterable[str]) -> None:
 
 
 def trusted() -> frozenset[str]:
-    """The names that this process may import, for others that work for it."""
+    """Return the names that this process may import, to pass on to the processes that work for it."""
     return frozenset(_TRUSTED)
 
 
 def note_origin(names: Iterable[str], where: str) -> None:
-    """Note where names come from, for the sentence that refuses them."""
+    """Note where names come from, for the message that refuses them."""
     _SEEN.update(dict.fromkeys(names, where))
 
 
 def import_trusted(kind: str, name: str, form: str) -> Callable[..., Any]:
-    """The function that a trusted name stands for; `kind` and `form` say in messages what it is to be. Its module is
-    looked for last in the folder where the user stands, which hides no installed one.
+    """Return the function that a trusted name refers to; `kind` and `form` tell messages what it should be. The user's
+    folder is searched last for its module, so that it hides no installed one.
 
     Raises:
-        ConfigError: a name that nobody vouched for, no such module or function.
+        ConfigError: nobody vouched for the name, it is of Python's own library, or it cannot be imported as a function.
     """
     if name not in _TRUSTED:
         place = f", named by {_SEEN[name]}," if name in _SEEN else ""
@@ -82,7 +82,7 @@ def import_trusted(kind: str, name: str, form: str) -> Callable[..., Any]:
 
 
 def call_foreign(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the user's own returns; ConfigError that says what it raised, and where."""
+    """Return what a user's own function returns; raise a ConfigError that says what it raised, and where."""
     try:
         return function(*arguments)
     except RkdError:

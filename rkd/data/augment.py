@@ -1,4 +1,4 @@
-"""The random draws of an epoch: order, crops, mirrorings."""
+"""The random draws of an epoch: order, crops, flips."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class EpochDraws:
         order: (N,) int64, a permutation: position in the epoch -> image.
         dy, dx: (N,) int64 in 0..2*padding, first row and column of each image's crop in the padded image; indexed by
             image, not by position in the epoch.
-        flip: (N,) bool, likewise: mirrored left to right after the crop.
+        flip: (N,) bool, indexed likewise: whether the image is mirrored left to right after the crop.
     """
 
     order: Tensor
@@ -26,11 +26,11 @@ class EpochDraws:
 
 
 def draw_epoch(n: int, epoch: int, seed: int, padding: int, flip: bool) -> EpochDraws:
-    """The draws of an epoch, a function of the arguments alone.
+    """Return the draws of an epoch, a function of the arguments alone.
 
-    Order, crops and mirrorings have streams of their own, so that switching augmentation off leaves the order
-    as it was. There is no state between epochs: a run that was killed resumes with the same draws, and since
-    they are made on the CPU, a GPU sees them too.
+    Order, crops and flips have random streams of their own, so that switching augmentation off leaves the order
+    unchanged. There is no state between epochs: a killed run resumes with the same draws, and since they are made on
+    the CPU, a GPU gets the same ones.
     """
 
     def stream(name: str) -> torch.Generator:

@@ -1,5 +1,5 @@
-"""Batches made on the device, every image with its own crop and mirroring; of images that lie there, or are brought to
-it a batch at a time."""
+"""Batches made on the device, each image with its own crop and flip, from images that are on the device or are copied
+to it a batch at a time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,8 +27,8 @@ def normalisation_affine(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value of an image, (H * W * 3,) each, for `apply_normalisation`. DataError where a standard
-    deviation is 0, as of images of one value."""
+    """Return the scale and shift of each value of an image, (H * W * 3,) each, for `apply_normalisation`. DataError
+    where a standard deviation is 0, as for images of a single value."""
     if 0 in std:
         raise DataError(
             "a channel has one value in all training images, so that their own statistics cannot normalise them; name "
@@ -41,20 +41,20 @@ def normalisation_affine(
 
 
 def apply_normalisation(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`normalise` by what `normalisation_affine` gave: nothing is brought to the device."""
+    """Do as `normalise`, with the result of `normalisation_affine`: nothing is copied to the device."""
     # One row per image, so that the fast dimension is the long one and not the three channels.
     rows = torch.addcmul(shift, x.flatten(1).to(scale.dtype), scale)
     return rows.reshape(x.shape).permute(0, 3, 1, 2)
 
 
 def on_other_device(x: Tensor, device: torch.device) -> bool:
-    """Whether images lie elsewhere than where they are needed, see `ImageSet.to`."""
+    """Whether images are on another device than `device`, where they are needed (see `ImageSet.to`)."""
     return x.device != device
 
 
 def used_images(images: int, batch_size: int, drop_last: bool) -> int:
-    """How many of so many training images an epoch uses: all; but a last batch of a single image is left out, and with
-    `drop_last` any that is smaller than the others."""
+    """Return how many of `images` training images an epoch uses: all, except a last batch of a single image and, with
+    `drop_last`, any last batch that is smaller than the others."""
     last = images % batch_size
     return images - last if drop_last or last == 1 else images
 
@@ -62,23 +62,23 @@ def used_images(images: int, batch_size: int, drop_last: bool) -> int:
 class Batches:
     """Epochs of augmented, normalised batches of the training images.
 
-    Same crops as torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip()` in front of `ToTensor`
+    Crops and flips are those of torchvision's `RandomCrop(H, padding)` and `RandomHorizontalFlip()` before `ToTensor`
     and `Normalize`: the border is black before normalisation.
 
-    `epoch` iterates. `begin`, `bring` and `take` do the same by hand, `take` reading the position in the epoch from a
-    tensor, so that one and the same sequence of kernels makes every batch (a CUDA graph can hold it). Images that lie
-    apart from the labels are brought to them by `bring`: the copy is no part of what a graph holds, and the graph finds
-    batches of one size in one place.
+    `epoch` iterates. `begin`, `bring` and `take` do the same by hand: `take` reads the position in the epoch from a
+    tensor, so that the same sequence of kernels makes every batch, and a CUDA graph can hold it. `bring` copies images
+    from elsewhere to the labels' device; the copy is not part of the graph, which finds all batches of one size in one
+    place.
 
-    Batches come on the device of the labels; `padding`, `flip` and `padding_mode` are as of `DataConfig`.
+    Batches are on the labels' device; `padding`, `flip` and `padding_mode` are as in `DataConfig`.
     """
 
     def __init__(self, images: ImageSet, padding: int, flip: bool, padding_mode: str = "zeros") -> None:
         x, device = images.train_x, images.train_y.device
         self.images, self.padding, self.flip = images, padding, flip
         self.size, self._device, self._apart = (x.shape[1], x.shape[2]), device, on_other_device(x, device)
-        self._there: dict[int, Tensor] = {}  # what was brought, by size of the batch
-        # The rows and columns that an image with its border shows; a black one has none.
+        self._there: dict[int, Tensor] = {}  # copied images, by batch size
+        # The rows and columns that an image with a mirrored border shows; a black border needs none.
         sides = self.size if padding and padding_mode == "reflect" else ()
         around = (np.pad(np.arange(size), padding, mode="reflect") for size in sides)
         self._around = [torch.from_numpy(places).to(device) for places in around]
@@ -86,7 +86,7 @@ class Batches:
         self._area = height * self._width
         rows = torch.arange(self.size[0], device=device)[:, None] * self._width
         columns = torch.arange(self.size[1], device=device)
-        # Offsets of a crop's pixels from its first one: as they are, and mirrored.
+        # Offsets of a crop's pixels from its first one: plain, and mirrored.
         self._offsets = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
         # Draws of the current epoch: images in order; each image's first pixel, and whether it is mirrored.
         self._order, self._first, self._mirrored = (
@@ -101,7 +101,7 @@ class Batches:
         return len(self.images.train_y)
 
     def begin(self, epoch: int, seed: int) -> None:
-        """Draw an epoch: which images follow each other, and each one's crop and mirroring (see `draw_epoch`)."""
+        """Draw an epoch: the order of the images, and each one's crop and flip (see `draw_epoch`)."""
         n = len(self)
         draws = draw_epoch(n, epoch, seed, self.padding, self.flip)
         self._ahead = draws.order
@@ -110,11 +110,11 @@ class Batches:
         self._mirrored.copy_(draws.flip.long())
 
     def bring(self, start: int, size: int) -> None:
-        """Have the images of the batch that `take` is asked for next on the device."""
+        """Copy the images of the batch that `take` makes next to the device, unless all images are there."""
         if not self._apart:
             return
         x = self.images.train_x
-        # Pinned memory is torch's own to keep: it gives none out again before what is copied from it has arrived.
+        # torch manages pinned memory: it reuses none before the copies from it have finished.
         host = torch.empty((size, *x.shape[1:]), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         torch.index_select(x, 0, self._ahead[start : start + size], out=host)
         if size not in self._there:
@@ -122,7 +122,7 @@ class Batches:
         self._there[size].copy_(host, non_blocking=True)
 
     def take(self, position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of `size` images that starts at `position` (int64 scalar on the device) of the epoch.
+        """Return the batch of `size` images that starts at `position` (int64 scalar on the device) in the epoch.
 
         Returns:
             (x, y, index): x (size, 3, H, W) float32 in channels-last memory order; y (size,) int64; index (size,)
@@ -145,15 +145,15 @@ class Batches:
         )
 
     def sizes(self, batch_size: int, start: int = 0, drop_last: bool = False) -> list[int]:
-        """Sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out (see
-        `used_images`)."""
+        """Return the sizes of the batches from `start` to the end of an epoch; the last may be smaller, or left out
+        (see `used_images`)."""
         n = used_images(len(self), batch_size, drop_last)
         return [min(batch_size, n - at) for at in range(start, n, batch_size)]
 
     def epoch(
         self, epoch: int, seed: int, batch_size: int, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of one epoch, as `take` returns them; which are left out: see `used_images`."""
+        """Yield the batches of one epoch, as `take` returns them; `used_images` says which images are left out."""
         self.begin(epoch, seed)
         position, start = torch.zeros((), dtype=torch.int64, device=self._order.device), 0
         for size in self.sizes(batch_size, drop_last=drop_last):
@@ -166,7 +166,7 @@ class Batches:
 def evaluation_batches(
     x: Tensor, y: Tensor, mean: Sequence[float], std: Sequence[float], batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (N, H, W, 3) uint8 in order, on the labels' device, normalised and otherwise as they are, none left out.
+    """Yield all images (N, H, W, 3) uint8 in order, on the labels' device, normalised and otherwise unchanged.
 
     Yields:
         (x, y): (B, 3, H, W) float32 in channels-last memory order, (B,) int64.

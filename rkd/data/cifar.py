@@ -13,8 +13,8 @@ from rkd.errors import DataError
 
 @register_source("cifar100")
 class Cifar100(Reader):
-    """50,000 training and 10,000 test images, 100 classes ("fine" labels), 32 x 32, from the folder of the unpacked
-    archive in `root`; downloads what is not there, once."""
+    """50,000 training and 10,000 test images, 100 classes ("fine" labels), 32 x 32, from the unpacked archive's folder
+    in `root`; what is missing is downloaded once."""
 
     dataset: ClassVar[str] = "CIFAR100"  # class in torchvision.datasets
 
@@ -62,6 +62,6 @@ class Cifar100(Reader):
 
 @register_source("cifar10")
 class Cifar10(Cifar100):
-    """The same numbers of images in 10 classes."""
+    """The same numbers of images as CIFAR-100 has, in 10 classes."""
 
     dataset = "CIFAR10"

@@ -1,8 +1,8 @@
 """The embedded set: 100 classes of generated images, made on the spot from a seed, so that everything runs without a
 download. It says nothing about accuracies on photographs.
 
-20 superclasses of 5 classes; 32 x 32 RGB; 10,000 training and 2,000 test images. All is whole numbers, from the raw
-output of PCG64, which NumPy keeps the same for ever: the same bytes on every machine.
+20 superclasses of 5 classes; 32 x 32 RGB; 10,000 training and 2,000 test images. All arithmetic is on whole numbers,
+from the raw output of PCG64, which NumPy keeps the same for ever: every machine makes the same bytes.
 """
 
 from functools import lru_cache
@@ -25,11 +25,11 @@ _HUES = (np.random.PCG64(0).random_raw((20, 3)) % 100).astype(np.int64)  # of th
 
 @lru_cache(maxsize=2 * sum(IMAGES.values()))
 def image(seed: int, split: str, label: int, number: int) -> np.ndarray:
-    """Image `number` of class `label`: (32, 32, 3) uint8, a function of the arguments alone.
+    """Return image `number` of class `label`, (32, 32, 3) uint8, a function of the arguments alone.
 
-    The class is a shape and the stripes in it, of a texture and a period. Chance decides place, size, phase, light and
-    noise, and the stripes of the ground, which say nothing. The hue leans towards one that the superclass sets: a cue
-    that is soon learned.
+    A class is a shape with stripes of one texture and period. Place, size, phase, light and noise are random, and so
+    are the stripes of the background, which carry no information. The hue leans towards one set by the superclass: a
+    cue that is quickly learned.
     """
     bits = np.random.PCG64(stream_seed(seed, "embedded", split, label, number))
 
@@ -53,7 +53,7 @@ def image(seed: int, split: str, label: int, number: int) -> np.ndarray:
 
 
 def _shape(name: str, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
-    """Where a figure is, by distances from its centre."""
+    """Return the mask of a figure, given the pixels' distances from its centre."""
     round_, far, near = x**2 + y**2, np.maximum(x, y), np.minimum(x, y)
     return {
         "disc": round_ <= radius**2,
@@ -65,14 +65,14 @@ def _shape(name: str, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _stripes(texture: str, x: np.ndarray, y: np.ndarray, phase: int, period: int) -> np.ndarray:
-    """0 and 1, half a period each."""
+    """Return the mask of the stripes: True and False for half a period each."""
     down, across, out = (2 * ((t + phase) % period) < period for t in (y, x, np.abs(x) + np.abs(y)))
     return {"banded": down, "striped": across, "checked": across ^ down, "nested": out}[texture]
 
 
 @register_source("embedded")
 class Embedded(Reader):
-    """Makes only the images that are asked for, and keeps them in memory for the next who asks."""
+    """The embedded set: only the images that are asked for are made, and they are cached in memory."""
 
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
         def pixels(split: str, indices: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""A user's own images as files in folders of their classes, and torchvision's data sets: decoded once, into arrays
-beside the data that are read from the disk as they are needed.
+"""A user's own images as files in class folders, and torchvision's data sets: decoded once, into arrays beside the data
+that are read from disk as needed.
 
-Layouts of a folder (class folders in the order of their names, files at any depth, as torchvision's ImageFolder):
+Layouts of a folder (class folders sorted by name, files at any depth, as in torchvision's ImageFolder):
 
-- parts `train/`, and `test/`, `val/`, `valid/` or `validation/`, the first of these that is there;
-- the same as TinyImageNet has it, with a file `val_annotations.txt` that names the classes of `val/images`;
-- class folders alone, of whose images a share is set aside for tests (`test_share`).
+- parts `train/` and, the first of these that exists, `test/`, `val/`, `valid/` or `validation/`;
+- the same in TinyImageNet's form, where a file `val_annotations.txt` names the classes of `val/images`;
+- class folders alone, with a share of their images set aside for tests (`test_share`).
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from rkd.data.sources import (
 from rkd.data.subsets import choose
 from rkd.errors import DataError, one_line
 
-if TYPE_CHECKING:  # a tenth of a second, which only decoding takes
+if TYPE_CHECKING:  # its import takes a tenth of a second, and only decoding needs it
     from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
@@ -54,12 +54,12 @@ class Listing:
     """The images of a data set before they are decoded.
 
     Attributes:
-        names: by split, of the images, for messages.
+        names: of the images, by split, for messages.
         labels: by split, (N,) int64.
-        image: opens one, by split and number.
-        key: changes where the images may have changed.
-        cache: folder for what is decoded.
-        notes: what is odd about the layout, for people.
+        image: opens an image, given split and number.
+        key: text that differs whenever the images may have changed.
+        cache: folder for the decoded images.
+        notes: oddities of the layout, for people.
     """
 
     names: dict[str, list[str]]
@@ -72,13 +72,13 @@ class Listing:
 
 
 class Decoded(Reader):
-    """What both kinds of sets have in common: images that are decoded once, and read from the disk from then on."""
+    """Base of both kinds of sets: images are decoded once, and read from disk from then on."""
 
     decodes = True
 
     @abstractmethod
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
-        """The images, none of them opened yet; DataError where there are none, or they are not as a layout has them."""
+        """Return the images, none of them opened yet; raise DataError if there are none, or they fit no layout."""
 
     def identity(self, config: DataConfig, root: Path) -> str:
         return self._decoded(config, root, True)[1]["sha256"]
@@ -105,14 +105,14 @@ class Decoded(Reader):
     def _decoded(self, config: DataConfig, root: Path, download: bool) -> tuple[Path, dict, Listing]:
         try:
             listing = self.list(config, root, download)
-        except (OSError, UnicodeError) as error:  # nothing is known of whose folder it is
+        except (OSError, UnicodeError) as error:  # a user's folder may be in any state
             raise DataError(f"{config.name} cannot be read: {one_line(error)}") from error
         told = json.dumps([FORMAT, config.image_size, listing.key])
         folder = listing.cache / hashlib.sha256(told.encode()).hexdigest()[:12]
         if not folder.is_dir():
             try:
                 listing.cache.mkdir(parents=True, exist_ok=True)
-                with FileLock(listing.cache / ".lock"):  # of several runs that start at once one decodes
+                with FileLock(listing.cache / ".lock"):  # of runs that start at once, only one decodes
                     if not folder.is_dir():
                         _decode(listing, config, folder)
             except OSError as error:
@@ -123,7 +123,7 @@ class Decoded(Reader):
 
 @register_source(FOLDER)
 class Folder(Decoded):
-    """Files in folders of their classes."""
+    """Image files in class folders."""
 
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
         from PIL import Image
@@ -155,7 +155,7 @@ class Folder(Decoded):
 
 @register_source(TORCHVISION)
 class Torchvision(Decoded):
-    """A classification data set of torchvision by its class's name: "torchvision:STL10", "torchvision:FashionMNIST"."""
+    """A torchvision classification data set, by its class's name: "torchvision:STL10", "torchvision:FashionMNIST"."""
 
     def list(self, config: DataConfig, root: Path, download: bool) -> Listing:
         from torchvision import datasets
@@ -190,7 +190,7 @@ def _labels(found: Any, name: str) -> np.ndarray:
 
 def _place(name: str, root: Path) -> Path:
     for path in paths.dataset_candidates(name, root):
-        if os.path.isdir(path):  # a name may be one that no system has
+        if os.path.isdir(path):  # False, and no error, for a name that no file system has
             return path
     raise DataError(f"the folder of images {name!r} is neither in the working directory nor in {str(root)!r}")
 
@@ -199,7 +199,7 @@ Files = dict[str, list[Path]]  # images by class
 
 
 def _parts(folder: Path, config: DataConfig) -> tuple[Files, dict[str, Files]]:
-    """What a folder has to train on, empty classes too, and its images by split."""
+    """Return by class the images a folder has to train on, empty classes included, and its images by split."""
     train = folder / "train"
     if not train.is_dir():
         every = _by_class(folder)
@@ -214,7 +214,7 @@ def _parts(folder: Path, config: DataConfig) -> tuple[Files, dict[str, Files]]:
 
 
 def _by_class(part: Path) -> Files:
-    """Image files by class, in order; none of a folder that holds none."""
+    """Return the image files by class, in order; an empty list for a folder that holds none."""
     annotations = part / "val_annotations.txt"
     if annotations.is_file():
         found: Files = {}
@@ -230,7 +230,7 @@ def _by_class(part: Path) -> Files:
 
 
 def _shared(every: Files, classes: list[str], config: DataConfig, folder: Path) -> dict[str, Files]:
-    """Each class's images, of which a share is for tests; the choice is fixed by the data set's seed."""
+    """Set a share of each class's images aside for tests; the data set's seed fixes the choice."""
     if config.test_share is None:
         raise DataError(
             f"{folder} has no parts train/ and test/; say which share of its images is for tests, for example "
@@ -249,7 +249,7 @@ def _shared(every: Files, classes: list[str], config: DataConfig, folder: Path) 
 
 
 def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
-    """All images as arrays `train.npy` and `test.npy`, (N, H, H, 3) uint8, in a folder that is put in place whole."""
+    """Decode all images to arrays `train.npy` and `test.npy`, (N, H, H, 3) uint8, in a folder put in place whole."""
     size = config.image_size or _common_size(listing)
     every = sum(map(len, listing.names.values()))
     needed, free = every * size * size * 3, shutil.disk_usage(listing.cache).free
@@ -291,8 +291,8 @@ def _decode(listing: Listing, config: DataConfig, folder: Path) -> None:
 def _into(
     x: np.ndarray, image: "Callable[[int], Image.Image]", size: int, number: int
 ) -> tuple[bytes, bool] | str:
-    """Decode one image: its shorter side is brought to `size` and the middle taken. A hash of its pixels and whether it
-    is grey, or what is wrong with it."""
+    """Decode one image: resize its shorter side to `size` and take the middle. Return a hash of its pixels and whether
+    it is grey, or what is wrong with it."""
     from PIL import Image, ImageOps
 
     try:
@@ -306,10 +306,10 @@ def _into(
 
 
 def _eight_bits(image: "Image.Image", form: str | None) -> "Image.Image":
-    """Of 16 bits of grey the upper ones, rounded; Pillow itself cuts values off at 255, which leaves a white image."""
+    """Scale 16-bit grey to 8 bits, rounded; Pillow itself clips values at 255, which leaves a white image."""
     from PIL import Image
 
-    # Older versions of Pillow say "I" of 16 bits, too.
+    # Older versions of Pillow call 16 bits "I", too.
     if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -318,7 +318,7 @@ def _eight_bits(image: "Image.Image", form: str | None) -> "Image.Image":
 
 
 def _common_size(listing: Listing) -> int:
-    """The side of all images where they are square and of one size; DataError tells to name one."""
+    """Return the side of all images if they are square and of one size; else raise a DataError that asks for a size."""
     found: dict[tuple[int, int], str] = {}
     for split in SPLITS:
         for number, name in enumerate(listing.names[split]):

@@ -1,4 +1,4 @@
-"""A data set: uint8 images, whole, on one device, or on the disk and brought to it batch by batch."""
+"""A data set: all its uint8 images, on one device, or on the CPU or disk and copied to it batch by batch."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ from rkd.errors import DataError
 
 _IMAGES, _LABELS = ("train_x", "test_x", "holdout_x"), ("train_y", "test_y", "holdout_y")
 TENSORS = (*_IMAGES, *_LABELS)
-SHARE = 0.25  # of a GPU's free memory that images may take: networks, their maps and gradients need it more
-CHUNK = 2**24  # values that are counted at a time
+SHARE = 0.25  # of a GPU's free memory that images may take: networks, feature maps and gradients need it more
+CHUNK = 2**24  # values counted at a time
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """uint8 images of one data set, whole. Labels lie on the device that computes; images lie there too, or, where they
-    do not fit, on the CPU, where those of a decoded folder are read from the disk as they are needed.
+    """All uint8 images of one data set. Labels are on the device that computes; images are there too or, where they do
+    not fit, on the CPU, where those of a decoded folder are read from disk as needed.
 
     Attributes:
-        train_x, train_y: (N, H, H, 3) uint8 and (N,) int64; likewise of the test images and of those held out, of which
-            there may be none.
-        mean, std: per channel, of the normalisation preset, of pixel values in [0, 1].
+        train_x, train_y: (N, H, H, 3) uint8 and (N,) int64; likewise for the test images and the held-out ones, of
+            which there may be none.
+        mean, std: per channel, as the normalisation setting says, for pixel values in [0, 1].
         checksum: SHA-256, in hexadecimal, of the bytes and shapes of the six arrays, after every choice of images.
         notes: sentences for people: what was done to the images, and where there are fewer than asked for.
     """
@@ -48,8 +48,8 @@ class ImageSet:
     notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, most: float | None = None) -> "ImageSet":
-        """The same images for another device: labels there; images too, unless they take more than `most` bytes (None:
-        a quarter of the memory that is free on a GPU)."""
+        """Return the same set for another device: labels move there, and images too unless they take more than `most`
+        bytes (None: a quarter of a GPU's free memory)."""
         device = torch.device(device)
         if most is None:
             most = SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
@@ -64,9 +64,9 @@ class ImageSet:
 
 
 def load(config: DataConfig, root: str | Path = "data", download: bool = True) -> ImageSet:
-    """The images of a config, on the CPU. CIFAR lies in the folder `root`, and is fetched into it where it is not there
-    and may be; the embedded set needs none. DataError where the data set is missing or damaged, or has too few images
-    to hold out."""
+    """Return the images of a config, on the CPU. CIFAR is read from the folder `root`, and downloaded into it if it is
+    missing and `download` is true; the embedded set needs no files. DataError if the data set is missing or damaged, or
+    has too few images to hold out."""
     source = reader_of(config.name).open(config, Path(root), download)
     classes = len(source.class_names)
     asked = config.train_images, config.holdout, config.seed
@@ -109,8 +109,8 @@ def is_there(config: DataConfig, root: str | Path = "data") -> bool:
 
 
 def describe(config: DataConfig, root: str | Path = "data", download: bool = True) -> dict[str, object]:
-    """Facts of a data set, for people: numbers of images, size, checksum, and statistics measured on the training
-    images, in units of [0, 1] pixel values. DataError as `load`."""
+    """Return facts about a data set, for people: numbers of images, size, checksum, and statistics measured on the
+    training images, in units of [0, 1] pixel values. DataError as for `load`."""
     images = load(config, root, download=download)
     mean, std = measure_statistics(images.train_x)
     return {
@@ -128,12 +128,12 @@ def describe(config: DataConfig, root: str | Path = "data", download: bool = Tru
 
 
 def measure_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], four digits. DataError
-    where there are no images."""
+    """Return the mean and standard deviation per channel of images (N, H, W, 3) uint8, in units of [0, 1], to four
+    digits. DataError if there are no images."""
     if not len(x):
         raise DataError("no images to measure")
     counts = torch.zeros(3, 256, dtype=torch.int64, device=x.device)
-    for part in x.split(max(1, CHUNK // x[0].numel())):  # a channel of all of them would be another copy
+    for part in x.split(max(1, CHUNK // x[0].numel())):  # one channel of all images would be another copy
         counts += torch.stack([torch.bincount(part[..., c].flatten(), minlength=256) for c in range(3)])
     shares = counts.double() / counts.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64, device=x.device) / 255

@@ -6,15 +6,15 @@ trained on:
 | preset | used by |
 |---|---|
 | `cifar10_reviewkd` | ReviewKD and its reproduction, for CIFAR-100 too (they are CIFAR-10's statistics) |
-| `cifar100_crd` | RepDistiller and what grew from it: mdistiller, SemCKD, ModReduce, KDrefine |
+| `cifar100_crd` | RepDistiller and its descendants: mdistiller, SemCKD, ModReduce, KDrefine |
 | `cifar100` | CIFAR-100's own statistics, four digits |
 | `cifar100_torchdistill` | torchdistill |
 | `cifar10` | CIFAR-10's own statistics, four digits |
-| `cifar10_per_image` | many codes for CIFAR-10: the same means, and the mean over images of their own deviations |
+| `cifar10_per_image` | much code for CIFAR-10: the same means, and the mean over images of each one's own deviation |
 | `imagenet` | torchvision's networks, and most that are trained on photographs |
 | `embedded` | the embedded set's training images, seed 0 (see `rkd.data.embedded`) |
 | `half` | 0.5 and 0.5: maps [0, 1] to [-1, 1] |
-| `measured` | a set of one's own: what its training images have, four digits |
+| `measured` | a user's own set: the statistics of its training images, four digits |
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ PRESETS: dict[str, Normalisation] = {
 
 
 def preset(name: str | Normalisation) -> Normalisation | None:
-    """The preset of that name; statistics that are given as they are; None for "measured", which a data set tells.
+    """Return the preset of a name, given statistics unchanged, or None for "measured", which the data set determines.
     ConfigError for any other name."""
     if isinstance(name, Normalisation) or name == MEASURED:
         return name if isinstance(name, Normalisation) else None

@@ -1,4 +1,4 @@
-"""A user's own images: one npz file."""
+"""A user's own images in one npz file."""
 
 import math
 import os
@@ -32,8 +32,8 @@ class Npz(Reader):
     """Arrays x_train, x_test: (N, H, H, 3) or (N, 3, H, H) uint8, or grey images, which are repeated to three channels:
     (N, H, H), (N, H, H, 1) or (N, 1, H, H); y_train, y_test: (N,) whole numbers from 0.
 
-    Optional: class_names, (classes,) strings. The path is taken from the working directory, and, if nothing
-    is there, from the data folder.
+    Optional: class_names, (classes,) strings. The path is looked up in the user's folder, then in the data folder, then
+    at the project's root.
     """
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
@@ -65,11 +65,11 @@ class Npz(Reader):
 
 
 def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
-    """The arrays of an npz file of plain values. What it announces is checked before memory is taken.
+    """Return the arrays of an npz file of plain values. Announced sizes are checked before memory is allocated.
 
     Raises:
-        ValueError: the arrays take more than `most` bytes, or one takes more than there are of it in the file.
-        Exception: a file that is damaged, or holds something else, can raise any other.
+        ValueError: the arrays take more than `most` bytes, or one announces more than the file holds.
+        Exception: a file that is damaged, or holds something else, can raise any other error.
     """
     if isinstance(file, Path):
         check_regular(file)
@@ -89,12 +89,12 @@ def read_npz(file: Path | IO[bytes], most: float) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-# Of the versions without names in other letters than Latin ones, which no array of numbers has.
+# By version; a later one is for field names in non-Latin letters, which no array of numbers has.
 _HEADERS = {(1, 0): npformat.read_array_header_1_0, (2, 0): npformat.read_array_header_2_0}
 
 
 def machine_memory() -> float:
-    """Bytes of this machine's memory; infinite where the system does not tell (Windows)."""
+    """Return this machine's memory in bytes; infinity where the system does not say (Windows)."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError):
@@ -102,7 +102,7 @@ def machine_memory() -> float:
 
 
 def _source(arrays: dict[str, np.ndarray]) -> Source:
-    """DataError says what is wrong with the arrays."""
+    """Return the data set of these arrays; a DataError says what is wrong with them."""
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(f"no array {missing[0]}; needed are {', '.join(KEYS)}, found {sorted(arrays)}")
     x = {split: _images(f"x_{split}", arrays[f"x_{split}"]) for split in SPLITS}
@@ -131,7 +131,7 @@ def _whole(split: str, labels: np.ndarray, images: int) -> np.ndarray:
 
 
 def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[str, ...]:
-    """One for each class, which are numbered from 0 without a gap; the numbers themselves where none are given."""
+    """Return a name for each class, numbered from 0 without a gap; the numbers themselves where no names are given."""
     found = np.unique(y["train"]).tolist()
     if found != list(range(len(found))):
         raise DataError(f"labels of y_train must run from 0 without a gap, not {found[0]} to {found[-1]}")
@@ -149,7 +149,7 @@ def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[st
 
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:
-    """As (N, H, H, 3): a grey image's channels are one in memory."""
+    """Return images as (N, H, H, 3); a grey image's three channels share memory."""
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim == 4 and x.shape[3] not in (1, 3):

@@ -17,7 +17,7 @@ from rkd.data.normalisation import Statistics, preset
 from rkd.errors import ConfigError, unknown
 from rkd.files import is_file, write_atomic
 
-NAMED = 10  # that a sentence names at most
+NAMED = 10  # most names listed in a sentence
 
 
 @frozen
@@ -75,7 +75,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before any choice of images: labels at hand, pixels on demand. `pixels` maps "train" or "test" and
+    """A data set before images are chosen: labels at hand, pixels on demand. `pixels` maps "train" or "test" and
     indices (n,) to images (n, H, W, 3) uint8; generated sets make only what is asked for."""
 
     train_y: np.ndarray  # (N,) int64, classes from 0
@@ -86,7 +86,7 @@ class Source:
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
-    """A hash of an image's pixels."""
+    """Return a hash of an image's pixels."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
@@ -96,12 +96,12 @@ def compare_parts(
     classes: Sequence[str],
     folder: Path | None = None,
 ) -> Iterator[str]:
-    """Sentences on what the two parts of a set have in common and lack, and on images that are of two classes.
+    """Yield sentences on images that are in both parts of a set or in two classes, and on classes without test images.
 
     Args:
         prints: by split, each image's `pixel_hash` and name.
         labels: by split, (N,) classes.
-        folder: where names are written that are too many for a sentence.
+        folder: where names that are too many for a sentence are written.
     """
     train = dict(reversed(prints["train"]))
     if both := sorted(f"{train[key]} = {name}" for key, name in prints["test"] if key in train):
@@ -119,7 +119,7 @@ def compare_parts(
 
 
 def join_names(names: Sequence[str], file: Path | None = None) -> str:
-    """Names in a sentence: the first ten, and where all of them were written."""
+    """Return names for a sentence: the first ten and, if there are more, how many and the file that lists all."""
     if len(names) > NAMED and file:
         write_atomic(file, "".join(f"{name}\n" for name in names).encode())
     where = f", all in {file}" if file else ""
@@ -131,21 +131,21 @@ class Reader(ABC):
     """How a data set is found and opened. Methods raise DataError for what is missing or damaged.
 
     Attributes:
-        decodes: whether it brings image files to a size, and sets some aside for tests.
+        decodes: whether it resizes image files, and sets some aside for tests.
     """
 
     decodes = False
 
     @abstractmethod
     def open(self, config: DataConfig, root: Path, download: bool) -> Source:
-        """The data set; fetched into `root` where it is not there, may be fetched, and `download` is true."""
+        """Return the data set, downloaded into `root` if it is missing, can be downloaded, and `download` is true."""
 
     def identity(self, config: DataConfig, root: Path) -> str | None:
-        """A hash of what it holds, where that may change under its name; None for sets that are the same everywhere."""
+        """Return a hash of the content if that may change under a name; None for sets that are the same everywhere."""
         return None
 
     def files(self, config: DataConfig, root: Path) -> dict[str, Path]:
-        """The files it reads, by the path they have, or could have, below `root`; by default it reads none."""
+        """Return the files it reads, by the path they have, or would have, below `root`; by default none."""
         return {}
 
     def is_there(self, config: DataConfig, root: Path) -> bool:
@@ -154,7 +154,7 @@ class Reader(ABC):
 
 
 _READERS: dict[str, Reader] = {}
-# The keys of the readers of all names that end with, hold, or begin with these.
+# Keys of the readers for all names that end with, contain, or begin with these.
 NPZ, FOLDER, TORCHVISION = ".npz", "/", "torchvision:"
 
 
@@ -169,12 +169,12 @@ def register_source(name: str) -> Callable[[type[Reader]], type[Reader]]:
 
 
 def source_names() -> list[str]:
-    """All data sets that have a name, sorted."""
+    """Return the names of all named data sets, sorted."""
     return sorted(set(_READERS) - {NPZ, FOLDER, TORCHVISION})
 
 
 def reader_of(name: str) -> Reader:
-    """The reader of a data set's name, or of a path. ConfigError for any other."""
+    """Return the reader for a data set's name or path; raise ConfigError for any other."""
     forms = {
         NPZ: name.lower().endswith(NPZ),
         TORCHVISION: name.startswith(TORCHVISION),
@@ -187,7 +187,7 @@ def reader_of(name: str) -> Reader:
 
 
 def full_name(name: str) -> str:
-    """A data set's name as it is recorded: that of a folder that is there ends with "/"."""
+    """Return a data set's name as it is recorded: that of an existing folder ends with "/"."""
     own = name not in _READERS and FOLDER not in name
     return (
         f"{name}/" if own and any(map(os.path.isdir, paths.dataset_candidates(name, Path("data")))) else name
@@ -195,5 +195,5 @@ def full_name(name: str) -> str:
 
 
 def is_changing(name: str) -> bool:
-    """Whether other images may stand under this name tomorrow: a user's own."""
+    """Whether the images under this name may change, as a user's own may."""
     return name not in source_names()

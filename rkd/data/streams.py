@@ -5,10 +5,10 @@ import json
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
-    """The 63-bit seed of the stream that `names` name under `seed`.
+    """Return the 63-bit seed of the stream that `names` identify under `seed`.
 
-    A hash, so that streams of neighbouring seeds, epochs or names have nothing in common, and so that drawing
-    more from one leaves the others as they were.
+    It is a hash, so that streams of neighbouring seeds, epochs or names are unrelated, and drawing more from one leaves
+    the others unchanged.
 
     >>> stream_seed(0, "order", 1) == stream_seed(0, "order", 1)
     True

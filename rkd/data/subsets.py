@@ -1,4 +1,4 @@
-"""Class-balanced, nested choices of images."""
+"""Class-balanced, nested subsets of images."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from rkd.errors import DataError
 def choose(
     labels: np.ndarray, classes: int, images: int | None, holdout: int, seed: int, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices, ascending, of the images kept and of those held out.
+    """Return the indices, ascending, of the images kept and of those held out.
 
-    Every class has one permutation, fixed by `seed`, `what` and its number. Kept images are taken from its
-    front and held-out ones from its end, so that neither choice moves with the size of the other. Where there are fewer
-    images than are to be kept, in all or in one class, all are kept that are not held out.
+    Every class has one permutation, fixed by `seed`, `what` and its number. Kept images are taken from its front and
+    held-out ones from its end, so that neither choice depends on the size of the other. Where there are fewer images
+    than asked for, in all or in one class, all that are not held out are kept.
 
     Args:
         labels: (N,) int64.
@@ -21,7 +21,7 @@ def choose(
         what: "training" or "test", for messages and the stream.
 
     Raises:
-        DataError: more images are to be held out than there are, in all or in one class.
+        DataError: no image would be left to keep, or a class has fewer images than are to be held out of it.
     """
     if holdout >= len(labels):
         raise DataError(f"{holdout} {what} images are to be held out; the data set has {len(labels)} in all")

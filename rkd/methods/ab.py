@@ -1,6 +1,6 @@
 """Knowledge Transfer via Distillation of Activation Boundaries (Heo et al. 2019, Equation 5).
 
-A stage of its own before the main training teaches on which side of its ReLUs each response lies.
+A separate stage before the main training teaches the student on which side of its ReLUs each response lies.
 """
 
 import torch
@@ -14,7 +14,7 @@ from rkd.methods.numeric import halving_sum, match, pair_stages, upcast
 
 @frozen
 class AbOptions(Options):
-    """RepDistiller's values (`-b 1`, which there has no effect).
+    """RepDistiller's values (`-b 1`, which has no effect there).
 
     Attributes:
         loss_weight: weight against cross-entropy in the main training, with `keep` alone.
@@ -36,20 +36,20 @@ class AbOptions(Options):
 
 
 def boundary_distance(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Squared distances of maps before ReLU, of one shape, a sum over elements: a response should be above the margin
-    where the teacher's is positive, and below its negative elsewhere."""
+    """Return the squared distance of two maps before ReLU, of one shape, summed over elements: a response should be
+    above the margin where the teacher's is positive, and below minus the margin elsewhere."""
     side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
     return (margin - side * student).clamp_min(0).square().sum()
 
 
 @register_method("ab", AbOptions, "AB")
 class Ab(SingleLoss):
-    """Distances of the maps before ReLU, summed over elements and averaged over images, times 3/1000, halved with every
-    stage below the deepest.
+    """Distances of the maps before ReLU, summed over elements, averaged over images and multiplied by 3/1000; each
+    stage counts half as much as the next deeper one.
 
-    Student maps of another shape than the teacher's pass a trained convolution and BatchNorm (FitNet's regressor
-    without its ReLU). Stages are paired from the deepest up. In the stage the student's maps are trained, its
-    classifier is not.
+    Student maps whose shape differs from the teacher's pass through a trained convolution and BatchNorm (FitNet's
+    regressor without its ReLU). Stages are paired from the deepest up. The stage "ab" trains the student's maps, not
+    its classifier.
     """
 
     def __init__(self, context: Context, options: AbOptions) -> None:

@@ -1,6 +1,6 @@
 """Paying More Attention to Attention (Zagoruyko and Komodakis 2017, Equation 2): attention transfer.
 
-Where each stage's energy lies: maps of mean squared activation, normalised per image.
+It compares where each stage's energy lies: maps of mean squared activation, normalised per image.
 """
 
 from torch import Tensor

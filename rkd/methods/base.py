@@ -50,28 +50,28 @@ class Options:
     loss_weight: Weight = 1.0
 
     def stages(self) -> tuple[Stage, ...]:
-        """Stages before the main training."""
+        """Return the stages before the main training."""
         return ()
 
     def unread(self) -> set[str]:
-        """Names of options that the others leave without effect: two runs that differ in these alone are the same."""
+        """Return the options that the others leave without effect: two runs that differ in these alone are the same."""
         return set()
 
     def in_epochs(self) -> tuple[str, ...]:
-        """Names of options that are numbers of epochs, and are scaled when a run is shorter than its recipe's."""
+        """Return the names of options that count epochs, which are scaled when a run is shorter than its recipe's."""
         return tuple(f.name for f in fields(self) if f.name.endswith("_epochs"))
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at while it is built.
+    """What a method may read while it is built.
 
     Attributes:
         student, teacher: the two networks, on the CPU.
         image_size: height and width of the input images.
         labels: (train_images,) int64, classes of the training images, on the CPU.
-        batch_size: images of a step; an epoch's last batch may be smaller, but is never a single image.
-        seed: of the run; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
+        batch_size: images per step; an epoch's last batch may be smaller, but is never a single image.
+        seed: the run's; random draws after construction come from `rkd.data.stream_seed(seed, name, epoch)`.
         network: name of the student's network; "" where the student was not built by name.
     """
 
@@ -91,11 +91,11 @@ class Context:
 
     @property
     def train_images(self) -> int:
-        """Their number, for memories indexed by image; 0 without labels."""
+        """Number of training images, for memories indexed by image; 0 without labels."""
         return 0 if self.labels is None else len(self.labels)
 
     def build(self, name: str) -> nn.Module:
-        """A freshly initialised network with this run's number of classes."""
+        """Return a freshly initialised network with this run's number of classes."""
         return build_network(name, self.classes)
 
 
@@ -111,13 +111,13 @@ class Batch:
 
 
 class Method(nn.Module, ABC):
-    """Base class. Whatever a method owns (projections, memories, further students) is an ordinary submodule or buffer
-    of it, and so is trained, moved between devices, saved and resumed with the run.
+    """Base class. Whatever a method owns (projections, memories, further students) is an ordinary submodule or buffer,
+    and so is trained, moved between devices, saved and resumed with the run.
 
-    `losses` and `weights` are all that a method must have; the rest has defaults. A step is captured as a CUDA graph
-    and replayed, so `losses` reads nothing back to the host, and what changes between steps is a tensor changed in
-    place; `rkd.training.check_method`, or `rkd show method`, says where a method does otherwise, on any machine.
-    Parameters without `requires_grad` are not trained.
+    `losses` and `weights` are all that a method must define; the rest has defaults. A step is captured as a CUDA graph
+    and replayed, so `losses` must read nothing back to the host, and what changes between steps must be a tensor
+    changed in place; `rkd.training.check_method`, or `rkd show method`, reports violations, on any machine. Parameters
+    without `requires_grad` are not trained.
     """
 
     options: Any
@@ -133,55 +133,55 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Named scalar losses of one batch, unweighted."""
+        """Return the named scalar losses of one batch, unweighted."""
 
     @abstractmethod
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """Weight of each loss in `epoch` (0-based, without stages); same keys as `losses` in every epoch."""
+        """Return each loss's weight in `epoch` (0-based, stages not counted); same keys as `losses` in every epoch."""
 
     def stage_losses(self, stage: str, batch: Batch) -> Mapping[str, Tensor]:
-        """Named scalar losses of one batch in a stage before the main training, each of weight 1 (see
+        """Return the named scalar losses of one batch in a stage before the main training, each of weight 1 (see
         `Options.stages`). `batch.student` is None where the stage does not train the student."""
         raise ConfigError(f"{type(self).__name__} has no stage_losses for the stage {stage!r} of its options")
 
     def classified(self, taps: Taps) -> Tensor:
-        """The logits (B, classes) that cross-entropy sees, from the student's taps."""
+        """Return the logits (B, classes) that cross-entropy sees, from the student's taps."""
         return taps.logits
 
     def begin_epoch(self, epoch: int) -> None:
-        """Before each epoch of the main training, also one that is resumed: renew what is drawn per epoch, in place, as
-        a function of seed and epoch alone."""
+        """Renew in place what is drawn per epoch, as a function of seed and epoch alone; called before each epoch of
+        the main training, resumed ones included."""
 
     def after_step(self, made: Tensor) -> None:
-        """After each step of the optimiser, without gradient, as part of the step: update memories in place. `made`, a
-        scalar, is False where fp16 left the step out: then what is kept stays as it is (`torch.where`)."""
+        """Update memories in place; called after the optimiser's update, without gradient, as part of the step. `made`,
+        a scalar, is False where fp16 skipped the update: then memories must stay as they are (`torch.where`)."""
 
     def end_epoch(self, student: nn.Module) -> None:
-        """After each epoch of the main training, before it is scored."""
+        """Update what changes once an epoch; called after each epoch of the main training, before it is scored."""
 
     def networks(self, student: nn.Module) -> Mapping[str, nn.Module]:
-        """Further networks of the run (images -> logits), scored after each epoch under these names."""
+        """Return further networks of the run (images -> logits), scored after each epoch under these names."""
         return {}
 
     def report(self) -> Mapping[str, float]:
-        """Further values of the epoch that has ended, for the record's curves; same keys in every epoch."""
+        """Return further values of the epoch that has ended, for the record's curves; same keys in every epoch."""
         return {}
 
     def rates(self, epoch: int, lr: float) -> Mapping[str, float]:
-        """Learning rates in `epoch` of own parameters whose names start with these prefixes, where it is not the
-        run's `lr`; same keys in every epoch."""
+        """Return the learning rates in `epoch` of the method's parameters whose names start with these prefixes, where
+        they are not the run's `lr`; same keys in every epoch."""
         return {}
 
 
 class SingleLoss(Method):
-    """A method with one loss of constant weight, which records name as the method is registered: write `loss`. Where
-    its options leave `loss_weight` unread, it rests in the main training, at no cost."""
+    """A method with one loss of constant weight, recorded under the method's registered name; subclasses define `loss`.
+    Where the options leave `loss_weight` unread, the loss is not computed in the main training and costs nothing."""
 
     name = "loss"
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """The scalar loss of one batch, unweighted."""
+        """Return the scalar loss of one batch, unweighted."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {self.name: batch.student.logits.new_zeros(()) if self._rests() else self.loss(batch)}
@@ -202,8 +202,8 @@ class MethodEntry:
     display: str = ""
 
     def checked(self, given: Any) -> Any:
-        """Its options, from values by name too; ConfigError for any others. A dataclass of a user's own may hold
-        whatever it was given, and is checked again."""
+        """Return the method's options, made from values by name if need be; ConfigError for any others. Options already
+        made are checked again, since a user's own dataclass may hold whatever it was given."""
         if isinstance(given, self.options):
             given = {f.name: getattr(given, f.name) for f in fields(self.options)}
         if not isinstance(given, Mapping):
@@ -212,8 +212,8 @@ class MethodEntry:
         return build_options(self.options, given)
 
     def build(self, context: Context, options: Options | Mapping[str, Any] | None = None) -> Method:
-        """The method; options also as values by name, or None for the defaults. ConfigError for options that are none
-        of its own, networks without taps, what the method itself refuses, or a builder that returns no method."""
+        """Build the method; options may be values by name, or None for the defaults. ConfigError for options of another
+        method, networks without taps, what the method itself refuses, or a builder that returns no method."""
         options = self.checked({} if options is None else options)
         check_network("the student", context.student)
         check_network("the teacher", context.teacher)
@@ -256,8 +256,8 @@ def register_method(name: str, options: type = Options, display: str = "") -> Ca
 
 @contextmanager
 def temporarily_registered(builder: Callable[..., Method]) -> Iterator[str]:
-    """A `with` block in which a builder has a name: its own, or, where it is not registered, one for the time being,
-    with the options that its second parameter is annotated with. ConfigError for what is no function of two."""
+    """Yield a name that a builder has within the `with` block: its own or, if it is not registered, a temporary one
+    with the options that its second parameter is annotated with. ConfigError if it does not take two arguments."""
     if known := [name for name, entry in _METHODS.items() if entry.builder is builder]:
         yield known[0]
         return
@@ -278,12 +278,12 @@ def temporarily_registered(builder: Callable[..., Method]) -> Iterator[str]:
 
 
 def method_names() -> list[str]:
-    """All registered method names, sorted."""
+    """Return all registered method names, sorted."""
     return sorted(_METHODS)
 
 
 def get_single(name: str) -> MethodEntry:
-    """The entry of a registered method; ConfigError for an unknown name."""
+    """Return the entry of a registered method; raise ConfigError for an unknown name."""
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]

@@ -1,5 +1,5 @@
-"""CC, correlation congruence (Peng et al. 2019), in the form RepDistiller made its table with: embedded pooled vectors,
-consecutive images of a batch."""
+"""CC, correlation congruence (Peng et al. 2019), in the form behind RepDistiller's table: embedded pooled vectors of
+consecutive images in a batch."""
 
 from torch import Tensor, nn
 

@@ -1,5 +1,5 @@
-"""CRD, contrastive representation distillation (Tian et al. 2020): an image's student embedding is to be told
-apart, in the memory of teacher embeddings, from images of other classes, and the other way round. Compares pooled
+"""CRD, contrastive representation distillation (Tian et al. 2020): among the teacher embeddings in memory, an image's
+student embedding must tell its own from those of images of other classes, and the other way round. Compares pooled
 vectors. Constants as in RepDistiller."""
 
 import math
@@ -47,7 +47,7 @@ class CrdOptions(Options):
 
 
 class Embedding(nn.Linear):
-    """(B, C) -> (B, D) of length 1."""
+    """A linear embedding (B, C) -> (B, D), normalised to length 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(super().forward(upcast(x)), dim=1)
@@ -57,8 +57,8 @@ class Memory(nn.Module):
     """One embedding per training image, and the constant Z that its scores are divided by.
 
     Attributes:
-        rows: (N, D) of N images, drawn uniformly from +-1 / sqrt(D / 3), which makes their expected squared length 1.
-        z: scalar; 0 until the first update has fixed it.
+        rows: (N, D) of N images, drawn uniformly from +-1 / sqrt(D / 3), so that their expected squared length is 1.
+        z: scalar; 0 until the first update fixes it.
     """
 
     def __init__(self, images: int, dim: int) -> None:
@@ -68,14 +68,14 @@ class Memory(nn.Module):
         self.register_buffer("z", torch.zeros(()))
 
     def contrast(self, embedding: Tensor, wanted: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """The loss of embeddings of the other network against this memory.
+        """Return the loss of the other network's embeddings against this memory.
 
         With p_bi = exp(rows_i . e_b / T) / Z and c = K / N, the loss is
         -1/B sum_b [log p/(p + c + eps) of the positive + sum over negatives of log c/(p + c + eps)].
 
         Args:
             embedding: (B, D), of length 1.
-            wanted: (B, 1 + K) int64, images: each one's positive and then its negatives.
+            wanted: (B, 1 + K) int64, image indices: each one's positive and then its negatives.
             temperature: T.
 
         Returns:
@@ -86,15 +86,15 @@ class Memory(nn.Module):
         scores = similarities(self.rows, embedding / temperature, wanted).exp()
         z = torch.where(self.z > 0, self.z.to(scores.dtype), scores.detach().mean() * images)
         p = scores / z
-        # The same logarithms, in the form that keeps their digits where p is small against c, or large.
+        # The same logarithms, in a form that stays precise where p is much smaller, or larger, than c.
         positive = torch.log1p((share + EPS) / p[:, 0])
         negative = torch.log1p((p[:, 1:] + EPS) / share)
         return (positive.sum() + negative.sum()) / len(p), z
 
     @torch.no_grad()
     def update(self, indices: Tensor, embedding: Tensor, momentum: float, z: Tensor, made: Tensor) -> None:
-        """row <- normalise(momentum row + (1 - momentum) embedding) for the images `indices` (B,), all different; and
-        fix the constant. Neither where the step was not `made`, whose embeddings may hold NaN."""
+        """Set row <- normalise(momentum row + (1 - momentum) embedding) for the images `indices` (B,), all different,
+        and fix the constant. Do neither where the step was not `made`: its embeddings may hold NaN."""
         old = self.rows.index_select(0, indices)
         new = F.normalize(momentum * old.to(embedding.dtype) + (1 - momentum) * embedding, dim=1)
         self.rows.index_copy_(0, indices, torch.where(made, new.to(old.dtype), old))
@@ -104,8 +104,8 @@ class Memory(nn.Module):
 def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
     """rows (N, D), embedding (B, D) and wanted (B, K) int64 -> (B, K), [b, k] = rows[wanted[b, k]] . embedding[b].
 
-    Which way they are computed is a matter of sizes alone: all N x B products and a selection of them, or, with few
-    wanted of very many, the rows themselves gathered.
+    Sizes alone decide how: either all N x B products are computed and the wanted ones selected or, where few of very
+    many are wanted, their rows are gathered first.
     """
     rows = rows.to(embedding.dtype)
     if len(rows) <= PRODUCT_UP_TO * wanted.shape[1]:
@@ -117,14 +117,13 @@ def similarities(rows: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
 class Contrasts(nn.Module):
     """Negatives and positives of every training image, drawn anew for each epoch.
 
-    For every class there is a row with all images of the other classes in a random order of its own, continued
-    cyclically; an image's negatives are K neighbours in its class's row, from a random place of its own on. So every
-    image's negatives are a uniformly drawn set of K different images of other classes, as a draw without replacement
-    gives them; where K exceeds the M images of other classes, each of these comes floor(K / M) or ceil(K / M) times.
-    What is shared: within an epoch, two images of one class draw from one order, so the overlap of their sets varies
-    more than that of independent draws.
+    Each class has a row with all images of the other classes in a random order of its own, continued cyclically; an
+    image's negatives are K consecutive entries of its class's row, from a random start of its own. So every image's
+    negatives are a uniformly drawn set of K different images of other classes, as drawn without replacement; where K
+    exceeds the M images of other classes, each of these occurs floor(K / M) or ceil(K / M) times. Within an epoch, two
+    images of one class share an order, so the overlap of their sets varies more than that of independent draws.
 
-    All that is drawn lies in buffers, renewed in place: a function of seed and epoch, and so no part of the state dict.
+    All draws are in buffers, renewed in place; a function of seed and epoch, they are not part of the state dict.
 
     Args:
         labels: (N,) int64, classes of the training images, on the CPU.
@@ -156,8 +155,8 @@ class Contrasts(nn.Module):
         self.draw(0)
 
     def draw(self, epoch: int) -> None:
-        """Renew everything for an epoch (0-based). On CUDA the next epoch's is drawn meanwhile, by another thread: an
-        epoch may be over sooner than it takes."""
+        """Renew everything for an epoch (0-based). On CUDA another thread then draws the next epoch's, since drawing
+        may take longer than the epoch."""
         ahead, self._ahead = self._ahead, None
         drawn = ahead[1].result() if ahead is not None and ahead[0] == epoch else self._drawn(epoch)
         for buffer, values in zip((self.starts, self.table, self.mates), drawn, strict=True):
@@ -166,7 +165,7 @@ class Contrasts(nn.Module):
             self._ahead = epoch + 1, _WORKER.submit(self._drawn, epoch + 1)
 
     def _drawn(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Starts, table and mates of an epoch, on the CPU; in pinned memory where they are to be copied to a GPU."""
+        """Return starts, table and mates of an epoch, on the CPU; in pinned memory if they will be copied to a GPU."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "crd", "negatives", epoch))
         others = len(self._labels) - self._sizes
         place = torch.rand(len(self._labels), generator=generator, dtype=torch.float64)
@@ -176,7 +175,7 @@ class Contrasts(nn.Module):
             if size:  # nobody asks for the negatives of a class without images
                 others = len(self._labels) - size
                 order = torch.randperm(others, dtype=torch.int32, generator=generator)
-                order += (order >= first).int() * size  # steps over the class's own, in the order by class
+                order += (order >= first).int() * size  # skips the class's own images, in the order by class
                 length = others + self.count - 1
                 row[:length] = self._by_class.index_select(0, order).repeat(-(-length // others))[:length]
         mates = torch.arange(len(self._labels))
@@ -189,11 +188,11 @@ class Contrasts(nn.Module):
         return tuple(values.pin_memory() for values in drawn) if self._on_gpu() else drawn
 
     def _on_gpu(self) -> bool:
-        """Tensors that only stand in for a GPU's have none behind them."""
+        """Whether the buffers are on a GPU; tensors that merely stand in for a GPU's have none behind them."""
         return self.table.is_cuda and torch.cuda.is_available()
 
     def forward(self, indices: Tensor) -> Tensor:
-        """The positive of each image of `indices` (B,) int64 and then its negatives: (B, 1 + K) int64."""
+        """Return the positive of each image of `indices` (B,) int64 and then its negatives: (B, 1 + K) int64."""
         out = torch.empty(len(indices), 1 + self.count, dtype=torch.int64, device=indices.device)
         out[:, 0] = self.mates.index_select(0, indices)
         windows = self.table.view(-1).as_strided((self.table.numel() - self.count + 1, self.count), (1, 1))

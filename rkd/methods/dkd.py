@@ -1,5 +1,5 @@
-"""DKD, decoupled knowledge distillation (Zhao et al. 2022, Equation 7): KL of target against the rest, and KL among
-the non-target classes, weighted apart."""
+"""DKD, decoupled knowledge distillation (Zhao et al. 2022, Equation 7): KL of target against the rest, and KL among the
+non-target classes, weighted separately."""
 
 from typing import Literal
 
@@ -40,7 +40,7 @@ class DkdOptions(Options):
 @register_method("dkd", DkdOptions, "DKD")
 class Dkd(Method):
     """Two losses: "tckd", T^2 KL of the two-way split target / non-target, and "nckd", T^2 KL of the softmax over the
-    non-target classes; both are means over images. ConfigError for a single class, beside which there is none."""
+    non-target classes; both are means over images. ConfigError for a single class, which leaves no others."""
 
     def __init__(self, context: Context, options: DkdOptions) -> None:
         super().__init__(context, options)
@@ -57,7 +57,7 @@ class Dkd(Method):
         return {"tckd": kl(ours, theirs, self.options.temperature), "nckd": nckd}
 
     def _split(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(B, classes) -> (B, 2): logit of the target, and the one logit that stands for all others at T."""
+        """(B, classes) -> (B, 2): the target's logit, and the one logit that stands for all others at temperature T."""
         t = self.options.temperature
         target = logits.gather(1, labels[:, None])
         rest = t * torch.logsumexp(_others(logits, labels) / t, 1, keepdim=True)

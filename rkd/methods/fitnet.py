@@ -1,6 +1,6 @@
 """FitNets: Hints for Thin Deep Nets (Romero et al. 2015, Equation 3), in RepDistiller's form without pre-training.
 
-A hint map of the student, passed through a trained regressor, against the teacher's hint map.
+Compares a hint map of the student, passed through a trained regressor, with the teacher's hint map.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from rkd.methods.numeric import Shape, match, upcast
 
 
 def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequential:
-    """Convolution (with bias), BatchNorm and ReLU that bring a student map to the channels and size of a teacher's.
+    """Return the convolution (with bias), BatchNorm and ReLU that bring a student map to a teacher map's shape.
 
     RepDistiller's rules for sizes: student twice the teacher, 3x3 convolution of stride 2; teacher twice the student,
     transposed 4x4 convolution of stride 2; student at least the teacher's size, convolution without padding whose
@@ -23,7 +23,7 @@ def regressor(student: Shape, teacher: Shape, relu: bool = True) -> nn.Sequentia
 
     Args:
         student, teacher: (channels, height, width) of square maps.
-        relu: whether it ends in one.
+        relu: whether it ends in a ReLU.
     """
     (inputs, size, _), (outputs, target, _) = student, teacher
     if size == 2 * target:
@@ -51,8 +51,8 @@ class FitNetOptions(Options):
 
 @register_method("fitnet", FitNetOptions, "FitNet")
 class FitNet(SingleLoss):
-    """Mean squared error of the regressed student hint and the teacher's hint, one stage of training. ConfigError for a
-    hint layer that one of the networks does not have."""
+    """Mean squared error between the regressed student hint and the teacher's hint, in a single stage of training.
+    ConfigError for a hint layer that one of the networks lacks."""
 
     def __init__(self, context: Context, options: FitNetOptions) -> None:
         super().__init__(context, options)

@@ -18,7 +18,7 @@ from rkd.models.taps import Taps, TapShapes
 
 @frozen
 class FspOptions(Options):
-    """RepDistiller's values (`-b 50`, which there has no effect).
+    """RepDistiller's values (`-b 50`, which has no effect there).
 
     Attributes:
         loss_weight: weight against cross-entropy, in "single_stage" alone.
@@ -49,15 +49,15 @@ def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
 @register_method("fsp", FspOptions, "FSP")
 class Fsp(SingleLoss):
     """Mean squared differences of student and teacher FSP matrices, per transition between adjacent maps, from the stem
-    to the deepest stage. Maps are paired from the deepest up. In the stage the student's maps are trained, its
-    classifier is not. ConfigError for maps of different channels, whose matrices cannot be compared."""
+    to the deepest stage. Maps are paired from the deepest up. The stage "fsp" trains the student's maps, not its
+    classifier. ConfigError for maps of different channels, whose matrices cannot be compared."""
 
     def __init__(self, context: Context, options: FspOptions) -> None:
         super().__init__(context, options)
         check_alike("fsp", "map", pair_stages(*map(_maps, context.shapes)), first=0)
 
     def transitions(self, batch: Batch) -> Tensor:
-        """(T,), the mean squared difference of each transition."""
+        """Return the mean squared difference of each of the T transitions, (T,)."""
         pairs = pair_stages(_maps(batch.student), _maps(batch.teacher))
         with no_autocast(batch.student.logits):
             return torch.stack([

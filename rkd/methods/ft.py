@@ -1,6 +1,6 @@
 """Paraphrasing Complex Network: Network Compression via Factor Transfer (Kim et al. 2018, Equations 1 to 3).
 
-A paraphraser learns to code the teacher's last map in fewer channels; the student's translator then gives that code.
+A paraphraser learns to code the teacher's last map in fewer channels; the student's translator learns that code.
 """
 
 from itertools import pairwise
@@ -40,7 +40,7 @@ class FtOptions(Options):
 
 
 def layers(make: type[nn.Module], channels: tuple[int, ...], norm: bool = False) -> nn.Sequential:
-    """3x3 convolutions (`make`) through these channels, each with LeakyReLU, and BatchNorm before it if `norm`."""
+    """Return 3x3 convolutions (`make`) through these channels, each with LeakyReLU, after BatchNorm if `norm`."""
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
         parts.append(make(inputs, outputs, 3, padding=1))
@@ -58,15 +58,15 @@ class Paraphraser(nn.Module):
         self.decoder = layers(nn.ConvTranspose2d, (factors, factors, channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The reconstruction of x."""
+        """Return the reconstruction of x."""
         return self.decoder(self.encoder(x))
 
 
 @register_method("ft", FtOptions, "FT")
 class Ft(SingleLoss):
     """Mean absolute difference of the attention maps of two codes: the student's, from three trained convolutions on
-    its last map, and the teacher's, from the paraphraser, which has been trained before and rests now. ConfigError for
-    a rate that leaves the code without channels."""
+    its last map, and the teacher's, from the paraphraser, which has been trained before and is now fixed. ConfigError
+    for a rate that leaves the code without channels."""
 
     def __init__(self, context: Context, options: FtOptions) -> None:
         super().__init__(context, options)
@@ -78,7 +78,7 @@ class Ft(SingleLoss):
         self.translator = layers(nn.Conv2d, (student, student, factors, factors), norm=True)
 
     def stage_losses(self, stage: str, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the teacher's last map and its reconstruction."""
+        """Return the mean squared error between the teacher's last map and its reconstruction."""
         target = batch.teacher.stages[-1]
         return {"reconstruction": F.mse_loss(upcast(self.paraphraser(target)), upcast(target))}
 

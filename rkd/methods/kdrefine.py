@@ -34,7 +34,7 @@ class KdRefineOptions(Options):
 
 @register_method("kdrefine", KdRefineOptions, "KDrefine")
 class KdRefine(SingleLoss):
-    """KD between standardised logits. The student's go to cross-entropy too; its accuracy is that of the raw ones."""
+    """KD between standardised logits. Cross-entropy sees the student's too; accuracy is measured on the raw ones."""
 
     def standardised(self, logits: Tensor) -> Tensor:
         """(B, classes) -> (B, classes) of mean 0 and standard deviation `multiplier` per image, fp32 or better."""

@@ -1,7 +1,7 @@
 """Self-supervised Knowledge Distillation Using Singular Value Decomposition (Lee et al. 2018, Equations 3 to 5).
 
-How the leading singular vector of a stage's map, a direction in channel space, relates to that of the next stage. As in
-RepDistiller the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns,
+Compares how the leading singular vector of a stage's map, a direction in channel space, relates to that of the next. As
+in RepDistiller, the matrix of a map is positions x channels; mdistiller reshapes maps to (channels and rows) x columns,
 whose singular vectors mean something else: its KDSVD is another loss under the same name, which is an option here.
 """
 
@@ -18,9 +18,9 @@ from rkd.errors import ConfigError
 from rkd.methods.base import Batch, Context, Options, SingleLoss, register_method
 from rkd.methods.numeric import check_alike, no_autocast, pair_stages, upcast
 
-SPARE = 3  # further vectors of the student among which the teacher's partner is looked for
+SPARE = 3  # extra student vectors among which each teacher vector's partner is sought
 STEPS = 8  # of the power iteration, with gradient
-SQUARINGS = 7  # that make the matrix of each step, with gradient, and as many more before them, without
+SQUARINGS = 7  # for the matrix of each step, with gradient; as many again, without, for the start vector
 
 
 @frozen
@@ -38,12 +38,12 @@ class KdsvdOptions(Options):
 
 
 def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first right singular vectors, in channel space, of each image's (positions x channels) matrix.
+    """Return the first right singular vectors, in channel space, of each image's (positions x channels) matrix.
 
-    By power iteration and deflation: no decomposition, so nothing is read back from a GPU, and gradients are finite.
-    The exact gradient holds 1 / (s_i^2 - s_j^2), without bound for nearly equal singular values; here it is that
-    fraction's geometric series, cut off after 2^SQUARINGS x STEPS terms: singular values that differ by a percent leave
-    1e-9 of it. Vectors of (relatively) vanishing singular values are 0.
+    Power iteration and deflation need no decomposition, so nothing is read back from a GPU, and gradients are finite.
+    The exact gradient holds 1 / (s_i^2 - s_j^2), unbounded for nearly equal singular values; here it is that fraction's
+    geometric series, cut off after 2^SQUARINGS x STEPS terms: for singular values one percent apart, 1e-9 of it is
+    lost. Vectors of (relatively) vanishing singular values are 0.
 
     Args:
         x: (B, C, H, W), float32 or float64; with the columns in front, (B, W, C, H), the vectors are in their space.
@@ -54,7 +54,7 @@ def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     x = x.flatten(2)
     wider = x.shape[1] > x.shape[2]
-    gram = x.mT @ x if wider else x @ x.mT  # the smaller of the two that share their eigenvalues
+    gram = x.mT @ x if wider else x @ x.mT  # the smaller Gram matrix; both share their eigenvalues
     scale = _trace(gram.detach(), torch.finfo(x.dtype).tiny)
     gram = gram / scale
     rounding = 32 * torch.finfo(x.dtype).eps
@@ -71,13 +71,13 @@ def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _trace(gram: Tensor, least: float) -> Tensor:
-    """(B, N, N) -> (B, 1, 1), at least `least`."""
+    """Return the traces of (B, N, N) as (B, 1, 1), at least `least`."""
     return gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(least)[:, None, None]
 
 
 def _dominant(gram: Tensor, rounding: float) -> Tensor:
-    """The eigenvector (B, N, 1) of largest eigenvalue of symmetric matrices (B, N, N); what is below `rounding` is not
-    scaled up."""
+    """Return the eigenvectors (B, N, 1) of the largest eigenvalue of symmetric matrices (B, N, N); matrices with a
+    trace below `rounding` are not scaled up."""
     power = _squared(gram / _trace(gram.detach(), rounding))
     with torch.no_grad():
         limit = _squared(power)
@@ -90,7 +90,7 @@ def _dominant(gram: Tensor, rounding: float) -> Tensor:
 
 
 def _squared(matrix: Tensor) -> Tensor:
-    """(B, N, N) to its power 2^SQUARINGS, up to a factor, which has no gradient."""
+    """Return matrices (B, N, N) to the power 2^SQUARINGS, up to a factor, which has no gradient."""
     for _ in range(SQUARINGS):
         matrix = matrix @ matrix
         matrix = matrix / _trace(matrix.detach(), torch.finfo(matrix.dtype).tiny)
@@ -98,12 +98,12 @@ def _squared(matrix: Tensor) -> Tensor:
 
 
 def upright(vectors: Tensor) -> Tensor:
-    """Vectors (B, C, n), each turned so that its components do not sum to less than 0."""
+    """Return vectors (B, C, n), each with its sign flipped if its components sum to less than 0."""
     return torch.where(vectors.sum(1, keepdim=True) < 0, -vectors, vectors)
 
 
 def aligned(vectors: Tensor, targets: Tensor) -> Tensor:
-    """For each target (B, C, k) the vector (B, C, n) that is most parallel to it, with the target's sign."""
+    """Return, for each target (B, C, k), the most parallel of the vectors (B, C, n), with the target's sign."""
     cosine = (vectors.mT @ targets).detach()
     strength = cosine.abs()
     choice = torch.where(strength == strength.amax(1, keepdim=True), cosine.sign(), 0)
@@ -113,13 +113,13 @@ def aligned(vectors: Tensor, targets: Tensor) -> Tensor:
 @register_method("kdsvd", KdsvdOptions, "KDSVD")
 class Kdsvd(SingleLoss):
     """Sum over adjacent stages of squared differences of RBF distances exp(-(a_i - b_j)^2 / 8) between all components
-    of their vectors, a mean over images.
+    of their vectors, averaged over images.
 
     Vectors are weighted by the teacher's singular values, normalised over the k. A singular vector's sign is arbitrary,
-    and the distance of two stages depends on it; here each teacher vector has components of non-negative sum (which
-    after a ReLU the first one has anyway, up to one common sign) and the student's follow, so the loss does not depend
-    on the device. Stages are paired from the deepest up; sizes may differ, channels may not (of columns it is the other
-    way round). ConfigError for channels (widths) that differ, or maps with fewer than k + 3 singular vectors.
+    and the distance of two stages depends on it; here each teacher vector has components of non-negative sum (after a
+    ReLU the first one has them anyway, up to one common sign) and the student's follow, so the loss does not depend on
+    the device. Stages are paired from the deepest up; sizes may differ, channels may not (with "columns" it is the
+    other way round). ConfigError for channels (widths) that differ, or maps with fewer than k + 3 singular vectors.
     """
 
     def __init__(self, context: Context, options: KdsvdOptions) -> None:

@@ -1,4 +1,4 @@
-"""Logits: mean squared error of logits (Ba and Caruana 2014), or, as some code has it, of the vectors before them."""
+"""Logits: mean squared error of logits (Ba and Caruana 2014), or, in some code, of the pooled vectors before them."""
 
 from typing import Literal
 

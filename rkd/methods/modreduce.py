@@ -1,6 +1,6 @@
-"""ModReduce (Abbas et al. 2022): a response, a relational and a feature student of one teacher, trained at once.
+"""ModReduce (Abbas et al. 2022): a response, a relational and a feature student of one teacher, trained together.
 
-Each learns one kind of knowledge from the teacher, and all learn from the group the three make together. Defaults are
+Each learns one kind of knowledge from the teacher, and all learn from the group that the three form. Defaults are
 the values of the released code.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rkd.records import Record
 
 STUDENTS = ("response", "relational", "feature")
-FLOOR = 1e-7  # added to the probabilities that are to be matched
+FLOOR = 1e-7  # added to the target probabilities
 CUTOFF = 220  # of 240 epochs
 # Options of the students' methods that differ from these methods' defaults.
 VALUES = {"fitnet": {"hint_layer": 1}, "rkd": {"on": "logits"}}
@@ -96,7 +96,7 @@ class ModReduceOptions(Options):
             raise ConfigError(f"mean_decay is {self.mean_decay}; it must be >= 0 and < 1")
 
     def unread(self) -> set[str]:
-        # PCL's options without PCL, the group's with it, those of growth where the share does not grow.
+        # PCL's options without PCL, the group's with PCL, and those of growth where the share does not grow.
         if self.aggregation == "pcl":
             return {"aggregator_lr", "online_start", "online_weight", "growth_steps", "growth_epochs"}
         names = {"peer_temperature", "ramp_epochs", "mean_decay"}
@@ -111,7 +111,7 @@ def is_online(epoch: int, options: ModReduceOptions) -> bool:
 
 
 def online_share(epoch: int, options: ModReduceOptions) -> float:
-    """Share w of what the group says in a student's loss, w x online + (1 - w) x offline.
+    """Return the group's share w in a student's loss, w x online + (1 - w) x offline.
 
     >>> [round(online_share(epoch, ModReduceOptions()), 4) for epoch in (0, 100, 150, 230)]
     [0.0119, 0.0701, 0.1698, 0.7]
@@ -123,47 +123,47 @@ def online_share(epoch: int, options: ModReduceOptions) -> float:
 
 
 def consistency(epoch: int, options: ModReduceOptions) -> float:
-    """PCL: weight c of what teacher and peers say: exp(-5 (1 - epoch / ramp)^2), then 1; 0 before the cutoff, where
-    students learn offline."""
+    """Return PCL's weight c of teacher and peers: exp(-5 (1 - epoch / ramp)^2) until the ramp ends, then 1; 0 before
+    the cutoff, where students learn offline."""
     if not is_online(epoch, options):
         return 0.0
     return math.exp(-5 * (1 - min(1.0, epoch / options.ramp_epochs)) ** 2)
 
 
 def mean_decay(epoch: int, options: ModReduceOptions) -> float:
-    """PCL: decay of the running means at the end of the 0-based `epoch`: their own plain mean at first."""
+    """Return PCL's decay of the running means at the end of the 0-based `epoch`; at first they are plain means."""
     return min(1 - 1 / (epoch + 1), options.mean_decay)
 
 
 def cutoff_of(epochs: int, whole: int) -> int:
-    """The released scripts' asynchronous runs: students teach each other after epoch 220 of 240. In runs too short to
-    leave one epoch after it, the latest that does. Counted in epochs of the whole schedule, like all such options."""
+    """Return the cutoff of the released scripts' asynchronous runs, epoch 220 of 240; in runs too short to leave one
+    epoch after it, the latest that does. It counts epochs of the whole schedule, like all such options."""
     return CUTOFF if round(CUTOFF * epochs / whole) < epochs else (epochs - 1) * whole // epochs
 
 
 def growth_steps_of(epochs: int, whole: int) -> int:
-    """How often the online share grows: 24 times in 240 epochs, every 10; in shorter runs as often as their scaled
-    interval fits, so that it ends at the same share, by the released code's own rule."""
+    """Return how often the online share grows, by the released code's rule: 24 times in 240 epochs, every 10; in
+    shorter runs as often as the scaled interval fits, so that it ends at the same share."""
     return max(1, epochs // max(1, round(ModReduceOptions.growth_epochs * epochs / whole)))
 
 
 def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7 of (B, classes), in fp32 or
-    better; no gradient to `target`."""
+    """Return T^2 sum q log(q / p) / B with p = softmax(logits / T), q = softmax(target / T) + 1e-7 of (B, classes), in
+    fp32 or better, without gradient to `target`."""
     log_p = F.log_softmax(upcast(logits) / temperature, 1)
     q = F.softmax(upcast(target.detach()) / temperature, 1) + FLOOR
     return temperature**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
 class Mean(nn.Module):
-    """Group logits from the students': their mean. PCL trains no aggregator; this is the group that is scored. The
-    others derive from it; each is built for a number of classes."""
+    """Group logits as the mean of the students'. PCL trains no aggregator: this is the group that is scored. The other
+    aggregators derive from this class; each is built for a number of classes."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
 
     def forward(self, logits: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits of the group (B, classes), and the share (3,) each student has in them, which sums to 1.
+        """Return the group's logits (B, classes), and each student's share in them (3,), of sum 1.
 
         Args:
             logits: (3, B, classes), of response, relational and feature student.
@@ -177,7 +177,7 @@ class Mean(nn.Module):
 
 class ReplacedAverage(Mean):
     """One weight per student. The released code replaces the stored weights by their softmax before each use, once a
-    step; to do so after each step is the same, and leaves `forward` without side effects."""
+    step; doing so after each step is the same, and leaves `forward` without side effects."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -206,7 +206,7 @@ class FreeAverage(Mean):
 
 
 class GatedAverage(Mean):
-    """Shares for each image from the image itself, averaged over its four quarters (ONE's gate, on pixels)."""
+    """Shares for each image from the means of its own four quarters (ONE's gate, on pixels)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -237,9 +237,9 @@ AGGREGATIONS: dict[str, type[Mean]] = {
 
 
 class Learning(nn.Module):
-    """A student of its own, `network`, with the registered method by which it learns from the teacher, `distiller`, and
-    the weight of its loss (None: the method's own). ConfigError for a network or method that does not exist, a method
-    with stages, no name of a network."""
+    """A further student, `network`, with the registered method by which it learns from the teacher, `distiller`, and
+    the weight of its loss (None: the method's own). ConfigError for a network without a name, an unknown network or
+    method, or a method with stages."""
 
     def __init__(self, context: Context, network: str, method: str, weight: float | None) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Learning(nn.Module):
         self.weight = options.loss_weight
 
     def rates(self, epoch: int, lr: float, ratio: float) -> dict[str, float]:
-        """Learning rates where this student's is `ratio` x the run's `lr`, by prefix; the method's own stand."""
+        """Return learning rates by prefix, this student's being `ratio` x the run's `lr`; the method's own stay."""
         own = {f"distiller.{prefix}": rate for prefix, rate in self.distiller.rates(epoch, lr).items()}
         if ratio == 1:
             return own
@@ -273,7 +273,7 @@ class ModReduce(Method):
     Offline, from the teacher, a student's loss is factor x the weighted mean of its cross-entropy, its KL to the
     teacher and its method's loss. Online, from the group, it is the KL to the group's logits, or for PCL to the running
     means of its two peers. Losses are named "<student>_<part>"; "aggregation" is the cross-entropy of the group, which
-    trains the aggregator alone. ConfigError as of `Learning`.
+    trains the aggregator alone. ConfigError as for `Learning`.
     """
 
     def __init__(self, context: Context, options: ModReduceOptions) -> None:
@@ -286,7 +286,7 @@ class ModReduce(Method):
         self.feature = Learning(context, networks[2], options.feature, options.feature_weight)
         self.aggregator = AGGREGATIONS[options.aggregation](context.classes)
         self.means = nn.ModuleDict()
-        if self._pcl:  # initialised by themselves: after a cutoff most of that stays, as in the released code
+        if self._pcl:  # with weights of their own: after a cutoff most of these stay, as in the released code
             if not context.network:
                 raise ConfigError("modreduce with 'pcl' needs the name of the run's network")
             for name, network in zip(STUDENTS, networks, strict=True):
@@ -354,8 +354,8 @@ class ModReduce(Method):
         return found
 
     def rates(self, epoch: int, lr: float) -> dict[str, float]:
-        """The aggregator's constant rate, 0 before the cutoff, as it is not trained before it (weight decay alone fills
-        its momentum by then, with 0.005 of its weights); those of students that do not learn at the run's."""
+        """Return the aggregator's constant rate, 0 before the cutoff as it is not trained until then (weight decay
+        alone fills its momentum, with 0.005 of its weights), and those of students that do not learn at the run's."""
         o = self.options
         found = {} if self._pcl else {"aggregator.": o.aggregator_lr if is_online(epoch, o) else 0.0}
         for name, learning in self._owned.items():
@@ -365,7 +365,7 @@ class ModReduce(Method):
 
     def begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        same = self.counted == epoch  # an epoch that is resumed goes on counting
+        same = self.counted == epoch  # a resumed epoch goes on counting
         self.shares.mul_(same)
         self.steps.mul_(same)
         self.counted.fill_(epoch)
@@ -382,7 +382,7 @@ class ModReduce(Method):
 
     @torch.no_grad()
     def end_epoch(self, student: nn.Module) -> None:
-        """Renew the running means of PCL: of parameters, once an epoch."""
+        """Update PCL's running means, of parameters, once an epoch."""
         for learning in self._owned.values():
             learning.distiller.end_epoch(learning.network)
         if not self._pcl or not is_online(self._epoch, self.options):
@@ -393,13 +393,13 @@ class ModReduce(Method):
                 mean.mul_(keep).add_(now, alpha=1 - keep)
 
     def networks(self, student: nn.Module) -> dict[str, nn.Module]:
-        """The other two students, and the group: its aggregated logits (for PCL the mean of the students')."""
+        """Return the other two students, and the group: its aggregated logits (for PCL the mean of the students')."""
         _, *others = (students := self._students(student))
         group = Ensemble(students.values(), self.aggregator)
         return {**{name: students[name] for name in others}, "group": group}
 
     def report(self) -> dict[str, float]:
-        """Mean share of each student in the group over the epoch's steps (see each aggregation), and the share of
+        """Return each student's mean share in the group over the epoch's steps (see each aggregation), and the share of
         online learning in the loss (for PCL its weight c)."""
         shares = (self.shares / self.steps).tolist()
         found = {f"weight_{name}": value for name, value in zip(STUDENTS, shares, strict=True)}
@@ -410,7 +410,7 @@ class ModReduce(Method):
 
 
 class Ensemble(nn.Module):
-    """The group as one network, images -> logits, from response, relational and feature student."""
+    """The group as one network, images -> logits, made of response, relational and feature student."""
 
     def __init__(self, students: Iterable[nn.Module], aggregator: Mean) -> None:
         super().__init__()
@@ -423,8 +423,8 @@ class Ensemble(nn.Module):
 
 
 def student_accuracies(record: "Record", which: str = "last") -> dict[str, float]:
-    """Test accuracies in percent of a run's three students at the "last" epoch, or at the "best" one of each on the
-    test set; NaN for a diverged run. The run's own network is the response student."""
+    """Return the test accuracies in percent of a run's three students at the "last" epoch, or at each one's "best" on
+    the test set; NaN for a diverged run. The run's own network is the response student."""
     further = {name: record.result[f"{which}_accuracy_{name}"] for name in STUDENTS[1:]}
     alive = record.status == "finished"
     return {STUDENTS[0]: record.accuracy(which)} | {n: v if alive else math.nan for n, v in further.items()}

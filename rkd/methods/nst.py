@@ -31,7 +31,7 @@ def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
 class Nst(SingleLoss):
     """Sum over stages of the squared discrepancy; channel vectors have Euclidean length 1 over positions.
 
-    The teacher's own term is part of the value, as in RepDistiller, without which the loss could not reach 0. Stages
+    The teacher's own term is part of the value, as in RepDistiller; without it the loss could not reach 0. Stages
     are paired from the deepest up, the larger map is average-pooled to the smaller, and channels may differ in number.
     """
 

@@ -1,4 +1,4 @@
-"""Arithmetic that several methods share: precision, KL, and which map of the student meets which of the teacher."""
+"""Arithmetic that several methods share: precision, KL, and which student map is compared with which teacher map."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,26 +13,26 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 def upcast(x: Tensor) -> Tensor:
-    """`x` in a precision that may be squared, exponentiated and normalised: bf16 and fp16 become fp32."""
+    """Return `x` in a precision that is safe to square, exponentiate and normalise: bf16 and fp16 become fp32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def no_autocast(x: Tensor) -> torch.autocast:
-    """A `with` block in which products on the device of `x` are computed in the precision of their factors."""
+    """Return a context in which products on the device of `x` are computed in the precision of their factors."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 sum p_t log(p_t / p_s) / B with p = softmax(logits / T) of logits (B, classes) (Hinton et al. 2015), a scalar
-    computed in fp32 or better. The factor T^2 keeps the gradient's size independent of the temperature T."""
+    """Return T^2 sum p_t log(p_t / p_s) / B with p = softmax(logits / T) of logits (B, classes) (Hinton et al. 2015), a
+    scalar computed in fp32 or better. The factor T^2 keeps the gradient's size independent of the temperature T."""
     log_s = F.log_softmax(upcast(student_logits) / temperature, 1)
     log_t = F.log_softmax(upcast(teacher_logits) / temperature, 1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
 def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (B, C, H, W) at the smaller of their sizes: the larger is average-pooled (adaptively, where one size
-    does not divide the other). Channels stay as they are.
+    """Return two maps (B, C, H, W) at the smaller of their sizes: the larger is average-pooled (adaptively, where one
+    size does not divide the other). Channels stay as they are.
 
     >>> s, t = match(torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 8, 8))
     >>> tuple(s.shape), tuple(t.shape)
@@ -43,10 +43,10 @@ def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_stages(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Maps (or their shapes) of two networks in pairs, from the deepest up, listed shallow to deep. Where one network
-    has more of them, its shallowest ones stay without partner.
+    """Pair the maps (or their shapes) of two networks from the deepest up, listed shallow to deep. Where one network
+    has more, its shallowest ones stay without a partner.
 
-    >>> paired(["s1", "s2", "s3"], ["t1", "t2", "t3", "t4"])
+    >>> pair_stages(["s1", "s2", "s3"], ["t1", "t2", "t3", "t4"])
     [('s1', 't2'), ('s2', 't3'), ('s3', 't4')]
     """
     count = min(len(student), len(teacher))
@@ -54,7 +54,7 @@ def pair_stages(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[An
 
 
 def halving_sum(distances: Sequence[Tensor]) -> Tensor:
-    """The sum of distances at stages, shallow to deep, halved with every stage below the deepest."""
+    """Return the sum of stages' distances, shallow to deep, where each stage counts half as much as the next deeper."""
     return sum(distance / 2 ** (len(distances) - 1 - i) for i, distance in enumerate(distances))
 
 

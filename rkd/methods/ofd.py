@@ -1,6 +1,6 @@
 """A Comprehensive Overhaul of Feature Distillation (Heo et al. 2019, Equations 2 to 5).
 
-Maps before the final ReLU of each stage, where what the ReLU would cut off counts down to a margin only.
+Compares maps before the final ReLU of each stage, where what the ReLU would cut off counts only down to a margin.
 """
 
 import math
@@ -15,7 +15,7 @@ from rkd.methods.numeric import halving_sum, match, pair_stages, upcast
 from rkd.models.layers import conv1x1
 from rkd.models.taps import final_norms
 
-RARE = 0.001  # below this probability of a negative value its mean is of no use
+RARE = 0.001  # where a negative value is less probable, its mean is of no use
 RARE_MARGIN = -3.0  # in standard deviations
 
 
@@ -27,8 +27,8 @@ class OfdOptions(Options):
 
 
 def margins(norm: nn.BatchNorm2d) -> Tensor:
-    """(C,): the mean of the negative part of a Gaussian of mean `norm.bias` and standard deviation |`norm.weight`|
-    (paper Equation 5); -3 standard deviations where hardly anything is negative."""
+    """Return (C,): the mean of the negative part of a Gaussian of mean `norm.bias` and standard deviation
+    |`norm.weight`| (paper Equation 5); -3 standard deviations where hardly anything is negative."""
     mean, std = norm.bias.detach().double(), norm.weight.detach().double().abs()
     z = mean / std.clamp_min(1e-12)  # a channel switched off has its mean's negative part as margin
     negative = torch.special.ndtr(-z)
@@ -38,9 +38,9 @@ def margins(norm: nn.BatchNorm2d) -> Tensor:
 
 
 def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """Squared differences of maps (B, C, H, W) before ReLU, left out where both are negative and the student's is the
-    lower: sum over elements, mean over images (paper Equation 3). `margin` (C,) is the least value the teacher's map is
-    taken to have."""
+    """Return squared differences of maps (B, C, H, W) before ReLU, left out where both are negative and the student's
+    is the lower: sum over elements, mean over images (paper Equation 3). The teacher's map is clamped from below to
+    `margin` (C,)."""
     teacher = torch.maximum(teacher, margin[:, None, None])
     counts = (student > teacher) | (teacher > 0)
     return ((student - teacher).square() * counts).sum() / len(student)
@@ -48,11 +48,11 @@ def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
 
 @register_method("ofd", OfdOptions, "OFD")
 class Ofd(SingleLoss):
-    """Sum over stages of the partial L2 distance, halved with every stage below the deepest.
+    """Sum over stages of the partial L2 distance; each stage counts half as much as the next deeper one.
 
-    The student's map passes a trained 1x1 convolution and BatchNorm at every stage. Stages are paired from the deepest
-    up, and the larger map is average-pooled to the smaller. The student may be any network: where it has no map before
-    ReLU its stage map is taken. ConfigError for a teacher without BatchNorm before its stages' last ReLU.
+    The student's map passes through a trained 1x1 convolution and BatchNorm at every stage. Stages are paired from the
+    deepest up, and the larger map is average-pooled to the smaller. The student may be any network: where it has no map
+    before ReLU, its stage map is used. ConfigError for a teacher without BatchNorm before its stages' last ReLU.
     """
 
     def __init__(self, context: Context, options: OfdOptions) -> None:

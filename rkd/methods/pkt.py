@@ -1,4 +1,4 @@
-"""PKT, probabilistic knowledge transfer (Passalis and Tefas 2018): each image's distribution of similarity to the
+"""PKT, probabilistic knowledge transfer (Passalis and Tefas 2018): the distribution of each image's similarities to the
 batch, from pooled vectors."""
 
 import torch

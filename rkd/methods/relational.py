@@ -29,11 +29,11 @@ class RkdOptions(Options):
 @register_method("rkd", RkdOptions, "RKD")
 class Rkd(Method):
     """Two losses, smooth L1 each: "rkd_distance" of all pair distances, each divided by the batch's mean over pairs of
-    different images; "rkd_angle" of the cosines at the first image of all triplets. Pairs of an image with itself
-    count as 0, but count: means are over B^2 and B^3 entries.
+    different images; "rkd_angle" of the cosines at the first image of all triplets. Pairs of an image with itself add 0
+    but are counted: means are over B^2 and B^3 entries.
 
-    B images of C channels take B^2 C + B^3 numbers. Identical images have distance 0 and cosine 0, and finite
-    gradients.
+    B images of C channels need memory for B^2 C + B^3 numbers. Identical images have distance 0 and cosine 0, and
+    finite gradients.
     """
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

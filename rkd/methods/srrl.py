@@ -1,5 +1,5 @@
-"""SRRL, softmax regression representation learning (Yang et al. 2021): the student's pooled vector, projected, is to be
-the teacher's, also in the eyes of the teacher's classifier."""
+"""SRRL, softmax regression representation learning (Yang et al. 2021): the student's projected pooled vector should
+equal the teacher's, and give the same logits in the teacher's classifier."""
 
 import copy
 
@@ -23,12 +23,12 @@ class SrrlOptions(Options):
 
 @register_method("srrl", SrrlOptions, "SRRL")
 class Srrl(Method):
-    """Two losses, mean squared error each: "srrl_feature" of projected student vector and teacher's pooled vector,
-    "srrl_logits" of the teacher's classifier on the projected vector and the teacher's logits.
+    """Two losses, mean squared error each: "srrl_feature" between projected student vector and teacher's pooled vector,
+    "srrl_logits" between the teacher's classifier on the projected vector and the teacher's logits.
 
-    The projection is a linear layer without bias (the 1x1 convolution of the published code, on maps of one position),
-    BatchNorm and ReLU, trained; the classifier is a frozen copy. ConfigError for a teacher without a single linear
-    classifier.
+    The projection is a trained linear layer without bias (the 1x1 convolution of the published code, on maps of one
+    position), BatchNorm and ReLU; the classifier is a frozen copy. ConfigError for a teacher that does not have exactly
+    one linear classifier.
     """
 
     def __init__(self, context: Context, options: SrrlOptions) -> None:
@@ -53,8 +53,8 @@ class Srrl(Method):
 
 
 def classifier(network: nn.Module, shapes: TapShapes) -> nn.Linear:
-    """The one linear layer of `network` that turns pooled vectors into logits, told by its sizes. ConfigError where
-    there is none, or more than one."""
+    """Return the one linear layer of `network` that turns pooled vectors into logits, identified by its sizes.
+    ConfigError if there is none, or more than one."""
     sizes = (shapes.pooled, shapes.classes)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
     fitting = [name for name, m in linear.items() if (m.in_features, m.out_features) == sizes]

@@ -1,4 +1,4 @@
-"""Methods by name, sums among them, which are written "at+kd": every part's losses with its own weights."""
+"""Methods by name, including sums such as "at+kd", which have every part's losses with its own weights."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class SumOptions(Options):
 
     @property
     def name(self) -> str:
-        """ "at+kd"."""
+        """Name of the sum, such as "at+kd"."""
         return "+".join(part.method for part in self.parts)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -67,11 +67,11 @@ class Sum(Method):
         self._repeated = {loss for loss, count in found.items() if count > 1}
 
     def _each(self, what: str, *args: Any) -> dict[str, Any]:
-        """What each part's method `what` gives, by part."""
+        """Return the result of calling `what` on each part, by part."""
         return {name: getattr(m, what)(*args) for name, m in self.parts.items()}
 
     def _joined(self, what: str, *args: Any) -> dict[str, Any]:
-        """The same by the names within; one that several losses have gets its method's name."""
+        """Return the results by their inner names; a name that several losses have is prefixed with its method's."""
         return {
             f"{part}_{name}" if name in self._repeated else name: value
             for part, found in self._each(what, *args).items()
@@ -115,15 +115,15 @@ class Sum(Method):
 
 
 def get_method(name: str) -> MethodEntry:
-    """The entry of a registered method, or of a sum such as "at+kd"; ConfigError for an unknown name."""
+    """Return the entry of a registered method, or of a sum such as "at+kd"; ConfigError for an unknown name."""
     if "+" not in name:
         return get_single(name)
     return MethodEntry(SumOptions, Sum, " + ".join(get_single(part).display for part in name.split("+")))
 
 
 def make_options(name: str, given: Any) -> Any:
-    """A method's options from plain values, those of a sum by method or as `SumOptions` has them; or such as are made
-    already. ConfigError for options of another method, and for a value that is not allowed."""
+    """Return a method's options from plain values (for a sum by method, or as in `SumOptions`), or from options already
+    made. ConfigError for options of another method, and for a value that is not allowed."""
     names = name.split("+")
     if len(names) > 1 and isinstance(given, Mapping) and "parts" not in given:
         for part in given:

@@ -1,6 +1,6 @@
 """Variational Information Distillation (Ahn et al. 2019, Equation 4): how well the student predicts the teacher.
 
-A Gaussian per channel of the teacher's map, whose mean is regressed from the student's and whose variance is learnt.
+A Gaussian for each channel of the teacher's map: its mean is regressed from the student's map, its variance learned.
 """
 
 import math
@@ -48,7 +48,7 @@ class Level(nn.Module):
         self.rho = nn.Parameter(torch.full((outputs,), inverted))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Negative log-likelihood of the teacher's map, without its constant, as a mean over all elements."""
+        """Return the negative log-likelihood of the teacher's map, without its constant, averaged over all elements."""
         student, teacher = match(student, teacher)
         error = upcast(self.mean(student)) - upcast(teacher)
         variance = (F.softplus(upcast(self.rho)) + MIN_VARIANCE)[:, None, None]
