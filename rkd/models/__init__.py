@@ -1,4 +1,4 @@
-"""Networks by name, with feature taps; importing this registers the built-in ones."""
+"""Networks by name, with feature taps; importing this package registers the built-in ones."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ from rkd.models.registry import (
 from rkd.models.reparam import deploy, is_reparameterised
 from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
-for _file in pkgutil.iter_modules(__path__, f"{__name__}."):  # a family's file registers it
+for _file in pkgutil.iter_modules(__path__, f"{__name__}."):  # importing a family's file registers it
     importlib.import_module(_file.name)
 
 __all__ = [

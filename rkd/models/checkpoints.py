@@ -1,4 +1,4 @@
-"""Weights from files: the package's own, and those that other codes leave, however they are wrapped and spelt."""
+"""Load weights from the package's own files and from those of other codes, however these wrap and spell them."""
 
 import argparse
 import collections
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rkd.errors import RecordError, one_line
 from rkd.files import check_regular, check_stored_zip
 
-# Plain containers and numbers that files hold beside tensors. None of them runs anything of the file's: options as
+# Plain containers and numbers that files hold beside tensors, none of which executes anything from the file: options as
 # argparse keeps them, paths in those, numpy's scalars under the old and the new name of one function.
 _SCALAR = np.float32(0).__reduce__()[0]
 _SAFE = [
@@ -35,10 +35,10 @@ _SAFE = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
 ]
-DEPTH = 4  # of mappings within mappings that are looked into
-# One layer under several names: of projections, and of the last linear layer.
+DEPTH = 4  # how deep mappings within mappings are searched
+# Different names of the same layer: of projections, and of the last linear layer.
 _SYNONYMS = (("downsample", "shortcut", "skip"), ("fc", "linear", "classifier", "head"))
-# Where files state an accuracy, and it is the network's own.
+# Keys under which files state an accuracy of the network itself.
 _STATED = re.compile(r"(best_|test_|val_)*(acc(uracy)?|prec|top)_?1?(_acc)?", re.IGNORECASE)
 
 
@@ -47,11 +47,11 @@ class Reading:
     """One way to read a file as a network's weights.
 
     Attributes:
-        place: entries that lead there, and the prefix of its keys, joined by dots: "model.module.student"; "" for a
-            bare state dict.
+        place: entries that lead to the weights, and the prefix of their keys, joined by dots: "model.module.student";
+            "" for a bare state dict.
         notes: what was rewritten, in words.
-        wrong: how it differs from the network; "" where it fits.
-        shared: how many keys are the network's.
+        wrong: how it differs from the network's weights; "" if it fits.
+        shared: number of keys that the network has too.
     """
 
     place: str
@@ -67,24 +67,24 @@ class Reading:
 def load_weights(
     network: nn.Module, path: str | Path, entry: str | None = None, head: Collection[str] = ()
 ) -> str:
-    """Fill `network` with the weights of a file, on whatever device it is. Nothing in the file is executed.
+    """Load the weights in a file into `network`, whatever its device. Nothing in the file is executed.
 
     The file is a state dict, as torch or safetensors write it, or holds exactly one that fits the network, in mappings
     under any names (`state_dict`, `net`, `model_state_dict`, ...) and with any prefix of its keys (`module.`,
     `_orig_mod.`, `module.student.`, ...), or without the prefix that the network's own keys have (see `from_module`).
-    Names that other codes have for the same layer are translated (`shortcut` for `downsample`, `linear` for `fc`), and
-    a bias between a convolution and its BatchNorm goes into the BatchNorm's running mean, which is exact. BatchNorm's
+    Other codes' names for the same layer are translated (`shortcut` for `downsample`, `linear` for `fc`), and a bias
+    between a convolution and its BatchNorm is moved into the BatchNorm's running mean, which is exact. BatchNorm's
     batch counters may be missing, as in files older than torch 0.4.1.
 
     Args:
-        entry: which one, where several fit, as the error names them.
-        head: keys of tensors that the network keeps where the file's are of another shape, or missing.
+        entry: which state dict to take if several fit, by the name that the error gives it.
+        head: keys of tensors that the network keeps if the file's have another shape, or are missing.
 
     Returns:
-        What was taken and rewritten, in words; "" for a state dict as it is.
+        What was taken and rewritten, in words; "" for a state dict taken as it is.
 
     Raises:
-        RecordError: the file cannot be read, needs code to be executed, or holds no state dict, that of another network
+        RecordError: the file cannot be read, needs code to be executed, or holds no state dict, one of another network
             or number of classes, or several that fit; `network` then keeps its own weights.
     """
     with _reading(path) as content:
@@ -94,9 +94,9 @@ def load_weights(
 
 
 def stated_accuracy(path: str | Path) -> float | None:
-    """The accuracy in percent that a checkpoint states of itself (`accuracy`, `best_acc`, `top1_acc`, ...; 0.72 is
-    72 %); None where it states none, or several that differ. RecordError where the file cannot be read, needs code to
-    be executed, or holds no dictionary."""
+    """Return the accuracy in percent that a checkpoint states for its weights (`accuracy`, `best_acc`, `top1_acc`, ...;
+    0.72 is 72 %); None if it states none, or several that differ. Raise RecordError if the file cannot be read, needs
+    code to be executed, or holds no dictionary."""
     with _reading(path) as content:
         said = {
             float(value)
@@ -115,15 +115,15 @@ def _is_number(value: object) -> bool:
 
 
 def safe_unpickle(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
-    """What torch saved, on the CPU; nothing in it is executed. Its checksums are compared first, and no tensor claims
-    more than the file holds.
+    """Load what torch saved, onto the CPU; nothing in it is executed. Its checksums are verified first, and no tensor
+    may claim more than the file holds.
 
     Args:
-        legacy: take files of torch before 1.6 too, which have no checksums.
+        legacy: also accept files written by torch before 1.6, which have no checksums.
 
     Raises:
         RecordError: it holds more than tensors and plain values.
-        Exception: of any type, where the file is damaged or of another kind.
+        Exception: of any type, if the file is damaged or of another kind.
     """
     if not isinstance(file, io.BytesIO):
         check_regular(file)
@@ -132,10 +132,10 @@ def safe_unpickle(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
             check_stored_zip(opened)
         opened.seek(0)
         try:
-            # torch says of an odd file that others should be told of it; what it is, a sentence of ours says.
+            # torch's warnings about an odd file ask to report it; our own error says what it is.
             with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings(action="ignore"):
                 content = torch.load(opened, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # whose advice is to execute it
+        except pickle.UnpicklingError as error:  # whose message advises to execute it
             if blocked := re.search(r"GLOBAL (\S+)", str(error)):
                 raise RecordError(
                     f"holds a pickled {blocked[1]}, and reading it means executing code from the file"
@@ -149,7 +149,7 @@ def safe_unpickle(file: str | Path | io.BytesIO, legacy: bool = False) -> Any:
 
 
 def tensors_in(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested mappings and lists."""
+    """Yield all tensors in nested mappings, lists and tuples."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, Mapping | list | tuple):
@@ -158,13 +158,13 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinities."""
+    """Return the names of the tensors that hold NaN or infinities."""
     return [name for name, tensor in state.items() if not tensor.isfinite().all()]
 
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
-    """What a file holds; errors name the file."""
+    """Yield what a file holds; errors, also those raised in the `with` block, name the file."""
     try:
         check_regular(path)
         content = load_file(path) if str(path).endswith(".safetensors") else safe_unpickle(path, legacy=True)
@@ -187,8 +187,8 @@ def _reading(path: str | Path) -> Iterator[Mapping[Any, Any]]:
 
 
 def _choice(readings: list[Reading], entry: str | None, content: Mapping[Any, Any]) -> Reading:
-    """The reading that fits, and no other; of one and the same tensors, and of the package's own checkpoints, which
-    keep the best weights further in, the one at the surface."""
+    """Return the only reading that fits. Of several with the same tensors, and in the package's own checkpoints, which
+    keep the best weights further in, return the outermost."""
     if not readings:
         raise RecordError(f"holds no state dict, but entries {_few(map(str, content))}")
     fitting = {reading.place: reading for reading in readings if not reading.wrong}
@@ -212,8 +212,8 @@ def _choice(readings: list[Reading], entry: str | None, content: Mapping[Any, An
 
 
 def _readings(network: nn.Module, content: Mapping[Any, Any], head: Collection[str]) -> Iterator[Reading]:
-    """Every state dict within a file, below each prefix that the network's may have there; tensors of the head are left
-    out where they do not fit."""
+    """Yield a reading of every state dict in a file, for each prefix that the network's keys may have there; tensors of
+    the head that do not fit are left out."""
     wanted = network.state_dict()
     tops = {key.partition(".")[0] for key in wanted}
     own = f"{tops.pop()}." if len(tops) == 1 else ""  # a network within a module, see from_module
@@ -234,15 +234,15 @@ def _readings(network: nn.Module, content: Mapping[Any, Any], head: Collection[s
 
 
 def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], own: str) -> list[str]:
-    """Where the network's first tensors lie among the keys, there the others are to lie as well; "" where they are
-    nowhere. `own` is the prefix of the network's own keys."""
+    """Return the prefixes under which the network's first tensor is found, since the others must be there too; "" if it
+    is not found. `own` is the prefix of the network's own keys."""
     probe = next(iter(wanted)).removeprefix(own)
     found = {f".{key}".removesuffix(f".{probe}") for key in state if f".{key}".endswith(f".{probe}")}
     return sorted({f"{prefix}.".removeprefix(".").removesuffix(own) for prefix in found} or {""})
 
 
 def _state_dicts(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping that holds tensors by name, and the entries that lead there."""
+    """Yield the tensors of every mapping that holds some by name, after the entries that lead there."""
     named = {key: value for key, value in content.items() if isinstance(key, str)}
     if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
         yield place, tensors
@@ -254,7 +254,7 @@ def _state_dicts(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[
 def _translated(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The same with the network's own names for layers that others call otherwise."""
+    """Return the state with other codes' layer names replaced by the network's own, and the replacements in words."""
     mine = {part for key in wanted for part in key.split(".")}
     names = {}
     for group in _SYNONYMS:
@@ -267,8 +267,8 @@ def _translated(
 
 
 def _fold_biases(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Take each bias that a convolution has and the network's does not into the running mean of the BatchNorm behind
-    it: (Wx + b) - mean = Wx - (mean - b). Says how many."""
+    """Move each bias of a convolution that has none in the network into the running mean of the BatchNorm behind
+    it: (Wx + b) - mean = Wx - (mean - b). Return a note of how many."""
     folded = 0
     for key in [key for key in state if key.endswith(".bias") and key not in wanted]:
         layer = key.removesuffix(".bias")
@@ -280,7 +280,7 @@ def _fold_biases(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> list
 
 
 def _norm_behind(layer: str, wanted: Mapping[str, Tensor]) -> str | None:
-    """The BatchNorm registered right behind a convolution: bn1 of conv1, or number 1 of number 0."""
+    """Return the BatchNorm registered right after a convolution (bn1 after conv1, 1 after 0); None if there is none."""
     modules = list(dict.fromkeys(key.rpartition(".")[0] for key in wanted))
     if layer not in modules or modules[-1] == layer:
         return None

@@ -1,4 +1,4 @@
-"""Any torch module as a network with taps: torchvision, timm or the user's own."""
+"""Wrap any torch module (from torchvision, timm or the user's own code) as a network with taps."""
 
 import difflib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def from_module(
     since an in-place ReLU would overwrite the map before it.
 
     Args:
-        module: gives logits (B, classes) for images.
+        module: returns logits (B, classes) for images.
         stages: paths of the stage maps (B, C, H, W), shallow to deep.
         pooled: path of the vector before the classifier, (B, C); a map (B, C, H, W) is averaged over its
             positions, so that (B, C, 1, 1) is flattened.
@@ -39,9 +39,9 @@ def from_module(
         under the prefix "module.".
 
     Raises:
-        ConfigError: no module, a path that does not exist, or a stage named twice. In `taps`: a tap that was not
-            called, was called more than once or before a shallower one, was overwritten later in the same forward, or
-            is not of the form above.
+        ConfigError: not a module, a path that does not exist, or a stage named twice. From `taps`: a tap that was not
+            called, was called more than once or before a shallower one, was overwritten later in the same forward
+            pass, or does not have the shape above.
 
     Example, for `model: my_models:resnet18` in a run's config:
         >>> import torchvision
@@ -76,8 +76,8 @@ def from_module(
 
 
 class ExternalNet(nn.Module):
-    """What `from_module` returns; `paths` are of the stem, of n stages, of the n maps before their ReLU, and of the
-    pooled vector."""
+    """What `from_module` returns; `paths` name the stem, n stages, the n maps before their ReLUs, and the pooled
+    vector."""
 
     def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
         super().__init__()
@@ -87,13 +87,13 @@ class ExternalNet(nn.Module):
                 submodule.inplace = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images -> logits, without any hook."""
+        """Return the logits of images, without any hook."""
         return self.module(x)
 
     def taps(self, x: Tensor) -> Taps:
-        """One forward pass of the wrapped module, with its taps."""
+        """Return the taps of one forward pass of the wrapped module."""
         if torch.is_inference_mode_enabled() or x.is_inference():
-            # Inference tensors carry no version counter, without which overwriting would pass unseen.
+            # Inference tensors have no version counter, without which overwriting would go unnoticed.
             with torch.inference_mode(False), torch.no_grad():
                 return self._taps(x.clone())
         return self._taps(x)
@@ -108,7 +108,7 @@ class ExternalNet(nn.Module):
             tap = _checked(f"tap {path!r} must give", output, forms)
             seen[path] = tap, tap._version
 
-        # Hooks live for this one pass: nothing outlives it, and copies of the network need no repair.
+        # Hooks live for this one pass only: copies of the network never carry stale ones.
         with ExitStack() as hooks:
             for path in dict.fromkeys(self.paths):
                 hook = self.module.get_submodule(path).register_forward_hook(partial(see, path))

@@ -1,8 +1,8 @@
-"""A network that never learns again, made faster without changing what it computes.
+"""Make a network that never learns again faster, without changing what it computes.
 
-`freeze` writes the network's taps down as a graph, in which convolutions take the BatchNorm that follows them into
-their weights (running statistics only), the branches of reparameterised blocks become one convolution, and weights are
-stored in the precision they are used in.
+`freeze` traces the network's taps as a graph, in which BatchNorm is folded into the weights of the convolution before
+it (running statistics only), the branches of reparameterised blocks become one convolution, and weights are stored in
+the precision they are used in.
 """
 
 import copy
@@ -29,29 +29,29 @@ class _Outputs(nn.Module):
 
 
 class Frozen(TapNet):
-    """What `freeze` returns: a network for inference alone, whose `graph_module` gives `Taps.tensors`; with the number
-    of BatchNorm layers (of branches too) that went into a convolution's weights."""
+    """What `freeze` returns: a network for inference only, whose `graph_module` returns `Taps.tensors`; `folded` is the
+    number of BatchNorm layers (including those of branches) folded into a convolution's weights."""
 
     def __init__(self, graph_module: nn.Module, folded: int) -> None:
         super().__init__()
         self.graph_module, self.folded = graph_module, folded
 
     def taps(self, x: Tensor) -> Taps:
-        """Taps of a batch (B, 3, H, W)."""
+        """Return the taps of a batch (B, 3, H, W)."""
         return Taps.of(self.graph_module(x))
 
 
 def freeze(network: nn.Module, dtype: torch.dtype | None = None, image_size: int = 32) -> Frozen | None:
-    """A frozen copy of `network` with the same taps.
+    """Return a frozen copy of `network` with the same taps.
 
     Args:
-        network: in the mode (train or eval, layer by layer) it is to be used in; stays as it is. Where a BatchNorm
-            uses batch statistics it stays a layer of its own.
+        network: in the mode (train or eval, layer by layer) it is to be used in; it is not changed. A BatchNorm that
+            uses batch statistics stays a layer of its own.
         dtype: precision of convolutions and linear layers; None: as they are. BatchNorm keeps its own.
-        image_size: height and width of images that the network can take; the copy is compared with it on two of them.
+        image_size: height and width of images the network can take; the copy is compared with it on two such images.
 
     Returns:
-        None where no graph can stand for the network: its Python code depends on its data, or reads maps by hooks.
+        None if no graph can replace the network: its Python code depends on its data, or reads maps by hooks.
     """
     own = next(network.parameters()).dtype
     reference = copy.deepcopy(network).requires_grad_(False).double()
@@ -68,7 +68,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None, image_size: int
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
-    if not _same(module, reference, image_size):  # a branch that was taken while the graph was drawn, say
+    if not _same(module, reference, image_size):  # for example, a branch was taken while tracing
         return None
     for part in module.to(own).requires_grad_(False).modules():
         if dtype is not None and isinstance(part, nn.Conv2d | nn.Linear):
@@ -78,7 +78,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None, image_size: int
 
 @torch.no_grad()
 def _same(module: fx.GraphModule, network: nn.Module, image_size: int) -> bool:
-    """Whether the rewritten graph gives what the network gives for two images, in float64."""
+    """Whether the rewritten graph gives the same taps as the network for two images, in float64."""
     x = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     x = x.to(next(network.parameters()))
     pairs = zip(network.taps(x).tensors(), module(x), strict=True)

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from rkd.models.taps import TapNet, Taps
 
-# (in_channels, out_channels, kernel, stride, groups) -> a convolution and its BatchNorm. Families take one, so that
-# their convolutions can be of another make (see reparam); `conv_bn` is the plain one.
+# (in_channels, out_channels, kernel, stride, groups) -> a convolution and its BatchNorm. Families take one as an
+# argument, so that their convolutions can be of another kind (see reparam); `conv_bn` is the plain one.
 ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """1x1 convolution without bias."""
+    """Return a 1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
 
 
@@ -25,15 +25,15 @@ def conv_bn(
     groups: int = 1,
     bias: bool = False,
 ) -> tuple[nn.Module, nn.Module]:
-    """Convolution, padded by half its kernel, and BatchNorm."""
+    """Return a convolution, padded by half its kernel, and a BatchNorm."""
     padding = kernel // 2 if isinstance(kernel, int) else tuple(size // 2 for size in kernel)
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
     return conv, nn.BatchNorm2d(out_channels)
 
 
 class StagedNet(TapNet):
-    """A network of `conv1` and `bn1`, stages `layer1`, `layer2`, ..., and a linear layer behind a global average. Each
-    block of a stage returns its map before and after its final ReLU.
+    """A network of `conv1` and `bn1`, stages `layer1`, `layer2`, ..., a global average and a linear layer. Each block
+    of a stage returns its map before and after its final ReLU.
 
     Attributes:
         HEAD: name of the linear layer.
@@ -42,7 +42,7 @@ class StagedNet(TapNet):
     HEAD = "fc"
 
     def stages(self) -> list[nn.Sequential]:
-        """Shallow to deep."""
+        """Return the stages, shallow to deep."""
         return [module for name, module in self.named_children() if name.startswith("layer")]
 
     def taps(self, x: Tensor) -> Taps:
@@ -58,25 +58,25 @@ class StagedNet(TapNet):
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Channel c of group g moves to place c * groups + g (ShuffleNet, Zhang et al. 2018, Figure 1)."""
+    """Move channel c of group g to position c * groups + g (ShuffleNet, Zhang et al. 2018, Figure 1)."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def global_average(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C)."""
+    """Average (B, C, H, W) over its positions to (B, C)."""
     return x.mean((2, 3))
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """Convolutions normal(0, sqrt(2 / (k^2 * out_channels))); all else keeps torch's default, which is the identity for
-    BatchNorm."""
+    """Draw convolution weights from normal(0, sqrt(2 / (k^2 * out_channels))); all else keeps torch's default, which is
+    the identity for BatchNorm."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def init_vgg(network: nn.Module) -> None:
-    """As `init_kaiming`, with biases zero and linear weights normal(0, 0.01)."""
+    """Initialise as `init_kaiming` does, but with zero biases and linear weights from normal(0, 0.01)."""
     init_kaiming(network)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:

@@ -1,7 +1,7 @@
 """MobileNetV2 of half width for 32x32 images (Sandler et al. 2018, Table 2; as used in RepDistiller and ReviewKD).
 
-Its stem halves the size, so that the first stage is 16x16. ReLU stands where the paper has ReLU6. State-dict names are
-those of RepDistiller and mdistiller.
+Its stem halves the size, so that the first stage is 16x16. It uses ReLU where the paper uses ReLU6. State-dict names
+are those of RepDistiller and mdistiller.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from rkd.models.taps import TapNet, Taps
 WIDTH = 0.5
 STEM = 32
 LAST = 1280
-# Expansion, channels at full width, blocks, stride of the first
+# Expansion, channels at full width, number of blocks, stride of the first block
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -23,11 +23,11 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-TAPPED = (1, 2, 4, 6)  # the last of each size
+TAPPED = (1, 2, 4, 6)  # the last stage of each map size
 
 
 class Block(nn.Module):
-    """Inverted residual: 1x1 to `expansion` times the channels, depth-wise 3x3, linear 1x1."""
+    """Inverted residual block: 1x1 to `expansion` times the channels, depth-wise 3x3, linear 1x1."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int, conv_bn: ConvBN) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class MobileNetV2(TapNet):
         init_vgg(self)
 
     def taps(self, x: Tensor) -> Taps:
-        """Maps of stem and four stages, pooled vector (of the last 1x1 convolution, 1280) and logits.
+        """Return the maps of stem and four stages, pooled vector (of the last 1x1 convolution, 1280) and logits.
 
-        The stages end in linear bottlenecks, which no ReLU follows: they are signed, and the maps "before the ReLU"
-        are the same tensors.
+        The stages end in linear bottlenecks, which no ReLU follows: their maps are signed, and the maps "before the
+        ReLU" are the same tensors.
         """
         x = stem = self.conv1(x)
         maps = []

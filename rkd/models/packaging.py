@@ -1,7 +1,7 @@
-"""A trained network as a file that runs, or loads, without this package: safetensors, TorchScript, torch.export, ONNX.
+"""Write trained networks to files that run or load without this package: safetensors, TorchScript, torch.export, ONNX.
 
-Every file holds what a user of it has to know as text: class names, input statistics, size of the images. It is read
-back and compared with the network before it is put in place.
+Every file holds as text what its user has to know: class names, input statistics, image size. It is read back and
+compared with the network before it is put in place.
 """
 
 import json
@@ -24,7 +24,7 @@ FACTS = "facts.json"  # the entry of torch's own files that holds them
 
 
 class Form(NamedTuple):
-    """How a kind of file is written for normalised images of a size (B, 3, H, W), and read as a function of them."""
+    """A kind of file: how to write it, given normalised images (B, 3, H, W), and read it as a function of images."""
 
     title: str
     write: Callable[[nn.Module, Tensor, Facts, Path], None]
@@ -32,19 +32,19 @@ class Form(NamedTuple):
 
 
 def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
-    """Write a network as what the file's suffix says, see FORMS; atomically.
+    """Write a network, atomically, as the kind of file that the suffix of `path` names (see FORMS).
 
     Args:
-        network: on the CPU; written in eval mode, and put back.
-        x: some normalised images (B, 3, H, W), B at least 3, that it is tried on.
-        facts: what the file says of it.
+        network: on the CPU; written in eval mode, its own mode is restored.
+        x: some normalised images (B, 3, H, W), B at least 3, to compare it on.
+        facts: what the file is to say about it.
 
     Returns:
-        The largest absolute difference of logits between the network and what was read back, relative to the largest
+        The largest absolute difference in logits between the network and what was read back, relative to the largest
         logit.
 
     Raises:
-        ConfigError: another suffix.
+        ConfigError: an unknown suffix.
         RkdError: a package is missing, or what was read back computes something else; nothing is written then.
     """
     if path.suffix not in FORMS:
@@ -52,10 +52,10 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
     form = FORMS[path.suffix]
     try:
         with evaluating(network), torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
-            warnings.simplefilter("ignore")  # of exporters, about themselves
+            warnings.simplefilter("ignore")  # exporters warn about themselves
             expected = network(x)
             form.write(network, x, facts, temporary)
-            # Of another number of images than it was made with: the batch stays open.
+            # Try another number of images than it was made with: the batch size must stay free.
             found = form.read(temporary, network)(x[:-1])
             apart = ((found - expected[:-1]).abs().max() / expected.abs().max()).item()
             if not apart < 1e-3:
@@ -67,7 +67,7 @@ def package(network: nn.Module, path: Path, x: Tensor, facts: Facts) -> float:
 
 
 def facts_in(path: Path) -> Facts:
-    """What a safetensors file says; empty for another kind of file. RecordError where it cannot be read."""
+    """Return the facts in a safetensors file; empty for another kind of file. RecordError if it cannot be read."""
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -94,7 +94,7 @@ def _write_torchscript(network: nn.Module, x: Tensor, facts: Facts, path: Path) 
 
 def _write_exported(network: nn.Module, x: Tensor, facts: Facts, path: Path) -> None:
     program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with open(path, "wb") as file:  # torch.export takes no name without its suffix
+    with open(path, "wb") as file:  # torch.export rejects file names without its suffix
         torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
 
 

@@ -1,7 +1,7 @@
 """torchvision's networks for photographs: a stem of stride 2 and a pooling layer, for images of 64 pixels and more.
 
-They are named `torchvision_resnet50`, and read torchvision's own weight files, where the classes are as many. The
-package's own networks keep 32 pixels as they are, and cost forty times as much at 224.
+They are named like `torchvision_resnet50`, and read torchvision's own weight files if the number of classes matches.
+The package's own networks do not shrink 32 pixels in the stem, and cost forty times as much at 224 pixels.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ _RESNET = {"stem": "relu", "stages": _STAGES, "pooled": "avgpool"}
 
 
 def _features(*stages: int) -> dict[str, object]:
-    """Where the last of a stage's blocks stands among the features; the last one makes the vector."""
+    """Return `from_module` arguments for the numbers of the features that end each stage and, last, give the vector."""
     *maps, last = (f"features.{number}" for number in stages)
     return {"stem": "features.0", "stages": maps, "pooled": last}
 
@@ -34,7 +34,7 @@ NETWORKS = {
 
 
 def build_torchvision(num_classes: int, name: str) -> nn.Module:
-    """A network of torchvision, initialised as there, with taps."""
+    """Return one of torchvision's networks, initialised by torchvision, with taps."""
     from torchvision import models  # takes a second to import
 
     return from_module(models.get_model(name, weights=None, num_classes=num_classes), **NETWORKS[name])

@@ -1,4 +1,4 @@
-"""Networks by name. A user registers an own network the same way the package does."""
+"""Networks by name. Users register their own networks in the same way as the package does."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from rkd.trust import call_foreign, import_trusted, is_foreign, trust  # noqa: F
 
 Builder = Callable[[int], nn.Module]
 OWN = "own"  # group of networks registered without one
-DEPLOYED = "_deploy"  # a reparameterised network's name and this are the name of its deploy form
+DEPLOYED = "_deploy"  # appended to a reparameterised network's name, it gives the name of its deploy form
 
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """A network's canonical name, its name in tables, what builds it for a number of classes, and its heading in lists;
-    without one it is not listed."""
+    """A network's canonical name, its name in tables, its builder for a number of classes, and its heading in lists
+    (None: it is not listed)."""
 
     name: str
     display: str
@@ -29,9 +29,9 @@ class NetworkEntry:
 
 
 _ENTRIES: dict[str, NetworkEntry] = {}  # by spelling, without case and separators
-# By how their names look: a regular expression over a name in lower case, without separators except a "_" between two
-# digits, whose groups are whole numbers; and what makes an entry of these, or raises ConfigError. Registered names go
-# before families.
+# By the form of their names: a regular expression for a name in lower case, without separators except a "_" between two
+# digits, whose groups are whole numbers, and a function that makes an entry of these numbers or raises ConfigError.
+# Registered names take precedence over families.
 FAMILIES: dict[str, tuple[str, Callable[..., NetworkEntry]]] = {}
 
 
@@ -43,7 +43,7 @@ def register(
     group: str = OWN,
     deployed: Builder | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Decorator: make `builder(num_classes) -> network` buildable as `name`.
+    """Return a decorator that makes `builder(num_classes) -> network` buildable as `name`.
 
     Args:
         name: as written in configurations and records.
@@ -72,28 +72,28 @@ def register(
 
 
 def names() -> list[str]:
-    """All registered names, sorted. Families have further members beyond these, reparameterised networks their deploy
-    forms."""
+    """Return all registered names, sorted; further members of families, and the deploy forms of reparameterised
+    networks, are not among them."""
     return sorted({entry.name for entry in _ENTRIES.values() if entry.group})
 
 
 def groups() -> dict[str, list[str]]:
-    """Registered names by group: groups sorted, own networks last; names in the order of registration."""
+    """Return registered names by group: groups sorted, with "own" last; names in the order of registration."""
     listed = {entry.name: entry.group for entry in _ENTRIES.values() if entry.group}
     heads = sorted(set(listed.values()), key=lambda group: (group == OWN, group))
     return {head: [name for name, group in listed.items() if group == head] for head in heads}
 
 
 def deploy_name(name: str) -> str:
-    """Canonical name of a reparameterised network's deploy form, of one's own too; ConfigError for no such network."""
+    """Return the canonical name of a reparameterised network's deploy form; ConfigError for an unknown network."""
     return canonical(name) + DEPLOYED
 
 
 def canonical(name: str) -> str:
-    """The name used in configurations and records for any common spelling of it.
+    """Return the name used in configurations and records, given any common spelling of it.
 
-    Case, spaces, hyphens and underscores do not matter, except between two digits, where one must stand.
-    `package.module:function` stays as it is, and is not imported here.
+    Case, spaces, hyphens and underscores do not matter, except that a separator must stand between two numbers.
+    `package.module:function` is returned as it is, and not imported here.
 
     >>> canonical("ResNet-56"), canonical("WRN40-2"), canonical("ShuffleV1")
     ('resnet56', 'wrn_40_2', 'shufflenetv1')
@@ -105,12 +105,12 @@ def canonical(name: str) -> str:
 
 
 def display_name(name: str) -> str:
-    """The spelling of tables and figures: "wrn_40_2" -> "WRN-40-2"; ConfigError for no such network."""
+    """Return a name as tables and figures spell it: "wrn_40_2" -> "WRN-40-2"; ConfigError for an unknown network."""
     return _find(name).display
 
 
 def builder_of(name: str) -> Callable[..., object]:
-    """The function or class that builds a network; ConfigError for no such network, or one that is not trusted."""
+    """Return the function or class that builds a network; raise ConfigError for an unknown or untrusted one."""
     if is_foreign(name):
         return import_trusted("model", name, "function of num_classes")
     found = _find(name).build
@@ -118,12 +118,12 @@ def builder_of(name: str) -> Callable[..., object]:
 
 
 def build(name: str, num_classes: int = 100) -> nn.Module:
-    """A freshly initialised network on the CPU, drawing from torch's global random stream.
+    """Return a freshly initialised network on the CPU; its weights are drawn from torch's global random stream.
 
     `name` is a registered name in any spelling, a member of a family (`wrn_22_4`), a deploy form
     (`represnet20_deploy`), or `package.module:function` naming a function of `num_classes`, which has to be trusted
-    (see `rkd.trust`). ConfigError for another name, a function that is not trusted or fails, and one that returns no
-    network with `taps`.
+    (see `rkd.trust`). Raises ConfigError for another name, for a function that is not trusted or fails, and for one
+    that returns no network with `taps`.
     """
     network = _find(name).build(validate(Count, "num_classes", num_classes))
     check_network(f"model {name!r}", network)
@@ -143,7 +143,7 @@ def _find(name: str) -> NetworkEntry:
 
 
 def _squash(name: str) -> str:
-    """Lower case without separators; between two digits one "_" stays, since wrn_16_1 is not wrn_1_61."""
+    """Return a name in lower case without separators, but for a "_" between digits: wrn_16_1 is not wrn_1_61."""
     name = re.sub(r"[\s_\-]+", "_", name.strip().lower().replace("×", "x"))
     return re.sub(r"(?<!\d)_|_(?!\d)", "", name)
 

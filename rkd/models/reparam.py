@@ -1,9 +1,9 @@
 """Convolutions that are trained as a sum of branches and deployed as one (KDrefine's block for students).
 
-In place of a k x k convolution and its BatchNorm stand five branches, each a convolution with a BatchNorm of its own:
-three of k x k, one of k x 1 and one of 1 x k. With running statistics a branch is an affine map, and the sum of the
-five is one convolution with bias: the kernels of the tall and the wide branch lie on the middle column and row of the
-square ones.
+A k x k convolution and its BatchNorm are replaced by five branches, each a convolution with its own BatchNorm: three of
+k x k, one of k x 1 and one of 1 x k. With running statistics a branch is an affine map, and the sum of the five is one
+convolution with bias: the kernels of the tall and the wide branch are added to the middle column and row of the square
+ones.
 """
 
 import copy
@@ -16,8 +16,8 @@ from rkd.models.layers import conv_bn
 
 
 class BranchedConv(nn.Module):
-    """Sum of five convolutions with BatchNorm; of one where the kernel is 1. The kernel is odd, since branches share a
-    middle row and column; it is padded by half, so that size changes by the stride alone."""
+    """Sum of five convolutions with BatchNorm, or just one if the kernel is 1. The kernel is odd, since branches share
+    a middle row and column; padding is half the kernel, so that only the stride changes the size."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
@@ -30,14 +30,14 @@ class BranchedConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H', W')."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
         first, *rest = (branch(x) for branch in self.branches)
         return sum(rest, start=first)
 
     @torch.no_grad()
     def merged(self) -> nn.Conv2d:
-        """The one convolution with bias that gives the same with running statistics, computed in float64 and rounded
-        once to the precision of the weights."""
+        """Return the single convolution with bias that gives the same result with running statistics, computed in
+        float64 and rounded once to the precision of the weights."""
         model = self.branches[0][0]
         kernel = torch.zeros_like(model.weight, dtype=torch.float64)
         bias = kernel.new_zeros(model.out_channels)
@@ -57,23 +57,23 @@ class BranchedConv(nn.Module):
 
 
 def branched(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
-    """What `layers.conv_bn` is for plain networks: a `BranchedConv`, whose BatchNorms are within."""
+    """Return what replaces a `layers.conv_bn` of plain networks: a `BranchedConv`, which contains its BatchNorms."""
     return BranchedConv(*sizes, **named), nn.Identity()
 
 
 def merged(*sizes: int, **named: int) -> tuple[nn.Module, nn.Module]:
-    """What `branched` gives once it is merged: one convolution with bias."""
+    """Return what a `branched` convolution becomes once merged: one convolution with bias."""
     return conv_bn(*sizes, bias=True, **named)[0], nn.Identity()
 
 
 def is_reparameterised(network: nn.Module) -> bool:
-    """Whether some of its convolutions are sums of branches."""
+    """Whether any convolution of the network is a sum of branches."""
     return any(isinstance(module, BranchedConv) for module in network.modules())
 
 
 def deploy(network: nn.Module) -> nn.Module:
-    """A copy for inference, in eval mode, whose branches are merged; it gives what `network` gives in eval mode.
-    ConfigError where there is nothing to merge."""
+    """Return a copy for inference, in eval mode, with its branches merged; it computes what `network` computes in eval
+    mode. Raise ConfigError if there is nothing to merge."""
     copied = copy.deepcopy(network).eval()
     if not merge_branches(copied):
         kind = type(network).__name__
@@ -82,8 +82,8 @@ def deploy(network: nn.Module) -> nn.Module:
 
 
 def merge_branches(network: nn.Module) -> int:
-    """Put single convolutions in place of the branches within `network`, where all their BatchNorms use running
-    statistics; returns how many BatchNorms are gone."""
+    """Replace the branches within `network` by single convolutions, wherever all their BatchNorms use running
+    statistics; return how many BatchNorms were removed."""
     gone = 0
     for name, block in list(network.named_modules()):
         if isinstance(block, BranchedConv) and not any(bn.training for _, bn in block.branches):

@@ -1,13 +1,13 @@
 """Students of KDrefine: the plain networks with `BranchedConv` in place of their convolutions and BatchNorms.
 
 Projections of the ResNets and the 1x1 convolutions of ShuffleNetV1 are ordinary ones and keep their BatchNorm when
-deployed; those of MobileNetV2 are merged with theirs.
+deployed; the 1x1 convolutions of MobileNetV2 are merged with theirs.
 
-KDrefine reports WRN-16-2 and WRN-40-1 but publishes no code for them; these two are a construction of our own. Every
-3x3 convolution is a sum of branches, each with its BatchNorm behind the convolution. The BatchNorm between the two
-convolutions of a block is thereby replaced, as in the other networks. Those at the beginning of a block stay, since
-they stand behind an addition, and so the stem and a block's second convolution, which no BatchNorm follows in the plain
-network, have those of their branches in addition.
+KDrefine reports WRN-16-2 and WRN-40-1 but publishes no code for them; these two are our own construction. Every 3x3
+convolution is a sum of branches, each with a BatchNorm after its convolution. These replace the BatchNorm between the
+two convolutions of a block, as in the other networks. The BatchNorm at the beginning of a block stays, since it follows
+an addition; so the stem and a block's second convolution, which no BatchNorm follows in the plain network, gain the
+BatchNorms of their branches.
 """
 
 from functools import partial

@@ -15,7 +15,7 @@ WIDTHS_X4 = (32, 64, 128, 256)
 
 
 def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    """Where stride or width changes; else the identity (an empty Sequential)."""
+    """Return a 1x1 convolution with BatchNorm if stride or width changes, else the identity (an empty Sequential)."""
     if stride == 1 and in_channels == channels:
         return nn.Sequential()
     return nn.Sequential(*conv_bn(in_channels, channels, 1, stride))
@@ -25,7 +25,7 @@ class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut; returns their sum before and after the final ReLU.
 
     Attributes:
-        EXPANSION: channels of the sum, in widths.
+        EXPANSION: channels of the sum, in multiples of the width.
         SHORTCUT, LAST: names of the shortcut and of the branch's last BatchNorm.
         PROJECTION: makes the shortcut for (in_channels, channels, stride).
     """
@@ -48,8 +48,8 @@ class Block(nn.Module):
 
 
 class Padding(nn.Module):
-    """A shortcut without parameters (He et al. 2016, option A): every `stride`-th pixel, (B, C, H, W) to
-    (B, width, H / stride, W / stride), and zeros for the channels that are new, half of them before and half behind."""
+    """A shortcut without parameters (He et al. 2016, option A), (B, C, H, W) to (B, width, H / stride, W / stride): it
+    takes every `stride`-th pixel, and pads with zeros for new channels, half of them before and half after the old."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -60,19 +60,19 @@ class Padding(nn.Module):
 
 
 class PaddedBlock(Block):
-    """The same with a shortcut without parameters."""
+    """A `Block` whose shortcut has no parameters."""
 
     PROJECTION = Padding
 
 
 class BasicBlock(Block):
-    """The same under the names of ResNet-18 and -34."""
+    """A `Block` with the layer names of ResNet-18 and -34."""
 
     SHORTCUT = "shortcut"
 
 
 class Bottleneck(Block):
-    """1x1, 3x3 (which carries the stride) and 1x1 convolution to four times the width."""
+    """A block of a 1x1, a 3x3 (which has the stride) and a 1x1 convolution, the last to four times the width."""
 
     EXPANSION, SHORTCUT, LAST = 4, "shortcut", "bn3"
 
@@ -90,11 +90,11 @@ class Bottleneck(Block):
 
 
 class ResNet(StagedNet):
-    """A 3x3 stem of stride 1 and stages, each but the first at half the size before it.
+    """A 3x3 stem of stride 1, then stages, each after the first at half the size of the one before.
 
     Args:
         blocks: number of blocks in each stage.
-        widths: of stem and stages, in channels.
+        widths: widths of stem and stages, in channels.
         block: Block, BasicBlock or Bottleneck.
         conv_bn: makes each 3x3 convolution with its BatchNorm; projections are ordinary ones.
     """
@@ -135,14 +135,14 @@ def cifar_resnet(
     block: type[Block] = Block,
     conv_bn: ConvBN = conv_bn,
 ) -> ResNet:
-    """CIFAR ResNet of depth 6n+2 (section 4.2) with three stages, by default with projection shortcuts."""
+    """Return a CIFAR ResNet of depth 6n+2 (section 4.2) with three stages, by default with projection shortcuts."""
     return ResNet(num_classes, 3 * [(depth - 2) // 6], widths, block, conv_bn)
 
 
 def wide_stem_resnet(num_classes: int, depth: int) -> ResNet:
-    """As `cifar_resnet` but for the 7x7 stem, and for the linear layer's weights, which start Xavier-uniform
-    (hankyul2's KnowledgeDistillation code, whose checkpoints load unchanged). The stem pads by one pixel, so that maps
-    of 32x32 images are 28x28, 14x14 and 7x7."""
+    """Return a `cifar_resnet` with a 7x7 stem, and with Xavier-uniform weights of the linear layer, as in hankyul2's
+    KnowledgeDistillation code, whose checkpoints load unchanged. The stem pads by one pixel, so that maps of 32x32
+    images are 28x28, 14x14 and 7x7."""
     network = cifar_resnet(num_classes, depth)
     network.conv1 = nn.Conv2d(3, WIDTHS[0], 7, padding=1, bias=False)
     init_kaiming(network.conv1)

@@ -15,14 +15,14 @@ STEM = 24
 class Block(nn.Module):
     """Grouped 1x1, shuffle, depth-wise 3x3, grouped 1x1; returns its output before and after the final ReLU.
 
-    With stride 2 the average-pooled input is appended to the branch instead of added.
+    With stride 2 the average-pooled input is concatenated with the branch instead of added to it.
     """
 
     def __init__(self, in_channels: int, branch_channels: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
         mid = branch_channels // 4
         self.stride = stride
-        # The 24 channels of the stem are too few to be grouped, and then there is nothing to shuffle either.
+        # The stem's 24 channels are too few to be grouped, so that there is nothing to shuffle either.
         self.groups = 1 if in_channels == STEM else GROUPS
         self.conv1, self.bn1 = plain(in_channels, mid, 1, groups=self.groups)
         self.conv2, self.bn2 = conv_bn(mid, mid, stride=stride, groups=mid)
@@ -43,8 +43,7 @@ class Block(nn.Module):
 
 @register("shufflenetv1", display="ShuffleNetV1", aliases=("shufflev1",), group="MobileNet and ShuffleNet")
 class ShuffleNetV1(StagedNet):
-    """Three stages of 240, 480 and 960 channels, each at half the size before it; `conv_bn` makes the 3x3
-    convolutions."""
+    """Three stages of 240, 480 and 960 channels, each halving the size; `conv_bn` makes the 3x3 convolutions."""
 
     HEAD = "linear"
 

@@ -10,7 +10,7 @@ from rkd.models.taps import TapNet, Taps
 
 
 class BasicBlock(nn.Module):
-    """One half of the channels passes untouched, the other goes through 1x1, depth-wise 3x3 and 1x1.
+    """Passes half of the channels on unchanged, and the other half through 1x1, depth-wise 3x3 and 1x1.
 
     Returns the two halves before the last ReLU, and the shuffled output.
     """
@@ -65,9 +65,9 @@ class ShuffleNetV2(TapNet):
         self.linear = nn.Linear(1024, num_classes)
 
     def taps(self, x: Tensor) -> Taps:
-        """Maps of stem and three stages, pooled vector (of the 1x1 convolution, 1024) and logits.
+        """Return the maps of stem and three stages, pooled vector (of the 1x1 convolution, 1024) and logits.
 
-        A "pre" map is [untouched half, branch before its ReLU] before the shuffle, as in ReviewKD: its
+        A "pre" map is [unchanged half, branch before its ReLU] before the shuffle, as in ReviewKD: its
         channel order is not that of the "post" map.
         """
         x = stem = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -1,5 +1,5 @@
-"""What every network shows of itself: one tap protocol for teachers and students; and what can be read off it: shapes,
-parameters, multiply-adds, the BatchNorm before each stage's final ReLU."""
+"""The tap protocol, by which teachers and students alike show their feature maps, and what can be read off a network:
+shapes, parameters, multiply-adds, the BatchNorm before each stage's final ReLU."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ class Taps:
     """Feature maps and outputs of one forward pass of B images.
 
     Attributes:
-        stem: first feature map, (B, C, H, W). After its ReLU where the stem has one.
+        stem: first feature map, (B, C, H, W), after the stem's ReLU if it has one.
         stages: one map per stage, shallow to deep, (B, C_i, H_i, W_i), after the stage's final ReLU (WRN: the
             raw residual stream, which no ReLU follows within the stage).
         stages_pre: the same maps before that ReLU (WRN: after the next BatchNorm; linear bottlenecks: the
-            same tensors as `stages`, there being no ReLU to stand before).
+            same tensors as `stages`, since there is no ReLU).
         pooled: global-average-pooled vector, (B, C).
         logits: (B, classes).
     """
@@ -32,12 +32,12 @@ class Taps:
     logits: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All in one row, which is all that a graph can carry: stem, stages, stages before ReLU, pooled, logits."""
+        """Return all in one flat tuple, as a graph needs it: stem, stages, stages before ReLU, pooled, logits."""
         return self.stem, *self.stages, *self.stages_pre, self.pooled, self.logits
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Taps":
-        """The taps whose `tensors` these are."""
+        """Return the taps whose `tensors` these are."""
         stem, *maps, pooled, logits = tensors
         n = len(maps) // 2
         return cls(stem, tuple(maps[:n]), tuple(maps[n:]), pooled, logits)
@@ -47,21 +47,21 @@ class TapNet(nn.Module):
     """A network that can be distilled. One of your own need not derive from this: `forward` and `taps` are enough."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of images (B, 3, H, W)."""
         return self.taps(x).logits
 
     def taps(self, x: Tensor) -> Taps:
-        """Maps of stem and stages, pooled vector and logits of one forward pass."""
+        """Return the maps of stem and stages, pooled vector and logits of one forward pass."""
         raise NotImplementedError
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script` compiles in place of this: TorchScript knows no taps, but logits alone hold none."""
+        """Return what `torch.jit.script` compiles instead: a graph of the logits, since TorchScript knows no taps."""
         return fx.symbolic_trace(self)
 
 
 @dataclass(frozen=True)
 class TapShapes:
-    """Shapes of one image's taps: (channels, height, width) of maps, and the lengths of pooled vector and logits."""
+    """Shapes of one image's taps: (channels, height, width) of each map, the lengths of pooled vector and logits."""
 
     stem: tuple[int, int, int]
     stages: tuple[tuple[int, int, int], ...]
@@ -71,7 +71,7 @@ class TapShapes:
 
 
 def check_network(what: str, net: object) -> None:
-    """Raises ConfigError, which begins with `what`, unless `net` is a network that can be distilled."""
+    """Raise ConfigError, with a message beginning with `what`, unless `net` is a network that can be distilled."""
     if not isinstance(net, nn.Module) or not callable(getattr(net, "taps", None)):
         raise ConfigError(
             f"{what} is {'None' if net is None else f'a {type(net).__name__}'}, not a network with a taps(x) method; "
@@ -80,10 +80,10 @@ def check_network(what: str, net: object) -> None:
 
 
 def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
-    """Shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
+    """Return the shapes of the taps for one image of `size` x `size` pixels, from a dry forward pass in eval mode.
 
-    Training flags, buffers and torch's random streams stay as they are. ConfigError for what is no network with
-    taps, or cannot take such images.
+    Training flags, buffers and torch's random streams are left unchanged. Raises ConfigError if `net` is not a network
+    with taps, or cannot take such images.
     """
     check_network("the network", net)
     with _dry_image(net, size, channels) as image:
@@ -95,12 +95,12 @@ def tap_shapes(net: nn.Module, size: int = 32, channels: int = 3) -> TapShapes:
 
 
 def parameter_count(net: nn.Module) -> int:
-    """Number of trainable and frozen parameters; buffers such as BN statistics do not count."""
+    """Return the number of trainable and frozen parameters; buffers such as BN statistics do not count."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def macs(net: nn.Module, size: int = 32, channels: int = 3) -> int:
-    """Multiply-adds of all convolutions and matrix products for one image of `size` x `size` pixels.
+    """Return the multiply-adds of all convolutions and matrix products for one image of `size` x `size` pixels.
 
     Biases, BatchNorm, activations and pooling do not count.
     """
@@ -113,7 +113,7 @@ def macs(net: nn.Module, size: int = 32, channels: int = 3) -> int:
 
 @contextmanager
 def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
-    """A zero image where the network is, which is in eval mode and without gradients until the block ends."""
+    """Yield a zero image on the network's device, with the network in eval mode and without gradients meanwhile."""
     parameter = next(net.parameters(), torch.empty(0))
     devices = [parameter.device] if parameter.is_cuda else []
     with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices):
@@ -129,7 +129,7 @@ def _dry_image(net: nn.Module, size: int, channels: int) -> Iterator[Tensor]:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """All in eval mode until the block ends; each submodule's own mode is restored."""
+    """Put all networks in eval mode within the `with` block, then restore each submodule's own mode."""
     modes = {part: part.training for network in networks for part in network.modules()}
     for network in networks:
         network.eval()
@@ -141,12 +141,12 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def final_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    """The BatchNorm before each stage's final ReLU, shallow to deep, from whose parameters the spread of what that ReLU
-    sees is known: the last that acts on `Taps.stages_pre`, as the network's method `final_norms` says it.
+    """Return the BatchNorm before each stage's final ReLU, shallow to deep: the last layer behind `Taps.stages_pre`,
+    according to the network's method `final_norms`. Its parameters tell the spread of what that ReLU sees.
 
     Raises:
-        ConfigError: a network that does not say it, or has other layers there (ShuffleNets and MobileNetV2, whose
-            stages do not end in BatchNorm and ReLU; reparameterised blocks; modules from elsewhere).
+        ConfigError: the network has no such method, or other layers there (ShuffleNets and MobileNetV2, whose stages do
+            not end in BatchNorm and ReLU; reparameterised blocks; modules from elsewhere).
 
     >>> from rkd import models
     >>> [norm.num_features for norm in final_norms(models.build("wrn_16_2"))]

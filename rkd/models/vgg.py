@@ -1,4 +1,4 @@
-"""VGG with BatchNorm and a single linear layer for 32x32 images (Simonyan & Zisserman 2015, Table 1).
+"""VGG with BatchNorm and a single linear layer, for 32x32 images (Simonyan & Zisserman 2015, Table 1).
 
 State-dict names are those of RepDistiller and mdistiller, where the last number of a name counts the layers of its
 block, ReLUs included.
@@ -28,17 +28,17 @@ biased = partial(conv_bn, bias=True)
 
 @fx.wrap
 def halve_large(x: Tensor, height: int) -> Tensor:
-    """The pooling before the last block, which images of 64 pixels have and smaller ones do without. A function of its
-    own, since a graph of the network cannot hold the question."""
+    """Pool before the last block if images are 64 pixels high, otherwise return `x`. It is a function of its own since
+    a traced graph cannot contain the condition."""
     return F.max_pool2d(x, 2) if height == 64 else x
 
 
 class VGG(TapNet):
-    """Five blocks of 3x3 convolutions, halved in size between them.
+    """Five blocks of 3x3 convolutions, with the size halved between them.
 
     Args:
-        convolutions: of each block. (VGG-8 has six layers with weights: the two linear ones of the original that its
-            name counts are not there.)
+        convolutions: number in each block. (VGG-8 has six layers with weights: its name counts two of the original's
+            linear layers, which it does not have.)
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class VGG(TapNet):
         return [block[-1] for block in (self.block1, self.block2, self.block3, self.block4)]
 
     def taps(self, x: Tensor) -> Taps:
-        """Maps of the first block (the stem) and the four others, pooled vector and logits."""
+        """Return the maps of the first block (the stem) and the four others, pooled vector and logits."""
         height = x.shape[2]
         x = stem = F.relu(self.block0(x), inplace=True)
         before, after = [], []
@@ -73,7 +73,7 @@ class VGG(TapNet):
 
 
 def _block(in_channels: int, width: int, count: int, conv_bn: ConvBN) -> nn.Sequential:
-    """All but the last ReLU, which `taps` applies to keep the map before it."""
+    """Return a block without its last ReLU, which `taps` applies so as to keep the map before it."""
     layers = [*conv_bn(in_channels, width)]
     for _ in range(count - 1):
         layers += [nn.ReLU(inplace=True), *conv_bn(width, width)]

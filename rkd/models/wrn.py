@@ -17,14 +17,14 @@ MOST_PARAMETERS = 10**9  # 4 GB
 
 
 class Block(nn.Module):
-    """Pre-activation block; returns its normalised input (output of its first BN) and its output."""
+    """Pre-activation block; returns its normalised input (the output of its first BN) and its output."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, conv_bn: ConvBN) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1, self.bn2 = conv_bn(in_channels, channels, stride=stride)
         self.conv2, _ = conv_bn(channels, channels)  # the addition follows it, not a BN
-        # A change of width alone asks for a projection: with k = 1 the first group has none.
+        # Only a change of width needs a projection: with k = 1 the first group has none.
         self.convShortcut = conv1x1(in_channels, channels, stride) if in_channels != channels else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Group(nn.Module):
-    """Blocks of one stage; returns the normalised input of the first and the raw output of the last."""
+    """The blocks of one stage; returns the normalised input of the first and the raw output of the last."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, blocks: int, conv_bn: ConvBN) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class WideResNet(TapNet):
     Args:
         depth: 6n+4.
         width: widening factor k; the groups have 16k, 32k and 64k channels.
-        conv_bn: makes each 3x3 convolution, with a BatchNorm that is used for the first of a block alone: stem and
-            second have none behind them.
+        conv_bn: makes each 3x3 convolution with a BatchNorm, which is used only after the first convolution of a block:
+            no BatchNorm directly follows the stem and the second.
     """
 
     def __init__(self, num_classes: int, depth: int, width: int, conv_bn: ConvBN = conv_bn) -> None:
@@ -77,10 +77,10 @@ class WideResNet(TapNet):
         return [self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1]
 
     def taps(self, x: Tensor) -> Taps:
-        """Raw stem and residual streams, the same streams after the next BN, pooled vector and logits.
+        """Return the raw stem and residual streams, the latter after the next BN too, pooled vector and logits.
 
-        The "pre" map of a group is what the next group's first BN (the final BN after the last group) makes
-        of it anyway: no BN runs twice.
+        The "pre" map of a group is the output of the next group's first BN (after the last group, the final BN), which
+        is computed anyway: no BN runs twice.
         """
         stem = self.conv1(x)
         _, first = self.block1(stem)
@@ -98,7 +98,7 @@ def _member(depth: int, width: int) -> NetworkEntry:
         raise ConfigError(f"model {name}: the depth must be 6n+4 (10, 16, 22, 28, ...), not {depth}")
     if width < 1:
         raise ConfigError(f"model {name}: the widening factor must be at least 1, not {width}")
-    # Two 3x3 convolutions a block; groups of c, 2c and 4c channels.
+    # Two 3x3 convolutions per block; groups of c, 2c and 4c channels.
     about = depth // 6 * 2 * 9 * 21 * (16 * width) ** 2
     if about > MOST_PARAMETERS:
         raise ConfigError(

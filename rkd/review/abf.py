@@ -22,19 +22,19 @@ def _attention(channels: int, init: str) -> nn.Sequential:
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size) by nearest neighbours; `x` itself where it has that size."""
+    """Resize (B, C, h, w) to (B, C, *size) by nearest neighbours; return `x` itself if it already has that size."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
 
 
 class ABF(nn.Module):
-    """Fuses a student map of `in_channels`, in a width of `mid_channels`, with what the deeper level passed on.
+    """Fuses a student map of `in_channels`, brought to `mid_channels`, with what the deeper level passed on.
 
-    Module names are those of the released code, so its state dicts load.
+    Module names are those of the released code, so that its state dicts load.
 
     Args:
-        out_channels: of the teacher's map at this level.
-        residual_channels: of what the deeper level passes on; None for the deepest level, which fuses nothing.
-        attention: fuse by two attention maps, else by addition; `attention_init`: see ReviewOptions.
+        out_channels: channels of the teacher's map at this level.
+        residual_channels: channels of what the deeper level passes on; None for the deepest level, which fuses nothing.
+        attention: fuse by two attention maps, otherwise by addition; `attention_init`: see ReviewOptions.
         pass_output: pass on the output instead of the mid-channel map.
     """
 
@@ -58,16 +58,16 @@ class ABF(nn.Module):
         self.pass_output = pass_output
 
     def fused(self, x: Tensor, residual: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor | None]:
-        """The student's map and the resized residual, added, or weighted by two attention maps and added.
+        """Add the student's map and the resized residual, each weighted by an attention map if there is attention.
 
         Paper Figure 4a: z = sigmoid(conv1x1([x, up(residual)])); x z_1 + up(residual) z_2. A 1x1 convolution of a
-        concatenation is the sum of two, and one of a nearest-neighbour enlargement is the enlargement of one: so
-        nothing is concatenated, and the residual's half is computed at its own, smaller size. Arguments are those of
-        `forward`.
+        concatenation is the sum of two 1x1 convolutions, and a 1x1 convolution commutes with nearest-neighbour
+        enlargement: so nothing is concatenated, and the residual's half is computed at its own, smaller size.
+        Arguments are those of `forward`.
 
         Returns:
             The fused map, `(B, width, *size)`, and z, (B, 2, h, w) in (0, 1): where the student's map counts, and where
-            the residual does; None without attention or residual.
+            the residual does; z is None without attention or residual.
         """
         x, z = self.conv1(x), None
         if residual is not None:
@@ -92,7 +92,7 @@ class ABF(nn.Module):
             out_size: (height, width) of the teacher's map.
 
         Returns:
-            output `(B, out_channels, *out_size)`, to compare with the teacher's map, and what is passed on.
+            output `(B, out_channels, *out_size)`, to compare with the teacher's map, and what to pass on.
         """
         x, _ = self.fused(x, residual, out_size)  # (B, mid, H, W)
         output = self.conv2(x)  # (B, out, H, W)
@@ -101,8 +101,8 @@ class ABF(nn.Module):
 
 class DirectABF(ABF):
     """The [Re] code's block for "residual output same as ABF output" (Table 6): no mid width and no final
-    convolution; 3x3 convolutions bring both maps to the teacher's channels, and their fusion is output and residual
-    at once. As committed, its channel counts do not fit; here they are those of the deeper level's output."""
+    convolution; 3x3 convolutions bring both maps to the teacher's channels, and their fusion is both output and
+    residual. In the committed code the channel counts do not fit; here they are those of the deeper level's output."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""From student maps to maps that can be compared with the teacher's: three connectors, one interface.
+"""Three connectors with one interface turn student maps into maps that can be compared with the teacher's.
 
-Each takes the student's maps, shallow to deep, with the sizes of the teacher's, and returns one map per level with the
-teacher's shape, shallow to deep.
+Each takes the student's maps and the sizes of the teacher's maps, and returns one map of the teacher's shape per level,
+all shallow to deep.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from rkd.review.options import ReviewOptions
 
 
 class LevelShape(NamedTuple):
-    """Shapes of one pair of maps: (channels, height, width) of student and teacher."""
+    """The shapes (channels, height, width) of a student's and a teacher's map."""
 
     student: Shape
     teacher: Shape
 
 
 def _project(channels_in: int, channels_out: int) -> nn.Sequential:
-    """1x1 convolution with bias, then BN, in PyTorch's default initialisation ([Re] Table 3 rows 1 and 2)."""
+    """Return a 1x1 convolution with bias, then BN, in PyTorch's default initialisation ([Re] Table 3 rows 1 and 2)."""
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1), nn.BatchNorm2d(channels_out))
 
 
@@ -42,7 +42,7 @@ class SameLevel(nn.Module):
 
 
 class ReviewMechanism(nn.Module):
-    """connector "mechanism": level i compares the sum of the projections of all student maps j >= i
+    """connector "mechanism": level i is compared as the sum of the projections of all student maps j >= i
     (the review mechanism alone, ReviewKD section 3.1 and [Re] Table 3 row 2)."""
 
     def __init__(self, levels: Sequence[LevelShape], options: ReviewOptions) -> None:
@@ -61,8 +61,8 @@ class ReviewMechanism(nn.Module):
 
 class ResidualFramework(nn.Module):
     """connector "residual": the recursive framework of ReviewKD Figure 3. From the deepest level up, each block fuses
-    the student's map with what the deeper block passed on. `abfs[0]` is the deepest (pooled) level; `mid` the width of
-    fused maps."""
+    the student's map with what the deeper block passed on. `abfs[0]` is the block of the deepest (pooled) level; `mid`
+    is the width of the fused maps."""
 
     def __init__(self, levels: Sequence[LevelShape], options: ReviewOptions) -> None:
         super().__init__()

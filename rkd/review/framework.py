@@ -1,4 +1,4 @@
-"""ReviewKD: the student's maps, reviewed from deep to shallow, against the teacher's (paper Figure 3, Equation 8)."""
+"""ReviewKD: compare the student's maps, reviewed from deep to shallow, with the teacher's (Figure 3, Equation 8)."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ from rkd.review.options import ReviewOptions, check_levels
 
 
 def _levels(taps: Taps | TapShapes, tap: str, stem: bool) -> list[Any]:
-    """A network's maps (or their shapes) that take part, shallow to deep; the pooled vector last, as a map of 1x1."""
+    """Return a network's maps (or shapes) that are compared, shallow to deep; last, the pooled vector as a 1x1 map."""
     pooled = (taps.pooled, 1, 1) if isinstance(taps, TapShapes) else taps.pooled[:, :, None, None]
     stages = taps.stages_pre if tap == "pre" else taps.stages
     return [*([taps.stem] if stem else []), *stages, pooled]
 
 
 class ReviewKD(Method):
-    """The review loss of one student-teacher pair, networks with `taps` (see rkd.models.taps).
+    """The review loss of one student-teacher pair of networks with `taps` (see rkd.models.taps).
 
-    Channels and sizes are read off one dry forward pass of each for images of `image_size` x `image_size` pixels;
-    nothing is typed by hand. Networks with a different number of stages are paired from the deepest map up.
+    Channels and sizes are read off one dry forward pass of each network with images of `image_size` x `image_size`
+    pixels; nothing is typed by hand. Networks with different numbers of stages are paired from the deepest map up.
 
     Example:
         >>> from rkd import models
@@ -50,13 +50,13 @@ class ReviewKD(Method):
             self.connector.requires_grad_(False)
 
     def maps(self, student: Taps | TapShapes, teacher: Taps | TapShapes) -> tuple[list[Any], list[Any]]:
-        """The maps of both networks that take part (of shapes: theirs), shallow to deep."""
+        """Return the maps of both networks that are compared (or, given shapes, their shapes), shallow to deep."""
         o = self.options
         pairs = pair_stages(_levels(student, o.student_tap, o.stem), _levels(teacher, o.teacher_tap, o.stem))
         return [s for s, _ in pairs], [t for _, t in pairs]
 
     def level_losses(self, batch: Batch) -> list[Tensor]:
-        """One scalar per level, shallow to deep."""
+        """Return one scalar loss per level, shallow to deep."""
         ours, theirs = self.maps(batch.student, batch.teacher)
         reviewed = self.connector(ours, [t.shape[-2:] for t in theirs])
         with no_autocast(batch.labels):  # the loss widens its inputs itself
@@ -66,12 +66,12 @@ class ReviewKD(Method):
         return {"review": torch.stack(self.level_losses(batch)).sum()}
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """loss_weight x min(1, epoch / warmup_epochs): zero in the very first epoch of a warm-up."""
+        """Return loss_weight x min(1, epoch / warmup_epochs), which is zero in the very first epoch of a warm-up."""
         warmup = self.options.warmup_epochs
         return {"review": self.options.loss_weight * (min(1.0, epoch / warmup) if warmup else 1.0)}
 
     def describe(self) -> list[dict[str, object]]:
-        """One row per level, deep to shallow: channels, sizes and connector parameters."""
+        """Return one row per level, deep to shallow: channels, sizes and connector parameters."""
         stem, fuses = self.options.stem, self.options.connector == "residual"
         stages = range(len(self.levels) - 1 - stem, 0, -1)
         names = ["pooled", *(f"stage {n}" for n in stages), *(["stem"] if stem else [])]
@@ -92,5 +92,5 @@ class ReviewKD(Method):
 
 @register_method("reviewkd", ReviewOptions, "ReviewKD")
 def build_reviewkd(context: Context, options: ReviewOptions) -> ReviewKD:
-    """ReviewKD for the pair in `context`."""
+    """Return ReviewKD for the pair in `context`."""
     return ReviewKD(context.student, context.teacher, options, context.image_size)

@@ -1,7 +1,7 @@
 """Two sums of the method with their derivatives written out, so that a step touches its large maps less often.
 
-Same mathematics as the lines in each docstring; `torch.autograd.gradcheck` says so in the tests. Large intermediate
-results share memory where they can: fresh memory costs a CPU as much as the arithmetic.
+Each computes the formula in its docstring, as the tests confirm by `torch.autograd.gradcheck`. Large intermediate
+results share memory where they can: allocating new memory costs a CPU as much as the arithmetic.
 """
 
 from collections.abc import Sequence
@@ -33,20 +33,20 @@ class WeightedSum(torch.autograd.Function):
 
 
 def _reused(product: Tensor) -> Tensor | None:
-    """Where the next result goes: over `product`; into memory of its own where a compiler, which plans memory itself,
-    traces. torch 2.11 leaves its graph at an `out` laid out channels-last, and a `forward` that works in place gets
-    wrong gradients from it."""
+    """Return where to write the next result: over `product`, or None (new memory) while torch.compile, which plans
+    memory itself, traces. In torch 2.11 a channels-last `out` breaks the graph, and an in-place `forward` gets wrong
+    gradients."""
     return None if torch.compiler.is_compiling() else product
 
 
 class PyramidMSE(torch.autograd.Function):
     """sum_k weights[k] * MSE(pool_k(student), pool_k(teacher)) with average pooling to sizes[k] x sizes[k].
 
-    Pooling is linear, so the difference is pooled, each size from the one before: `sizes` fall, and each divides the
-    one before it; the first divides (or is) the map's own. The derivative is one map: that of the smallest size,
-    spread over the pixels it was pooled from, plus that of the next, and so on up.
+    Pooling is linear, so the difference is pooled, each size from the one before: `sizes` decrease, and each divides
+    the one before it; the first divides (or equals) the map's own size. The derivative is one map: that of the smallest
+    size, spread over the pixels it was pooled from, plus that of the next larger size, and so on up.
 
-    student, teacher: (B, C, H, W), H = W. The sums are taken in float32, or float64 where the student's map is.
+    student, teacher: (B, C, H, W), H = W. The sums are taken in float32, or in float64 if the student's map is float64.
     """
 
     @staticmethod
@@ -80,6 +80,6 @@ class PyramidMSE(torch.autograd.Function):
 
 
 def _spread(gradient: Tensor, size: int) -> Tensor:
-    """The derivative of average pooling: each value, divided evenly, over the pixels it stands for."""
+    """Apply the derivative of average pooling: divide each value evenly over the pixels it was pooled from."""
     step = size // gradient.shape[2]
     return gradient if step == 1 else F.interpolate(gradient / step**2, scale_factor=step, mode="nearest")

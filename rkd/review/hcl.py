@@ -11,8 +11,8 @@ from rkd.review.options import ReviewOptions, level_weights
 
 
 def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
-    """Weighted mean squared error of two maps, compared at several pooled sizes; with `loss` "l2", which [Re] Table 3
-    has in rows 1-4, as they are.
+    """Return the weighted mean squared error of two maps, compared at several pooled sizes, or unpooled for `loss` "l2"
+    ([Re] Table 3, rows 1-4).
 
     Args:
         student, teacher: (B, C, H, W), equal shapes. The sums are taken in single precision or better.
@@ -20,7 +20,7 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
 
     Returns:
         scalar: sum over sizes of weight x MSE(pool(student), pool(teacher)), divided by the normaliser. A map on
-        which no listed size can be used (say sizes [4, 2] on a 1x1 map) contributes 0.
+        which no listed size can be used (such as sizes [4, 2] on a 1x1 map) contributes 0.
 
     For maps of 8x8 and more the authors' rule compares at 8x8, 4x4, 2x2, 1x1 with weights 1, 1/2, 1/4, 1/8.
     """
@@ -30,7 +30,7 @@ def hcl(student: Tensor, teacher: Tensor, options: ReviewOptions) -> Tensor:
         return student.sum(dtype=wide) * 0.0
     sizes = [size for size, _ in used]
     height, width = student.shape[2:]
-    # Where each size divides the one before, each map can be pooled from the last.
+    # Where each size divides the one before, each map can be pooled from the previous one.
     chain = height == width and all(a % b == 0 for a, b in pairwise([height, *sizes]))
     if chain and (options.hcl_pooling == "average" or sizes == [height]):
         return PyramidMSE.apply(student, teacher, sizes, [weight / normaliser for _, weight in used])

@@ -1,4 +1,4 @@
-"""What the method sees inside: per level, the two attention maps and the pair of maps that is compared."""
+"""What happens inside the method: for each level, the two attention maps and the pair of maps that is compared."""
 
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
@@ -12,13 +12,13 @@ from rkd.review.framework import ReviewKD
 
 @dataclass(frozen=True)
 class LevelMaps:
-    """One level of one forward pass over B images.
+    """The maps of one level, from one forward pass of B images.
 
     Attributes:
         level: "pooled", "stage 3", ..., "stem".
         attention: (B, 2, h, w) in (0, 1): where the student's own map counts, and where the residual does. None at the
             deepest level, without attention, and for connectors that do not fuse.
-        fused: (B, C, H, W), the student's side of the comparison.
+        fused: (B, C, H, W), the student's map as it is compared.
         teacher: (B, C, H, W), the teacher's.
     """
 
@@ -32,8 +32,8 @@ class LevelMaps:
 def level_maps_of(
     review: ReviewKD, student: nn.Module, teacher: nn.Module, images: Tensor
 ) -> list[LevelMaps]:
-    """Every level's maps, deep to shallow, all modules in eval mode and left in the mode they were in; images are
-    normalised, (B, 3, H, W), all on one device and in one precision.
+    """Return every level's maps, deep to shallow, computed in eval mode; the modules' own modes are restored. `images`
+    are normalised, (B, 3, H, W); all must be on one device and in one precision.
 
     Example:
         >>> from rkd import models

@@ -1,4 +1,4 @@
-"""Every switch of ReviewKD, each independent of the others, with the released CIFAR code's values as defaults."""
+"""All options of ReviewKD, each independent of the others, with the released CIFAR code's values as defaults."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _LEVEL = re.compile(r"^h(?:([/-])([1-9]\d*))?$")
 
 
 def level_size(level: int | str, h: int) -> int:
-    """The size a level stands for on maps of height h; may be below 1 or above h.
+    """Return the size that a level stands for on maps of height h; it may be below 1 or above h.
 
     >>> [level_size(level, 8) for level in ("h", "h/2", "h-3", 4)]
     [8, 4, 5, 4]
@@ -116,8 +116,8 @@ class ReviewOptions(Options):
 
 
 def check_levels(heights: Iterable[int], options: ReviewOptions) -> None:
-    """Raises ConfigError for a size, of others than the authors', that fits none of the maps that are compared, whose
-    heights are given."""
+    """Raise ConfigError if one of the HCL sizes fits none of the maps to compare, whose heights are given; the authors'
+    default sizes are always accepted."""
     heights, chosen = sorted(set(heights), reverse=True), options.loss == "hcl" and options.hcl_levels
     for level in chosen if chosen and chosen != ReviewOptions.hcl_levels else ():
         if not any(1 <= level_size(level, h) <= h for h in heights):
@@ -128,7 +128,7 @@ def check_levels(heights: Iterable[int], options: ReviewOptions) -> None:
 
 
 def level_weights(h: int, options: ReviewOptions) -> tuple[list[tuple[int, float]], float]:
-    """The sizes the loss uses on maps of height h, each with its weight, and the normaliser; of "l2" that height alone.
+    """Return the sizes the loss uses on maps of height h, each with its weight, and the normaliser; for "l2" only h.
 
     >>> level_weights(4, ReviewOptions())  # the authors' rule: 4 is the full size, 2 and 1 follow
     ([(4, 1.0), (2, 0.5), (1, 0.25)], 1.75)

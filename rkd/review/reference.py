@@ -1,8 +1,8 @@
-"""Knowledge review as the paper writes it (Chen et al., CVPR 2021), in plain PyTorch: beside its Figures 3 and 4.
+"""Knowledge review as in the paper (Chen et al., CVPR 2021), in plain PyTorch, to be read beside its Figures 3 and 4.
 
-Nothing is reordered, and nothing is made fast. The tests hold the form that trains (`rkd.review.framework`) against
-this one in float64, loss and gradients. Parameters have the same names in both, `abfs.0.conv1.0.weight` and so on,
-which are those of the authors' released code.
+Nothing is reordered or optimised for speed. The tests compare the form used for training (`rkd.review.framework`) with
+this one in float64, loss and gradients. Parameters have the same names in both, `abfs.0.conv1.0.weight` and so on, as
+in the authors' released code.
 
 Shapes: B images; on each level the student's map has C channels and h x h positions, the teacher's C' and H x H; fused
 maps have M channels on every level.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class ABF(nn.Module):
-    """Attention-based fusion (Figure 4a). The deepest block has nothing to fuse."""
+    """Attention-based fusion (Figure 4a); the deepest block has nothing to fuse."""
 
     def __init__(self, channels: int, mid: int, teacher_channels: int, deepest: bool) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class ABF(nn.Module):
         Args:
             x: the student's map, (B, C, h, h).
             residual: what the deeper block passed on, (B, M, any size); None for the deepest.
-            size: H, of the teacher's map.
+            size: height H of the teacher's map.
 
         Returns:
-            the map to compare with the teacher's, (B, C', H, H), and the residual of the next block, (B, M, H, H).
+            the map to compare with the teacher's, (B, C', H, H), and the residual for the next block, (B, M, H, H).
         """
         x = self.conv1(x)  # (B, M, h, h)
         if self.att_conv is not None:
@@ -48,10 +48,10 @@ class ABF(nn.Module):
 
 
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Hierarchical context loss (Figure 4b) of two maps (B, C', H, H): a scalar.
+    """Return the hierarchical context loss (Figure 4b) of two maps (B, C', H, H), a scalar.
 
-    The whole maps are compared with weight 1; then, of the sizes 4, 2 and 1, those below H, each with half the weight
-    of the one before. The sum is divided by the weights used.
+    The whole maps are compared with weight 1, then pooled to those of the sizes 4, 2 and 1 that are below H, each with
+    half the weight of the one before. The sum is divided by the sum of the weights used.
     """
     loss, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
     for size in (4, 2, 1):
@@ -68,7 +68,7 @@ class Review(nn.Module):
     the deeper block passed on.
 
     Args:
-        student, teacher: channels of the maps, shallow to deep; the last ones are of the pooled vectors.
+        student, teacher: channels of the maps, shallow to deep; last, those of the pooled vectors.
     """
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
@@ -80,7 +80,7 @@ class Review(nn.Module):
         )
 
     def reviewed(self, student: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """From the student's maps (B, C, h, h) to maps of the teacher's shapes (B, C', H, H), shallow to deep."""
+        """Turn the student's maps (B, C, h, h) into maps of the teacher's shapes (B, C', H, H), shallow to deep."""
         outputs, residual = [], None
         for abf, x, size in zip(self.abfs, reversed(student), reversed(sizes), strict=True):
             output, residual = abf(x, residual, size)
@@ -88,6 +88,6 @@ class Review(nn.Module):
         return outputs
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """The review distillation loss: the sum of HCL over the levels. It is weighted and added to cross-entropy."""
+        """Return the review loss, the sum of HCL over the levels; it is later weighted and added to cross-entropy."""
         ours = self.reviewed(student, [t.shape[-1] for t in teacher])
         return sum(hcl(s, t) for s, t in zip(ours, teacher, strict=True))

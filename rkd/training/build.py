@@ -1,5 +1,5 @@
-"""What a run trains, as it stands before the first step: its network, and its method with modules of its own; and
-whether it can be trained at all."""
+"""Build what a run trains, as it is before the first step (its network, and its method with the method's own modules),
+and check that it can be trained at all."""
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +14,17 @@ from rkd.training.config import RunConfig
 
 
 def build_network(config: RunConfig, classes: int) -> nn.Module:
-    """The run's network: a function of its name, class count and seed alone."""
+    """Return the run's network, which depends on its name, class count and seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "network"))
         return models.build(config.network, classes)
 
 
 def load_pretrained(network: nn.Module, config: RunConfig, classes: int) -> str:
-    """Fill a run's network with the weights that it starts from; what was taken and left out, in words.
+    """Load the weights that a run's network starts from; return, in words, what was taken and what was left out.
 
     Raises:
-        RecordError: the file is missing, another one, or of another network.
+        RecordError: the file is missing, has another hash, or holds another network.
     """
     given, name = config.pretrained, models.display_name(config.network)
     what, remedy = (
@@ -41,7 +41,7 @@ def load_pretrained(network: nn.Module, config: RunConfig, classes: int) -> str:
 def build_method(
     config: RunConfig, student: nn.Module, teacher: nn.Module, image_size: int, classes: int, labels: Tensor
 ) -> Method | None:
-    """The run's method with its extra modules, initialised from a stream of their own; arguments as in `Context`."""
+    """Return the run's method; its extra modules are initialised from their own stream. Arguments: see `Context`."""
     if config.method is None:
         return None
     own = {"batch_size": config.batch_size, "seed": config.seed, "network": config.network}
@@ -52,7 +52,7 @@ def build_method(
 
 
 def check_batches(config: RunConfig, train_images: int) -> None:
-    """Raise ConfigError where so many training images make no batch of two, or none that `drop_last` keeps."""
+    """Raise ConfigError if the training images make no batch of two or more, or none that `drop_last` keeps."""
     size = config.batch_size
     if size == 1:
         raise ConfigError(
@@ -66,11 +66,11 @@ def check_batches(config: RunConfig, train_images: int) -> None:
 
 
 def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> None:
-    """Take two black images, so many pixels high and wide, through all that a run computes, before anything is trained.
+    """Take two black images of `pixels` x `pixels` through everything that a run computes, before anything is trained.
     `labels`: (N,) int64, of the training images.
 
     Raises:
-        ConfigError: they make no batch, the method refuses the pair, or a shape does not fit.
+        ConfigError: the training images make no batch, the method refuses the pair, or a shape does not fit.
     """
     check_batches(config, len(labels))
     try:
@@ -78,7 +78,7 @@ def rehearse(config: RunConfig, pixels: int, classes: int, labels: Tensor) -> No
             _two_images(config, pixels, classes, labels)
     except RkdError:
         raise
-    except Exception as error:  # of torch, or of a network or a method of the user's own
+    except Exception as error:  # raised by torch, or by the user's own network or method
         raise ConfigError(
             f"{config.describe()}: two images of {pixels} x {pixels} and {classes} classes cannot be taken through "
             f"it ({type(error).__name__}: {one_line(error)})"

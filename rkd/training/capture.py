@@ -1,5 +1,5 @@
-"""What happens on a GPU: how steps are launched, their branches, and their recording as CUDA graphs: trial steps, the
-recording, its proof, and what is left of one that failed. Launched otherwise, a step computes the same."""
+"""How steps run on a GPU: how they are launched, their parallel branches, and their recording as CUDA graphs (trial
+steps, the recording, its check, cleaning up after a failure). However it is launched, a step computes the same."""
 
 import contextlib
 import gc
@@ -19,13 +19,13 @@ from rkd.training.threads import thread_choices
 Body = Callable[[], None]
 Capture = Callable[[Body, Sequence[Tensor]], Body]
 
-TRIALS = 3  # kernels are chosen, and compiled, before a recording: what allocates or asks the host must not be in it
-MOST_STREAMS = 32  # of torch's pool; a 33rd would be one of the first again
+TRIALS = 3  # they choose and compile kernels; a recording must neither allocate for that nor ask the host
+MOST_STREAMS = 32  # size of torch's pool; a 33rd stream would be one of the first again
 
-# By device, made once for everyone: torch hands out those of its pool in turn, so that streams made anew for every
-# group would meet those of others, and the one that records.
+# By device, created once and shared: torch hands out the streams of its pool in turn, so that new ones for every group
+# would coincide with those of other groups, and with the one that records.
 _streams: dict[torch.device, list[torch.cuda.Stream]] = {}
-# Why a recording failed in this process: what CUDA and its allocator hold is in doubt then, and none is tried again.
+# Why a recording failed in this process: the state of CUDA and its allocator is then in doubt, and none is tried again.
 failures: list[str] = []
 
 
@@ -38,15 +38,15 @@ ENGINES = {"auto": None, "eager": False, "graph": True}
 
 @frozen
 class Engine:
-    """No part of a run's identity: the mathematics stays the same (sums are rounded in another order).
+    """How steps are executed. Not part of a run's identity: the mathematics is the same (sums round in another order).
 
     Attributes:
         compile: let torch.compile write kernels: for the teacher, and on CUDA for the students too (on a CPU compiled
             students are slower than eager ones, which oneDNN serves well). Needs a C++ compiler, and time for the first
             step: seconds on a CPU, half a minute to two minutes on CUDA.
-        graph: capture a step as one CUDA graph; None: on CUDA, and where that fails go on without.
-        eager: methods whose steps are not captured all the same (see `experiments.check`).
-        threads: that compute on a CPU; "auto" measures how many help, see `training.threads`.
+        graph: capture a step as one CUDA graph; None: do so on CUDA, and go on without where that fails.
+        eager: methods whose steps are never captured (see `experiments.check`).
+        threads: number of threads that compute on a CPU; "auto" measures how many help, see `training.threads`.
     """
 
     compile: Flag = False
@@ -56,49 +56,49 @@ class Engine:
 
     @classmethod
     def named(cls, engine: str | None, compile: bool = False, threads: int | str = "auto") -> "Engine":
-        """By the name of a way to launch steps: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails or on a
-        CPU), "eager" (kernel by kernel), "graph" (a CUDA graph or nothing); None: $RKD_ENGINE, else "auto". ConfigError
-        for another name."""
+        """Return the engine for a way to launch steps: "auto" (a CUDA graph on CUDA, kernel by kernel where that fails
+        or on a CPU), "eager" (kernel by kernel) or "graph" (a CUDA graph or nothing); None: $RKD_ENGINE, else "auto".
+        Raise ConfigError for another name."""
         name = os.environ.get("RKD_ENGINE", "auto") if engine is None else engine
         if name not in ENGINES:
             raise unknown("engine", name, ENGINES)
         return cls(compile, ENGINES[name], threads=threads)
 
     def check(self, device: torch.device) -> None:
-        """Raise ConfigError for what this machine cannot do."""
+        """Raise ConfigError if this machine cannot do what is asked for."""
         thread_choices(self.threads, device)
         if self.compile:
             if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
                 raise ConfigError(
                     "compile was asked for, but this machine has no C++ compiler (g++ or clang++)"
                 )
-            # One function serves every make of state and every batch size of a sweep, each with a graph of its own.
+            # One function serves every kind of state and every batch size of a sweep, each with its own graph.
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 2**16
         if self.graph and device.type != "cuda":
             raise ConfigError(f"a CUDA graph was asked for, but the device is {str(device)!r}")
 
     def captures(self, device: torch.device, methods: Iterable[str | None] = ()) -> bool:
-        """Whether steps, of runs by these methods, are captured on `device`."""
+        """Whether the steps of runs by these methods are captured on `device`."""
         held_back = self.eager & {part for method in methods for part in (method or "").split("+")}
         return device.type == "cuda" and self.graph is not False and not held_back and not failures
 
     def cold_seconds(self, device: torch.device) -> float:
-        """A generous guess of what the first step of a group takes beyond a step, for those short of time."""
+        """Return a generous guess of a group's extra seconds for its first step, for callers with limited time."""
         return 90.0 if self.compile else 15.0 if self.captures(device) else 0.0
 
     def compiles_students(self, device: torch.device) -> bool:
-        """Whether students are compiled on `device`, as well as the teacher."""
+        """Whether students are compiled on `device`, in addition to the teacher."""
         return self.compile and device.type == "cuda"
 
 
 def device_guard(device: torch.device) -> AbstractContextManager[object]:
-    """`device` as the current one: streams and graphs belong to whichever is current."""
+    """Return a context manager that makes `device` current: streams and graphs belong to the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
-    """The first one records, further ones are branches. Of more branches than there are streams, some follow one
-    another."""
+    """Return `count` + 1 streams: the first records, the others are branches. If there are more branches than streams,
+    some branches share one and run one after another."""
     made = _streams.setdefault(device, [])
     while len(made) < min(count + 1, MOST_STREAMS):
         made.append(torch.cuda.Stream(device))
@@ -107,7 +107,7 @@ def streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
 
 
 def error_chain(error: BaseException | None) -> list[BaseException]:
-    """An error and all behind it."""
+    """Return an error and all errors behind it, its causes and contexts."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
@@ -116,7 +116,7 @@ def error_chain(error: BaseException | None) -> list[BaseException]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one behind it, is a lack of device memory (cuDNN and cuBLAS have words of their own)."""
+    """Whether an error, or one behind it, is a lack of device memory (cuDNN and cuBLAS word it in their own way)."""
     return any(
         isinstance(e, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(e) or "out of memory" in str(e)
         for e in error_chain(error)
@@ -124,7 +124,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error and all behind it, one line each."""
+    """Describe an error and all errors behind it, by the first line of each."""
     lines = [
         f"{type(e).__name__}: {str(e).strip() or 'no message'}".splitlines()[0] for e in error_chain(error)
     ]
@@ -135,9 +135,9 @@ def describe_error(error: BaseException) -> str:
 def forked(
     device: torch.device, branches: Sequence[torch.cuda.Stream]
 ) -> Iterator[Callable[..., AbstractContextManager[torch.cuda.Stream | None]]]:
-    """In a recording nobody waits for what is not needed: gives `branch`, whose blocks run beside each other, each from
-    what stood before the fork, and are joined when this ends. Tensors that they read are kept until then. Without
-    branches, blocks follow one another."""
+    """Yield `branch`, whose `with` blocks run in parallel, so that in a recording nothing waits for what it does not
+    need. Each block starts from what the main stream has done so far; all are joined at the end, and the tensors they
+    read are kept until then. Without branches, blocks run one after another."""
     if not branches:
         yield lambda *read: nullcontext()
         return
@@ -158,12 +158,12 @@ def forked(
 
 
 def checked_capture(body: Body, changed: Sequence[Tensor], record: Callable[[Body], Body]) -> Body:
-    """Record `body`, a function of tensors that stay where they are, after trial steps, and prove that the recording
-    does something. `changed` is every tensor it changes: all are as before when this ends, also by an error. `record`
-    calls a function once and returns what does the same again.
+    """Record `body`, a function of tensors that keep their memory, after trial steps, and check that the recording does
+    something. `changed` holds every tensor it changes; all are restored at the end, even after an error. `record`
+    calls a function once and returns a function that does the same again.
 
     Raises:
-        CaptureError: a tensor stayed as it was that a trial step changed: the recording is empty, or of something else.
+        CaptureError: a tensor that a trial step changed stayed unchanged: the recording is empty, or of something else.
     """
     kept = [tensor.detach().clone() for tensor in changed]
 
@@ -176,7 +176,7 @@ def checked_capture(body: Body, changed: Sequence[Tensor], record: Callable[[Bod
         return [not torch.equal(tensor, value) for tensor, value in zip(changed, kept, strict=True)]
 
     try:
-        for _ in range(TRIALS):  # each begins where the first did: a short last batch has nothing behind it
+        for _ in range(TRIALS):  # each starts where the first did: no batch follows a short last one
             restore()
             body()
         expected = moved()
@@ -193,11 +193,11 @@ def checked_capture(body: Body, changed: Sequence[Tensor], record: Callable[[Bod
 
 
 def cuda_graph(body: Body, changed: Sequence[Tensor]) -> Body:
-    """`checked_capture` as a CUDA graph, on the device of the tensors.
+    """Record `body` as a CUDA graph on the device of the tensors; see `checked_capture`.
 
     Raises:
-        torch.OutOfMemoryError: lack of memory, as it is.
-        CaptureError: anything else, with its causes; it is one of `failures` from then on, and no more is recorded.
+        torch.OutOfMemoryError: lack of memory; nothing is added to `failures`.
+        CaptureError: anything else, with its causes; it is added to `failures`, after which nothing more is recorded.
     """
     device = changed[0].device
     recorder, *_ = streams(device, 0)
@@ -221,17 +221,17 @@ def _record(body: Body, device: torch.device) -> Body:
     torch.cuda.synchronize(device)
     gc.collect()
     torch.cuda.empty_cache()
-    # Other threads may use CUDA meanwhile; only what this one does must be fit for a recording.
+    # Other threads may use CUDA meanwhile; only what this thread does must be fit for a recording.
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
         body()
     except BaseException as error:
-        try:  # torch's own context manager would put the error of ending it in its place
+        try:  # torch's own context manager would replace this error by that of ending the capture
             graph.capture_end()
         except RuntimeError as ending:
             error.add_note(f"ending the recording: {str(ending).splitlines()[0]}")
-            # Before torch 2.12 the allocator goes on as if the recording were under way, and frees nothing any more;
-            # later ones have ended it themselves, and say so.
+            # Before torch 2.12 the allocator goes on as if the recording were still in progress, and frees nothing any
+            # more; later versions have ended it themselves, and raise an error that says so.
             with contextlib.suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device.index, pool)
         raise

@@ -1,4 +1,4 @@
-"""Whether a method's steps can be captured as a CUDA graph and replayed, told on any machine."""
+"""Check, on any machine, whether a method's steps can be captured as a CUDA graph and replayed."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from rkd.training.teacher import FrozenTeacher
 from rkd.trust import call_foreign, import_trusted, is_foreign
 
 BATCH, IMAGES, CLASSES, SIZE = 16, 24, 100, 32  # one whole batch an epoch, and a short one
-SEEN = 4  # classes with images
+SEEN = 4  # number of classes with images
 
 CHANGING = (
     "a step of the last epoch is not the operations of the first one ({}), but one recording serves all; let "
@@ -29,8 +29,8 @@ CHANGING = (
 
 @dataclass(frozen=True)
 class CaptureReport:
-    """What became of a check of a method: how many steps were looked at, and a sentence for each problem; without one,
-    the run can be captured."""
+    """The result of checking a method: the number of steps inspected, and a sentence for each problem; without
+    problems, the run can be captured."""
 
     name: str
     steps: int
@@ -51,14 +51,14 @@ def check_method(
     teacher: str = "resnet56",
     student: str = "resnet20",
 ) -> CaptureReport:
-    """Follow steps of a method on stand-ins for a GPU's tensors, in the arithmetic of a GPU: batches, teacher, student,
-    losses, backward pass, optimiser, memories; in every stage, in the first epoch with a whole batch and a short one,
-    and in the last with a whole one.
+    """Follow a method's steps on stand-ins for GPU tensors, in a GPU's arithmetic: batches, teacher, student, losses,
+    backward pass, optimiser, memories; in every stage, in the first epoch with a whole batch and a short one, and in
+    the last epoch with a whole one.
 
     Args:
-        method: a registered method, a sum such as "at+kd", `package.module:function` naming a builder or what a
-            registered one decorates, which has to be trusted (see `rkd.models.trust`); or such a builder itself.
-        options: its options, or their values by name, those of a sum by method; None: the defaults.
+        method: a registered method, a sum such as "at+kd", `package.module:function` naming a builder (registered or
+            not), which has to be trusted (see `rkd.models.trust`); or such a builder itself.
+        options: its options, or their values by name (for a sum, by method); None: the defaults.
         teacher, student: names of networks.
 
     Raises:
@@ -85,14 +85,14 @@ def check_method(
 
 
 def _followed(config: RunConfig) -> tuple[int, tuple[str, ...]]:
-    """The number of steps taken, and their problems."""
+    """Return the number of steps taken, and their problems."""
     network, student = build_network(config.teacher.run, CLASSES), build_network(config, CLASSES)
     labels, steps = torch.arange(IMAGES) % SEEN, 0
     making = config, student, network, SIZE, CLASSES, labels
     method = call_foreign(f"method {config.method!r}", build_method, *making)
     teacher = FrozenTeacher(network, config.teacher.batch_norm, arithmetic("auto", GPU))
     firsts = [sum(s.epochs for s in config.stages[:i]) for i in range(len(config.stages) + 1)]
-    main: list[list[str]] = []  # operations of its steps with a whole batch
+    main: list[list[str]] = []  # operations of each step with a whole batch in the main training
     with standing_in({"student": student, "method": method}) as recorder:
         for module in (method, student):
             module.to(device=GPU, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Atomic files for weights and for the state of an unfinished run, and how far that has come."""
+"""Atomic files for weights and for the state of an unfinished run, and how far that run has come."""
 
 import io
 import math
@@ -23,14 +23,14 @@ REMEDY = "delete it to start that run again, or let `rkd records check --quarant
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values) so that a reader sees the old file or the new, never half of one."""
-    data = io.BytesIO()  # of a full disk torch's own writer says no more than that it failed
+    data = io.BytesIO()  # torch's own writer does not say that it failed because the disk is full
     torch.save(state, data)
     write_atomic(path, data.getbuffer())
 
 
 def load(path: Path | io.BytesIO) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU, executing nothing; RecordError where the file is damaged, which its
-    checksums tell, or of another kind."""
+    """Read what `save` wrote, onto the CPU, executing nothing; raise RecordError if the file is damaged (its checksums
+    tell) or of another kind."""
     try:
         state = safe_unpickle(path)
         if not isinstance(state, dict):
@@ -49,15 +49,15 @@ def _numbers(found: Any) -> Any:
 
 @frozen
 class CheckpointProgress:
-    """How far an unfinished run is, as its checkpoint says and its curves prove.
+    """How far an unfinished run has come, as its checkpoint states and its curves prove.
 
     Raises:
-        ConfigError: values of other types or ranges; curves of other lengths than the epochs told; more epochs than the
-            config has.
+        ConfigError: values of wrong types or out of range; curves whose lengths do not match the stated epochs; more
+            epochs than the config has.
     """
 
     epoch: Natural  # epochs finished, those of stages included
-    position: Natural = 0  # images of the next one that are done
+    position: Natural = 0  # images done in the next epoch
     seconds: Weight = 0.0
     joules: Weight = 0.0
     diverged: Flag = False
@@ -72,7 +72,7 @@ class CheckpointProgress:
             stage = re.match(r"(?!loss_)(.+?)_(loss_|left_out_steps$)", name)
             if stage and (self.config is None or stage[1] in {s.name for s in self.config.stages}):
                 stages[stage[1]] = max(len(values), stages.get(stage[1], 0))
-            elif len(values) != main and not (self.diverged and "accuracy" in name):  # perhaps of a stage
+            elif len(values) != main and not (self.diverged and "accuracy" in name):  # perhaps a stage's
                 raise ConfigError(f"curve {name!r} has {len(values)} values after {main} epochs")
         if self.epoch != (proven := main + sum(stages.values())):
             raise ConfigError(f"epoch is {self.epoch}, but its curves are of {proven} epochs")
@@ -87,22 +87,22 @@ class CheckpointProgress:
 
     @property
     def proven(self) -> tuple[int, int]:
-        """Epochs, and images of the next one in whole batches: how large these are the config tells."""
+        """Epochs finished, and images done in the next one, in whole batches of the config's size (0 without one)."""
         return self.epoch, self.position - self.position % self.config.batch_size if self.config else 0
 
 
 def check_progress(
     state: Mapping[str, Any], run: str, config: RunConfig | None = None, images: int | None = None
 ) -> CheckpointProgress:
-    """How far a run is, by the content of its checkpoint.
+    """Return how far a run has come, judged by the content of its checkpoint.
 
     Args:
-        config: the run's, where it is known; else that of the checkpoint, if it has one.
-        images: of an epoch; None: as many as the config asks for, at most.
+        config: the run's config, if known; otherwise the checkpoint's, if it has one.
+        images: number of images in an epoch; None: at most as many as the config asks for.
 
     Raises:
-        RecordError: it is of another run, proves less than it says, or its student cannot be trained on: without
-            tensors, or not finite although it has not diverged. The message does not name the file.
+        RecordError: it belongs to another run, proves less than it states, or its student cannot be trained further:
+            it has no tensors, or is not finite although it has not diverged. The message does not name the file.
     """
     if state.get("run") != run:
         raise RecordError(f"it belongs to run {state.get('run')!r}, not {run}")
@@ -127,7 +127,7 @@ def check_progress(
     whole = isinstance(kept, Mapping) and kept.keys() == student.keys()
     if scored and not (whole and type(best.get("epoch")) is int and 0 <= best["epoch"] < scored):
         raise RecordError("it lacks the weights of its best epoch")
-    # Running statistics are passed over: in fp16 a step that is left out can leave infinities in them.
+    # Running statistics are not checked: in fp16 a skipped step can leave infinities in them.
     trained = {name: tensor for name, tensor in student.items() if "running_" not in name}
     if not found.diverged and (lost := not_finite(trained)):
         raise RecordError(f"{lost[0]} of its student holds NaN or infinities, although it has not diverged")
@@ -135,8 +135,8 @@ def check_progress(
 
 
 def load_unfinished(path: Path, run: str, **known: Any) -> tuple[dict[str, Any], CheckpointProgress] | None:
-    """The content of an unfinished run's checkpoint, and how far it is; None where there is none. Arguments and errors
-    as of `check_progress`, but the message names the file and what to do."""
+    """Return the content of an unfinished run's checkpoint and how far the run has come; None if there is no file.
+    Arguments and errors as for `check_progress`, but the message names the file and a remedy."""
     if not path.exists():
         return None
     try:
@@ -144,7 +144,7 @@ def load_unfinished(path: Path, run: str, **known: Any) -> tuple[dict[str, Any],
     except RecordError:
         if path.exists():
             raise
-        return None  # another process has just ended the run
+        return None  # another process has just finished the run
     try:
         found = check_progress(state, run, **known)
     except RecordError as error:

@@ -58,15 +58,15 @@ class SGDConfig:
             raise ConfigError("nesterov is on but momentum is 0; set momentum > 0 or nesterov: false")
 
     def lr_at(self, epoch: int) -> float:
-        """The learning rate in a 0-based epoch."""
+        """Return the learning rate of a 0-based epoch."""
         after = self.decay_when == "after"
         return self.lr * self.decay_rate ** sum(epoch > e if after else epoch >= e for e in self.decay_epochs)
 
 
 @frozen
 class Pretrained:
-    """Weights that a network starts from in place of random ones, all but its classifier where the file's is of another
-    number of classes: `checkpoint`, a file, and its `sha256`, which names it."""
+    """Weights that a network starts from instead of random ones, except for its classifier if the file's has another
+    number of classes: the file `checkpoint` and its `sha256`, which identifies it."""
 
     checkpoint: str = field(metadata={"identity": False})
     sha256: str
@@ -113,7 +113,7 @@ class TeacherConfig:
 
 @frozen
 class RunConfig:
-    """Everything that decides a run's result. Where data lie and on which device it runs is no part of it.
+    """Everything that decides a run's result; where the data are and which device it runs on are not part of it.
 
     Attributes:
         network: name of the network that is trained.
@@ -200,7 +200,7 @@ class RunConfig:
         )
 
     def stage_at(self, epoch: int) -> tuple[Stage | None, int]:
-        """The stage that the 0-based epoch of the whole run belongs to (None: the main training), and the 0-based
+        """Return the stage that a 0-based epoch of the whole run belongs to (None: the main training), and the 0-based
         epoch within it."""
         for stage in self.stages:
             if epoch < stage.epochs:
@@ -210,8 +210,8 @@ class RunConfig:
 
     @functools.cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits naming this run, a hash of every value that differs from its default. An option
-        added later, with the old behaviour as its default, therefore renames no run."""
+        """The run's id, twelve hexadecimal digits: a hash of every value that differs from its default, so that an
+        option added later, with the old behaviour as its default, changes no id."""
         return _hashed(self._identified)
 
     @functools.cached_property
@@ -220,29 +220,29 @@ class RunConfig:
 
     @property
     def open(self) -> tuple[bool, bool]:
-        """Whether "auto" stands for the arithmetic of this run, and for that of its teacher's run."""
+        """Whether the precision is "auto" for this run, and for its teacher's run."""
         taught = self.teacher.run if self.teacher else None
         return self.precision == "auto", taught is not None and taught.precision == "auto"
 
     @property
     def request(self) -> RunConfig:
-        """This run in whatever arithmetic, its teacher's likewise, as chapters ask for it where precision is auto."""
+        """This run and its teacher's, in any arithmetic: what chapters request when their precision is "auto"."""
         return self._in("auto", "auto")
 
     def choices(self, first: str = SETTLED[0]) -> list[tuple[str, str]]:
-        """What `settled` may put in place of "auto" here and in the teacher's run: `first`, fp32, fp16, bf16. An
-        untrained teacher is the same in all, and is fp32."""
+        """Return the precisions that `settled` may put in place of "auto" here and in the teacher's run, in the order
+        `first`, fp32, fp16, bf16. An untrained teacher is the same in all of them, and counts as fp32."""
         order, (own, teachers) = tuple(dict.fromkeys((first, *SETTLED))), self.open
         untrained = self.teacher is not None and self.teacher.weights == "random"
         taught = SETTLED[:1] if untrained else order
         return [*product(order if own else ("",), taught if teachers else ("",))]
 
     def settled(self, own: str, teachers: str) -> RunConfig:
-        """This run with the arithmetic `own` in place of its "auto", and `teachers` in place of its teacher's."""
+        """Return this run with `own` in place of its precision "auto", and `teachers` in place of its teacher's."""
         return self._in(own if self.open[0] else self.precision, teachers if self.open[1] else None)
 
     def settled_id(self, own: str, teachers: str) -> str:
-        """`settled(own, teachers).id`, many times faster: stores are asked for all that a request may stand for."""
+        """Return `settled(own, teachers).id`, much faster: stores look up every run that a request may stand for."""
         values = _named(self._identified, own) if self.open[0] else self._identified
         if self.open[1]:
             run = _named(values["teacher"]["run"], teachers)
@@ -256,12 +256,12 @@ class RunConfig:
         return replace(self, precision=own, teacher=teacher)
 
     def to_dict(self) -> dict[str, Any]:
-        """All values, nested, as plain JSON types."""
+        """Return all values, nested, as plain JSON types."""
         return _plain(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The inverse of to_dict; ConfigError for unknown keys."""
+        """Return the run that `to_dict` gave these values for; raise ConfigError for unknown keys."""
         return from_values(cls, values)
 
 
@@ -293,7 +293,7 @@ def _identity(value: Any) -> Any:
 
 
 def _named(identity: Mapping[str, Any], precision: str) -> dict[str, Any]:
-    """A run's identity with another arithmetic; the default's name is left out, as everywhere."""
+    """Return a run's identity with another precision, left out where it is the default, as everywhere."""
     values = {name: value for name, value in identity.items() if name != "precision"}
     return values if precision == RunConfig.precision else {**values, "precision": precision}
 

@@ -15,7 +15,7 @@ def accuracy(
     network: nn.Module, x: Tensor, y: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
     batch_size: int | None = None, numbers: Arithmetic | None = None,
 ) -> float:  # fmt: skip
-    """Top-1 accuracy in percent, by exact kernels, in eval mode; the network's mode is left as it was.
+    """Return top-1 accuracy in percent, with exact kernels and in eval mode; the network's mode is restored.
 
     Args:
         x: (N, H, W, 3) uint8, on the network's device or on the CPU.
@@ -36,5 +36,5 @@ def accuracy(
 
 
 def usual_batch(device: torch.device, area: int) -> int:
-    """Images of `area` pixels that are scored at a time: fewer of larger ones, whose maps would fill the memory."""
+    """Return how many images of `area` pixels to score at a time: fewer if larger, since their maps fill the memory."""
     return max(1, (2000 if device.type == "cuda" else 500) * OF_TABLES // max(area, OF_TABLES))

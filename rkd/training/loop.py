@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, one teacher forward, every student one step."""
+"""The training loop: for each batch of each epoch, one teacher forward pass and one step of every student."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,41 +15,41 @@ from rkd.training.step import GroupStep, TrainState
 from rkd.training.teacher import FrozenTeacher
 from rkd.training.threads import Threads
 
-AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, and to stop soon
+AHEAD = 32  # batches the host may be ahead of a GPU: enough to keep it busy, few enough to stop soon
 
 
 def train(states: Sequence[TrainState], images: ImageSet, teacher: FrozenTeacher | None, **how: Any) -> bool:
-    """Train all states to their last epoch, in lock-step; False when it was stopped.
+    """Train all states to their last epoch, in lockstep; return False when training was stopped early.
 
     The states' configs agree in everything but seed, student, method, loss weights and optimiser, and have equal
-    stages (see `experiments.runner.run_groups`). One that was resumed at a later epoch or batch joins when the others
-    have reached it; one that diverges leaves. The batches of an epoch depend on seed and epoch alone, so a state's
-    result does not depend on its company.
+    stages (see `experiments.runner.run_groups`). A state resumed at a later epoch or batch joins when the others have
+    reached it; one that diverges drops out. The batches of an epoch depend on seed and epoch alone, so a state's
+    result does not depend on which others it is trained with.
 
-    Their networks are on the images' device; other arguments as of `Training`.
+    The networks must be on the images' device; for the other arguments see `Training`.
     """
     return Training(images, teacher, **how).run(states)
 
 
 @dataclass
 class Training:
-    """What `train` works with."""
+    """The arguments of `train`, and what it keeps while it runs."""
 
     images: ImageSet
     teacher: FrozenTeacher | None
     capture: Capture | None = None  # see `step.GroupStep`
-    batch_seconds: float = 0.0  # expected for the first step, which may compile; later, of the latest one
-    # Called before the first batch and after each, with images done and in all.
+    batch_seconds: float = 0.0  # expected for the first step, which may compile; then, of the latest step
+    # Called before the first batch and after each, with the epoch, the images done and their total.
     on_batch: Callable[[int, int, int], None] = lambda epoch, done, total: None
-    # Called for each state after each of its epochs, scores included: saves checkpoints, reports.
+    # Called for each state after each of its epochs, once it is scored: saves checkpoints, reports.
     on_epoch: Callable[[TrainState], None] = lambda state: None
-    # Asked before each batch and each evaluation with the seconds that piece is expected to take; True ends training
-    # there, in a state from which it can go on.
+    # Called before each batch and each evaluation with the seconds it is expected to take; returning True ends
+    # training there, in a state from which it can be resumed.
     stop: Callable[[float], bool] = lambda needed: False
     threads: Threads = field(default_factory=Threads)
     score_seconds: float = field(default=0.0, init=False)
     step: GroupStep | None = field(default=None, init=False)
-    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)  # and perhaps not finished
+    launched: deque[torch.cuda.Event] = field(default_factory=deque, init=False)  # may not have finished
 
     def run(self, states: Sequence[TrainState]) -> bool:
         """See `train`."""
@@ -65,7 +65,7 @@ class Training:
         return self.images.train_y.device.type == "cuda"
 
     def _epoch(self, epoch: int, active: Sequence[TrainState]) -> bool:
-        """The batches of an epoch. Whoever was interrupted further on in it joins where it was."""
+        """Run the batches of an epoch; a state that was interrupted within it joins at that point."""
         started = now()
         for state in active:
             state.begin_epoch()
@@ -78,7 +78,7 @@ class Training:
         )
 
     def _stretch(self, epoch: int, present: Sequence[TrainState], start: int, end: int, total: int) -> bool:
-        """The batches of an epoch from image `start` to image `end`, of those that are there; False when stopped."""
+        """Run the batches of an epoch from image `start` to image `end` for `present`; return False when stopped."""
         if self.step is None or not self.step.serves(present):
             self.step = GroupStep(present, self.images, self.teacher, self.capture)
             self.threads.begin()
@@ -100,8 +100,8 @@ class Training:
         return not stopped
 
     def _batch(self, size: int, present: Sequence[TrainState]) -> None:
-        """One step, counted for the number of threads that made it. On a GPU, wait for the oldest of too many, so that
-        time is told as it passes."""
+        """Make one step and count it under its number of threads. On a GPU, wait for the oldest step once more than
+        AHEAD are pending, so that measured time keeps up with real time."""
         used, started = str(self.threads.take()), now()
         self.step(size)
         if self._on_gpu:
@@ -114,7 +114,7 @@ class Training:
             state.threads[used] = state.threads.get(used, 0) + 1
 
     def _end(self, active: Sequence[TrainState]) -> bool:
-        """Close an epoch and score it, of one state after the other."""
+        """Close and score the epoch of one state after another; return False when stopped."""
         for state in active:
             if self.stop(self.score_seconds):
                 return False
@@ -140,7 +140,7 @@ class Training:
 
 
 def _spent(since: float, states: Sequence[TrainState]) -> float:
-    """Seconds since then, which are added to those of the states in equal shares."""
+    """Return the seconds passed since `since`, after adding them to the states' seconds in equal shares."""
     taken = now() - since
     for state in states:
         state.seconds += taken / len(states)

@@ -1,9 +1,9 @@
-"""Weights in low precision by one call for all, instead of one cast for each of them.
+"""Cast all weights to low precision in one call, instead of one by one.
 
 Autocast casts every weight of a convolution or linear layer in every step, and casts its gradient back: some ninety
-kernels of a step of ReviewKD on ResNets, each of which moves a few kilobytes. Here copies in low precision stand in for
-these weights during the forward pass; all are filled at once, and all gradients are brought back at once. The numbers
-are the same to the bit: every weight is rounded once and every gradient is what it was.
+kernels in a ReviewKD step on ResNets, each of which moves a few kilobytes. Here copies in low precision replace these
+weights during the forward pass; all copies are filled at once, and all gradients are cast back at once. The numbers
+are the same to the bit: every weight is rounded once and every gradient is unchanged.
 """
 
 import contextlib
@@ -17,13 +17,12 @@ from torch.utils._pytree import tree_iter
 
 
 class LowWeights:
-    """The weights of some modules that autocast casts, found in their first step.
+    """Those weights of some modules that autocast casts; they are found in the first step.
 
-    Which these are depends on what a method does with them: a linear layer may be used in full precision. So the first
-    step is watched. A weight takes part if it was cast to the low precision and read in no other way.
+    Which weights these are depends on what a method does with them: a linear layer may be used in full precision. So
+    the first step is watched: a weight takes part if it was cast to `low` and read in no other way.
 
-    Without a precision `low` nothing is watched. `copies` maps a parameter to its copy; it is None before the first
-    step.
+    If `low` is None, nothing is watched. `copies` maps a parameter to its copy; it is None before the first step.
     """
 
     def __init__(self, modules: Sequence[nn.Module], low: torch.dtype | None) -> None:
@@ -34,12 +33,12 @@ class LowWeights:
 
     @property
     def watching(self) -> bool:
-        """Whether this is the forward pass of the first step."""
+        """Whether the first step is in progress, which is watched."""
         return self._watch is not None
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """For a forward pass."""
+        """Use the copies in place of the weights in a forward pass run in this `with` block; watch the first one."""
         if self.copies is None:
             self._watch = _Watch(self._low)
             with self._watch:
@@ -57,7 +56,7 @@ class LowWeights:
                 part._parameters[name] = parameter
 
     def hand_back(self) -> None:
-        """After the backward pass: give every weight that the losses reached its gradient."""
+        """Give every weight that the losses reached its gradient; to be called after the backward pass."""
         if self._watch is not None:
             self._find()
             return
@@ -77,7 +76,7 @@ class LowWeights:
 
 
 class _Watch(TorchDispatchMode):
-    """Notes the ids of tensors that are cast to `low`, and of those that are read otherwise."""
+    """Collects the ids of tensors that are cast to `low`, and of those that are read in any other way."""
 
     def __init__(self, low: torch.dtype) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Steps on tensors that stand in for those of a GPU: shapes, types and devices without values, on any machine.
+"""Training steps on stand-ins for GPU tensors (shapes, types and devices without values), on any machine.
 
-A step that is captured as a CUDA graph and replayed may not do everything that a step may do; here each of its
-operations is looked at, which needs no GPU.
+A step that is captured as a CUDA graph and replayed cannot do everything that an ordinary step can; here each of its
+operations is inspected, which needs no GPU.
 """
 
 import linecache
@@ -48,16 +48,16 @@ _aten = torch.ops.aten
 
 
 class Recorder(TorchDispatchMode):
-    """Looks at every operation, forward and backward, while `recording`.
+    """Inspects every operation, forward and backward, while `recording`.
 
     Args:
-        owners: modules by name; a problem is located at the innermost line of a file that one of their methods is
-            written in, if there is one on the way.
+        owners: modules by name; a problem is reported at the innermost line of the call stack that is in a file
+            defining one of their methods, if there is one.
 
     Attributes:
         problems: what a replay could not do, as (place, text, operation), each once; place is "" in the backward pass
             of torch's own operations.
-        operations: of the step under way, or the last one, each with its plain arguments, in words.
+        operations: operations of the step in progress, or of the last one, each as text with its plain arguments.
     """
 
     def __init__(self, owners: Mapping[str, nn.Module]) -> None:
@@ -77,8 +77,8 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """A `with` block whose operations are part of a step, and which changes tensors of the owners in place alone.
-        An error, of the code that is looked at, ends it, and is a problem like others."""
+        """Inspect the operations in this `with` block as part of a step, and check that tensors of the owners are only
+        changed in place. An error in the inspected code ends the block, and becomes a problem like any other."""
         before = {name: _state(module) for name, module in self._owners.items()}
         self._recording, self._noted, self.operations = True, False, []
         try:
@@ -86,7 +86,7 @@ class Recorder(TorchDispatchMode):
         except RkdError:
             raise
         except Exception as error:
-            if not self._noted:  # else what cannot be followed has been told
+            if not self._noted:  # otherwise what cannot be followed has already been noted
                 reason = str(error).strip().partition("\n")[0]
                 self.note(f"cannot be followed without values: {type(error).__name__}: {reason}", "a step")
             return
@@ -106,7 +106,7 @@ class Recorder(TorchDispatchMode):
         self._noted = True
 
     def sentences(self) -> tuple[str, ...]:
-        """The problems. What a backward pass meets because its forward pass did, counts once."""
+        """Return the problems as sentences; one found in both a forward pass and its backward pass counts once."""
         placed = {text for place, text, _ in self.problems if place}
         return tuple(
             f"{place or 'the backward pass'}: {text}{f' ({operation})' if operation else ''}"
@@ -117,7 +117,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.prim.device.default:  # asked for all the time
+        if func is torch.ops.prim.device.default:  # called very often
             return args[0].fake_device if isinstance(args[0], FakeTensor) else args[0].device
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
@@ -130,13 +130,13 @@ class Recorder(TorchDispatchMode):
             self.operations.append(" ".join(map(str, (func, *plain))))
         if on_gpu and torch.Tag.data_dependent_output in func.tags:
             return _some(func, tensors[0])
-        if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it changes its arguments alone
+        if func.overloadpacket is _aten._fused_sgd_:  # has no rule for shapes; it only changes its arguments
             return None
         return func(*args, **kwargs)
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Parameters, buffers and plain attributes by name."""
+    """Return parameters, buffers and plain attributes by name."""
     plain = {
         f"{prefix}.{name}".lstrip("."): value
         for prefix, part in module.named_modules()
@@ -147,7 +147,7 @@ def _state(module: nn.Module) -> dict[str, Any]:
 
 
 def _problem(func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Tensor]) -> str | None:
-    """What is wrong with one operation of a step; None: nothing."""
+    """Return what is wrong with one operation of a step; None: nothing."""
     devices = {t.device.type for t in tensors}
     name = func.overloadpacket.__name__.lstrip("_")
     if func is _aten._to_copy.default and "device" in kwargs:
@@ -176,7 +176,7 @@ def _masked(indices: Sequence[Tensor | None]) -> bool:
 
 
 def _a_number(func: Any, args: Sequence[Any]) -> bool:
-    """Whether the one CPU tensor is a Python number underway: `x[0] = 1` and `x[mask] = 1` fill with it."""
+    """Whether the only CPU tensor is a wrapped Python number, as in `x[0] = 1` and `x[mask] = 1`."""
     if func is _aten.fill_.Tensor:
         return args[1].ndim == 0
     if func.overloadpacket in (_aten.index_put, _aten.index_put_):
@@ -186,14 +186,14 @@ def _a_number(func: Any, args: Sequence[Any]) -> bool:
 
 
 def _some(func: Any, tensor: Tensor) -> bool | int | float | complex:
-    """A value for what is read, so that the step can be followed further."""
+    """Return a made-up value for one that is read, so that the step can be followed further."""
     if func is not _aten._local_scalar_dense.default or tensor.dtype == torch.bool:
         return False
     return 1.0 if tensor.dtype.is_floating_point else 1
 
 
 def _place(files: set[str]) -> str:
-    """ "my_methods.py, line 12, `x.item()`"; "": in the backward pass of an operation of torch."""
+    """ "my_methods.py, line 12, `x.item()`"; "" in the backward pass of torch's own operations."""
     frames = []
     for frame, number in traceback.walk_stack(sys._getframe()):
         if frame.f_code is backward.__code__:
@@ -210,8 +210,8 @@ def _place(files: set[str]) -> str:
 
 
 def backward(loss: Tensor, *_: object, **__: object) -> None:
-    """`loss.backward()` without torch's engine, which asks the GPU's driver for streams: the same derivatives in the
-    same order, the latest operation first, added up into `grad`."""
+    """Do what `loss.backward()` does without torch's engine, which asks the GPU driver for streams: compute the same
+    derivatives in the same order, latest operation first, and add them up in `grad`."""
     gradients: dict[Any, dict[int, Tensor]] = {loss.grad_fn: {0: torch.ones_like(loss)}}
     with torch.no_grad():
         while gradients:
@@ -226,13 +226,13 @@ def backward(loss: Tensor, *_: object, **__: object) -> None:
 
 
 def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
-    """Gradients of a node's inputs from those of its outputs."""
+    """Return the gradients of a node's inputs, given those of its outputs."""
     if hasattr(node, "variable"):  # a leaf
         leaf = node.variable
         leaf.grad = given[0] if leaf.grad is None else leaf.grad + given[0]
         return ()
     forms, own = node._input_metadata, isinstance(node, torch.autograd.function.BackwardCFunction)
-    if own:  # an autograd.Function of the user's
+    if own:  # a user's autograd.Function
         zeros = (torch.zeros(form.shape, dtype=form.dtype, device=form.device) for form in forms)
         inputs = node.apply(*(given.get(slot, zero) for slot, zero in enumerate(zeros)))
     else:
@@ -240,17 +240,17 @@ def _derived(node: Any, given: dict[int, Tensor]) -> Sequence[Tensor | None]:
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     if not own:
         return inputs
-    # It answers for every argument, tensor or not.
+    # It returns a gradient for every argument, tensor or not.
     wanted = (g for g, needed in zip(inputs, node.needs_input_grad, strict=False) if needed)
     return [None if following is None else next(wanted) for following, _ in node.next_functions]
 
 
 @contextmanager
 def standing_in(owners: Mapping[str, nn.Module]) -> Iterator[Recorder]:
-    """A `with` block in which `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins; `owners` as of
-    `Recorder`.
+    """Make `module.to(GPU)` and `torch.zeros(..., device=GPU)` give stand-ins in this `with` block, and yield its
+    recorder; `owners` as for `Recorder`.
 
-    What a GPU has kernels for is not known here, nor what fits into its memory; cuDNN's choices are not seen.
+    It cannot tell which kernels a GPU has, what fits into its memory, or what cuDNN would choose.
     """
     recorder = Recorder(owners)
     with (

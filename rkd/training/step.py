@@ -1,8 +1,8 @@
-"""One step of training: of one student (`TrainState`), and of all that share batches and a teacher (`GroupStep`).
+"""One training step: of one student (`TrainState`), and of all students that share batches and a teacher (`GroupStep`).
 
 Whatever a step reads or writes, and whatever changes from step to step (position in the epoch, learning rates, loss
-weights, meters, momentum, loss scale), is a tensor that stays where it is, and nothing is read back to the host: one
-sequence of kernels serves every step of a run. `rkd.training.capture` says what that is good for on a GPU.
+weights, meters, momentum, loss scale), is a tensor that keeps its memory, and nothing is read back to the host: one
+sequence of kernels serves every step of a run. `rkd.training.capture` explains what a GPU gains from that.
 """
 
 import functools
@@ -26,8 +26,8 @@ from rkd.training.config import RunConfig
 from rkd.training.low import LowWeights
 from rkd.training.teacher import FrozenTeacher
 
-# Loss scale of fp16: halved, and the step left out, when a gradient overflows; doubled after so many steps without, but
-# never beyond where it began, so that no step is lost to trying.
+# Loss scale of fp16: halved, and the step skipped, when a gradient overflows; doubled after FP16_RECOVERY_STEPS steps
+# without overflow, but never beyond its initial value, so that no step is lost to trying a larger one.
 FP16_LOSS_SCALE = 1024.0
 FP16_RECOVERY_STEPS = 2000
 # An epoch with more than this share of its steps left out has diverged.
@@ -35,7 +35,7 @@ MOST_LEFT_OUT = 0.5
 
 
 def student_taps(student: nn.Module, x: Tensor, numbers: Arithmetic) -> Taps:
-    """The student's taps of a batch (B, 3, H, W), with gradient."""
+    """Return the student's taps of a batch (B, 3, H, W), with gradient."""
     with numbers.autocast(x.device):
         return student.taps(x)
 
@@ -43,7 +43,7 @@ def student_taps(student: nn.Module, x: Tensor, numbers: Arithmetic) -> Taps:
 def method_losses(
     method: Method | None, batch: Batch, numbers: Arithmetic
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Named, unweighted losses of one batch, cross-entropy's among them, and the logits (B, classes)."""
+    """Return the named, unweighted losses of one batch, cross-entropy included, and the logits (B, classes)."""
     extra, seen = {}, batch.student.logits
     if method is not None:
         with numbers.autocast(batch.images.device):
@@ -55,9 +55,9 @@ def method_losses(
 
 @functools.cache
 def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
-    """`student_taps` or `method_losses` as one graph, which every run of one make shares: networks and methods are
-    arguments, whose tensors are inputs of the graph. What a method reads of its options as plain numbers is part of the
-    make, and so is the batch's size. A method of one's own that cannot be one graph runs in pieces."""
+    """Return `student_taps` or `method_losses` compiled as one graph, shared by all runs of the same kind: networks and
+    methods are arguments, and their tensors are inputs of the graph. Runs differ in kind by the batch size and by the
+    options that a method reads as plain numbers. A user's method that cannot become one graph runs in pieces."""
     return torch.compile(part, dynamic=False)
 
 
@@ -66,13 +66,13 @@ class TrainState:
 
     Attributes:
         epoch: epochs finished, those of stages included.
-        stage: of the epoch in progress; None: the main training.
-        position: images of the epoch in progress that are done.
-        curves: per-epoch values, as records keep them; those of stages have names of their own.
+        stage: stage of the epoch in progress; None: the main training.
+        position: number of images done in the epoch in progress.
+        curves: per-epoch values, as records keep them; stages have curves under names of their own.
         threads: steps made with each number of threads.
-        seconds, joules: this run's share of what its group has taken so far; 0 joules where nothing counts them.
+        seconds, joules: this run's share of what its group has used so far; 0 joules where energy is not measured.
         best: {"epoch", "score", "student"} of the best epoch so far, counted from 0 without stages.
-        diverged: whether a loss was not finite, or most steps of an epoch were left out.
+        diverged: whether a loss was not finite, or most steps of an epoch were skipped.
     """
 
     SAVED = ("epoch", "position", "curves", "seconds", "joules", "threads", "best", "diverged")
@@ -90,8 +90,8 @@ class TrainState:
         fp16 = self.arithmetic.low is torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, **scaling, enabled=fp16)
         self.scaler.scale(torch.zeros((), device=self.device))  # places its tensors
-        # The counters of BatchNorm decide nothing while momentum is a number, but networks of other codes have them in
-        # their state dicts, and so do ours. A step counts for all layers at once, not by a kernel for each of them.
+        # BatchNorm's batch counters have no effect while momentum is a number, but networks of other codes have them in
+        # their state dicts, and so do ours. A step increments them all at once, not with one kernel per layer.
         norms = [m for module in self._modules for m in module.modules() if isinstance(m, _BatchNorm)]
         self._counted = [n for n in norms if n.momentum is not None and n.num_batches_tracked is not None]
         self._counters = [layer.num_batches_tracked for layer in self._counted]
@@ -104,8 +104,8 @@ class TrainState:
         self._enter_stage()
 
     def _optimiser(self) -> torch.optim.SGD:
-        """SGD whose first group learns at the run's rate, each further one at a rate of the method's own; fused, it
-        updates all tensors of a group in one call."""
+        """Return SGD whose first parameter group uses the run's learning rate, and each further one a rate set by the
+        method; being fused, it updates all tensors of a group in one call."""
         sgd, method = self.config.optimiser, self.method
         wide = torch.float32 if self.device.type == "cuda" else torch.float64  # what the fused kernels read
         rates = {"": sgd.lr, **({} if method is None else method.rates(0, sgd.lr))}
@@ -119,18 +119,18 @@ class TrainState:
             [{"params": ps, "lr": lr} for ps, lr in zip(groups, self._rates.values(), strict=True)],
             self._rates[""], sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov, fused=True,
         )  # fmt: skip
-        if sgd.momentum:  # zero momentum is what a first step amounts to
+        if sgd.momentum:  # a zero buffer gives the same first step as none
             for p in self.parameters:
                 optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return optimiser
 
     def _momenta(self) -> dict[nn.Parameter, Tensor]:
-        """The optimiser's buffers by parameter; none where the run's momentum is 0."""
+        """Return the optimiser's momentum buffers by parameter; empty if the run's momentum is 0."""
         return {p: s["momentum_buffer"] for p, s in self.optimiser.state.items() if "momentum_buffer" in s}
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is scored, the student under "", and a method's further networks under "_NAME"."""
+        """The networks to score: the student under "", and a method's further networks under "_NAME"."""
         further = {} if self.method is None else self.method.networks(self.student)
         return {"": self.student} | {f"_{name}": network for name, network in further.items()}
 
@@ -139,25 +139,25 @@ class TrainState:
         return self.stage is None or self.stage.trains_student
 
     def _enter_stage(self) -> None:
-        """What depends on the stage of the epoch: the losses, their weights and meters."""
+        """Set up what depends on the epoch's stage: the losses, their weights and meters."""
         self.stage, _ = self.config.stage_at(self.epoch)
         of_method = {} if self.method is None else self.method.weights(0)
         names = ["ce", *of_method] if self.stage is None else self.stage.losses
         self._loss_names = list(names)
         self._low = LowWeights(self._modules, self.arithmetic.low)
         self._weights = torch.ones(len(names), dtype=self.arithmetic.master, device=self.device)
-        # Sums over images of each loss and of hits, then images counted, then steps left out.
+        # Sums over images of each loss and of correct answers, then the images counted, then the steps skipped.
         self._meters = torch.zeros(len(names) + 3, dtype=torch.float64, device=self.device)
 
     def begin_epoch(self) -> None:
-        """Set the learning rate and loss weights of the epoch; clear the meters, unless it was interrupted."""
+        """Set the epoch's learning rates and loss weights; clear the meters unless resuming within the epoch."""
         stage, epoch = self.config.stage_at(self.epoch)
         if stage != self.stage:
             self._enter_stage()
         sgd, method = self.config.optimiser, self.method
         if self.position == 0:
             self._meters.zero_()
-            # Each stage, and the main training, has an optimiser of its own.
+            # Each stage, and the main training, starts with a fresh optimiser.
             if epoch == 0 and self.config.stages:
                 for momentum in self._momenta().values():
                     momentum.zero_()
@@ -179,10 +179,10 @@ class TrainState:
     def losses(
         self, x: Tensor, labels: Tensor, indices: Tensor, teacher: Taps | None, ready: Body = lambda: None
     ) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Named, unweighted losses of one batch (see `methods.Batch`) in the present stage, and the logits (B,
-        classes), which a stage before the main training has not. `ready` waits until the teacher's taps have been
-        computed; it is called between the student's forward pass and the losses."""
-        # What a first step is watched for, compiled code does not show.
+        """Return the named, unweighted losses of one batch (see `methods.Batch`) in the current stage, and the logits
+        (B, classes), or None in stages before the main training. `ready` waits for the teacher's taps; it is called
+        between the student's forward pass and the losses."""
+        # The first step is watched for casts of weights (see LowWeights), which compiled code would hide.
         made = compiled if self._compile and not self._low.watching else lambda part: part
         with self._uncounted():
             taps = made(student_taps)(self.student, x, self.arithmetic) if self._trains_student else None
@@ -195,7 +195,7 @@ class TrainState:
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
-        """A forward pass that the layers do not count."""
+        """Keep BatchNorm layers from counting batches within the `with` block."""
         for layer in self._counted:
             layer.num_batches_tracked = None
         try:
@@ -205,7 +205,7 @@ class TrainState:
                 layer.num_batches_tracked = counter
 
     def step(self, *batch: Any) -> None:
-        """One update of student and method on one batch; arguments as of `losses`."""
+        """Update student and method on one batch; arguments as for `losses`."""
         with self._low.used():
             losses, logits = self.losses(*batch)
         labels = batch[1]
@@ -214,7 +214,7 @@ class TrainState:
         self.scaler.scale((values * self._weights).sum()).backward()
         self._low.hand_back()
         self.scaler.step(self.optimiser)
-        # 1 where a gradient was not finite and the scaler left the step out.
+        # 1 if a gradient was not finite and the scaler skipped the step.
         found = self.scaler._found_inf_per_device(self.optimiser) if self.scaler.is_enabled() else {}
         left_out = next(iter(found.values()), self._meters.new_zeros(()))
         self.scaler.update()
@@ -224,7 +224,7 @@ class TrainState:
             correct = labels.new_zeros(()) if logits is None else (logits.argmax(1) == labels).sum()
             images = torch.full_like(self._meters[:1], len(labels))
             seen = torch.cat([values.double() * len(labels), correct.double()[None], images])
-            # A loss that overflowed is no part of a mean: its step was left out.
+            # A loss that overflowed does not enter the means: its step was skipped.
             made = left_out == 0
             counted = torch.where(made, seen, torch.zeros_like(seen))
             self._meters += torch.cat([counted, left_out.double()[None]])
@@ -234,14 +234,14 @@ class TrainState:
                 self.method.after_step(made)
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor a step changes, each once: what has to be put back after a trial step."""
+        """Return every tensor that a step changes, each once: what must be restored after a trial step."""
         kept = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
         scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
         return list({id(t): t for t in [*kept, *self._momenta().values(), *scale, self._meters]}.values())
 
     def end_epoch(self) -> None:
-        """Read the meters once, append to the curves, note divergence: a loss that is not finite in a step that was
-        made, or more than half of the epoch's steps left out (only fp16 leaves any out)."""
+        """Read the meters once, append to the curves and note divergence: a non-finite loss in a step that was made,
+        or more than half of the epoch's steps skipped (only fp16 skips any)."""
         *sums, images, left_out = self._meters.tolist()
         *means, correct = (total / images if images else math.nan for total in sums)
         stage, epoch = self.config.stage_at(self.epoch)
@@ -263,7 +263,7 @@ class TrainState:
         self.position = 0
 
     def score(self, **accuracies: float) -> None:
-        """Record this epoch's accuracies in percent; the first one named decides which epoch is best."""
+        """Record this epoch's accuracies in percent; the first one given decides which epoch is best."""
         self._append(accuracies)
         score, epoch = next(iter(accuracies.values())), len(self.curves["test_accuracy"]) - 1
         if self.best is None or score > self.best["score"]:
@@ -275,7 +275,7 @@ class TrainState:
             self.curves.setdefault(name, []).append(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs, as tensors and plain values; between any two steps."""
+        """Return all that a resumed run needs, as tensors and plain values; may be called between any two steps."""
         return {
             "run": self.config.id,
             "config": self.config.to_dict(),
@@ -312,19 +312,19 @@ class TrainState:
             self.method.load_state_dict(state["method"])
         own = [{k: v for k, v in g.items() if k != "params"} for g in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
-        # How the optimiser steps, this run's config says; the rates are tensors that stay where they are.
+        # The optimiser's settings come from this run's config; its rates are tensors that keep their memory.
         for group, kept in zip(self.optimiser.param_groups, own, strict=True):
             group.update(kept)
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
             self.scaler.scale(torch.zeros((), device=self.device))
-        for name, value in {"threads": {}, **state}.items():  # early checkpoints do not tell threads
+        for name, value in {"threads": {}, **state}.items():  # early checkpoints have no threads
             if name in self.SAVED:
                 setattr(self, name, value)
-        if self.position:  # between epochs the meters are empty, and may be those of another stage
+        if self.position:  # between epochs the meters are empty, and may belong to another stage
             self._enter_stage()
             meters = state["meters"]
-            if len(meters) == len(self._meters) - 2:  # of a version that counted no steps left out
+            if len(meters) == len(self._meters) - 2:  # from a version that did not count skipped steps
                 meters = [*meters, self.position, 0]
             if len(meters) != len(self._meters):
                 raise ValueError(f"it has {len(meters)} meters, not {len(self._meters)}")
@@ -333,10 +333,10 @@ class TrainState:
 
 class GroupStep:
     """The step of a run group (see `loop.train`): augmentation, teacher, every student's step. States of one seed share
-    batches and teacher pass; each seed has its own data order.
+    batches and the teacher's forward pass; each seed has its own data order.
 
-    Done as it stands, or, by a `capture` that turns a function into a faster one that does the same or gives it back
-    (see `cuda_graph`), recorded once for each size of batch and replayed.
+    Without `capture` it runs kernel by kernel. With it, it is recorded once for each batch size and replayed: `capture`
+    turns a function into a faster one that does the same, or returns it unchanged (see `cuda_graph`).
     """
 
     def __init__(
@@ -360,11 +360,11 @@ class GroupStep:
         self.branches = streams(device, len(self._groups) + len(states))[1:] if parallel else []
 
     def serves(self, states: Sequence[TrainState]) -> bool:
-        """Whether this is the step of these states in their present stages."""
+        """Whether this is the step for these states in their current stages."""
         return self.states == list(states) and self._stages == [state.stage for state in states]
 
     def begin(self, epoch: int, start: int = 0) -> list[int]:
-        """Prepare an epoch, counted from the first stage on, from its image `start` on; returns the sizes of the
+        """Prepare an epoch, counted from the first stage on, from its image `start` on; return the sizes of the
         batches to come."""
         for seed, batches, _ in self._groups:
             batches.begin(epoch, seed)
@@ -373,7 +373,7 @@ class GroupStep:
         return self._groups[0][1].sizes(self.config.batch_size, start, self.config.drop_last)
 
     def __call__(self, size: int) -> None:
-        """The next batch, of `size` images, for every state."""
+        """Make every state's step on the next batch, of `size` images."""
         for _, batches, _ in self._groups:
             batches.bring(self._start, size)
         body = functools.partial(self._body, size)
@@ -390,7 +390,7 @@ class GroupStep:
             state.position += size
 
     def _body(self, size: int) -> None:
-        """Students wait for their teacher only before their losses, and for each other not at all."""
+        """Make the step; students wait for their teacher only before their losses, and never for each other."""
         with forked(self._position.device, self.branches) as branch:
             for _, batches, members in self._groups:
                 x, labels, indices = batches.take(self._position, size)

@@ -9,21 +9,21 @@ from rkd.training.arithmetic import Arithmetic
 
 
 class FrozenTeacher(nn.Module):
-    """Gives taps of a network that never learns.
+    """A network that never learns, and gives its taps.
 
     Args:
-        network: on its device; its parameters are frozen in place.
-        batch_norm: "running" evaluates with the running statistics; BatchNorm then goes into the convolutions.
+        network: already on its device; its parameters are frozen in place.
+        batch_norm: "running" evaluates with the running statistics; BatchNorm is then folded into the convolutions.
             "batch" normalises each batch by its own statistics, as train mode does. The running statistics, which the
-            released codes let drift meanwhile, are left alone: nothing that is computed in this mode reads them.
+            released codes let drift meanwhile, are left alone: nothing computed in this mode reads them.
         numbers: the run's arithmetic; None: the network's own precision.
         compile: see Engine.
         image_size: height and width of the images it will see.
 
     Attributes:
-        form: "folded", or "unfolded" where there was nothing to fold; None where no graph could be made of the network
-            (its code depends on its data, or reads maps by hooks), which runs as it is.
-        folded: BatchNorm layers that went into convolutions; None likewise.
+        form: "folded", or "unfolded" if there was nothing to fold; None if the network could not be traced as a graph
+            (its code depends on its data, or reads maps by hooks) and runs as it is.
+        folded: number of BatchNorm layers folded into convolutions; None likewise.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class FrozenTeacher(nn.Module):
         self.form = None if frozen is None else "folded" if frozen.folded else "unfolded"
         self._run = self.network if frozen is None else frozen
         if compile and frozen is not None:
-            # Weights that never change become constants of the kernels. A CUDA graph is captured around them later.
+            # Weights that never change become constants of the kernels. A CUDA graph is captured around these later.
             frozen.graph_module = torch.compile(
                 frozen.graph_module, dynamic=False, options={"freezing": True, "triton.cudagraphs": False}
             )
 
     @torch.no_grad()
     def taps(self, x: torch.Tensor) -> Taps:
-        """Taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
-        with self._numbers.autocast(x.device):  # its weights are stored low
+        """Return the taps of a batch (B, 3, H, W), without gradient, in the run's low precision where it has one."""
+        with self._numbers.autocast(x.device):  # its weights are stored in low precision
             return self._run.taps(x.to(self._numbers.low or self._numbers.master))
