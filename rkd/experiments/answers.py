@@ -1,6 +1,6 @@
 """What answers each published figure: a line of a chapter, several lines, a value of a recipe, or one sentence.
 
-The table of published figures says it, in its columns from `answer` on; here the values of settings are looked up.
+The table of published figures says this in its columns from `answer` on; this module looks up the values of settings.
 """
 
 import functools
@@ -25,13 +25,13 @@ class Answer(NamedTuple):
     """What answers one published figure.
 
     Attributes:
-        figure: its id.
+        figure: the figure's id.
         kind: a key of KINDS.
-        lines: "chapter/line" under the paper profile: one of a run, several of what is derived.
-        parts: ids of the figures that a derived one is computed from; none where they are not printed.
+        lines: "chapter/line" under the paper profile: one for a run, several for a derived figure.
+        parts: ids of the figures that a derived one is computed from; none if they are not printed.
         how: the computation, the place where a setting stands, or the sentence that explains.
-        ours: of a setting: its value here, written as the source writes it.
-        agrees: of a setting: whether that is the printed value.
+        ours: for a setting, its value here, written as the source writes it.
+        agrees: for a setting, whether `ours` is the printed value.
     """
 
     figure: str
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 def answer_of(figure: str) -> Answer:
-    """What answers the published figure with this id; ConfigError for an unknown one."""
+    """Return what answers the published figure with this id; ConfigError for an unknown one."""
     row = published.get(figure)
     if row.answer == "setting":
         where, ours = _setting(row)
@@ -56,11 +56,11 @@ def answer_of(figure: str) -> Answer:
 
 
 def _setting(row: published.Figure) -> tuple[str, str]:
-    """Where a setting stands here, in words, and its value as a source would write it. Its column reads "kind name
-    key"."""
+    """Return where a setting stands here, in words, and its value as a source would write it. The row's column
+    `setting` reads "kind name key"."""
     kind, name, key = [*row.setting.split(" ", 2), "", ""][:3]
     match kind:
-        case "recipe" if key == "loss_weight":  # of the row's pair
+        case "recipe" if key == "loss_weight":  # for the row's pair
             builder = Builder(resolve("table1", {"profile": "paper"}), name)
             where = f"recipe {name}, and params/pairs.yaml: loss_weight"
             value: Any = builder.loss_weight(row.teacher, row.student)
@@ -72,7 +72,7 @@ def _setting(row: published.Figure) -> tuple[str, str]:
         case "data":
             where, value = f"the data set (`rkd show data {name}`)", getattr(KNOWN_SIZES[name], key)
         case "shapes":
-            from rkd.models import build, tap_shapes  # builds a network: only where it is asked for
+            from rkd.models import build, tap_shapes  # imported only here, where a network has to be built
 
             where = f"network {name}"
             value = [f"{height}x{width}" for _, height, width in tap_shapes(build(name), 32).stages]
@@ -83,7 +83,7 @@ def _setting(row: published.Figure) -> tuple[str, str]:
 
 
 def _figures(text: str) -> list[float] | list[str]:
-    """The numbers of a list as numbers, so that 5e-4 is 0.0005; words stay words."""
+    """Return the entries of a comma-separated list as numbers, so that 5e-4 equals 0.0005, or else as words."""
     parts = [part.strip() for part in text.split(",")]
     try:
         return [float(part) for part in parts]

@@ -1,4 +1,4 @@
-"""A limit of time, and signals that end a sweep between two batches instead of inside one."""
+"""Time limits, and signals that end a sweep between two batches instead of inside one."""
 
 import math
 import re
@@ -13,21 +13,21 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _SECONDS))
 _SIGNALS = {signal.SIGTERM: "SIGTERM arrived", signal.SIGINT: "Ctrl-C (SIGINT) arrived"}
 
-# Kept free at the end of a budget. Callers say how long the next batch or evaluation takes, as measured so far. Not in
-# that are the checkpoints of a group (some 400 MB for eight of the largest: about two seconds with the disk's
-# confirmation), the closing report, which reads them again, and the end of the process (freeing a GPU takes about a
-# second): RESERVE_S, or RESERVE_SHARE of a budget so small that this would eat it up. And the next piece may be slower
-# than those before (a neighbour on the machine, a slow disk): SLOW of what it is expected to take.
+# Time kept free at the end of a budget. Callers say how long the next batch or evaluation takes, as measured so far.
+# RESERVE_S (or RESERVE_SHARE of a budget too small for it) is for what that leaves out: the checkpoints of a group
+# (some 400 MB for eight of the largest, about two seconds with the disk's confirmation), the closing report, which
+# reads them again, and the end of the process (freeing a GPU takes about a second). SLOW is a further share of the
+# expected time, as the next piece may be slower than those before (a neighbour on the machine, a slow disk).
 RESERVE_S = 5.0
 RESERVE_SHARE = 0.1
 SLOW = 0.5
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "90s", "9m", "1h30m", "2.5h", "1d12h" or "45" (seconds).
+    """Return the seconds in a text such as "90s", "9m", "1h30m", "2.5h", "1d12h" or "45" (seconds).
 
     Raises:
-        ConfigError: of another form, or not longer than zero.
+        ConfigError: the text has another form, or the duration is not longer than zero.
     """
     match = _DURATION.fullmatch(re.sub(r"^([\d.]+)$", r"\1s", text.strip().lower()))
     parts = match.groups(0) if match else (0,) * 4
@@ -40,9 +40,9 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people: "45 s", "9 min", "9 min 30 s", "12 min", "2 h 05 min", "3 d 4 h".
+    """Return a duration for people to read: "45 s", "9 min", "9 min 30 s", "12 min", "2 h 05 min", "3 d 4 h".
 
-    Seconds are told below ten minutes, minutes below two days.
+    Seconds are given below ten minutes, minutes below two days.
     """
     s, minutes, hours = round(seconds), round(seconds / 60), round(seconds / 3600)
     if s < 60:
@@ -57,15 +57,15 @@ def format_duration(seconds: float) -> str:
 
 
 class Budget:
-    """Says when to stop: `stop` is what `Runner` and `train` take as their argument of that name.
+    """Decides when to stop: its method `stop` is the argument of that name of `Runner` and `train`.
 
     The clock starts when the object is made. As a context manager it catches SIGTERM and SIGINT (Ctrl-C) until the
-    block ends, and puts the old handlers back: the first signal sets a flag, so that the batch under way is finished
-    and the checkpoint written; a second one raises KeyboardInterrupt at once. Python lets only the main thread
-    install handlers: in any other thread signals stay as they are, and only the time limit works.
+    block ends, then restores the old handlers. The first signal sets a flag, so that the current batch is finished and
+    the checkpoint written; a second one raises KeyboardInterrupt at once. Python lets only the main thread install
+    handlers: in any other thread signals stay as they are, and only the time limit works.
 
     Attributes:
-        reason: why `stop` says True, in words; None while it does not.
+        reason: why `stop` returns True, in words; None while it does not.
     """
 
     reason: str | None = None
@@ -75,7 +75,7 @@ class Budget:
         self._old: dict[int, object] = {}
 
     def left(self) -> float | None:
-        """Seconds of the budget that are left, at least 0; None: there is no limit."""
+        """Return the seconds left of the budget, at least 0; None if there is no limit."""
         return None if self.seconds is None else max(0.0, self.seconds - (time.monotonic() - self._started))
 
     def stop(self, needed: float) -> bool:
@@ -97,7 +97,7 @@ class Budget:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._old.items():
-            # None stands for a handler that was not set from Python: it cannot be put back from here.
+            # None stands for a handler that was not set from Python, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old.clear()
 

@@ -1,18 +1,18 @@
-"""Chapters: what the notebook of a table or figure declares, and the lines of runs that it comes to.
+"""Chapters: what the notebook of a table or figure declares, and the table lines, with their runs, that result.
 
-A chapter is a notebook of the book that has a cell tagged "rows". Everything assigned there is a literal, so that
-it is read here without being executed; a notebook that is being executed passes the same names with what a reader made
-of them. What may be assigned:
+A chapter is a notebook of the book that has a cell tagged "rows". Everything assigned there is a literal, so it can be
+read here without executing the notebook; a running notebook passes the same names with the values a reader gave them.
+What may be assigned:
 
-    ROWS     key -> row, or a list of keys. A row is a mapping of an option of its method to a value, and of the names
-             in `ROW_NAMES`. The keys "teacher" and "student" are the networks trained on labels alone.
-    RECIPE   of params/recipes/, unless a reader names another.
-    METHOD   of every row; without it a row's method is its key.
+    ROWS     key -> row, or a list of keys. A row maps options of its method, and names in `ROW_NAMES`, to values. The
+             keys "teacher" and "student" are the networks trained on labels alone.
+    RECIPE   a recipe of params/recipes/, unless a reader names another.
+    METHOD   the method of every row; without it a row's method is its key.
     PAIRS    [teacher, student] lists: every row is repeated for each; without it the pair is the profile's.
     DATASETS, RECIPES  likewise.
-    SWEEP    {option: values}: a row for each; the parameter of that name with an "s" replaces the values.
-    FIXED    options of which a row's own values win over a reader's.
-    LABEL    of rows that have none, see `label`.
+    SWEEP    {option: values}: a row for each value; the parameter of that name with an "s" replaces the values.
+    FIXED    options for which a row's own values win over a reader's.
+    LABEL    the label of rows that have none, see `label`.
     NOTES    key of a line -> note, in place of the row's.
     TRAINED_AS  student -> the network that is trained in its place in rows with `trained_as`.
 """
@@ -66,7 +66,7 @@ _COMPUTED = {"growth_steps": growth_steps_of, "cutoff_epochs": cutoff_of}  # whe
 
 
 class Published(NamedTuple):
-    """One published accuracy, in percent, with where it stands and what the source or we note about it."""
+    """One published accuracy, in percent, with its source and a note by the source or by us."""
 
     source: str
     value: float
@@ -78,13 +78,13 @@ class Line:
     """One line of a chapter's table.
 
     Attributes:
-        group: lines of one group belong together (a teacher-student pair).
-        published: what the sources say of this line; empty where they are silent.
-        note: what a reader has to know about it.
+        group: heading under which lines belong together (a teacher-student pair).
+        published: the sources' figures for this line; empty if they have none.
+        note: what a reader has to know about the line.
         x: position on the axis of a chapter that sweeps a number.
         role: "teacher", "student" (undistilled) or "distilled".
-        recipe: of these runs.
-        read: names of the settings that decide that there is this line, or that its runs were made of.
+        recipe: name of the recipe of these runs.
+        read: names of the settings that this line's existence or its runs depend on.
     """
 
     key: str
@@ -99,7 +99,7 @@ class Line:
     read: frozenset[str] = field(default=frozenset(), compare=False)
 
     def settled(self, store: Store, device: torch.device) -> "Line":
-        """With its runs as they are recorded, or would be trained on a device (see `rkd.experiments.runner.settle`)."""
+        """Return the line with its runs as recorded, or as to be trained (see `rkd.experiments.runner.settle`)."""
         return replace(self, runs=tuple(settle(run, store, device) for run in self.runs))
 
 
@@ -109,10 +109,10 @@ def _mapping(rows: Any) -> Any:
 
 @frozen
 class Chapter:
-    """What a notebook declares; see above for each of the names.
+    """What a notebook declares; the module's docstring explains the names.
 
     Attributes:
-        name: of the notebook, without suffix.
+        name: the notebook's name, without suffix.
         title: its first heading.
     """
 
@@ -137,13 +137,13 @@ class Chapter:
 
     @classmethod
     def declared(cls, name: str, title: str, values: Mapping[str, Any]) -> "Chapter":
-        """From the names that a cell assigns, others left aside; ConfigError for what is of another form."""
+        """Return a chapter from a cell's assignments, ignoring other names; ConfigError for values of another form."""
         own = {f.name.upper(): f.name for f in fields(cls) if f.name not in ("name", "title")}
         found = {own[key]: value for key, value in values.items() if key in own}
         return from_values(cls, {"name": name, "title": title, **found})
 
     def lines(self, settings: Settings) -> list[Line]:
-        """The lines under given settings.
+        """Return the chapter's lines under given settings.
 
         Raises:
             ConfigError: an unknown name in a row, one checkpoint file for several teachers, or what a run's config
@@ -162,7 +162,7 @@ class Chapter:
                 prefix = self._prefix(dataset, recipe, pair)
                 for key, row in self._rows(s).items():
                     figures = published.figures_of_line(f"{self.name}/{prefix}{key}")
-                    # Where the source's table has this cell and prints nothing in it, there is no line.
+                    # Where the source's table leaves this cell empty, there is no line.
                     empty = figures and not any(figure.value for figure in figures)
                     if _applies(key, row, s, pair, pairs) and not empty:
                         here = builder(recipe or s.recipe or row.get("recipe", ""))
@@ -174,8 +174,7 @@ class Chapter:
         return Builder(replace(s, recipe=recipe or s.recipe), self.recipe)
 
     def sets(self, s: Settings) -> tuple[str, ...]:
-        """The data sets: the settings' `datasets`, else the chapter's, unless `dataset` names another than its
-        default."""
+        """Return the settings' `datasets`, else their `dataset` if not the default, else the chapter's data sets."""
         several = len(self.datasets) > 1
         if several and s.datasets is not None:
             return s.datasets
@@ -195,7 +194,7 @@ class Chapter:
         return tuple(pairs)
 
     def _rows(self, s: Settings) -> dict[str, Mapping[str, Any]]:
-        """Rows that are declared, swept, or of methods that a reader chose."""
+        """Return the declared and the swept rows, or those of the methods that a reader chose."""
         rows = dict(self.rows)
         for name, values in self.sweep.items():
             for value in getattr(s, f"{name}s", None) or values:
@@ -318,7 +317,7 @@ def _filled(text: str, shown: Mapping[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
-    """Lists as "h, 4, 1", numbers without needless digits."""
+    """Return a value as text: lists as "h, 4, 1", numbers without needless digits."""
     if isinstance(value, tuple):
         return ", ".join(map(_written, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -328,13 +327,13 @@ def _written(value: Any) -> str:
 
 
 def chapter_names() -> list[str]:
-    """Names of the notebooks that declare rows, in the order of the book."""
+    """Return the names of the notebooks that declare rows, in the order of the book."""
     book = paths.home() / "book"
     return [name for name in notebook_names(book) if _read(book / f"{name}.ipynb") is not None]
 
 
 def get_chapter(name: str) -> Chapter:
-    """A chapter by name.
+    """Return a chapter by name.
 
     Raises:
         ConfigError: no notebook of that name declares rows.
@@ -347,17 +346,17 @@ def get_chapter(name: str) -> Chapter:
 
 
 def chapter_in(name: str, namespace: Mapping[str, Any]) -> Chapter:
-    """A chapter as the notebook that is being executed has it: with the rows that a reader changed or added there.
+    """Return a chapter as a running notebook has it, with the rows that a reader changed or added there.
 
     Raises:
-        ConfigError: no such chapter, or rows that are none.
+        ConfigError: no such chapter, or rows of another form.
     """
     declared = get_chapter(name)
     return Chapter.declared(name, declared.title, namespace) if "ROWS" in namespace else declared
 
 
 def _read(path: Path) -> Chapter | None:
-    """A notebook's declaration, read again once the file has changed; None where it has none."""
+    """Return a notebook's declaration, reading it again if the file has changed; None if it declares no rows."""
     return _parsed(path, path.stat().st_mtime_ns)
 
 
@@ -377,7 +376,7 @@ def _parsed(path: Path, changed: int) -> Chapter | None:
 
 @functools.cache
 def same_network(printed: str, name: str) -> bool:
-    """Whether a source's spelling means the network `name`; a source may print networks this package does not build."""
+    """Whether a source's spelling means the network `name`; False for networks that this package does not build."""
     try:
         return canonical(printed) == canonical(name)
     except ConfigError:
@@ -386,7 +385,7 @@ def same_network(printed: str, name: str) -> bool:
 
 @functools.cache
 def _of_network(name: str, role: str, dataset: str) -> tuple[published.Figure, ...]:
-    """What all sources say of one undistilled network ("teacher" or "student")."""
+    """Return all sources' figures for one undistilled network, whose role is "teacher" or "student"."""
     method = {"teacher": "teacher", "student": "student baseline"}[role]
     of_kind = "top1_acc_percent", method, dataset
     rows = (row for row in published.rows().values() if (row.metric, row.method, row.dataset) == of_kind)
@@ -394,8 +393,8 @@ def _of_network(name: str, role: str, dataset: str) -> tuple[published.Figure, .
 
 
 def _as_published(*parts: Iterable[published.Figure]) -> tuple[Published, ...]:
-    """Each part in the order of `SHORT_SOURCE`; the same value from the same source once, and of the [Re] README only
-    what its paper does not print too."""
+    """Return each part's figures in the order of `SHORT_SOURCE`, a value once per source, without values of the [Re]
+    README that its paper prints too."""
     once: dict[tuple[str, float], Published] = {}
     for row in (row for part in parts for row in sorted(part, key=lambda row: _SOURCES.index(row.source))):
         of_paper = row.method == "ReviewKD" and row.variant == "paper"

@@ -1,4 +1,4 @@
-"""Whether a device computes what it should: every method a few steps, in the fast way and in the plain one."""
+"""Check that a device computes what it should: train every method for a few steps, the fast way and the plain way."""
 
 import math
 import multiprocessing
@@ -20,13 +20,13 @@ from rkd.records import Store
 from rkd.training import Engine, RunConfig, SGDConfig, TeacherConfig, arithmetic, checkpoint
 from rkd.training.build import build_network
 
-# Largest difference of two ways after the few steps, relative to all that the steps changed: rounding alone stays well
-# below, even in networks as untrained as these. A wrong step is off by about 1.
+# Largest difference between the two ways after the few steps, relative to what the steps changed. Rounding alone stays
+# well below it, even in networks as untrained as these; a wrong step is off by about 1.
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-2, "fp16": 0.2, "bf16": 0.5}
-# What would make a check long: stages of many epochs, many negatives; and a warm-up would leave a loss out.
+# Stages of many epochs and many negatives would make a check long, and a warm-up would leave a loss out.
 _SHORT = {"init_epochs": 1, "negatives": 16, "warmup_epochs": 0}
 _IMAGES, _BATCH = 20, 12  # a whole batch and a short one
-_EPOCHS = 2  # the second repeats what the first has captured
+_EPOCHS = 2  # the second replays what the first has captured
 
 
 class Checked(NamedTuple):
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
     Attributes:
         captures: whether the fast way captures steps.
-        difference: of the weights, relative to what the steps changed; NaN where they could not be compared.
+        difference: difference of the weights, relative to what the steps changed; NaN if they could not be compared.
         fault: what is wrong; "" for nothing.
     """
 
@@ -60,7 +60,7 @@ class LaunchMode(NamedTuple):
 
 
 def child_process() -> Executor:
-    """A process of its own: what a failed capture or a dead context leaves behind ends with it."""
+    """Return an executor with a process of its own, so that a failed capture or a dead context ends with it."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
@@ -71,29 +71,29 @@ def check_device(
     way: LaunchMode,
     say: Callable[[Checked], None],
 ) -> tuple[LaunchMode, dict[str, str]]:
-    """Train a few steps of each method, on tiny networks and images, alone and plainly, and then two seeds in lock-step
-    the way it is meant to be done; in fp64 and in the runs' own arithmetic.
+    """Train each method for a few steps on tiny networks and images: one run the plain way, then two seeds in lock-step
+    as `way` says; in fp64 and in the runs' own arithmetic.
 
-    A method whose captured steps differ, or cannot be captured, is trained without capture; where two in lock-step
-    differ still, all runs are trained one at a time.
+    A method whose captured steps differ, or cannot be captured, will be trained without capture; if two runs in
+    lock-step still differ, all runs will be trained one at a time.
 
     Args:
-        methods: of the runs; sums are checked by their parts; None: no teacher.
-        say: told each row.
+        methods: the runs' methods; sums are checked by their parts; None: no teacher.
+        say: called with each row.
 
     Returns:
-        The fastest way in which every method that can be trained at all is right; and the methods that cannot be
+        The fastest way in which every method that can be trained at all is right, and the methods that cannot be
         trained here, with the reason.
     """
     numbers = sorted({"fp64", arithmetic(precision, device).name}, reverse=True)
     names = sorted({part for method in methods for part in (method or "").split("+")})
     eager, group, broken, place = set(), way.group, {}, None
     for name in names:
-        place = place or child_process()  # made anew after a fault, and when it dies
+        place = place or child_process()  # a new one after a fault, or when it has died
         rows: list[Checked] = []
         try:
             rows = place.submit(_examine, name, numbers, device, way).result()
-        except Exception as error:  # a device's, a library's, or the process died: the others go on
+        except Exception as error:  # the device's or a library's, or the process died: go on with the others
             broken[name] = _first_line(error)
         for row in rows:
             say(row)
@@ -108,7 +108,7 @@ def check_device(
 
 
 def _examine(name: str, numbers: Sequence[str], device: torch.device, way: LaunchMode) -> list[Checked]:
-    """Raises whatever keeps the method from being trained the plain way."""
+    """Compare the ways for one method; raise whatever keeps it from being trained the plain way."""
     engines = [way.engine, replace(way.engine, graph=False)]
     seeds = (0, 1) if way.group > 1 else (0,)
     rows = []
@@ -139,10 +139,10 @@ class _Silent(Progress):
 def _train(
     method: str, precision: str, seeds: Sequence[int], device: torch.device, engine: Engine
 ) -> tuple[dict[str, torch.Tensor], bool]:
-    """Train some seeds of a method in lock-step, as any group; returns the weights of the first, and whether the steps
+    """Train some seeds of a method in lock-step as a run group; return the weights of the first, and whether the steps
     were captured."""
     configs = [_config(method, precision, seed) for seed in seeds]
-    engine = replace(engine, threads=torch.get_num_threads())  # without trying how many help
+    engine = replace(engine, threads=torch.get_num_threads())  # fixed, so that none is chosen by measurement
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "records", Path(folder) / "work")
         for config in configs:
@@ -155,7 +155,7 @@ def _train(
 def _difference(
     method: str, precision: str, plain: dict[str, torch.Tensor], fast: dict[str, torch.Tensor]
 ) -> float:
-    """Of the weights, relative to what the plain way changed. A run that diverges must do so both ways."""
+    """Return the difference of the weights relative to what the plain way changed; NaN if only one way diverges."""
     start = build_network(_config(method, precision, 0), 100).state_dict()
     names = [name for name, tensor in start.items() if tensor.is_floating_point()]
     all_three = ([weights[name].double().flatten() for name in names] for weights in (start, plain, fast))
@@ -165,7 +165,7 @@ def _difference(
 
 
 def _config(method: str, precision: str, seed: int) -> RunConfig:
-    """A run of a few steps."""
+    """Return the config of a run of a few steps."""
     plain = RunConfig(
         network="resnet8", data=DataConfig("embedded", "embedded", train_images=_IMAGES, test_images=20),
         epochs=_EPOCHS, batch_size=_BATCH, precision=precision, seed=seed,

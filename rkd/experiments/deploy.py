@@ -1,4 +1,4 @@
-"""Deploy forms of reparameterised students: what merging their branches saves, and that it changes nothing."""
+"""Deploy forms of reparameterised students: measure what merging their branches saves, and that it changes nothing."""
 
 import logging
 
@@ -17,7 +17,7 @@ from rkd.training.arithmetic import exact_kernels
 
 
 def deployed(runner: Runner, config: RunConfig, which: str = "last") -> tuple[nn.Module, nn.Module, ImageSet]:
-    """An ended run's network, its deploy form, both in eval mode on the runner's device, and its data set.
+    """Return a finished run's network and its deploy form, both in eval mode on the runner's device, and its data set.
 
     Raises:
         ConfigError: the run's network is not reparameterised.
@@ -42,19 +42,19 @@ def deploy_report(
     rounds: int = 7,
     seconds: float = 0.25,
 ) -> pd.DataFrame:
-    """Sizes, speeds and accuracies of an ended run's network as trained and as deployed, measured in one process.
+    """Measure sizes, speeds and accuracies of a finished run's network as trained and as deployed, in one process.
 
-    The two forms take turns, `rounds` times for at least so many `seconds` each, so that what else the machine does
-    meets both. Convolutions are computed in full fp32 (no TF32).
+    The two forms take turns, `rounds` times for at least `seconds` each, so that other load on the machine affects both
+    alike. Convolutions are computed in full fp32 (no TF32).
 
     Returns:
         Index: trained, deployed. Columns: parameters, macs (multiply-adds for one image), images_per_second (forward
-        passes of `batch_size` images in eval mode, median over the rounds), accuracy (test, %), largest_logit (the
-        largest absolute one of the test images), and, from the trained form: logit_difference (the largest absolute
-        one), changed_predictions (test images of another class).
+        passes of `batch_size` images in eval mode, median over the rounds), accuracy (test, %), largest_logit (largest
+        absolute logit of the test images), and, compared with the trained form: logit_difference (largest absolute
+        difference), changed_predictions (number of test images predicted as another class).
 
     Raises:
-        ConfigError: the run's network is not reparameterised, or a number below 1.
+        ConfigError: the run's network is not reparameterised, or `batch_size` or `rounds` is below 1.
         RkdError: its weights are not on this machine.
     """
     # It looks for a CUDA toolkit when imported.

@@ -1,5 +1,5 @@
-"""What ended runs came to, for those who count or judge them. To read a record takes torch, and seconds for many: what
-was read and found sound is kept in the build folder until its file changes."""
+"""Results of recorded runs, for code that counts or judges them. Reading a record takes torch, and many take seconds,
+so what was read and found sound is cached in the build folder until the record's file changes."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from rkd.files import digest
 
 
 class Ended(NamedTuple):
-    """Of a record, under its names: see `rkd.records.Record`."""
+    """Facts of a record, under the record's own names: see `rkd.records.Record`."""
 
     id: str
     status: str
@@ -22,12 +22,12 @@ class Ended(NamedTuple):
     result: dict[str, Any]
 
     def accuracy(self, which: str = "last") -> float:
-        """Test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
+        """Return the test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
         return self.result[f"{which}_accuracy"] if self.status == "finished" else math.nan
 
 
 def ended(records: Path, runs: Iterable[str]) -> dict[str, Ended | None]:
-    """Those of the runs that are recorded in a folder, by id; None: its record is damaged, which stderr says once."""
+    """Return facts of those `runs` that a folder records, by id; None for a damaged record, reported once on stderr."""
     found: dict[str, Ended | None] = {}
     with cached_values(f"ended/{digest(str(records.resolve()), str(Ended._fields))[:12]}") as known:
         for run in runs:
@@ -44,7 +44,7 @@ def ended(records: Path, runs: Iterable[str]) -> dict[str, Ended | None]:
 
 
 def _read(records: Path, run: str) -> Ended | None:
-    from rkd.records import Store  # with torch
+    from rkd.records import Store  # imports torch
 
     if (record := Store(records, records).read([run]).get(run)) is None:
         return None

@@ -1,4 +1,4 @@
-"""Multiply-adds of runs, the rates that recorded ones reached, and so how long what is left will take."""
+"""Estimate how long the remaining training takes, from the runs' multiply-adds and the rates of recorded runs."""
 
 import functools
 import statistics
@@ -31,19 +31,19 @@ from rkd.training import RunConfig, checkpoint, threads
 from rkd.training.build import build_method
 from rkd.training.checkpoint import CheckpointProgress
 
-# A backward pass computes two products of the size of the forward one: with respect to input and to weights.
+# A backward pass computes two products of the forward pass's size: the gradients of inputs and of weights.
 FORWARD_AND_BACKWARD = 3
 # Rates are the median over the latest records only: an older commit may have been slower.
 LATEST = 16
-# A small network leaves a device idle, which launches its kernels and moves its activations all the same: in the order
-# of training, no image counts for less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
+# A small network leaves the device idle, but its kernels must be launched and its activations moved all the same. When
+# runs are ordered, no image counts less than ResNet-20's, although MobileNetV2 has a seventh of its multiply-adds.
 LEAST_IMAGE = FORWARD_AND_BACKWARD * 41_000_000
-COUNTS = "multiply_adds"  # folder in the build folder where `method_macs` keeps its counts, a file each
-DRY_IMAGES = 8  # several: a method may compare the images of a batch with one another
+COUNTS = "multiply_adds"  # folder in the build folder where `method_macs` caches its counts, one file each
+DRY_IMAGES = 8  # more than one, since a method may compare the images of a batch with one another
 
 
 class Sizes(NamedTuple):
-    """A data set before any choice of images: numbers of images and classes, height and width in pixels."""
+    """Sizes of a whole data set: numbers of images and classes; height (and width) of an image in pixels."""
 
     train: int
     test: int
@@ -51,7 +51,7 @@ class Sizes(NamedTuple):
     pixels: int
 
 
-# A plan must not wait until 180 MB are read, let alone downloaded.
+# Known, so that no plan has to wait until 180 MB are read, let alone downloaded.
 KNOWN_SIZES = {"cifar10": Sizes(50_000, 10_000, 10, 32), "cifar100": Sizes(50_000, 10_000, 100, 32)}
 
 
@@ -59,10 +59,10 @@ class RunMacs(NamedTuple):
     """Multiply-adds of one run.
 
     Attributes:
-        image: of one training image, the run's own share: three times the forward pass of student and extra modules.
-        teacher: the teacher's forward pass of one training image, which a group shares; 0 without a teacher.
-        evaluation: of scoring the student once on the test images and those held out.
-        images: training images of an epoch.
+        image: per training image, the run's own part: three times the forward pass of student and extra modules.
+        teacher: the teacher's forward pass per training image, which a group shares; 0 without a teacher.
+        evaluation: for evaluating the student once on the test and the held-out images.
+        images: number of training images per epoch.
     """
 
     image: int
@@ -71,11 +71,11 @@ class RunMacs(NamedTuple):
     images: int
 
     def training(self, images: int, company: int = 1) -> float:
-        """Of training on so many images in a group of `company` runs, without evaluations."""
+        """Return the multiply-adds of training on `images` images in a group of `company` runs, without evaluations."""
         return images * (self.image + self.teacher / company)
 
     def left(self, config: RunConfig, begun: CheckpointProgress | None = None) -> float:
-        """Of what remains of a run by itself, evaluations included."""
+        """Return the multiply-adds that remain of a run, trained by itself, evaluations included."""
         epoch, position = (begun.epoch, begun.position) if begun else (0, 0)
         epochs = config.total_epochs - epoch
         return self.training(epochs * self.images - position) + epochs * self.evaluation
@@ -83,11 +83,11 @@ class RunMacs(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left, and how long it takes if one process does it.
+    """The runs left to train, and how long one process takes for them.
 
     Attributes:
         each: seconds by id of the runs left; None where unknown.
-        basis: what the estimate rests on, or why there is none.
+        basis: what the estimate is based on; or, if there is none, what has to happen first.
     """
 
     each: dict[str, float | None]
@@ -95,11 +95,11 @@ class Estimate:
 
     @property
     def seconds(self) -> float | None:
-        """In all; None where some run's time is unknown."""
+        """Seconds for all runs together; None if some run's time is unknown."""
         return None if None in self.each.values() else sum(self.each.values())
 
     def __str__(self) -> str:
-        """ "about 2 h 05 min (rates of ...)", or why that is not known."""
+        """Return "about 2 h 05 min (rates of ...)", or why the time is not known."""
         if not self.each:
             return "nothing is left to train"
         if self.seconds is None:
@@ -108,8 +108,8 @@ class Estimate:
 
 
 def checkpoint_progress(store: Store, run: str) -> CheckpointProgress | None:
-    """How far a run that is not recorded has come; None if it has no checkpoint, or a damaged one, which
-    is said once."""
+    """Return the progress of a run without a record; None if it has no checkpoint, or a damaged one, which is reported
+    once."""
     try:
         found = checkpoint.load_unfinished(store.folder(run) / "checkpoint.pt", run)
     except RecordError as error:
@@ -120,10 +120,10 @@ def checkpoint_progress(store: Store, run: str) -> CheckpointProgress | None:
 
 @functools.lru_cache(maxsize=64)
 def dataset_sizes(config: DataConfig, data_root: Path | str) -> Sizes:
-    """Of a data set; nothing is downloaded.
+    """Return the sizes of a data set, without downloading it.
 
     Raises:
-        DataError: it is not here.
+        DataError: it is not on this machine.
     """
     if config.name in KNOWN_SIZES:
         return KNOWN_SIZES[config.name]
@@ -133,8 +133,8 @@ def dataset_sizes(config: DataConfig, data_root: Path | str) -> Sizes:
 
 
 def run_macs(config: RunConfig, data: Sizes, modules: bool = True) -> RunMacs:
-    """The multiply-adds of a run on a data set of these sizes; without its method's own modules where these are not to
-    be counted, which takes its time."""
+    """Return the multiply-adds of a run on a data set of these sizes; `modules` says whether to count its method's own
+    modules, which takes time."""
     chosen = config.data
     images = min(chosen.train_images or data.train, data.train - chosen.holdout)
     test = min(chosen.test_images or data.test, data.test) + chosen.holdout
@@ -146,10 +146,10 @@ def run_macs(config: RunConfig, data: Sizes, modules: bool = True) -> RunMacs:
 
 
 def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
-    """Multiply-adds of the own modules of a run's method for one image, counted in a dry pass over a few zero images.
+    """Return the multiply-adds of a method's own modules per image, counted in a dry pass over a few zero images.
 
-    Every convolution and matrix product counts, also those called as functions. Counts are kept in the build folder:
-    those of the paper profile take minutes. Not those of a method or network of one's own, whose code may change.
+    Every convolution and matrix product counts, including functional calls. Counts are cached in the build folder, as
+    the paper profile's take minutes; not those of a user's own method or network, whose code may change.
     """
     builders = [get_method(part).builder for part in run.method.split("+")]
     builders += [models.builder_of(name) for name in (run.network, run.teacher.name)]
@@ -163,7 +163,7 @@ def method_macs(run: RunConfig, classes: int = 100, pixels: int = 32) -> int:
 
 
 def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFrame:
-    """Sizes of a distilled run's pair.
+    """Return the sizes of a distilled run's networks.
 
     Returns:
         rows "student", "teacher" and "extra" (the method's own modules, which only training needs); columns
@@ -181,7 +181,7 @@ def pair_cost(run: RunConfig, classes: int = 100, pixels: int = 32) -> pd.DataFr
 
 @functools.cache
 def _methods_hash() -> str:
-    """Of the code that decides what a method computes."""
+    """Return a hash of the code that determines what a method computes."""
     folders = (paths.source_paths()[0] / part for part in ("methods", "models", "review"))
     return digest(*(sha256(file) for folder in folders for file in sorted(folder.rglob("*.py"))))
 
@@ -196,7 +196,7 @@ def _counted(run: RunConfig, classes: int, pixels: int) -> int:
         batch = Batch(student.taps(images), teacher.taps(images), numbers % classes, numbers, images)
         with FlopCounterMode(display=False) as counter:
             method.losses(batch)
-    return counter.get_total_flops() // (2 * DRY_IMAGES)  # it counts a multiply-add as two operations
+    return counter.get_total_flops() // (2 * DRY_IMAGES)  # a multiply-add counts as two operations there
 
 
 @functools.lru_cache(maxsize=256)
@@ -213,10 +213,10 @@ def _network(name: str, classes: int) -> torch.nn.Module:
 def remaining_macs(
     left: Iterable[RunConfig], store: Store, data_root: Path | str, least_image: int = 0
 ) -> dict[str, float]:
-    """Multiply-adds left by run id, each run by itself; no training image counts for fewer than `least_image`.
+    """Return the multiply-adds left by run id, each run by itself; a training image counts at least `least_image`.
 
     Raises:
-        DataError: a data set is not here.
+        DataError: a data set is not on this machine.
     """
     found = {}
     for run in left:
@@ -235,23 +235,23 @@ def estimate(
     threads: int | None = None,
     data_root: Path | str = "data",
 ) -> Estimate:
-    """How long it takes to train what is left of `runs`, their teachers included, in one process.
+    """Estimate how long it takes to train what is left of `runs`, their teachers included, in one process.
 
-    Multiply-adds left, over a rate: the median of what the latest records of this device reached in this arithmetic,
-    those of the same networks and method where there are some. Where nothing is recorded, the runs begun tell the rate,
-    wherever they were begun. Each run counts as if it were trained by itself, on both sides of the division. Loading
-    data and saving come on top; so does, on a shared machine, whatever the others take.
+    The estimate is the multiply-adds left divided by a rate: the median rate of this device's latest records in the
+    same arithmetic, if possible of the same networks and method. If nothing is recorded, the rate is that of the runs
+    begun, on whatever machine. Each run counts as if trained by itself, in the work left and in the rate. Loading
+    data and saving are not included, nor is the time that others take on a shared machine.
 
     Args:
         device_name: as in a record's provenance.
-        threads: of this process; on a CPU only records of so many threads tell its rate. None: any, where the number is
-            measured while training.
+        threads: thread count of this process; on a CPU, only records with the same count tell the rate. None: any
+            count, where it is chosen by measurement while training.
     """
     left = unfinished(runs, store)
     each: dict[str, float | None] = dict.fromkeys(run.id for run in left)
     if not left:
         return Estimate(each, "")
-    rates: dict[object, list[float]] = defaultdict(list)  # of runs of a kind, and of an arithmetic
+    rates: dict[object, list[float]] = defaultdict(list)  # by kind of run, and by arithmetic
     try:
         need = remaining_macs(left, store, data_root)
         sets = {(run.data.name, run.data.sha256) for run in left}
@@ -284,19 +284,19 @@ def estimate(
 
 
 def recorded_work(records: Iterable[Record], data_root: Path | str, modules: bool = True) -> pd.DataFrame:
-    """What finished runs computed in training, evaluations left out, and how long that took: rates are the quotients.
-    A record that names a network that is not built here has no row.
+    """Return what finished runs computed in training, evaluations excluded, and how long it took: a rate is their
+    quotient. A record of a network that this package cannot build has no row.
 
     Args:
-        modules: count the methods' own modules; where they are not counted yet, that takes its time.
+        modules: count the methods' own modules too, which takes time unless the counts are cached.
 
     Returns:
-        A row per record: run (its config), device (name), threads (that computed on a CPU; 0 elsewhere), arithmetic,
-        macs (multiply-adds; a teacher's pass is shared by those that trained in lock-step), alone (as if the run had
-        been trained by itself), seconds.
+        A row per record: run (its config), device (name), threads (on a CPU; 0 elsewhere), arithmetic, macs
+        (multiply-adds, the teacher's pass shared by the runs that trained in lock-step), alone (multiply-adds as if the
+        run had been trained by itself), seconds.
 
     Raises:
-        DataError: a data set is not here.
+        DataError: a data set is not on this machine.
     """
     rows = []
     for record in records:
@@ -312,16 +312,16 @@ def recorded_work(records: Iterable[Record], data_root: Path | str, modules: boo
 
 
 def _kind(run: RunConfig) -> tuple[str | None, ...]:
-    """What runs of one rate have in common."""
+    """Return what runs of the same rate have in common."""
     return run.precision, run.network, run.teacher.name if run.teacher else None, run.method
 
 
 def time_left(runs: Iterable[RunConfig], settings: Settings, store: Store) -> Estimate:
-    """`estimate` of what is left of settled runs, on the device and with the threads that the settings choose."""
+    """Return the `estimate` for settled runs, on the device and with the threads that the settings choose."""
     device = pick_device(settings.device)
     name, (number, *more) = (
         machine_state(device)["device_name"],
         threads.thread_choices(settings.threads, device),
     )
-    known = None if more else number  # of several one is chosen by measurement
+    known = None if more else number  # one of several choices is picked by measurement
     return estimate(runs, store, name, threads=known, data_root=data_root(settings))

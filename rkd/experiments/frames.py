@@ -1,4 +1,4 @@
-"""Runs and published figures as tidy DataFrames: what notebooks group, join and plot."""
+"""Runs and published figures as tidy DataFrames, which notebooks group, join and plot."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from rkd.experiments.chapters import Line, Published
 from rkd.published.others import OtherRun
 from rkd.records import Record
 
-OWN = ", behind its own figures"  # of a source of runs
+OWN = ", behind its own figures"  # appended to the source of runs
 Names = Mapping[tuple[str, str], str]
 RUNS = (
     "name", "label", "group", "key", "role", "x", "profile", "seed", "run", "status", "accuracy", "best", "best_epoch",
@@ -21,7 +21,7 @@ NUMBERS = dict.fromkeys(("x", "accuracy", "best"), float)
 
 
 def names_of(lines: Sequence[Line]) -> Names:
-    """Group and label of a line -> its name in frames: the label, with the group before it where several have it."""
+    """Return (group, label) -> the line's name in frames: the label, preceded by the group where labels coincide."""
     often = Counter(label for _, label in {(line.group, line.label) for line in lines})
     return {
         (line.group, line.label): f"{line.group}: {line.label}"
@@ -32,7 +32,7 @@ def names_of(lines: Sequence[Line]) -> Names:
 
 
 def same_runs(lines: Sequence[Line]) -> dict[str, str]:
-    """Key of a line -> label of an earlier one of the very same runs: after injecting, lines may coincide."""
+    """Return key of a line -> label of an earlier line with the same runs: given parameters can make lines coincide."""
     first, found = {}, {}
     for line in lines:
         earlier = first.setdefault(tuple(run.id for run in line.runs), line)
@@ -44,19 +44,19 @@ def same_runs(lines: Sequence[Line]) -> dict[str, str]:
 def runs_frame(
     lines: Sequence[Line], records: Mapping[str, Record], profile: str, names: Names | None = None
 ) -> pd.DataFrame:
-    """One row per line and seed.
+    """Return a frame with one row per line and seed.
 
     Args:
-        lines: of a chapter.
-        records: by run id.
-        profile: name of the profile, a column.
-        names: of the lines, of which others are left out; None: their own.
+        lines: lines of a chapter.
+        records: records by run id.
+        profile: name of the profile, which becomes a column.
+        names: the lines' names; lines without one are left out. None: as `names_of` returns them.
 
     Returns:
         Columns: name (of the line), label, group, key, role, x (of a line that sweeps a number), profile, seed, run
         (id), status (finished, diverged or missing), accuracy (last epoch, test, %), best (best epoch, %), best_epoch
-        (1-based), epochs, arithmetic, device, threads, train_seconds, images_per_second, commit, ended (UTC). Those of
-        a run without a record, and accuracies of a diverged one, are missing values.
+        (1-based), epochs, arithmetic, device, threads, train_seconds, images_per_second, commit, ended (UTC). What a
+        record tells is missing for a run without one, and accuracies are missing for a diverged run.
     """
     rows = []
     for line, of_line in _described(lines, names):
@@ -69,10 +69,10 @@ def runs_frame(
 def others_frame(
     lines: Sequence[Line], runs: Sequence[OtherRun], chapter: str, names: Names | None = None
 ) -> pd.DataFrame:
-    """Runs that others measured of a chapter's lines, in the columns of `runs_frame` and `epoch`: "last", or "best"
-    where the accuracy of no other epoch is told. Those behind a source's own figures stand only where a line has no
-    independent ones, as where a claim about that line alone is judged. A claim that sets it against a line of which
-    there are none is judged by those behind the figures on both sides, and says so."""
+    """Return the runs of a chapter's lines that others measured, with the columns of `runs_frame`, `source` and
+    `epoch`: "last", or "best" where only the best epoch's accuracy is known. Runs behind a source's own figures appear
+    only if a line has no independent ones, as when a claim about that line alone is judged. A claim that compares it
+    with a line that has none is judged by the runs behind the figures on both sides, and says so."""
     rows = []
     for line, of_line in _described(lines, names):
         ours = [run for run in runs if f"{chapter}/{line.key}" in run.lines]
@@ -114,8 +114,8 @@ def _of_record(record: Record | None) -> dict[str, Any]:
 
 
 def published_frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """What the sources print of the lines, one row per line and source; a line of which they are silent has one row
-    without source and accuracy.
+    """Return what the sources print of the lines, one row per line and source; a line that none of them prints has one
+    row without source and accuracy.
 
     Returns:
         Columns: name, label, group, key, role, source, accuracy (%), note.
@@ -129,8 +129,8 @@ def published_frame(lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:
-    """Rows of one line as text: "70.95 ± 0.12 (n = 3)", with the sample standard deviation; and how many runs diverged
-    or are missing, and in which arithmetics they were computed where these are several."""
+    """Return the rows of one line as text: "70.95 ± 0.12 (n = 3)", with the sample standard deviation; then the number
+    of runs in each arithmetic, if there are several, and the numbers of diverged and missing runs."""
     values = runs[column].dropna()
     parts = []
     if len(values):
@@ -147,7 +147,7 @@ def mean_sd(runs: pd.DataFrame, column: str = "accuracy") -> str:
 
 
 def on_record(runs: pd.DataFrame, column: str = "accuracy") -> str:
-    """Runs of one line and grade of evidence as text: "B: 67.62 ± 0.10 (n = 3), best epoch", or "none"."""
+    """Return the runs of one line and grade of evidence as text: "B: 67.62 ± 0.10 (n = 3), best epoch", or "none"."""
     if runs["grade"].iloc[0] == "none":
         return "none"
     best = column == "accuracy" and (runs["epoch"] == "best").any()
@@ -155,7 +155,7 @@ def on_record(runs: pd.DataFrame, column: str = "accuracy") -> str:
 
 
 def printed(published: pd.DataFrame) -> str:
-    """Published figures of one line as text: "71.89 (ReviewKD paper), 71.79 ([Re] paper)"."""
+    """Return the published figures of one line as text: "71.89 (ReviewKD paper), 71.79 ([Re] paper)"."""
     sources = published.dropna(subset="accuracy").groupby("accuracy", sort=False)["source"].unique()
     found = (f"{value:.2f} ({', '.join(names)})" for value, names in sources.items())
     return ", ".join(found) or "not published"

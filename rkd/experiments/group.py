@@ -1,4 +1,4 @@
-"""One run group from its configs to its records: networks and methods built or resumed, trained, saved, recorded."""
+"""Take one run group from configs to records: build or resume its networks and methods, train, save and record them."""
 
 import datetime
 import functools
@@ -40,29 +40,29 @@ from rkd.training.build import build_method, build_network, load_pretrained
 if TYPE_CHECKING:
     from rkd.experiments.runner import Runner
 
-SAVING_SHARE = 0.05  # of the time may go into checkpoints: epochs on a GPU are hardly longer than writing one
-SAVE_WITHIN_EPOCH = 30.0  # seconds at least; epochs may be long, and machines go away
-# How far a teacher's accuracy may be from its record's, in test images. Another machine or number of threads rounds
-# logits otherwise by a millionth, half precision (committed teachers, another arithmetic) by a thousandth, which
-# changes the class of the few images whose two best are as close as that; most such changes cancel out.
+SAVING_SHARE = 0.05  # of the time at most, for checkpoints: writing one takes about as long as a GPU's epoch
+SAVE_WITHIN_EPOCH = 30.0  # seconds between saves, at least; epochs may be long, and machines go away
+# How far a teacher's accuracy may be from its record's, in test images. Another machine or number of threads changes
+# logits by a millionth, half precision (committed teachers, another arithmetic) by a thousandth. That changes the
+# prediction for the few images whose two best classes are that close; most such changes cancel out.
 MOST_IMAGES_OFF, MOST_SHARE_OFF = 3, 0.005
 _MEASURED: set[tuple[object, ...]] = set()  # teachers whose accuracy this process has measured
 
 
 @functools.lru_cache(maxsize=2)
 def load_images(config: DataConfig, root: Path, device: torch.device) -> ImageSet:
-    """The data set on its device, kept for the next group."""
+    """Return a data set on the device, cached for the next group."""
     return datasets.load(config, root).to(device)
 
 
 def to_device(module: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
-    """On the device, in the run's master precision, channels last."""
+    """Return the module on the device, in the run's master precision and channels-last memory format."""
     master = arithmetic(config.precision, device).master
     return module.to(device=device, dtype=master, memory_format=torch.channels_last)
 
 
 def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> tuple[nn.Module, Path]:
-    """An ended run's network with its "last" or "best" weights, on the CPU, and the file they are from.
+    """Return a finished run's network with its "last" or "best" weights, on the CPU, and the file they came from.
 
     Raises:
         RecordError: the weights are not on this machine.
@@ -79,7 +79,7 @@ def trained_network(run: RunConfig, which: str, store: Store, classes: int) -> t
 
 
 def check_teacher_file(teacher: TeacherConfig) -> Path:
-    """Where the checkpoint file of a teacher that is no run of ours lies; RecordError if it is missing or another."""
+    """Return the path of the checkpoint file of a teacher given as a file; RecordError if missing or different."""
     remedy = (
         f"put the {models.display_name(teacher.name)} with sha256 {teacher.sha256} there, or name a file of your own "
         "as teacher_checkpoint"
@@ -92,16 +92,16 @@ def check_teacher_file(teacher: TeacherConfig) -> Path:
 def load_teacher_network(
     teacher: TeacherConfig, store: Store, classes: int
 ) -> tuple[nn.Module, dict[str, object]]:
-    """The teacher's network on the CPU, and what a record says of it.
+    """Return the teacher's network on the CPU, and the facts about it that a student's record keeps.
 
     Raises:
-        RecordError: its file is missing or another one, or its run diverged.
+        RecordError: its file is missing or is not the expected one, or its run diverged.
     """
     facts: dict[str, object] = {"network": teacher.name, "weights": teacher.weights}
     if teacher.run is None:
         network = models.build(teacher.name, classes)
         models.load_weights(network, check_teacher_file(teacher))
-        if teacher.record:  # whose file is last.pt, or ID-last.safetensors
+        if teacher.record:  # its file is last.pt or ID-last.safetensors (or best)
             facts |= {"run": teacher.record, "weights": Path(teacher.checkpoint).stem.rpartition("-")[2]}
         return network, {**facts, "sha256": teacher.sha256}
     facts["run"] = teacher.run.id
@@ -118,11 +118,11 @@ def load_teacher_network(
 
 
 class RunGroup:
-    """Runs that are trained in lock-step by this process, which holds their locks.
+    """Runs that this process, which holds their locks, trains in lock-step.
 
     Args:
         configs: see `runner.run_groups`.
-        runner: where, and how.
+        runner: the runner whose store, device, engine and progress are used.
     """
 
     def __init__(self, configs: Sequence[RunConfig], runner: "Runner") -> None:
@@ -140,7 +140,7 @@ class RunGroup:
         for config in configs:
             try:
                 self.states.append(self._state(config, frozen))
-            except RecordError as error:  # its checkpoint is damaged: the others go on without it
+            except RecordError as error:  # its checkpoint is damaged: the others continue without it
                 runner.fail(config, error)
         self.configs = [state.config for state in self.states]
         if frozen is not None and self.states:
@@ -153,7 +153,7 @@ class RunGroup:
         self._joules = joules(device)
 
     def train(self) -> bool:
-        """Train and record; False when it was stopped, with everything saved."""
+        """Train and record the runs; return False if training was stopped, with everything saved."""
         if not self.states:
             return True
         runner, first = self.runner, self.configs[0]
@@ -183,7 +183,7 @@ class RunGroup:
         return ended
 
     def _capture(self, body: graphs.Body, changed: Sequence[Tensor]) -> graphs.Body:
-        """A CUDA graph; the function as it is once one has failed, unless a graph was asked for by name."""
+        """Return `body` as a CUDA graph, or unchanged once a capture has failed; raise if the engine demands graphs."""
         if not self._captured:
             return body
         try:
@@ -198,10 +198,10 @@ class RunGroup:
             return body
 
     def _measure_teacher(self, network: nn.Module) -> None:
-        """Measure a teacher's accuracy, once in a process, and compare it with what its record or its file says.
+        """Measure a teacher's accuracy, once per process, and compare it with the one in its record or its file.
 
         Raises:
-            RecordError: it is another than that of the record.
+            RecordError: it differs from the record's.
         """
         teacher, facts, runner = self.configs[0].teacher, self.teacher_facts, self.runner
         if teacher.weights == "random":
@@ -273,7 +273,7 @@ class RunGroup:
         self.runner.progress.epoch(state)
 
     def _count_energy(self) -> None:
-        """What the card has used since the last call, evenly over those that share it."""
+        """Add the energy the GPU has used since the last call, split evenly over the runs of the group."""
         now, before = joules(self.runner.device), self._joules
         for state in self.states if now and before else ():
             state.joules += (now - before) / len(self.states)
@@ -303,21 +303,21 @@ class RunGroup:
         for which, kept in weights.items():
             kept["accuracy"] = scores[f"{which}_accuracy"]
         if state.method is not None and state.method.networks(state.student):
-            weights["last"]["method"] = state.method.state_dict()  # it holds further networks
+            weights["last"]["method"] = state.method.state_dict()  # it holds the method's further networks
         for which, kept in weights.items():
             checkpoint.save(kept, folder / f"{which}.pt")
         maps = folder / "maps.npz"
-        if maps.exists():  # before the record, which says that all of the run is there
-            put(store.maps(run), maps.read_bytes())  # the folders may be on different disks
+        if maps.exists():  # before the record, whose presence says that the run is complete
+            put(store.maps(run), maps.read_bytes())  # not a rename: the folders may be on different disks
             maps.unlink()
-        if not store.has(run):  # weights of a recorded teacher may have been trained again
+        if not store.has(run):  # a recorded teacher may have been trained again for its weights
             store.save(self._record(state, scores))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _scores(self, state: TrainState) -> dict[str, float]:
-        """Accuracies for the record, in percent: of the student at the last epoch and at its best, and of a method's
-        further networks. Where epochs were scored in low precision, last and best weights are scored again in full; a
-        further network's best, whose weights are not kept, stays as it was scored."""
+        """Return the accuracies for the record, in percent, at the last and the best epoch: of the student, and of a
+        method's further networks. Where epochs were scored in low precision, last and best weights are scored again in
+        full precision, except a further network's best, whose weights are not kept."""
         curves, again, found = state.curves, state.arithmetic.low is not None and not state.diverged, {}
         for suffix, network in state.networks.items():
             scores = curves[f"test_accuracy{suffix}"]

@@ -1,4 +1,4 @@
-"""What can be read off the book's own files: their order, titles, parameters and place in the queue."""
+"""What the book's own files tell: their order, titles, parameters and place in the queue."""
 
 import ast
 import contextlib
@@ -15,7 +15,7 @@ from rkd.plain_yaml import read_yaml
 
 
 def read_toc(book_dir: Path) -> dict:
-    """Content of `_toc.yml`, one's own to change; ConfigError where there is none."""
+    """Return a fresh copy of the content of `_toc.yml`; ConfigError if there is none."""
     toc = book_dir / "_toc.yml"
     if not toc.is_file():
         raise ConfigError(f"{book_dir} has no _toc.yml; it is not the folder of a book")
@@ -23,7 +23,7 @@ def read_toc(book_dir: Path) -> dict:
 
 
 def toc_files(book_dir: Path) -> list[Path]:
-    """The sources of all pages, in reading order.
+    """Return the source files of all pages, in reading order.
 
     Raises:
         ConfigError: no `_toc.yml`, or an entry that is neither a notebook nor a Markdown page.
@@ -48,15 +48,15 @@ def _entries(node: Any) -> Iterator[str]:
 
 
 def notebook_names(book_dir: Path) -> list[str]:
-    """Names of the notebooks in `_toc.yml`, in reading order; raises as `toc_files`."""
+    """Return the names of the notebooks in `_toc.yml`, in reading order; raise the errors of `toc_files`."""
     return [path.stem for path in toc_files(book_dir) if path.suffix == ".ipynb"]
 
 
 def read_notebook(path: Path) -> dict:
-    """A notebook of format 4 as a dict, every source joined into one string.
+    """Return a notebook of format 4 as a dict, with each cell's source joined into one string.
 
     Raises:
-        ConfigError: no such file, or no notebook of that format.
+        ConfigError: the file cannot be read, or is not a notebook of that format.
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf8"))
@@ -72,26 +72,26 @@ def read_notebook(path: Path) -> dict:
 
 
 def title_of(notebook: Mapping, default: str = "") -> str:
-    """First heading of a notebook."""
+    """Return the first heading of a notebook, or `default`."""
     texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     heading = re.search(r"^# +(.+)$", "\n".join(texts), re.MULTILINE)
     return heading[1].strip() if heading else default
 
 
 def is_last(notebook: Mapping) -> bool:
-    """Whether a chapter asks to be executed after all others: metadata {"rkd": {"last": true}}."""
+    """Whether a chapter is to be executed after all others: metadata {"rkd": {"last": true}}."""
     return bool(notebook["metadata"].get("rkd", {}).get("last", False))
 
 
 def tagged_cells(notebook: Mapping, tag: str) -> list[dict]:
-    """The code cells with a tag."""
+    """Return the code cells with a tag."""
     code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     return [cell for cell in code if tag in cell["metadata"].get("tags", [])]
 
 
 def declared_parameters(notebook: Mapping) -> list[str]:
-    """Names assigned in the cell tagged "parameters", in their order; none without such a cell. Where `parameters` is
-    one of them, followed by all that every table takes."""
+    """Return the names assigned in the cell tagged "parameters", in order; none without such a cell. If `parameters` is
+    one of them, those that every table takes follow."""
     declared = [
         name for cell in tagged_cells(notebook, "parameters") for name, _ in cell_assignments(cell["source"])
     ]
@@ -99,12 +99,12 @@ def declared_parameters(notebook: Mapping) -> list[str]:
 
 
 def shared_imports(notebooks: Iterable[Mapping]) -> list[str]:
-    """The import statements, at the top level of cells, that more than one notebook has."""
+    """Return the import statements, at the top level of cells, that more than one notebook has."""
     found = Counter[str]()
     for notebook in notebooks:
         statements = set()
         for cell in notebook["cells"]:
-            with contextlib.suppress(SyntaxError):  # IPython's own commands
+            with contextlib.suppress(SyntaxError):  # cells with IPython's own commands
                 body = ast.parse(cell["source"]).body if cell["cell_type"] == "code" else []
                 statements |= {ast.unparse(s) for s in body if isinstance(s, ast.Import | ast.ImportFrom)}
         found.update(statements)
@@ -112,9 +112,9 @@ def shared_imports(notebooks: Iterable[Mapping]) -> list[str]:
 
 
 def assigned_values(source: str) -> dict[str, object]:
-    """Names and values of a cell of plain assignments of literals, such as papermill injects.
+    """Return names and values of a cell that only assigns literals, such as the one papermill injects.
 
     Raises:
-        ValueError: a value that is no literal.
+        ValueError: a value is not a literal.
     """
     return {name: ast.literal_eval(value) for name, value in cell_assignments(source) if value is not None}

@@ -1,4 +1,4 @@
-"""Progress for whoever watches: a bar on a terminal or in a notebook, one line an epoch in a log."""
+"""Progress of training: a bar on a terminal or in a notebook, one line per epoch in a log."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ from rkd.training.step import TrainState
 
 
 def epoch_line(state: TrainState) -> str:
-    """One finished epoch in words."""
+    """Return one finished epoch's losses and accuracies in words."""
     curves, stage = state.curves, state.stage
     prefix = f"{stage.name}_loss_" if stage else "loss_"
     losses = (f"{n.removeprefix(prefix)} {v[-1]:.3f}" for n, v in curves.items() if n.startswith(prefix))
@@ -22,8 +22,8 @@ def epoch_line(state: TrainState) -> str:
 
 
 class Progress:
-    """What the runner reports to; `begin` and `end` bracket one group. This one is for a log file or a pipe: one line
-    an epoch, with images/s and the time left."""
+    """The runner's reporting interface; `begin` and `end` bracket one group. This class is for a log file or a pipe: it
+    writes one line per epoch, with images/s and the time left."""
 
     def begin(self, title: str, epochs: int, images: int) -> None:
         self._images, self._begun = images, False
@@ -70,7 +70,7 @@ class Bar(Progress):
 
 
 class Cell:
-    """What is written shows in the output of a notebook's cell, in place of what was before; blanks erase it."""
+    """A writable stream shown in a notebook cell's output: each text replaces the one before, and blanks erase it."""
 
     encoding, _shown = "utf-8", None
 
@@ -88,7 +88,7 @@ class Cell:
 
 
 def default_progress() -> Progress:
-    """The right one for where this process writes."""
+    """Return the progress that suits where this process writes: a notebook, a terminal, or a file or pipe."""
     kernel = sys.modules.get("ipykernel.kernelapp")
     if kernel is not None and kernel.IPKernelApp.initialized():
         return Bar(Cell())

@@ -1,4 +1,4 @@
-"""From settings and a recipe to complete run configs, whose values know where they come from."""
+"""Build complete run configs from settings and a recipe, and keep track of where each value comes from."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -22,12 +22,12 @@ from rkd.plain_yaml import read_yaml
 from rkd.records import Store
 from rkd.training.config import DataConfig, Pretrained, RunConfig, SGDConfig, TeacherConfig
 
-# What a row may say that is no option of its method; and what of a recipe's values for a method is none.
+# Names in a row, and among a recipe's values for a method, that are not options of the method.
 OF_RUNS = ("ce_weight", "teacher_weights", "teacher_batch_norm")
 _NO_OPTIONS = {"ce_weight", "drop_last", "teacher", "student", "method"}
-_OF_DATA = ("train_images", "test_images", "holdout", "image_size", "test_share")  # of DataConfig too
-_REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # given for a chapter's rows with ReviewKD
-# The recipe of a method's own code, where it is not RepDistiller's.
+_OF_DATA = ("train_images", "test_images", "holdout", "image_size", "test_share")  # DataConfig's too
+_REVIEW = ("hcl_levels", "hcl_weights", "attention", "residual")  # settings for rows with ReviewKD only
+# The recipe of a method's original code, where it is not RepDistiller's.
 OWN_RECIPES = {
     "reviewkd": "authors",
     "dkd": "mdistiller",
@@ -41,8 +41,8 @@ Values = dict[str, Any]
 
 @frozen
 class Teachers:
-    """How a recipe has teachers: `weights` and `batch_norm` as of TeacherConfig; `recipe` where they are trained under
-    another one."""
+    """A recipe's choices for teachers: `weights` and `batch_norm` as in `TeacherConfig`; `recipe` if they are trained
+    under another one."""
 
     weights: Literal["best", "last", "random"] = "best"
     batch_norm: Literal["batch", "running"] = "batch"
@@ -92,22 +92,22 @@ class Recipe:
 
 
 def _check_options(method: str, values: Values, *others: str) -> None:
-    """Raises ConfigError for a method there is not, and for values, but those of `others`, that are none of its own."""
+    """Raise ConfigError for an unknown method, and for values not named in `others` that its options do not allow."""
     kind = get_method(validate(str, "method", method)).options
     if own := {name: value for name, value in values.items() if name not in others}:
         from_values(kind, own)
 
 
 def recipe_names() -> list[str]:
-    """Recipes in params/recipes/."""
+    """Return the names of the recipes in params/recipes/."""
     return sorted(path.stem for path in (paths.params() / "recipes").glob("*.yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe; `name` is one in params/recipes/ or the path, from the project's top, of a YAML file of the same form.
+    """Return a recipe by its name in params/recipes/, or by the path of such a YAML file from the project's top.
 
     Raises:
-        ConfigError: no such recipe, or keys or values that are not allowed in it.
+        ConfigError: no such recipe, or it has keys or values that are not allowed.
     """
     path = named_file("recipe", name, paths.params() / "recipes", paths.home())
     values = read_yaml(path)
@@ -121,7 +121,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _check_taught(named: str, run: RunConfig, network: str, data: DataConfig) -> None:
-    """Raise ConfigError where the recorded run that is to teach contradicts its student's config."""
+    """Raise ConfigError if the recorded teacher run has another network or data set than the student's config asks."""
     if run.network != canonical(network):
         raise ConfigError(
             f"teacher_checkpoint {named} is a {display_name(run.network)}, but the teacher is to be "
@@ -138,12 +138,12 @@ class Builder:
     """Builds run configs under one chapter's settings.
 
     Args:
-        default_recipe: taken where the settings name none.
+        default_recipe: used if the settings name none.
 
     Attributes:
-        recipe_name, recipe: the one in force.
-        origins: of values of the run built last that no settings give, by name: a recipe, a file, the row.
-        read: names of the settings that runs were made of so far.
+        recipe_name, recipe: the recipe in use.
+        origins: where values of the last built run that no settings give come from, by name: a recipe, a file, a row.
+        read: names of the settings used for runs so far.
     """
 
     def __init__(self, settings: Settings, default_recipe: str = "authors") -> None:
@@ -153,7 +153,7 @@ class Builder:
         self._source = f"recipe {self.recipe_name}"
         of_runs = ("epochs", "batch_size", "lr", "decay_epochs", "normalisation", "ce_weight")
         self.origins = dict.fromkeys(of_runs, self._source)
-        self._identities: dict[DataConfig, str | None] = {}  # no folder is looked into for every run
+        self._identities: dict[DataConfig, str | None] = {}  # cached: data folders are read once
 
     @property
     def epochs(self) -> int:
@@ -161,11 +161,11 @@ class Builder:
         return self._set(self.recipe.epochs, "epochs")
 
     def plain(self, network: str, seed: int) -> RunConfig:
-        """A network trained on labels alone."""
+        """Return the run of a network trained on labels alone."""
         return RunConfig(**self._common(network, seed))
 
     def teacher(self, network: str) -> RunConfig:
-        """The run of the teacher all seeds share, under the recipe that this one names for teachers, or this one."""
+        """Return the run of the teacher that all seeds share, under the recipe named for teachers or else this one."""
         if self._of_teachers is not None:
             return self._of_teachers.teacher(network)
         return RunConfig(**self._common(network, self._get("teacher_seed"), teacher=True))
@@ -193,13 +193,13 @@ class Builder:
         row: Mapping[str, Any] | None = None,
         fixed: Collection[str] = (),
     ) -> RunConfig:
-        """A student distilled by a method.
+        """Return the run of a student distilled by a method.
 
         Args:
             method: a registered method, or a sum such as "at+kd".
-            row: options of the method in this row of a table (of a sum: by method), over which wins what the settings
-                give; and OF_RUNS, which win themselves.
-            fixed: options of the row that win too (a chapter that sweeps them).
+            row: the method's options in this row of a table (for a sum: by method), which the settings override; and
+                the names in `OF_RUNS`, which override the settings.
+            fixed: options of the row that override the settings too (in a chapter that sweeps them).
         """
         row, of_method = dict(row or {}), self.recipe.methods.get(method, {})
         of_run = {name: row.pop(name) for name in OF_RUNS if name in row}
@@ -214,11 +214,11 @@ class Builder:
         return RunConfig(**run, method=method, options=options, teacher=taught)
 
     def loss_weight(self, teacher: str, student: str) -> float:
-        """The recipe's weight of the review loss for a pair: its own pairs, else params/pairs.yaml, else 1."""
+        """Return the review loss's weight for a pair: from the recipe's own pairs, else params/pairs.yaml, else 1."""
         return self._of_pair("reviewkd", (teacher, student))[1].get("loss_weight", 1.0)
 
     def given(self, method: str) -> Values:
-        """The options that the settings give explicitly for this method; of a sum, by method."""
+        """Return the options that the settings give explicitly for a method; for a sum, by method."""
         s, parts = self.settings, method.split("+")
         named = {name: getattr(s, name) for name in ("loss_weight", *_REVIEW) if getattr(s, name) is not None}
         given = {**(s.options or {}), **named}
@@ -249,8 +249,8 @@ class Builder:
     def _options_of(
         self, method: str, pair: tuple[str, str], row: Values, given: Values, fixed: Collection[str]
     ) -> Options:
-        """Options of one method: of the recipe, the pair, the row, and given. Numbers of epochs are in proportion to
-        the run's, unless given."""
+        """Return the options of one method, merged from recipe, pair, row and `given`, where later ones win. Numbers of
+        epochs are scaled with the run's length, unless given."""
         kind = get_method(method).options
         in_epochs = kind().in_epochs()
         least = 0 if method == "reviewkd" else 1  # a warm-up may vanish, a stage may not
@@ -273,7 +273,7 @@ class Builder:
         return made
 
     def _of_pair(self, method: str, pair: tuple[str, str]) -> tuple[str, Mapping[str, Any]]:
-        """Where the options of a method for a pair of teacher and student stand, and they; empty where nowhere."""
+        """Return where a method's options for a teacher-student pair stand, and the options; both empty if nowhere."""
         return self._pairs.get((method, *map(canonical, pair)), ("", {}))
 
     @functools.cached_property
@@ -293,7 +293,7 @@ class Builder:
         batch_norm = self._set(standing.batch_norm, "teacher_batch_norm")
         values = {"weights": standing.weights, "batch_norm": batch_norm}
         values |= {name.removeprefix("teacher_"): value for name, value in of_row.items()}
-        # An untrained one comes from its seed alone.
+        # An untrained teacher is determined by its seed alone.
         checkpoint = None if values["weights"] == "random" else self._get("teacher_checkpoint")
         if checkpoint is None:
             run = self.teacher(network)
@@ -310,11 +310,11 @@ class Builder:
         )  # fmt: skip
 
     def _named(self, name: str) -> tuple[str, str, Store]:
-        """A parameter that names weights, and where runs are looked for."""
+        """Return the name and value of a parameter that names weights, and the store to look for runs in."""
         return name, self._get(name), store_of(self.settings)
 
     def _common(self, network: str, seed: int, teacher: bool = False) -> Values:
-        """Of a run of a teacher, or of a student; both take the settings' values, a teacher its own ones first."""
+        """Return the values that teachers' and students' configs share; a teacher's own settings come first for it."""
         recipe = self.recipe
         canonical(network)
         epochs = self._set(recipe.epochs, *["teacher_epochs"] * teacher, "epochs")
@@ -355,7 +355,7 @@ class Builder:
         return Pretrained(checkpoint=found.path, sha256=found.sha256)
 
     def _normalisation(self) -> Statistics:
-        """That of the recorded run that teaches, else the recipe's preset, which may depend on the data set."""
+        """Return the input statistics of a recorded teacher run, else those of the data set or the recipe's preset."""
         if is_run_id(self.settings.teacher_checkpoint):
             self.origins["normalisation"] = "the teacher's"
             return find_record(*self._named("teacher_checkpoint")).config.data.normalisation
@@ -376,11 +376,11 @@ class Builder:
         return preset[dataset]
 
     def _scaled(self, epoch: int, epochs: int) -> int:
-        """An epoch of the recipe's schedule in a run of another length."""
+        """Return an epoch of the recipe's schedule scaled to a run of `epochs` epochs."""
         return round(epoch * epochs / self.recipe.epochs)
 
     def _set(self, standing: Any, *names: str) -> Any:
-        """The first of these settings that is given, else the recipe's value."""
+        """Return the first of these settings that is given, else the recipe's value `standing`."""
         return next((value for name in names if (value := self._get(name)) is not None), standing)
 
     def _get(self, name: str) -> Any:

@@ -25,18 +25,18 @@ from rkd.training.build import build_network, load_pretrained, rehearse
 from rkd.training.capture import out_of_memory
 from rkd.training.threads import Threads, thread_choices
 
-POLL_SECONDS = 0.2  # between looks at what another process is training
+POLL_SECONDS = 0.2  # between checks on runs that another process is training
 
 
 def run_groups(
     configs: Iterable[RunConfig], largest: int, across_seeds: bool = False
 ) -> list[list[RunConfig]]:
-    """Runs to train in lock-step, those that others learn from first: they differ in network, method, options, losses
-    or optimiser alone, and have equal stages, so that batches and teacher pass serve all of them.
+    """Return groups of runs to train in lock-step, teachers first. The runs of a group differ only in network, method,
+    options, losses or optimiser and have the same stages, so they can share batches and the teacher pass.
 
     Args:
-        across_seeds: runs of several seeds may go together, each seed with its own batches and teacher pass. Worth it
-            where a run by itself leaves the device idle: on a GPU.
+        across_seeds: whether a group may mix seeds, each seed with its own batches and teacher pass. This pays off
+            where a single run leaves the device idle, as on a GPU.
     """
     groups: dict[object, list[RunConfig]] = {}
     configs = list(configs)
@@ -56,48 +56,48 @@ def run_groups(
 
 
 def teacher_configs(runs: Iterable[RunConfig]) -> list[TeacherConfig]:
-    """The teachers of runs whose weights come from a run of ours."""
+    """Return the teachers of `runs` whose weights are trained in a run of this package."""
     return [t for run in runs if (t := run.teacher) and t.run and t.weights != "random"]
 
 
 def teachers_of(runs: Iterable[RunConfig]) -> dict[str, RunConfig]:
-    """The runs that `runs` learn from, by id."""
+    """Return the teacher runs of `runs`, by id."""
     return {teacher.run.id: teacher.run for teacher in teacher_configs(runs)}
 
 
 def required(configs: Iterable[RunConfig]) -> list[RunConfig]:
-    """The runs and the teacher runs they need, teachers first, each once."""
+    """Return the runs and the teacher runs they need, teachers first, each once."""
     configs = list(configs)
     return list({run.id: run for run in (*teachers_of(configs).values(), *configs)}.values())
 
 
 def unfinished(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
-    """What has to be trained for settled `runs`: those not recorded, and before them the teachers they lack."""
+    """Return what must be trained for settled `runs`: first the missing teachers, then the runs not recorded yet."""
     return with_missing_teachers([run for run in runs if not store.has(run.id)], store)
 
 
 def with_missing_teachers(missing: Sequence[RunConfig], store: Store) -> list[RunConfig]:
-    """Runs to be trained, and before them their teachers that are not recorded, or whose weights are not on this
-    machine; each once."""
+    """Return the runs to be trained, preceded by those of their teachers that are not recorded or whose weights are
+    not on this machine; each once."""
     wanted = {run.id for run in missing}
     wanted |= {t.run.id for t in teacher_configs(missing) if weights_file(store, t.run.id, t.weights) is None}
     return [run for run in required(missing) if run.id in wanted or not store.has(run.id)]
 
 
 def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
-    """The run with names for its arithmetic and its teacher's, where they are "auto". What is trained, locked, saved
-    and recorded is always settled, so that no record's identity depends on where it is read.
+    """Return the run with "auto" replaced by a named arithmetic, for the run and for its teacher. Whatever is trained,
+    locked, saved and recorded is settled, so no record's identity depends on the machine that reads it.
 
-    Recorded in the device's own arithmetic: that run. Else recorded in another: that one, in the order fp32, fp16,
-    bf16. Else, to be trained, in the device's own. Its teacher then is one that is recorded and whose weights are
-    here, in the same order, else the device's own too.
+    A run recorded in the device's own arithmetic is preferred, then one recorded in fp32, fp16 or bf16, in this order.
+    A run without a record is to be trained in the device's own arithmetic, with a teacher that is recorded and whose
+    weights are on this machine, preferred in the same order; without one, the teacher too takes the device's own.
     """
     if not any(run.open):
         return run
     own = taught = arithmetic("auto", device).name
     if recorded := next(store.recorded(run, own), None):
         return recorded
-    if run.teacher and run.teacher.weights == "random":  # first weights are the same in every arithmetic
+    if run.teacher and run.teacher.weights == "random":  # initial weights are the same in every arithmetic
         taught = SETTLED[0]
     for teacher in teacher_configs([run]):
         here = (r for r in store.recorded(teacher.run, own) if weights_file(store, r.id, teacher.weights))
@@ -106,8 +106,8 @@ def settle(run: RunConfig, store: Store, device: torch.device) -> RunConfig:
 
 
 def describe_schedules(runs: Iterable[RunConfig]) -> list[str]:
-    """How long and at which rates students and their teachers are trained, in words: each distinct pair once, and what
-    nobody learns from by itself."""
+    """Return in words how long and at which learning rates students and their teachers are trained, one line for each
+    distinct pair of schedules. Runs with no teacher and no student are described alone."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     runs = list(runs)
     teachers = teachers_of(runs)
@@ -134,23 +134,23 @@ def _few(found: Iterable[str]) -> str:
 
 @dataclass(eq=False)
 class Runner:
-    """Runs configs against one store.
+    """Loads or trains runs against one store.
 
     Args:
         device: see `rkd.devices.pick_device`.
-        group: most runs to train in lock-step.
-        progress: told what happens; None picks one that suits the place.
+        group: largest number of runs to train in lock-step.
+        progress: where events are reported; None picks one that suits the terminal, notebook or log.
         labels: kept in each new record's provenance, for people: profile, recipe, chapter.
-        stop: asked, all along, with the seconds the next piece of work is expected to take; True ends training with
-            everything saved.
-        maps: keep maps of runs while they train; a run that is recorded without its maps is trained again for them
-            where missing runs are trained, and its record stays as it is.
-        sets: data sets that are in memory, and are not read from `data_root`.
+        stop: called throughout training with the seconds the next piece of work is expected to take; True ends
+            training with everything saved.
+        maps: keep maps of runs while they train. Where missing runs are trained, a run recorded without its maps is
+            trained again for them; its record stays as it is.
+        sets: data sets already in memory, which are not read from `data_root`.
 
     Attributes:
-        stopped: whether `run` ended because `stop` said so.
-        failed: by the id of each run that could not be loaded or trained, why: its record or checkpoint is damaged, or
-            its teacher is. It was said when it was found, nothing of it was overwritten, and the others went on.
+        stopped: whether `run` ended because `stop` returned True.
+        failed: why a run could not be loaded or trained, by its id: its record or checkpoint, or its teacher's, is
+            damaged. This was reported when it was found; nothing was overwritten, and the other runs went on.
     """
 
     store: Store
@@ -173,29 +173,29 @@ class Runner:
         self._rehearsed = set[tuple[object, ...]]()
 
     def images(self, config: DataConfig) -> ImageSet:
-        """A data set on the device."""
+        """Return a data set on the device."""
         if config in self.sets:
             return self.sets[config].to(self.device)
         return load_images(config, self.data_root.resolve(), self.device)
 
     def fail(self, config: RunConfig, error: RecordError) -> None:
-        """Note that a run cannot be had, and say so once."""
+        """Note that a run cannot be loaded or trained, and report it once."""
         if config.id not in self.failed:
             self.failed[config.id] = str(error)
             self.progress.say(f"{config.id}: {error}")
 
     def run(self, configs: Iterable[RunConfig], on_missing: str = "train") -> dict[str, Record]:
-        """Records by the id of the run that was asked for, of all that are recorded in the end.
+        """Return the records of all runs that are recorded in the end, by the id of the run as it was requested.
 
         Args:
             configs: the runs wanted; those that leave the arithmetic open are settled first (see `settle`).
-            on_missing: "train" them, "skip" them (absent from the result), or raise.
+            on_missing: "train" missing runs, "skip" them (absent from the result), or "error" to raise.
 
         Raises:
             RkdError: on_missing is "error" and some run is not recorded.
-            RecordError: on_missing is "error" and a record is damaged; a teacher's checkpoint file is not here, or is
-                another.
-            DataError: the data cannot be had.
+            RecordError: on_missing is "error" and a record is damaged; or a teacher's checkpoint file is missing or is
+                not the expected one.
+            DataError: the data set is not available.
         """
         asked = {config.id: settle(config, self.store, self.device) for config in configs}
         wanted = list({run.id: run for run in asked.values()}.values())
@@ -219,25 +219,25 @@ class Runner:
         return {name: records[run.id] for name, run in asked.items() if run.id in records}
 
     def say_once(self, text: str) -> None:
-        """Say something to whoever watches, if it was not said before."""
+        """Report a text to `progress` unless it was reported before."""
         if text not in self._said:
             self._said.add(text)
             self.progress.say(text)
 
     def weights_file(self, run: str, which: str) -> Path | None:
-        """Where the "last" or "best" weights of an ended run lie; None: not on this machine."""
+        """Return the path of a finished run's "last" or "best" weights; None if they are not on this machine."""
         return weights_file(self.store, run, which)
 
     def network(self, config: RunConfig, which: str = "last") -> tuple[torch.nn.Module, ImageSet]:
-        """An ended run's network with its "last" or "best" weights, on the device, and its data set."""
+        """Return a finished run's network with its "last" or "best" weights, on the device, and its data set."""
         config = settle(config, self.store, self.device)
         images = self.images(config.data)
         network, _ = trained_network(config, which, self.store, images.classes)
         return to_device(network, config, self.device), images
 
     def check(self, missing: Sequence[RunConfig]) -> None:
-        """Raise what can be known before anything is trained for the sake of `missing`; say what reaches whom."""
-        code_state()  # a commit that cannot be read
+        """Raise errors that can be found before anything is trained for `missing`; report the runs' schedules."""
+        code_state()  # raises if the commit cannot be read
         for teacher in {c.teacher for c in missing if c.teacher and c.teacher.run is None}:
             check_teacher_file(teacher)
         self._rehearse(with_missing_teachers(missing, self.store))
@@ -245,8 +245,8 @@ class Runner:
             self.say_once(line)
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
-        """Train what no other process is training, in groups, teachers first, until every run is recorded or `stop`
-        says so. A run that another process holds is waited for, and taken over if that process dies."""
+        """Train the runs that no other process is training, in groups, teachers first, until every run is recorded or
+        `stop` returns True. Wait for runs that another process holds, and take them over if that process dies."""
         self.check(missing)
         runs, waited = with_missing_teachers(missing, self.store), False
         teachers = teachers_of(missing)
@@ -270,7 +270,7 @@ class Runner:
                 time.sleep(POLL_SECONDS)
 
     def _rehearse(self, runs: Iterable[RunConfig]) -> None:
-        """What cannot be trained is told before its teacher is, each kind once; and where a last batch is left out."""
+        """Raise for runs that cannot be trained before their teachers are, each kind once. Report images left out."""
         kinds = {
             (
                 r.data, r.batch_size, r.drop_last, r.network, r.pretrained, r.teacher and r.teacher.name, r.method,
@@ -294,7 +294,7 @@ class Runner:
             )
 
     def _train_group(self, left: list[RunConfig]) -> None:
-        """Train runs whose locks are held. A run group too large for the device's memory is halved, and goes on from
+        """Train runs whose locks are held. A run group too large for the device's memory is halved and continues from
         its checkpoints."""
         while left and not self.stopped:
             members = left[: self.group]
@@ -302,7 +302,7 @@ class Runner:
                 self.stopped = not RunGroup(members, self).train()
                 left = left[len(members) :]
                 continue
-            except RecordError as error:  # of the teacher, which is theirs together
+            except RecordError as error:  # the teacher's, which all of them share
                 for config in members:
                     self.fail(config, error)
                 left = left[len(members) :]
@@ -315,7 +315,7 @@ class Runner:
                         f"run {members[0].id} does not fit into the memory of {self.device}, even alone; "
                         "take a smaller batch_size or another device"
                     ) from error
-            gc.collect()  # the failed step's tensors, which the error held
+            gc.collect()  # frees the failed step's tensors, which the error held
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.group = (len(members) + 1) // 2
@@ -324,8 +324,8 @@ class Runner:
             )
 
     def _ended(self, config: RunConfig, weights: bool = False) -> bool:
-        """Whether a run is recorded, with its maps where they are wanted, and, of a teacher, its weights are here;
-        or it cannot be had."""
+        """Whether nothing is left to do for a run: it has failed; or it is recorded, with its maps where they are
+        wanted and, if `weights`, with its last and best weights on this machine."""
         if config.id in self.failed:
             return True
         if not self.store.has(config.id):

@@ -1,6 +1,6 @@
-"""From "chapter/line" to the runs of that line under a profile.
+"""Find the runs of "chapter/line" under a profile.
 
-Their ids, and of which setting they are, are kept in the build folder: making the configs takes torch and seconds.
+The run ids, and each run's setting, are cached in the build folder: building the configs takes torch and seconds.
 """
 
 import functools
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from rkd.experiments.chapters import Chapter, Line
     from rkd.training.config import RunConfig
 
-# By the id of a run as it is asked for: ids of the records that may answer it.
+# Id of a run as it is requested -> ids of the records that may answer it.
 Ids = Mapping[str, tuple[str, ...]]
-# Of a line: the ids of its "runs", and of its teachers' too ("needed"); those of the latter that are of each setting;
+# A line's "runs" as ids, those "needed" (with its teachers' runs), those of the needed ones that have each setting, and
 # the lines "beside" it.
 Named = Mapping[str, Any]
 
 
 def split(selector: str) -> tuple[str, str]:
-    """Chapter and line of a selector.
+    """Return chapter and line of a selector.
 
     >>> split("table3/rm_rlf")
     ('table3', 'rm_rlf')
@@ -52,15 +52,15 @@ def split(selector: str) -> tuple[str, str]:
 
 
 class Selectors:
-    """The lines of all chapters under one profile; what was asked for once is kept.
+    """The lines of all chapters under one profile; each result is cached.
 
-    Every method raises ConfigError for a chapter or line there is not.
+    Every method raises ConfigError for an unknown chapter or line.
 
     Args:
         profile: "paper", or any other profile's name or path.
         given: parameters that win over the profile's, by name.
-        settled: the runs are those that are recorded, or would be trained on the device of the settings, be it here or
-            not (see `rkd.experiments.runner.settle`); else, where the arithmetic is "auto", requests for them.
+        settled: return the runs as recorded, or as the settings' device would train them, whether or not this machine
+            has it (see `rkd.experiments.runner.settle`); otherwise runs may leave their arithmetic "auto".
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Selectors:
         self._ids: dict[str, dict[str, Named]] = {}
 
     def line(self, selector: str) -> "Line":
-        """The line a selector names."""
+        """Return the line a selector names."""
         chapter, key = split(selector)
         return _in_chapter(self.chapter(chapter)[1], chapter, key)
 
     def line_of_paper(self, selector: str) -> "Line":
-        """The line that the paper profile has under this name, with this profile's data and length: of the pair that
-        the name tells, on the data set that it tells where this profile has that."""
+        """Return the line that has this name under the paper profile, with this profile's data and length: for that
+        line's pair, on the data set in the name if this profile has it, else on this profile's first."""
         name, key = split(selector)
         chapter, start = _declared(name), ""
         if len(chapter.datasets) > 1:
@@ -93,8 +93,8 @@ class Selectors:
         return _in_chapter(self.chapter(name, *pair)[1], name, start + key)
 
     def chapter(self, name: str, *pair: str) -> "tuple[Settings, dict[str, Line]]":
-        """A chapter's settings, and its lines by key; those of a pair of teacher and student in place of the
-        profile's, where one is named."""
+        """Return a chapter's settings, and its lines by key; `pair`, a teacher and a student, replaces the profile's
+        pairs."""
         if (name, *pair) not in self._chapters:
             chapter, own = _declared(name), {}
             if pair:
@@ -104,7 +104,7 @@ class Selectors:
             if self._settled:
                 import torch
 
-                # What is recorded can be listed on a machine without the device.
+                # Records can be listed on a machine without the device.
                 gpu = settings.device.startswith("cuda")
                 device = torch.device("cuda") if gpu else pick_device(settings.device)
                 lines = [line.settled(store_of(settings), device) for line in lines]
@@ -112,8 +112,8 @@ class Selectors:
         return self._chapters[name, *pair]
 
     def plan(self, chapters: Iterable[str] | None = None) -> "tuple[Settings, list[RunConfig]]":
-        """The settings of the first chapter (where records and data lie), and the runs of these chapters, of all by
-        default: teachers first, each once."""
+        """Return the settings of the first chapter (which say where records and data lie), and the runs of these
+        chapters (None: of all), teachers first, each once."""
         from rkd.experiments.chapters import chapter_names
         from rkd.experiments.runner import required
 
@@ -123,7 +123,7 @@ class Selectors:
         return found[0][0], required(r for _, lines in found for line in lines.values() for r in line.runs)
 
     def check(self, chapters: Iterable[str]) -> None:
-        """ConfigError for a parameter given that none of these chapters makes anything of."""
+        """Raise ConfigError for a given parameter that has no effect in any of these chapters."""
         if self._plain:
             return
         read = {
@@ -132,11 +132,11 @@ class Selectors:
         check_effect(self._given, read, f"the runs of {', '.join(chapters)}")
 
     def runs(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
-        """The runs of several lines by id, in their order."""
+        """Return the runs of several lines by id, in the order of the lines."""
         return {run.id: run for selector in selectors for run in self.line(selector).runs}
 
     def needed(self, selectors: Iterable[str]) -> "dict[str, RunConfig]":
-        """The same with the runs of their teachers, those of each line first."""
+        """Return the runs of several lines by id, each line's preceded by the runs of its teachers."""
         from rkd.experiments.runner import required
 
         return {run.id: run for selector in selectors for run in required(self.line(selector).runs)}
@@ -144,15 +144,15 @@ class Selectors:
     # --- ids alone ------------------------------------------------------------------------------------------
 
     def ids(self, selector: str, teachers: bool = False) -> Ids:
-        """The runs of a line, and those of its teachers too, as ids."""
+        """Return the runs of a line as ids, with those of its teachers if `teachers`."""
         return self._line(selector)["needed" if teachers else "runs"]
 
     def beside(self, selector: str) -> Collection[str]:
-        """The lines of distilled students of the same pair, in the same chapter."""
+        """Return the lines of distilled students of the same pair, in the same chapter."""
         return self._line(selector)["beside"]
 
     def of_setting(self, selector: str, setting: str) -> Collection[str]:
-        """Those of a line's runs and of its teachers that are of a setting, a key of SETTINGS."""
+        """Return which of a line's runs and its teachers' runs have a setting, a key of `SETTINGS`."""
         return self._line(selector)[setting]
 
     def has(self, selector: str) -> bool:
@@ -161,7 +161,7 @@ class Selectors:
         return key in self._lines(chapter)
 
     def every(self, chapter: str) -> Ids:
-        """The runs of all lines of a chapter, teachers included, as ids."""
+        """Return the runs of all lines of a chapter, teachers included, as ids."""
         return {run: forms for line in self._lines(chapter).values() for run, forms in line["needed"].items()}
 
     def _line(self, selector: str) -> Named:
@@ -175,7 +175,7 @@ class Selectors:
         return self._ids[chapter]
 
     def _kept(self, chapter: str) -> dict[str, Named]:
-        """Those that were made before, from the very same sources, else made now."""
+        """Return the cached lines if they were made from the very same sources, else make them now."""
         with cached_values(f"lines/{Path(self.profile).stem}/{chapter}") as found:
             if found.get("key") != self._sources:
                 made = self._named(chapter)
@@ -185,8 +185,8 @@ class Selectors:
             return found["lines"]
 
     def _reads_files(self, chapter: str) -> bool:
-        """Whether files that are not in the key, and may change, decide a chapter's ids: data sets, recipes that are
-        named by their paths, weights that are not named by their content."""
+        """Whether a chapter's ids depend on files that may change and are not part of the cache key: data sets, recipes
+        named by path, and weights not named by their digest."""
         from rkd.experiments.recipes import load_recipe
 
         settings, lines = self.chapter(chapter)
@@ -219,18 +219,18 @@ class Selectors:
 
     @property
     def _plain(self) -> bool:
-        """Whether nothing is given that changes a run."""
+        """Whether no given parameter changes a run."""
         return set(self._given) <= COMPUTING
 
     @functools.cached_property
     def _sources(self) -> str:
-        """A hash of all that decides the ids: package, notebooks, parameters, profile."""
+        """Hash of everything that the ids depend on: package, notebooks, parameters, profile."""
         notebooks = sorted((paths.home() / "book").glob("*.ipynb"))
         return digest(*paths.source_paths(), *notebooks, profile_path(self.profile))
 
 
 def _declared(chapter: str) -> "Chapter":
-    from rkd.experiments.chapters import get_chapter  # with torch
+    from rkd.experiments.chapters import get_chapter  # imports torch
 
     return get_chapter(chapter)
 
@@ -245,8 +245,8 @@ def _in_chapter(lines: Mapping[str, Any], chapter: str, key: str) -> Any:
 
 
 def is_published_setting(config: "RunConfig", chapter: str, recipe: str = "") -> bool:
-    """Whether a run, and the run of its teacher, is of the published setting of a chapter's lines: as long as their
-    recipe ("": the chapter's), or longer, on the whole of one of the data sets that the chapter is about.
+    """Whether a run and its teacher's run have the published setting of a chapter's lines: at least as long as `recipe`
+    says ("": the chapter's), on the whole of one of the chapter's data sets, not from pretrained weights.
 
     Raises:
         ConfigError: unknown chapter or recipe.
@@ -259,7 +259,7 @@ def is_published_setting(config: "RunConfig", chapter: str, recipe: str = "") ->
 
 
 def is_whole(config: "RunConfig", chapter: str, recipe: str = "") -> bool:
-    """Whether a run, however long, is on the whole of one of the data sets that a chapter is about."""
+    """Whether a run, however long, is on the whole of one of a chapter's data sets."""
     data = config.data
     whole = data.train_images is None and data.test_images is None and not data.holdout
     return whole and data.name in _asked(chapter, recipe)[1]

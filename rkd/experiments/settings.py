@@ -1,9 +1,9 @@
 """The parameters a chapter takes, and how they are resolved.
 
-Later layers win: defaults here, the profile's common values, the profile's budget for the chapter, and last what was
-given explicitly (papermill, the command line, a notebook's parameters cell). A None that somebody wrote puts a value
-back to its default; that of a notebook's own parameters cell means "not given". Each value knows which layer it comes
-from (`Settings.origins`).
+Later layers win: the defaults here, the profile's common values, the profile's budget for the chapter, and finally
+what was given explicitly (papermill, the command line, a notebook's parameters cell). An explicit None resets a value
+to its default, but in a notebook's own parameters cell None means "not given". `Settings.origins` tells which layer
+each value comes from.
 """
 
 import ast
@@ -29,13 +29,13 @@ from rkd.trust import foreign_in, note_origin, trust
 WHERE = ("data_root", "results", "device", "threads", "compile", "engine", "on_missing", "trust")
 COMPUTING = {*WHERE, "profile"} - {"on_missing"}
 WEIGHTS = ("teacher_checkpoint", "pretrained", "teacher_pretrained")
-# What of it is given starts where one stands.
+# Given paths are relative to the folder the user is in.
 PATHS = ("data_root", "results", "recipe", *WEIGHTS)
 LAYERED = "budget"  # a profile's values per chapter
-PAIRS = "pairs.yaml"  # what recipes take of a pair; beside the profiles, and none
-SUFFIXES = (".yaml", ".yml")  # of a profile or recipe by its path
+PAIRS = "pairs.yaml"  # recipes' options by pair; it lies beside the profiles but is not one
+SUFFIXES = (".yaml", ".yml")  # of a profile or recipe that is named by its path
 NEVER_LAYERED = ("profile", "trust")
-MORE = "parameters"  # a notebook's parameters that have no line of their own there
+MORE = "parameters"  # holds a notebook's parameters that have no line of their own in its cell
 
 
 def _pair(entry: Any) -> Any:
@@ -47,7 +47,7 @@ def _pair(entry: Any) -> Any:
 
 
 def check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A list of parameters whose entries are counted, averaged or swept: none of them twice."""
+    """Return a list whose entries are counted, averaged or swept; ValueError if an entry occurs twice."""
     if twice := [value for place, value in enumerate(values) if value in values[:place]]:
         raise ValueError(f"each entry may stand there once, and {twice[0]!r} stands there twice")
     return values
@@ -177,11 +177,11 @@ class Settings:
 
 
 def parameter_names() -> list[str]:
-    """All parameter names."""
+    """Return all parameter names."""
     return [f.name for f in fields(Settings) if f.name not in ("chapter", "origins")]
 
 
-# What belongs to some tables alone: their notebooks declare it.
+# Parameters of some tables only, which those tables' notebooks declare.
 _OWN = {
     "method", "methods", "datasets", "teacher", "student", "pairs", "loss_weight", "loss_weights", "hcl_levels",
     "hcl_weights", "attention", "options",
@@ -190,7 +190,7 @@ GENERAL = [name for name in parameter_names() if name not in _OWN]
 
 
 def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
-    """Settings of a chapter from what was given.
+    """Return the settings of a chapter, resolved from the given parameters.
 
     Args:
         given: parameter name -> value; None: the default, whatever the profile says. `budget` (the profile's own
@@ -198,7 +198,7 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
 
     Raises:
         ConfigError: unknown name, value of the wrong form or out of range, unknown profile, a device that this machine
-            lacks ("cuda" alone may be elsewhere: what is recorded there can be listed here).
+            lacks (except plain "cuda": what is recorded on another machine can be listed here).
     """
     given, named = dict(given), given.get("profile") or "smoke"
     profile, injected = load_profile(named), given.pop(LAYERED, None)
@@ -219,19 +219,19 @@ def resolve(chapter: str, given: Mapping[str, Any]) -> Settings:
         pick_device(found.device)
     trust(found.trust or ())
     named, taught = (origins.get(name) for name in ("teacher", "teacher_checkpoint"))
-    chosen = named is None or (taught == "given" != named)  # a teacher that goes with it must agree
+    chosen = named is None or (taught == "given" != named)  # else the named teacher must agree
     if found.teacher_checkpoint and chosen:
-        from rkd.experiments import weights  # torch comes with records
+        from rkd.experiments import weights  # it imports torch
         from rkd.experiments.workspace import store_of
 
-        if weights.is_run_id(found.teacher_checkpoint):  # its network teaches
+        if weights.is_run_id(found.teacher_checkpoint):  # the teacher is that run's network
             record = weights.find_record("teacher_checkpoint", found.teacher_checkpoint, store_of(found))
             return replace(found, teacher=record.config.network)
     return found
 
 
 def _placed(name: str, value: str) -> str:
-    """What is given of a path, see `rkd.paths.from_user_folder`; other spellings of a recipe stay as they are."""
+    """Resolve a given path (see `rkd.paths.from_user_folder`); names of recipes, runs and weights stay unchanged."""
     if name == "recipe" and not value.endswith(SUFFIXES):
         return value
     path, mark, digest = value.partition("#sha256=")
@@ -246,7 +246,7 @@ def _built(chapter: str, values: Mapping[str, Any]) -> Settings:
 
 
 def merge_layers(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values by name, of which those of later layers win; and the name of the layer that each comes from."""
+    """Return the values by name, where later layers win, and the name of the layer each value comes from."""
     values, origins = {}, {}
     for origin, layer in layers:
         values |= layer
@@ -255,12 +255,12 @@ def merge_layers(*layers: tuple[str, Mapping[str, Any]]) -> tuple[dict[str, Any]
 
 
 def profile_path(profile: str) -> Path:
-    """The file of a profile; ConfigError for an unknown one."""
+    """Return the file of a profile; ConfigError for an unknown one."""
     return named_file("profile", profile, paths.params(), paths.user_folder())
 
 
 def named_file(kind: str, name: str, folder: Path, start: Path) -> Path:
-    """A YAML file by its name in a folder, or by its path from `start`; ConfigError where there is none."""
+    """Return a YAML file given by its name in `folder` or its path from `start`; ConfigError if there is none."""
     if not isinstance(name, str):
         raise ConfigError(f"{kind} is {abbreviated(name)}; it must be text")
     path = start / name if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
@@ -271,7 +271,7 @@ def named_file(kind: str, name: str, folder: Path, start: Path) -> Path:
 
 
 def load_profile(profile: str) -> dict[str, Any]:
-    """A profile's values by name, of each chapter under `budget`.
+    """Return a profile's values by name, those of single chapters under `budget`.
 
     Raises:
         ConfigError: no such profile, not a mapping, unknown names, or a value of the wrong form.
@@ -295,7 +295,7 @@ def load_profile(profile: str) -> dict[str, Any]:
 
 
 def _by_chapter(budget: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Values by chapter; ConfigError for other forms, names and chapters."""
+    """Return a budget's values by chapter; ConfigError for another form or an unknown parameter or chapter."""
     chapters = {path.stem for path in (paths.home() / "book").glob("*.ipynb")}
     found = {}
     for chapter, own in _mapping(budget, where).items():
@@ -320,7 +320,7 @@ def _known(entries: Iterable[str], kind: str, *more: str, without: Iterable[str]
 
 
 def parse_assignment(entry: str) -> tuple[str, Any]:
-    """Name and value of a text of the form NAME=VALUE, the value as YAML; ConfigError for another form."""
+    """Return name and value of a text of the form NAME=VALUE, the value as YAML; ConfigError for another form."""
     name, equals, text = entry.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {entry!r} is not of the form NAME=VALUE, for example epochs=5")
@@ -328,24 +328,24 @@ def parse_assignment(entry: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str, where: str = "") -> Any:
-    """A parameter's value as written, in YAML; ConfigError, which begins with `where` or the text, for what is none."""
+    """Return a parameter's value from its YAML text; ConfigError, naming `where` or the text, if it is not valid."""
     if not text.strip():
         raise ConfigError(f"{where or repr(text)}: there is no value; null puts one back to its default")
     return from_yaml(text, where or f"the value {abbreviated(text)}")
 
 
 def namespace_parameters(namespace: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, Any]:
-    """The parameters that a notebook's namespace gives: those that are not None, those that papermill was given as
-    None, and the values of `parameters`. Names of functions among them are trusted (see `rkd.trust`), but for those
-    that the profile holds, and unless `trust` says which are.
+    """Return the parameters given in a notebook's namespace: those that are not None, those set to None through
+    papermill, and the values of `parameters`. Names of functions among them are trusted (see `rkd.trust`), except
+    those from the profile, unless `trust` says which are.
 
     Args:
         namespace: `globals()` of the notebook.
-        own: names of parameters that this notebook has besides.
+        own: names of further parameters of this notebook.
 
     Raises:
-        ConfigError: a value that papermill was given under a name that is neither a parameter nor assigned by a cell of
-            the notebook itself; any that looks like a misspelt parameter; a parameter given twice, differently.
+        ConfigError: papermill was given a name that is neither a parameter nor assigned by an earlier cell of the
+            notebook; a name looks like a misspelt parameter; a parameter is given twice with different values.
     """
     declared = [*parameter_names(), *own, LAYERED]
     injected, before = _injected(namespace.get("In", ()))
@@ -355,11 +355,11 @@ def namespace_parameters(namespace: Mapping[str, Any], own: Iterable[str] = ()) 
     given = {name: found for name in declared if (found := namespace.get(name)) is not None}
     given |= dict.fromkeys(injected.intersection(parameter_names()) - given.keys())
     profile = load_profile(given.get("profile") or "smoke")
-    for name in more.keys() & given.keys():  # papermill injects the profile's values too, which these replace
+    for name in more.keys() & given.keys():  # these replace profile values that papermill injected
         if given[name] not in (more[name], profile.get(name)):
             raise given_twice(name, given[name], more[name])
     given |= more
-    # papermill -f: what a profile says of a path is no more than the profile's.
+    # With papermill -f a profile's paths look like given ones; they stay the profile's.
     given = {n: v for n, v in given.items() if n not in PATHS or v != profile.get(n)}
     functions = foreign_in({name: found for name, found in given.items() if found != profile.get(name)})
     typed = _typed(functions, injected)
@@ -372,8 +372,8 @@ def namespace_parameters(namespace: Mapping[str, Any], own: Iterable[str] = ()) 
 
 
 def _spelt_well(namespace: Mapping[str, Any], injected: Iterable[str], allowed: Sequence[str]) -> None:
-    """ConfigError for a name that is injected and not allowed, or any with a plain value that looks like one
-    misspelt."""
+    """Raise ConfigError for an injected name that is not allowed, or a name of a plain value that looks like a
+    misspelt parameter."""
     plain = {
         n for n, v in namespace.items() if isinstance(v, str | int | float | list | dict) and n[0] != "_"
     }
@@ -385,8 +385,8 @@ def _spelt_well(namespace: Mapping[str, Any], injected: Iterable[str], allowed: 
 
 
 def _typed(functions: set[str], injected: set[str]) -> set[str]:
-    """Of names of functions among a notebook's parameters, those that a person gave: all of them, but where papermill's
-    command injected any, those in its own words, since others stand in a file that it read."""
+    """Return the function names that a person gave among a notebook's parameters: all of them, or, if the papermill
+    command injected parameters, those on its command line only, since the others come from a file that it read."""
     words = _command_above() if injected and functions else []
     if not any(Path(word).name == "papermill" for word in words):
         return functions
@@ -395,8 +395,8 @@ def _typed(functions: set[str], injected: set[str]) -> set[str]:
 
 
 def _command_above() -> list[str]:
-    """The words of the command that started this process; none where it is gone."""
-    import psutil  # which comes with every kernel
+    """Return the command line of the parent process, in words; none if that process is gone."""
+    import psutil  # a dependency of every Jupyter kernel
 
     with contextlib.suppress(psutil.Error):
         above = psutil.Process().parent()
@@ -405,17 +405,17 @@ def _command_above() -> list[str]:
 
 
 def given_twice(name: str, first: object, second: object) -> ConfigError:
-    """The error for one parameter given as two values."""
+    """Return the error for a parameter given with two different values."""
     return ConfigError(f"{name} is given twice, as {first!r} and as {second!r}; leave one of them out")
 
 
 def _injected(cells: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Of the cells a notebook has executed so far: the names that papermill's assigns, and those that any before it
-    does."""
+    """Return the names that papermill's cell assigns, and the names that the cells before it assign, among the cells a
+    notebook has executed so far."""
     before: set[str] = set()
     for source in cells:
         assigned = set[str]()
-        with contextlib.suppress(SyntaxError):  # IPython's own commands
+        with contextlib.suppress(SyntaxError):  # cells with IPython's own commands
             assigned = {name for name, _ in cell_assignments(source)}
         if source.startswith("# Parameters\n"):  # papermill's mark
             return assigned, before
@@ -424,7 +424,7 @@ def _injected(cells: Iterable[str]) -> tuple[set[str], set[str]]:
 
 
 def cell_assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
-    """Names that a cell assigns, with their values; SyntaxError for what is no Python."""
+    """Yield the names that a cell assigns, with their values; SyntaxError if it is not Python."""
     for statement in ast.parse(source).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             for target in getattr(statement, "targets", None) or [statement.target]:
@@ -433,8 +433,8 @@ def cell_assignments(source: str) -> Iterator[tuple[str, ast.expr | None]]:
 
 
 def check_effect(given: Iterable[str], read: Iterable[str], what: str) -> None:
-    """ConfigError for the first of the parameters given that `what` makes nothing of: it is neither `read` nor one of
-    those that say where and how runs are computed."""
+    """Raise ConfigError for the first given parameter that has no effect on `what`: one that is neither in `read` nor
+    among those that say where and how runs are computed."""
     for name in given:
         if name not in COMPUTING.union(read):
             raise ConfigError(f"{name} has no effect on {what}; leave it out")

@@ -1,5 +1,5 @@
-"""Maps of a few test images, taken while a run trains and kept beside its record: what the attention looked like after
-which epoch, and the last pair of maps that was compared."""
+"""Maps of a few test images, taken while a run trains and kept beside its record: the attention after several epochs,
+and the last pair of student and teacher maps that was compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from rkd.records.record import REMEDY
 from rkd.review.maps import level_maps_of
 from rkd.training import RunConfig, TrainState
 
-IMAGES = 6  # the first test image of each of so many classes
-TIMES = 12  # at most so many points in time
+IMAGES = 6  # number of classes whose first test image is used
+TIMES = 12  # largest number of points in time
 
 
 def due(total: int) -> tuple[int, ...]:
-    """Numbers of finished epochs after which a run of `total` epochs is looked at: the first and the last among them,
-    the early ones closer together.
+    """Return the numbers of finished epochs after which maps of a run of `total` epochs are taken: the first and the
+    last are among them, and early ones are closer together.
 
     >>> due(240), due(3)
     ((1, 3, 9, 19, 33, 50, 72, 98, 127, 161, 199, 240), (1, 2, 3))
@@ -39,10 +39,10 @@ def has_maps(config: RunConfig) -> bool:
 
 
 def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) -> None:
-    """Look at a state that has maps between two epochs, if it is time; adds to `folder`/maps.npz.
+    """Add the maps of a state between two epochs to `folder`/maps.npz, if this epoch is due (see `due`).
 
     Args:
-        teacher: its teacher's network; evaluated with running statistics, whatever it trains with.
+        teacher: the teacher's network, evaluated with running statistics, whatever training uses.
     """
     if state.epoch not in due(state.config.epochs):
         return
@@ -66,7 +66,7 @@ def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) 
         "labels": test_y.cpu().numpy(),
         "classes": np.array([images.class_names[label] for label in test_y.tolist()]),
     }
-    if images.name == "embedded":  # our own; those of other data sets are not ours to hand on
+    if images.name == "embedded":  # these are our own; other sets' images are not ours to pass on
         arrays["images"] = pixels.cpu().numpy()
     for i, maps in enumerate(levels):
         if maps.attention is not None:
@@ -75,7 +75,7 @@ def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) 
         channel = int(maps.teacher.double().var(dim=(0, 2, 3), correction=0).argmax())
         for side, tensor in (("student", maps.fused), ("teacher", maps.teacher)):
             arrays[f"{side}_{i}"] = tensor[:, channel].float().cpu().numpy().astype(np.float16)
-    seen = arrays["epochs"]  # of a resumed run some may be yet to come
+    seen = arrays["epochs"]  # a resumed run may be back before some of them
     arrays["epochs"] = np.union1d(seen[seen < state.epoch], [state.epoch])
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
@@ -83,13 +83,13 @@ def take(state: TrainState, teacher: nn.Module, images: ImageSet, folder: Path) 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What was kept of one run.
+    """The maps kept of one run.
 
     Attributes:
         epochs: numbers of finished epochs, ascending.
         levels: names, deep to shallow.
-        images: (N, H, W, 3) uint8; grey where they are not to be had.
-        pictured: whether `images` are the images.
+        images: (N, H, W, 3) uint8; grey if the images are not available.
+        pictured: whether `images` are the real images.
     """
 
     epochs: tuple[int, ...]
@@ -100,24 +100,24 @@ class Snapshots:
     pictured: bool = True
 
     def attention(self, epoch: int, level: str) -> np.ndarray | None:
-        """(N, 2, h, w) in [0, 1], to 1/255: the student map's weight, then the residual's; None where the level fuses
-        nothing."""
+        """Return (N, 2, h, w) in [0, 1], to the nearest 1/255: the student map's weight, then the residual's; None if
+        the level fuses nothing."""
         found = self.arrays.get(f"attention_{epoch}_{self.levels.index(level)}")
         return None if found is None else found.astype(np.float32) / 255
 
     def pair(self, level: str) -> tuple[np.ndarray, np.ndarray]:
-        """(N, H, W) float32 twice, student and teacher, after the last epoch: the channel in which the teacher varies
-        most."""
+        """Return two (N, H, W) float32 arrays, of student and teacher, after the last epoch taken: the channel in which
+        the teacher varies most."""
         i = self.levels.index(level)
         return self.arrays[f"student_{i}"].astype(np.float32), self.arrays[f"teacher_{i}"].astype(np.float32)
 
 
 def load_snapshots(store: Store, run: str, data_root: Path | None = None) -> Snapshots | None:
-    """The maps kept of an ended run; None where there are none, or damaged ones, which is said once.
+    """Return the maps kept of a run that has ended; None if there are none, or damaged ones, which is reported once.
 
     Args:
-        data_root: folder of the data sets. The images of the embedded set lie with the maps; those of other sets are
-            taken from there, if the set is there and the run is recorded. Nothing is downloaded.
+        data_root: folder of the data sets. Images of the embedded set are stored with the maps; those of other sets are
+            read from this folder, if the set is there and the run is recorded. Nothing is downloaded.
     """
     path = store.maps(run)
     if not path.exists():

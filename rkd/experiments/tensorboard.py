@@ -15,11 +15,11 @@ EVENTS = "events.out.tfevents.*"
 
 
 class TensorBoard:
-    """A progress that writes every epoch's curves, under the names they have in records; `inner` is told all as well.
+    """A progress that writes every epoch's curves, under their names in records, and passes everything on to `inner`.
 
-    The step is the number of epochs done (of the stage, for a stage's losses). A run's file starts anew whenever its
-    training is taken up, with all epochs of its checkpoint: after a resume each step is there once, and epochs that
-    were written but lost with a killed process are gone.
+    The step is the number of finished epochs (of the stage, for a stage's losses). A run's file starts anew whenever
+    its training starts or resumes, with all epochs of its checkpoint: each step occurs once even after a resume, and
+    epochs that were written but lost with a killed process are gone.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -34,14 +34,14 @@ class TensorBoard:
             ) from error
         self.folder, self.inner, self._writer = folder, inner or default_progress(), SummaryWriter
         self.begin, self.batch, self.say = self.inner.begin, self.inner.batch, self.inner.say
-        self._open: dict[str, tuple[Any, Counter[str]]] = {}  # by run; values written of each curve
+        self._open: dict[str, tuple[Any, Counter[str]]] = {}  # by run: writer, values written per curve
 
     def epoch(self, state: TrainState) -> None:
         run = state.config.id
         if run not in self._open:
             for old in (self.folder / run).glob(EVENTS):
                 old.unlink()
-            # purge_step tells a TensorBoard that is looking on to drop what it has read of the old file.
+            # purge_step tells a running TensorBoard to drop what it has read of the old file.
             self._open[run] = self._writer(str(self.folder / run), purge_step=0), Counter()
             config = yaml.safe_dump(state.config.to_dict(), sort_keys=False)
             self._open[run][0].add_text("config", textwrap.indent(config, "    "))

@@ -1,4 +1,4 @@
-"""What a parameter names that begins with trained weights: a file, a recorded run, or weights that several share."""
+"""Find the trained weights that a parameter names: a file, a recorded run, or shared weights with a name."""
 
 import functools
 import os
@@ -15,17 +15,17 @@ from rkd.records.teachers import teacher_file
 from rkd.trust import foreign_in, note_origin
 
 MARK = "#sha256="
-TEACHERS = "teachers"  # folder, within the data folder, of weights that have a name
+TEACHERS = "teachers"  # folder of named weights, within the data folder
 _RUN = re.compile("[0-9a-f]{12}")
 
 
 class Weights(NamedTuple):
-    """Weights that were named.
+    """The weights that a parameter names.
 
     Attributes:
-        path: of the file, from the project's top or absolute.
-        sha256: of the file.
-        record: of the run that they were trained in, where one was named.
+        path: path of the file, from the project's top or absolute.
+        sha256: digest of the file.
+        record: record of the run that trained them, if a run was named.
     """
 
     path: str
@@ -34,27 +34,27 @@ class Weights(NamedTuple):
 
 
 def is_run_id(text: object) -> bool:
-    """Whether it is the id of a run, maybe behind a folder of records and before a digest; a file has such a name too
-    if it likes."""
+    """Whether `text` is a run's id, optionally preceded by a folder of records and followed by a digest; False if it is
+    the path of a file."""
     name = text.partition(MARK)[0] if isinstance(text, str) else ""
     return _RUN.fullmatch(Path(name).name) is not None and not is_file(paths.home() / name)
 
 
 def find_weights(what: str, text: str, store: Store, root: Path, which: str) -> Weights:
-    """The weights that a parameter names: the path of a file, the id of a recorded run (RUN of this profile or of any
-    other of the project; FOLDER/RUN of another folder of records), or the name, without suffix, of a file in
-    `teachers/` of the data folder. Behind it "#sha256=DIGEST" may name its content: then it need not be there for runs
-    to be named and looked up; what is loaded is checked against it.
+    """Return the weights that a parameter names by the path of a file, the id of a recorded run (RUN of any profile of
+    the project, this one first; FOLDER/RUN of another folder of records), or the name, without suffix, of a file in
+    `teachers/` of the data folder. A suffix "#sha256=DIGEST" may name the content: then the file need not be there for
+    runs to be named and looked up, and what is loaded is checked against the digest.
 
     Args:
         what: the parameter's name, for messages.
-        store: where runs are looked for first.
+        store: where to look for runs first.
         root: the data folder.
-        which: of a run, "last" or "best".
+        which: which weights of a run, "last" or "best".
 
     Raises:
-        ConfigError: it names nothing, several files, or no SHA-256; the run is not recorded, or has diverged; its
-            weights are not on this machine.
+        ConfigError: nothing or several files have this name; the digest is malformed; the run is not recorded, or has
+            diverged; its weights are not on this machine.
         RecordError: the record is damaged.
     """
     name, mark, digest = text.partition(MARK)
@@ -69,11 +69,11 @@ def find_weights(what: str, text: str, store: Store, root: Path, which: str) -> 
 
 
 def find_record(what: str, text: str, store: Store) -> Record:
-    """The record of the run that a parameter names (see `find_weights`), which ended well.
+    """Return the record of the finished run that a parameter names (see `find_weights`).
 
     Raises:
-        ConfigError: it is not recorded, or has diverged.
-        RecordError: it is damaged.
+        ConfigError: the run is not recorded, or has diverged.
+        RecordError: the record is damaged.
     """
     name = text.partition(MARK)[0]
     run = Path(name).name
@@ -85,8 +85,8 @@ def find_record(what: str, text: str, store: Store) -> Record:
 
 
 def weights_file(store: Store, run: str, which: str) -> Path | None:
-    """Where the "last" or "best" weights of an ended run lie: what its training left here, else a committed teacher in
-    half precision; None: nowhere."""
+    """Return the file of a finished run's "last" or "best" weights: the one its training left here, else a committed
+    teacher in half precision; None if there is neither."""
     for path in (store.folder(run) / f"{which}.pt", teacher_file(store, run, which)):
         if path.exists():
             return path
@@ -95,12 +95,12 @@ def weights_file(store: Store, run: str, which: str) -> Path | None:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, changed: int) -> str:
-    """Of a file that every run of a table names."""
+    """Return the digest of a file, cached because every run of a table may name it."""
     return sha256(path)
 
 
 def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path:
-    """Where the weights of a recorded run lie; if its content is known, or would lie."""
+    """Return the path of a recorded run's weights; if their content is `known`, the path may not exist."""
     run, recorded = Path(name).name, _recorded(what, name, store)
     here = [(found, path) for found in recorded if (path := weights_file(found, run, which))]
     if not here and known:
@@ -118,8 +118,8 @@ def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path
 
 
 def _recorded(what: str, name: str, store: Store) -> list[Store]:
-    """Where a run is recorded of the folder that is named with it, else of `store` and then those of all profiles;
-    ConfigError where it is not. The working files of a folder of records lie in it, or, of a profile's, beside it."""
+    """Return the stores that record a run: of the folder named with it, else `store` and then those of all profiles;
+    ConfigError if none does. A folder's working files lie within it, a profile's in their own folder beside it."""
     stores, places, run = [], [(paths.home() / name).parent], Path(name).name
     if "/" not in name:
         stores, places = [store], [*sorted((paths.home() / "results").glob("*/")), result_folders("smoke")[0]]

@@ -1,5 +1,5 @@
-"""Where the records and working files of a profile lie, what trains or evaluates its runs, and what is kept because it
-takes long to be made again."""
+"""Where the records and working files of a profile lie, the runner that trains or evaluates its runs, and the cache of
+values that take long to compute."""
 
 import json
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def result_folders(profile: str, results: str | None = None) -> tuple[Path, Path]:
-    """Folders of the records and of the working files of a profile, or below a folder of one's own.
+    """Return the folders of a profile's records and working files, or those given by `results`, a folder of one's own.
 
-    Smoke records prove the machinery, not a claim: they live in the build folder, never beside real ones.
+    Smoke records test the machinery, not a claim: they live in the build folder, never beside real ones.
     """
     name = Path(profile).stem
     if results is not None:
@@ -33,26 +33,26 @@ def result_folders(profile: str, results: str | None = None) -> tuple[Path, Path
 
 
 def store_for(profile: str, results: str | None = None) -> "Store":
-    """The store of a profile, or of a folder of one's own."""
-    from rkd.records import Store  # with torch, which the folders alone do not need
+    """Return the store of a profile, or of `results`, a folder of one's own."""
+    from rkd.records import Store  # imports torch, which the folders alone do not need
 
     return Store(*result_folders(profile, results))
 
 
 def store_of(settings: "Settings") -> "Store":
-    """The store a chapter's settings name."""
+    """Return the store that a chapter's settings name."""
     return store_for(settings.profile, settings.results)
 
 
 def data_root(settings: "Settings") -> Path:
-    """The data folder of a chapter's settings; relative ones start at the project's top."""
+    """Return the data folder of a chapter's settings; relative paths start at the project's top."""
     return paths.home() / settings.data_root
 
 
 @contextmanager
 def cached_values(name: str) -> Iterator[dict[str, Any]]:
-    """The values of a JSON file in the build folder; what the block changes in them is written. Of several processes
-    that ask at once one makes them, and the others wait."""
+    """Yield the values of a JSON file in the build folder, and write back what the block changes in them. The file is
+    locked: if several processes need the same values, one computes them and the others wait."""
     file = paths.build_folder() / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
@@ -66,12 +66,12 @@ def cached_values(name: str) -> Iterator[dict[str, Any]]:
 def runner_of(
     settings: "Settings", store: "Store | None" = None, kind: "type[Runner] | None" = None, **options: Any
 ) -> "Runner":
-    """The runner of the settings' device and engine.
+    """Return a runner for the settings' device and engine.
 
     Args:
         store: None: the one the settings name.
-        kind: None: `Runner`.
-        options: further arguments of it.
+        kind: class of the runner; None: `Runner`.
+        options: further arguments of the runner.
     """
     from rkd.experiments.runner import Runner
     from rkd.training import Engine
