@@ -1,4 +1,4 @@
-"""A weighted sum of group means with its standard error, by t: what every rule decides or guards itself with.
+"""Weighted sums of group means with standard errors and t tests: what every rule decides by or is guarded by.
 
 Works on one data set or on many at once (simulations): leading axes are data sets, the last axis of a group is runs.
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special  # its distributions are those of scipy.stats, which takes a second to import
+from scipy import special  # the same distributions as scipy.stats, which takes a second to import
 
 from rkd.errors import ConfigError
 
@@ -20,7 +20,7 @@ class Contrast:
         value: (...), the sum.
         variances: (..., groups), weight² times the sample variance of one run; infinite for a group of one run.
         n: (groups,) or (..., groups), runs per group.
-        free: degrees of freedom of variances that were estimated from more than these groups.
+        free: degrees of freedom of the variances, if they were estimated from more than these groups.
     """
 
     value: np.ndarray
@@ -34,43 +34,43 @@ class Contrast:
 
     @property
     def degrees_of_freedom(self) -> np.ndarray:
-        """After Welch and Satterthwaite; with one group n - 1. All runs equal: the sum of n - 1."""
+        """`free` if given, else by Welch and Satterthwaite; with one group n - 1; the sum of n - 1 if no runs vary."""
         if self.free is not None:
             return np.full(np.shape(self.value), max(self.free, 1))
         free = np.maximum(self.n - 1, 1)
         parts = np.where(np.isfinite(self.variances), self.variances, 1.0) / self.n
-        parts = parts / np.maximum(parts.max(-1, keepdims=True), 1e-300)  # squares of tiny ones would vanish
+        parts = parts / np.maximum(parts.max(-1, keepdims=True), 1e-300)  # squares of tiny ones underflow
         total, spread = parts.sum(-1), (parts**2 / free).sum(-1)
         return np.where(total > 0, total**2 / np.where(spread > 0, spread, 1.0), free.sum(-1))
 
     def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Both ends of the two-sided confidence interval; the whole line where a group has one run only."""
+        """Return both ends of the two-sided confidence interval; infinite where a group has a single run."""
         half = special.stdtrit(self.degrees_of_freedom, (1 + level) / 2) * self.standard_error
         return self.value - half, self.value + half
 
     def p_above(self, limit: float) -> np.ndarray:
-        """One-sided p of the hypothesis that the sum is at most `limit`: small where it lies above."""
+        """Return the one-sided p of the hypothesis that the sum is at most `limit`: small where the sum lies above."""
         return special.stdtr(self.degrees_of_freedom, -ratio(self.value - limit, self.standard_error))
 
     def p_below(self, limit: float) -> np.ndarray:
-        """One-sided p of the hypothesis that the sum is at least `limit`: small where it lies below."""
+        """Return the one-sided p of the hypothesis that the sum is at least `limit`: small where the sum lies below."""
         return special.stdtr(self.degrees_of_freedom, ratio(self.value - limit, self.standard_error))
 
     def p_within(self, limit: float) -> np.ndarray:
-        """p of the two one-sided tests: small where the sum lies between -limit and limit."""
+        """Return the p of the two one-sided tests: small where the sum lies between -limit and limit."""
         return np.maximum(self.p_above(-limit), self.p_below(limit))
 
     def p_beyond(self, limit: float) -> np.ndarray:
-        """The smaller p of the two one-sided tests of lying above limit or below -limit."""
+        """Return the smaller p of the two one-sided tests for lying above limit or below -limit."""
         return np.minimum(self.p_above(limit), self.p_below(-limit))
 
     def with_more(self, runs: np.ndarray | int) -> "Contrast":
-        """As it would look after `runs` more per group, were mean and spread to stay; of (k,) numbers, k data sets."""
+        """Return it with `runs` more runs per group, mean and spread unchanged; (k,) numbers give k data sets."""
         return replace(self, n=self.n + np.asarray(runs)[..., None])
 
 
 def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast:
-    """The sum of weight times mean.
+    """Return the sum of weight times mean.
 
     Args:
         groups: each (..., runs), runs >= 1.
@@ -88,13 +88,13 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Contrast
 
 
 def paired(groups: Sequence[np.ndarray], weights: Sequence[float], table: np.ndarray) -> Contrast:
-    """The sum of weight times mean over groups of the same seeds, in the same order: what a seed does to all groups
-    alike cancels out. The rest is taken to spread alike in all rows of a table, of which these groups are some: three
-    seeds of two rows alone tell next to nothing of it. Of two groups that are the whole table, the paired t test.
+    """Return the sum of weight times mean over groups of the same seeds, in the same order: seed effects common to all
+    groups cancel. The remaining spread is assumed equal in all rows of `table`, which includes the groups: three seeds
+    of two rows alone say next to nothing about it. For two groups that are the whole table, this is the paired t test.
 
     Args:
         groups: each (..., seeds), seeds >= 1.
-        table: (..., rows, seeds), NaN where there is no run, in all data sets alike.
+        table: (..., rows, seeds), NaN where there is no run, at the same places in all data sets.
     """
     variance, free = residual_variance(table)
     value = np.asarray(sum(w * np.mean(group, -1) for group, w in zip(groups, weights, strict=True)))
@@ -103,11 +103,11 @@ def paired(groups: Sequence[np.ndarray], weights: Sequence[float], table: np.nda
 
 
 def residual_variance(table: np.ndarray) -> tuple[np.ndarray, int]:
-    """Variance of a run about the sum of what its row and its seed are worth (least squares), and its degrees of
-    freedom, (rows - 1) (seeds - 1) of a full table; infinite, and 0, where nothing is left over.
+    """Return the variance of a run about the sum of a row effect and a seed effect (least squares), and its degrees of
+    freedom, (rows - 1) (seeds - 1) for a full table; an infinite variance and 0 where none are left.
 
     Args:
-        table: (..., rows, seeds), NaN where there is no run, in all data sets alike.
+        table: (..., rows, seeds), NaN where there is no run, at the same places in all data sets.
     """
     there = np.isfinite(table).reshape(-1, *table.shape[-2:])[0]
     row, seed = np.nonzero(there)
@@ -115,18 +115,18 @@ def residual_variance(table: np.ndarray) -> tuple[np.ndarray, int]:
     fit = design @ np.linalg.pinv(design)
     runs, free = table[..., row, seed], len(row) - round(np.trace(fit))
     left = ((runs - runs @ fit) ** 2).sum(-1)
-    left = np.where(left > 1e-18 * (runs**2).sum(-1), left, 0.0)  # rounding, where all seeds agree
+    left = np.where(left > 1e-18 * (runs**2).sum(-1), left, 0.0)  # rounding errors, if all seeds agree
     return (left / free if free else np.full_like(left, np.inf)), free
 
 
 def _variance(group: np.ndarray) -> np.ndarray:
-    """Sample variance over the last axis: exactly 0 where all runs are equal, infinite for a single run."""
+    """Return the sample variance over the last axis: exactly 0 if all runs are equal, infinite for a single run."""
     if group.shape[-1] < 2:
         return np.full(group.shape[:-1], np.inf)
     return np.where(np.ptp(group, -1) == 0, 0.0, group.var(-1, ddof=1))
 
 
 def ratio(difference: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """difference / spread; without any spread 0 where there is no difference, else plus or minus infinity."""
+    """Return difference / spread; where the spread is 0: 0 for no difference, else plus or minus infinity."""
     certain = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     return np.where(spread > 0, difference / np.where(spread > 0, spread, 1.0), certain)

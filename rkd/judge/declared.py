@@ -1,8 +1,8 @@
-"""The declared claims, as params/claims.csv has them: one row each (params/claims.md says how it reads).
+"""The declared claims, one per row of params/claims.csv (params/claims.md explains its columns).
 
-Published figures are read from the table of published figures: a claim names their ids. Everything is checked on
-loading, so that a claim about a figure that does not exist, or about runs no chapter makes, is one sentence here and
-not a missing line in the book.
+Published figures come from the table of published figures: a claim names their ids. Everything is checked on loading,
+so that a claim about a figure that does not exist, or about runs that no chapter makes, raises one sentence here
+instead of leaving a gap in the book.
 """
 
 import math
@@ -23,12 +23,12 @@ from rkd.published import SHORT_SOURCE, Figure
 
 @dataclass(frozen=True)
 class Kind:
-    """What claims of one kind are.
+    """What the claims of one kind have in common.
 
     Attributes:
-        name: for a reader.
+        name: as readers see it.
         estimate: what is measured.
-        columns: that a claim of this kind fills in beyond those of all kinds; one with a question mark may be empty.
+        columns: those that this kind fills in beyond the ones of all kinds; one with a question mark may be empty.
     """
 
     name: str
@@ -49,12 +49,12 @@ _OF_ALL = (
     "asked_by?",
 )  # fmt: skip
 COLUMNS = dict.fromkeys(c.rstrip("?") for c in (*_OF_ALL, *(c for k in KINDS.values() for c in k.columns)))
-BEST = "best"  # of the students that one run trains
+BEST = "best"  # the best of the students that one run trains
 
 
 @frozen
 class Claim:
-    """One claim, and how it is judged. What is not said here is said of the column of that name in params/claims.md.
+    """One claim, and how it is judged. params/claims.md explains the other fields, under the columns of their names.
 
     Attributes:
         kind: a key of KINDS.
@@ -106,24 +106,24 @@ class Claim:
 
     @property
     def selectors(self) -> tuple[str, ...]:
-        """All lines whose runs answer the claim, each once."""
+        """The lines whose runs answer the claim, each once."""
         return tuple(dict.fromkeys(s for side in self.runs.values() for s in side))
 
     @property
     def chapters(self) -> tuple[str, ...]:
-        """The claim's own chapter, and every other one whose lines answer it."""
+        """The claim's own chapter, then every other chapter whose lines answer it."""
         return tuple(dict.fromkeys([self.chapter, *(split(s)[0] for s in self.selectors)]))
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Selectors of each group of runs that is averaged, one group per side, or one per selector of "groups"."""
+        """The selectors of each group of runs to average: one group per side, or one per selector of "groups"."""
         if "groups" in self.runs:
             return tuple((selector,) for selector in self.runs["groups"])
         return tuple(self.runs[side] for side in ("a", "b") if side in self.runs)
 
     @property
     def direction(self) -> tuple[float, ...]:
-        """A weight for each of `groups`, the claimed way upwards; empty for a claim that no direction answers."""
+        """A weight for each of `groups`, so that the claimed direction is up; empty if none answers the claim."""
         if self.kind == "trend":
             return self.contrast
         if self.kind in ("order", "effect") and len(self.groups) == 2:
@@ -135,12 +135,12 @@ class Claim:
 def load_claims(
     path: Path | None = None, selectors: Selectors | None = None, check: bool = True
 ) -> tuple[Claim, ...]:
-    """All declared claims, in the order of the file.
+    """Return all declared claims, in the order of the file.
 
     Args:
-        path: of the declaration; None: params/claims.csv.
-        selectors: lines the claims' runs must be among; None: those of the paper profile.
-        check: whether every line is looked up now; else only once it is evaluated.
+        path: the file of claims; None: params/claims.csv.
+        selectors: the lines that the claims' runs must be among; None: those of the paper profile.
+        check: whether to look up every line now; otherwise each is looked up when its claim is evaluated.
 
     Raises:
         ConfigError: one sentence that names the file, the claim and what is wrong with it.
@@ -148,7 +148,7 @@ def load_claims(
     path = path or paths.params() / "claims.csv"
     selectors = (selectors or Selectors()) if check else None
     found: dict[str, Claim] = {}
-    families: dict[str, Claim] = {}  # the first of each
+    families: dict[str, Claim] = {}  # the first claim of each
     for number, row in enumerate(_read(path), 1):
         try:
             claim = _claim(row)
@@ -157,7 +157,7 @@ def load_claims(
             for selector in claim.selectors if selectors else ():
                 selectors.ids(selector)
             first = families.setdefault(claim.family, claim) if claim.family else claim
-            for name in ("kind", "alpha"):  # Holm's correction shares the latter out
+            for name in ("kind", "alpha"):  # Holm's correction divides alpha among the family
                 if (one := getattr(claim, name)) != (other := getattr(first, name)):
                     raise ConfigError(f"{name} is {one}, but {other} for {first.id!r} of the same family")
         except ConfigError as error:
@@ -211,7 +211,7 @@ def _claim(row: Mapping[str, str]) -> Claim:
 
 
 def _number(text: str) -> float | str | None:
-    """The number in a cell; None where it is empty or the source does not say, the text where it is none."""
+    """Return a cell's number; None if it is empty or the source does not say, the text itself if it is no number."""
     try:
         return None if text in ("", "unknown") else float(text)
     except ValueError:
@@ -237,7 +237,7 @@ def _check_columns(row: Mapping[str, str]) -> None:
 def _published(
     row: Mapping[str, str], figures: Sequence[Figure], minus: Sequence[Figure], over: Sequence[Figure]
 ) -> tuple[float | tuple[float, ...] | None, str]:
-    """The published figure, and as it is shown."""
+    """Return the published figure, and the text that shows it."""
     kind, first, printed = row["kind"], figures[0], ", ".join(r.value for r in figures)
     numbers = tuple(r.number for r in figures)
     known = not any(map(math.isnan, numbers))
@@ -279,7 +279,7 @@ def _contrast(text: str, groups: int) -> tuple[float, ...]:
 
 
 def who(figure: Figure) -> str:
-    """Whose figure it is: the [Re] sources print the paper's beside their own."""
+    """Return whose figure it is: the [Re] sources print the paper's figures beside their own."""
     return "ReviewKD paper" if figure.variant == "paper" else SHORT_SOURCE[figure.source]
 
 

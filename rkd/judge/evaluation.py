@@ -1,4 +1,4 @@
-"""Declared claims against what is known of their runs: one judge for every grade of evidence."""
+"""Declared claims judged by what is known of their runs, in one way for every grade of evidence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from rkd.records import Store
 
 EPOCHS = ("last", "best")
-LEAST = 3  # runs a side from which others' runs and short ones have a verdict
+LEAST = 3  # runs per side that others' runs and short runs need for a verdict
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evidence of one grade says of one claim.
+    """What the evidence of one grade says about one claim.
 
     Attributes:
         claim: what is claimed.
@@ -55,19 +55,19 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """One of rules.VERDICTS, by the last epoch."""
+        """One of `rkd.judge.VERDICTS`, by the last epoch."""
         return self.last.verdict
 
 
 def evaluate_claims(
     profile: str = "paper", claims: Sequence[Claim] | None = None, store: Store | None = None
 ) -> tuple[Evaluation, ...]:
-    """All claims against the records of the published setting, in the order of the claims.
+    """Evaluate claims by the records of the published setting, in the order of the claims.
 
     Args:
-        profile: whose runs and records are looked at: "paper", or the path of a profile with, say, more seeds.
-        claims: which ones; None: params/claims.csv.
-        store: of records; None: the profile's own.
+        profile: whose runs and records to use: "paper", or the path of a profile with, say, more seeds.
+        claims: the claims; None: params/claims.csv.
+        store: the records; None: the profile's own.
 
     Raises:
         ConfigError: a malformed declaration or unknown profile.
@@ -81,7 +81,7 @@ def evaluate_claims(
 
 
 def correct_families(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
-    """After Holm's correction within each family of several, by both epochs alike."""
+    """Return evaluations after Holm's correction within each family of several claims, for each epoch by itself."""
     every, families = list(found), defaultdict(list)
     for i, each in enumerate(every):
         if each.claim.family:
@@ -99,12 +99,12 @@ def correct_families(found: Iterable[Evaluation]) -> tuple[Evaluation, ...]:
 def evaluate_records(
     grade: str, claim: Claim, found: RecordedRuns, what: str, rows: Sequence[dict[int, Ended]] | None = None
 ) -> Evaluation:
-    """What a claim's records say of it, before Holm's correction.
+    """Evaluate a claim by its records, before Holm's correction.
 
     Args:
-        what: each of its records is.
-        rows: of short runs, which tell the direction alone: the records by seed of each row of their table. Only seeds
-            that all sides have count then, in the same order on each. None: the rule of the claim's kind decides.
+        what: what one of its records is called, such as "short run".
+        rows: for short runs, which tell only the direction: the records by seed of each row of their table. Then only
+            seeds that all sides have count, in the same order on each. None: the rule of the claim's kind decides.
     """
     groups = found.groups if rows is None else _of_common_seeds(found.groups)
     entered, why_not = _once(groups), _why_not(claim, found, groups, what)
@@ -131,7 +131,7 @@ def evaluate_records(
 
 
 def evaluate_few(claim: Claim) -> Claim:
-    """As others' runs and short ones answer it: from fewer runs a side than those of grade A."""
+    """Return the claim as others' runs and short runs answer it: with fewer runs per side than grade A needs."""
     return replace(claim, min_seeds=min(claim.min_seeds, LEAST))
 
 
@@ -142,12 +142,12 @@ def _of_common_seeds(groups: Sequence[Sequence[Ended]]) -> list[list[Ended]]:
 
 
 def _why_not(claim: Claim, found: RecordedRuns, groups: Sequence[Sequence[Ended]], what: str) -> str:
-    """Why no rule can judge by groups of what was found; empty where one can."""
+    """Return why no rule can judge these groups of the records found; empty if one can."""
     empty = [i for i, records in enumerate(found.groups) if not records]
     how, more = "", ""
     if other := _named(_once(found.others[i] for i in empty or range(len(groups)))):
         how, more = f" in {found.arithmetic}", f"; {other} is recorded"
-    # A bound over many means says something of the rows there are; every other rule needs all its sides.
+    # A bound over many means can be judged by the rows that have runs; every other rule needs all its sides.
     if empty and (claim.kind != "bound" or len(empty) == len(groups)):
         lines = [" and ".join(claim.groups[i]) for i in empty]
         named = ", ".join(lines) if len(lines) <= 3 else f"{lines[0]} and {len(lines) - 1} more lines"
@@ -156,19 +156,19 @@ def _why_not(claim: Claim, found: RecordedRuns, groups: Sequence[Sequence[Ended]
 
 
 def _once(groups: Iterable[Sequence[Ended]]) -> list[Ended]:
-    """A run of several groups once."""
+    """Return every run once, even if it is in several groups."""
     return list({record.id: record for group in groups for record in group}.values())
 
 
 def optimism(runs: Iterable[Sequence[float | None]]) -> float:
-    """Mean of best minus last accuracy over the runs that tell both, (last, best) each; NaN where none does."""
+    """Return the mean of best minus last accuracy over the runs, (last, best) each, that tell both; NaN if none do."""
     gaps = [best - last for last, best in runs if last is not None and best is not None]
     return float(np.mean(gaps)) if gaps else math.nan
 
 
 def claim_accuracy(record: Ended, which: str, claim: Claim) -> float:
-    """Test accuracy in percent at the "last" or "best" epoch: of the run's network or, where it trains several
-    students, of the one the claim is about."""
+    """Return the test accuracy in percent at the "last" or "best" epoch: of the run's network or, where the run trains
+    several students, of the one that the claim is about."""
     if not claim.which_student or record.method != "modreduce":
         return record.accuracy(which)
     from rkd.methods.modreduce import student_accuracies
@@ -178,6 +178,6 @@ def claim_accuracy(record: Ended, which: str, claim: Claim) -> float:
 
 
 def _named(records: Iterable[Ended]) -> str:
-    """What they were computed in, and how many of them in each: "fp16 (3), fp32 (2)"; empty without records."""
+    """Return the records' arithmetics and how many each has: "fp16 (3), fp32 (2)"; empty without records."""
     found = Counter(record.arithmetic for record in records)
     return ", ".join(f"{name} ({count})" for name, count in found.most_common())

@@ -1,9 +1,9 @@
 """The recorded runs that bear on a claim.
 
-Evidence is narrow: records of the profile's own folder, of exactly the runs its chapters ask for, in the published
-setting. Whatever else lies there, a short run or one on a subset, supports no verdict.
+Evidence is narrow: records in the profile's own folder, of exactly the runs its chapters ask for, in the published
+setting. Whatever else is there, such as a short run or one on a subset, supports no verdict.
 
-Records of several arithmetics are never pooled, within a side or across sides: one leads, and alone enters.
+Records of several arithmetics are never pooled, within a side or across sides: one leads, and only its records count.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rkd.experiments.selectors import Selectors
 from rkd.experiments.workspace import result_folders
 from rkd.judge.declared import Claim
 
-Forms = Mapping[str, Ended]  # of one run: its records by their own arithmetic, the preferred one first
+Forms = Mapping[str, Ended]  # one run's records by their own arithmetic, the preferred one first
 
 
 @dataclass(frozen=True)
 class RecordedRuns:
-    """What is recorded of the runs that a claim asks for.
+    """The recorded runs that a claim needs.
 
     Attributes:
-        groups: finished records that enter its figures, for each of `claim.groups`.
-        arithmetic: in which all of these were computed; empty without one.
-        others: for each of `claim.groups` a record of each run that finished, but not in this arithmetic.
+        groups: for each of `claim.groups`, the finished records that count.
+        arithmetic: the one in which all of these were computed; empty if there is none.
+        others: for each of `claim.groups`, one record of each run that finished, but not in this arithmetic.
         missing: ids of runs that are not recorded, teachers included.
         diverged: ids of the runs that ended in NaN.
     """
@@ -46,8 +46,8 @@ class Evidence:
 
     Args:
         selectors: the lines of the profile.
-        records: their folder; None: the profile's own.
-        setting: a key of `rkd.experiments.selectors.SETTINGS`; runs of no other count.
+        records: the folder of the records; None: the profile's own.
+        setting: a key of `rkd.experiments.selectors.SETTINGS`; only runs of this setting count.
     """
 
     def __init__(self, selectors: Selectors, records: Path | None = None, setting: str = "published") -> None:
@@ -57,8 +57,8 @@ class Evidence:
         self._sound = {run: record for run, record in found.items() if record}
 
     def of(self, claim: Claim) -> RecordedRuns:
-        """What is recorded of a claim's runs."""
-        asked: dict[str, Forms] = {}  # with the teachers
+        """Return what is recorded of a claim's runs."""
+        asked: dict[str, Forms] = {}  # teachers included
         for selector in claim.selectors:
             for run, forms in self._line(selector).items():
                 asked[run] = asked.get(run) or forms
@@ -82,8 +82,8 @@ class Evidence:
         )
 
     def rows(self, lines: Iterable[str], arithmetic: str) -> list[dict[int, Ended]]:
-        """The finished runs of several lines in one arithmetic, by seed; lines of the same runs once, without any left
-        out."""
+        """Return the finished runs of several lines in one arithmetic, by seed; lines with the same runs come once, and
+        lines without any are left out."""
         found = {}
         for line in lines:
             ids, forms = self.selectors.ids(line), self._line(line)
@@ -92,7 +92,7 @@ class Evidence:
         return [row for row in found.values() if row]
 
     def _line(self, selector: str) -> dict[str, Forms]:
-        """The records of a line's runs and of their teachers; none of a run of another setting."""
+        """Return the records of a line's runs and of their teachers; none for a run of another setting."""
         counting = self.selectors.of_setting(selector, self._setting)
         ids = self.selectors.ids(selector, teachers=True)
         return {run: self._forms(forms) if run in counting else {} for run, forms in ids.items()}
@@ -100,13 +100,13 @@ class Evidence:
     def _forms(self, ids: Iterable[str]) -> Forms:
         forms: dict[str, Ended] = {}
         for record in filter(None, map(self._sound.get, ids)):
-            forms.setdefault(record.precision, record)  # the same with several teachers: the first
+            forms.setdefault(record.precision, record)  # with several teachers' records: the first
         return forms
 
 
 def _leading(groups: Sequence[Sequence[Forms]]) -> str:
-    """The arithmetic in which the most seeds have finished on all sides; of those the one with runs on the most sides,
-    then with the most runs; ties: fp32, fp16, bf16. Empty where none has any."""
+    """Return the arithmetic in which the most seeds have finished on all sides; among equals, the one with runs on the
+    most sides, then with the most runs, then the first of fp32, fp16 and bf16. Empty if there are no runs."""
     runs = Counter(name for side in groups for forms in side for name in forms)
 
     def rank(name: str) -> tuple[int, int, int]:

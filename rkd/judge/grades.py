@@ -1,5 +1,5 @@
-"""Four grades of evidence, best first, and what each says of a claim. None lends another its weight: a verdict is
-always shown with its grade, and in that grade's words."""
+"""Four grades of evidence, best first, and what each says about a claim. No grade lends its weight to another: a
+verdict is always shown with its grade and in that grade's words."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 class Grade(NamedTuple):
-    """A grade of evidence: its name in two words, what it rests on, and verdicts in its words, where it has its own."""
+    """A grade of evidence: its name in two words, what it rests on, and its own words for verdicts, if it has any."""
 
     name: str
     what: str
     says: Mapping[str, str]
 
     def wording(self, verdict: str) -> str:
-        """One of VERDICTS in the words of this grade."""
+        """Return one of VERDICTS in the words of this grade."""
         return self.says.get(verdict, verdict)
 
 
@@ -61,14 +61,14 @@ GRADES = {
 
 @dataclass(frozen=True)
 class Assessment:
-    """Everything there is on one claim: what the evidence of every grade says, by grade, the best first."""
+    """All evidence on one claim: what each grade of evidence says, by grade, the best first."""
 
     claim: Claim
     found: Mapping[str, Evaluation]
 
     @property
     def best(self) -> Evaluation:
-        """The best grade whose runs decide; else the best that has runs; else what is printed, be it nothing."""
+        """The best grade whose runs decide; else the best that has runs; else grade D, even if no number decides."""
         by_runs = [self.found[grade] for grade in "ABC" if self.found[grade].verdict != NOT_RUN]
         decided = [e for e in by_runs if e.verdict != INCONCLUSIVE]
         return (decided or by_runs or [self.found["D"]])[0]
@@ -80,7 +80,7 @@ class Assessment:
 
     @property
     def grade(self) -> str:
-        """Of the best evidence; empty where there is none."""
+        """The grade of the best evidence; empty if there is none."""
         return self.best.grade if self.verdict != NOT_RUN else ""
 
     @property
@@ -95,12 +95,12 @@ def assess(
     stores: Mapping[str, Store] | None = None,
     others: Sequence[OtherRun] | None = None,
 ) -> tuple[Assessment, ...]:
-    """All claims under all grades of evidence, in the order of the claims.
+    """Assess claims by all grades of evidence, in the order of the claims.
 
     Args:
-        claims: which ones; None: params/claims.csv.
-        profile: of the published setting: "paper", or the path of a profile with, say, more seeds.
-        stores: of records, by grade A or C; None: those of the profiles.
+        claims: the claims; None: params/claims.csv.
+        profile: that of the published setting: "paper", or the path of a profile with, say, more seeds.
+        stores: the records, by grade A or C; None: those of the profiles.
         others: runs that others measured; None: those in results/others.
 
     Raises:
@@ -126,12 +126,12 @@ def assess(
 def _by_others(
     claims: Sequence[Claim], runs: Sequence[OtherRun], selectors: Selectors
 ) -> tuple[Evaluation, ...]:
-    """By the rules of the published setting, from three runs a side: of runs that are independent of the source where
-    all sides have some, else of those behind its own figure."""
+    """Evaluate claims by the rules of the published setting, from three runs per side: runs independent of the source
+    if all sides have some, else those behind the source's own figure."""
     of_line: dict[tuple[str, bool], list[OtherRun]] = defaultdict(list)
     for run in runs:
         for line in run.lines:
-            selectors.ids(line)  # an unknown one stops here
+            selectors.ids(line)  # raises if the line is unknown
             of_line[line, bool(run.behind)].append(run)
     return correct_families(_told(claim, _sides(claim, of_line)) for claim in claims)
 
@@ -148,7 +148,7 @@ def _sides(claim: Claim, of_line: Mapping[tuple[str, bool], list[OtherRun]]) -> 
 
 
 def _told(claim: Claim, sides: Sequence[Sequence[OtherRun]]) -> Evaluation:
-    """By their last epochs, or where these are not told of all by their best ones."""
+    """Evaluate a claim by the last epochs of others' runs, or by their best ones if not all runs tell the last."""
     runs = [run for side in sides for run in side]
     if not runs:
         return _not_run("B", claim, "no run that others measured is known of all its sides")
@@ -174,8 +174,8 @@ def _not_run(grade: str, claim: Claim, why: str) -> Evaluation:
 
 
 def _by_short(claims: Sequence[Claim], store: Store | None) -> list[Evaluation]:
-    """Comparisons, gains and trends by their direction, over the seeds that all their sides have, and by the spread of
-    all distilled rows of the same table and pair. What a value is after all epochs, a short run does not say."""
+    """Evaluate comparisons, gains and trends by direction, over the seeds that all their sides have, with the spread of
+    all distilled rows of the same table and pair. A short run does not say what a value is after all epochs."""
     evidence = Evidence(Selectors("short"), store.records if store else None, "whole")
 
     def judged(claim: Claim) -> Evaluation:

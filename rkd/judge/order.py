@@ -1,4 +1,4 @@
-"""In which order to train: most decidable claims per second first."""
+"""The order in which to train: first what makes the most claims decidable per second."""
 
 import functools
 from collections import defaultdict
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 def rank_groups(
     lacking: Mapping[str, Collection[str]], seconds: Mapping[str, float]
 ) -> list[tuple[list[str], list[str]]]:
-    """Groups of runs in the order that makes claims decidable soon, each with the claims that are decidable after it.
+    """Return groups of runs in the order that makes claims decidable soon, each with the claims decidable after it.
 
-    Greedily: first the runs of the claim with which most claims per second become decidable, among those that need
-    nothing more; then, of what is left to be trained, the same again.
+    The choice is greedy: first the one claim's runs that make the most claims decidable per second, counting claims
+    that need no other runs; then the same again for what is left to be trained.
 
     Args:
-        lacking: by claim, ids of the runs that it needs and that are still to be trained, at least one.
-        seconds: cost of each run, above 0; the runs of a group are in this order.
+        lacking: for each claim, the ids of the runs that it needs and that are still to be trained, at least one.
+        seconds: the cost of each run, above 0; the runs of a group are in this order.
     """
-    claims: dict[frozenset[str], list[str]] = defaultdict(list)  # that need the very same runs
+    claims: dict[frozenset[str], list[str]] = defaultdict(list)  # by the exact runs they need
     for claim, need in lacking.items():
         claims[frozenset(need)].append(claim)
     groups = []
@@ -44,27 +44,27 @@ def rank_groups(
 
 
 def _decided(claims: Mapping[frozenset[str], Collection[str]], runs: frozenset[str]) -> list[str]:
-    """The claims that need nothing but these runs."""
+    """Return the claims that need nothing but these runs."""
     return [name for need, names in claims.items() if need <= runs for name in names]
 
 
 def missing_runs(
     claims: Iterable[Claim], selectors: Selectors, store: "Store", runs: Collection[str] | None = None
 ) -> "dict[str, dict[str, RunConfig]]":
-    """The runs that each claim needs before it can be decided, teachers first; claims that lack nothing are left out.
+    """Return the runs that each claim needs before it can be decided, teachers first; leave out claims that lack none.
 
-    A claim can be decided once every side has as many finished runs as it asks for, or all that the profile gives it,
-    if those are fewer (see `can_be_decided`). A side whose runs have diverged in too great a number never has.
+    A claim can be decided once every side has as many finished runs as the claim asks for, or all that the profile
+    gives it if those are fewer (see `can_be_decided`): never, if too many runs of a side have diverged.
 
     Args:
-        selectors: lines of the profile whose runs are meant.
-        runs: ids; a claim that needs others, or a line the profile lacks, is left out. None: any.
+        selectors: the lines of the profile whose runs are meant.
+        runs: ids; a claim that needs others, or a line that the profile lacks, is left out. None: any.
     """
     from rkd.experiments.runner import unfinished
 
     @functools.cache
     def finished(run: str) -> bool | None:
-        """Whether a recorded run finished, not so where its record is damaged; None for one that is not recorded."""
+        """Whether a recorded run finished (False if its record is damaged); None for one that is not recorded."""
         if not store.has(run):
             return None
         return any(record.status == "finished" for record in store.read([run]).values())
@@ -91,14 +91,14 @@ def missing_runs(
 
 
 def can_be_decided(claim: Claim, selectors: Selectors) -> bool:
-    """Whether a profile's runs can give a claim a verdict: enough on every side, and such as say anything of it."""
+    """Whether a profile's runs can give a claim a verdict: enough on every side, and of a setting that bears on it."""
     answered = _answered(claim, selectors)
     return bool(answered) and all(len(selectors.runs(side)) >= answered.min_seeds for side in claim.groups)
 
 
 def _answered(claim: Claim, selectors: Selectors) -> Claim | None:
-    """The claim as a profile's runs answer it, by grade A or, for the whole data set but fewer epochs, by grade C; None
-    where neither says anything of it."""
+    """Return the claim as a profile's runs answer it: by grade A or, on the whole data set but for fewer epochs, by
+    grade C; None if neither says anything about it."""
 
     def all_of(setting: str) -> bool:
         return all(selectors.ids(s).keys() <= {*selectors.of_setting(s, setting)} for s in claim.selectors)

@@ -1,4 +1,4 @@
-"""What printed numbers alone decide: whether figures follow from others of the same source, by arithmetic."""
+"""What printed numbers alone decide: whether figures follow, by arithmetic, from others of the same source."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from rkd.published import Figure, others
 
 
 class Statement(NamedTuple):
-    """Something that printed numbers say, and whether it follows from the others that are printed.
+    """Something that printed numbers say, and whether it follows from other printed numbers.
 
     Attributes:
         figure: the id of the published figure it is about.
@@ -41,11 +41,11 @@ KINDS = {
     "printings": "one result, printed in several places",
 }
 
-BOUND = "max_abs_difference"  # begins the metric of a bound on how far a reproduction lies from its original
+BOUND = "max_abs_difference"  # the metric of a bound on how far reproductions lie from originals begins so
 
 
 def statements() -> list[Statement]:
-    """All of them, in the order of KINDS and of the table of published figures."""
+    """Return all statements, in the order of KINDS and of the table of published figures."""
     rows = list(published.rows().values())
     derived = [found for row in rows if (found := check_derived(row))]
     bounds = [row for row in rows if row.metric.startswith(BOUND)]
@@ -55,9 +55,9 @@ def statements() -> list[Statement]:
 
 
 def check_derived(row: Figure) -> Statement | None:
-    """Of a figure that the source derives from others; None for one of another kind, or whose parts are not printed.
+    """Check a figure that its source derives from others; None for any other, or one whose parts are not printed.
 
-    What rounding can do is allowed for: half a unit of the last digit of every number that enters.
+    Rounding is allowed for: half a unit of the last digit of every number that enters.
     """
     parts = [published.get(part) for part in row.parts.split()]
     if row.answer != "derived" or not parts or math.isnan(value := published.first_number(row.value)):
@@ -81,7 +81,7 @@ def check_derived(row: Figure) -> Statement | None:
 
 
 def _distance(bound: Figure, part: Figure) -> Statement:
-    """Of one of the figures that a bound is over, beside that of the reproduction which claims it."""
+    """Check whether a figure and its reproduction are as close as the reproduction's bound says."""
     most, ours = published.first_number(bound.value), _reproduced(part)
     said = f"{_name(part)}: {ours.value} lies within {most:g} of {part.value}"
     why = f"{ours.value} − {part.value} = {_gap(part):+.2f}".replace("-", "−")
@@ -89,7 +89,7 @@ def _distance(bound: Figure, part: Figure) -> Statement:
 
 
 def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:
-    """What is declared as a claim of that kind, where both figures are printed."""
+    """Yield the comparisons that are declared as claims, where both figures are printed."""
     for claim in load_claims(check=False):
         if claim.kind == "order" and (found := judge_printed(claim)).verdict != NOT_RUN:
             figure, follows = rows[claim.references[0]].id, found.verdict == REPRODUCED
@@ -97,7 +97,7 @@ def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:
 
 
 def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
-    """Means whose single runs are public, by the epoch that the source reports."""
+    """Yield means whose single runs are public, by the epoch that the source reports."""
     of_line = defaultdict(list)
     for run in others.other_runs():
         for line in run.lines:
@@ -141,10 +141,10 @@ def _of_printings(rows: Iterable[Figure]) -> Iterable[Statement]:
 
 
 def _result(row: Figure) -> tuple[str, ...]:
-    """Names what was measured: rows with the same name print one result."""
-    if row.method in ("teacher", "student baseline"):  # of a source; others may have trained their own
+    """Return a key for what was measured: rows with the same key print one result."""
+    if row.method in ("teacher", "student baseline"):  # per source: others may have trained their own
         return row.source, row.method, row.teacher if row.method == "teacher" else row.student, row.dataset
-    if row.variant.startswith("quoted"):  # of the same benchmark: the pair and the method are its cell
+    if row.variant.startswith("quoted"):  # all from one benchmark, whose cell is the pair and the method
         return "quoted", row.lines.partition("/")[2]
     return row.lines, who(row) if row.variant == "paper" else row.variant
 
@@ -153,10 +153,10 @@ def _result(row: Figure) -> tuple[str, ...]:
 
 
 def judge_printed(claim: Claim) -> RuleResult:
-    """What the printed numbers decide of a claim; "not run" where they leave it open.
+    """Judge a claim by the printed numbers; "not run" if they leave it open.
 
     A derived figure follows from its parts or does not; an order or a trend is there in the printed numbers or is not.
-    That a value is reached, no printed number decides.
+    No printed number can decide whether a value is reached.
     """
     index = list(published.rows().values())
     for row in (index[i] for i in claim.references):
@@ -205,7 +205,7 @@ def _gap(paper: Figure) -> float:
 
 
 def _reproduced(paper: Figure) -> Figure:
-    """The reproduction's figure beside one of the paper's."""
+    """Return the reproduction's figure for one of the paper's figures."""
     same = ("source", "table", "teacher", "student", "method", "dataset", "metric")
     key: Sequence[str] = [getattr(paper, name) for name in same]
     (found,) = (
@@ -216,6 +216,6 @@ def _reproduced(paper: Figure) -> Figure:
 
 
 def _half_digit(printed: str) -> float:
-    """Half a unit of the last digit of a number as it is printed."""
+    """Return half a unit of the last digit of a number as it is printed."""
     digits = printed.split()[0].lstrip("+~-").partition(".")[2]
     return 0.5 * 10.0 ** -len(digits)

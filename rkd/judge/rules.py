@@ -1,10 +1,10 @@
 """Rules that turn runs into a verdict on a claim: accuracies in, a result out, wherever they come from.
 
 Accuracies are in percent, differences in percentage points (pp). Every rule asks a question that was fixed before the
-runs were made and answers "inconclusive" where its interval, of level 1 - 2·alpha, straddles a limit: a difference
-that is not significant is no reproduction. So it does with fewer than `min_seeds` runs on a side. Runs that are all
-equal give an interval of no width, a single run gives none. The inequalities are those of `rkd.judge.decide`; how often
-each rule errs is simulated in book/verdicts.ipynb.
+runs were made. It answers "inconclusive" if its interval, of level 1 - 2·alpha, straddles a limit (a difference that is
+not significant is no reproduction) or if a side has fewer than `min_seeds` runs. Runs that are all equal give an
+interval of no width, a single run gives none. The inequalities are those of `rkd.judge.decide`; book/verdicts.ipynb
+simulates how often each rule errs.
 """
 
 import math
@@ -31,31 +31,31 @@ from rkd.judge.decide import (
 if TYPE_CHECKING:
     from rkd.judge.declared import Claim
 
-MOST_RUNS = 200  # per side, of those looked ahead to
+MOST_RUNS = 200  # per side, at which looking ahead stops
 RESAMPLES = 10_000
 Groups = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What runs say of one claim.
+    """What runs say about one claim.
 
     Attributes:
         verdict: one of VERDICTS.
         estimate: value, chance: mean - published; bound: the same of the row that decides; order: P(A > B);
             effect: mean(A) - mean(B); trend: the contrast. NaN where nothing was run.
-        interval: of the estimate, low and high; infinite where a side has a single run.
+        interval: low and high end of the estimate's interval; infinite where a side has a single run.
         level: confidence level of the interval, such as 0.90.
-        p: of the test that decides, one-sided; None where none does, as with too few runs.
+        p: one-sided p of the test that decides; None if none does, as with too few runs.
         n: runs per side or group.
-        more_seeds: of an inconclusive verdict: about how many more runs per side would decide it, were means and
-            spreads to stay as they are; None: not even 200 runs would.
+        more_seeds: for an inconclusive verdict, about how many more runs per side would decide it if means and spreads
+            stayed as they are; None: not even 200 runs would.
         sentence: why, with figures.
-        details: of value and chance: mean, and of several runs sd; of value also prediction_low, prediction_high and
-            published_inside (1.0 or 0.0). Of an effect: ratio (to the published gain). Of a trend: argmax_inside. Of a
-            direction: against (1.0 or 0.0).
+        details: for value and chance: mean and, with several runs, sd; for value also prediction_low, prediction_high
+            and published_inside (1.0 or 0.0). For an effect: ratio (to the published gain). For a trend: argmax_inside.
+            For a direction: against (1.0 or 0.0).
         free: degrees of freedom behind p.
-        without_p: the verdict where p does not hold.
+        without_p: the verdict to fall back on if p is not below alpha after correction.
         p_holm: p after Holm's correction over the family (`correct_holm`).
     """
 
@@ -74,12 +74,12 @@ class RuleResult:
 
 
 def judge(claim: "Claim", groups: Sequence[Sequence[float] | np.ndarray]) -> RuleResult:
-    """The rule of a claim's kind, before Holm's correction.
+    """Apply the rule of a claim's kind, before Holm's correction.
 
     Args:
-        claim: what is claimed; of a made-up one the kind and the numbers are enough.
-        groups: accuracies of runs for each of `claim.groups`: one side, or a and b, or those of a trend or a bound. A
-            row of a bound may be empty if another is not.
+        claim: what is claimed; for a made-up claim the kind and the numbers are enough.
+        groups: accuracies of runs for each of `claim.groups`: one side, a and b, or the groups of a trend or a bound.
+            A row of a bound may be empty if another is not.
 
     Raises:
         ConfigError: an accuracy that is not finite.
@@ -88,11 +88,11 @@ def judge(claim: "Claim", groups: Sequence[Sequence[float] | np.ndarray]) -> Rul
 
 
 def _value(claim: "Claim", groups: Groups) -> RuleResult:
-    """Is our mean the published value, give or take the margin?
+    """Judge whether our mean is the published value, give or take the margin.
 
-    The interval is that of mean(ours) - published, by t; the whole of it within the margin are the two one-sided tests
-    of equivalence (Schuirmann 1987). The details also say whether the published value lies in the 95 % prediction
-    interval for a mean of as many new runs as it stands on; where that is not told, of one.
+    The interval is the t interval of mean(ours) - published; asking that all of it lie within the margin amounts to the
+    two one-sided tests of equivalence (Schuirmann 1987). The details also say whether the published value lies in the
+    95 % prediction interval for a mean of as many new runs as it stands on, or of one if that is unknown.
     """
     found = _near(claim, groups, claim.published, f"the published {claim.published:.2f}")
     if "sd" not in found.details:
@@ -106,7 +106,7 @@ def _value(claim: "Claim", groups: Groups) -> RuleResult:
 
 
 def _chance(claim: "Claim", groups: Groups) -> RuleResult:
-    """Is our mean at the level of chance, give or take the margin? As a value, but above is not reproduced either."""
+    """Judge, like `_value`, whether our mean is at chance level; here a mean above it is not reproduced either."""
     found = _near(claim, groups, claim.chance, f"the {claim.chance:.2f} expected by chance")
     return replace(found, verdict=NOT_REPRODUCED) if found.verdict == EXCEEDED else found
 
@@ -125,15 +125,15 @@ def _near(claim: "Claim", groups: Groups, target: float, name: str) -> RuleResul
 
 
 def _order(claim: "Claim", groups: Groups) -> RuleResult:
-    """Is A better than B? Without runs of B: than the published number, by tests of one sample.
+    """Judge whether A is better than B or, without runs of B, than the published number (by one-sample tests).
 
     P(A > B) is the probability that a run of A beats a run of B, ties counting half, with a percentile bootstrap
     interval. Reproduced: its lower end is above 0.5, the estimate at least THRESHOLD, and Welch's one-sided test
     of the means has p < alpha. Not reproduced: its upper end is below the threshold, and the t test of the hypothesis
     P(A > B) >= threshold, for normal runs, has p < alpha.
 
-    The two tests are guards: the bootstrap of a handful of values is too narrow, and alone errs in up to 10 % of cases
-    where alpha is 0.05.
+    The two tests are guards: the bootstrap interval of a handful of values is too narrow and, by itself, errs in up to
+    10 % of cases at an alpha of 0.05.
 
     Source: Bouthillier et al. 2021 (arXiv 2103.03098) for the probability and its threshold.
     """
@@ -143,7 +143,7 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
     probability, p, ends = resampling.probability_above(ours, theirs), float(gap.p_above(0.0)), (0.0, 1.0)
     against = _mean(theirs) if two else f"the published {two_decimals(theirs[0])}"
     said = f"{_mean(ours)} against {against}, P(A > B) is {two_decimals(probability)}"
-    if several := min(map(len, groups)) > 1:  # a single run tells nothing of its spread
+    if several := min(map(len, groups)) > 1:  # a single run says nothing about the spread
         level, rng = 1 - 2 * claim.alpha, _generator(claim)
         ends = resampling.probability_above_interval(ours, theirs, level, RESAMPLES, rng)
         said += f", {_p(p)} for the means"
@@ -155,10 +155,10 @@ def _order(claim: "Claim", groups: Groups) -> RuleResult:
 
 
 def _effect(claim: "Claim", groups: Groups) -> RuleResult:
-    """Is the gain of A over B the published one, give or take the margin?
+    """Judge whether the gain of A over B is the published one, give or take the margin.
 
-    The interval is Welch's for mean(A) - mean(B). It must lie above 0 to be called a gain at all; p is that of none.
-    For a published loss all signs are turned round.
+    The interval is Welch's for mean(A) - mean(B). It must lie above 0 to be called a gain at all; p tests that there is
+    none. For a published loss all signs are flipped.
     """
     sign, claimed, margin = math.copysign(1.0, claim.published), abs(claim.published), claim.margin
     gain = contrast(groups, [sign, -sign])  # positive where it goes as claimed
@@ -174,10 +174,10 @@ def _effect(claim: "Claim", groups: Groups) -> RuleResult:
 
 
 def _trend(claim: "Claim", groups: Groups) -> RuleResult:
-    """Do the means of several groups go the way that is claimed?
+    """Judge whether the means of several groups go the way that is claimed.
 
-    The contrast is the sum of weight times mean, with its t after Welch and Satterthwaite, and p one-sided. The
-    details say with which bootstrap probability the largest mean is one of `claim.best`; that decides nothing.
+    The contrast is the sum of weight times mean, tested one-sided by t after Welch and Satterthwaite. The details give
+    the bootstrap probability that the largest mean is one of `claim.best`; it decides nothing.
     """
     slope, details = contrast(groups, claim.contrast), {}
     if claim.best and min(map(len, groups)) > 1:
@@ -192,10 +192,10 @@ def _trend(claim: "Claim", groups: Groups) -> RuleResult:
 
 
 def _bound(claim: "Claim", groups: Groups) -> RuleResult:
-    """Is every mean closer to its published value than the bound?
+    """Judge whether every mean is closer to its published value than the bound.
 
-    By the tests of a value, with the bound for a margin: "every" needs no correction (intersection-union), "some row
-    lies beyond" is tested at alpha divided by the number of rows (Bonferroni). Of a row without runs nothing is said.
+    The tests are those of a value, with the bound as margin: "every" needs no correction (intersection-union), "some
+    row lies beyond" is tested at alpha divided by the number of rows (Bonferroni). Rows without runs are not judged.
     """
     limit, published = claim.margin, claim.published
     gaps = {i: contrast([runs - published[i]], [1.0]) for i, runs in enumerate(groups) if len(runs)}
@@ -216,14 +216,14 @@ def _bound(claim: "Claim", groups: Groups) -> RuleResult:
 def judge_direction(
     claim: "Claim", groups: Sequence[Sequence[float]], weights: Sequence[float], table: np.ndarray
 ) -> RuleResult:
-    """Does a weighted sum of groups point the claimed way? Of short runs, whose sizes are none of the published ones.
+    """Judge whether a weighted sum of groups points the claimed way: for short runs, whose effects differ in size.
 
-    Runs are paired by seed, and their spread is that of all rows of a table (`rkd.judge.contrast.paired`). p is that of
-    the way the sum points; which one it is, the details say (against: 1.0).
+    Runs are paired by seed, and their spread is that of all rows of a table (`rkd.judge.contrast.paired`). p belongs to
+    the direction in which the sum points; the details say if that is against the claim (against: 1.0).
 
     Args:
         groups: accuracies of the same seeds, in the same order, for each of `claim.groups`.
-        weights: one per group; the claimed way is up.
+        weights: one per group, so that the claimed direction is up.
         table: (rows, seeds) of accuracies, NaN where there is no run; the groups are rows of it.
     """
     slope = paired([np.asarray(group) for group in groups], weights, table)
@@ -244,19 +244,19 @@ _RULES: Mapping[str, Callable[["Claim", Groups], RuleResult]] = {
 
 
 def _generator(claim: "Claim") -> np.random.Generator:
-    """One stream per claim, named by its id: the same runs give the same interval, whatever else is judged."""
+    """Return the claim's own random stream, seeded by its id: its interval depends on its runs alone."""
     return np.random.default_rng(zlib.crc32(claim.id.encode()))
 
 
 def correct_holm(results: Sequence[RuleResult], alpha: float) -> list[RuleResult]:
-    """Corrects p of the results of one family, and takes back verdicts that no longer stand.
+    """Correct p of the results of one family, and withdraw verdicts that no longer stand.
 
     The results are of claims that were declared together: the probability that any is called reproduced without cause
-    stays at alpha. One without a p counts like a p of 1, lest a verdict be taken back once another claim gets its runs.
-    One whose corrected p is not below alpha becomes inconclusive, or "not reproduced" where its interval lies below
-    what is claimed.
+    stays at alpha. A result without a p counts as p = 1, so that no verdict is withdrawn once another claim gets its
+    runs. A result whose corrected p is not below alpha becomes inconclusive, or "not reproduced" if its interval lies
+    below what is claimed.
 
-    For `judge_direction`, a sum that points the other way is a finding as well: these p are corrected in the same way,
+    For `judge_direction`, a sum that points the other way is a finding as well: its p is corrected in the same manner,
     each direction by itself.
     """
     ways = np.array([bool(found.details.get("against")) for found in results])
@@ -278,7 +278,7 @@ def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResu
         return replace(found, verdict=found.without_p)
 
     def ahead(k: np.ndarray) -> decide.Cases:
-        """The same test, t growing with the root of n; corrected in full, as if all others were no smaller."""
+        """Return the case of the same test with t growing as the root of n, corrected in full as if p were smallest."""
         n = min(found.n)
         t = -special.stdtrit(found.free, found.p) * np.sqrt((n + k) / n)
         return [(REPRODUCED, special.stdtr(found.free * (n + k - 1) / (n - 1), -t) * size < alpha, "")]
@@ -287,7 +287,7 @@ def _corrected(found: RuleResult, p: float, size: int, alpha: float) -> RuleResu
 
 
 def not_run(reason: str) -> RuleResult:
-    """The result of a claim nothing was run for."""
+    """Return the result of a claim for which nothing was run."""
     return RuleResult(NOT_RUN, sentence=reason)
 
 
@@ -296,16 +296,16 @@ def _result(
     limits: tuple[float, ...], *, p: float | None, now: decide.Cases | None = None, estimate: float | None = None,
     ends: tuple[float, float] | None = None, between: str = "", details: Mapping[str, float] | None = None,
 ) -> RuleResult:  # fmt: skip
-    """A result with its sentence; without a verdict where runs are too few.
+    """Return a result with its sentence; inconclusive if there are too few runs.
 
     Args:
         said: first half of the sentence, the measurement.
         gap: what is measured.
-        rule: the cases after so many more runs per group, for a number or a vector of them.
-        limits: which the interval may include, and is then inconclusive.
-        now: the cases of these runs, where the rule with no more of them is only near to it.
+        rule: gives the cases after that many more runs per group, for a number or a vector of numbers.
+        limits: limits that make the result inconclusive if the interval includes them.
+        now: the cases of these runs, where `rule(0)` only approximates them.
         estimate, ends: what is shown in place of the gap and its interval.
-        between: what is said of an inconclusive one that includes none.
+        between: what is said of an inconclusive interval that includes no limit.
     """
     level, n, cases = 1 - 2 * claim.alpha, tuple(map(len, groups)), now or rule(0)
     verdict, (low, high) = str(decide.first_case(cases)), map(float, ends or gap.interval(level))
@@ -332,7 +332,7 @@ def _result(
 
 
 def _more(n: Sequence[int], min_seeds: int, ahead: Callable[[np.ndarray], decide.Cases]) -> int | None:
-    """Smallest number of further runs per group with a verdict."""
+    """Return the smallest number of further runs per group that gives a verdict; None if even MOST_RUNS would not."""
     least = max(min_seeds - min(n), 1)
     if min(n) < 2:  # no spread to look ahead with
         return least

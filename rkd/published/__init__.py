@@ -1,5 +1,5 @@
-"""Every published figure the book is about, as one table: what the sources say, disagreements side by side, and what
-answers each figure here."""
+"""Every published figure that the book is about, as one table: what the sources say, with disagreements side by side,
+and what answers each figure here."""
 
 import csv
 import difflib
@@ -27,15 +27,15 @@ class Figure(NamedTuple):
 
     Attributes:
         Index: its place in the table.
-        id: unique and stable: source, table, teacher, student, method, the variant where a table has several of one
-            method, data set, and the metric where it is not accuracy, joined by "-".
+        id: unique and stable: source, table, teacher, student, method, the variant if a table has several of one
+            method, data set, and the metric if it is not accuracy, joined by "-".
         source: a key of SHORT_SOURCE.
         value: as printed; empty where the source says "not reported".
         answer: a key of `rkd.experiments.answers.KINDS`.
-        lines: "chapter/line" whose runs answer it, separated by blanks.
+        lines: "chapter/line" of the lines whose runs answer it, separated by blanks.
         also: further lines beside which it is shown.
         parts: ids of the figures it is derived from.
-        setting: where its value stands here.
+        setting: where to find its value here.
         how: the derivation, a remark on the setting, or why nothing answers it.
         number: the value as a float, NaN where it is not one number, such as "5-6"; "~1.5" is 1.5.
     """
@@ -66,14 +66,14 @@ COLUMNS = Figure._fields[1:-1]
 
 @functools.cache
 def rows() -> dict[str, Figure]:
-    """Every figure by its id, in the order of the table."""
+    """Return every figure by its id, in the order of the table."""
     table = read_table(Path(__file__).parent / "published.csv", "figures", ConfigError)
     found = (Figure(i, **row, number=_number(row["value"])) for i, row in enumerate(table))
     return {figure.id: figure for figure in found}
 
 
 def read_table(path: Path, what: str, kind: type[RkdError]) -> list[dict[str, str]]:
-    """The rows of a CSV file below its head; an error of this kind where it is no table of what it is to hold."""
+    """Return the rows of a CSV file below its header; raise an error of this kind if it is no valid table of `what`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -93,22 +93,22 @@ def _number(printed: str) -> float:
 
 
 def first_number(printed: str) -> float:
-    """The number that a printed text begins with: "0.6 +- 0.1" is 0.6; NaN where it begins with none."""
+    """Return the number that a printed text begins with: "0.6 +- 0.1" gives 0.6; NaN if it begins with none."""
     return _number(printed.partition(" ")[0])
 
 
 def load(**equal: str) -> "pd.DataFrame":
-    """The figures as a table, their fields as columns but for `Index`, which is its index where nothing is left out;
-    optionally only the rows whose columns equal the given values.
+    """Return the figures as a table, with their fields as columns except `Index`, which is the table's index if nothing
+    is left out; optionally only the rows whose columns equal the given values.
 
     Raises:
-        ConfigError: a column that does not exist.
+        ConfigError: a column does not exist.
 
     Example:
         >>> load(source="re_paper", table="Table 6")[["variant", "value"]].values.tolist()[0]
         ['No change', '71.79']
     """
-    import pandas as pd  # most readers want single figures, and are quicker without it
+    import pandas as pd  # slow to import, and most callers want single figures only
 
     for column in equal.keys() - {*COLUMNS}:
         raise unknown("column", column, COLUMNS)
@@ -118,13 +118,13 @@ def load(**equal: str) -> "pd.DataFrame":
 
 @functools.cache
 def figures_of_line(selector: str) -> tuple[Figure, ...]:
-    """The rows of one line "chapter/line": of figures that its runs answer, and of those shown beside it."""
+    """Return the figures of one line "chapter/line": those that its runs answer, and those shown beside it."""
     lines = ((row, f"{row.lines} {row.also}" if row.answer == "run" else row.also) for row in rows().values())
     return tuple(row for row, named in lines if selector in named.split())
 
 
 def find_number(**equal: str) -> float:
-    """The one number that matches, in the metric's unit (accuracies in percent).
+    """Return the one number that matches, in the metric's unit (accuracies in percent).
 
     Raises:
         ConfigError: no row matches, or rows with different numbers do.
@@ -136,10 +136,10 @@ def find_number(**equal: str) -> float:
 
 
 def get(figure: str) -> Figure:
-    """The row with this id.
+    """Return the row with this id.
 
     Raises:
-        ConfigError: no such id; names the nearest one.
+        ConfigError: there is no such id; the message names the nearest one.
     """
     if figure not in rows():
         near = difflib.get_close_matches(figure, rows(), n=1)

@@ -1,5 +1,5 @@
-"""Runs of a reader's own from the logs that other systems leave. Text and event files are read; nothing in them is
-executed. What a log does not say, the names of its folders do, as RepDistiller and mdistiller give them."""
+"""A reader's own runs, from the logs that other systems leave. Text and event files are read; nothing in them is
+executed. What a log does not say is taken from the names of its folders, as RepDistiller and mdistiller form them."""
 
 import csv
 import os
@@ -17,12 +17,12 @@ from rkd.config import from_values
 from rkd.errors import ConfigError, RecordError, RkdError
 from rkd.published.others import COLUMNS, OtherRun, read_runs
 
-LARGEST = 2**26  # bytes of a log
+LARGEST = 2**26  # bytes in a log
 
 
 class Log(NamedTuple):
-    """Of one run: epochs with their test accuracies in percent; values of OtherRun's fields, as they are told; whether
-    the log says that the run came to its end."""
+    """The log of one run: epochs with their test accuracies in percent; values of OtherRun's fields, as the log tells
+    them; whether the log says that the run came to its end."""
 
     points: Collection[tuple[Any, Any]]
     told: dict[str, Any]
@@ -38,7 +38,7 @@ def _text(path: Path) -> str:
 
 
 def _blocks(text: str, begin: str, block: str, end: str) -> Log:
-    """Of a text with a block of every epoch (groups: epoch, accuracy), and at the end a line with the best accuracy."""
+    """Read a text with a block for every epoch (groups: epoch, accuracy) and a final line with the best accuracy."""
     begun, points, ends = (re.findall(form, text, re.MULTILINE) for form in (begin, block, end))
     if not begun:
         raise ConfigError("it tells of no epoch")
@@ -50,7 +50,7 @@ def _blocks(text: str, begin: str, block: str, end: str) -> Log:
 
 
 def _mdistiller(path: Path) -> list[Log]:
-    """worklog.txt: names and values between lines of dashes."""
+    """Read worklog.txt: names and values between lines of dashes."""
     block = r"^epoch: (.+)\n(?:(?!epoch:|test_acc:)\w+: .*\n)*+test_acc: (.+)\n(?:(?!epoch:)\w+: .*\n)*+-+$"
     return [_blocks(_text(path), r"^epoch:", block, r"^best_acc\t([^\s-]+)")]
 
@@ -60,12 +60,12 @@ _FIELDS = {"model_s": "student", "path_t": "teacher", "distill": "method", "alph
 
 
 def _repdistiller(path: Path) -> list[Log]:
-    """What its training scripts print, with their call, or the options that it came to, where that was kept."""
+    """Read what its training scripts print, with their command line or the resulting options if these were kept."""
     text = _text(path)
     block = r"^epoch (\d+), total time.*\n(?:(?!==>|[Ee]poch).*\n)*?\s*\* Acc@1 (\S+) Acc@5 \S"
     log = _blocks(text, r"^epoch \d+, total", block, r"^best accuracy:\s*(?:tensor\(\[?)?([^\s,\])]+)")
     for option, value in re.findall(_OPTION, text):
-        if option == "path_t":  # the teacher's name begins that of its folder
+        if option == "path_t":  # the folder's name begins with the teacher's
             value = re.match(r"wrn_\d+_\d+|[^_]*", Path(value).parent.name)[0]
         field = _FIELDS.get(option, option)
         if log.told.setdefault(field, value) != value:
@@ -74,7 +74,7 @@ def _repdistiller(path: Path) -> list[Log]:
 
 
 def _accuracy(names: Collection[str]) -> str:
-    """That of the test accuracy: test_acc, test_accuracy, test_top1, Acc/test and the like, else of validation."""
+    """Return the name of the test accuracy (test_acc, test_accuracy, test_top1, Acc/test...), else of validation."""
     acc, data = "(?:acc|accuracy|top_?1)(?:_?1)?", "(test|val|valid|eval)"
     form = rf"(?:acc_|accuracy_)?{data}_?{acc}|{acc}_{data}"
     found = {name: re.fullmatch(form, re.sub(r"\W+", "_", name.lower())) for name in names}
@@ -87,7 +87,7 @@ def _accuracy(names: Collection[str]) -> str:
 
 
 def _percent(points: Collection[tuple[Any, float]]) -> Log:
-    """Fractions become percent. No run of use stays below one percent."""
+    """Convert fractions to percent: a useful run does not stay below one percent."""
     if max(value for _, value in points) < 1:
         return Log([(epoch, 100 * value) for epoch, value in points], {"note": "told as fractions"})
     return Log(points, {})
@@ -108,7 +108,7 @@ def _tensorboard(path: Path) -> list[Log]:
 
 
 def _csv(path: Path) -> list[Log]:
-    """OtherRun's columns; or of one run `epoch` or `step`, and a test accuracy, or TensorBoard's `tag` and `value`."""
+    """Read OtherRun's columns; or one run's `epoch` or `step`, with a test accuracy or TensorBoard's `tag`, `value`."""
     try:
         rows = list(csv.DictReader(_text(path).splitlines(), strict=True))
     except csv.Error as error:
@@ -126,7 +126,7 @@ def _csv(path: Path) -> list[Log]:
     return [_percent([(row[epoch], _number("accuracy", row[value])) for row in rows])]
 
 
-FORMATS = {  # names of files, and what reads one
+FORMATS = {  # patterns of file names, and the function that reads such a file
     "mdistiller": (("*.txt", "*.log"), _mdistiller),
     "repdistiller": (("*.log", "*.out", "*.txt"), _repdistiller),
     "tensorboard": (("*tfevents*",), _tensorboard),
@@ -156,7 +156,7 @@ _SHORT = {"res": "resnet", "mv": "mobilenetv", "shuv": "shufflenetv"}
 
 
 def _named(path: Path) -> dict[str, Any]:
-    """What the names of a log and of the folders around it tell, the nearest first."""
+    """Return what the names of a log and of the folders around it tell, the nearest first."""
     told: dict[str, Any] = {}
     for name in (path.name, *(parent.name for parent in path.parents))[:4]:
         found = next(filter(None, (re.match(form, _GIVEN.sub("", name)) for form in _NAMES)), None)
@@ -169,8 +169,8 @@ def _named(path: Path) -> dict[str, Any]:
 
 
 def _canonical(told: Mapping[str, Any]) -> dict[str, Any]:
-    """With this package's names of methods and networks where it has them."""
-    from rkd.models import canonical  # with torch
+    """Return the values with this package's names of methods and networks, where it has them."""
+    from rkd.models import canonical  # imports torch
 
     found = dict(told)
     kd = _number("weight of KD", found.pop("kd", 0))
@@ -180,7 +180,7 @@ def _canonical(told: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"teacher": ""} if method == "none" else {}
     for role in {"teacher", "student"} & found.keys():
         found[role] = re.sub(r"^(res|mv|shuv)(?=\d)", lambda short: _SHORT[short[0]], found[role])
-        with suppress(ConfigError):  # kept as told
+        with suppress(ConfigError):  # otherwise kept as told
             found[role] = canonical(found[role])
     return found
 
@@ -196,7 +196,7 @@ def _number(name: str, text: Any) -> float:
 
 
 def _curve(log: Log, epochs: Any) -> list[float]:
-    """Accuracy after each epoch of a log that holds one whole run."""
+    """Return the accuracy after each epoch of a log, which must hold one whole run."""
     points = [(_number("epoch", epoch), _number("accuracy", value)) for epoch, value in log.points]
     for (before, _), (after, _) in pairwise(points):
         if after <= before:
@@ -236,7 +236,7 @@ def _run(log: Log, named: Mapping[str, Any], given: Mapping[str, Any]) -> OtherR
 
 
 def fingerprint(run: OtherRun) -> tuple:
-    """What no two runs share: the curve; without one, where it is told, and how it ended."""
+    """Return what no two runs share: the curve or, without one, where the run is told and how it ended."""
     names = ("repository", "file", "student", "teacher", "method", "run", "last", "best")
     return run.curve or tuple(getattr(run, name) for name in names)
 
@@ -248,17 +248,17 @@ def load(
     lines: Mapping[str, Mapping[str, Any]],
     known: Mapping[tuple, str],
 ) -> tuple[list[OtherRun], dict[str, str]]:
-    """The runs of one log, of a run's folder or of a folder of many, and by the logs' places why others are refused.
+    """Return the runs in a log, a run's folder or a folder of many, and for the others, by place, why they are refused.
 
     Args:
-        format: of FORMATS.
-        given: values of OtherRun's fields that win over what logs and names tell.
-        lines: by "chapter/line" that all runs share, what they must have for that.
-        known: by their trace, where earlier runs are; a run is taken once.
+        format: a key of FORMATS.
+        given: values of OtherRun's fields that override what logs and names tell.
+        lines: for each "chapter/line" that all runs are to belong to, the values their fields must have for that.
+        known: where earlier runs are, by their `fingerprint`; no run is taken twice.
 
     Raises:
-        ConfigError: there is nothing, or no log of that format.
-        RkdError: event files without tensorboard.
+        ConfigError: the path does not exist or holds no log of that format.
+        RkdError: event files cannot be read without tensorboard.
     """
     (forms, reader), path = FORMATS[format], path.absolute()
     if not os.path.exists(path):

@@ -1,6 +1,6 @@
 """Single runs that others measured, as their logs and documents tell them: rows of CSV files in results/others/.
 
-Such a file is read as text and numbers; nothing of it is executed.
+Such a file is read as text and numbers; nothing in it is executed.
 """
 
 import csv
@@ -36,18 +36,18 @@ class OtherRun:
     """One training run that someone else measured. Accuracies are test accuracies in percent.
 
     Attributes:
-        repository, commit, file: where it is told.
-        dataset, teacher, student, method: as this package names them where it has them; teacher empty without one.
-        run: its number among those of one file that are alike.
-        epochs: of its schedule.
-        last, best: after the last epoch, and of the best one on the test set; None where that is not told.
+        repository, commit, file: where the run is told.
+        dataset, teacher, student, method: by this package's names where it has them; teacher is empty without one.
+        run: its number among the runs of one file that are alike.
+        epochs: length of its schedule.
+        last, best: accuracy after the last epoch, and after the best one on the test set; None if not told.
         note: what else is told.
-        lines: "chapter/line" of the lines whose setting is the run's; without one it tells of spread alone.
+        lines: "chapter/line" of the lines that have the run's setting; without any, the run only tells of spread.
         behind: the source whose printed mean it is part of, a key of SHORT_SOURCE; empty: it is independent of all.
-        curve: accuracy after each epoch, as far as it is told.
+        curve: accuracy after each epoch; empty if not told.
 
     Raises:
-        ConfigError: neither accuracy, a best one below the last, or a curve that says otherwise.
+        ConfigError: neither accuracy is given, the best one is below the last, or the curve contradicts them.
     """
 
     repository: str
@@ -83,15 +83,15 @@ COLUMNS = tuple(field.name for field in fields(OtherRun))
 
 
 def others_folder() -> Path:
-    """Where the files lie."""
+    """Return the folder of these files."""
     return paths.home() / "results" / "others"
 
 
 def read_runs(path: Path) -> list[OtherRun]:
-    """The runs of one file, in its order.
+    """Return the runs of one file, in its order.
 
     Raises:
-        RecordError: one sentence that names file and line.
+        RecordError: one sentence that names the file and the line.
     """
     found = []
     for number, row in enumerate(published.read_table(path, "runs", RecordError), 2):
@@ -103,12 +103,12 @@ def read_runs(path: Path) -> list[OtherRun]:
 
 
 def other_runs(at: Path | None = None) -> list[OtherRun]:
-    """All runs in the CSV files of a folder (None: results/others), file by file."""
+    """Return all runs in the CSV files of a folder (None: results/others), file by file."""
     return [run for path in sorted((at or others_folder()).glob("*.csv")) for run in read_runs(path)]
 
 
 def as_csv(runs: Sequence[OtherRun]) -> str:
-    """The text of such a file."""
+    """Return the text of such a file with these runs."""
     text = StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()

@@ -13,10 +13,10 @@ from rkd.report.verdicts import badge_style, chapter_label, display_html, page_u
 
 
 def claims_map(assessments: Sequence[Assessment]) -> HTML:
-    """One mark a claim: its colour and sign say the verdict by the best evidence, its shape the grade of that.
+    """Return a map with one mark per claim: colour and sign show the verdict by the best evidence, the shape its grade.
 
-    A mark leads to its claim in the table of all claims, and names it, its verdict and the reason under the mouse, at
-    the focus of the keyboard, or at the first touch. It needs neither a script nor a network.
+    A mark links to its claim in the table of all claims. It shows the claim, its verdict and the reason under the
+    mouse, on keyboard focus or at the first touch. The map needs neither a script nor a network.
     """
     rows: dict[str, list[Assessment]] = {}
     sources = [a.claim.who for a in assessments]
@@ -30,7 +30,7 @@ def claims_map(assessments: Sequence[Assessment]) -> HTML:
 
 
 def _name(a: Assessment) -> str:
-    """Of a row: a table of a paper, a README as a whole."""
+    """Return the name of a claim's row: a table of a paper, or a README as a whole."""
     claim = a.claim
     return f"{claim.who}, {chapter_label(claim.chapter)}" if claim.who.endswith("paper") else claim.who
 
@@ -60,7 +60,7 @@ def _legend(assessments: Sequence[Assessment]) -> Html:
         return tag("li", mark, " ", f"{grade} {name}".strip(), " ", tag("b", count))
 
     shapes = (shape(grade, about.name) for grade, about in GRADES.items())
-    words: dict[tuple[str, str], dict[str, None]] = {}  # of what occurs
+    words: dict[tuple[str, str], dict[str, None]] = {}  # only what occurs
     for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
         if a.grade:
             words.setdefault(badge_style(a.verdict, a.grade), {})[wording(a.best)] = None

@@ -1,7 +1,7 @@
 """Drawings with their alternative text.
 
 Each is a matplotlib figure in colours that stay apart for colour-blind readers (Okabe and Ito's set). On a dark page,
-light and dark of one without pictures in it change places; a light card remains below the others.
+drawings without pictures in them swap light and dark; the others remain on a light card.
 """
 
 import io
@@ -31,11 +31,11 @@ class Drawing:
         return picture(buffer.getvalue(), self.alt, width=self.width, class_=kind)
 
 
-show = Drawing  # as the last expression of a cell
+show = Drawing  # for the last expression of a cell
 
 
 def canvas(width: float, height: float, x: tuple[float, float], y: tuple[float, float]) -> Axes:
-    """Axes without frame that fill a card of so many inches; x and y are their ends."""
+    """Return axes without a frame that fill a card of this size in inches; `x` and `y` are their limits."""
     ax = Figure(figsize=(width, height), facecolor=CARD).add_axes((0.01, 0.01, 0.98, 0.98))
     ax.set_axis_off()
     ax.set(xlim=x, ylim=y)

@@ -1,4 +1,4 @@
-"""What the notebook of a table or figure calls: runs and published figures as DataFrames, and how they are shown."""
+"""What the notebook of a table or figure calls: runs and published figures as DataFrames, and ways to show them."""
 
 import functools
 import itertools
@@ -39,17 +39,17 @@ from rkd.training import RunConfig
 
 DATA_SETS = {"embedded": "the embedded set", **SETS}
 PUBLISHED_PAIR = ("resnet56", "resnet20")  # of Tables 3 to 6, Figure 6 and the run without cross-entropy
-PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whose records are of it
+PROFILES = {"A": "paper", "C": "short"}  # grade of evidence -> the profile whose records have it
 
 
 def open_experiment(name: str, namespace: Mapping[str, Any]) -> "Experiment":
-    """Open a chapter under the parameters and rows found in a notebook's `globals()`, and show what the page is.
+    """Open a chapter with the parameters and rows found in a notebook's `globals()`; show its banner and verdicts.
 
     Everything is checked here: every run's config is built, so a contradiction stops the first cell with one
     sentence, before anything is trained.
 
     Raises:
-        ConfigError: an unknown, misspelt or contradictory parameter, or rows that are none.
+        ConfigError: a parameter is unknown, misspelt or contradictory, or the rows are not valid rows.
     """
     experiment = Experiment(chapter_in(name, namespace), parameters.namespace_parameters(namespace))
     if not experiment.is_self_test:
@@ -69,7 +69,7 @@ class Experiment:
     Attributes:
         settings: the parameters in force.
         lines: the rows of the table, each with its runs.
-        unread: names of given parameters that nothing here was made of (a build gives all chapters the same).
+        unread: names of given parameters without effect here (a build of the book gives all chapters the same).
     """
 
     def __init__(self, chapter: Chapter, given: Mapping[str, Any]) -> None:
@@ -91,18 +91,18 @@ class Experiment:
 
     @property
     def is_self_test(self) -> bool:
-        """Whether the runs of this execution only show that everything works: the smoke profile's as they are."""
+        """Whether the runs of this execution only show that everything works: those of the unchanged smoke profile."""
         return self.profile == "smoke" and self.given.keys() <= {*parameters.WHERE}
 
     @property
     def is_evidence(self) -> bool:
-        """Whether every run is of its recipe's length, on the whole of the data sets the claim is about."""
+        """Whether every run has its recipe's length, on the whole of the data sets that the claims are about."""
         runs = ((run, recipe) for recipe, runs in self._by_recipe().items() for run in runs)
         return all(is_published_setting(run, self.chapter.name, recipe) for run, recipe in runs)
 
     def run(self, maps: bool = False) -> pd.DataFrame:
-        """Load what is recorded, train what is missing (see `on_missing`); a frame as `runs_frame` gives it. A run that
-        is recorded without `maps` is trained again for them."""
+        """Load recorded runs, train missing ones (see `on_missing`), and return a frame as `runs_frame` does. With
+        `maps`, a run that is recorded without them is trained again."""
         wanted = {run.id for line in self.lines for run in line.runs}
         before = {run for run in wanted if self.store.has(run)}
         for recipe, runs in self._by_recipe().items():
@@ -117,8 +117,8 @@ class Experiment:
 
     @functools.cached_property
     def shown(self) -> list[Line]:
-        """The rows of the page: those of this execution, or in a self-test of the published setting, then any others of
-        which short runs are recorded, of pairs of which some student has learned."""
+        """The rows of the page: those of this execution or, in a self-test, those of the published setting, then others
+        with recorded short runs, in groups where these include a distilled student."""
         if not self.is_self_test:
             return self.lines
         lines, (short, records) = self.under("paper")[0], self.under("short")
@@ -128,15 +128,15 @@ class Experiment:
         return [*lines, *(x for x in more if x.group in taught and (x.group, x.label) not in known)]
 
     def published(self) -> pd.DataFrame:
-        """What the sources print of the rows; see `published_frame`."""
+        """Return what the sources print for the rows; see `published_frame`."""
         return frames.published_frame(self.shown)
 
     def evidence(self) -> pd.DataFrame:
-        """All runs on record of the rows, those that others measured included; the runs of a self-test are none.
+        """Return all recorded runs of the rows, including those that others measured, but not those of a self-test.
 
         Returns:
-            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" where the accuracy
-            of no other is told), source. A row of which nothing is on record stands there once, its grade "none".
+            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" if only that
+            epoch's accuracy is told), source. A row with nothing on record has one entry, of grade "none".
         """
         names, ours = frames.names_of(self.shown), {}
         for grade, profile in PROFILES.items():
@@ -151,14 +151,14 @@ class Experiment:
         return found.assign(threads=pd.to_numeric(found["threads"], errors="coerce").round().astype("Int64"))
 
     def under(self, profile: str) -> tuple[list[Line], dict[str, Record]]:
-        """The rows as a profile alone has them, and what is recorded of them."""
+        """Return the rows as a profile alone, without the given parameters, makes them, and their records."""
         if profile not in self._under:
             self._under[profile] = self._recorded({"profile": profile}, store_for(profile))
         return self._under[profile]
 
     def lacking(self) -> str:
-        """What would decide the rows, and what it costs, in a sentence: the runs of the published setting that are not
-        recorded, at the rate of recorded ones. Empty where none lacks."""
+        """Return a sentence on what would decide the rows, and its cost: the runs of the published setting that are not
+        recorded, at the rate of recorded ones. Empty if none is missing."""
         runs = [run for line in self.under("paper")[0] for run in line.runs]
         wanted, left = required(runs), unfinished(runs, store_for("paper"))
         if not left:
@@ -180,15 +180,15 @@ class Experiment:
         return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
 
     def differences(self, level: float = 0.9) -> pd.DataFrame | None:
-        """What the given parameters change: this execution against the profile's own parameters, row by row.
+        """Return what the given parameters change: this execution against the profile's own parameters, row by row.
 
-        Runs of one seed have the same batches and, where networks are alike, the same first weights: they are compared
-        in pairs, by t, where two seeds or more are common to both sides; else the means of all runs, after Welch.
+        Runs of one seed have the same batches and, if the networks are alike, the same initial weights: they are
+        compared in pairs, by t, if both sides share two seeds or more; else the means of all runs are, after Welch.
 
         Returns:
-            Index: the rows whose runs are others; columns: mean accuracy under the profile's own parameters and here
-            (%), their difference and both ends of its interval (percentage points; missing below two runs a side), to
-            two decimals, and of how many pairs or runs. None where there is no such row.
+            Index: the rows whose runs differ; columns: mean accuracy under the profile's own parameters and here (%),
+            their difference and both ends of its interval (percentage points; missing below two runs a side), to two
+            decimals, and the number of pairs or runs. None in a self-test or if there is no such row.
         """
         if self.is_self_test:
             return None
@@ -213,9 +213,9 @@ class Experiment:
         return found.round(2) if rows else None
 
     def show(self, table: pd.DataFrame) -> HTML:
-        """A table with one row per line (its name as index), in the order of the chapter: with the headings of groups,
-        and what a reader has to know of a row in small print; below it, what the grades of evidence in it are, and what
-        would decide its rows. All text in it is escaped."""
+        """Return a table with one row per line (its name as index), in the order of the chapter, with the headings of
+        groups and, in small print, what a reader has to know about a row; below it, what the grades of evidence in it
+        are and what would decide its rows. All text in it is escaped."""
         names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
         shown = table.fillna("").astype(str)
         shown = shown.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
@@ -234,8 +234,8 @@ class Experiment:
         return HTML(join(scroll_box(made), self._notes()))
 
     def grid(self, parts: Mapping[str, pd.Series]) -> HTML:
-        """Series of texts indexed by label and group, as one table of labels against groups: the first in each cell,
-        those after it below, in small print. Rows and columns are in the order of the chapter. Notes as of `show`."""
+        """Return series of texts, indexed by label and group, as one table of labels against groups: the first series
+        in each cell, later ones below in small print. Rows and columns keep the chapter's order. Notes as in `show`."""
         first, *below = (part.astype(str).map(text) for part in parts.values())
         for part in below:
             small = part.map(lambda said: tag("div", Html(said), class_="rkd-source"))
@@ -250,9 +250,9 @@ class Experiment:
         return HTML(join(scroll_box(Html(table)), note, self._notes()))
 
     def figure(self, figure: Figure, said: str = "") -> Drawing:
-        """A figure with words for those who do not see it: the evidence on record and what was measured here, in
-        percent, or what `said` says."""
-        plt.close(figure)  # shown once, by what is returned
+        """Return a figure with words for those who cannot see it: `said` or, without it, the evidence on record and
+        what was measured here, in percent."""
+        plt.close(figure)  # so that only the returned drawing shows it
         found = self.evidence()
         recorded = found[found["grade"] != "none"].groupby(["name", "grade"], sort=False)
         means = [f"{name}: {frames.on_record(rows)}" for (name, _), rows in recorded]
@@ -263,14 +263,14 @@ class Experiment:
         return show(figure, f"{self.chapter.title}. {said}.")
 
     def curves(self, groups: int | None = None) -> object:
-        """Accuracies and losses of every epoch, to be explored; of the first `groups` groups of rows only, where given
-        (a chapter of very many rows)."""
+        """Return the accuracies and losses of every epoch as an interactive view; if `groups` is given, only of that
+        many first groups of rows (for a chapter with very many rows)."""
         shown = list(dict.fromkeys(line.group for line in self.lines))[:groups]
         lines = [line for line in self.lines if line.group in shown]
         return curves(lines, self.records, f"Training curves, profile {self.profile}")
 
     def parameters(self) -> pd.DataFrame:
-        """Every parameter in force, and where its value comes from."""
+        """Return every parameter in force, and where its value comes from."""
         s, last = self.settings, self.lines[-1].runs[0]
         builder, of_row = Builder(s, self.recipe), {}
 
@@ -291,11 +291,11 @@ class Experiment:
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "from"])
 
     def runner(self, **options: Any) -> Runner:
-        """What trains and evaluates runs as the settings say; `options` are further ones of a `Runner`."""
+        """Return what trains and evaluates runs as the settings say; `options` are further options of `Runner`."""
         return runner_of(self.settings, self.store, **options)
 
     def banner(self) -> Html:
-        """What the page's numbers are worth."""
+        """Return a box that says what the page's numbers are worth."""
         what = self.describe()
         kind, start = "mini", "A short run, not the published setting:"
         said = f" {what}. It can show a tendency; it neither confirms nor refutes a published value."
@@ -316,7 +316,7 @@ class Experiment:
         return tag("div", tag("p", *text), class_=f"rkd-callout {kind}")
 
     def describe(self, lines: Sequence[Line] | None = None) -> str:
-        """Length and images of the runs here, or of other lines, then with their pair."""
+        """Return the length and images of the runs here or, with their pair, of those of other lines."""
         shown = self.lines if lines is None else lines
         run = shown[-1].runs[0]
         images = f"{run.data.train_images:,} images" if run.data.train_images else "all training images"
@@ -328,7 +328,7 @@ class Experiment:
         return f"{pair}{plural(run.epochs, 'epoch')} on {images} of {named}"
 
     def recipes(self) -> str:
-        """The recipes of the rows in words, one a line."""
+        """Return the recipes of the rows in words, one per line."""
         return "\n".join(f"{name}: {load_recipe(name).description}" for name in self._by_recipe())
 
     def _by_recipe(self) -> dict[str, list[RunConfig]]:
@@ -341,7 +341,7 @@ class Experiment:
         return frames.runs_frame(self.lines, self.records, self.profile)
 
     def _lines(self, settings: Settings, store: Store) -> list[Line]:
-        """With their runs as they are recorded, or would be trained here: everything goes by their ids."""
+        """Return the lines, their runs as they are recorded or would be trained here: everything goes by their ids."""
         device = pick_device(self.settings.device)
         return [line.settled(store, device) for line in self.chapter.lines(settings)]
 
@@ -351,8 +351,8 @@ class Experiment:
         return lines, store.read(ids)
 
     def _notes(self) -> Html:
-        """What grades of evidence there are, what would decide, and the arithmetics, where what was measured here is
-        not all of one."""
+        """Return notes on the grades of evidence, on what would decide the rows and, if what was measured here has
+        several, on the arithmetics."""
         found = self.evidence()
         own = sum(str(source).endswith(frames.OWN) for source in found["source"])
         more = {

@@ -1,5 +1,5 @@
-"""The gallery of methods: a card for each, with one drawing for all: student above, teacher below, and which parts of
-them a method compares, and how."""
+"""The gallery of methods: a card for each, with the same kind of drawing: student above, teacher below, and which parts
+of them the method compares, and how."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -18,23 +18,23 @@ from rkd.report.diagrams import FUSION, INK, LOSS, QUIET, STUDENT, TEACHER, Draw
 from rkd.report.interactive.markup import Html, tag
 
 Point = tuple[float, float]
-Pairs = list[tuple[Point, Point]]  # where the compared taps of student and teacher end towards each other
+Pairs = list[tuple[Point, Point]]  # facing ends of the compared taps of student and teacher
 
-# Tap -> its name, and centre, width, height of its box: maps shrink with depth, vectors are bars.
+# Tap -> its name, and the centre (x), width and height of its box: maps shrink with depth, vectors are bars.
 TAPS = {
     "stem": ("stem", 0.55, 0.62, 0.86), "1": ("stage 1", 1.5, 0.62, 0.86), "2": ("stage 2", 2.45, 0.52, 0.64),
     "3": ("stage 3", 3.3, 0.42, 0.44), "pooled": ("pooled", 4.15, 0.16, 0.6), "logits": ("logits", 4.85, 0.16, 0.86),
 }  # fmt: skip
-UP, DOWN = 3.3, 0.62  # of the two rows
+UP, DOWN = 3.3, 0.62  # y of the two rows
 UNREAD = "#dfe4ea"
-# Which sides pass a trained layer: where its green square lies from student to teacher, and the same in words.
+# Sides that pass through a trained layer -> where its green square lies from student to teacher, and words for it.
 PASSES = {
     "none": ((), ""),
     "student": ((0.22,), " The student's pass a trained layer first."),
     "teacher": ((0.78,), " The teacher's pass a trained layer first."),
     "both": ((0.22, 0.78), " Both sides pass a trained layer first."),
 }
-# Kind of a card -> what is said of it; `DRAW` has what draws it.
+# Kind of a card -> what is said about it; `DRAW` has the function that draws it.
 SAID = {
     "direct": "Compared with the teacher's, part by part",
     "relation": "Compared are the relations that the images of a batch have to each other, in",
@@ -48,7 +48,7 @@ SAID = {
 
 @dataclass(frozen=True)
 class Card:
-    """What the gallery says of one method; the fields are described in gallery.yaml."""
+    """What the gallery says about one method; the fields are described in gallery.yaml."""
 
     name: str
     family: str
@@ -68,14 +68,14 @@ class Card:
 
 
 def load_cards() -> dict[str, Card]:
-    """All cards by method."""
+    """Return all cards by method."""
     text = resources.files(__package__).joinpath("gallery.yaml").read_text(encoding="utf-8")
     return {name: Card(name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
 def family(name: str, lines: Mapping[str, Line], costs: pd.DataFrame) -> HTML:
-    """The cards of one family. Lines by method tell the length of stages in this execution; costs by method are ms (of
-    a step), relative (to the student's step alone) and extra (parameters trained along)."""
+    """Return the cards of one family. `lines`, by method, tell the length of stages in this execution; `costs`, by
+    method, are ms (of a step), relative (to the student's step alone) and extra (parameters trained along)."""
     shown = [card for card in load_cards().values() if card.family == name]
     cards = (_card(card, lines.get(card.name), costs[costs.index == card.name]) for card in shown)
     return HTML(tag("div", *cards, class_="rkd-cards"))
@@ -100,7 +100,7 @@ def _card(card: Card, line: Line | None, costs: pd.DataFrame) -> Html:
 
 
 def _stages(method: str, line: Line | None) -> str:
-    """Stages under the default options, and how long they are in this execution, where that is something else."""
+    """Return the stages under the default options, with their length in this execution if that differs."""
     said = []
     here = {s.name: s.epochs for s in line.runs[0].options.stages()} if line is not None else {}
     for stage in get_method(method).options().stages():
@@ -114,14 +114,14 @@ def _stages(method: str, line: Line | None) -> str:
 
 
 def comparison(card: Card) -> Drawing:
-    """The drawing of one method, and the same in words."""
+    """Return the drawing of one method, and the same in words."""
     group = card.kind == "group"
     ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
     rows = [(UP, shift, STUDENT) for shift in ((0.2, 0.1, 0.0) if group else (0.0,))]
     for y, shift, colour in (*rows, (DOWN, 0.0, TEACHER)):
         ends = (TAPS["stem"][1] + shift, TAPS["logits"][1] + shift)
         ax.plot(ends, (y + shift, y + shift), color=QUIET, linewidth=1, zorder=1)
-        for tap, (_, x, width, height) in TAPS.items():  # those that are read in the network's colour
+        for tap, (_, x, width, height) in TAPS.items():  # taps that are read: in the network's colour
             face, edge = (colour, INK) if tap in card.taps else (UNREAD, QUIET)
             _box(ax, (x + shift, y + shift), width, height, face, edgecolor=edge, linewidth=1.2, zorder=2)
     _text(ax, (-0.65, UP), "students" if group else "student", 9, INK, rotation=90)
@@ -143,7 +143,7 @@ def _direct(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _relation(ax: Axes, pairs: Pairs, card: Card) -> None:
-    """A matrix of the batch for each network, compared with each other."""
+    """Draw a matrix over the batch for each network, and compare the two."""
     for (x, top), (_, bottom) in pairs:
         for start, end, middle, colour in ((top, 2.5, 2.3, STUDENT), (bottom, 1.42, 1.62, TEACHER)):
             _arrow(ax, (x, start), (x, end))
@@ -157,7 +157,7 @@ def _relation(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _contrast(ax: Axes, pairs: Pairs, card: Card) -> None:
-    """The embedding against one that belongs to it and several that do not."""
+    """Draw the embedding compared with one that belongs to it and, dotted, with several that do not."""
     (((x, top), bottom),) = pairs
     _arrow(ax, bottom, (x, 1.48))
     ax.plot((x, x), (top, 2.5), color=INK, linewidth=1.2)
@@ -171,7 +171,7 @@ def _contrast(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _transition(ax: Axes, pairs: Pairs, card: Card) -> None:
-    """Brackets between neighbours of one network, compared with those of the other."""
+    """Draw brackets between neighbouring taps of one network, compared with those of the other."""
     for first, second in itertools.pairwise(pairs):
         x = (first[0][0] + second[0][0]) / 2
         for side, inner, colour in ((0, 2.42, STUDENT), (1, 1.5, TEACHER)):
@@ -189,7 +189,7 @@ def _cross(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _review(ax: Axes, pairs: Pairs, card: Card) -> None:
-    """Fusion blocks under the student's taps, each passing on to the shallower one."""
+    """Draw fusion blocks under the student's taps, each passing on to the shallower one."""
     for (x, y), end in pairs:
         _arrow(ax, (x, y), (x, 2.46))
         _box(ax, (x, 2.29), 0.34, 0.34, FUSION)
@@ -199,7 +199,7 @@ def _review(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _group(ax: Axes, pairs: Pairs, card: Card) -> None:
-    """As direct, and the students' logits, read last, merged and given back."""
+    """Draw as `_direct` does, with the students' logits (the last tap) merged and given back."""
     *others, ((x, top), bottom) = pairs
     for pair in (*others, ((x, top), (x, 2.36)), ((x, 2.0), bottom)):
         _compare(ax, *pair)
@@ -208,7 +208,7 @@ def _group(ax: Axes, pairs: Pairs, card: Card) -> None:
 
 
 def _trained(ax: Axes, card: Card, top: Point, bottom: Point) -> None:
-    """Green squares for trained layers, near the side that passes them."""
+    """Draw green squares for trained layers, near the side that passes through them."""
     for part in PASSES[card.learns][0]:
         x, y = (a + (b - a) * part for a, b in zip(top, bottom, strict=True))
         _box(ax, (x, y), 0.24, 0.24, FUSION, zorder=4)

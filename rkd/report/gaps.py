@@ -1,4 +1,4 @@
-"""What short runs show: gaps between the rows of a table, over the seeds that they share, beside the published ones."""
+"""What short runs show: gaps between the rows of a table, over the seeds that they share, beside published gaps."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,9 +16,9 @@ from rkd.report.tables import COLOURS
 
 
 def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies by seed (index) and row (a column each) of what `Experiment.evidence` has of one grade, in the
-    arithmetic that most runs have: run by run, others do not compare with it. The columns' name tells it."""
-    own = runs["arithmetic"].str.split().str[0]  # whatever that of the teacher is
+    """Return accuracies by seed (index) and row (columns) from one grade of `Experiment.evidence`, in the arithmetic
+    that most runs have, which names the columns' axis: runs in other arithmetics do not compare with it one by one."""
+    own = runs["arithmetic"].str.split().str[0]  # whatever the teacher's is
     arithmetic = own.value_counts().idxmax() if len(own) else ""
     found = runs[own == arithmetic].dropna(subset="accuracy").drop_duplicates(["name", "seed"])
     table = found.pivot(index="seed", columns="name", values="accuracy")[found["name"].unique()]
@@ -26,16 +26,15 @@ def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def gaps(runs: pd.DataFrame, key: str, published: pd.Series, level: float = 0.9) -> pd.DataFrame:
-    """Mean gap of every distilled row to one row, each with an interval of its own.
+    """Return the mean gap of every distilled row to a reference row, each with its own interval.
 
-    Runs, as of `by_seed`, are paired by seed, and their spread is that of all these rows (see
-    `rkd.judge.contrast.paired`). The key is that of the row that is taken off; published are accuracies by name of a
-    row.
+    Runs, as in `by_seed`, are paired by seed, and their spread is that of all these rows (see
+    `rkd.judge.contrast.paired`). `key` is that of the reference row; `published` are accuracies by name of a row.
 
     Returns:
-        Index, named after the row that is taken off: the rows that share a seed with it, in their order. Columns: gap,
-        low, high (percentage points; the ends are missing where nothing tells a spread), seeds, published (its gap).
-        Empty where that row has no run.
+        Index, named after the reference row: the rows that share a seed with it, in their order. Columns: gap, low,
+        high (percentage points; the ends are missing if the spread is unknown), seeds, published (the published gap).
+        Empty if the reference row has no run.
     """
     reference = next(iter(runs.loc[runs["key"] == key, "name"]), key)
     wanted = runs[(runs["role"] == "distilled") | (runs["key"] == key)]
@@ -50,11 +49,11 @@ def gaps(runs: pd.DataFrame, key: str, published: pd.Series, level: float = 0.9)
 
 
 def orders(runs: pd.DataFrame, published: pd.Series) -> pd.DataFrame:
-    """Which of every two distilled rows is better, where published values tell one from the other; see `gaps`.
+    """Return which of every two distilled rows is better, where their published values differ; see `gaps`.
 
     Returns:
-        A row per pair: worse, better (as published), published, gap (percentage points), p (that there is no gap, after
-        Holm's correction for the number of pairs; missing where nothing tells a spread).
+        A row per pair: worse, better (as published), published, gap (percentage points), p (of no gap, after Holm's
+        correction for the number of pairs; missing if the spread is unknown).
     """
     table, rows = by_seed(runs[runs["role"] == "distilled"]), []
     for names in combinations(table.columns.intersection(published.dropna().index), 2):
@@ -68,13 +67,13 @@ def orders(runs: pd.DataFrame, published: pd.Series) -> pd.DataFrame:
 
 
 def _gap(table: pd.DataFrame, one: str, other: str) -> Contrast | None:
-    """Of two rows, over the seeds that both have; None without any."""
+    """Return the gap between two rows over the seeds that both have; None if there are none."""
     common = table.reindex(columns=[one, other]).dropna().to_numpy(float)
     return paired(list(common.T), [1, -1], table.T.to_numpy(float)) if len(common) else None
 
 
 def draw(found: Sequence[pd.DataFrame]) -> Figure:
-    """A panel for each table of `gaps` that has rows: gaps with their intervals, and published ones, in its order."""
+    """Draw a panel for each of these tables of `gaps`, none of them empty: gaps with intervals, and published gaps."""
     longest_first = sorted(found, key=len, reverse=True)
     names = list(dict.fromkeys(name for table in longest_first for name in table.index))
     size = 9.2, 1.5 + 0.36 * len(names)
@@ -98,7 +97,7 @@ def draw(found: Sequence[pd.DataFrame]) -> Figure:
 
 
 def describe_orders(runs: pd.DataFrame, published: pd.Series) -> HTML:
-    """What the orders of the rows come to, and which runs there are; as of `orders`."""
+    """Return a summary of `orders`, whose arguments it takes, and of the runs on record."""
     said, pairs = [], orders(runs, published)
     if pairs["p"].notna().any():
         shown, left = pairs[pairs["p"] < 0.05], pairs[pairs["p"] >= 0.05]

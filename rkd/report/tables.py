@@ -1,4 +1,4 @@
-"""Tables of the book, in a box that scrolls where the page is too narrow; and the colours of its figures."""
+"""Tables of the book, in a box that scrolls if the page is too narrow, and the colours of its figures."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ COLOURS = {  # of grades of evidence and of sources, the same on every page
     "ReviewKD paper": "#0072B2", "[Re] paper": "#56B4E9", "[Re] README": "#332288", "ModReduce README": "#E69F00",
     "KnowledgeDistillation README": "#882255", "KDrefine README": "#999933",
 }  # fmt: skip
-# A number as text, with what stands behind it in brackets (longer ones are sentences), and the sign for a missing one.
+# A number as text, with at most a short remark after it (longer texts are sentences), or the sign for a missing one.
 NUMBER = re.compile(r"[-+−±]?\d.{0,30}|–")
 
 
@@ -23,12 +23,12 @@ def frame(
     table: pd.DataFrame, caption: str = "", *, index: bool = False, digits: int | None = 2,
     links: Mapping[str, str] | None = None,
 ) -> HTML:  # fmt: skip
-    """A DataFrame in such a box. Text in it is escaped, but what is markup already; columns of words stand on the left.
+    """Return a DataFrame in such a box. Text is escaped unless it is markup already; columns of words are left-aligned.
 
     Args:
         table: shown without its index, unless `index`.
-        digits: decimals of numbers that are not whole; None: four significant digits.
-        links: text of a cell -> address that it leads to.
+        digits: decimals of numbers that are not integers; None: four significant digits.
+        links: text of a cell -> address that it links to.
     """
     linked = {word: tag("a", word, href=to) for word, to in (links or {}).items()}
     lead = table.index.names if index else []
@@ -49,21 +49,21 @@ def frame(
 
 
 def header_table(heads: Iterable[str], rows: Iterable[Html], kind: str, caption: str = "") -> Html:
-    """A table of rows; its heads are names of columns or finished cells, its kind a CSS class."""
+    """Return a table of rows; `heads` are names of columns or finished cells, `kind` is a CSS class."""
     cells = (head if isinstance(head, Html) else tag("th", head, scope="col") for head in heads)
     above = tag("caption", caption) if caption else ""
     return tag("table", above, tag("thead", tag("tr", *cells)), tag("tbody", *rows), class_=kind)
 
 
 def _are_words(values: list[object]) -> bool:
-    """Whether most of a column are words."""
+    """Whether most values of a column are words."""
     there = [value for value in values if _said(value, 0)]
     words = [value for value in there if isinstance(value, str) and not NUMBER.fullmatch(value)]
     return 2 * len(words) > len(there)
 
 
 def _said(value: object, digits: int | None) -> str:
-    """A value as text; nothing for one that is missing."""
+    """Return a value as text; empty for a missing one."""
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if isinstance(value, bool | np.bool_):
@@ -77,10 +77,10 @@ def _said(value: object, digits: int | None) -> str:
 
 
 def scroll_box(table: Html) -> Html:
-    """A table in a box that scrolls by keyboard too."""
+    """Return a table in a box that scrolls by keyboard too."""
     return tag("div", table, class_="rkd-scroll", role="region", aria_label="table", tabindex="0")
 
 
 def foldout(heading: str, content: Html) -> Html:
-    """Content that opens by a click on its heading."""
+    """Return content that unfolds at a click on its heading."""
     return tag("details", tag("summary", heading), content)

@@ -1,4 +1,4 @@
-"""What the evidence on a claim says, in plain text: for the pages of the book and for the command line."""
+"""What the evidence on a claim says, in plain text, for the pages of the book and for the command line."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,18 +9,18 @@ from rkd.judge.declared import BEST
 
 
 def wording(found: Evaluation) -> str:
-    """The verdict in the words of its grade."""
+    """Return the verdict in the words of its grade."""
     return GRADES[found.grade].wording(found.verdict)
 
 
 def with_evidence(assessment: Assessment) -> list[Evaluation]:
-    """What there is on a claim, the best first; empty where there is nothing."""
+    """Return the evaluations of a claim that have evidence, the best first; empty if none has any."""
     found = (e for e in assessment.found.values() if e.verdict != NOT_RUN)
     return sorted(found, key=lambda e: e is not assessment.best)
 
 
 def estimate_text(result: RuleResult, claim: Claim, grade: str) -> str:
-    """The estimate as a table shows it; empty where there is none."""
+    """Return the estimate as a table shows it; empty if there is none."""
     if not math.isfinite(result.estimate):
         return ""
     if "mean" in result.details:
@@ -32,19 +32,18 @@ def estimate_text(result: RuleResult, claim: Claim, grade: str) -> str:
 
 
 def _is_probability(claim: Claim, grade: str) -> bool:
-    """Whether the estimate is P(A > B); short runs and printed numbers give a difference."""
+    """Whether the estimate is P(A > B): short runs and printed numbers give a difference instead."""
     return claim.kind == "order" and grade in "AB"
 
 
 def reason(result: RuleResult) -> str:
-    """The result's reason as a sentence."""
+    """Return the result's reason as a sentence."""
     text = result.sentence.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def arithmetic_sentence(found: Evaluation) -> str:
-    """In which arithmetics the runs of a verdict were computed, and what was left out, as a sentence; empty without
-    runs."""
+    """Return a sentence on the arithmetics of a verdict's runs and on what was left out; empty without runs."""
     if not found.arithmetics:
         return ""
     left = f"; left out, in another arithmetic: {found.left_out}" if found.left_out else ""
@@ -52,7 +51,7 @@ def arithmetic_sentence(found: Evaluation) -> str:
 
 
 def evidence_facts(found: Evaluation) -> list[tuple[str, str]]:
-    """What one grade's verdict stands on, as (name, figures)."""
+    """Return what one grade's verdict stands on, as (name, figures)."""
     claim, last, best, details = found.claim, found.last, found.best, found.last.details
     ran, odds = last.verdict != NOT_RUN, _is_probability(claim, found.grade)
     unit = "" if odds else " points"
@@ -89,7 +88,7 @@ def evidence_facts(found: Evaluation) -> list[tuple[str, str]]:
 
 
 def declared_facts(claim: Claim) -> list[tuple[str, str]]:
-    """What was fixed of a claim beforehand, as (name, figures)."""
+    """Return what was fixed about a claim beforehand, as (name, figures)."""
     return _filled({
         "margin": None if claim.margin is None else f"{claim.margin:g} points",
         "corrected within": claim.family,
@@ -105,7 +104,7 @@ def _filled(named: Mapping[str, str | None]) -> list[tuple[str, str]]:
 
 
 def location(claim: Claim) -> str:
-    """Who says it, and where."""
+    """Return who makes the claim, and where."""
     where = {
         "ReviewKD paper": f"ReviewKD paper, by {claim.table} of the [Re] paper",
         "this report": f"question of this report, on {claim.table}",
@@ -115,23 +114,23 @@ def location(claim: Claim) -> str:
 
 
 def tally(found: Iterable[Evaluation | Assessment]) -> dict[str, int]:
-    """How many there are of each verdict that occurs, in the order of VERDICTS."""
+    """Return how many there are of each verdict that occurs, in the order of VERDICTS."""
     verdicts = [each.verdict for each in found]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS if verdict in verdicts}
 
 
 def of_grade(assessments: Sequence[Assessment], grade: str) -> list[Evaluation]:
-    """What one grade says of the claims that it has evidence on."""
+    """Return what one grade says about the claims that it has evidence on."""
     return [e for a in assessments if (e := a.found[grade]).verdict != NOT_RUN]
 
 
 def runs_missing(assessments: Sequence[Assessment]) -> int:
-    """Runs the claims still need in the published setting, each once, teachers included."""
+    """Return how many runs the claims still need in the published setting, each counted once, teachers included."""
     return len({run for a in assessments for run in a.found["A"].missing})
 
 
 def plural(number: int, noun: str) -> str:
-    """ "1 run", "2 runs"."""
+    """Return the number with its noun: "1 run", "2 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -16,7 +16,7 @@ from rkd.report.interactive.markup import Html, join, tag
 from rkd.report.interactive.plot import Choice
 from rkd.report.tables import header_table
 
-SHOWN = 6  # claims a chapter's box lists one by one; more are folded by what they are about
+SHOWN = 6  # claims that a chapter's box lists one by one; more are folded into groups by subject
 # verdict -> (class of its colours, sign in front of its words)
 LOOKS = {
     "reproduced": ("good", "✓"),
@@ -27,18 +27,17 @@ LOOKS = {
     NOT_RUN: ("none", "–"),
 }
 assert set(LOOKS) == set(VERDICTS)
-ARITHMETIC = ("none", "=")  # what printed numbers alone say, though it follows, measures nothing
+ARITHMETIC = ("none", "=")  # a claim that follows from printed numbers alone was not measured
 SWEEP = "rkd sweep params/paper.yaml"
 
 
 def badge_style(verdict: str, grade: str) -> tuple[str, str]:
-    """Colours and sign of a verdict by evidence of a grade."""
+    """Return the class of colours and the sign of a verdict by evidence of a grade."""
     return ARITHMETIC if grade == "D" and verdict == REPRODUCED else LOOKS[verdict]
 
 
 def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Html:
-    """A verdict as a coloured badge in the words of its grade, with that grade, and how often it occurs where that is
-    given."""
+    """Return a verdict as a coloured badge in the words of its grade, with grade and count if these are given."""
     kind, sign = badge_style(verdict, grade)
     words = [tag("span", sign, aria_hidden="true"), " ", verdict]
     if grade:
@@ -50,13 +49,13 @@ def verdict_badge(verdict: str, grade: str = "", count: int | None = None) -> Ht
 
 
 def _badges(assessment: Assessment) -> Html:
-    """What every grade says that has evidence, the best first."""
+    """Return a badge for every grade that has evidence, the best first."""
     found = text.with_evidence(assessment)
     return _spaced([verdict_badge(e.verdict, e.grade) for e in found] or [verdict_badge(NOT_RUN)])
 
 
 def _tally(assessments: Sequence[Assessment]) -> Html:
-    """Badges of the best evidence, the best grade first."""
+    """Return badges that count the verdicts by the best evidence, the best grade first."""
     return _spaced(
         verdict_badge(verdict, grade, count)
         for grade in (*GRADES, "")
@@ -76,8 +75,8 @@ def _note(*said: object) -> Html:
 
 
 def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -> HTML:
-    """What the evidence says of the claims a chapter's lines answer, the best evidence first, assessed now if they are
-    not given; an empty string where there are none."""
+    """Return what the evidence says about the claims that a chapter's lines answer, the best evidence first; empty if
+    there are no such claims. They are assessed now if no assessments are given."""
     if assessments is None:
         claims = load_claims(check=False)  # the lines of other chapters need not be built for this one's box
         families = {c.family for c in claims if chapter in c.chapters} - {""}
@@ -125,10 +124,10 @@ COLUMNS = ("Verdict", "Claim", "Published", "Found", "Chapter")
 
 
 def claims_table(assessments: Sequence[Assessment]) -> HTML:
-    """One table of all claims, with filters and sorting that need no kernel and no network; and of which arithmetic
-    the runs of a verdict are.
+    """Return one table of all claims, with filters and sorting that need no kernel and no network, and a note on the
+    arithmetic of a verdict's runs.
 
-    Without JavaScript it is the whole table, what has evidence first; its rows have the ids of the claims.
+    Without JavaScript it is the whole table, claims with evidence first; its rows have the ids of the claims.
     """
     claims = [a.claim for a in assessments]
     chapters = sorted({c for claim in claims for c in claim.chapters}, key=chapter_names().index)
@@ -187,7 +186,7 @@ def _row(a: Assessment) -> Html:
 
 
 def _why(a: Assessment) -> Html:
-    """What every grade says and why, folded; then what was declared."""
+    """Return, folded, what every grade says and why, then what was declared."""
     grades = (tag("div", tag("dt", verdict_badge(e.verdict, e.grade)), _reason(e)) for e in a.found.values())
     names = (tag("div", tag("dt", name), tag("dd", words)) for name, words in text.declared_facts(a.claim))
     said = tag("dl", *grades), tag("dl", *names), tag("p", tag("code", a.claim.id))
@@ -203,7 +202,7 @@ def _reason(found: Evaluation) -> Html:
 
 
 def grade_counts(assessments: Sequence[Assessment]) -> HTML:
-    """On how many claims each grade has evidence, and what that says in its own words; what the best grade takes."""
+    """Return a table of how many claims each grade has evidence on and what it says, and what grade A still needs."""
 
     def row(words: object, count: int, badges: Iterable[tuple[Html, dict[str, str]]]) -> Html:
         links = (tag("a", badge, href=page_url("claims", **query)) for badge, query in badges)
@@ -235,18 +234,18 @@ def grade_counts(assessments: Sequence[Assessment]) -> HTML:
 
 
 def chapter_label(name: str) -> str:
-    """A chapter's short name: "Table 3", "no cross entropy"."""
+    """Return a chapter's short name: "Table 3", "no cross entropy"."""
     title = get_chapter(name).title
     return title.partition(":")[0] if title.startswith(("Table", "Figure")) else name.replace("_", " ")
 
 
 def page_url(name: str, **query: str) -> str:
-    """Address of another page: of the site in a build of the book, else of the notebook beside this one."""
+    """Return the address of another page: on the site in a build of the book, else of the notebook beside this one."""
     if not in_book():
         return f"{name}.ipynb"
     return f"{name}.html" + (f"?{urlencode(query)}" if query else "")
 
 
 def display_html(body: Html) -> HTML:
-    """HTML that finds its styles in the book, and brings them along elsewhere (Jupyter, Colab)."""
+    """Return HTML that finds its styles in the book and brings them along elsewhere (Jupyter, Colab)."""
     return HTML(attached(script=False) + body)
