@@ -23,7 +23,7 @@ def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFram
     Returns:
         Columns: configuration (the id of its run under seed 0, recorded or not); student, teacher, method (names; empty
         where there is none); dataset, train_images (NA: all), epochs, batch_size; arithmetic (runs in another form
-        another configuration); differs (values that differ among the configurations of these networks and this
+        another configuration); differs (its values that differ among the configurations of these networks and this
         method); seeds, runs (the runs' seeds and ids, in the order in which they ended); n, diverged (numbers of
         finished and of diverged runs); last_mean, last_sd, best_mean, best_sd (at the last and at the best epoch; sd is
         the sample standard deviation; NaN if there are too few runs); ended (when the latest of them ended).

@@ -12,8 +12,8 @@ from rkd.records.transfer.archive import comparable_content
 
 
 def store_files(store: Store) -> dict[str, Path]:
-    """Return the paths of all files that runs left in a store, each under a unique name (its path in an export):
-    records, maps, checkpoints and weights, and also committed teachers."""
+    """Return the paths of the records, maps, checkpoints and weights that runs left in a store, and of committed
+    teachers, each under a unique name such as exports use."""
     places = {
         "records": store.records.glob("*.json"),
         "maps": (store.records / "maps").glob("*.npz"),

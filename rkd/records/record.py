@@ -68,7 +68,7 @@ class Record:
         return self.result[f"{which}_accuracy"] if self.status == "finished" else math.nan
 
     def to_json(self) -> str:
-        """Return the record as JSON with sorted keys, rounded numbers and one curve per line: small and easy to diff."""
+        """Return the record as JSON with sorted keys, rounded numbers and one curve a line: small and easy to diff."""
         body = {
             "format": FORMAT,
             "id": self.id,
@@ -99,9 +99,7 @@ class Record:
         try:
             if len(text) > MOST_BYTES:
                 raise RecordError(f"it has {len(text)} bytes; no record has more than {MOST_BYTES}")
-            body = json.loads(
-                text, parse_constant=str
-            )  # NaN is not valid JSON; as text, the error can quote it
+            body = json.loads(text, parse_constant=str)  # NaN is not JSON; as text it can be quoted
             if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
                 raise RecordError(f"it is no run record of format {FORMAT}")
             for said in _texts({**body, "curves": list(body.get("curves") or ())}):

@@ -70,7 +70,7 @@ class Store:
         return record
 
     def save(self, record: Record) -> Path:
-        """Write a record atomically, so that readers see the old file or the new one, never half of one; return its path."""
+        """Write a record atomically (readers see the old file or the new, never half of one) and return its path."""
         write_atomic(self.path(record.id), record.to_json().encode())
         return self.path(record.id)
 
@@ -79,7 +79,7 @@ class Store:
         return sorted(p.stem for p in self.records.glob("*.json")) if self.records.exists() else []
 
     def read(self, runs: Iterable[str]) -> dict[str, Record]:
-        """Return the records of those runs that have one, by id. Damaged ones are left out, each named once on stderr."""
+        """Return the records of the runs that have one, by id. Damaged ones are left out, and named once, on stderr."""
         found = {}
         for run in filter(self.has, runs):
             try:

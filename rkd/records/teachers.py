@@ -98,8 +98,8 @@ def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """Return a safetensors file with its metadata sorted: the library's order changes from call to call, but a committed
-    file should not."""
+    """Return a safetensors file with its metadata sorted: the library's order changes from call to call, and a
+    committed file should not."""
     header, tensors = _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -111,8 +111,8 @@ def comparable_content(path: str, data: bytes) -> Any:
 
 
 def _outcome(record: Record) -> list[Any]:
-    """Return what must be equal in two records of a run, as JSON values, in which a NaN loss equals itself. Paths of a
-    teacher's files are left out: they differ between machines, and its hash identifies it."""
+    """Return what must be equal in two records of a run, as JSON values, in which a non-finite loss equals itself.
+    Paths of teacher and pretrained files are left out: they differ between machines, and hashes identify the files."""
     body = json.loads(record.to_json())
     if body["config"]["teacher"]:
         body["config"]["teacher"] |= {"checkpoint": None, "record": None}
