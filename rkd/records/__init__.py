@@ -1,4 +1,4 @@
-"""Records: one JSON per ended run, with its provenance."""
+"""Records: one JSON file per finished run, with its provenance."""
 
 from rkd.records.record import Record
 from rkd.records.store import Store

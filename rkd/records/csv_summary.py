@@ -1,4 +1,4 @@
-"""Records in a table with one line per configuration: the runs that differ in their seed alone."""
+"""Records as a table with one row per configuration, which covers all runs that differ only in their seed."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,22 +14,22 @@ _SAME = [*_KIND, "dataset", "train_images", "epochs", "batch_size", "arithmetic"
 
 
 def summarise(records: Iterable[Record], last: int | None = None) -> pd.DataFrame:
-    """One row per configuration, sorted by networks, method and id. Accuracies are test accuracies in percent, over the
-    finished runs.
+    """Return one row per configuration, sorted by networks, method and id. Accuracies are test accuracies in percent,
+    over the finished runs.
 
     Args:
-        last: only so many runs of each configuration, those that ended last; None: all.
+        last: how many runs to use of each configuration, the latest to end; None: all.
 
     Returns:
         Columns: configuration (the id of its run under seed 0, recorded or not); student, teacher, method (names; empty
-        where there is none); dataset, train_images (NA: all), epochs, batch_size; arithmetic (runs in another are
-        another configuration); differs (values by which it differs from the other configurations of these networks and
-        this method); seeds, runs (and their ids, in the order in which they ended); n, diverged (finished runs, and
-        runs that ended in NaN); last_mean, last_sd, best_mean, best_sd (at the last and at the best epoch; sd is the
-        sample standard deviation; NaN where there are too few runs); ended (when the latest of them ended).
+        where there is none); dataset, train_images (NA: all), epochs, batch_size; arithmetic (runs in another form
+        another configuration); differs (its values that differ among the configurations of these networks and this
+        method); seeds, runs (the runs' seeds and ids, in the order in which they ended); n, diverged (numbers of
+        finished and of diverged runs); last_mean, last_sd, best_mean, best_sd (at the last and at the best epoch; sd is
+        the sample standard deviation; NaN if there are too few runs); ended (when the latest of them ended).
 
     Raises:
-        ConfigError: `last` below 1.
+        ConfigError: `last` is below 1.
     """
     runs = pd.DataFrame([_described(record) for record in records])
     if last is not None:
@@ -62,7 +62,7 @@ def _described(record: Record) -> dict[str, Any]:
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "arithmetic": record.arithmetic,
-        # Where a checkpoint lies is no part of the identity.
+        # The path of a checkpoint is not part of the identity.
         "differs": {name: v for name, v in values.items() if not name.endswith("checkpoint")},
         "seeds": record.config.seed,
         "runs": record.id,
@@ -74,7 +74,7 @@ def _described(record: Record) -> dict[str, Any]:
 
 
 def _differences(configs: pd.Series) -> list[str]:
-    """The values of each configuration that are not the same in all, as "name=value, ..."."""
+    """Return, for each configuration, its values that are not the same in all of them, as "name=value, ..."."""
     names = dict.fromkeys(name for values in configs for name in values)
     varying = [name for name in names if len({str(values.get(name)) for values in configs}) > 1]
     return [", ".join(f"{name}={values[name]}" for name in varying if name in values) for values in configs]

@@ -1,4 +1,4 @@
-"""Files of a store that cannot be used, and setting them aside."""
+"""Find the files of a store that cannot be used, and set them aside."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from rkd.records.transfer.archive import comparable_content
 
 
 def store_files(store: Store) -> dict[str, Path]:
-    """Where each file of a store lies that a run has left, by a path of its own, as in an export: records, maps,
-    checkpoints, weights; committed teachers too."""
+    """Return the paths of the records, maps, checkpoints and weights that runs left in a store, and of committed
+    teachers, each under a unique name such as exports use."""
     places = {
         "records": store.records.glob("*.json"),
         "maps": (store.records / "maps").glob("*.npz"),
@@ -28,8 +28,8 @@ def store_files(store: Store) -> dict[str, Path]:
 
 
 def find_damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
-    """Of each file that is damaged, foreign, or claims what it does not prove: its path in `files`, where it lies, and
-    why. What a process is training now is passed over."""
+    """Yield each file that is damaged, foreign, or claims more than its content proves: its name in `store_files`, its
+    path, and what is wrong. Working files of runs in training are skipped."""
     for name, path in store_files(store).items():
         if name.startswith("work/") and store.running(path.parent.name):
             continue
@@ -39,14 +39,14 @@ def find_damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
                 load_teacher(path)
             else:
                 comparable_content(name, path.read_bytes())
-        except FileNotFoundError:  # a run has just ended
+        except FileNotFoundError:  # its run has just ended
             continue
         except (OSError, RecordError) as error:
             yield name, path, error.strerror if isinstance(error, OSError) else str(error)
 
 
 def quarantine(store: Store, name: str, path: Path) -> Path:
-    """Move a file to the folder damaged/ beside the records; returns where it lies then."""
+    """Move a file into the folder damaged/ among the records; return its new path."""
     target = unused_path(store.records / "damaged" / name)
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.move(path, target))

@@ -1,5 +1,5 @@
-"""What the parts of a record hold: names, types and ranges, checked as a file is read. What only some versions wrote
-has a default."""
+"""The fields of a record's parts: names, types and ranges, checked when a file is read. Fields that only some versions
+write have a default."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from rkd.training.config import RunConfig
 
 
 def _curve(found: Any) -> list[float]:
-    """null stands for what is not finite, which JSON cannot carry."""
+    """Check a curve, and turn null into NaN: it stands for non-finite values, which JSON cannot hold."""
     if not isinstance(found, list) or not 0 < len(found) < 10**6:
         raise ValueError("it must be a list of numbers, one for each epoch")
     for value in found:
@@ -34,7 +34,7 @@ Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 @frozen
 class Result:
-    """Of the student; those of a method's further networks have names of their own (see OF_A_NETWORK)."""
+    """The student's results; those of a method's further networks have names of their own (see OF_A_NETWORK)."""
 
     last_accuracy: Percent
     best_accuracy: Percent
@@ -65,7 +65,7 @@ class Cost:
 
 @frozen
 class TeacherFacts:
-    """Whose weights a student learned from."""
+    """Which weights a student learned from."""
 
     network: Text
     weights: Text | None
@@ -111,8 +111,8 @@ def check_parts(
     cost: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Raise ConfigError, which names the field, for what no run of this config leaves: unknown or missing fields,
-    values of other types or ranges, curves that do not have the length of the run."""
+    """Raise ConfigError, which names the field, for anything that no run of this config records: unknown or missing
+    fields, values of a wrong type or out of range, curves whose length does not fit the run."""
     further = {name: value for name, value in result.items() if re.fullmatch(OF_A_NETWORK, name)}
     parts = {"cost": (Cost, cost), "provenance": (Provenance, provenance)}
     parts["result"] = Result, {name: result[name] for name in result.keys() - further.keys()}
@@ -131,8 +131,8 @@ def check_parts(
 def _check_curves(
     config: RunConfig, finished: bool, curves: Mapping[str, Sequence[float]], epochs: int
 ) -> None:
-    """Those of a stage have its length; all others one value for each of the `epochs`, which are fewer than the
-    config's only where the run diverged."""
+    """Check that a stage's curves have its length (at most, if the run diverged) and all others one value for each of
+    the `epochs`, which are fewer than the config's only if the run diverged."""
     if lacking := {"test_accuracy", *(("lr", "train_accuracy") if finished else ())} - curves.keys():
         raise ConfigError(f"curve {min(lacking)} is missing")
     if epochs > config.epochs or (finished and epochs < config.epochs):
@@ -146,6 +146,6 @@ def _check_curves(
             if abs(value) > LARGEST:
                 raise ConfigError(f"curve {name!r} holds {value}, which is not finite")
             if "accuracy" in name:
-                unknown = math.isnan(value) and name == "train_accuracy"  # of an epoch without a counted step
+                unknown = math.isnan(value) and name == "train_accuracy"  # in an epoch without a counted step
                 if not unknown:
                     validate(Percent, f"curve {name}", value)

@@ -1,4 +1,4 @@
-"""Maps of a few test images of a run, as the file beside its record holds them (see `rkd.experiments.snapshots`)."""
+"""Maps of a few test images of a run, stored in a file beside its record (see `rkd.experiments.snapshots`)."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from rkd.data.npz import read_npz
 from rkd.errors import RecordError, one_line
 
 MOST_BYTES = 2**26
-# Names of arrays, the kind of their numbers and their dimensions; E an epoch, L a level.
+# Array names, each with the kind of its dtype and its number of dimensions; E is an epoch, L a level.
 _FORMS = {
     "run": ("U", 0), "size": ("i", 0), "epochs": ("i", 1), "levels": ("U", 1), "places": ("i", 1),
     "labels": ("i", 1), "classes": ("U", 1), "images": ("u", 4), "attention_E_L": ("u", 4), "student_L": ("f", 3),
@@ -21,11 +21,11 @@ _OF_IMAGES = ("labels", "classes", "places", "images", "attention_E_L", "student
 
 
 def read_maps(file: Path | IO[bytes], run: str) -> dict[str, np.ndarray]:
-    """The arrays of a run's maps.
+    """Read and check the arrays of a run's maps.
 
     Raises:
-        RecordError: they are damaged, of other forms than maps have, or of another run. The message does not name the
-            file.
+        RecordError: they are damaged, have names, types or shapes that maps do not have, or are of another run. The
+            message does not name the file.
     """
     try:
         arrays = read_npz(file, MOST_BYTES)

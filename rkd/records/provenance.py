@@ -1,4 +1,4 @@
-"""What machine, code and versions a number comes from. No host names, no user names, no paths."""
+"""The machine, code and versions that a number comes from. No host names, no user names, no paths."""
 
 import functools
 import hashlib
@@ -14,16 +14,16 @@ import torch
 import rkd
 from rkd.errors import ConfigError
 
-COMMIT_FILE = ".commit"  # what `rkd pack` puts beside the package in place of .git
+COMMIT_FILE = ".commit"  # which `rkd pack` puts beside the package in place of .git
 COMMIT_VARIABLE = "RKD_COMMIT"
 
 
 @functools.cache
 def code_state() -> dict[str, str | None]:
-    """Commit of the checkout rkd runs from, and a hash of local changes to rkd/, if there are any.
+    """Return rkd's version, the commit of the checkout it runs from, and a hash of local changes to rkd/, if any.
 
-    Where there is no checkout, what $RKD_COMMIT says, else the file .commit beside the package, which `rkd pack`
-    writes: "COMMIT" or "COMMIT+CHANGED". Without either the commit is None.
+    Without a checkout, commit and hash come from $RKD_COMMIT or else from the file .commit beside the package, which
+    `rkd pack` writes: "COMMIT" or "COMMIT+CHANGED". Without either of these, the commit is None.
 
     Raises:
         ConfigError: the variable or the file is malformed.
@@ -49,7 +49,7 @@ def code_state() -> dict[str, str | None]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git says; None where it fails, or there is none."""
+    """Return what git prints; None if it fails or is not installed."""
     command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf8", errors="replace", check=False)
@@ -59,8 +59,8 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def machine_state(device: torch.device) -> dict[str, object]:
-    """Device name, threads and versions."""
-    import torchvision  # takes a second: not where records are only read
+    """Return device name, number of threads, versions and the like."""
+    import torchvision  # takes a second, which merely reading records should not cost
 
     cuda = device.type == "cuda"
     return {
@@ -87,8 +87,8 @@ def _cpu_name() -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Highest memory use of this process so far, in MB: on the GPU where there is one, else resident memory; None
-    where the system does not tell (Windows)."""
+    """Return the peak memory use of this process so far, in MB: GPU memory on a CUDA device, else resident memory; None
+    where the system does not report it (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
@@ -100,8 +100,8 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def joules(device: torch.device) -> float:
-    """What the whole card has used since its driver was loaded, in joules; differences of two readings mean something.
-    Always 0 without CUDA, without the package nvidia-ml-py, or on a card that does not count."""
+    """Return the energy in joules that the whole card has used since its driver was loaded; only differences of two
+    readings are meaningful. Always 0 without CUDA, without the package nvidia-ml-py, or if the card does not count."""
     if device.type != "cuda":
         return 0.0
     try:
@@ -110,7 +110,7 @@ def joules(device: torch.device) -> float:
         return 0.0
     try:
         pynvml.nvmlInit()
-        # By its name: the numbers of CUDA and of the driver differ where CUDA_VISIBLE_DEVICES is set.
+        # By UUID: CUDA and the driver number the cards differently where CUDA_VISIBLE_DEVICES is set.
         name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByUUID(name)) / 1000
     except pynvml.NVMLError:

@@ -17,25 +17,25 @@ REMEDY = "`rkd records check --quarantine` names such files and sets them aside"
 
 @frozen
 class Record:
-    """What one run was and what came out of it.
+    """What one run was, and its results.
 
     Attributes:
-        config: the complete run, without "auto".
+        config: the complete run, with no "auto" left in it.
         status: "diverged" where a loss became NaN or infinite.
         curves: per-epoch values: lr, train_accuracy, test_accuracy (and holdout_accuracy) in percent, loss_<name>.
         result: last_accuracy, best_accuracy (test accuracies in percent), best_epoch (0-based), epochs. The best
             epoch is chosen on the held-out split where there is one, else on the test set, as the papers do.
-        cost: train_seconds, images_per_second, energy_kj (the GPU's, shared evenly in a group; None where it is not
-            counted), peak_memory_mb, parameters, extra_parameters, gang (runs that shared the steps),
-            arithmetic, compiled, graph (whether steps were one CUDA graph), threads (steps made with each number of
-            threads, as text; rounding depends on it), teacher_form ("folded" or "unfolded", see
-            `training.FrozenTeacher`; earlier ones on CUDA also "fused"; None without a teacher, and where it runs as it
-            is).
+        cost: train_seconds, images_per_second, energy_kj (of the GPU, shared evenly in a group; None if not measured),
+            peak_memory_mb, parameters, extra_parameters, gang (number of runs that shared the steps), arithmetic,
+            compiled, graph (whether each step was one CUDA graph), threads (number of steps made with each number of
+            threads, the latter as text; rounding depends on it), teacher_form ("folded" or "unfolded", see
+            `training.FrozenTeacher`; in earlier records on CUDA also "fused"; None without a teacher, or if it runs
+            unchanged).
         provenance: versions, device, threads (of most steps), commit, data checksum, times, teacher's run and accuracy;
-            scored: in which arithmetic the curves' accuracies were measured, and those of the result.
+            scored: the arithmetic in which the accuracies of the curves and those of the result were measured.
 
     Raises:
-        RecordError: a config that leaves its arithmetic open.
+        RecordError: the config leaves its arithmetic open ("auto").
     """
 
     config: RunConfig
@@ -56,7 +56,7 @@ class Record:
 
     @property
     def arithmetic(self) -> str:
-        """What it was computed in, "fp16", or "fp16 from a bf16 teacher" where its teacher was trained in another."""
+        """The run's arithmetic: "fp16", or "fp16 from a bf16 teacher" if its teacher was trained in another."""
         teacher = self.config.teacher
         own, theirs = self.config.precision, teacher.run.precision if teacher and teacher.run else None
         if theirs in (None, own) or teacher.weights == "random":
@@ -64,11 +64,11 @@ class Record:
         return f"{own} from a {theirs} teacher"
 
     def accuracy(self, which: str = "last") -> float:
-        """Test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
+        """Return the test accuracy in percent at the "last" or the "best" epoch; NaN for a diverged run."""
         return self.result[f"{which}_accuracy"] if self.status == "finished" else math.nan
 
     def to_json(self) -> str:
-        """Sorted keys, rounded numbers, one curve a line: small, and easy to diff."""
+        """Return the record as JSON with sorted keys, rounded numbers and one curve a line: small and easy to diff."""
         body = {
             "format": FORMAT,
             "id": self.id,
@@ -87,19 +87,19 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str) -> "Record":
-        """Parse a record, and check all that it says (see `rkd.records.fields`).
+        """Parse a record and check all its values (see `rkd.records.fields`).
 
         Args:
             name: the file's name, for messages.
 
         Raises:
-            RecordError: not a record, of an unknown format, its id is not that of its config, it leaves its arithmetic
-                open, or a value is none that a run leaves; names the file, the field and what to do.
+            RecordError: it is not a record, has an unknown format, an id other than its config's, an open arithmetic,
+                or a value that no run writes; the message names the file, the field and what to do.
         """
         try:
             if len(text) > MOST_BYTES:
                 raise RecordError(f"it has {len(text)} bytes; no record has more than {MOST_BYTES}")
-            body = json.loads(text, parse_constant=str)  # NaN is no JSON; as text it is named
+            body = json.loads(text, parse_constant=str)  # NaN is not JSON; as text it can be quoted
             if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
                 raise RecordError(f"it is no run record of format {FORMAT}")
             for said in _texts({**body, "curves": list(body.get("curves") or ())}):
@@ -119,7 +119,7 @@ class Record:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value, names of fields too."""
+    """Yield all strings in a JSON value, including field names."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):
@@ -128,7 +128,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _significant(value: float) -> float | None:
-    """Six significant digits; NaN and infinities become null, which JSON can carry."""
+    """Round to six significant digits; NaN and infinities, which JSON cannot hold, become None (null)."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 

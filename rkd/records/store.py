@@ -16,45 +16,45 @@ from rkd.training.config import RunConfig
 
 @dataclass(frozen=True)
 class Store:
-    """Records and working files of one profile.
+    """The records and working files of one profile.
 
     Attributes:
-        records: folder of `<id>.json`, one per ended run; small, made to be committed.
-        work: folder of `<id>/`: checkpoint, last and best weights, log, lock. Never committed.
+        records: folder of `<id>.json`, one per finished run; small, meant to be committed.
+        work: folder of one folder `<id>/` per run: checkpoint, last and best weights, log, lock. Never committed.
     """
 
     records: Path
     work: Path
 
     def path(self, run: str) -> Path:
-        """Where the record of a run lies."""
+        """Return the path of a run's record."""
         return self.records / f"{run}.json"
 
     def folder(self, run: str) -> Path:
-        """The run's working folder."""
+        """Return the path of a run's working folder."""
         return self.work / run
 
     def maps(self, run: str) -> Path:
-        """Where maps of a few test images of an ended run lie, if any were kept (see experiments.snapshots)."""
+        """Return the path of a finished run's maps of a few test images, if it kept any (see experiments.snapshots)."""
         return self.records / "maps" / f"{run}.npz"
 
     def has(self, run: str) -> bool:
-        """Whether the run is recorded, be it that its record is damaged."""
+        """Whether the run is recorded, even if its record is damaged."""
         return self.path(run).exists()
 
     def recorded(self, run: RunConfig, first: str = SETTLED[0]) -> Iterator[RunConfig]:
-        """The recorded runs that a run stands for: itself, or, where it leaves the arithmetic or its teacher's open
-        ("auto"), all that differ from it in that alone. In the order of their own arithmetics, then of their
-        teachers': `first`, fp32, fp16, bf16."""
+        """Yield the recorded runs that a run stands for: itself or, where it leaves its own or its teacher's arithmetic
+        open ("auto"), all runs that differ from it only in that. They are ordered by their own arithmetic, then by
+        their teacher's: `first`, fp32, fp16, bf16."""
         for names in run.choices(first):
             if self.has(run.settled_id(*names)):
                 yield run.settled(*names)
 
     def load(self, run: str) -> Record:
-        """The record of a run.
+        """Read the record of a run.
 
         Raises:
-            RecordError: missing, damaged, or not the record its file name promises.
+            RecordError: the record is missing, damaged, or of another run than its file name says.
         """
         path = self.path(run)
         if not path.exists():
@@ -70,16 +70,16 @@ class Store:
         return record
 
     def save(self, record: Record) -> Path:
-        """Write a record atomically: readers see the old file or the new, never half of one."""
+        """Write a record atomically (readers see the old file or the new, never half of one) and return its path."""
         write_atomic(self.path(record.id), record.to_json().encode())
         return self.path(record.id)
 
     def ids(self) -> list[str]:
-        """Ids of all recorded runs, sorted."""
+        """Return the ids of all recorded runs, sorted."""
         return sorted(p.stem for p in self.records.glob("*.json")) if self.records.exists() else []
 
     def read(self, runs: Iterable[str]) -> dict[str, Record]:
-        """Those of the runs that are recorded, by id. A damaged one is left out, and named once, on stderr."""
+        """Return the records of the runs that have one, by id. Damaged ones are left out, and named once, on stderr."""
         found = {}
         for run in filter(self.has, runs):
             try:
@@ -89,13 +89,13 @@ class Store:
         return found
 
     def __iter__(self) -> Iterator[Record]:
-        """All that can be read."""
+        """Iterate over all readable records."""
         return iter(self.read(self.ids()).values())
 
     @contextmanager
     def lock(self, run: str, wait: float = 0.0) -> Iterator[bool]:
-        """Hold the run for this process; yields False when another process has it for longer than `wait` seconds. The
-        lock goes with the process, however it ends."""
+        """Lock the run for this process; yield whether that succeeded, False if another process still holds the lock
+        after `wait` seconds. The lock ends with the process, however that ends."""
         lock = FileLock(self.folder(run) / "lock", timeout=wait)
         self.folder(run).mkdir(parents=True, exist_ok=True)
         with suppress(Timeout):
@@ -106,7 +106,7 @@ class Store:
             lock.release()
 
     def running(self, run: str) -> bool:
-        """Whether a process holds the run now."""
+        """Whether a process holds the run's lock now."""
         if not (self.folder(run) / "lock").exists():
             return False
         with self.lock(run) as ours:

@@ -1,4 +1,4 @@
-"""Committed teachers: an ended run's weights in half precision, small enough to lie beside the records."""
+"""Committed teachers: a finished run's weights in half precision, small enough to be committed beside the records."""
 
 import hashlib
 import json
@@ -18,16 +18,16 @@ FORMAT = "rkd teacher 1"
 
 
 def teacher_file(store: Store, run: str, which: str) -> Path:
-    """Where a committed teacher lies: teachers/ beside the folder of records, whatever the profile."""
+    """Return the path of a committed teacher, in teachers/ beside the folder of records, whatever the profile."""
     return store.records.parent / "teachers" / f"{run}-{which}.safetensors"
 
 
 def to_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as `save_teacher` keeps them: floating-point tensors in float16, others (BatchNorm's batch counters)
-    as they are, all contiguous and on the CPU.
+    """Return the weights as `save_teacher` stores them: floating-point tensors in float16, others (BatchNorm's batch
+    counters) unchanged, all contiguous and on the CPU.
 
     Raises:
-        RecordError: a value is not finite, or is beyond float16's 65504; names the tensor.
+        RecordError: a value is not finite, or is beyond float16's 65504; the message names the tensor.
     """
     kept = {}
     for name, tensor in weights.items():
@@ -40,16 +40,16 @@ def to_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, str | int | float]) -> None:
-    """Write a committed teacher atomically, as a safetensors file. The same teacher gives the same bytes.
+    """Write a committed teacher atomically, as a safetensors file. The same teacher always gives the same bytes.
 
     Args:
-        weights: state dict, kept as of `to_half`.
-        header: what the weights are; every value is written as text: run (id of its record), network, weights ("best"
-            or "last"), accuracy (test accuracy in percent of the weights as trained), accuracy_fp16 (of the rounded
-            ones), data (name of the data set), normalisation (name of the preset), and more.
+        weights: state dict, stored as `to_half` returns it.
+        header: describes the weights; every value is written as text: run (id of its record), network, weights ("best"
+            or "last"), accuracy (test accuracy in percent of the weights as trained), accuracy_fp16 (that of the
+            rounded weights), data (name of the data set), normalisation (name of the preset), and more.
 
     Raises:
-        RecordError: a tensor float16 cannot hold; nothing is written.
+        RecordError: float16 cannot hold a tensor; nothing is written.
     """
     text = {name: str(value) for name, value in header.items()} | {"format": FORMAT}
     kept = to_half(weights)
@@ -58,14 +58,14 @@ def save_teacher(path: Path, weights: Mapping[str, Tensor], header: Mapping[str,
 
 
 def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_teacher` wrote.
+    """Read a teacher that `save_teacher` wrote.
 
     Returns:
-        The state dict, floating-point tensors as float32, on the CPU; and the header, all values text.
+        The state dict on the CPU, its floating-point tensors as float32; and the header, all its values text.
 
     Raises:
-        RecordError: the file cannot be read, is damaged (its checksum covers header and tensors), or is no committed
-            teacher.
+        RecordError: the file cannot be read, is damaged (its checksum covers header and tensors), or is not a
+            committed teacher.
     """
     try:
         check_regular(path)
@@ -83,7 +83,7 @@ def load_teacher(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def weights_digest(weights: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of a header and tensors bit by bit: safetensors itself would not notice a flipped one."""
+    """Return the SHA-256 of a header and all bits of the tensors: safetensors itself would not notice a flipped bit."""
     found = hashlib.sha256(json.dumps(dict(header or {}), sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -92,13 +92,13 @@ def weights_digest(weights: Mapping[str, Tensor], header: Mapping[str, str] | No
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header of a safetensors file, and what follows: 8 bytes of length, JSON, tensors."""
+    """Split a safetensors file (8 bytes of header length, JSON header, tensors) into header and tensor bytes."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), data[end:]
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """The same file with sorted metadata: the library writes them in an order that changes from call to call, and a
+    """Return a safetensors file with its metadata sorted: the library's order changes from call to call, and a
     committed file should not."""
     header, tensors = _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

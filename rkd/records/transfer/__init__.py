@@ -1,4 +1,4 @@
-"""Carrying results from machine to machine: a tar file in parts and a manifest, merged into a store."""
+"""Carry results between machines: export them as a tar file in parts with a manifest, merge that into a store."""
 
 from rkd.records.transfer.exporting import ExportResult, export
 from rkd.records.transfer.keeping import KeptExport

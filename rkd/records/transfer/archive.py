@@ -1,5 +1,5 @@
 """An export on disk: one tar file of a store's files, cut into parts, and a manifest that says where in it each file
-begins. Reading goes by the manifest and the parts' checksums alone: no header is followed, nothing is executed."""
+begins. Reading relies only on the manifest and the parts' checksums: no tar header is used, nothing is executed."""
 
 import errno
 import functools
@@ -25,9 +25,9 @@ from rkd.training import checkpoint
 
 MANIFEST = "manifest.json"
 FORMAT = "rkd export 3"
-# With the beginning of its SHA-256, so that none takes the place of another.
+# Part names contain the first digits of the SHA-256, so that no part overwrites another.
 PART_NAME = r"part-[0-9]{4,}-[0-9a-f]{12}\.bin"
-KINDS = ("record", "weights", "checkpoint", "maps")  # what cost most to compute first
+KINDS = ("record", "weights", "checkpoint", "maps")  # the costliest to compute first
 _KIND_OF = {
     "records/RUN.json": "record",
     "work/RUN/last.pt": "weights",
@@ -39,14 +39,14 @@ _KIND_OF = {
 
 
 def add_file(tar: tarfile.TarFile, path: str, data: bytes) -> None:
-    """A file of a tar file, without time or owner: the same content gives the same bytes."""
+    """Add a file to a tar file without time or owner, so that the same content gives the same bytes."""
     member = tarfile.TarInfo(path)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 def split_parts(whole: IO[bytes], folder: Path, max_part: int) -> dict[str, str]:
-    """Write a file as parts of at most so many bytes; returns their names, which sort as they lie, and SHA-256."""
+    """Write a file as parts of at most `max_part` bytes; return their SHA-256 by name, in order (names sort alike)."""
     found = {}
     whole.seek(0)
     while piece := whole.read(max_part):
@@ -58,7 +58,7 @@ def split_parts(whole: IO[bytes], folder: Path, max_part: int) -> dict[str, str]
 
 
 def check_folder(folder: Path, what: str, names: str) -> None:
-    """RecordError if a folder, where there is one, holds anything but files of these names, or what is left of them."""
+    """Raise RecordError if a folder exists and holds anything but files of these names or their unfinished writes."""
     if folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is not a folder; name one for {what}, or a new one")
     ours = re.compile(rf"\.?({names})(\.tmp)?")
@@ -68,7 +68,7 @@ def check_folder(folder: Path, what: str, names: str) -> None:
 
 
 def kind_and_run(path: str) -> tuple[str, str]:
-    """Of a file of an export by its path there; RecordError if no such file has a place in a store."""
+    """Return the kind and the run of a file, given its path in an export; RecordError if a store has no such file."""
     found = re.search("[0-9a-f]{12}", path)
     run = found[0] if found else "none"
     if (pattern := path.replace(run, "RUN")) not in _KIND_OF:
@@ -77,17 +77,17 @@ def kind_and_run(path: str) -> tuple[str, str]:
 
 
 def local_path(store: Store, path: str) -> Path:
-    """Where a file of an export lies in a store."""
+    """Return where a file of an export belongs in a store."""
     top, _, rest = path.partition("/")
     return {"records": store.records, "work": store.work, "maps": store.records / "maps"}[top] / rest
 
 
 def comparable_content(path: str, data: bytes) -> Any:
-    """What two files of one path are compared by: of records and weights, what must be equal; of checkpoints and maps,
-    how far they are, in epochs and in images of the next one.
+    """Return what two files of the same path are compared by: for records and weights, what must be equal; for
+    checkpoints and maps, how far they have come, in epochs and in images of the next one.
 
     Raises:
-        RecordError: it cannot be read, or belongs to another run. The message does not name the file.
+        RecordError: the file cannot be read, or belongs to another run. The message does not name the file.
     """
     kind, run = kind_and_run(path)
     try:
@@ -111,8 +111,8 @@ def comparable_content(path: str, data: bytes) -> Any:
 
 
 def _outcome(record: Record) -> list[Any]:
-    """As JSON values, in which an infinite loss equals itself. Where a teacher's file lies differs from machine to
-    machine; its hash names it."""
+    """Return what must be equal in two records of a run, as JSON values, in which a non-finite loss equals itself.
+    Paths of teacher and pretrained files are left out: they differ between machines, and hashes identify the files."""
     body = json.loads(record.to_json())
     if body["config"]["teacher"]:
         body["config"]["teacher"] |= {"checkpoint": None, "record": None}
@@ -134,12 +134,12 @@ class ArchiveEntry:
 
     @property
     def kind(self) -> str:
-        """One of KINDS."""
+        """The kind of the file, one of KINDS."""
         return kind_and_run(self.path)[0]
 
     @property
     def run(self) -> str:
-        """Id of the run it belongs to."""
+        """The id of the run that the file belongs to."""
         return kind_and_run(self.path)[1]
 
 
@@ -148,8 +148,8 @@ class Manifest:
     """What an export holds.
 
     Attributes:
-        part_size: bytes of every part but the last.
-        parts: names of the parts, which laid end to end are the tar file.
+        part_size: bytes in every part but the last.
+        parts: names of the parts, which form the tar file when joined in this order.
     """
 
     part_size: Count
@@ -159,7 +159,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of an export.
+        """Read the manifest of an export.
 
         Raises:
             RecordError: there is none; it is damaged or of another format; or it names a part outside the folder, or a
@@ -177,11 +177,11 @@ class Manifest:
 
 
 def reader(folder: Path, manifest: Manifest) -> Callable[[ArchiveEntry], bytes]:
-    """Gives the content of a file of an export; RecordError names the part that is missing or damaged."""
+    """Return a function that reads a file of an export; its RecordError names the part that is missing or damaged."""
 
     @functools.cache
     def sound(name: str) -> tuple[Path, int]:
-        """Where a part lies, and its size, which no claim of the manifest replaces."""
+        """Return the path of a part and its size on disk, whatever size the manifest claims."""
         path = folder / name
         try:
             check_regular(path, manifest.part_size)

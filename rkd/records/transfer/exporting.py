@@ -1,5 +1,5 @@
-"""Which files of a store are to be exported, and writing them: the parts, then the manifest, so that a folder with a
-manifest is a whole export."""
+"""Choose the files of a store to export and write them: first the parts, then the manifest, so that a folder with a
+manifest holds a complete export."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from rkd.records.transfer import archive
 from rkd.records.transfer.archive import KINDS, MANIFEST, ArchiveEntry, Manifest, kind_and_run
 from rkd.training import RunConfig
 
-# A tar file is filled up to a whole block behind its last member, two empty ones follow, then up to a whole record.
+# At its end a tar file is padded to a whole block, followed by two empty blocks, and padded to a whole tar record.
 END = 3 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 
 
@@ -31,7 +31,7 @@ class ExportResult:
     """What an export wrote.
 
     Attributes:
-        left_out: why, by path, of each file here that could not be exported: damaged, or foreign.
+        left_out: the reason, by path, for each file of the store that is damaged or foreign, and so not exported.
         without_weights: ids of finished teachers whose weights are not on this machine.
         no_room: paths of sound files that did not fit into `max_files`.
     """
@@ -50,8 +50,8 @@ def collect(
     all_weights: bool,
     done: ExportResult,
 ) -> Iterator[tuple[str, bytes]]:
-    """Path in the export and content of all files, each read once: those of a store are replaced, never rewritten.
-    Arguments as of `export`; what is not to be had goes into `done`."""
+    """Yield each file's path in the export and its content. One read suffices: a store's files are replaced, never
+    changed in place. Arguments are those of `export`; what cannot be exported is noted in `done`."""
     records: dict[str, Record] = {}
 
     def sound(*paths: str) -> list[tuple[str, bytes]]:
@@ -72,7 +72,7 @@ def collect(
     for run in sorted({*store.ids(), *begun}):
         if runs is None or run in runs:
             ended, state = f"records/{run}.json", f"work/{run}/checkpoint.pt"
-            # Twice: a run that was in training at the first look may have ended.
+            # Look for the record twice: a run that was in training the first time may have ended since.
             for path, data in (found := sound(ended) or sound(state) or sound(ended)):
                 if path == ended:
                     records[run] = Record.from_json(data, path)
@@ -98,21 +98,21 @@ def export(
     all_weights: bool = False,
     max_files: int | None = None,
 ) -> ExportResult:
-    """Write records, the checkpoints of unfinished runs, and weights of finished teachers as one tar file in parts.
+    """Write records, checkpoints of unfinished runs, maps, and weights of finished teachers as one tar file in parts.
 
-    The store may be in use: only files that can be read back are written. At any moment the folder holds one whole
-    export, the one before or this one. An unchanged store gives the same bytes.
+    The store may be in use: only files that can be read back are written. At any moment the folder holds one complete
+    export, the previous one or this one. An unchanged store gives the same bytes.
 
     Args:
-        folder: made if it is not there; holds nothing but an export, or nothing.
-        planned: runs that may be unfinished. A checkpoint does not say from which run it learns: weights go along of
-            the teachers that these and the records name.
-        max_files: most files in the folder, manifest included, but for the moment in which an export replaces another.
-            Records go first then, weights of teachers next, then checkpoints, then maps, each as long as it fits.
+        folder: created if missing; must be empty or hold an earlier export, nothing else.
+        planned: runs that may be unfinished. Weights are exported of the teachers that these and the records name;
+            checkpoints are not searched for teachers.
+        max_files: most files in the folder, manifest included, except for the moment when one export replaces another.
+            If given, records go first, then weights of teachers, checkpoints and maps, each file if it still fits.
 
     Raises:
         ConfigError: max_part is below 1, or max_files below 2.
-        RecordError: the folder holds something else, or cannot be written; there is nothing to export.
+        RecordError: the folder holds something else or cannot be written, or there is nothing to export.
     """
     check_export(folder, max_part, max_files)
     done = ExportResult()
@@ -122,11 +122,11 @@ def export(
     room = math.inf if max_files is None else max_part * (max_files - 1) - END
     try:
         store.work.mkdir(parents=True, exist_ok=True)
-        # Of two exports at once the second waits.
+        # A second export at the same time waits for the first.
         with FileLock(store.work / ".export.lock"), tempfile.TemporaryFile(dir=store.work) as whole:
             with tarfile.TarFile(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for path, data in files:
-                    start = whole.tell() + tarfile.BLOCKSIZE  # behind its header
+                    start = whole.tell() + tarfile.BLOCKSIZE  # after its header
                     if start + len(data) > room:
                         done.no_room.append(path)
                         continue
@@ -147,7 +147,7 @@ def export(
 
 
 def check_export(folder: Path, max_part: int, max_files: int | None) -> None:
-    """Raise what `export` would of its arguments, or where the folder of an export holds anything else."""
+    """Raise the errors that `export` would for these arguments, or if the folder holds anything but an export."""
     check_value(Count, "max_part", max_part)
     if max_files is not None and max_files < 2:
         raise ConfigError(f"max_files is {max_files}; an export has at least 2, the manifest and a part")

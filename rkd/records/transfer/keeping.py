@@ -1,4 +1,4 @@
-"""An export that is kept up to date while runs are trained, for machines that may go away at any moment."""
+"""An export that is kept up to date while runs are trained, for machines that may vanish at any moment."""
 
 import functools
 import sys
@@ -14,19 +14,19 @@ from rkd.records.transfer.archive import MANIFEST, Manifest
 from rkd.records.transfer.exporting import ExportResult, check_export, export
 from rkd.training import RunConfig
 
-LOOK_SECONDS = 1.0  # between looks whether something new was saved
+LOOK_SECONDS = 1.0  # between checks for newly saved files
 LEAST_SECONDS = 10.0  # between exports
-SHARE = 0.2  # of the time may go into them: they read all they write
+SHARE = 0.2  # of the time that exports may take: they read all that they write
 
 
 class KeptExport:
-    """A context manager that exports what is new in a store, by a thread of its own, whenever a run was recorded or a
-    checkpoint saved, and once more at the end of its block: of the planned runs those that are not recorded when this
-    object is made, and the runs of an export that lies in the folder already.
+    """A context manager whose thread repeats an export after a run is recorded or a checkpoint saved, and that exports
+    once more at the end of its block. It exports the planned runs that are not recorded when it is made, and the runs
+    of an export that is already in the folder. Arguments and errors are those of `export`.
 
-    Arguments and errors are as of `export`. Attributes:
-        seconds: that the slowest export took so far.
-        last: the latest export; None before there is something to export.
+    Attributes:
+        seconds: duration of the slowest export so far.
+        last: the latest export; None until there has been something to export.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class KeptExport:
         self._saves = [
             path for run in runs for path in (store.path(run), store.folder(run) / "checkpoint.pt")
         ]
-        self._seen: dict[Path, int] = {}  # what was saved before the last export, and when
+        self._seen: dict[Path, int] = {}  # modification times of what was saved before the last export
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="export", daemon=True)
         self.seconds = 0.0
@@ -64,7 +64,7 @@ class KeptExport:
             if (saved := self._saved()) != self._seen:
                 try:
                     self._write(saved)
-                except RecordError as error:  # if it does not help, the last one says so again
+                except RecordError as error:  # if the cause persists, the final export raises it again
                     print(f"{error}; training goes on", file=sys.stderr, flush=True)
                 wait = max(LEAST_SECONDS, self.seconds / SHARE)
 

@@ -1,4 +1,4 @@
-"""Merging an export into a store, run by run: what is added, what is here already, what is refused."""
+"""Merge an export into a store, run by run: which files are added, already here, or refused."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rkd.records.transfer.archive import KINDS, ArchiveEntry, Manifest, comparab
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: state is "added", "here" (there was nothing to do) or "refused", and why."""
+    """What became of one file: state is "added", "here" (nothing to do) or "refused"; `why` says why it was refused."""
 
     path: str
     kind: str
@@ -23,21 +23,21 @@ class Outcome:
 
 
 def merge(store: Store, folder: Path) -> list[Outcome]:
-    """Merge an export into a store: add what is missing here, keep what is here.
+    """Merge an export into a store: add what is missing, keep what is there.
 
-    A file is refused, and the one here stays, when it lies in a part that is missing or damaged, cannot be read, is of
-    another run than it claims, belongs to a run that is being trained here now, or contradicts the file here (a record
-    of the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints of a
-    run, and of two files of its maps, the one further on, by what its content proves (see `checkpoint.check_progress`),
-    stays; where the run is recorded, checkpoints are ignored, and the record of a run takes the place of its checkpoint
-    here. What is replaced is kept, as NAME.before. Each file is put in place atomically, under its run's lock. A second
+    A file is refused, and the store's own stays, if it lies in a missing or damaged part, cannot be read, is of another
+    run than it claims, belongs to a run that is being trained here now, or contradicts the store's file (a record of
+    the same run with another config, status, curves or result; weights with other tensors). Of two checkpoints or maps
+    of a run, the one that has come further stays, judged by its content (see `checkpoint.check_progress`). Once a run
+    is recorded, its checkpoints and unfinished maps are ignored; a record that is added replaces the run's checkpoint
+    here. Replaced files are kept as NAME.before. Each file is put in place atomically, under its run's lock. A second
     call changes nothing.
 
-    Returns one outcome per file of the export, in its order.
+    Returns one outcome per file of the export, in the export's order.
 
     Raises:
-        RecordError: no export, or one whose manifest is damaged, of another format, or names a place outside a store;
-            the store cannot be written.
+        RecordError: the folder holds no export, or one whose manifest is damaged, of another format, or names a place
+            outside a store; or the store cannot be written.
     """
     manifest = Manifest.read(folder)
     read = reader(folder, manifest)
@@ -47,10 +47,10 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
     outcomes: dict[str, Outcome] = {}
     try:
         store.work.mkdir(parents=True, exist_ok=True)
-        # Of two imports at once the second waits: it would else take the first for a training process.
+        # A second import at the same time waits: it would otherwise take the first for a training process.
         with FileLock(store.work / ".import.lock"):
             for run, entries in by_run.items():
-                # Others hold a run for an instant to see whether it is being trained.
+                # Other processes briefly lock a run to see whether it is being trained.
                 with store.lock(run, wait=0.2) as ours:
                     outcomes |= {done.path: done for done in _merge_run(store, entries, read, ours)}
     except OSError as error:
@@ -61,7 +61,7 @@ def merge(store: Store, folder: Path) -> list[Outcome]:
 def _merge_run(
     store: Store, entries: list[ArchiveEntry], read: Callable[[ArchiveEntry], bytes], ours: bool
 ) -> Iterator[Outcome]:
-    """Merge the files of one run, its record first: where that is refused, so are the others."""
+    """Merge the files of one run, its record first: if that is refused, so are the others."""
     contradicted = False
     for entry in entries:
         try:
@@ -79,7 +79,7 @@ def _merge_run(
 
 
 def _merge_file(store: Store, entry: ArchiveEntry, data: bytes) -> bool:
-    """Put a file in place if it is missing here, or further on; RecordError if it contradicts the one here."""
+    """Add a file that is missing here or has come further; return whether. RecordError if it contradicts ours."""
     run, kind, path = entry.run, entry.kind, local_path(store, entry.path)
     here = None
     if path.exists():
@@ -112,6 +112,6 @@ def _merge_file(store: Store, entry: ArchiveEntry, data: bytes) -> bool:
 
 
 def _keep(path: Path) -> None:
-    """A file that another takes the place of, as NAME.before, NAME.before-2 and so on beside it."""
+    """Rename a file that another will replace, to NAME.before, NAME.before-2 and so on."""
     if path.exists():
         path.rename(unused_path(path.with_name(f"{path.name}.before")))
