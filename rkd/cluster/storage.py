@@ -185,7 +185,7 @@ class Storage:
     ) -> Iterator[tuple[Store, set[str], Callable[[], bool]]]:
         """Yield, until all runs are recorded in the storage or were yielded here, or `stop` returns True: a temporary
         store with what the storage has of them and their teachers, the runs to train in it, and a function that tells
-        whether a lease of theirs was lost. `committed`: folder of committed teachers here, if any."""
+        whether a lease of theirs was lost. `committed`: folder of committed teachers on this machine, if any."""
         left = {run for run in runs if not self.has(run)}
         while left and not stop(0.0):
             leases = [lease for run in sorted(left) if (lease := self.take(run))]
