@@ -1,6 +1,6 @@
-"""What a piece of work takes and does: seconds, operations, FLOP.
+"""The cost of a piece of work: seconds, operations and FLOP.
 
-`torch.utils.benchmark.Timer` makes two more calls before each measurement, which would treble a round of steps.
+`torch.utils.benchmark.Timer` makes two extra calls before each measurement, which would triple a round of steps.
 """
 
 import time
@@ -21,7 +21,7 @@ _HOST_READS = {_aten._local_scalar_dense, _aten.equal, _aten.is_nonzero}
 
 
 def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Mean seconds of one of `repeats` calls in a row, from an idle device to an idle device."""
+    """Return the mean seconds per call of `repeats` calls in a row, from an idle device to an idle device."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
     wait(device)
     started = time.perf_counter()
@@ -32,12 +32,12 @@ def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> f
 
 
 def count(step: Callable[[], object]) -> dict[str, int]:
-    """Run `step` once, eagerly (compiled code too), and count.
+    """Run `step` once, eagerly (even compiled code), and count what it does.
 
     Returns:
-        "ops": operations that compute or move data, each a kernel or a few; views and allocations are none.
-        "host_reads": times the host waited for a value.
-        "flops": floating-point operations of convolutions and matrix products, a multiply-add being two.
+        "ops": operations that compute or move data, each one or a few kernels; views and allocations do not count.
+        "host_reads": how often the host waited for a value.
+        "flops": floating-point operations of convolutions and matrix products; a multiply-add counts as two.
     """
     fused = dict.fromkeys((_aten.cudnn_convolution_relu, _aten.cudnn_convolution_add_relu), _fused_flops)
     with FlopCounterMode(display=False, custom_mapping=fused) as flops, _Operations() as seen:

@@ -1,11 +1,11 @@
-"""ReviewKD the conventional way: what the released CIFAR codes do, in our own plain words.
+"""ReviewKD the conventional way: what the released CIFAR codes do, in plain code of our own.
 
-Two worker processes crop and mirror PIL images; float32, eager, NCHW; both networks as they are; attention on a
-concatenated tensor; HCL pools both maps at every size; a loop over parameters in SGD; two host reads a step; the test
-set, every epoch, through the fusion modules. It is the baseline `rkd bench` compares with.
+Two worker processes crop and mirror PIL images; float32, eager, NCHW; both networks unchanged; attention on a
+concatenated tensor; HCL pools both maps at every size; SGD loops over the parameters; two host reads per step; the test
+set goes through the fusion modules every epoch. This is the baseline of `rkd bench`.
 
-The layout followed is that of the authors' CIFAR code, https://github.com/dvlab-research/ReviewKD (CIFAR-100/train.py
-and model/reviewkd.py at commit cede6ea): names of modules, the order of a step, and what is read back in it. The lines
+It follows the layout of the authors' CIFAR code, https://github.com/dvlab-research/ReviewKD (CIFAR-100/train.py and
+model/reviewkd.py at commit cede6ea): the modules' names, the order of a step, and what a step reads back. The lines
 are our own, and the authors' code itself is not run.
 """
 
@@ -25,15 +25,15 @@ from rkd.review.reference import Review, hcl
 
 
 def maps(network: nn.Module, x: Tensor, pre: bool) -> tuple[list[Tensor], Tensor]:
-    """Stage maps, shallow to deep, before (`pre`) or after their last ReLU, with the pooled vector as a 1x1 map, and
-    the logits."""
+    """Return the stage maps, shallow to deep, before (`pre`) or after their last ReLU, followed by the pooled vector
+    as a 1x1 map; and the logits."""
     taps = network.taps(x)
     return [*(taps.stages_pre if pre else taps.stages), taps.pooled[:, :, None, None]], taps.logits
 
 
 class PlainReviewKD(nn.Module):
-    """A student with its fusion blocks, for images `image_size` pixels wide and high; networks of different depth are
-    paired from the deepest map up."""
+    """A student with its fusion blocks, for square images of `image_size` pixels a side. Networks of different depth
+    are paired from the deepest map up."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, image_size: int = 32) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class PlainReviewKD(nn.Module):
         self.sizes = [*(h for _, h, _ in theirs.stages), 1][-self.count :]
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The reviewed maps, shallow to deep, and the logits."""
+        """Return the reviewed maps, shallow to deep, and the logits."""
         found, logits = maps(self.student, x, pre=False)
         return self.review.reviewed(found[-self.count :], self.sizes), logits
 
     def loss(self, x: Tensor, y: Tensor, teacher: nn.Module, loss_weight: float) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and weighted review loss of one batch, and the logits."""
+        """Return the sum of cross-entropy and weighted review loss of one batch, and the logits."""
         theirs, _ = maps(teacher, x, pre=True)
         reviewed, logits = self(x)
         review = sum(hcl(s, t) for s, t in zip(reviewed, theirs[-self.count :], strict=True))
@@ -71,10 +71,10 @@ class _PilImages(Dataset):
 def loaders(
     images: ImageSet, batch_size: int, workers: int = 2, epoch_images: int | None = None
 ) -> tuple[DataLoader, DataLoader]:
-    """Training batches by `workers` PIL processes, test batches by one.
+    """Return loaders of training batches, with `workers` PIL processes, and of test batches, with one.
 
-    An epoch goes through the training images once; or through `epoch_images`, drawn from a smaller set again and again:
-    worker processes start anew with every epoch, which must not happen more often than on a set of full size.
+    An epoch is one pass through the training images, or `epoch_images` of them drawn from a smaller set repeatedly:
+    worker processes are restarted every epoch, which must not happen more often than with a full-sized set.
     """
     finish = [transforms.ToTensor(), transforms.Normalize(images.mean, images.std)]
     size = images.train_x.shape[1]
@@ -90,7 +90,7 @@ def loaders(
 
 
 class Conventional:
-    """The conventional training loop of one student: networks are moved to `device`, images stay on the CPU. The
+    """The conventional training loop of one student. Networks are moved to `device`; images stay on the CPU. The
     teacher's `batch_norm` is "batch" (train mode, as ReviewKD and the [Re] code leave it) or "running"."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Conventional:
         self._batches = self._endless()
 
     def context(self) -> AbstractContextManager[object]:
-        """As the released code has cuDNN: deterministic, and TF32 where torch takes it by default."""
+        """Set up cuDNN as the released code does: deterministic, with TF32 where torch uses it by default."""
         return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
 
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -113,7 +113,7 @@ class Conventional:
             yield from self.train_loader
 
     def step(self) -> None:
-        """One batch from the loader to the updated weights."""
+        """Make one step, from the loader's next batch to the updated weights."""
         x, y = next(self._batches)
         x, y = x.to(self.device), y.to(self.device)
         loss, logits = self.model.loss(x, y, self.teacher, self.loss_weight)
@@ -126,12 +126,12 @@ class Conventional:
     eagerly = step
 
     def close(self) -> None:
-        """End the loader's processes."""
+        """End the training loader's worker processes."""
         self._batches.close()  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Test accuracy in percent, fusion modules and all."""
+        """Return the test accuracy in percent, with the test images going through the fusion modules, too."""
         self.model.eval()
         correct = total = 0
         for x, y in self.test_loader:

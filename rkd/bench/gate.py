@@ -1,9 +1,9 @@
-"""The accuracy gate, `rkd gate`: whether an arithmetic that is quicker costs accuracy.
+"""The accuracy gate, `rkd gate`: whether a quicker arithmetic costs accuracy.
 
-Runs are trained in pairs that differ in the arithmetic alone, so the differences of a seed's two accuracies are what
-counts. The two arithmetics are shown equal where the whole 90 % interval of the mean difference (Student's t on the
-paired differences) lies within half a point of zero, and no run diverged: two one-sided tests at 5 %. That is evidence
-about runs of this length on these images, and of no others: a verdict stands on runs of one arithmetic all the same.
+Runs are trained in pairs that differ only in their arithmetic, so what counts is the difference between a seed's two
+accuracies. The two arithmetics are shown equal if the whole 90 % interval of the mean difference (Student's t on the
+paired differences) lies within half a point of zero and no run diverged: two one-sided tests at 5 %. This is evidence
+about runs of this length on these images, and no others; a verdict still rests on runs of a single arithmetic.
 """
 
 import math
@@ -31,14 +31,14 @@ from rkd.records.provenance import code_state, machine_state
 from rkd.training import RunConfig, arithmetic
 
 REFERENCE = "fp32"
-SECTION = "accuracy-gate"  # of the performance page, where the gates on record stand
+SECTION = "accuracy-gate"  # of the performance page, which shows the recorded gates
 MARGIN = 0.5  # percentage points within which two arithmetics are called equal
 ALPHA = 0.05  # of each of the two one-sided tests
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Test accuracies in percent, at the last epoch, of one seed; None: that run diverged."""
+    """One seed's test accuracies in percent at the last epoch; None: that run diverged."""
 
     seed: int
     reference: float | None
@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gate:
-    """Paired accuracies."""
+    """Paired accuracies of two arithmetics."""
 
     KIND: ClassVar[str] = "rkd gate"
     FORMAT: ClassVar[int] = 1
@@ -57,31 +57,31 @@ class Gate:
 
     @property
     def differences(self) -> pd.Series:
-        """Percentage points that the quicker arithmetic gains, of the seeds both of whose runs came to their end."""
+        """Percentage points gained by the quicker arithmetic, for each seed of which neither run diverged."""
         found = pd.DataFrame(self.pairs, columns=["seed", "reference", "quick"]).astype(float)
         return (found["quick"] - found["reference"]).dropna()
 
     @property
     def diverged(self) -> bool:
-        """Whether some run did."""
+        """Whether any run diverged."""
         return len(self.differences) < len(self.pairs)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the mean difference at 100 (1 - 2 ALPHA) %, by Student's t, in percentage points; NaN below two."""
+        """Student's t interval of the mean difference at 100 (1 - 2 ALPHA) %, in points; NaN below two differences."""
         found = self.differences
         half = stats.t.ppf(1 - ALPHA, len(found) - 1) * found.sem()
         return float(found.mean() - half), float(found.mean() + half)
 
     @property
     def equal(self) -> bool:
-        """Whether the two arithmetics are shown equal, in the setting of this gate: see the module."""
+        """Whether the two arithmetics are shown equal in the setting of this gate (see the module's docstring)."""
         low, high = self.interval
         return not self.diverged and low > -MARGIN and high < MARGIN
 
     @property
     def finding(self) -> str:
-        """ "bf16 against fp32: equal within 0.5 points (-0.26 to +0.48, 90 %) in 4 epochs on ..."."""
+        """In words: "bf16 against fp32: equal within 0.5 points (-0.26 to +0.48, 90 %) in 4 epochs on ..."."""
         low, high = self.interval
         found = "equal" if self.equal else "not shown equal"
         where = f" ({low:+.2f} to {high:+.2f}, {100 * (1 - 2 * ALPHA):.0f} %)" if math.isfinite(low) else ""
@@ -91,7 +91,7 @@ class Gate:
 
 
 def accuracy_table(gate: Gate) -> pd.DataFrame:
-    """Accuracies seed by seed, as text, and the mean difference with its standard error."""
+    """Return the accuracies seed by seed, as text, and the mean difference with its standard error."""
 
     d = gate.differences
     rows = []
@@ -105,7 +105,7 @@ def accuracy_table(gate: Gate) -> pd.DataFrame:
 
 
 def conclusion(gate: Gate) -> str:
-    """What they are of, and what they show."""
+    """Return what the accuracies were measured on, and what they show, as text."""
     h = gate.header
     return (
         f"{display_name(h['student'])} ← {display_name(h['teacher'])}, row “{h['row']}” of {h['chapter']}, "
@@ -119,10 +119,10 @@ def conclusion(gate: Gate) -> str:
 def paired_runs(
     settings: Settings, chapter: str, row: str, precision: str
 ) -> list[tuple[RunConfig, RunConfig]]:
-    """For each seed the row's run in fp32, and the same in `precision`; both have the same teacher, trained in fp32.
+    """Return, for each seed, the row's run in fp32 and in `precision`; both have the same teacher, trained in fp32.
 
     Raises:
-        ConfigError: unknown chapter or row, or a parameter given that the row makes nothing of.
+        ConfigError: the chapter or row is unknown, or a parameter was given that has no effect on the row.
     """
     made = get_chapter(chapter).lines(replace(settings, precision=REFERENCE))
     lines = {line.key: line for line in made}
@@ -136,11 +136,11 @@ def paired_runs(
 def train_pairs(
     chapter: str, row: str, given: Mapping[str, Any], work: Path | None = None, out: Path | None = None
 ) -> tuple[Gate, Path]:
-    """Train what is missing of a gate's runs. Returns the gate, and where it is to be written; `rkd.cli.bench.gate`
-    tells what the arguments mean.
+    """Train a gate's missing runs; return the gate and the path to write it to. `rkd.cli.bench.gate` explains the
+    arguments.
 
     Raises:
-        ConfigError: a name or value that is not allowed, or an arithmetic that is fp32 on this device.
+        ConfigError: a name or value is not allowed, or the arithmetic is fp32 on this device.
         RecordError: a record or checkpoint is damaged.
     """
     settings = resolve(chapter, given)

@@ -1,4 +1,4 @@
-"""The measurement: everything built, warmed up and counted, then timed in rounds, step by step in turn."""
+"""The measurement: all variants are built, warmed up and counted, then timed in turn, round after round."""
 
 import contextlib
 import datetime
@@ -29,10 +29,10 @@ from rkd.training.capture import device_guard
 from rkd.training.threads import Threads, thread_choices
 
 LEAST_ROUNDS, MOST_REPEATS = 3, 200
-# Seconds of steps in a row, so that the clock's own time is lost in them.
+# Seconds of steps in a row for one timing, long enough to make the clock's own cost negligible.
 STRETCH = {"cpu": 0.02, "cuda": 0.2}
 BATCH_NORMS = ("running", "batch")
-EVALUATION_SHARE = 0.1  # of the time asked for; the rest goes into rounds
+EVALUATION_SHARE = 0.1  # of the time asked for; the rest is for the rounds
 QUIET = 0.3  # load average per core up to which a machine counts as quiet
 
 Network = Annotated[str, AfterValidator(canonical)]
@@ -41,13 +41,13 @@ Some = Field(min_length=1)
 
 @frozen
 class Request:
-    """What is to be measured; `rkd.cli.bench.bench` tells what each option means, and `kernels` is its `batch_norm`.
+    """What to measure; `rkd.cli.bench.bench` explains each option (`kernels` is called `batch_norm` there).
 
-    `compile`: "engine" adds to each of our variants one with what `Engine` compiles, "all" one with the teacher alone
-    and one with teacher and students compiled. Precisions that mean the same arithmetic on the device count once.
+    `compile`: "engine" adds to each of our variants one that compiles what `Engine` compiles; "all" adds one with only
+    the teacher compiled and one with teacher and students. Precisions of equal arithmetic on the device count once.
 
     Raises:
-        ConfigError: a value that is not allowed.
+        ConfigError: a value is not allowed.
     """
 
     teacher: Network = "resnet56"
@@ -68,7 +68,7 @@ class Request:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be between 2 and {MOST_IMAGES}")
 
     def check(self, device: torch.device) -> None:
-        """Raise ConfigError for what this machine cannot do."""
+        """Raise ConfigError if the request asks for something this machine cannot do."""
         Engine(compile=self.compile != "no", threads=self.threads).check(device)
         asked = {"cudnn_benchmark": self.cudnn_benchmark, "batch_norm native": "native" in self.kernels}
         for name, given in asked.items():
@@ -79,8 +79,8 @@ class Request:
 
 
 def variants(request: Request, device: torch.device) -> list[Variant]:
-    """All that are compared: for each teacher mode the conventional loop, then ours, in every precision and in the last
-    one also the group. What is compiled has no BatchNorm kernels to choose."""
+    """Return all variants to compare: for each teacher mode the conventional loop, then ours in every precision, and
+    in the last precision also the group. Compiled variants offer no choice of BatchNorm kernels."""
     whole = ALL if Engine(compile=True).compiles_students(device) else TEACHER
     compiled = {"no": (), "engine": (whole,), "all": (TEACHER, ALL)}[request.compile]
     precisions = list(dict.fromkeys(arithmetic(name, device).name for name in request.precision))
@@ -103,7 +103,7 @@ def variants(request: Request, device: torch.device) -> list[Variant]:
 
 @dataclass
 class Timed:
-    """A variant that has made its first step: `repeats` steps in a row are one value of `times`, in seconds of one."""
+    """A variant that has made its first step. A value of `times`: mean seconds per step of `repeats` steps in a row."""
 
     variant: Variant
     made: Steps | Conventional
@@ -113,22 +113,22 @@ class Timed:
     times: list[float] = field(default_factory=list)
 
     def row(self, images: int) -> Row:
-        """As it is recorded."""
+        """Return the row to record; `images` is the batch size."""
         times = tuple(1000 * t / self.variant.group for t in self.times)
         return Row(self.variant, self.variant.precision, images, times, self.cold_seconds, self.counts)
 
     def time(self, device: torch.device) -> float:
-        """Make the steps of a round."""
+        """Make and time the steps of one round; return the mean seconds per step."""
         with self.made.context():
             self.times.append(seconds(self.made.step, self.repeats, device))
         return self.times[-1]
 
 
 def measure(request: Request, say: Callable[[str], object] = lambda text: None) -> BenchResult:
-    """Make the measurement, telling `say` what happens. Takes `request.seconds`, or what three rounds need.
+    """Measure what `request` asks for, telling `say` what happens. Takes `request.seconds`, or what three rounds need.
 
     Raises:
-        ConfigError: a device or a network this machine does not have, or no compiler where one was asked for.
+        ConfigError: the device or a network does not exist here, or there is no compiler and one was asked for.
     """
     device = pick_device(request.device)
     request.check(device)
@@ -137,7 +137,7 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
         if request.compile != "no":
             from torch._inductor.utils import fresh_cache  # slow to import
 
-            stack.enter_context(fresh_cache())  # so that a cold start is one
+            stack.enter_context(fresh_cache())  # so that a cold start really is cold
         stack.enter_context(device_guard(device))
         # One number of threads for all variants, so that they can be compared.
         Threads(thread_choices(request.threads, device), notes.append).take()
@@ -149,7 +149,7 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
                 stack.callback(timed[-1].made.close)
         if all(one.variant.conventional for one in timed):
             raise RkdError(f"there is nothing to compare the conventional loop with: {'; '.join(notes)}")
-        for one in timed:  # a first round, which is not kept
+        for one in timed:  # a first round, which is discarded
             wanted = STRETCH[device.type] / max(one.time(device), 1e-9)
             one.repeats = max(1, min(MOST_REPEATS, math.ceil(wanted)))
         say("evaluating")
@@ -173,7 +173,7 @@ def measure(request: Request, say: Callable[[str], object] = lambda text: None) 
 def first_step(
     work: Workload, variant: Variant, say: Callable[[str], object], notes: list[str]
 ) -> list[Timed]:
-    """A variant built; its first step is timed, the second one counted. Empty where it cannot run, which is noted."""
+    """Time building a variant and its first step, and count its second. Empty if it cannot run, which is noted."""
     title = f"{variant.name}, teacher on {variant.batch_norm} statistics"
     say(f"first step: {title}")
     started = time.perf_counter()
@@ -194,8 +194,8 @@ def first_step(
 def time_rounds(
     timed: Sequence[Timed], end: float, device: torch.device, say: Callable[[str], object]
 ) -> int:
-    """Time rounds until `end` (of the monotonic clock, in seconds), three at least; returns their number. Every variant
-    makes its steps once a round; who begins changes from round to round."""
+    """Time rounds until `end` (seconds of the monotonic clock), but at least three; return their number. Every variant
+    makes its steps once a round; which one begins changes from round to round."""
     expected = sum(one.repeats * one.times[0] for one in timed)
     for one in timed:
         one.times.clear()
@@ -210,9 +210,9 @@ def time_rounds(
 
 
 def _evaluate(work: Workload, timed: Sequence[Timed], affordable: float) -> dict[str, Any]:
-    """Test images/s, three times each in turn; the medians count. On a CPU, as many test images as can be scored in
-    `affordable` seconds; on a GPU, as many as CIFAR-100 has, the same ones over and over. The loader's process has
-    started and has its first batch ready when the clock starts: of a whole test set, that is next to nothing."""
+    """Return test images/s, medians of three measurements each, made in turn. On a CPU, as many test images are used as
+    can be scored in `affordable` seconds; on a GPU, as many as CIFAR-100 has, repeating those there are. The loader's
+    process is up and has its first batch ready when the clock starts, which hardly matters over a whole test set."""
     conventional = next(one for one in timed if one.variant.conventional)
     ours = next(one for one in timed if not one.variant.conventional)
     images, size, test = work.images, work.batch_size, EVALUATION_IMAGES
@@ -235,10 +235,10 @@ def _evaluate(work: Workload, timed: Sequence[Timed], affordable: float) -> dict
 
 
 def utc_now() -> str:
-    """UTC."""
+    """Return the current time in UTC, as in 2026-01-31T12:00:00Z."""
     return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def load_average() -> float | None:
-    """Processes that ran or waited to run, mean over the last minute; None where the system does not tell."""
+    """Return the mean number of running or waiting processes over the last minute; None if unknown here."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

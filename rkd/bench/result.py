@@ -1,4 +1,4 @@
-"""What a measurement found, what follows from it by arithmetic, and the files of results/bench."""
+"""The result of a measurement, the figures derived from it, and the files of results/bench."""
 
 import json
 import statistics
@@ -18,7 +18,7 @@ EPOCHS = 240
 
 
 class SavedResult(Protocol):
-    """What is written to a file of its own: `KIND` and `FORMAT` say there what it is."""
+    """A result with a file of its own, in which `KIND` and `FORMAT` say what it is."""
 
     KIND: ClassVar[str]
     FORMAT: ClassVar[int]
@@ -33,20 +33,20 @@ class Row:
 
     variant: Variant
     arithmetic: str  # what the variant's precision means on this device
-    images: int  # of a step, per student
-    times_ms: tuple[float, ...]  # by round, of one step of one student: a group's step over its students
-    cold_seconds: float  # from networks to the end of the first step: folding, compiling, capturing
-    # Of one step of the whole group, see `clock.count`; None: compiled, which cannot be counted.
+    images: int  # per step and student
+    times_ms: tuple[float, ...]  # per round, of one student's step: a group's step divided by its students
+    cold_seconds: float  # from building networks to the end of the first step: folding, compiling, capturing
+    # For one step of the whole group (see `clock.count`); None: the variant is compiled and cannot be counted.
     counts: dict[str, Any] | None
 
     @property
     def name(self) -> str:
-        """As tables show it, without the teacher's mode."""
+        """The name shown in tables, without the teacher's mode."""
         return replace(self.variant, precision=self.arithmetic).name
 
     @property
     def median_ms(self) -> float:
-        """Of one step of one student."""
+        """Median milliseconds of one student's step."""
         return statistics.median(self.times_ms)
 
 
@@ -56,30 +56,30 @@ class BenchResult:
 
     KIND: ClassVar[str] = "rkd bench"
     FORMAT: ClassVar[int] = 2
-    # Machine, versions, times, load, and what was asked for: all that is needed to repeat it.
+    # Machine, versions, times, load and the request: all that is needed to repeat the measurement.
     header: dict[str, Any]
-    rows: tuple[Row, ...]  # each teacher mode's conventional loop among them
-    # Test images/s: "conventional", by the loader and through the fusion modules, and "ours"; of how many "images".
+    rows: tuple[Row, ...]  # including each teacher mode's conventional loop
+    # Test images/s: "conventional", with the loader and the fusion modules, and "ours"; "images": how many were used.
     evaluation: dict[str, Any]
-    notes: tuple[str, ...] = ()  # what a reader has to know: a budget exceeded, a variant that could not run
+    notes: tuple[str, ...] = ()  # what a reader must know: a budget exceeded, a variant that could not run
 
     def ratio(self, row: Row) -> list[float]:
-        """Lower quartile, median and upper quartile of how many times as quick a variant is as the conventional loop of
-        its teacher mode; both times of a ratio are of the same round."""
+        """Return lower quartile, median and upper quartile of a variant's speed-up over the conventional loop of its
+        teacher mode; the two times of each ratio are from the same round."""
         mode = row.variant.batch_norm
         usual = next(r for r in self.rows if r.variant.conventional and r.variant.batch_norm == mode)
         ratios = [theirs / ours for ours, theirs in zip(row.times_ms, usual.times_ms, strict=True)]
         return statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
 
     def epoch_seconds(self, row: Row) -> float:
-        """50,000 training images at the median rate and 10,000 test images at the measured one, for one student."""
+        """Return one student's seconds for 50,000 training images (median rate) and 10,000 test images (measured)."""
         test = self.evaluation["conventional" if row.variant.conventional else "ours"]
         return EPOCH_IMAGES / row.images * row.median_ms / 1000 + EVALUATION_IMAGES / test
 
 
 def save(path: Path, found: Any) -> None:
-    """Write a `BenchResult` or a `Gate` as JSON, atomically: numbers with six significant digits, null for what is not
-    finite."""
+    """Write a `BenchResult` or a `Gate` as JSON, atomically; numbers have six significant digits, and those that are
+    not finite become null."""
     body = json.loads(
         json.dumps(asdict(found)),
         parse_float=lambda text: float(f"{float(text):.6g}"),
@@ -90,10 +90,10 @@ def save(path: Path, found: Any) -> None:
 
 
 def load(path: Path, kind: type[T]) -> T:
-    """What `save` wrote, now or in an earlier version: fields that are no longer used are passed over.
+    """Load what `save` wrote, in this or an earlier version; fields that are no longer used are ignored.
 
     Raises:
-        RecordError: no such file, or not one of these.
+        RecordError: the file does not exist, is damaged, or is of another kind or format.
     """
     body = _parsed(path)
     if (body.get("kind"), body.get("format")) != (kind.KIND, kind.FORMAT):
@@ -106,7 +106,7 @@ def load(path: Path, kind: type[T]) -> T:
 
 
 def committed(kind: type[T]) -> dict[str, T]:
-    """What results/bench holds of a kind, by name of the file; RecordError where one is damaged."""
+    """Return the results of a kind in results/bench, by file name; raise RecordError if a file is damaged."""
     files = sorted((paths.home() / "results" / "bench").glob("*.json"))
     return {path.name: load(path, kind) for path in files if _parsed(path).get("kind") == kind.KIND}
 

@@ -1,4 +1,4 @@
-"""Steps that can be timed: of any runs in lock-step, of our variants, and of the conventional loop."""
+"""Steps that can be timed: those of any runs in lock-step, of our variants, and of the conventional loop."""
 
 import copy
 import functools
@@ -28,27 +28,27 @@ from rkd.training.step import GroupStep
 MOST_IMAGES, TEST_IMAGES = 5_000, 1_000
 EPOCH_IMAGES = 50_000  # of CIFAR-100
 CALIBRATION_IMAGES = 256
-NOTHING, TEACHER, ALL = "nothing", "teacher", "all"  # compiled
+NOTHING, TEACHER, ALL = "nothing", "teacher", "all"  # what is compiled
 COMPILED = {NOTHING: [], TEACHER: ["compiled teacher"], ALL: ["compiled"]}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a step; what it says beyond `batch_norm` concerns ours alone."""
+    """One way to make a step; all fields but `batch_norm` and `conventional` concern our steps only."""
 
     batch_norm: str  # of the teacher, "running" or "batch" (see TeacherConfig)
-    precision: str = "fp32"  # the conventional loop knows no other
+    precision: str = "fp32"  # the conventional loop has no other
     conventional: bool = False  # the conventional loop, not ours
-    compile: str = NOTHING  # what torch.compile writes the kernels of
+    compile: str = NOTHING  # what torch.compile compiles
     graph: bool = False  # steps are captured as a CUDA graph
     group: int = 1  # students trained on the same batches by the same teacher pass
-    # Of BatchNorm: "native": always PyTorch's own; "cudnn": where PyTorch would take that.
+    # BatchNorm kernels: "native" is always PyTorch's own, "cudnn" is cuDNN's wherever PyTorch would choose it.
     kernels: str = "cudnn"
-    cudnn_benchmark: bool = False  # cuDNN times its kernels before it takes one
+    cudnn_benchmark: bool = False  # cuDNN times its kernels before choosing one
 
     @property
     def name(self) -> str:
-        """As tables show it, without the teacher's mode."""
+        """The name shown in tables, without the teacher's mode."""
         if self.conventional:
             return "conventional"
         parts = [self.precision, *COMPILED[self.compile], *["CUDA graph"] * self.graph]
@@ -58,8 +58,8 @@ class Variant:
 
 
 class Steps:
-    """Steps of the runs of one group in lock-step, over the same images again and again, in the first epoch of the main
-    training. The teacher's network, for runs with a method, is on the CPU and stays as it is."""
+    """Steps of one group's runs in lock-step, over the same images again and again, always in the first epoch of main
+    training. `teacher`, used by runs with a method, is a network on the CPU and is left unchanged."""
 
     def __init__(
         self, runs: Sequence[RunConfig], images: ImageSet, teacher: nn.Module, variant: Variant
@@ -86,7 +86,7 @@ class Steps:
         to_device(module, run, device)
 
     def ready(self) -> None:
-        """Begin an epoch if none is under way."""
+        """Begin an epoch unless one is under way."""
         if self._left:
             return
         for state in self.states:
@@ -96,12 +96,12 @@ class Steps:
         self._left = self._run.begin(self.states[0].epoch)
 
     def step(self) -> None:
-        """One step, from images to updated weights."""
+        """Make one step, from images to updated weights."""
         self.ready()
         self._run(self._left.pop(0))
 
     def eagerly(self) -> None:
-        """One step kernel by kernel, whatever the engine, so that it can be counted."""
+        """Make one step kernel by kernel, without a CUDA graph, so that it can be counted."""
         capture, self._run.capture = self._run.capture, None
         try:
             self.step()
@@ -109,14 +109,14 @@ class Steps:
             self._run.capture = capture
 
     def context(self) -> AbstractContextManager[object]:
-        """How cuDNN is to behave meanwhile."""
+        """Set up cuDNN as the variant wants it while steps are made."""
         return exact_kernels(self.variant.cudnn_benchmark)
 
 
 def without_cudnn(network: nn.Module) -> None:
-    """Let every BatchNorm layer run its forward pass with `torch.backends.cudnn.enabled` off, which is what
-    `torch.nn.functional.batch_norm` chooses its kernels by; a backward pass follows its forward pass. Convolutions
-    keep cuDNN."""
+    """Make every BatchNorm layer run its forward pass with `torch.backends.cudnn.enabled` off, the flag by which
+    `torch.nn.functional.batch_norm` chooses its kernels; the backward pass follows the forward pass's choice.
+    Convolutions keep cuDNN."""
 
     def native(forward: Any, x: Tensor) -> Tensor:
         with torch.backends.cudnn.flags(enabled=False):
@@ -128,25 +128,25 @@ def without_cudnn(network: nn.Module) -> None:
 
 
 class Workload:
-    """What all variants have in common: the pair, the images, the first weights. The embedded set serves, at most so
-    many images of it: they have CIFAR's size, and none has to be fetched. The teacher is untrained, its running
-    statistics those of one batch: weights do not decide how long a step takes, as long as the maps stay in range."""
+    """What all variants share: the network pair, the images and the initial weights. The images are at most MOST_IMAGES
+    of the embedded set: they have CIFAR's size and need no download. The teacher is untrained, with running statistics
+    from one batch: weights do not affect how long a step takes, provided the maps stay in range."""
 
     def __init__(self, teacher: str, student: str, batch_size: int, device: torch.device) -> None:
         self.teacher, self.student, self.batch_size, self.device = teacher, student, batch_size, device
 
     @cached_property
     def images(self) -> ImageSet:
-        """On the CPU, where the conventional loader wants them."""
+        """The images on the CPU, where the conventional loader needs them."""
         return data.load(self.config().data)
 
     @cached_property
     def device_images(self) -> ImageSet:
-        """On the device, where ours wants them."""
+        """The images on the device, where our steps need them."""
         return self.images.to(self.device)
 
     def config(self, precision: str = "fp32", batch_norm: str = "batch") -> RunConfig:
-        """The run whose steps are made: the recipe `authors`, the review loss in full from the first step on."""
+        """Return the run whose steps are made: recipe `authors`, with the full review loss from the first step on."""
         whole = MOST_IMAGES // self.batch_size * self.batch_size  # no batch is short
         settings = Settings(
             "bench", dataset="embedded", train_images=whole, test_images=TEST_IMAGES, batch_size=self.batch_size,
@@ -156,14 +156,14 @@ class Workload:
 
     @cached_property
     def teacher_network(self) -> nn.Module:
-        """On the CPU, in eval mode."""
+        """The untrained teacher, on the CPU and in eval mode."""
         network = build_network(self.config().teacher.run, self.images.classes)
         x = normalise(self.images.train_x[:CALIBRATION_IMAGES], self.images.mean, self.images.std)
         update_bn([x], network)
         return network.eval()
 
     def begin(self, variant: Variant) -> Steps | Conventional:
-        """The variant, set up; a group's students are alike but for the weight of their review loss."""
+        """Return the variant set up for stepping; a group's students differ only in the weight of their review loss."""
         first, size = self.config(variant.precision, variant.batch_norm), self.batch_size
         weight = first.options.loss_weight
         if variant.conventional:

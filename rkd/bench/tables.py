@@ -1,4 +1,4 @@
-"""What a measurement says: its header in words, its tables as DataFrames, and all of it as plain text."""
+"""Reporting a measurement: its header in words, its tables as DataFrames, and all of it as plain text."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ MODES = {"running": "teacher on running statistics", "batch": "teacher on batch 
 
 
 def header_lines(result: BenchResult) -> dict[str, str]:
-    """Where, when and how, and what has to be known."""
+    """Return where, when and how the measurement was made, the call that repeats it, and its notes; by label."""
     h = result.header
     n, gpu = h["threads"], f", CUDA {h['cuda']}, cuDNN {h['cudnn']}" if h["cuda"] else ""
     threads = f", {n} thread{'s' * (n > 1)} on {h['cpus']} cores" if h["device"] == "cpu" else ""
@@ -33,7 +33,7 @@ def header_lines(result: BenchResult) -> dict[str, str]:
 
 
 def command(header: Mapping[str, Any]) -> str:
-    """The call of `rkd bench` that repeats the measurement with this header."""
+    """Return the `rkd bench` call that repeats the measurement with this header."""
     words, pair = ["rkd", "bench"], f"{header['teacher']}/{header['student']}"
     if pair != f"{Request.teacher}/{Request.student}":
         words += ["--pair", pair]
@@ -50,14 +50,14 @@ def command(header: Mapping[str, Any]) -> str:
 
 
 def title(header: Mapping[str, Any]) -> str:
-    """The pair and the size of a step."""
+    """Return the network pair, the batch size and the number of images, in words."""
     pair = f"{display_name(header['student'])} <- {display_name(header['teacher'])}"
     return f"{pair}, batch {header['batch_size']}, {header['train_images']:,} images of the embedded set"
 
 
 def times(result: BenchResult) -> dict[str, pd.DataFrame]:
-    """For each mode of the teacher one row per variant: times of a step of one student, what they come to, and what a
-    step does, as text."""
+    """Return, for each teacher mode, a table as text with one row per variant: the times of one student's step, what
+    they amount to, and what a step does."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for row in result.rows:
         (low, median, high), epoch = result.ratio(row), result.epoch_seconds(row)
@@ -77,7 +77,7 @@ def times(result: BenchResult) -> dict[str, pd.DataFrame]:
 
 
 def note(result: BenchResult) -> str:
-    """What a reader of `times` has to know."""
+    """Return what a reader of the tables of `times` has to know."""
     e = result.evaluation
     return (
         f"An epoch is {EPOCH_IMAGES:,} training images at the median rate and {EVALUATION_IMAGES:,} test images at the "
@@ -90,7 +90,7 @@ def note(result: BenchResult) -> str:
 
 
 def report(result: BenchResult) -> str:
-    """Header, tables and note as plain text."""
+    """Return header, tables and note as plain text."""
     head = "\n".join(f"{name}: {text}" for name, text in header_lines(result).items())
     parts = [f"{mode}, step of one student\n{rows.to_string()}" for mode, rows in times(result).items()]
     return "\n\n".join([head, *parts, note(result)]) + "\n"

@@ -1,1 +1,1 @@
-"""Beyond one machine: sweeps on a Ray cluster, shared storage, Slurm, and plans. Ray is imported when asked for."""
+"""Beyond one machine: sweeps on a Ray cluster, shared storage, Slurm and plans. Ray is imported only when needed."""

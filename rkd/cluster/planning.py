@@ -1,5 +1,5 @@
-"""The plan of all runs on so many GPUs: groups in the order in which a sweep hands them out, each for as long as its
-multiply-adds take at one rate. Makespan, idle share and the longest chain follow by simulation."""
+"""Planning a sweep on a given number of GPUs: run groups in the order in which a sweep hands them out, each lasting as
+long as its multiply-adds take at one rate. A simulation gives the makespan, the idle share and the longest chain."""
 
 import time
 from collections.abc import Sequence
@@ -19,28 +19,28 @@ from rkd.experiments.runner import run_groups, teachers_of
 from rkd.experiments.workspace import store_for
 from rkd.training import RunConfig
 
-START_SECONDS = 15.0  # of a group: a process, its imports, the data, its first step
+START_SECONDS = 15.0  # to start a group: its process, imports, data and first step
 RECORD_BYTES = 20_000
-PROFILES = ("mini", "short", "paper")  # whose records tell a rate
-PUSH_SECONDS = 10.0  # between looks for a new checkpoint, see `Storage`
+PROFILES = ("mini", "short", "paper")  # their records give a rate
+PUSH_SECONDS = 10.0  # between looks for a new checkpoint (see `Storage`)
 
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """Runs in lock-step."""
+    """A group of runs trained in lock-step."""
 
     runs: int
-    macs: float  # multiply-adds of all, scoring included
-    before: tuple[int, ...]  # places of the groups of its teachers
+    macs: float  # multiply-adds of all runs, scoring included
+    before: tuple[int, ...]  # indices of the groups that train its teachers
     epochs: int
     weights: int  # bytes of the students' weights
-    pulled: int  # bytes of the teachers' weights, last and best
+    pulled: int  # bytes of the teachers' weights, both last and best
     teaches: bool
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is to be trained, and what was measured to tell how long it takes."""
+    """What is to be trained, and the measurements that tell how long it takes."""
 
     KIND: ClassVar[str] = "rkd cluster plan"
     FORMAT: ClassVar[int] = 1
@@ -48,25 +48,25 @@ class SweepPlan:
     largest: int  # most runs of a group
     groups: tuple[PlannedGroup, ...]
     rate: float  # multiply-adds per second of one device
-    source: str  # of the rate
+    source: str  # where the rate comes from
     tasks: tuple[int, float] | None = None  # see `measure_overhead`; None: not measured
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A plan on so many devices."""
+    """A plan carried out on a given number of devices."""
 
     devices: int
     spans: tuple[tuple[float, float, int], ...]  # (begin, end, device) of each group, in seconds
     chain: float  # seconds of the longest chain of a teacher and its students, which no number of devices shortens
-    idle: float  # share of the devices' time until the end
-    # Bytes to and from the storage, an upper bound: of every group the teachers' weights, a checkpoint (three times the
-    # weights: momentum and best epoch) whenever there can be a new one, weights, records.
+    idle: float  # share of the devices' time until the end of the sweep
+    # Upper bound of the bytes to and from the storage: for every group its teachers' weights, a checkpoint (three times
+    # the weights: momentum and best epoch) as often as there can be a new one, its weights and its records.
     traffic: float
 
     @property
     def seconds(self) -> float:
-        """Until all have ended."""
+        """Seconds until all groups have finished."""
         return max(end for _, end, _ in self.spans)
 
 
@@ -78,12 +78,12 @@ def plan_sweep(
     rate: float | None,
     tasks: Any = None,
 ) -> SweepPlan:
-    """The plan of runs, teachers first, in groups of at most `largest`, those of several seeds together, as on a GPU.
-    `rate`: as in `SweepPlan`; None: the median of all recorded runs of this copy.
+    """Plan `runs`, teachers first, in groups of at most `largest` that may mix seeds, as on a GPU. `rate` is as in
+    `SweepPlan`; None: the median over all runs recorded in this copy of the project.
 
     Raises:
-        ConfigError: no rate is given, and nothing is recorded.
-        DataError: a data set is not here.
+        ConfigError: no rate is given, and no run is recorded.
+        DataError: a data set is not on this machine.
     """
     teachers, place = teachers_of(runs), dict[str, int]()
     found = []
@@ -114,7 +114,7 @@ def plan_sweep(
 
 
 def simulate(plan: SweepPlan, devices: int, rate: float | None = None) -> Schedule:
-    """Each device takes the first group in order whose teachers have ended."""
+    """Return the schedule when each free device takes the first group, in order, whose teachers have finished."""
     rate = rate or plan.rate
     length = [START_SECONDS + group.macs / rate for group in plan.groups]
     spans, ended, now = dict[int, tuple[float, float, int]](), set[int](), 0.0
@@ -137,7 +137,7 @@ def simulate(plan: SweepPlan, devices: int, rate: float | None = None) -> Schedu
 
 
 def schedule_table(schedules: Sequence[Schedule]) -> pd.DataFrame:
-    """One row for each number of devices, for people."""
+    """Return a table for people to read, with one row for each number of devices."""
     alone = sum(end - begin for begin, end, _ in schedules[0].spans)
     return pd.DataFrame(
         {
@@ -154,9 +154,9 @@ def schedule_table(schedules: Sequence[Schedule]) -> pd.DataFrame:
 
 
 def measure_overhead(ray: ModuleType, number: int) -> tuple[int, float]:
-    """How many empty tasks, given to the cluster at once, and the seconds until all have ended."""
+    """Give the cluster `number` empty tasks at once; return `number` and the seconds until all have finished."""
     task = ray.remote(lambda: None)
-    ray.get([task.remote() for _ in range(50)])  # workers start
+    ray.get([task.remote() for _ in range(50)])  # so that the workers have started
     started = time.perf_counter()
     ray.get([task.remote() for _ in range(number)])
     return number, time.perf_counter() - started

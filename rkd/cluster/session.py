@@ -1,4 +1,4 @@
-"""A Ray cluster that this process joins, or starts on this machine, and what one run group takes of it."""
+"""A Ray cluster that this process joins or starts on this machine, and the resources one run group takes from it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from rkd.devices import has_device
 from rkd.errors import ConfigError, one_line
 from rkd.experiments.settings import parse_value
 
-OBJECT_STORE = 2**30  # bytes, of a cluster on this machine: it holds the data sets
-RETRIES = 5  # of a group whose node or process was lost
+OBJECT_STORE = 2**30  # bytes, for a cluster started on this machine; the data sets are kept there
+RETRIES = 5  # for a group whose node or process was lost
 
 
 def ray_module() -> ModuleType:
-    """Ray, imported now; ConfigError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of what runs here
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # machines are busy
+    """Import Ray and return the module; raise ConfigError if it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine the start takes long
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -29,12 +29,12 @@ def ray_module() -> ModuleType:
 
 @frozen
 class Resources:
-    """What one run group takes of a node; ConfigError for a value that is not allowed."""
+    """What one run group takes from a node; raises ConfigError for a value that is not allowed."""
 
-    # Share of one, or whole ones; two groups with 0.5 share one. None: 1 where the cluster has GPUs.
+    # A share of one, or whole ones; two groups with 0.5 share one. None: 1 if the cluster has GPUs, 0 on device "cpu".
     gpu: Weight | None = None
     cpu: Positive = 1.0  # cores
-    memory: Bytes = 2 * 10**9  # of main memory; Ray starts no group where less is free by its own count
+    memory: Bytes = 2 * 10**9  # bytes of main memory; Ray starts no group where less is free by its own count
 
     def __post_init__(self) -> None:
         if (gpu := self.gpu or 0.0) > 1 and gpu % 1:
@@ -42,7 +42,7 @@ class Resources:
 
     @classmethod
     def read(cls, text: str) -> "Resources":
-        """Of "gpu=0.5,cpu=2,memory=4GB", any of these; ConfigError for another form."""
+        """Read text such as "gpu=0.5,cpu=2,memory=4GB", each part optional; raise ConfigError for any other form."""
         parts = [part.partition("=") for part in text.split(",") if part]
         return from_values(cls, {name: parse_value(found, f"--each {text}") for name, _, found in parts})
 
@@ -52,20 +52,20 @@ class Cluster:
     """A cluster that this process has joined."""
 
     ray: ModuleType
-    each: Resources  # of one run group
+    each: Resources  # for one run group
     dashboard: str = ""
 
     def nodes(self) -> list[dict[str, float]]:
-        """Of each node that is alive, its resources by Ray's names."""
+        """Return the resources of each node that is alive, by Ray's names."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def task(self, function: Callable[..., Any]) -> Any:
-        """A function as a task that takes of a node what one run group does, and is started again where it was lost."""
+        """Return a function as a Ray task that takes one run group's resources and is restarted when it is lost."""
         each = {"num_cpus": self.each.cpu, "num_gpus": self.each.gpu or 0, "memory": self.each.memory}
         return self.ray.remote(function).options(max_retries=RETRIES, **each)
 
     def describe(self) -> str:
-        """ "3 nodes, 6 cores, 2 GPUs"."""
+        """Return the size in words, "3 nodes, 6 cores, 2 GPUs", followed by the dashboard's address if it has one."""
         nodes = self.nodes()
         cores, gpus = (round(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
         parts = {"node": len(nodes), "core": cores, "GPU": gpus}
@@ -75,11 +75,11 @@ class Cluster:
 
 @contextmanager
 def join_cluster(address: str | None, each: Resources, device: str) -> Iterator[Cluster]:
-    """Join the cluster at an address (host:port, or auto: the one of this machine), or start one here (None), and leave
-    or end it with the block. On the device "cpu" groups take no GPU unless told to.
+    """Join the cluster at an address (host:port, or auto for the one on this machine), or start one here (None); leave
+    or end it with the block. On the device "cpu", groups take no GPU unless told to.
 
     Raises:
-        ConfigError: Ray is not installed; no node has what one group takes.
+        ConfigError: Ray is not installed, or no node has what one group takes.
         ConnectionError: there is no cluster at the address.
     """
     ray = ray_module()

@@ -1,11 +1,11 @@
-"""A Slurm job that starts Ray over its nodes and sweeps until its time is up, again and again."""
+"""A Slurm job that starts Ray on its nodes and sweeps until its time is up; an array repeats it."""
 
 import math
 import shlex
 from collections.abc import Sequence
 
-LEAVE_SECONDS = 300  # that Ray takes to start, and the sweep to save and end
-WARN_SECONDS = 120  # before the end of the job's time, or when it is preempted, it gets SIGTERM
+LEAVE_SECONDS = 300  # set aside for Ray to start, and for the sweep to save and end
+WARN_SECONDS = 120  # the job gets SIGTERM this long before its time is up, or when it is preempted
 
 
 def script(
@@ -19,14 +19,14 @@ def script(
     folder: str,
     python: str,
 ) -> str:
-    """A job script for sbatch.
+    """Return a job script for sbatch.
 
     Args:
-        sweep: words of a call of `rkd sweep` without engine, address and budget.
-        nodes, gpus, cpus: nodes of a job; GPUs and cores of a node.
-        seconds: a job's time, more than `LEAVE_SECONDS`.
-        jobs: that follow one another in an array, each for its time; the first that finds nothing left ends at once.
-        folder, python: where the job works, and the interpreter in which rkd is installed, on all nodes.
+        sweep: the words of an `rkd sweep` call, without engine, address and budget.
+        nodes, gpus, cpus: number of nodes of a job; GPUs and cores of each node.
+        seconds: a job's time limit, more than `LEAVE_SECONDS`.
+        jobs: how many follow one another in an array, each for `seconds`; one that finds nothing left ends at once.
+        folder, python: the job's working directory, and the interpreter for which rkd is installed, on all nodes.
     """
     hours, minutes = divmod(math.ceil(seconds / 60), 60)
     array = f"#SBATCH --array=1-{jobs}%1\n" if jobs > 1 else ""

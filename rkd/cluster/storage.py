@@ -1,10 +1,10 @@
-"""Records and checkpoints behind a URL of fsspec: whole files, put atomically, and leases by exclusive creation.
+"""Records and checkpoints at an fsspec URL: whole files, written atomically, and leases by exclusive file creation.
 
     records/ID.json   records/maps/ID.npz   work/ID/checkpoint.pt, last.pt, best.pt, log.txt   leases/ID/1, 2, ...
 
-Who creates the next number among a run's leases has the run; nobody deletes one, so that two cannot take over at once.
-A holder writes something new into its lease all along, and "free" at its end. Others take over where nothing new came
-for `stale` seconds of their own clocks: no two clocks are compared.
+Whoever creates the next number among a run's leases holds the run; leases are never deleted, so two processes cannot
+take over at once. The holder keeps writing something new to its lease, and finally "free". Others take over when
+nothing new has appeared for `stale` seconds by their own clocks: no two clocks are compared.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from rkd.errors import ConfigError, RkdError, one_line
 from rkd.files import write_atomic
 from rkd.records import Store
 
-# Where a file can be created exclusively, which fsspec itself leaves to chance; all but the first put whole objects.
+# Protocols that can create a file exclusively, which fsspec does not guarantee; all but the first write whole objects.
 EXCLUSIVE = ("file", "memory", "s3")
 WORK = ("checkpoint.pt", "last.pt", "best.pt", "log.txt")
 FREE = b"free"
@@ -27,7 +27,7 @@ POLL_SECONDS = 1.0
 
 
 def _files(store: Store, run: str, work: bool = True) -> list[tuple[Path, tuple[str, ...]]]:
-    """What there may be of a run, here and there, the record last."""
+    """Return the files a run may have, each as its path here and its path's parts in the storage; the record last."""
     there: dict[Path, tuple[str, ...]] = {
         store.folder(run) / name: ("work", run, name) for name in WORK if work
     }
@@ -36,14 +36,14 @@ def _files(store: Store, run: str, work: bool = True) -> list[tuple[Path, tuple[
 
 
 class Storage:
-    """The storage behind a URL: a folder (path or file://), s3://bucket/folder, or memory:// (of this process alone).
+    """The storage at a URL: a folder (path or file://), s3://bucket/folder, or memory:// (in this process only).
 
     Args:
         renew: seconds between writes to leases, and between looks for new files.
         stale: seconds without a write after which a lease is taken over.
 
     Raises:
-        ConfigError: a URL that fsspec does not know, or storage that cannot create files exclusively.
+        ConfigError: fsspec does not know the URL, or the storage cannot create files exclusively.
     """
 
     def __init__(self, url: str, renew: float = 10.0, stale: float = 60.0) -> None:
@@ -67,11 +67,11 @@ class Storage:
     # --- files ----------------------------------------------------------------------------------------------
 
     def has(self, run: str) -> bool:
-        """Whether the run is recorded there."""
+        """Whether the run is recorded in the storage."""
         return self._fs.exists(self._at("records", f"{run}.json"))
 
     def ids(self) -> set[str]:
-        """Ids of all recorded runs; RkdError where the storage cannot be read."""
+        """Return the ids of all runs recorded in the storage; raise RkdError if it cannot be read."""
         try:
             names = self._names("records")
         except Exception as error:  # of whatever library is behind the URL
@@ -79,14 +79,14 @@ class Storage:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def pull(self, store: Store, run: str, work: bool = True) -> None:
-        """Bring a run's record and maps, and its working files where these are wanted; the record last."""
+        """Download a run's record and maps, and with `work` its working files; the record comes last."""
         for path, parts in _files(store, run, work):
             with suppress(FileNotFoundError):
                 write_atomic(path, self._fs.cat_file(self._at(*parts)))
 
     def push(self, store: Store, run: str, sent: dict[Path, int]) -> None:
-        """Put what is new of a run there, the record last; its checkpoint goes when that is there. `sent`: times of
-        what was put there before, kept up to date."""
+        """Upload a run's new files, the record last; once it is recorded, delete its checkpoint from the storage.
+        `sent` holds the modification times of the files uploaded so far and is updated."""
         for path, parts in _files(store, run):
             with suppress(FileNotFoundError):  # not made yet, or the run has ended at this moment
                 if sent.get(path) != (time_ns := path.stat().st_mtime_ns):
@@ -96,7 +96,7 @@ class Storage:
             self._fs.rm_file(begun)
 
     def match(self, store: Store, runs: Iterable[str], teachers: Iterable[str]) -> None:
-        """Bring the records of runs that are there alone, of teachers the weights too; put there what is here alone."""
+        """Download records that only the storage has, and missing teachers' weights; upload runs recorded only here."""
         there, teachers = self.ids(), {*teachers}
         for run in runs:
             if run not in there and store.has(run):
@@ -124,7 +124,7 @@ class Storage:
     # --- leases ---------------------------------------------------------------------------------------------
 
     def take(self, run: str) -> "Lease | None":
-        """A lease of the run; None: another has it."""
+        """Take and return a lease of the run; None if another process holds it."""
         last = max(map(int, self._names("leases", run)), default=0)
         if last:
             found, now = self._fs.cat_file(self._at("leases", run, str(last))), time.monotonic()
@@ -150,8 +150,8 @@ class Storage:
 
     @contextmanager
     def kept(self, store: Store, leases: "list[Lease]") -> Iterator[Callable[[], bool]]:
-        """Renew leases and push what is new of their runs all along, and once more at the end; then they are free.
-        Gives a function that says whether one was lost: then the block is to end, and nothing more is pushed."""
+        """Keep renewing leases and uploading what is new of their runs; at the end, upload once more and free them.
+        Yields a function that tells whether a lease was lost: the block must then end, and nothing more is uploaded."""
         ending, lost, sent = threading.Event(), threading.Event(), dict[Path, int]()
 
         def keep() -> None:
@@ -164,7 +164,7 @@ class Storage:
                     good = time.monotonic()
                     for lease in leases:
                         self.push(store, lease.run, sent)
-                except Exception:  # of the network, of any kind; the last push tells
+                except Exception:  # a network error of any kind; the last push will show it
                     if time.monotonic() - good > self.stale / 2:
                         lost.set()
 
@@ -183,9 +183,9 @@ class Storage:
     def shares(
         self, runs: Iterable[str], teachers: Iterable[str], stop: Callable[[float], bool], committed: Path
     ) -> Iterator[tuple[Store, set[str], Callable[[], bool]]]:
-        """Until all runs are recorded there, or have been here, or `stop` says so: a store of this process with what
-        there is of them and of their teachers, the runs to be trained in it, and whether their lease was lost.
-        `committed`: folder of committed teachers on this machine, where there are some."""
+        """Yield, until all runs are recorded in the storage or were yielded here, or `stop` returns True: a temporary
+        store with what the storage has of them and their teachers, the runs to train in it, and a function that tells
+        whether a lease of theirs was lost. `committed`: folder of committed teachers on this machine, if any."""
         left = {run for run in runs if not self.has(run)}
         while left and not stop(0.0):
             leases = [lease for run in sorted(left) if (lease := self.take(run))]
@@ -206,19 +206,19 @@ class Storage:
 
 
 class Lease:
-    """Of one run, by this process. A number among the run's leases."""
+    """This process's lease of one run; `number` is its place among the run's leases."""
 
     def __init__(self, storage: Storage, run: str, number: int) -> None:
         self._storage, self.run, self.number = storage, run, number
         self._count, self._owner = 0, uuid.uuid4().hex
 
     def text(self) -> bytes:
-        """What the lease says now; never twice the same."""
+        """Return what to write to the lease next; never the same twice."""
         self._count += 1
         return f"{self._owner} {self._count}".encode()
 
     def renewed(self) -> bool:
-        """Write to it; False if another has taken over."""
+        """Renew the lease and return True; return False if another process has taken over."""
         storage = self._storage
         if max(map(int, storage._names("leases", self.run)), default=0) > self.number:
             return False
@@ -226,5 +226,5 @@ class Lease:
         return True
 
     def free(self) -> None:
-        """Let others take the run."""
+        """Free the lease, so that others can take the run."""
         self._storage._put(FREE, "leases", self.run, str(self.number))

@@ -1,7 +1,7 @@
-"""A sweep whose run groups are tasks of a Ray cluster: each is a local sweep of its few runs, on some node.
+"""A sweep whose run groups are tasks of a Ray cluster: each is a local sweep of its few runs on some node.
 
-What runs, and what has run, the store alone decides, by the locks and records of a local sweep; Ray decides where, and
-starts a group again that was lost with its node, which then goes on from its checkpoints.
+The store alone decides what is to run and what has run, by the locks and records of a local sweep; Ray decides where,
+and restarts a group that was lost with its node, which then continues from its checkpoints.
 """
 
 import math
@@ -30,14 +30,13 @@ from rkd.training import Engine, RunConfig
 from rkd.trust import trust, trusted
 
 LOOK_SECONDS = 0.25  # between the driver's looks at the board
-SUMMARY_SECONDS = 30.0  # between lines that tell of all
+SUMMARY_SECONDS = 30.0  # between lines that sum up all groups
 LOG = "cluster.log"  # in the store's folder of working files
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a sweep needs to know. Folders are absolute, and shared by all nodes if there is no
-    storage."""
+    """What every worker of a sweep needs to know. Folders are absolute and, without a storage, shared by all nodes."""
 
     store: Store
     data_root: Path
@@ -45,7 +44,7 @@ class Job:
     group: int
     engine: Engine
     labels: Mapping[str, str]
-    # Where theirs says nothing: where the project is, and where the user stands.
+    # For variables that a worker's own environment lacks: the project's folder, and the folder the user is in.
     environment: Mapping[str, str]
     trusted: frozenset[str]
     storage: str | None
@@ -53,12 +52,12 @@ class Job:
 
 @dataclass(eq=False)
 class ClusterRunner(Runner):
-    """A runner that trains on a cluster. Its own process checks, plans and shows; it needs no GPU."""
+    """A runner that trains on a cluster. Its own process checks, plans and reports; it needs no GPU."""
 
     cluster: Cluster | None = None
-    limit: Budget | None = None  # its signals stop all nodes
-    workers: str = "auto"  # their device
-    storage: str | None = None  # its URL (see `Storage`); None: nodes share the store's folders
+    limit: Budget | None = None  # a signal it catches stops all nodes
+    workers: str = "auto"  # the workers' device
+    storage: str | None = None  # URL (see `Storage`); None: the nodes share the store's folders
 
     def _train(self, missing: Sequence[RunConfig]) -> None:
         ray, root = self.cluster.ray, self.data_root.resolve()
@@ -88,7 +87,7 @@ class ClusterRunner(Runner):
         self._watch(board, groups, [made[members[0].id] for members in groups])
 
     def _watch(self, board: Any, groups: Sequence[Sequence[RunConfig]], refs: Sequence[Any]) -> None:
-        """Show what the nodes tell until all groups have ended; pass the order to stop on."""
+        """Show what the nodes report until all groups have ended; pass on the order to stop."""
         ray, failure, waiting = self.cluster.ray, None, dict(zip(refs, range(len(refs)), strict=True))
         lengths = []
         for first, *_ in groups:
@@ -126,7 +125,7 @@ class ClusterRunner(Runner):
             raise failure
 
     def _result(self, ref: Any, members: Sequence[RunConfig]) -> RkdError | None:
-        """Note what became of a group; returns the error that ends the sweep."""
+        """Note how a group ended; return the error that ends the sweep, None if there is none."""
         ray, names = self.cluster.ray, ", ".join(config.id for config in members)
         try:
             failed, stopped = ray.get(ref)
@@ -135,7 +134,7 @@ class ClusterRunner(Runner):
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RkdError):
                 return error.cause
-            if isinstance(error.cause, OSError):  # a full disk, a storage that is away
+            if isinstance(error.cause, OSError):  # a full disk, or a storage that cannot be reached
                 return RkdError(f"a node could not go on with {names}: {one_line(error.cause)}")
             if isinstance(error.cause, ray.exceptions.TaskCancelledError) or self.stopped:
                 return None
@@ -147,11 +146,11 @@ class ClusterRunner(Runner):
             return None
         self.failed |= failed
         if stopped:
-            self.limit.stop(math.inf)  # as it looked there, the budget is used up
+            self.limit.stop(math.inf)  # the worker found the budget used up
         return None
 
     def _show(self, lines: Sequence[str]) -> None:
-        """To whoever watches, and in the log."""
+        """Show lines to whoever watches, and write them to the log."""
         if lines:
             self.store.work.mkdir(parents=True, exist_ok=True)
             with open(self.store.work / LOG, "a", encoding="utf-8") as log:
@@ -162,7 +161,7 @@ class ClusterRunner(Runner):
 
 
 class _Worker(Runner):
-    """Of runs that the driver has checked."""
+    """A worker's runner, for runs that the driver has already checked."""
 
     def check(self, missing: Sequence[RunConfig]) -> None:
         pass
@@ -171,9 +170,9 @@ class _Worker(Runner):
 def train_group(
     job: Job, members: list[RunConfig], number: int, board: Any, sets: dict[DataConfig, Any], *before: Any
 ) -> tuple[dict[str, str], bool]:
-    """The task: train the runs of a group, which has a number on the board, here, or wait for whoever does. `sets`:
-    references to data sets, which a node fetches once; `before`: what the tasks of its teachers returned. Returns why
-    runs could not be had, by id, and whether it was stopped."""
+    """Train a group's runs on this node, or wait for whoever trains them; this is the Ray task. `number`: the group's
+    on the board; `sets`: references to data sets, which a node fetches once; `before`: what its teachers' tasks
+    returned. Returns why runs could not be loaded or trained, by id, and whether training was stopped."""
     import ray
 
     os.environ.update(job.environment | os.environ)
@@ -209,10 +208,10 @@ def train_group(
 
 
 def _packed(images: ImageSet) -> ImageSet:
-    """With arrays in place of tensors: those of Ray's object store are read where they lie, without a copy."""
+    """Return the set with arrays in place of tensors: Ray's object store lets arrays be read in place, uncopied."""
     return replace(images, **{name: getattr(images, name).numpy() for name in TENSORS})
 
 
 def _unpacked(images: ImageSet) -> ImageSet:
-    with warnings.catch_warnings(action="ignore"):  # that they cannot be written to: nobody does
+    with warnings.catch_warnings(action="ignore"):  # the arrays are read-only, and nobody writes to them
         return replace(images, **{name: torch.from_numpy(getattr(images, name)) for name in TENSORS})
