@@ -201,7 +201,7 @@ def train_group(
         )  # fmt: skip
         runner.run([run for id, run in runs.items() if id in ours])
         failed |= runner.failed
-        stopped = stopped or runner.stopped
+        stopped |= runner.stopped and not lost()  # a lost lease ends no sweep: another has the run
     stopped = stopped or (job.storage is not None and teller.stop(0.0))
     teller.look()
     return failed, stopped

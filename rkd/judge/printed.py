@@ -97,7 +97,7 @@ def _of_comparisons(rows: Sequence[Figure]) -> Iterable[Statement]:
 
 
 def _of_means(rows: Iterable[Figure]) -> Iterable[Statement]:
-    """Yield means whose single runs are public, by the epoch that the source reports."""
+    """Yield means whose single runs are public, by their best epochs, or the last where no best one is told."""
     of_line = defaultdict(list)
     for run in others.other_runs():
         for line in run.lines:

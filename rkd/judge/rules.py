@@ -42,9 +42,9 @@ class RuleResult:
 
     Attributes:
         verdict: one of VERDICTS.
-        estimate: value, chance: mean - published; bound: the same of the row that decides; order: P(A > B);
-            effect: mean(A) - mean(B); trend: the contrast. NaN where nothing was run.
-        interval: low and high end of the estimate's interval; infinite where a side has a single run.
+        estimate: value: mean - published; chance: mean - chance; bound: as value, of the row that decides; order:
+            P(A > B); effect: mean(A) - mean(B); trend: the contrast. NaN where nothing was run.
+        interval: low and high end of the estimate's interval; infinite (order: 0 and 1) with a single run on a side.
         level: confidence level of the interval, such as 0.90.
         p: one-sided p of the test that decides; None if none does, as with too few runs.
         n: runs per side or group.

@@ -1,19 +1,26 @@
 """Records and checkpoints in a folder, in memory and on a server that speaks S3: whole, and leased to one."""
 
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
 from conftest import Silent, StopAfter, small
 from s3 import s3_server
 
+from rkd import data as datasets
+from rkd.cluster import sweeping
+from rkd.cluster.board import BoardReporter
 from rkd.cluster.storage import Storage
+from rkd.cluster.sweeping import Job, train_group
 from rkd.errors import RkdError
 from rkd.experiments.runner import Runner
 from rkd.experiments.selectors import Selectors
 from rkd.records import Store
+from rkd.training import Engine
 
 STUDENT = small(weights="best")
 TEACHER = STUDENT.teacher.run
@@ -118,6 +125,31 @@ def test_who_lost_a_lease_stops_and_pushes_nothing(url, tmp_path):
         assert lost()
         train(store, TEACHER)
     assert not storage.ids()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_lost_lease_stops_its_run_and_not_the_sweep(taken, tmp_path, monkeypatch):
+    context = SimpleNamespace(get_node_id=lambda: "node")
+    ray = SimpleNamespace(
+        get=lambda found: found, get_runtime_context=lambda: context, exceptions=SimpleNamespace(RayError=OSError),
+        util=SimpleNamespace(get_node_ip_address=lambda: "here"),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    store = Store(tmp_path / "records", tmp_path / "work")
+
+    def shares(self, runs, teachers, stop, committed):
+        yield store, {*runs}, lambda: taken
+
+    monkeypatch.setattr(Storage, "shares", shares)
+    monkeypatch.setattr(
+        BoardReporter, "stop", lambda self, needed: not taken and needed > 0
+    )  # a budget used up
+    told = SimpleNamespace(remote=lambda *said: False)
+    board = SimpleNamespace(tell=told, left=SimpleNamespace(remote=lambda: None))
+    job = Job(store, tmp_path, "cpu", 1, Engine(), {}, {}, frozenset(), str(tmp_path))
+    images = {TEACHER.data: sweeping._packed(datasets.load(TEACHER.data, tmp_path))}
+    failed, stopped = train_group(job, [TEACHER], 0, board, images)
+    assert not failed and not store.has(TEACHER.id) and stopped is not taken
 
 
 def test_a_dry_run_brings_nothing_and_leaves_nothing(done, tmp_path):
