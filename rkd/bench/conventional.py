@@ -2,7 +2,7 @@
 
 Two worker processes crop and mirror PIL images; float32, eager, NCHW; both networks unchanged; attention on a
 concatenated tensor; HCL pools both maps at every size; SGD loops over the parameters; two host reads per step; the test
-set goes through the fusion modules every epoch. This is the baseline of `rkd bench`.
+set goes through the fusion modules every epoch. This is the baseline of `rkd bench speed`.
 
 It follows the layout of the authors' CIFAR code, https://github.com/dvlab-research/ReviewKD (CIFAR-100/train.py and
 model/reviewkd.py at commit cede6ea): the modules' names, the order of a step, and what a step reads back. The lines

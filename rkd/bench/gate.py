@@ -1,4 +1,4 @@
-"""The accuracy gate, `rkd gate`: whether a quicker arithmetic costs accuracy.
+"""The accuracy gate, `rkd bench gate`: whether a quicker arithmetic costs accuracy.
 
 Runs are trained in pairs that differ only in their arithmetic, so what counts is the difference between a seed's two
 accuracies. The two arithmetics are shown equal if the whole 90 % interval of the mean difference (Student's t on the

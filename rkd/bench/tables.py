@@ -33,8 +33,8 @@ def header_lines(result: BenchResult) -> dict[str, str]:
 
 
 def command(header: Mapping[str, Any]) -> str:
-    """Return the `rkd bench` call that repeats the measurement with this header."""
-    words, pair = ["rkd", "bench"], f"{header['teacher']}/{header['student']}"
+    """Return the `rkd bench speed` call that repeats the measurement with this header."""
+    words, pair = ["rkd", "bench", "speed"], f"{header['teacher']}/{header['student']}"
     if pair != f"{Request.teacher}/{Request.student}":
         words += ["--pair", pair]
     for field in fields(Request)[2:]:

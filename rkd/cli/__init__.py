@@ -24,43 +24,57 @@ COMMANDS = {
     "book": ("book.book", "execute chapters and build the HTML book"),
     "status": ("status.status", "list recorded, running and missing runs of a profile"),
     "verdicts": ("verdicts.verdicts", "judge the declared claims by the recorded runs"),
-    "evaluate": (
-        "evaluate.evaluate",
-        "measure a recorded run's weights, or a checkpoint file, again; merge branches",
-    ),
-    "export-model": (
-        "evaluate.export_model",
-        "write a run's network as safetensors, TorchScript, torch.export or ONNX",
-    ),
-    "features": ("evaluate.features", "write what a run's network makes of its images, as npz"),
-    "export": ("carry.export", "write records, checkpoints and weights, to be merged elsewhere"),
-    "import": ("carry.import_", "merge what export wrote into the results here"),
-    "import-logs": ("logs.import_logs", "take own runs made with another system, as evidence of grade B"),
-    "pack": ("pack.pack", "write all that training needs on a machine without network"),
-    "bench": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
-    "gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
-    "cluster slurm": ("cluster.slurm", "write a Slurm job that sweeps on all its nodes"),
-    "cluster plan": ("cluster.plan", "simulate a sweep of all runs on so many GPUs"),
-    "records check": ("status.check_records", "name what is damaged among a profile's records and weights"),
     "show models": ("show.models", "list networks, or show one's sizes and taps"),
     "show method": ("show.method", "say whether a method's steps can be captured as a CUDA graph"),
     "show data": ("show.data", "fetch, check and describe a data set"),
     "show figures": ("show.figures", "print published figures, and what answers them"),
     "show records": ("show.records", "print mean accuracies per configuration, or write them as CSV"),
+    "model evaluate": (
+        "evaluate.evaluate",
+        "measure a recorded run's weights, or a checkpoint file, again; merge branches",
+    ),
+    "model export": (
+        "evaluate.export_model",
+        "write a run's network as safetensors, TorchScript, torch.export or ONNX",
+    ),
+    "model features": ("evaluate.features", "write what a run's network makes of its images, as npz"),
+    "records check": ("status.check_records", "name what is damaged among a profile's records and weights"),
+    "records export": ("carry.export", "write records, checkpoints and weights, to be merged elsewhere"),
+    "records import": ("carry.import_", "merge what export wrote into the results here"),
+    "records import-logs": (
+        "logs.import_logs",
+        "take own runs made with another system, as evidence of grade B",
+    ),
+    "bench speed": ("bench.bench", "measure the speed of training steps, ours and conventional ones in turn"),
+    "bench gate": ("bench.gate", "measure whether a quicker arithmetic costs accuracy"),
+    "cluster pack": ("pack.pack", "write all that training needs on a machine without network"),
+    "cluster plan": ("cluster.plan", "simulate a sweep of all runs on so many GPUs"),
+    "cluster slurm": ("cluster.slurm", "write a Slurm job that sweeps on all its nodes"),
 }
 GROUPS = {
-    "cluster": "sweeps beyond one machine",
-    "records": "check records and weights",
     "show": "networks, methods, data sets, published figures, records",
+    "model": "a run's or a checkpoint's network: measure, export, features",
+    "records": "check records and weights; carry them to other machines and back; import logs",
+    "bench": "speed of training steps; what quicker arithmetic costs in accuracy",
+    "cluster": "sweeps beyond one machine",
 }
 # Former spellings.
 ALIASES = {
+    "evaluate": "model evaluate",
+    "export-model": "model export",
+    "convert": "model export",
+    "features": "model features",
+    "export": "records export",
+    "import": "records import",
+    "import-logs": "records import-logs",
+    "bench": "bench speed",
+    "gate": "bench gate",
+    "pack": "cluster pack",
     "models": "show models",
     "check-method": "show method",
     "data": "show data",
     "claims": "show figures",
     "summary": "show records",
-    "convert": "export-model",
 }
 
 EPILOG = """examples:
@@ -80,10 +94,25 @@ class _Parser(argparse.ArgumentParser):
         super().error(one_line(ValueError(message), 1000))
 
 
+def current_spelling(arguments: Sequence[str]) -> list[str]:
+    """Return a call's words with a former name of a command replaced by its present one: `bench --seconds 9` is
+    `bench speed --seconds 9`, `bench gate` and `bench --help` stand as they are."""
+    first, second = [*arguments, "", ""][:2]
+    if first in ALIASES and not (
+        first in GROUPS and (f"{first} {second}" in COMMANDS or second in ("-h", "--help"))
+    ):
+        return [*ALIASES[first].split(), *arguments[1:]]
+    return list(arguments)
+
+
+def _command_name(words: Sequence[str]) -> str:
+    return " ".join(words[: 2 if words and words[0] in GROUPS else 1])
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a call's arguments; of the command modules, only that of the command called is imported."""
-    words = [*ALIASES.get(arguments[0], arguments[0]).split(), *arguments[1:]] if arguments else []
-    called = " ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])
+    words = current_spelling(arguments)
+    called = _command_name(words)
     top = _Parser(
         prog="rkd",
         description="Knowledge distillation by knowledge review, and the report that measures it.",
@@ -112,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold characters that the terminal lacks
             stream.reconfigure(errors="replace")
-    name = f"rkd {arguments[0]}" if arguments else "rkd"
+    name = f"rkd {_command_name(current_spelling(arguments))}".rstrip()
     try:
         status = declare.call(parse(arguments))
         sys.stdout.flush()

@@ -1,5 +1,5 @@
-"""`rkd bench`: time our training steps and conventional ones in turn; `rkd gate`: measure whether a quicker arithmetic
-costs accuracy."""
+"""`rkd bench speed`: time our training steps and conventional ones in turn; `rkd bench gate`: measure whether a quicker
+arithmetic costs accuracy."""
 
 import sys
 from typing import Annotated, Any
@@ -44,10 +44,10 @@ def bench(
         out: write the measurement there too, a .json file
 
     Examples:
-        rkd bench
-        rkd bench --compile --group 8 --out results/bench/mine.json
-        rkd bench --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
-        rkd bench --device cuda --batch-norm native,cudnn --cudnn-benchmark
+        rkd bench speed
+        rkd bench speed --compile --group 8 --out results/bench/mine.json
+        rkd bench speed --pair resnet20/resnet8 --precision bf16,fp16 --teacher-batch-norm batch --seconds 20
+        rkd bench speed --device cuda --batch-norm native,cudnn --cudnn-benchmark
     """
     given = {name: found for name, found in locals().items() if name not in ("pair", "batch_norm", "out")}
     from rkd.bench import Request, measure, save
@@ -96,8 +96,8 @@ def gate(
         out: file to write (default results/bench/gate-DEVICE.json)
 
     Examples:
-        rkd gate
-        rkd gate --precision bf16 --chapter table1 --row resnet20-resnet56-reviewkd
+        rkd bench gate
+        rkd bench gate --precision bf16 --chapter table1 --row resnet20-resnet56-reviewkd
 
         Exit status: 0 written, 1 a run diverged, 2 wrong call.
     """

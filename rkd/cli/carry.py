@@ -1,4 +1,4 @@
-"""`rkd export` and `rkd import`: carry results from one machine to another."""
+"""`rkd records export` and `rkd records import`: carry results from one machine to another."""
 
 import functools
 import shlex
@@ -28,8 +28,8 @@ def export(
     profile: str = "smoke",
     **given: Any,
 ) -> int:
-    """Write a profile's results as a tar file in parts, with a manifest, to be merged elsewhere by `rkd import`:
-    finished records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on
+    """Write a profile's results as a tar file in parts, with a manifest, to be merged elsewhere by `rkd records
+    import`: finished records, checkpoints of unfinished runs, and the weights of finished teachers. A sweep may go on
     meanwhile. With --teachers instead, write the teachers in half precision beside the records, small enough to be
     committed.
 
@@ -42,10 +42,10 @@ def export(
         chapters: chapters whose runs to take (default: all there are)
 
     Examples:
-        rkd export --out ~/carry --profile paper
-        rkd export --out parts --max-part 900kB --profile mini --chapters table3,table4
-        rkd export --out parts --profile paper --max-files 8    where no more come back: records first, then weights
-        rkd export --teachers --profile paper
+        rkd records export --out ~/carry --profile paper
+        rkd records export --out parts --max-part 900kB --profile mini --chapters table3,table4
+        rkd records export --out parts --profile paper --max-files 8    where no more come back, records first
+        rkd records export --teachers --profile paper
 
         The folder given to --out holds nothing but an export; one that is there is replaced. Exit status: 0 done, 1
         some file here was left out (damaged, or there was no room for it), 2 wrong call.
@@ -74,15 +74,15 @@ def export(
 
 
 def import_(folder: Path, *, profile: str = "smoke", results: str | None = None) -> int:
-    """Merge what `rkd export` wrote into the results here: what is missing is added, what is here stays, and what
-    is damaged or contradicts what is here is refused by name. Of two checkpoints of a run the one further on stays.
-    Doing it twice changes nothing.
+    """Merge what `rkd records export` wrote into the results here: what is missing is added, what is here stays, and
+    what is damaged or contradicts what is here is refused by name. Of two checkpoints of a run the one further on
+    stays. Doing it twice changes nothing.
 
     Args:
-        folder: folder that rkd export wrote
+        folder: folder that rkd records export wrote
 
     Examples:
-        rkd import ~/carry --profile paper
+        rkd records import ~/carry --profile paper
 
         Exit status: 0 all of it is here now, 1 something was refused, 2 wrong call or no export.
     """

@@ -1,4 +1,5 @@
-"""`rkd evaluate`, `rkd export-model`, `rkd features`: measure a trained network, export it, write its features."""
+"""`rkd model evaluate`, `rkd model export`, `rkd model features`: measure a trained network, export it, write its
+features."""
 
 import dataclasses
 import json
@@ -49,7 +50,7 @@ def evaluate(
         weights: which of the run's weights (default last)
         deploy: merge the branches of a reparameterised network
         checkpoint: a checkpoint file instead of a run
-        model: the checkpoint's network (default: what a file of `rkd export-model` says, .safetensors)
+        model: the checkpoint's network (default: what a file of `rkd model export` says, .safetensors)
         dataset: test set for a checkpoint (default: what the file says, else cifar100)
         normalisation: input statistics for a checkpoint, a preset or {mean: [..], std: [..]} of pixel values in [0, 1]
             (default: what the file says, else the data set's own)
@@ -57,10 +58,10 @@ def evaluate(
         entry: which state dict of a checkpoint, where several fit
 
     Examples:
-        rkd evaluate 3f2a91c04b7d --profile smoke
-        rkd evaluate 3f2a91c04b7d --deploy
-        rkd export-model 3f2a91c04b7d --out student.safetensors && rkd evaluate --checkpoint student.safetensors
-        rkd evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR
+        rkd model evaluate 3f2a91c04b7d --profile smoke
+        rkd model evaluate 3f2a91c04b7d --deploy
+        rkd model export 3f2a91c04b7d --out student.safetensors && rkd model evaluate --checkpoint student.safetensors
+        rkd model evaluate --checkpoint resnet56.pth --model resnet56 --normalisation cifar100_crd --data-root DIR
 
         Exit status: 0 the accuracy is that of the record (with --deploy, of both forms), 1 it is another, 2 wrong call.
     """
@@ -115,7 +116,7 @@ def export_model(
     """Write a recorded run's network as a file that runs without this package: .safetensors (weights alone), .ts
     (TorchScript, traced), .pt2 (torch.export) or .onnx, by the suffix of --out. Class names, input statistics and the
     size of the images stand inside as text. The branches of reparameterised networks are merged. The file is read back
-    and its logits are compared with torch's. What `rkd evaluate --checkpoint` reads without --model is .safetensors.
+    and its logits are compared with torch's. `rkd model evaluate --checkpoint` reads .safetensors without --model.
 
     Args:
         run: id of a recorded run
@@ -123,8 +124,8 @@ def export_model(
         weights: which of the run's weights (default last)
 
     Examples:
-        rkd export-model 3f2a91c04b7d --out student.onnx
-        rkd export-model 3f2a91c04b7d --out student.pt2 --profile paper --weights best
+        rkd model export 3f2a91c04b7d --out student.onnx
+        rkd model export 3f2a91c04b7d --out student.pt2 --profile paper --weights best
 
         Images go in as (B, 3, H, W), pixel values in [0, 1] less the mean, over the deviation, by channel. ONNX needs
         the packages of rkd[onnx]. Exit status: 0 written, 2 wrong call, or what was read back computes something else.
@@ -176,7 +177,7 @@ def features(
         weights: which of the run's weights (default last)
 
     Examples:
-        rkd features 3f2a91c04b7d --out features.npz
+        rkd model features 3f2a91c04b7d --out features.npz
 
         Exit status: 0 written, 2 wrong call.
     """
@@ -214,7 +215,7 @@ def features(
 
 
 class ModelFacts(NamedTuple):
-    """The facts stored in a file that `rkd export-model` wrote; the accuracy in percent."""
+    """The facts stored in a file that `rkd model export` wrote; the accuracy in percent."""
 
     network: str
     data: "DataConfig"
@@ -223,7 +224,7 @@ class ModelFacts(NamedTuple):
 
 
 def read_model_facts(file: Path) -> ModelFacts | None:
-    """Return the facts stored in a file that `rkd export-model` wrote; None for other files.
+    """Return the facts stored in a file that `rkd model export` wrote; None for other files.
 
     Raises:
         RecordError: it cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""`rkd import-logs`: a reader's own old runs become evidence of grade B."""
+"""`rkd records import-logs`: a reader's own old runs become evidence of grade B."""
 
 import re
 from pathlib import Path
@@ -40,11 +40,11 @@ def import_logs(
         epochs: of the schedule, where a log does not say that its run came to its end: event files and CSV never do
 
     Examples:
-        rkd import-logs output/cifar100_baselines --format mdistiller
-        rkd import-logs output/reviewkd,res56,res20 --format mdistiller --line table1/resnet20-resnet56-reviewkd
-        rkd import-logs S:resnet20_T:resnet56_cifar100_kd_r:0.1_a:0.9_b:0_1.log --format repdistiller
-        rkd import-logs save/student_tensorboards --format tensorboard --epochs 240
-        rkd import-logs old.csv --format csv --epochs 240 --student resnet20 --method none --dataset cifar100
+        rkd records import-logs output/cifar100_baselines --format mdistiller
+        rkd records import-logs output/reviewkd,res56,res20 --format mdistiller --line table1/resnet20-resnet56-reviewkd
+        rkd records import-logs S:resnet20_T:resnet56_cifar100_kd_r:0.1_a:0.9_b:0_1.log --format repdistiller
+        rkd records import-logs save/student_tensorboards --format tensorboard --epochs 240
+        rkd records import-logs old.csv --format csv --epochs 240 --student resnet20 --method none --dataset cifar100
 
         CSV has the columns of results/others/public_runs.csv, or, of one run: epoch (or step), and test_acc (or
         test_accuracy, test_top1, val_acc, ...) in percent or as a fraction, or TensorBoard's tag and value. Exit

@@ -1,4 +1,4 @@
-"""`rkd pack`: write all that training needs on a machine without network."""
+"""`rkd cluster pack`: write all that training needs on a machine without network."""
 
 import shlex
 import tarfile
@@ -39,14 +39,14 @@ def pack(
         data_root: folder of the CIFAR files here (default: data)
 
     Examples:
-        rkd pack --out pack --profile paper
+        rkd cluster pack --out pack --profile paper
 
         On the other machine, which needs Python with the packages of pyproject.toml's `dependencies`:
         (cd pack && sha256sum -c SHA256SUMS) && mkdir work && cat pack/part-* | tar -x -C work
         cd work && python -m rkd sweep params/paper.yaml --order verdicts --check --budget 28m --out ../carry
 
-        What it trains comes back by `rkd import carry`. Exit status: 0 done, 1 some file here is damaged and was left
-        out, 2 wrong call.
+        What it trains comes back by `rkd records import carry`. Exit status: 0 done, 1 some file here is damaged
+        and was left out, 2 wrong call.
     """
     from rkd.records.transfer import archive
     from rkd.records.transfer.exporting import ExportResult

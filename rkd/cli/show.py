@@ -42,7 +42,7 @@ def models(name: str | None = None, *, classes: int = 100, teacher: str | None =
     shapes = models.tap_shapes(net)
     print(f"{models.display_name(name)}: {_cost(net)}")
     if models.is_reparameterised(net):
-        print(f"  merged  {_cost(models.deploy(net))} (`rkd export-model RUN`)")
+        print(f"  merged  {_cost(models.deploy(net))} (`rkd model export RUN`)")
     print(f"  stem    {' x '.join(map(str, shapes.stem))}")
     for i, shape in enumerate(shapes.stages, 1):
         print(f"  stage {i} {' x '.join(map(str, shape))}")

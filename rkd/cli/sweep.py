@@ -49,7 +49,7 @@ def sweep(
 
     On a machine that is held for minutes, let it begin with the runs that decide most claims per second (--order
     verdicts), see first whether the device computes what it should (--check), and keep what is new in a folder to be
-    carried home (--out), for `rkd import`.
+    carried home (--out), for `rkd records import`.
 
     With --engine ray, run groups are tasks of a Ray cluster, whose nodes share the folders of results and checkpoints.
 

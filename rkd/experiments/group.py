@@ -85,7 +85,7 @@ def check_teacher_file(teacher: TeacherConfig) -> Path:
         "as teacher_checkpoint"
     )
     if teacher.record:
-        remedy = f"carry run {teacher.record} here with its weights (`rkd export` there, `rkd import` here)"
+        remedy = f"carry run {teacher.record} here with its weights (`rkd records export` there, `rkd records import`)"
     return known_file(paths.home() / teacher.checkpoint, teacher.sha256, "teacher checkpoint", remedy)
 
 

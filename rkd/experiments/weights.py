@@ -107,8 +107,9 @@ def _of_run(what: str, name: str, which: str, store: Store, known: bool) -> Path
         return recorded[0].folder(run) / f"{which}.pt"
     if not here:
         raise ConfigError(
-            f"{what} is run {run}, whose {which} weights are not on this machine; carry them here (`rkd export "
-            f"--all-weights` there, `rkd import` here), or remove {_shown(recorded[0].path(run))} and train it again"
+            f"{what} is run {run}, whose {which} weights are not on this machine; carry them here (`rkd records export "
+            f"--all-weights` there, `rkd records import` here), or remove {_shown(recorded[0].path(run))} and train it "
+            "again"
         )
     (first, path), *others = here
     if first != store and any(sha256(path) != sha256(other) for _, other in others):

@@ -14,7 +14,7 @@ import torch
 import rkd
 from rkd.errors import ConfigError
 
-COMMIT_FILE = ".commit"  # which `rkd pack` puts beside the package in place of .git
+COMMIT_FILE = ".commit"  # which `rkd cluster pack` puts beside the package in place of .git
 COMMIT_VARIABLE = "RKD_COMMIT"
 
 
@@ -23,7 +23,7 @@ def code_state() -> dict[str, str | None]:
     """Return rkd's version, the commit of the checkout it runs from, and a hash of local changes to rkd/, if any.
 
     Without a checkout, commit and hash come from $RKD_COMMIT or else from the file .commit beside the package, which
-    `rkd pack` writes: "COMMIT" or "COMMIT+CHANGED". Without either of these, the commit is None.
+    `rkd cluster pack` writes: "COMMIT" or "COMMIT+CHANGED". Without either of these, the commit is None.
 
     Raises:
         ConfigError: the variable or the file is malformed.

@@ -53,5 +53,5 @@ def arithmetic(precision: str, device: torch.device) -> Arithmetic:
 
 def exact_kernels(benchmark: bool = False) -> AbstractContextManager[object]:
     """Return a context manager that sets cuDNN up for training: deterministic, as in the released codes, and without
-    TF32, its default for fp32. With `benchmark` it times its deterministic kernels first, as `rkd bench` can."""
+    TF32, its default for fp32. With `benchmark` it times its deterministic kernels first, as `rkd bench speed` can."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=True, allow_tf32=False)

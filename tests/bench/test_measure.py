@@ -1,4 +1,5 @@
-"""`rkd bench` from the command line to its file: counts and ratios by hand, switches; what it and the gate refuse."""
+"""`rkd bench speed` from the command line to its file: counts and ratios by hand, switches; what it and the gate
+refuse."""
 
 import contextlib
 import functools
@@ -76,7 +77,7 @@ def test_committed_files_load():
     row = found[0].rows[1]
     assert (row.name, row.counts["ops"], row.counts["host_reads"]) == ("fp32", 539, 0)
     assert found[0].ratio(found[0].rows[0]) == [1.0, 1.0, 1.0]
-    assert command(found[0].header) == "rkd bench --device cpu --compile engine --threads 2"
+    assert command(found[0].header) == "rkd bench speed --device cpu --compile engine --threads 2"
 
 
 @pytest.mark.parametrize(

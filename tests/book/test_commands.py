@@ -33,8 +33,12 @@ def commands(text):
         for line in re.sub(r"\\\n *", "", block).splitlines():
             if line.startswith("rkd "):
                 yield line
-    for line in re.findall(r"(?<!`)`(rkd (?!show [a-z]+`)[a-z]+ [^`]+)`(?!`)", text):
-        if line.split()[1] in KNOWN and not re.search(r"\bID\b", line):
+    for line in re.findall(r"(?<!`)`(rkd [a-z]+ [^`]+)`(?!`)", text):
+        if (
+            line.split()[1] in KNOWN
+            and line.removeprefix("rkd ") not in COMMANDS
+            and not re.search(r"\bID\b", line)
+        ):
             yield line
 
 

@@ -80,7 +80,10 @@ def test_born_again_for_two_generations(project, done, rkd):
         assert status == 2 and message in err
     (project / "mine" / "work" / second / "last.pt").unlink()
     status, _, err = rkd(f"{taught} {second}")
-    assert status == 2 and "whose last weights are not on this machine; carry them here (`rkd export" in err
+    assert (
+        status == 2
+        and "whose last weights are not on this machine; carry them here (`rkd records export" in err
+    )
     said = done(f"{taught} {second}#sha256={digest}")
     assert f"{third} finished (was recorded)" in said, "named by content"
 

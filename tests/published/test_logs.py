@@ -244,7 +244,7 @@ def test_files_that_are_none(tmp_path):
 
 @pytest.fixture
 def imported(rkd, tmp_path, monkeypatch):
-    """What `rkd import-logs` of a path gives: status, output, complaints; its tables go to the folder others/."""
+    """What `rkd records import-logs` of a path gives: status, output, complaints; its tables go to others/."""
     monkeypatch.setattr(others, "others_folder", lambda: tmp_path / "others")
     return lambda path, *more: rkd("import-logs --format mdistiller", path, *more)
 

@@ -81,7 +81,7 @@ def test_damaged_files_are_named(saved, spoil, message):
         load_teacher(saved)
 
 
-# rkd export --teachers
+# rkd records export --teachers
 
 
 GIVEN = {

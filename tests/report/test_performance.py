@@ -57,7 +57,7 @@ def test_header_is_honest_and_escaped(result):
     text = tables.header_lines(result)
     assert text["machine"].endswith("load average 0.10 before, 1.90 after")
     assert text["again"] == (
-        "rkd bench --pair resnet20/resnet8 --batch-size 64 --device cpu "
+        "rkd bench speed --pair resnet20/resnet8 --batch-size 64 --device cpu "
         "--teacher-batch-norm batch --group 2 --compile engine --seconds 20 --threads 2"
     )
     assert "commit 0123456789ab" in text["versions"] and "2 rounds in 22 s" in text["measured"]
@@ -135,6 +135,6 @@ def test_chapter_executes(result, tmp_path):
     text = json.dumps(nbformat.read(out, as_version=4).cells, ensure_ascii=False)
     for said in (
         "nothing is timed now", "4.50 (4.25–4.75)", "alt=", "278,324", "38.9", "hours for all of them",
-        "rkd bench --pair resnet20/resnet8",
+        "rkd bench speed --pair resnet20/resnet8",
     ):  # fmt: skip
         assert said in re.sub(r"</?strong>", "", text), said
