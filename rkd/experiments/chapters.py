@@ -175,10 +175,9 @@ class Chapter:
 
     def sets(self, s: Settings) -> tuple[str, ...]:
         """Return the settings' `datasets`, else their `dataset` if not the default, else the chapter's data sets."""
-        several = len(self.datasets) > 1
-        if several and s.datasets is not None:
+        if len(self.datasets) > 1 and s.datasets is not None:
             return s.datasets
-        return self.datasets if several and s.dataset == "cifar100" else (s.dataset,)
+        return self.datasets if s.dataset == "cifar100" else (s.dataset,)
 
     def _pairs(self, s: Settings) -> tuple[tuple[str, str], ...]:
         if self.one_pair:

@@ -55,7 +55,8 @@ class RuleResult:
             and published_inside (1.0 or 0.0). For an effect: ratio (to the published gain). For a trend: argmax_inside.
             For a direction: against (1.0 or 0.0).
         free: degrees of freedom behind p.
-        without_p: the verdict to fall back on if p is not below alpha after correction.
+        without_p: what the cases that need no p say by themselves, possibly INCONCLUSIVE: the verdict where one that
+            needs p has none below alpha after correction.
         p_holm: p after Holm's correction over the family (`correct_holm`).
     """
 

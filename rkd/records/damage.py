@@ -46,7 +46,7 @@ def find_damaged(store: Store) -> Iterator[tuple[str, Path, str]]:
 
 
 def quarantine(store: Store, name: str, path: Path) -> Path:
-    """Move a file into the folder damaged/ among the records; return its new path."""
+    """Move a file into the folder damaged/ within that of the records; return its new path."""
     target = unused_path(store.records / "damaged" / name)
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.move(path, target))

@@ -394,6 +394,13 @@ def test_a_row_may_be_added_and_says_which_names_it_may_have():
         declared(ROWS={"x": {"note": "{weight}"}}).lines(SMOKE)
 
 
+def test_a_chapter_on_one_data_set_runs_on_its_own_unless_another_is_given():
+    chapter = declared(ROWS={"full": {}}, DATASETS=["cifar10"])
+    for given, expected in (({"profile": "short"}, "cifar10"), ({"profile": "smoke"}, "embedded")):
+        s = resolve("mine", {"seeds": [0], "teacher_checkpoint": None, **given})
+        assert {run.data.name for line in chapter.lines(s) for run in line.runs} == {expected}
+
+
 def notebook(path, source):
     cell = {"cell_type": "code", "metadata": {"tags": ["rows"]}, "source": source, "outputs": []}
     path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
