@@ -106,17 +106,14 @@ def test_a_claim_is_left_out_once_too_many_of_its_runs_diverged(claims, selector
     assert missing_runs([claim], selectors, store) == {}
 
 
-def test_short_runs_decide_directions_alone_and_from_three_seeds():
-    """A gain has one, an accuracy has none; of runs on a part of the images nothing is said."""
+def test_short_runs_decide_directions_alone_and_from_three_seeds(store):
+    """A gain has one, an accuracy has none; of runs on a part of the images nothing is said. No more than three seeds a
+    side are asked for."""
     claims = {claim.id: claim for claim in load_claims(check=False)}
     gain, value = claims["table1-resnet20-resnet56-gain"], claims["table1-resnet20-resnet56-report"]
     for given, decided in (({}, True), ({"seeds": [0, 1]}, False), ({"train_images": 500}, False)):
         selectors = Selectors("short", given)
         assert can_be_decided(gain, selectors) == decided, given
         assert not can_be_decided(value, selectors), given
-
-
-def test_of_short_runs_three_seeds_a_side_are_asked_for(store):
-    claim = next(claim for claim in load_claims(check=False) if claim.id == "table1-resnet20-resnet56-gain")
-    needed = missing_runs([claim], Selectors("short", {"seeds": [0, 1, 2, 3, 4]}), store)[claim.id]
+    needed = missing_runs([gain], Selectors("short", {"seeds": [0, 1, 2, 3, 4]}), store)[gain.id]
     assert sorted(config.seed for config in needed.values()) == [0, 0, 1, 1, 2, 2]
