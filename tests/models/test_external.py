@@ -85,14 +85,10 @@ def test_overwriting_is_detected(x):
         ({"stages": [1], "pooled": None}, "no submodule 1"),
         ({"stages": []}, "stages must be a list of at least one module path"),
         ({"stages": "first"}, "stages must be a list .* not 'first'"),
-        ({"stages": 5}, "stages must be a list"),
         ({"stages_pre": "f"}, "must be a list"),
-        (
-            {"stages": ["first", "second"], "stages_pre": ["f"]},
-            r"stages_pre as long a one, not .* and \['f'\]",
-        ),
+        ({"stages_pre": ["f", "f"]}, r"stages_pre as long a one, not .* and \['f', 'f'\]"),
         ({"stages": ["first", "first"]}, r"stages names a path twice: \['first', 'first'\]"),
-        *(({"module": it}, "from_module wraps a torch module, not") for it in (None, "resnet8", models.Taps)),
+        *(({"module": it}, "from_module wraps a torch module, not") for it in (None, models.Taps)),
     ],
 )
 def test_refused_modules_and_paths(options, said):
