@@ -289,6 +289,15 @@ def semckd(g):
     return [total / (B * len(g.s.stages))]
 
 
+@formula("reviewkd", {"connector": "none", "loss": "l2"}, pairs=["alike"])
+@formula("reviewkd", {"connector": "none", "loss": "l2", "teacher_tap": "post"}, pairs=["alike"])
+def reviewkd(g):
+    """Without connectors it is about which maps are compared."""
+    theirs = g.t.stages_pre if g.o.teacher_tap == "pre" else g.t.stages
+    pairs = zip([*g.s.stages, g.s.pooled], [*theirs, g.t.pooled], strict=True)
+    return [sum(((s - t) ** 2).mean() for s, t in pairs)]
+
+
 # --- stages before the main training ---------------------------------------------------------------------
 
 

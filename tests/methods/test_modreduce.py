@@ -238,9 +238,7 @@ class StagedOptions(Options):
 def test_refused_surroundings(monkeypatch):
     with pytest.raises(ConfigError, match="nosuch"):
         Bench(relational="nosuch")
-    monkeypatch.setitem(
-        base._METHODS, "staged", base.MethodEntry(StagedOptions, lambda context, options: None)
-    )
+    monkeypatch.setitem(base._METHODS, "staged", base.MethodEntry(StagedOptions, lambda *given: None))
     with pytest.raises(ConfigError, match="'staged', which trains in stages"):
         Bench(relational="rkd", feature="staged")
     with pytest.raises(ConfigError, match="name of the run's network"):

@@ -81,31 +81,10 @@ def test_one_step_changes_every_extra_parameter(options):
     assert student.fc.weight.grad is None and student.stem.weight.grad is not None
 
 
-def test_frozen_connectors_are_the_code_faithful_rows_1_and_2():
-    """The [Re] code kept these projections in a plain list: 10,304 and 24,592 parameters that never learned."""
-    student, teacher = models.build("resnet20"), models.build("resnet56")
-    same = {"loss": "l2", "stem": True, "train_connectors": False}
-    row1 = ReviewKD(student, teacher, ReviewOptions(connector="none", projection="always", **same))
-    row2 = ReviewKD(student, teacher, ReviewOptions(connector="mechanism", **same))
-    assert [sum(p.numel() for p in r.parameters()) for r in (row1, row2)] == [10_304, 24_592]
-    assert not any(p.requires_grad for r in (row1, row2) for p in r.parameters())
-
-
-@pytest.mark.parametrize(("warmup", "weights"), [(20, [0, 0.03, 0.57, 0.6, 0.6]), (0, [0.6] * 5)])
-def test_warm_up_is_linear_from_zero(warmup, weights):
-    review = ReviewKD(Tiny(100), Tiny(100), ReviewOptions(loss_weight=0.6, warmup_epochs=warmup))
-    assert [review.weights(epoch)["review"] for epoch in (0, 1, 19, 20, 239)] == pytest.approx(weights)
-
-
-def test_teacher_taps_before_or_after_relu():
-    student, teacher = Tiny(10).double(), Tiny(10).double()
-    batch = make_batch(student, teacher)
-    ours, theirs = student.taps(batch.images), batch.teacher
-    for tap, maps in (("pre", theirs.stages_pre), ("post", theirs.stages)):
-        review = ReviewKD(student, teacher, ReviewOptions(connector="none", loss="l2", teacher_tap=tap))
-        pairs = zip([*ours.stages, ours.pooled], [*maps, theirs.pooled], strict=True)
-        wanted = sum(((a - b) ** 2).mean() for a, b in pairs)
-        torch.testing.assert_close(loss_of(review, student, batch), wanted)
+def test_frozen_connectors_never_learn():
+    options = ReviewOptions(connector="none", projection="always", loss="l2", train_connectors=False)
+    frozen = list(ReviewKD(Tiny(10), Tiny(10), options).parameters())
+    assert frozen and not any(p.requires_grad for p in frozen)
 
 
 def test_pairs_no_released_code_can_build():
