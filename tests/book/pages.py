@@ -33,3 +33,10 @@ def requests_of(browser) -> list[str]:
     """Addresses asked for since the page was opened."""
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def complaints(browser) -> list[str]:
+    """Errors in the console since it was last asked, but for a constant that sphinx-thebe declares twice on every page,
+    and nothing uses."""
+    errors = (entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE")
+    return [error for error in errors if "THEBE_JS_URL" not in error]

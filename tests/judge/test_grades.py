@@ -1,11 +1,10 @@
 """Grades of evidence: which runs count under each, what they decide, and which grade speaks for a claim."""
 
 import dataclasses
-from itertools import zip_longest
 
 import numpy as np
 import pytest
-from evidence import PAPER, around, put
+from evidence import PAPER, around, put, told
 from scipy import stats
 
 from rkd.errors import ConfigError
@@ -13,7 +12,6 @@ from rkd.experiments.selectors import Selectors
 from rkd.judge import load_claims
 from rkd.judge.decide import VERDICTS
 from rkd.judge.grades import GRADES, assess
-from rkd.published.others import OtherRun
 from rkd.records import Store
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
@@ -21,13 +19,6 @@ SHORT = Selectors("short")
 FULL, ALONE = "table1/resnet20-resnet56-reviewkd", "table1/resnet20-resnet56-student"
 VALUE, ORDER = "table1-resnet20-resnet56-paper", "table1-resnet20-resnet56-beats-student"
 RNG = np.random.default_rng(0)
-
-
-def told(line, last=(), best=(), **values):
-    """Runs of a line as someone else tells them: by both epochs, or by one."""
-    same = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "x", "epochs": 240}
-    same |= {"lines": (line,), **values}
-    return [OtherRun(**same, run=i, last=a, best=b) for i, (a, b) in enumerate(zip_longest(last, best), 1)]
 
 
 @pytest.fixture
@@ -70,9 +61,7 @@ def test_independent_runs_before_the_sources_own(judged):
     found = judged(VALUE, others=own)[VALUE]
     assert found.wording == "supported" and found.best.last.sentence.startswith("the source's own runs: ")
     found = judged(VALUE, others=[*own, *told(FULL, around(published - 2, 0.1, 3))])[VALUE]
-    assert found.wording == "not supported" and found.best.last.n == (3,), (
-        "the source's own runs are left out"
-    )
+    assert (found.wording, found.best.last.n) == ("not supported", (3,)), "the source's own are left out"
     assert found.best.last.sentence.startswith("independent of the source: ")
 
 

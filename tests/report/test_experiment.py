@@ -1,6 +1,7 @@
-"""Runs and published figures as frames, and what a notebook of a table makes of them."""
+"""Runs and published figures as frames, what a notebook of a table makes of them, and records of any arithmetic."""
 
 import dataclasses
+import itertools
 import math
 from functools import partial
 
@@ -9,17 +10,18 @@ import pandas as pd
 import pytest
 from cells import execute
 from conftest import tiny_plain
-from evidence import PAPER, put, record
+from evidence import PAPER, put, record, told
 from scipy import stats
 
+from rkd.cli import main
 from rkd.experiments import frames
 from rkd.experiments.chapters import Line, Published, chapter_in, get_chapter
 from rkd.experiments.estimate import recorded_work
 from rkd.experiments.frames import mean_sd, on_record, others_frame, runs_frame
 from rkd.experiments.selectors import Selectors
 from rkd.experiments.settings import load_profile, namespace_parameters, resolve
-from rkd.published.others import OtherRun
-from rkd.records import Store
+from rkd.records import Store, transfer
+from rkd.records.transfer import ExportResult
 from rkd.report import experiment as module
 from rkd.report.experiment import Experiment
 
@@ -39,19 +41,16 @@ FULL = "RM + RLF + ABF + HCL"
     [
         ([record(*pair, pair[1] + 1) for pair in zip(RUNS, LASTS, strict=True)], "72.00 ± 1.83 (n = 4)"),
         ([record(RUNS[0], 70.0), record(RUNS[1], 1.0, status="diverged")], "70.00 (n = 1), 1 diverged, 2 missing"),
+        ([record(dataclasses.replace(run, precision=name), 70.0)
+          for run, name in zip(RUNS, ("fp16", "fp32", "fp16", "fp16"), strict=True)],
+         "70.00 ± 0.00 (n = 4), 3 in fp16 and 1 in fp32"),
         ([], "missing"),
     ],
 )  # fmt: skip
 def test_means_with_sample_standard_deviation_and_what_lacks(runs, said):
-    frame = runs_frame([LINE], {r.config.id: r for r in runs}, "here")
-    assert mean_sd(frame) == said
-    assert mean_sd(frame, "best").startswith("73.00 ± 1.83") or len(runs) < 4
-
-
-def test_a_mean_over_several_arithmetics_says_so():
-    named = zip(RUNS, ("fp16", "fp32", "fp16", "fp16"), strict=True)
-    found = {run.id: record(dataclasses.replace(run, precision=name), 70.0) for run, name in named}
-    assert mean_sd(runs_frame([LINE], found, "here")).endswith("(n = 4), 3 in fp16 and 1 in fp32")
+    found = {RUNS[r.config.seed].id: r for r in runs}
+    frame = runs_frame([LINE], found, "here")
+    assert (mean_sd(frame), mean_sd(frame, "best")) == (said, said.replace("72.00", "73.00"))
 
 
 def test_published_figures_with_their_sources():
@@ -67,17 +66,12 @@ def test_lines_of_one_label_are_told_apart_and_same_runs_are_named():
     assert frames.same_runs([*twins, Line("c", "c", RUNS[:2])]) == {"b": "alone"}
 
 
-def other(line="full", **values):
-    told = {"repository": "a/b", "dataset": "cifar100", "student": "resnet20", "method": "reviewkd"}
-    return OtherRun(**{**told, "epochs": 240, "lines": (f"table3/{line}",), **values})
-
-
 def test_runs_of_others_are_independent_ones_where_there_are_some():
-    own = [other(best=72.0, behind="re_paper"), other(best=73.0, behind="re_paper")]
-    found = others_frame([LINE], [*own, other("rm", last=1.0)], "table3").assign(grade="B")
+    own = told("table3/full", best=[72.0, 73.0], behind="re_paper")
+    found = others_frame([LINE], [*own, *told("table3/rm", [1.0])], "table3").assign(grade="B")
     assert on_record(found) == "B: 72.50 ± 0.71 (n = 2), best epoch"
     assert on_record(found, "best")[-7:] == "(n = 2)"
-    found = others_frame([LINE], [*own, other(last=70.0, best=71.0)], "table3").assign(grade="B")
+    found = others_frame([LINE], [*own, *told("table3/full", [70.0], [71.0])], "table3").assign(grade="B")
     assert on_record(found) == "B: 70.00 (n = 1)" and found["source"].tolist() == ["a/b"]
 
 
@@ -119,7 +113,8 @@ def test_the_best_grade_of_each_row_stands_beside_the_published_value(stores, mo
     put(stores["paper"], "table3/full", [71.0, 72.0])
     for line in ("student", "rm", "full"):
         put(stores["short"], f"table3/{line}", [60.0, 61.0, 62.0], selectors=short)
-    monkeypatch.setattr(module, "other_runs", lambda: [other("rm", best=70.5), other("full", last=9.0)])
+    others = told("table3/rm", best=[70.5]) + told("table3/full", [9.0])
+    monkeypatch.setattr(module, "other_runs", lambda: others)
     for line in experiment().lines:
         for run in line.runs:
             stores["smoke"].save(record(run, 1.23))
@@ -153,10 +148,8 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     took = recorded_work(stores["short"], "data", modules=False)["alone"].max()
     assert took == pytest.approx(16 * 50_000 * 3 * 40.8e6, rel=0.02)
     wanted = [record(run, 60.0) for line in of.under("paper")[0] for run in line.runs]
-    hours = (
-        recorded_work(wanted, "data", modules=False)["alone"].sum() / took / 3600
-    )  # 16 epochs took a second
-    hours = float(f"{hours:.2g}")
+    seconds = recorded_work(wanted, "data", modules=False)["alone"].sum() / took  # 16 epochs took one
+    hours = float(f"{seconds / 3600:.2g}")
     rate = f"{hours:,.0f} hours of one process at the rate of runs recorded on none in 1 thread, in fp32"
     assert of.lacking() == f"{said}, about {rate}."
     put(stores["paper"], "table3/student", [60.0] * 5)
@@ -222,7 +215,8 @@ def test_parameters_know_where_they_come_from(stores):
 
 
 def test_a_page_shows_records_of_any_arithmetic_and_names_them(stores, capsys):
-    given = {"train_images": 100, "test_images": 100, "seeds": [0], "profile": "smoke"}
+    """And the command line counts them, on a machine without the device too."""
+    given = {"train_images": 100, "test_images": 100, "seeds": [0]}
     for place, line in enumerate(get_chapter("table5").lines(resolve("table5", given))):
         for run in line.runs:
             arithmetic = "bf16" if place == 1 else "fp16"
@@ -234,3 +228,19 @@ def test_a_page_shows_records_of_any_arithmetic_and_names_them(stores, capsys):
     table = of.show(runs.groupby("name").apply(mean_sd).to_frame()).data
     assert "Not all of these runs were computed in one arithmetic (bf16, fp16)" in table
     assert not any(run.open[0] for line in of.lines for run in line.runs)
+    given["results"] = stores["smoke"].records
+    more = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    assert main(["status", "--chapters", "table5", "--device", "cuda", *more]) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("table5"))
+    assert row.split()[1:5] == [str(len(stores["smoke"].ids())), "0", "0", "0"]
+
+
+def test_an_export_of_a_chapter_takes_every_arithmetic_along(tmp_path, monkeypatch):
+    run, asked = PAPER.line("table3/rm").runs[0], set()
+    monkeypatch.setattr(
+        transfer, "export", lambda store, folder, runs, **more: asked.update(runs) or ExportResult()
+    )
+    main(["export", "--out", str(tmp_path), "--profile", "paper", "--chapters", "table3"])
+    for own, teachers in itertools.product(("fp32", "fp16", "bf16"), repeat=2):
+        assert run.settled(own, teachers).id in asked
+    assert dataclasses.replace(run, seed=99).settled("fp16", "fp16").id not in asked

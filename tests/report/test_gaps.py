@@ -1,10 +1,11 @@
-"""Gaps between rows against scipy's paired t test and a two-way analysis by dummy variables."""
+"""Gaps between rows against scipy's paired t test, and by what is left over of rows and seeds."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from rkd.judge.contrast import residual_variance
 from rkd.report.gaps import by_seed, describe_orders, draw, gaps, orders
 
 SHIFTS = {"student": 0.0, "plain": 5.0, "more": 5.6, "full": 5.5}
@@ -43,15 +44,10 @@ def test_the_spread_is_that_of_the_distilled_rows_and_the_one_taken_off():
     assert list(of_student.index) == ["name of plain", "name of more", "name of full"]
     assert of_student.index.name == "minus name of student"
     assert list(gaps(runs, "full", PUBLISHED).index) == ["name of plain", "name of more"]
-    table = by_seed(runs[runs["role"] == "distilled"])
-    rows, seeds = np.indices(table.T.shape)  # dummies: a mean per row, and per seed but the first
-    dummies = [rows.ravel() == i for i in range(3)] + [seeds.ravel() == j for j in (1, 2)]
-    design = np.column_stack(dummies).astype(float)
-    values = table.T.to_numpy(float).ravel()
-    variance = np.linalg.lstsq(design, values)[1][0] / 4
-    half = stats.t.ppf(0.95, 4) * np.sqrt(2 * variance / 3)
+    variance, free = residual_variance(by_seed(runs[runs["role"] == "distilled"]).T.to_numpy(float))
+    half = stats.t.ppf(0.95, free) * np.sqrt(2 * variance / 3)
     found = gaps(runs, "full", PUBLISHED)
-    assert (found["high"] - found["gap"]).to_numpy() == pytest.approx([half, half])
+    assert free == 4 and (found["high"] - found["gap"]).to_numpy() == pytest.approx([half, half])
 
 
 def test_one_arithmetic_enters_and_diverged_runs_do_not():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from browser import chromium, wait
+from browser import wait
 from cells import execute
 from conftest import tiny_plain, tiny_review
 from evidence import whole
@@ -290,23 +290,22 @@ def test_residual_shapes_follow_a_forward_pass():
 # --- in a browser ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
+@pytest.fixture
+def page(browser, tmp_path, monkeypatch):
     """One page from a file that holds all kinds, as outputs outside the book would show them."""
-    file = tmp_path_factory.mktemp("page") / "page.html"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(TOKEN, raising=False)
-        parts = [curves(*table(epochs=20), "Curves"), overview(gathered()[1], dot_plot)]
-        body = "".join(part._repr_html_() for part in parts)
+    monkeypatch.delenv(TOKEN, raising=False)
+    parts = [curves(*table(epochs=20), "Curves"), overview(gathered()[1], dot_plot)]
+    body = "".join(part._repr_html_() for part in parts)
     style = "<style>html[data-theme=dark]{background:#111;color:#eee}</style>"
+    file = tmp_path / "page.html"
     file.write_text(f'<!doctype html><meta charset="utf-8">{style}{body}', encoding="utf-8")
-    chrome = chromium(tmp_path_factory.mktemp("chromium"))
-    chrome.get(file.as_uri())
-    wait(chrome, "document.querySelectorAll('.drawn').length === 3 && !!document.querySelector('.dt-search')")
-    yield chrome
-    severe = [e["message"] for e in chrome.get_log("browser") if e["level"] == "SEVERE"]
-    chrome.quit()
-    assert not severe
+    browser.get_log("browser")  # empties it
+    browser.get(file.as_uri())
+    wait(
+        browser, "document.querySelectorAll('.drawn').length === 3 && !!document.querySelector('.dt-search')"
+    )
+    yield browser
+    assert not [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
 
 
 def find(page, selector):

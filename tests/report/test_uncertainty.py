@@ -61,9 +61,8 @@ def test_own_records_join_by_their_last_epochs(tmp_path):
     for line, accuracies in {"full": [60.0, 60.5, 61.0], "none": [59.0, 59.25, 59.75], "rm": [60.0]}.items():
         put(stores["short"], f"table3/{line}", accuracies, optimism=0.25, selectors=Selectors("short"))
     put(stores["paper"], "table3/full", around(71.8, 0.25, 5))
-    page = execute("uncertainty", "namespace_parameters", **GIVEN) | {
-        "Store": lambda folder, work: stores[folder.name]
-    }
+    page = execute("uncertainty", "namespace_parameters", **GIVEN)
+    page["Store"] = lambda folder, work: stores[folder.name]
     page = execute("uncertainty", "others = ", "def pooled", "plt.subplots", **page)
     own = page["by_setting"].filter(like="own, ", axis=0)
     assert own["runs"].tolist() == [5, 6] and own["groups"].tolist() == [1, 2]

@@ -117,10 +117,8 @@ def test_counts_say_what_each_grade_has(mixed, printed, in_book):
 
 def test_map_has_one_mark_a_claim(mixed, in_book):
     markup = claims_map(mixed).data
-    tree, kinds = (
-        Tree(markup),
-        {a.claim.id: f"{badge_style(a.verdict, a.grade)[0]} {a.grade or 'E'}" for a in mixed},
-    )
+    tree = Tree(markup)
+    kinds = {a.claim.id: f"{badge_style(a.verdict, a.grade)[0]} {a.grade or 'E'}" for a in mixed}
     marks = [a for a in tree.all("a") if "aria-labelledby" in a]
     assert {m["href"]: m["class"] for m in marks} == {f"claims.html#{id}": kind for id, kind in kinds.items()}
     said = {a["id"] for a in tree.all("span") if "id" in a}
@@ -419,16 +417,3 @@ def test_a_first_touch_names_a_mark_and_a_second_follows_it(page, browser):
         touch()
         wait(browser, "location.hash.startsWith('#table1-')")
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_table_fits_its_window(width, page, browser):
-    with window(browser, width):
-        browser.get(page)
-        wait(browser, READY)
-        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width + 1
-        cards = browser.execute_script("return getComputedStyle(document.querySelector('tbody tr')).display")
-        assert cards == ("block" if width <= 640 else "table-row")
