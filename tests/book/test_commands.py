@@ -34,11 +34,8 @@ def commands(text):
             if line.startswith("rkd "):
                 yield line
     for line in re.findall(r"(?<!`)`(rkd [a-z]+ [^`]+)`(?!`)", text):
-        if (
-            line.split()[1] in KNOWN
-            and line.removeprefix("rkd ") not in COMMANDS
-            and not re.search(r"\bID\b", line)
-        ):
+        known = line.split()[1] in KNOWN and line.removeprefix("rkd ") not in COMMANDS
+        if known and not re.search(r"\bID\b", line):
             yield line
 
 
@@ -127,9 +124,7 @@ def test_command_is_taken(page, line, standing, tmp_path, monkeypatch, capsys):
         teacher.write_bytes(b"weights")
         words = [re.sub(r"^(\w*(checkpoint|pretrained))=.*", rf"\1={teacher}", word) for word in words]
         words = [re.sub(r"^dataset=my_images/", "dataset=cifar10", word) for word in words]
-        if re.search(
-            "teacher_checkpoint=[0-9a-f]{12} ", f"{line} "
-        ):  # on no record here, which names the teacher
+        if re.search(r"teacher_checkpoint=[0-9a-f]{12}( |$)", line):  # on no record here, which names it
             words += ["--teacher", "resnet20"]
         assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
         out = capsys.readouterr().out

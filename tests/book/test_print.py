@@ -43,9 +43,8 @@ def test_nothing_is_wider_than_the_paper(printed):
 
 
 def test_only_the_text_is_printed_and_it_is_dark_on_white(printed):
-    shown = (
-        "return [...document.querySelectorAll(arguments[0])].filter(e => e.getClientRects().length).length"
-    )
+    found = "[...document.querySelectorAll(arguments[0])]"
+    shown = f"return {found}.filter(e => e.getClientRects().length).length"
     assert printed.execute_script(shown, "article table, article img") and printed.execute_script(shown, "h1")
     screen_only = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, footer, button"
     assert printed.execute_script(shown, screen_only) == 0

@@ -14,9 +14,7 @@ pytest_plugins = ["exploring"]
 
 def test_choices_become_runs(home):
     for kind in (get_method(name).options for name in method_names()):
-        assert set(kind.__dataclass_fields__) <= set(docstring_entries(kind)), (
-            "every choice says what it means"
-        )
+        assert {*kind.__dataclass_fields__} <= {*docstring_entries(kind)}, "every choice says what it means"
     chosen = {
         "teacher": "resnet56", "student": "resnet20", "recipe": "reproduction", "loss_weight": 0.7, "attention": False,
         "hcl_levels": ["h", "h/2", 2], "hcl_weights": [1, 0.5, 0.25], "dataset": "cifar100", "train_images": 5000,

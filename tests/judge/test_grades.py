@@ -106,11 +106,8 @@ def test_holm_within_families_by_a_naive_loop(judged):
 
 
 def test_a_run_of_an_unknown_line_is_one_sentence(judged):
-    for line, said in (
-        ("table1/resnet21", "'resnet21'"),
-        ("table9/full", "'table9'"),
-        ("table1", "'table1' is not"),
-    ):
+    said_of = {"table1/resnet21": "'resnet21'", "table9/full": "'table9'", "table1": "'table1' is not"}
+    for line, said in said_of.items():
         with pytest.raises(ConfigError, match=said) as error:
             judged(VALUE, others=told(line, [70.0]))
         assert "\n" not in str(error.value)

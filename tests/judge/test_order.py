@@ -99,9 +99,7 @@ def test_a_claim_is_left_out_once_too_many_of_its_runs_diverged(claims, selector
     assert can_be_decided(claim, selectors)
     runs = selectors.runs(claim.selectors)
     assert set(missing_runs([claim], selectors, store)[claim.id]) == set(runs)
-    assert missing_runs([claim], selectors, store, runs=list(runs)[1:]) == {}, (
-        "not among the runs to be trained"
-    )
+    assert missing_runs([claim], selectors, store, runs=list(runs)[1:]) == {}, "one is not to be trained"
     store.save(record(next(iter(runs.values())), 1.0, status="diverged"))
     assert missing_runs([claim], selectors, store) == {}
 

@@ -317,9 +317,8 @@ def test_no_verdict_is_taken_back_because_others_get_runs():
         family = [with_p(p) for p in 10 ** rng.uniform(-3, 0, 6)]
         known: set[int] = set()
         for runs in range(7):
-            shown = rules.correct_holm(
-                [r if i < runs else rules.not_run("") for i, r in enumerate(family)], 0.05
-            )
+            absent = [rules.not_run("")] * (len(family) - runs)
+            shown = rules.correct_holm([*family[:runs], *absent], 0.05)
             stands = {i for i, result in enumerate(shown) if result.verdict == "reproduced"}
             assert known <= stands
             known = stands

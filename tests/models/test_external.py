@@ -117,20 +117,14 @@ class Pair(Own):
     [
         (Own(twice=True), {}, "tap 'pool' was called twice"),
         (Own(), {"stages": ["first", "unused"]}, "tap 'unused' was not called"),
+        (Own(), {"stages": ["first", "head"]}, r"'head' must give \(B, C, H, W\), but gives .* \(2, 5\)"),
+        (Pair(), {}, r"Pair must return logits \(B, C\), but gives a tuple"),
+        (Own(), {"stem": "second"}, "is computed before tap .*shallow to deep"),
+        (Own(), {"stages": ["second"], "pooled": "first"}, "is computed before tap .*shallow to deep"),
         (
             Own(),
-            {"stages": ["first", "head"]},
-            r"'head' must give \(B, C, H, W\), but gives a tensor \(2, 5\)",
-        ),
-        (Pair(), {}, r"Pair must return logits \(B, C\), but gives a tuple"),
-        *(
-            (Own(), names, r"is computed before tap .*shallow to deep")
-            for names in (
-                {"stages": ["second", "first"]},
-                {"stem": "second"},
-                {"stages": ["first", "second"], "stages_pre": ["second.1", "first.1"]},
-                {"stages": ["second"], "pooled": "first"},
-            )
+            {"stages": ["first", "second"], "stages_pre": ["second.1", "first.1"]},
+            "is computed before tap .*shallow to deep",
         ),
     ],
 )

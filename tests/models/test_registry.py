@@ -54,7 +54,6 @@ def test_members_of_the_wrn_family():
         ("resnet21", "unknown model 'resnet21'.*allowed: .*resnet20"),
         ("", "unknown model ''"),
         (None, "unknown model None"),
-        (20, "unknown model 20"),
     ],
 )
 def test_refused_names(name, said):
@@ -113,10 +112,7 @@ def test_network_by_import(tmp_path, monkeypatch):
         (f"{own}:leaves", "SystemExit: 0"),
         (f"{own}:value", "names a int, not a function"),
         (f"{own}:absent", "cannot be imported: AttributeError: module .* has no attribute 'absent'"),
-        (
-            "no_such_package_at_all:f",
-            f"No module named .*in this folder, {tmp_path}, and in those of PYTHONPATH",
-        ),
+        ("no_such_package_at_all:f", f"No module named .*in this folder, {tmp_path}, and .* of PYTHONPATH"),
         ("broken_module_for_test:f", "cannot be imported: ZeroDivisionError: division by zero$"),
         ("os:_exit", "is of Python's own library"),
     ):

@@ -301,9 +301,8 @@ def page(browser, tmp_path, monkeypatch):
     file.write_text(f'<!doctype html><meta charset="utf-8">{style}{body}', encoding="utf-8")
     browser.get_log("browser")  # empties it
     browser.get(file.as_uri())
-    wait(
-        browser, "document.querySelectorAll('.drawn').length === 3 && !!document.querySelector('.dt-search')"
-    )
+    wait(browser, "document.querySelectorAll('.drawn').length === 3")
+    wait(browser, "document.querySelector('.dt-search')")
     yield browser
     assert not [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
 
