@@ -118,7 +118,7 @@ def test_a_training_that_fails_says_why(page, monkeypatch):
     monkeypatch.setattr(ChosenRuns, "command", lambda plan, distilled=True: ["claims", "--table", "Table 99"])
     page.train_button.click()
     page.watcher.join(60)
-    assert 'role="alert"' in page.status.value and "Failed. rkd claims: " in page.status.value
+    assert 'role="alert"' in page.status.value and "Failed. rkd show figures: " in page.status.value
     assert "Table 99" in page.status.value and not page.train_button.disabled
 
 
