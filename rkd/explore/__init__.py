@@ -35,6 +35,3 @@ def explore(
     from rkd.explore.page import LivePage
 
     return LivePage(choices or {}, paths.from_user_folder(data_root) if data_root else "data", device)
-
-
-__all__ = ["explore"]

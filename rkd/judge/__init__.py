@@ -8,8 +8,3 @@ from rkd.judge.declared import KINDS, Claim, Kind, load_claims
 from rkd.judge.evaluation import Evaluation, evaluate_claims
 from rkd.judge.grades import GRADES, Assessment, Grade, assess
 from rkd.judge.rules import RuleResult
-
-__all__ = [
-    "GRADES", "KINDS", "VERDICTS", "Assessment", "Claim", "Evaluation", "Grade", "Kind", "RuleResult", "assess",
-    "evaluate_claims", "load_claims",
-]  # fmt: skip

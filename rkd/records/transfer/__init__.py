@@ -3,5 +3,3 @@
 from rkd.records.transfer.exporting import ExportResult, export
 from rkd.records.transfer.keeping import KeptExport
 from rkd.records.transfer.merging import Outcome, merge
-
-__all__ = ["ExportResult", "KeptExport", "Outcome", "export", "merge"]
