@@ -10,9 +10,8 @@ from scipy import stats
 
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
-from rkd.judge import load_claims
+from rkd.judge import GRADES, assess, load_claims
 from rkd.judge.decide import VERDICTS
-from rkd.judge.grades import GRADES, assess
 from rkd.published.others import OtherRun
 from rkd.records import Store
 
