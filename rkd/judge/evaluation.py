@@ -122,11 +122,6 @@ class Assessment:
         """The grade of the best evidence; empty if there is none."""
         return self.best.grade if self.verdict != NOT_RUN else ""
 
-    @property
-    def wording(self) -> str:
-        """The verdict in the words of its grade."""
-        return self.best.wording
-
 
 def assess(
     claims: Sequence[Claim] | None = None,
