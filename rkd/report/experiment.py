@@ -23,8 +23,8 @@ from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.selectors import is_published_setting
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import runner_of, store_for, store_of
+from rkd.judge import GRADES
 from rkd.judge.contrast import contrast
-from rkd.judge.grades import GRADES
 from rkd.models import canonical, display_name
 from rkd.published.others import other_runs
 from rkd.records import Record, Store
@@ -135,7 +135,7 @@ class Experiment:
         """Return all recorded runs of the rows, including those that others measured, but not those of a self-test.
 
         Returns:
-            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" if only that
+            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.GRADES`), epoch ("last", or "best" if only that
             epoch's accuracy is told), source. A row with nothing on record has one entry, of grade "none".
         """
         names, ours = frames.names_of(self.shown), {}

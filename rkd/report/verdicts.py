@@ -1,5 +1,6 @@
-"""Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts by grade."""
+"""Verdicts on the pages of the book: the box of a chapter, the table and the map of all claims, the counts by grade."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
@@ -196,6 +197,72 @@ def _why(a: Assessment) -> Html:
 def _reason(found: Evaluation) -> Html:
     figures = " · ".join(f"{name}: {words}" for name, words in text.evidence_facts(found))
     return tag("dd", text.reason(found.last), _note(figures) if figures else "")
+
+
+# --- the map of all claims ------------------------------------------------------------------------
+
+
+def claims_map(assessments: Sequence[Assessment]) -> HTML:
+    """Return a map with one mark per claim: colour and sign show the verdict by the best evidence, the shape its grade.
+
+    A mark links to its claim in the table of all claims. It shows the claim, its verdict and the reason under the
+    mouse, on keyboard focus or at the first touch. The map needs neither a script nor a network.
+    """
+    rows: dict[str, list[Assessment]] = {}
+    sources = [a.claim.who for a in assessments]
+    for a in sorted(assessments, key=lambda a: sources.index(a.claim.who)):
+        rows.setdefault(_map_row(a), []).append(a)
+    lines = itertools.starmap(_map_line, rows.items())
+    skip = tag("a", "Past the map", href="#rkd-past-map", class_="rkd-skip")
+    label = f"Map of {len(assessments)} claims"
+    inside = skip, _legend(assessments), *lines, tag("span", id="rkd-past-map", tabindex="-1")
+    return display_html(tag("section", *inside, class_="rkd-map", aria_label=label))
+
+
+def _map_row(a: Assessment) -> str:
+    """Return the name of a claim's row: a table of a paper, or a README as a whole."""
+    claim = a.claim
+    return f"{claim.who}, {chapter_label(claim.chapter)}" if claim.who.endswith("paper") else claim.who
+
+
+def _map_line(name: str, members: Sequence[Assessment]) -> Html:
+    label = tag("a", name, href=page_url(members[0].claim.chapter))
+    marks = sorted(members, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
+    listed = tag("ul", *map(_mark, marks), aria_label=f"{name}: {text.plural(len(members), 'claim')}")
+    return tag("div", tag("div", label, " ", tag("span", len(members))), listed)
+
+
+def _mark(a: Assessment) -> Html:
+    (kind, sign), words = badge_style(a.verdict, a.grade), f"map-{a.claim.id}"
+    to, shape = f"{page_url('claims')}#{a.claim.id}", f"{kind} {a.grade or 'E'}"
+    link = tag("a", sign, href=to, aria_labelledby=words, class_=shape)
+    found = [f"{e.wording}, grade {e.grade} ({GRADES[e.grade].name})" for e in text.with_evidence(a)] or [
+        NOT_RUN
+    ]
+    why = text.reason((a.best if a.grade else a.found["A"]).last)
+    also = f" Also {', and '.join(found[1:])}." if found[1:] else ""
+    said = tag("span", tag("b", a.claim.statement), f": {found[0]}. {why}{also}", id=words)
+    return tag("li", link, said, tabindex="-1")
+
+
+def _legend(assessments: Sequence[Assessment]) -> Html:
+    def shape(grade: str, name: str) -> Html:
+        count = sum(a.grade == grade for a in assessments)
+        mark = tag("i", grade or "–", class_=f"none {grade or 'E'}", aria_hidden="true")
+        return tag("li", mark, " ", f"{grade} {name}".strip(), " ", tag("b", count))
+
+    shapes = (shape(grade, about.name) for grade, about in GRADES.items())
+    words: dict[tuple[str, str], dict[str, None]] = {}  # only what occurs
+    for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
+        if a.grade:
+            words.setdefault(badge_style(a.verdict, a.grade), {})[a.best.wording] = None
+    signs = (
+        tag("li", tag("i", sign, class_=f"{kind} B", aria_hidden="true"), " ", " / ".join(told))
+        for (kind, sign), told in words.items()
+    )
+    shaped = tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet")))
+    signed = tag("div", "Colour and sign: what it says", tag("ul", *signs))
+    return tag("div", shaped, signed, class_="rkd-legend")
 
 
 # --- the counts by grade -------------------------------------------------------------------------

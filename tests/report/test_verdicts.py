@@ -23,8 +23,15 @@ from rkd.records import Store
 from rkd.report import verdict_text as text
 from rkd.report import verdicts as module
 from rkd.report.book import TOKEN
-from rkd.report.claims_map import claims_map
-from rkd.report.verdicts import LOOKS, badge_style, chapter_box, claims_table, grade_counts, verdict_badge
+from rkd.report.verdicts import (
+    LOOKS,
+    badge_style,
+    chapter_box,
+    claims_map,
+    claims_table,
+    grade_counts,
+    verdict_badge,
+)
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}

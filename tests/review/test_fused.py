@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from naive import drawn
 
-from rkd.review.fused import PyramidMSE, WeightedSum
+from rkd.review.abf import WeightedSum
+from rkd.review.hcl import PyramidMSE
 
 
 @pytest.mark.parametrize("sizes", [[8, 4, 2, 1], [4, 1], [2, 2]])
