@@ -312,7 +312,8 @@ class Experiment:
         elif self.profile == "smoke":
             kind, start = "smoke", "This copy proves the machinery, not the claim."
             said = (
-                f" Every network was trained for {what}. The accuracies say nothing about the published ones."
+                f" Every network of this execution was trained for {what}. Its accuracies say nothing about the "
+                "published ones."
             )
         text = [tag("strong", start) if start else "", said]
         pair = (canonical(self.settings.teacher), canonical(self.settings.student))
