@@ -74,7 +74,7 @@ def test_own_records_join_by_their_last_epochs(tmp_path):
 def test_what_choosing_adds(page):
     whole = (row for row in ROWS if row["epochs"] == "240" and row["best"] and row["last"])
     gaps = [float(row["best"]) - float(row["last"]) for row in whole]
-    both = page["both"].query("epochs == 240 and not whose.str.startswith('own')")
+    both = page["both"].query("epochs == 240 and not whose.str.startswith('this report')")
     assert len(gaps) == 48 and sorted(both["gain"]) == pytest.approx(sorted(gaps))
     assert set(both["gain"]) <= set(page["gaps"])
     mixed = page["mixed"]
