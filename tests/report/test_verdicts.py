@@ -322,7 +322,7 @@ def test_front_page_computes_its_findings(in_book):
         f"{sum(s.follows for s in every)} of {len(every)} printed statements follow from other printed numbers",
         "Of 19 printed gains, the runs behind them leave 6 supported, 13 inconclusive",
         "2.25 (90 % interval 1.94 to 2.56, 3 against 3 runs), supported", "73.61 ([Re] README", "and 73.71 ([Re] paper",
-        "prints for ST + AT, +1.5, is 1.250 by its own averages",
+        "prints for ST + AT, +1.5, is 1.250 by the cells it averages",
         "(uncertainty.html)", "0.29 points", "0.06 to 0.62), in 48 public logs",
     ):  # fmt: skip
         assert words in said
