@@ -93,9 +93,9 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
     )  # fmt: skip
     takes, left = "", sum(a.found["A"].verdict == NOT_RUN for a in ours)
     if left:
-        said = f"Not yet run in the published setting: {left} of {len(ours)}; "
+        said = f"Not yet run in the published setting: {left} of {len(ours)} claims; "
         command = tag("code", f"{SWEEP} --chapters {chapter}")
-        takes = tag("p", said, command, " trains what lacks.", class_="rkd-note")
+        takes = tag("p", said, command, " trains what they need.", class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
     return display_html(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
@@ -291,9 +291,9 @@ def grade_counts(assessments: Sequence[Assessment]) -> HTML:
     some = f"{len(assessments) - nothing} of {len(assessments)} claims"
     said = [f"{some} have evidence, some of several grades. "]
     if missing := text.runs_missing(assessments):
-        runs = f"Grade A needs {missing} more runs, each of the whole data set and every epoch: "
+        runs = f"Grade A needs {missing:,} more runs, each on the whole data set and over every epoch: "
         how_long = tag("a", "Performance", href=page_url("performance"))
-        said += [runs, tag("code", SWEEP), ". ", how_long, " says how long those about ReviewKD take."]
+        said += [runs, tag("code", SWEEP), ". ", how_long, " says how long the runs about ReviewKD take."]
     return display_html(join(table, tag("p", *said)))
 
 
