@@ -49,7 +49,7 @@ from rkd.records.csv_summary import summarise
 from rkd.records.teachers import load_teacher, save_teacher
 from rkd.records.transfer import export, merge
 from rkd.report.book import Book
-from rkd.report.book.variations import adopt
+from rkd.report.book.building import adopt
 from rkd.training import checkpoint
 
 HOME = Path(rkd.__file__).resolve().parents[1]

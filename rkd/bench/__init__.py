@@ -2,5 +2,3 @@
 
 from rkd.bench.measurement import Request, measure
 from rkd.bench.result import BenchResult, Row, committed, load, save
-
-__all__ = ["BenchResult", "Request", "Row", "committed", "load", "measure", "save"]

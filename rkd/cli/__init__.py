@@ -5,6 +5,7 @@ Exit status: 0 done; 1 part of what was asked for failed or is missing (a failed
 """
 
 import argparse
+import difflib
 import importlib
 import io
 import os
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 from rkd import __version__
 from rkd.cli import declare
-from rkd.errors import RkdError, one_line
+from rkd.errors import RkdError, one_line, unknown
 
 # Where each command's function is, and what it does. A module is imported only if its command is called, so that
 # `rkd --help` does not wait for torch.
@@ -106,13 +107,26 @@ def current_spelling(arguments: Sequence[str]) -> list[str]:
 
 
 def _command_name(words: Sequence[str]) -> str:
-    return " ".join(words[: 2 if words and words[0] in GROUPS else 1])
+    """Return the one or two words that name a command; "" for words that name none."""
+    return next((name for n in (1, 2) if (name := " ".join(words[:n])) in COMMANDS), "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a call's arguments; of the command modules, only that of the command called is imported."""
+    """Parse a call's arguments; of the command modules, only that of the command called is imported. A group alone
+    stands for its help.
+
+    Raises:
+        ConfigError: there is no such command.
+    """
     words = current_spelling(arguments)
-    called = _command_name(words)
+    called, first = _command_name(words), {name.split()[0] for name in COMMANDS}
+    if words and words[0] in GROUPS:
+        words[1:] = words[1:] or ["--help"]
+        if not called and not words[1].startswith("-"):
+            within = [name.split()[1] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+            raise unknown(f"'rkd {words[0]}' command", words[1], within)
+    elif words and words[0] not in first and not words[0].startswith("-"):
+        raise unknown("command", words[0], {*first, *difflib.get_close_matches(words[0], ALIASES, n=1)})
     top = _Parser(
         prog="rkd",
         description="Knowledge distillation by knowledge review, and the report that measures it.",

@@ -140,8 +140,6 @@ def _check(made: "Book", only: Sequence[str], given: Mapping[str, Any], variatio
 def _list(pages: Sequence["Page"], profile: str) -> None:
     import pandas as pd
 
-    from rkd.report.book import format_values
-
     if not pages:
         print(
             f"profile {profile} has no variations; `rkd book --only table3 -p loss_weight 0.9 --name NAME` adds one"
@@ -151,5 +149,5 @@ def _list(pages: Sequence["Page"], profile: str) -> None:
     for page in pages:
         state = "failed" if page.status == "failed" else f"{page.finished[:16].replace('T', ' ')} UTC"
         source = [f"from {page.adopted}"] if page.adopted else []
-        rows.append((page.variation, page.name, state, ", ".join([*format_values(page.parameters), *source])))
+        rows.append((page.variation, page.name, state, ", ".join([*page.given(), *source])))
     print(pd.DataFrame(rows).to_string(header=False, index=False))

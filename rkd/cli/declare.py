@@ -202,7 +202,8 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
         parser.add_argument(*spelt, dest=parameter.name, required=needed, **how)
     else:
         may_lack = {} if needed else {"nargs": "?", "default": parameter.default}
-        parser.add_argument(parameter.name, **{k: how[k] for k in ("help", "type", "metavar")}, **may_lack)
+        name = parameter.name.upper()  # as in the usage line
+        parser.add_argument(parameter.name, help=how["help"], type=how["type"], metavar=name, **may_lack)
 
 
 def _add_values(

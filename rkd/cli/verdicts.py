@@ -70,7 +70,7 @@ def verdicts(
         if chapter in (None, *a.claim.chapters) and kind in (None, a.claim.kind):
             found = [a.found[grade]] if grade else text.with_evidence(a) or [a.best]
             if verdict is not None:
-                found = [e for e in found if verdict in (e.verdict, text.wording(e))]
+                found = [e for e in found if verdict in (e.verdict, e.wording)]
             elif grade:  # only claims with evidence of this grade
                 found = [e for e in found if e.verdict != NOT_RUN]
             shown += [(a, e) for e in found[:1]]
@@ -109,7 +109,7 @@ def _listed(shown: Shown, profile: str, explained: bool) -> str:
 
 
 def _marked(found: Evaluation) -> str:
-    return f"[{found.grade}] {text.wording(found)}" if found.verdict != NOT_RUN else f"[-] {NOT_RUN}"
+    return f"[{found.grade}] {found.wording}" if found.verdict != NOT_RUN else f"[-] {NOT_RUN}"
 
 
 def _csv(shown: Shown) -> str:
@@ -121,11 +121,11 @@ def _csv(shown: Shown) -> str:
         row = {
             "id": claim.id, "kind": claim.kind, "chapter": claim.chapter, "who": claim.who, "table": claim.table,
             "row": claim.row, "statement": claim.statement, "published": claim.printed, "margin": claim.margin,
-            "family": claim.family, "grade": "" if e.verdict == NOT_RUN else e.grade, "verdict": text.wording(e),
+            "family": claim.family, "grade": "" if e.verdict == NOT_RUN else e.grade, "verdict": e.wording,
         }  # fmt: skip
         for grade, found in a.found.items():
             row |= {
-                f"verdict_{grade}": text.wording(found), f"estimate_{grade}": found.last.estimate,
+                f"verdict_{grade}": found.wording, f"estimate_{grade}": found.last.estimate,
                 f"low_{grade}": found.last.interval[0], f"high_{grade}": found.last.interval[1],
                 f"n_{grade}": " ".join(map(str, found.last.n)),
             }  # fmt: skip

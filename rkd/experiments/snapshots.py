@@ -16,7 +16,7 @@ from rkd.files import replacing
 from rkd.records import Store
 from rkd.records.maps import read_maps
 from rkd.records.record import REMEDY
-from rkd.review.maps import level_maps_of
+from rkd.review.framework import level_maps_of
 from rkd.training import RunConfig, TrainState
 
 IMAGES = 6  # number of classes whose first test image is used

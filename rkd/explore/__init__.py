@@ -16,7 +16,7 @@ def explore(
     A page that this kernel has shown before is closed: its training stops, and can be resumed from the new one.
 
     Args:
-        choices: initial values, by the names of `rkd.explore.choices.FIRST` and of the method's options, for
+        choices: initial values, by the names of `rkd.explore.runs.FIRST` and of the method's options, for
             example {"epochs": 2, "hcl_levels": ["h", 2, 1], "hcl_weights": [1, 0.5, 0.25]}.
         data_root: folder of the CIFAR files, downloaded there when missing; None: data in the project.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -35,6 +35,3 @@ def explore(
     from rkd.explore.page import LivePage
 
     return LivePage(choices or {}, paths.from_user_folder(data_root) if data_root else "data", device)
-
-
-__all__ = ["explore"]

@@ -23,16 +23,17 @@ from rkd.experiments.estimate import dataset_sizes, pair_cost, run_macs, time_le
 from rkd.experiments.recipes import recipe_names
 from rkd.experiments.settings import Settings
 from rkd.experiments.snapshots import Snapshots, load_snapshots
-from rkd.explore.choices import (
+from rkd.explore.runs import (
     FIRST,
     ChosenRuns,
+    LiveTraining,
+    TrainingStatus,
     choose_runs,
     explore_store,
     recipe_values,
     review_levels,
     without_distillation,
 )
-from rkd.explore.training import LiveTraining, TrainingStatus
 from rkd.methods import get_method, method_names
 from rkd.plain_yaml import from_yaml
 from rkd.report.interactive.assets import attached
@@ -51,7 +52,7 @@ WRAPPED = {"layout": {"flex_flow": "row wrap"}}
 
 
 class LivePage(widgets.VBox):
-    """The page, closing the one shown before; arguments and errors are those of `rkd.explore.choices.choose_runs`."""
+    """The page, closing the one shown before; arguments and errors are those of `rkd.explore.runs.choose_runs`."""
 
     shown: "LivePage | None" = None
 

@@ -5,11 +5,5 @@ Nothing here needs torch until a record is there that was not read before (see `
 
 from rkd.judge.decide import VERDICTS
 from rkd.judge.declared import KINDS, Claim, Kind, load_claims
-from rkd.judge.evaluation import Evaluation, evaluate_claims
-from rkd.judge.grades import GRADES, Assessment, Grade, assess
+from rkd.judge.evaluation import GRADES, Assessment, Evaluation, Grade, assess, evaluate_claims
 from rkd.judge.rules import RuleResult
-
-__all__ = [
-    "GRADES", "KINDS", "VERDICTS", "Assessment", "Claim", "Evaluation", "Grade", "Kind", "RuleResult", "assess",
-    "evaluate_claims", "load_claims",
-]  # fmt: skip

@@ -19,17 +19,3 @@ from rkd.methods.sum import get_method, make_options
 # Importing a method's file registers it. ReviewKD, the subject of the book, has a package of its own: rkd.review.
 for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_file.name)
-
-__all__ = [
-    "Batch",
-    "Context",
-    "Method",
-    "MethodEntry",
-    "Options",
-    "SingleLoss",
-    "Stage",
-    "get_method",
-    "make_options",
-    "method_names",
-    "register_method",
-]  # fmt: skip

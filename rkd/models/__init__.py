@@ -21,9 +21,3 @@ from rkd.models.taps import Taps, macs, parameter_count, tap_shapes
 
 for _file in pkgutil.iter_modules(__path__, f"{__name__}."):  # importing a family's file registers it
     importlib.import_module(_file.name)
-
-__all__ = [
-    "Taps", "build", "builder_of", "canonical", "deploy", "deploy_name",
-    "display_name", "from_module", "groups", "is_reparameterised", "load_weights", "macs", "names", "not_finite",
-    "parameter_count", "register", "stated_accuracy", "tap_shapes", "trust",
-]  # fmt: skip

@@ -12,9 +12,9 @@ from rkd.models.taps import TapNet, Taps
 ConvBN = Callable[..., tuple[nn.Module, nn.Module]]
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """Return a 1x1 convolution without bias."""
-    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
 def conv_bn(

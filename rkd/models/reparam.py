@@ -1,18 +1,35 @@
-"""Convolutions that are trained as a sum of branches and deployed as one (KDrefine's block for students).
+"""Convolutions that are trained as a sum of branches and deployed as one, and KDrefine's students: the plain networks
+with such a `BranchedConv` in place of their convolutions and BatchNorms.
 
 A k x k convolution and its BatchNorm are replaced by five branches, each a convolution with its own BatchNorm: three of
 k x k, one of k x 1 and one of 1 x k. With running statistics a branch is an affine map, and the sum of the five is one
 convolution with bias: the kernels of the tall and the wide branch are added to the middle column and row of the square
 ones.
+
+Projections of the ResNets and the 1x1 convolutions of ShuffleNetV1 are ordinary ones and keep their BatchNorm when
+deployed; the 1x1 convolutions of MobileNetV2 are merged with theirs.
+
+KDrefine reports WRN-16-2 and WRN-40-1 but publishes no code for them; these two are our own construction. Every 3x3
+convolution is a sum of branches, each with a BatchNorm after its convolution. These replace the BatchNorm between the
+two convolutions of a block, as in the other networks. The BatchNorm at the beginning of a block stays, since it follows
+an addition; so the stem and a block's second convolution, which no BatchNorm follows in the plain network, gain the
+BatchNorms of their branches.
 """
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from rkd.errors import ConfigError
 from rkd.models.layers import conv_bn
+from rkd.models.mobilenetv2 import MobileNetV2
+from rkd.models.registry import register
+from rkd.models.resnet import WIDTHS_X4, cifar_resnet
+from rkd.models.shufflenet import ShuffleNetV1
+from rkd.models.vgg import CONVOLUTIONS, VGG
+from rkd.models.wrn import WideResNet
 
 
 class BranchedConv(nn.Module):
@@ -90,3 +107,19 @@ def merge_branches(network: nn.Module) -> int:
             network.set_submodule(name, block.merged())
             gone += len(block.branches)
     return gone
+
+
+NETWORKS = {
+    "represnet20": ("RepResNet-20", partial(cifar_resnet, depth=20), ()),
+    "represnet32": ("RepResNet-32", partial(cifar_resnet, depth=32), ()),
+    "represnet8x4": ("RepResNet-8x4", partial(cifar_resnet, depth=8, widths=WIDTHS_X4), ()),
+    "repwrn_16_2": ("RepWRN-16-2", partial(WideResNet, depth=16, width=2), ()),
+    "repwrn_40_1": ("RepWRN-40-1", partial(WideResNet, depth=40, width=1), ()),
+    "repvgg8": ("RepVGG-8", partial(VGG, convolutions=CONVOLUTIONS[8]), ()),
+    "repmobilenetv2": ("RepMobileNetV2", MobileNetV2, ()),
+    "repshufflenetv1": ("RepShuffleNetV1", ShuffleNetV1, ("repshufflev1",)),
+}
+
+for _name, (_display, _build, _aliases) in NETWORKS.items():
+    _how = {"display": _display, "aliases": _aliases, "deployed": partial(_build, conv_bn=merged)}
+    register(_name, group="reparameterised", **_how)(partial(_build, conv_bn=branched))

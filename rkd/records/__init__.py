@@ -2,5 +2,3 @@
 
 from rkd.records.record import Record
 from rkd.records.store import Store
-
-__all__ = ["Record", "Store"]

@@ -23,8 +23,8 @@ from rkd.experiments.runner import Runner, required, unfinished
 from rkd.experiments.selectors import is_published_setting
 from rkd.experiments.settings import Settings
 from rkd.experiments.workspace import runner_of, store_for, store_of
+from rkd.judge import GRADES
 from rkd.judge.contrast import contrast
-from rkd.judge.grades import GRADES
 from rkd.models import canonical, display_name
 from rkd.published.others import other_runs
 from rkd.records import Record, Store
@@ -135,7 +135,7 @@ class Experiment:
         """Return all recorded runs of the rows, including those that others measured, but not those of a self-test.
 
         Returns:
-            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.grades`), epoch ("last", or "best" if only that
+            As `runs_frame`, and: grade (A, B or C, see `rkd.judge.GRADES`), epoch ("last", or "best" if only that
             epoch's accuracy is told), source. A row with nothing on record has one entry, of grade "none".
         """
         names, ours = frames.names_of(self.shown), {}
@@ -164,7 +164,7 @@ class Experiment:
         if not left:
             return ""
         lacking = "none is" if len(left) == len(wanted) else f"{len(left)} are not"
-        said = f"These rows want {len(wanted)} runs in the published setting; {lacking} on record"
+        said = f"These rows need {len(wanted)} runs in the published setting; {lacking} on record"
         stores = map(store_for, PROFILES.values())
         known = ([record for record in store if record.config.data.name in KNOWN_SIZES] for store in stores)
         found = recorded_work(next(filter(None, known), ()), "data", modules=False)
@@ -177,7 +177,8 @@ class Experiment:
         needs = [(run, run_macs(run, KNOWN_SIZES[run.data.name], modules=False)) for run in left]
         macs = sum(need.training(run.total_epochs * need.images) for run, need in needs)
         hours = float(f"{macs / rates.max() / 3600:.2g}")
-        return f"{said}, about {hours:,.0f} hours of one process at the rate of runs recorded on {on}, in {numbers}."
+        rate = f"the rate of runs recorded on {on}, in {numbers}"
+        return f"{said}. Training them would take one process about {hours:,.0f} hours at {rate}."
 
     def differences(self, level: float = 0.9) -> pd.DataFrame | None:
         """Return what the given parameters change: this execution against the profile's own parameters, row by row.
@@ -217,13 +218,20 @@ class Experiment:
         groups and, in small print, what a reader has to know about a row; below it, what the grades of evidence in it
         are and what would decide its rows. All text in it is escaped."""
         names, same = frames.names_of(self.shown), frames.same_runs(self.shown)
+        short = {line.group for line in self.shown} - {line.group for line in self.under("paper")[0]}
         shown = table.fillna("").astype(str)
         shown = shown.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", regex=True)
         lines = [line for line in self.shown if names[line.group, line.label] in shown.index]
         rows = []
         for group, members in itertools.groupby(lines, lambda line: line.group):
             if group:
-                heading = tag("th", group, colspan=len(shown.columns) + 1, scope="rowgroup")
+                outside = self.is_self_test and group in short
+                note = (
+                    tag("div", "not of the published table: short runs only", class_="rkd-note")
+                    if outside
+                    else ""
+                )
+                heading = tag("th", group, note, colspan=len(shown.columns) + 1, scope="rowgroup")
                 rows.append(tag("tr", heading, class_="rkd-group"))
             for line in members:
                 note = f"same runs as “{same[line.key]}”" if line.key in same else line.note
@@ -304,7 +312,8 @@ class Experiment:
         elif self.profile == "smoke":
             kind, start = "smoke", "This copy proves the machinery, not the claim."
             said = (
-                f" Every network was trained for {what}. The accuracies say nothing about the published ones."
+                f" Every network of this execution was trained for {what}. Its accuracies say nothing about the "
+                "published ones."
             )
         text = [tag("strong", start) if start else "", said]
         pair = (canonical(self.settings.teacher), canonical(self.settings.student))

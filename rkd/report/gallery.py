@@ -116,7 +116,7 @@ def _stages(method: str, line: Line | None) -> str:
 def comparison(card: Card) -> Drawing:
     """Return the drawing of one method, and the same in words."""
     group = card.kind == "group"
-    ax = canvas(4.6, 2.75, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
+    ax = canvas(3.7, 2.21, (-0.72, 5.2), (-0.35, 4.35 if group else 4.0))
     rows = [(UP, shift, STUDENT) for shift in ((0.2, 0.1, 0.0) if group else (0.0,))]
     for y, shift, colour in (*rows, (DOWN, 0.0, TEACHER)):
         ends = (TAPS["stem"][1] + shift, TAPS["logits"][1] + shift)

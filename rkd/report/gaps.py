@@ -90,7 +90,12 @@ def draw(found: Sequence[pd.DataFrame]) -> Figure:
         of_runs = {"fmt": "o", "color": COLOURS["C"], "label": "short runs, 90 % interval"}
         ax.errorbar(table["gap"], places, xerr=ends, **of_runs)
         ax.plot(table["published"], places, "D", color=COLOURS["published"], label="published")
-        ax.set(title=table.index.name, xlabel="points", yticks=range(len(names)), yticklabels=names)
+        ax.set(
+            title=table.index.name,
+            xlabel="gap in accuracy, points",
+            yticks=range(len(names)),
+            yticklabels=names,
+        )
     axes[0, 0].invert_yaxis()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -107,9 +112,10 @@ def describe_orders(runs: pd.DataFrame, published: pd.Series) -> HTML:
             f"correction over all pairs){f': {ways}' * bool(len(shown))}."
         )
         if len(left):
+            least, most = left["published"].min(), left["published"].max()
             said.append(
-                f"Where they do not, the published gaps reach from {left['published'].min():.2f} to "
-                f"{left['published'].max():.2f} points; here the largest is {left['gap'].abs().max():.2f}."
+                f"The published gaps of the {'others' if len(shown) else 'pairs'} reach from {least:.2f} to {most:.2f} "
+                f"points; here the largest is {left['gap'].abs().max():.2f}."
             )
     machines = runs.groupby(["device", "threads"])["train_seconds"].agg(["count", "sum"]).itertuples()
     on = (f"{m.count} on {m.Index[0]}, threads: {m.Index[1]}, {m.sum / 3600:.1f} hours" for m in machines)

@@ -8,11 +8,6 @@ from rkd.judge.decide import NOT_RUN, THRESHOLD
 from rkd.judge.declared import BEST
 
 
-def wording(found: Evaluation) -> str:
-    """Return the verdict in the words of its grade."""
-    return GRADES[found.grade].wording(found.verdict)
-
-
 def with_evidence(assessment: Assessment) -> list[Evaluation]:
     """Return the evaluations of a claim that have evidence, the best first; empty if none has any."""
     found = (e for e in assessment.found.values() if e.verdict != NOT_RUN)

@@ -1,5 +1,6 @@
-"""Verdicts on the pages of the book: the box of a chapter, the table of all claims, the counts by grade."""
+"""Verdicts on the pages of the book: the box of a chapter, the table and the map of all claims, the counts by grade."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
@@ -92,9 +93,9 @@ def chapter_box(chapter: str, assessments: Sequence[Assessment] | None = None) -
     )  # fmt: skip
     takes, left = "", sum(a.found["A"].verdict == NOT_RUN for a in ours)
     if left:
-        said = f"Not yet run in the published setting: {left} of {len(ours)}; "
+        said = f"Not yet run in the published setting: {left} of {len(ours)} claims; "
         command = tag("code", f"{SWEEP} --chapters {chapter}")
-        takes = tag("p", said, command, " trains what lacks.", class_="rkd-note")
+        takes = tag("p", said, command, " trains what they need.", class_="rkd-note")
     body = _one_by_one(ours) if len(ours) <= SHOWN else _folded(ours)
     label = f"Verdicts on the claims of {chapter_label(chapter)}"
     return display_html(tag("section", head, takes, body, class_="rkd-box", aria_label=label))
@@ -198,6 +199,72 @@ def _reason(found: Evaluation) -> Html:
     return tag("dd", text.reason(found.last), _note(figures) if figures else "")
 
 
+# --- the map of all claims ------------------------------------------------------------------------
+
+
+def claims_map(assessments: Sequence[Assessment]) -> HTML:
+    """Return a map with one mark per claim: colour and sign show the verdict by the best evidence, the shape its grade.
+
+    A mark links to its claim in the table of all claims. It shows the claim, its verdict and the reason under the
+    mouse, on keyboard focus or at the first touch. The map needs neither a script nor a network.
+    """
+    rows: dict[str, list[Assessment]] = {}
+    sources = [a.claim.who for a in assessments]
+    for a in sorted(assessments, key=lambda a: sources.index(a.claim.who)):
+        rows.setdefault(_map_row(a), []).append(a)
+    lines = itertools.starmap(_map_line, rows.items())
+    skip = tag("a", "Past the map", href="#rkd-past-map", class_="rkd-skip")
+    label = f"Map of {len(assessments)} claims"
+    inside = skip, _legend(assessments), *lines, tag("span", id="rkd-past-map", tabindex="-1")
+    return display_html(tag("section", *inside, class_="rkd-map", aria_label=label))
+
+
+def _map_row(a: Assessment) -> str:
+    """Return the name of a claim's row: a table of a paper, or a README as a whole."""
+    claim = a.claim
+    return f"{claim.who}, {chapter_label(claim.chapter)}" if claim.who.endswith("paper") else claim.who
+
+
+def _map_line(name: str, members: Sequence[Assessment]) -> Html:
+    label = tag("a", name, href=page_url(members[0].claim.chapter))
+    marks = sorted(members, key=lambda a: (a.grade or "E", VERDICTS.index(a.verdict)))
+    listed = tag("ul", *map(_mark, marks), aria_label=f"{name}: {text.plural(len(members), 'claim')}")
+    return tag("div", tag("div", label, " ", tag("span", len(members))), listed)
+
+
+def _mark(a: Assessment) -> Html:
+    (kind, sign), words = badge_style(a.verdict, a.grade), f"map-{a.claim.id}"
+    to, shape = f"{page_url('claims')}#{a.claim.id}", f"{kind} {a.grade or 'E'}"
+    link = tag("a", sign, href=to, aria_labelledby=words, class_=shape)
+    found = [f"{e.wording}, grade {e.grade} ({GRADES[e.grade].name})" for e in text.with_evidence(a)] or [
+        NOT_RUN
+    ]
+    why = text.reason((a.best if a.grade else a.found["A"]).last)
+    also = f" Also {', and '.join(found[1:])}." if found[1:] else ""
+    said = tag("span", tag("b", a.claim.statement), f": {found[0]}. {why}{also}", id=words)
+    return tag("li", link, said, tabindex="-1")
+
+
+def _legend(assessments: Sequence[Assessment]) -> Html:
+    def shape(grade: str, name: str) -> Html:
+        count = sum(a.grade == grade for a in assessments)
+        mark = tag("i", grade or "–", class_=f"none {grade or 'E'}", aria_hidden="true")
+        return tag("li", mark, " ", f"{grade} {name}".strip(), " ", tag("b", count))
+
+    shapes = (shape(grade, about.name) for grade, about in GRADES.items())
+    words: dict[tuple[str, str], dict[str, None]] = {}  # only what occurs
+    for a in sorted(assessments, key=lambda a: (VERDICTS.index(a.verdict), a.grade)):
+        if a.grade:
+            words.setdefault(badge_style(a.verdict, a.grade), {})[a.best.wording] = None
+    signs = (
+        tag("li", tag("i", sign, class_=f"{kind} B", aria_hidden="true"), " ", " / ".join(told))
+        for (kind, sign), told in words.items()
+    )
+    shaped = tag("div", "Shape: the best evidence", tag("ul", *shapes, shape("", "none yet")))
+    signed = tag("div", "Colour and sign: what it says", tag("ul", *signs))
+    return tag("div", shaped, signed, class_="rkd-legend")
+
+
 # --- the counts by grade -------------------------------------------------------------------------
 
 
@@ -224,9 +291,9 @@ def grade_counts(assessments: Sequence[Assessment]) -> HTML:
     some = f"{len(assessments) - nothing} of {len(assessments)} claims"
     said = [f"{some} have evidence, some of several grades. "]
     if missing := text.runs_missing(assessments):
-        runs = f"Grade A needs {missing} more runs, each of the whole data set and every epoch: "
+        runs = f"Grade A needs {missing:,} more runs, each on the whole data set and over every epoch: "
         how_long = tag("a", "Performance", href=page_url("performance"))
-        said += [runs, tag("code", SWEEP), ". ", how_long, " says how long those about ReviewKD take."]
+        said += [runs, tag("code", SWEEP), ". ", how_long, " says how long the runs about ReviewKD take."]
     return display_html(join(table, tag("p", *said)))
 
 

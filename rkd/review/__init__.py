@@ -4,5 +4,3 @@ from rkd.review.abf import ABF
 from rkd.review.framework import ReviewKD
 from rkd.review.hcl import hcl
 from rkd.review.options import ReviewOptions, level_size, level_weights
-
-__all__ = ["ABF", "ReviewKD", "ReviewOptions", "hcl", "level_size", "level_weights"]

@@ -8,8 +8,3 @@ from rkd.training.evaluation import accuracy
 from rkd.training.loop import train
 from rkd.training.step import TrainState
 from rkd.training.teacher import FrozenTeacher
-
-__all__ = [
-    "Arithmetic", "DataConfig", "Engine", "FrozenTeacher", "RunConfig", "SGDConfig", "TeacherConfig",
-    "TrainState", "accuracy", "arithmetic", "check_method", "train",
-]  # fmt: skip

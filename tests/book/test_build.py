@@ -27,8 +27,8 @@ from rkd.errors import ConfigError
 from rkd.experiments.notebooks import read_notebook, title_of, toc_files
 from rkd.report import book
 from rkd.report.book import Book, Page, execution
+from rkd.report.book.building import chapter_of, check_variation_name
 from rkd.report.book.site import displayed_cells
-from rkd.report.book.variations import chapter_of, check_variation_name
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -46,12 +46,26 @@ def test_help_has_examples(command, capsys):
         assert "examples:" in text and f"rkd {ALIASES.get(command, command or 'book')}" in text
 
 
-def test_a_former_spelling_is_the_present_command():
+def test_a_former_spelling_is_the_present_command_and_an_unknown_one_is_named(capsys):
     assert {name.split()[0] for name in COMMANDS} == set(
         ["run", "sweep", "book", "status", "verdicts", "show", "model", "records", "bench", "cluster"]
     )
     for words in ("bench --seconds 9", "bench speed --seconds 9"):
         assert parse(words.split()).seconds == 9
+    for words, said in (
+        (
+            "exprot",
+            "rkd: unknown command 'exprot' (did you mean 'export'?); allowed: bench, book, cluster, export, model",
+        ),
+        (
+            "records exprot",
+            "rkd: unknown 'rkd records' command 'exprot' (did you mean 'export'?); allowed: check, export",
+        ),
+    ):
+        assert main(words.split()) == 2 and capsys.readouterr().err.startswith(said)
+    with pytest.raises(SystemExit, match="0"):
+        main(["records"])
+    assert "import-logs" in capsys.readouterr().out, "a group alone is its help"
     assert parse(["gate"]).call is parse(["bench", "gate"]).call is not parse(["bench"]).call
     assert (
         parse(["export", "--out", "x"]).call

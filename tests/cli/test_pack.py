@@ -37,9 +37,9 @@ class Without:
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 from rkd.experiments import group
-from rkd.records.transfer import keeping
+from rkd.records.transfer import exporting
 group.SAVE_WITHIN_EPOCH, group.SAVING_SHARE = 0.0, 1e9
-keeping.LOOK_SECONDS = keeping.LEAST_SECONDS = 0.05
+exporting.LOOK_SECONDS = exporting.LEAST_SECONDS = 0.05
 from rkd.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -214,4 +214,4 @@ def test_output_that_cannot_be_written_is_one_sentence():
         done = subprocess.run(
             [sys.executable, "-m", "rkd", "show", "models"], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert done.returncode == 1 and done.stderr == "rkd show: No space left on device\n"
+    assert done.returncode == 1 and done.stderr == "rkd show models: No space left on device\n"

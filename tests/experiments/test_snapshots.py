@@ -12,7 +12,7 @@ from rkd.experiments import snapshots
 from rkd.experiments.runner import Runner
 from rkd.experiments.snapshots import load_snapshots
 from rkd.review import ReviewKD, ReviewOptions
-from rkd.review.maps import level_maps_of
+from rkd.review.framework import level_maps_of
 
 
 @pytest.mark.parametrize("residual", ["mid", "output_direct"])

@@ -6,7 +6,7 @@ import yaml
 from rkd import cli
 from rkd.config import docstring_entries
 from rkd.errors import ConfigError, DataError
-from rkd.explore.choices import choose_runs
+from rkd.explore.runs import choose_runs
 from rkd.methods import get_method, method_names
 
 pytest_plugins = ["exploring"]

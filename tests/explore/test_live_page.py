@@ -13,8 +13,8 @@ from evidence import whole
 
 from rkd.errors import ConfigError
 from rkd.explore import explore
-from rkd.explore.choices import ChosenRuns, explore_store
 from rkd.explore.page import LivePage
+from rkd.explore.runs import ChosenRuns, explore_store
 
 pytest_plugins = ["exploring"]
 
@@ -115,7 +115,9 @@ def test_what_is_recorded_is_shown_without_training(page):
 
 
 def test_a_training_that_fails_says_why(page, monkeypatch):
-    monkeypatch.setattr(ChosenRuns, "command", lambda plan, distilled=True: ["claims", "--table", "Table 99"])
+    monkeypatch.setattr(
+        ChosenRuns, "command", lambda plan, distilled=True: ["show", "figures", "--table", "Table 99"]
+    )
     page.train_button.click()
     page.watcher.join(60)
     assert 'role="alert"' in page.status.value and "Failed. rkd show figures: " in page.status.value
@@ -147,8 +149,8 @@ def test_train_stop_go_on(page):
 def test_training_ends_with_the_kernel(home, tiny):
     """What the kernel's group of processes is told, as Jupyter does it, ends a training too, with a checkpoint."""
     script = (
-        "from rkd.explore.choices import plan_of\nfrom rkd.explore.training import Training\n"
-        f"training = Training(plan_of({ {**tiny, 'epochs': 500}!r}, device='cpu'))\n"
+        "from rkd.explore.runs import LiveTraining, choose_runs\n"
+        f"training = LiveTraining(choose_runs({ {**tiny, 'epochs': 500}!r}, device='cpu'))\n"
         "for look in training.looks():\n"
         "    if look.records: print(training._process.pid, flush=True)\n"
     )

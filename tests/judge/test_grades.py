@@ -9,9 +9,8 @@ from scipy import stats
 
 from rkd.errors import ConfigError
 from rkd.experiments.selectors import Selectors
-from rkd.judge import load_claims
+from rkd.judge import GRADES, assess, load_claims
 from rkd.judge.decide import VERDICTS
-from rkd.judge.grades import GRADES, assess
 from rkd.records import Store
 
 CLAIMS = {claim.id: claim for claim in load_claims(selectors=PAPER)}
@@ -51,7 +50,7 @@ def test_three_a_side_decide_and_two_do_not(judged):
         runs = told(FULL, around(published, 0.05, n)) if n else []
         found = judged(VALUE, others=runs)[VALUE]
         assert found.found["B"].verdict == verdict and found.found["B"].grade == "B"
-    assert found.grade == "" and found.verdict == found.wording == "not run"
+    assert found.grade == "" and found.verdict == found.best.wording == "not run"
     assert CLAIMS[VALUE].min_seeds == 5, "more than of others' runs"
 
 
@@ -59,9 +58,11 @@ def test_independent_runs_before_the_sources_own(judged):
     published = CLAIMS[VALUE].published
     own = told(FULL, around(published, 0.1, 3), behind="re_paper")
     found = judged(VALUE, others=own)[VALUE]
-    assert found.wording == "supported" and found.best.last.sentence.startswith("the source's own runs: ")
+    assert found.best.wording == "supported" and found.best.last.sentence.startswith(
+        "the source's own runs: "
+    )
     found = judged(VALUE, others=[*own, *told(FULL, around(published - 2, 0.1, 3))])[VALUE]
-    assert (found.wording, found.best.last.n) == ("not supported", (3,)), "the source's own are left out"
+    assert (found.best.wording, found.best.last.n) == ("not supported", (3,)), "the source's own are left out"
     assert found.best.last.sentence.startswith("independent of the source: ")
 
 
@@ -145,7 +146,7 @@ def test_pairs_of_seeds_by_a_naive_analysis_of_rows_and_seeds(judged, short):
         assert len(assessed.found["C"].records) == 6
     welch = stats.ttest_ind(ours, theirs, equal_var=False, alternative="greater").pvalue
     assert result.p < welch / 3, "pairing is what shows it"
-    assert found[name].grade == "C" and found[name].wording == "same direction"
+    assert found[name].grade == "C" and found[name].best.wording == "same direction"
 
 
 def test_the_other_way_is_corrected_for_itself(judged, store):
@@ -165,7 +166,7 @@ def test_the_other_way_is_corrected_for_itself(judged, store):
         stepped = [min(1.0, value * (len(padded) - i)) for i, value in enumerate(padded)]
         assert last.p_holm == pytest.approx(max(stepped[: padded.index(last.p) + 1]))
         assert (last.verdict == "not reproduced") == (last.estimate < 0 and last.p_holm < 0.05)
-    assert found["table3-rm_rlf-beats-rm"].wording == "opposite direction"
+    assert found["table3-rm_rlf-beats-rm"].best.wording == "opposite direction"
 
 
 def test_a_family_counts_what_short_runs_can_answer(judged, store):
@@ -230,18 +231,20 @@ def test_short_runs_judge_no_value_and_two_seeds_nothing(judged, short, store):
 
 
 def test_runs_speak_before_print_and_the_best_grade_that_decides(judged, store, tmp_path):
-    assert judged(ORDER)[ORDER].wording == "follows" and judged(ORDER)[ORDER].grade == "D"
+    assert judged(ORDER)[ORDER].best.wording == "follows" and judged(ORDER)[ORDER].grade == "D"
     open_ = told(FULL, around(70, 1, 3)) + told(ALONE, around(69.9, 1, 3))
     found = judged(ORDER, others=open_)[ORDER]
-    assert (found.grade, found.wording) == ("B", "inconclusive"), "open runs, before print that decides"
+    assert (found.grade, found.best.wording) == ("B", "inconclusive"), "open runs, before print that decides"
     put(store, "table3/none", around(50), selectors=SHORT)
     clear = told(FULL, around(72, n=3)) + told(ALONE, around(69, n=3))
     found = judged(ORDER, others=clear)[ORDER]
-    assert (found.grade, found.wording, found.verdict) == ("B", "supported", "reproduced")
+    assert (found.grade, found.best.wording, found.verdict) == ("B", "supported", "reproduced")
     put(store, FULL, around(69))
     put(store, ALONE, around(72))
     found = judged(ORDER, others=clear, A=store)[ORDER]
-    assert (found.grade, found.wording) == ("A", "not reproduced"), "the best grade wins, whatever it says"
+    assert (found.grade, found.best.wording) == ("A", "not reproduced"), (
+        "the best grade wins, whatever it says"
+    )
     verdicts = ["not reproduced", "reproduced", "not run", "reproduced"]
     assert [e.verdict for e in found.found.values()] == verdicts
     assert dataclasses.replace(found, found={**found.found, "A": found.found["C"]}).grade == "B"

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from rkd import models
 from rkd.errors import ConfigError
-from rkd.models.reparam import BranchedConv
-from rkd.models.reparameterised import NETWORKS
+from rkd.models.reparam import NETWORKS, BranchedConv
 
 PLAIN = {name: name.removeprefix("rep") for name in NETWORKS}
 

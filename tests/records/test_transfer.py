@@ -22,7 +22,7 @@ from rkd.config import size
 from rkd.errors import ConfigError, RecordError
 from rkd.files import write_atomic
 from rkd.records import Store, transfer
-from rkd.records.transfer import archive, exporting, keeping
+from rkd.records.transfer import archive, exporting
 from rkd.records.transfer.archive import local_path
 from rkd.training import TeacherConfig
 
@@ -444,8 +444,8 @@ def test_a_limit_of_files_takes_records_first_then_weights_then_checkpoints(here
 
 
 def test_an_export_is_kept_up_to_date_while_runs_are_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeping, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(keeping, "LEAST_SECONDS", 0.02)
+    monkeypatch.setattr(exporting, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(exporting, "LEAST_SECONDS", 0.02)
     store, folder, planned = store_in(tmp_path), tmp_path / "carry", [TEACHER, STUDENT, BEGUN]
 
     def arrives(path):

@@ -140,7 +140,7 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     of = experiment()
     found = cells(of, "stripplot", "gaps(made")
     assert set(found["table"]["best evidence on record"]) == {"none"} and found["found"] == []
-    said = "These rows want 36 runs in the published setting; none is on record"
+    said = "These rows need 36 runs in the published setting; none is on record"
     assert of.lacking() == f"{said}."
     put(stores["short"], "table3/student", [60.0], selectors=Selectors("short"))
     for odd in (tiny_plain(), dataclasses.replace(PAPER.line("table3/student").runs[0], network="os:_exit")):
@@ -150,8 +150,8 @@ def test_a_page_without_evidence_says_what_would_decide_and_what_that_takes(stor
     wanted = [record(run, 60.0) for line in of.under("paper")[0] for run in line.runs]
     seconds = recorded_work(wanted, "data", modules=False)["alone"].sum() / took  # 16 epochs took one
     hours = float(f"{seconds / 3600:.2g}")
-    rate = f"{hours:,.0f} hours of one process at the rate of runs recorded on none in 1 thread, in fp32"
-    assert of.lacking() == f"{said}, about {rate}."
+    rate = f"{hours:,.0f} hours at the rate of runs recorded on none in 1 thread, in fp32"
+    assert of.lacking() == f"{said}. Training them would take one process about {rate}."
     put(stores["paper"], "table3/student", [60.0] * 5)
     assert "31 are not on record" in experiment().lacking()
 

@@ -64,7 +64,7 @@ def test_own_records_join_by_their_last_epochs(tmp_path):
     page = execute("uncertainty", "namespace_parameters", **GIVEN)
     page["Store"] = lambda folder, work: stores[folder.name]
     page = execute("uncertainty", "others = ", "def pooled", "plt.subplots", **page)
-    own = page["by_setting"].filter(like="own, ", axis=0)
+    own = page["by_setting"].filter(like="this report, ", axis=0)
     assert own["runs"].tolist() == [5, 6] and own["groups"].tolist() == [1, 2]
     variances = [statistics.variance(a) for a in ([60.0, 60.5, 61.0], [59.0, 59.25, 59.75])]
     assert own["spread"].tolist() == pytest.approx([0.25, math.sqrt(statistics.mean(variances))], abs=1e-4)
@@ -73,7 +73,7 @@ def test_own_records_join_by_their_last_epochs(tmp_path):
 def test_what_choosing_adds(page):
     whole = (row for row in ROWS if row["epochs"] == "240" and row["best"] and row["last"])
     gaps = [float(row["best"]) - float(row["last"]) for row in whole]
-    both = page["both"].query("epochs == 240 and not whose.str.startswith('own')")
+    both = page["both"].query("epochs == 240 and not whose.str.startswith('this report')")
     assert len(gaps) == 48 and sorted(both["gain"]) == pytest.approx(sorted(gaps))
     assert set(both["gain"]) <= set(page["gaps"])
     mixed = page["mixed"]

@@ -23,8 +23,15 @@ from rkd.records import Store
 from rkd.report import verdict_text as text
 from rkd.report import verdicts as module
 from rkd.report.book import TOKEN
-from rkd.report.claims_map import claims_map
-from rkd.report.verdicts import LOOKS, badge_style, chapter_box, claims_table, grade_counts, verdict_badge
+from rkd.report.verdicts import (
+    LOOKS,
+    badge_style,
+    chapter_box,
+    claims_map,
+    claims_table,
+    grade_counts,
+    verdict_badge,
+)
 
 CLAIMS = load_claims(selectors=PAPER)
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -109,7 +116,7 @@ def test_counts_say_what_each_grade_has(mixed, printed, in_book):
             assert f"<td>{len(of_it)}</td>" in row and escape(about.what) in row
             assert sum(map(int, re.findall(r"<b>(\d+)</b>", row))) == len(of_it)
     missing = {run for claim in CLAIMS for run in PAPER.needed(claim.selectors)}
-    assert f"Grade A needs {len(missing)} more runs" in tree.text
+    assert f"Grade A needs {len(missing):,} more runs" in tree.text
     assert "rkd sweep params/paper.yaml" in tree.text
     links = {a["href"] for a in Tree(grade_counts(mixed).data).all("a")}
     assert {"claims.html?verdict=D+reproduced", "claims.html?grade=not+run"} <= links
@@ -147,7 +154,7 @@ def test_box_says_what_is_judged_and_what_it_takes(printed, mixed, in_book):
         tree = Tree(chapter_box("table1", assessments).data)
         ours = [a for a in assessments if "table1" in a.claim.chapters]
         left = sum(a.found["A"].verdict == "not run" for a in ours)
-        assert f"Not yet run in the published setting: {left} of {len(ours)}; " in tree.text
+        assert f"Not yet run in the published setting: {left} of {len(ours)} claims; " in tree.text
         assert "rkd sweep params/paper.yaml --chapters table1" in tree.text
         assert tree.all("section")[0]["aria-label"] == "Verdicts on the claims of Table 1"
         assert "claims.html?chapter=table1" in [a["href"] for a in tree.all("a")]
@@ -319,8 +326,8 @@ def test_front_page_computes_its_findings(in_book):
     for words in (
         f"{sum(s.follows for s in every)} of {len(every)} printed statements follow from other printed numbers",
         "Of 19 printed gains, the runs behind them leave 6 supported, 13 inconclusive",
-        "2.25 (90 % interval 1.94 to 2.56, 3 against 3), supported", "73.61 ([Re] README", "and 73.71 ([Re] paper",
-        "prints for ST + AT, +1.5, is 1.250 by its own parts",
+        "2.25 (90 % interval 1.94 to 2.56, 3 against 3 runs), supported", "73.61 ([Re] README", "and 73.71 ([Re] paper",
+        "prints for ST + AT, +1.5, is 1.250 by the cells it averages",
         "(uncertainty.html)", "0.29 points", "0.06 to 0.62), in 48 public logs",
     ):  # fmt: skip
         assert words in said

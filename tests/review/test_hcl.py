@@ -8,7 +8,8 @@ from naive import drawn, pool
 
 from rkd.errors import ConfigError
 from rkd.review import ReviewOptions, hcl
-from rkd.review.fused import PyramidMSE, WeightedSum
+from rkd.review.abf import WeightedSum
+from rkd.review.hcl import PyramidMSE
 
 REPRODUCTION = {"hcl_assign": "position", "hcl_duplicates": "count", "hcl_normaliser": "all"}
 

@@ -2,16 +2,3 @@
 
 from rkd.report.book.building import adopt_notebook, build_book, drop_variation
 from rkd.report.book.pages import TOKEN, VARIATION, Book, BookResult, Page
-from rkd.report.book.variations import format_values
-
-__all__ = [
-    "TOKEN",
-    "VARIATION",
-    "Book",
-    "BookResult",
-    "Page",
-    "adopt_notebook",
-    "build_book",
-    "drop_variation",
-    "format_values",
-]

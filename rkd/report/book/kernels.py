@@ -3,6 +3,7 @@ plotting libraries occupies a core for longer than most chapters do. Nothing tha
 kernel outlives the build: a token in the environment marks what belongs to it."""
 
 import contextlib
+import ctypes
 import json
 import os
 import runpy
@@ -23,7 +24,9 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from rkd.report.book.pages import TOKEN
-from rkd.report.book.parent import end_with_parent
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class Nursery:
@@ -105,6 +108,13 @@ def _end(token: str, session: int | None = None) -> None:
                 process.kill()
                 ended.append(process)
     psutil.wait_procs(ended, timeout=5)  # a killed process lives on for a moment on a busy machine
+
+
+def end_with_parent(so: bool = True) -> None:
+    """Ask Linux to kill this process when its parent ends, even if that is killed and cannot clean up (or, if `so` is
+    False, not to); a no-op on other systems."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if so else 0)
 
 
 # --- in the process that forks -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rkd.config import from_values
 from rkd.experiments.notebooks import notebook_names, read_notebook
+from rkd.experiments.settings import WHERE
 from rkd.files import write_atomic
 
 TOKEN = "RKD_BOOK"  # environment variable of chapters that a build executes: which build, which page
@@ -47,6 +48,11 @@ class Page:
     def file(self) -> str:
         """Name of the page in the book, without suffix."""
         return f"{self.name}--{self.variation}" if self.variation else self.name
+
+    def given(self) -> list[str]:
+        """Return its parameters and their values as text, without those that change no number."""
+        told = {name: value for name, value in self.parameters.items() if name not in WHERE}
+        return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in told.items()]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,6 @@ from rkd.colab import first_cell
 from rkd.experiments.notebooks import read_notebook, read_toc, title_of, toc_files
 from rkd.files import digest
 from rkd.report.book.pages import Book, Page
-from rkd.report.book.parent import end_with_parent
-from rkd.report.book.variations import format_values
 from rkd.report.interactive.markup import code, directive, tag
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -76,7 +74,7 @@ def _notebook(page: Page, variations: Sequence[Page], book: Book, repository: st
         cells = displayed_cells(cells, repository)
         cells.append(_words("provenance", _provenance(page, book)))
     if variations:
-        items = [f"- [{one.variation}]({one.file}.ipynb): {_given(one.parameters)}" for one in variations]
+        items = [f"- [{one.variation}]({one.file}.ipynb): {_given(one)}" for one in variations]
         cells.append(_words("variations", "\n".join(["**Variations of this page**", "", *items])))
     cells = _headed(cells, page, title_of(source, page.name), other)
     metadata = {k: v for k, v in metadata.items() if k != "papermill"} | {"rkd": {"chapter": page.name}}
@@ -152,7 +150,7 @@ def _note(page: Page, title: str, other: str) -> str:
             f" It was executed elsewhere with papermill, and taken from {code(page.adopted)}. Its pictures and tables "
             "are as they came; what would be interactive is shown still."
         )
-    said = f"This page is [{title}]({page.name}.ipynb) with {_given(page.parameters)}; {rest}.{origin}"
+    said = f"This page is [{title}]({page.name}.ipynb) with {_given(page)}; {rest}.{origin}"
     return directive("admonition", f"Variation {page.variation}", said, class_="note")
 
 
@@ -165,8 +163,8 @@ def _command(page: Page, book: Book) -> str:
     return shlex.join(words)
 
 
-def _given(parameters: Mapping[str, object]) -> str:
-    return ", ".join(map(code, format_values(parameters)))
+def _given(page: Page) -> str:
+    return ", ".join(map(code, page.given()))
 
 
 # --- HTML ----------------------------------------------------------------------------------------------------------
@@ -179,6 +177,8 @@ def build_html(book: Book) -> tuple[Path | None, tuple[str, ...]]:
     Returns:
         Path of the index page, None if there is none, and the warnings and errors of Sphinx.
     """
+    from rkd.report.book.kernels import end_with_parent  # not needed to stage the site
+
     # jupyter-book calls its output folder _build; a build folder of that name serves as it, with none nested in it.
     output = book.build if book.build.name == "_build" else book.build / "_build"
     index, built_from = output / "html" / "index.html", output / "site.key"
