@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rkd.config import Count, validate
+from rkd.review.fused import WeightedSum
 
 
 def _conv_bn(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
@@ -24,37 +24,6 @@ def _attention(channels: int, init: str) -> nn.Sequential:
 def resize(x: Tensor, size: torch.Size) -> Tensor:
     """Resize (B, C, h, w) to (B, C, *size) by nearest neighbours; return `x` itself if it already has that size."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
-
-
-class WeightedSum(torch.autograd.Function):
-    """x * z[:, :1] + y * z[:, 1:] for x, y (B, C, h, w) and z (B, 2, h, w).
-
-    The derivative is written out, so that a step touches its large maps less often; the tests confirm it by
-    `torch.autograd.gradcheck`. Intermediate results share memory: allocating it costs a CPU as much as the arithmetic.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y, z)
-        product = x * z[:, :1]
-        return torch.addcmul(product, y, z[:, 1:], out=_reused(product))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, y, z = ctx.saved_tensors
-        product = g * x
-        dz = [product.sum(1, keepdim=True)]
-        dz.append(torch.mul(g, y, out=_reused(product)).sum(1, keepdim=True))
-        dx = torch.mul(g, z[:, :1], out=_reused(product))
-        return dx, g * z[:, 1:], torch.cat(dz, dim=1)
-
-
-def _reused(product: Tensor) -> Tensor | None:
-    """Return where to write the next result: over `product`, or None (new memory) while torch.compile, which plans
-    memory itself, traces. In torch 2.11 a channels-last `out` breaks the graph, and an in-place `forward` gets wrong
-    gradients."""
-    return None if torch.compiler.is_compiling() else product
 
 
 class ABF(nn.Module):

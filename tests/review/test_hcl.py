@@ -8,8 +8,7 @@ from naive import drawn, pool
 
 from rkd.errors import ConfigError
 from rkd.review import ReviewOptions, hcl
-from rkd.review.abf import WeightedSum
-from rkd.review.hcl import PyramidMSE
+from rkd.review.fused import PyramidMSE, WeightedSum
 
 REPRODUCTION = {"hcl_assign": "position", "hcl_duplicates": "count", "hcl_normaliser": "all"}
 
