@@ -144,6 +144,11 @@ def test_calls_that_lack_something_exit_2(line, capsys):
     ("line", "message"),
     [
         ("run --student resnet21", "resnet21"),
+        ("", "name a command: bench, book, cluster, model, records, run, show, status, sweep, verdicts"),
+        ("-x run --student resnet8", "unknown option '-x'"),
+        ("bench gat", "unknown 'rkd bench' command 'gat' (did you mean 'gate'?); allowed: gate, speed"),
+        ("run --studnet resnet8", "unknown option '--studnet' (did you mean '--student'?); `rkd run --help`"),
+        ("bench speed gate", "unknown argument 'gate'; `rkd bench speed --help` lists what it takes"),
         ("run --student resnet8 --set epochs", "not of the form NAME=VALUE"),
         ("run --student resnet8 --device tpu9", "unknown device 'tpu9'"),
         ("run --student resnet8 --set device=", "there is no value"),
