@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from rkd import __version__
 from rkd.cli import declare
-from rkd.errors import RkdError, one_line, unknown
+from rkd.errors import ConfigError, RkdError, one_line, unknown
 
 # Where each command's function is, and what it does. A module is imported only if its command is called, so that
 # `rkd --help` does not wait for torch.
@@ -97,11 +97,11 @@ class _Parser(argparse.ArgumentParser):
 
 def current_spelling(arguments: Sequence[str]) -> list[str]:
     """Return a call's words with a former name of a command replaced by its present one: `bench --seconds 9` is
-    `bench speed --seconds 9`, `bench gate` and `bench --help` stand as they are."""
-    first, second = [*arguments, "", ""][:2]
-    if first in ALIASES and not (
-        first in GROUPS and (f"{first} {second}" in COMMANDS or second in ("-h", "--help"))
-    ):
+    `bench speed --seconds 9`; `bench gate`, `bench --help` and a `bench gat` that is neither stand as they are."""
+    first = arguments[0] if arguments else ""
+    second = arguments[1] if len(arguments) > 1 else "-"
+    present = first in GROUPS and (not second.startswith("-") or second in ("-h", "--help"))
+    if first in ALIASES and not present:
         return [*ALIASES[first].split(), *arguments[1:]]
     return list(arguments)
 
@@ -116,18 +116,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     stands for its help.
 
     Raises:
-        ConfigError: there is no such command.
+        ConfigError: there is no such command, or it has no such option or argument.
     """
     words = current_spelling(arguments)
     called, first = _command_name(words), {name.split()[0] for name in COMMANDS}
-    if words and words[0] in GROUPS:
+    if not words:
+        raise ConfigError(f"name a command: {', '.join(sorted(first))}; `rkd --help` explains each")
+    if words[0] in GROUPS:
         words[1:] = words[1:] or ["--help"]
         if not called and not words[1].startswith("-"):
             within = [name.split()[1] for name in COMMANDS if name.startswith(f"{words[0]} ")]
             raise unknown(f"'rkd {words[0]}' command", words[1], within)
-    elif words and words[0] not in first and not words[0].startswith("-"):
+    elif words[0] not in first and not words[0].startswith("-"):
         raise unknown("command", words[0], {*first, *difflib.get_close_matches(words[0], ALIASES, n=1)})
-    top = _Parser(
+    top = asked = _Parser(
         prog="rkd",
         description="Knowledge distillation by knowledge review, and the report that measures it.",
         epilog=EPILOG,
@@ -145,8 +147,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             continue
         module, _, function = place.partition(".")
         command = getattr(importlib.import_module(f"rkd.cli.{module}"), function)
-        declare.add_command(commands[group], last, command, summary)
-    return top.parse_args(words)
+        asked = declare.add_command(commands[group], last, command, summary)
+    options, left = top.parse_known_args(words)
+    if left:
+        near = difflib.get_close_matches(left[0].partition("=")[0], asked._option_string_actions, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        kind = "option" if left[0].startswith("-") else "argument"
+        raise ConfigError(f"unknown {kind} {left[0]!r:.100}{hint}; `{asked.prog} --help` lists what it takes")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

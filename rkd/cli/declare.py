@@ -60,9 +60,9 @@ Folder = Annotated[Path, functools.partial(writable_path, folder=True), "DIR"]
 Lines = Annotated[list[str], str, "CHAPTER/LINE"]  # a list: may be repeated
 
 
-def add_command(subparsers: Any, name: str, command: Command, summary: str) -> None:
-    """Add a parser whose options are the function's parameters; the docstring says what the command does and what each
-    parameter means, and gives examples."""
+def add_command(subparsers: Any, name: str, command: Command, summary: str) -> argparse.ArgumentParser:
+    """Add a parser whose options are the function's parameters, and return it; the docstring says what the command does
+    and what each parameter means, and gives examples."""
     doc, parameters = inspect.cleandoc(command.__doc__ or ""), inspect.signature(command).parameters
     text, _, examples = doc.partition("\n\nExamples:\n")
     shown = textwrap.indent(inspect.cleandoc(examples), "  ")
@@ -90,6 +90,7 @@ def add_command(subparsers: Any, name: str, command: Command, summary: str) -> N
         help=told["trust"],
     )
     parser.set_defaults(call=command)
+    return parser
 
 
 def call(options: argparse.Namespace) -> int:

@@ -81,6 +81,8 @@ def check_records(*, profile: str = "smoke", results: str | None = None, quarant
     from rkd.records import damage
 
     store = store_of(resolve("records", {"profile": profile, "results": results}))
+    if results is not None and not store.records.is_dir():
+        raise ConfigError(f"there is no folder {str(store.records)!r}, so nothing to check")
     total, bad = len(damage.store_files(store)), 0
     for name, path, why in damage.find_damaged(store):
         bad += 1

@@ -127,6 +127,8 @@ def _whole(split: str, labels: np.ndarray, images: int) -> np.ndarray:
             f"y_{split} must be whole numbers, one for each of the {images} images of x_{split}, not "
             f"{labels.dtype} of shape {labels.shape}"
         )
+    if labels.max() > np.iinfo(np.int64).max:  # unsigned; would become negative
+        raise DataError(f"labels of y_{split} must run from 0 without a gap, not to {labels.max()}")
     return labels.astype(np.int64)
 
 
@@ -150,6 +152,7 @@ def _class_names(y: dict[str, np.ndarray], given: np.ndarray | None) -> tuple[st
 
 def _images(key: str, x: np.ndarray) -> np.ndarray:
     """Return images as (N, H, H, 3); a grey image's three channels share memory."""
+    given = x.shape
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim == 4 and x.shape[3] not in (1, 3):
@@ -159,6 +162,6 @@ def _images(key: str, x: np.ndarray) -> np.ndarray:
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or x.shape[1] != x.shape[2] or not len(x):
         raise DataError(
             f"{key} must be square images, uint8 with values 0..255, (N, H, H, 3) or (N, 3, H, H), or grey without the "
-            f"3, not {x.dtype} of shape {x.shape}"
+            f"3, not {x.dtype} of shape {given}"
         )
     return x

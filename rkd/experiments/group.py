@@ -95,12 +95,12 @@ def load_teacher_network(
     """Return the teacher's network on the CPU, and the facts about it that a student's record keeps.
 
     Raises:
-        RecordError: its file is missing or is not the expected one, or its run diverged.
+        RecordError: its file is missing, is not the expected one or holds NaN or infinity, or its run diverged.
     """
     facts: dict[str, object] = {"network": teacher.name, "weights": teacher.weights}
     if teacher.run is None:
         network = models.build(teacher.name, classes)
-        models.load_weights(network, check_teacher_file(teacher))
+        models.load_weights(network, check_teacher_file(teacher), finite=True)
         if teacher.record:  # its file is last.pt or ID-last.safetensors (or best)
             facts |= {"run": teacher.record, "weights": Path(teacher.checkpoint).stem.rpartition("-")[2]}
         return network, {**facts, "sha256": teacher.sha256}

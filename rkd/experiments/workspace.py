@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from rkd import paths
+from rkd.errors import ConfigError
 from rkd.files import write_atomic
 
 if TYPE_CHECKING:
@@ -22,10 +23,15 @@ def result_folders(profile: str, results: str | None = None) -> tuple[Path, Path
     """Return the folders of a profile's records and working files, or those given by `results`, a folder of one's own.
 
     Smoke records test the machinery, not a claim: they live in the build folder, never beside real ones.
+
+    Raises:
+        ConfigError: `results` is a file.
     """
     name = Path(profile).stem
     if results is not None:
         folder = paths.home() / results
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"results is {results!r}, a file; name a folder, which may be new")
         return folder, folder / "work"
     if name == "smoke":
         return paths.build_folder() / "smoke" / "records", paths.build_folder() / "smoke" / "work"

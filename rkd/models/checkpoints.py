@@ -65,7 +65,11 @@ class Reading:
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, entry: str | None = None, head: Collection[str] = ()
+    network: nn.Module,
+    path: str | Path,
+    entry: str | None = None,
+    head: Collection[str] = (),
+    finite: bool = False,
 ) -> str:
     """Load the weights in a file into `network`, whatever its device. Nothing in the file is executed.
 
@@ -79,16 +83,19 @@ def load_weights(
     Args:
         entry: which state dict to take if several fit, by the name that the error gives it.
         head: keys of tensors that the network keeps if the file's have another shape, or are missing.
+        finite: refuse weights that hold NaN or infinity, as none can be trained with them.
 
     Returns:
         What was taken and rewritten, in words; "" for a state dict taken as it is.
 
     Raises:
         RecordError: the file cannot be read, needs code to be executed, or holds no state dict, one of another network
-            or number of classes, or several that fit; `network` then keeps its own weights.
+            or number of classes, several that fit, or what `finite` refuses; `network` then keeps its own weights.
     """
     with _reading(path) as content:
         found = _choice(list(_readings(network, content, head)), entry, content)
+        if finite and (bad := not_finite(found.state)):
+            raise RecordError(f"{len(bad)} of its tensors hold NaN or infinity, {bad[0]} first")
         network.load_state_dict(found.state, strict=False)
         return str(found)
 

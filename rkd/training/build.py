@@ -24,7 +24,7 @@ def load_pretrained(network: nn.Module, config: RunConfig, classes: int) -> str:
     """Load the weights that a run's network starts from; return, in words, what was taken and what was left out.
 
     Raises:
-        RecordError: the file is missing, has another hash, or holds another network.
+        RecordError: the file is missing, has another hash, or holds another network, NaN or infinity.
     """
     given, name = config.pretrained, models.display_name(config.network)
     what, remedy = (
@@ -34,7 +34,7 @@ def load_pretrained(network: nn.Module, config: RunConfig, classes: int) -> str:
     file = known_file(paths.home() / given.checkpoint, given.sha256, what, remedy)
     of_each = [build_network(config, count).state_dict() for count in (classes, classes + 1)]
     head = [key for key, value in of_each[0].items() if value.shape != of_each[1][key].shape]
-    taken = models.load_weights(network, file, head=head)
+    taken = models.load_weights(network, file, head=head, finite=True)
     return f"{name} starts from {given.checkpoint}" + (f" ({taken})" if taken else "")
 
 

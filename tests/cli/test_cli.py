@@ -144,6 +144,15 @@ def test_calls_that_lack_something_exit_2(line, capsys):
     ("line", "message"),
     [
         ("run --student resnet21", "resnet21"),
+        ("", "name a command: bench, book, cluster, model, records, run, show, status, sweep, verdicts"),
+        ("-x run --student resnet8", "unknown option '-x'"),
+        ("bench gat", "unknown 'rkd bench' command 'gat' (did you mean 'gate'?); allowed: gate, speed"),
+        ("run --studnet resnet8", "unknown option '--studnet' (did you mean '--student'?); `rkd run --help`"),
+        ("bench speed gate", "unknown argument 'gate'; `rkd bench speed --help` lists what it takes"),
+        ("status --chapters table3 --results {file}", "a file; name a folder, which may be new"),
+        ("show records --results {file}", "a file; name a folder, which may be new"),
+        ("run --student resnet8 --results {file}", "a file; name a folder, which may be new"),
+        ("records check --results nowhere", "nowhere', so nothing to check"),
         ("run --student resnet8 --set epochs", "not of the form NAME=VALUE"),
         ("run --student resnet8 --device tpu9", "unknown device 'tpu9'"),
         ("run --student resnet8 --set device=", "there is no value"),
@@ -179,7 +188,7 @@ def test_calls_that_lack_something_exit_2(line, capsys):
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_2(line, message, rkd):
-    status, _, err = rkd(line)
+    status, _, err = rkd(line.replace("{file}", __file__))
     assert status == 2 and message in err and err.count("\n") == 1
 
 

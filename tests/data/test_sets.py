@@ -148,6 +148,8 @@ def test_class_names_are_any_text(tmp_path):
         ({"x_test": None}, "no array x_test; needed are x_train"),
         ({"x_train": np.zeros((12, 8, 8, 3))}, "x_train must be .*uint8.*float64"),
         ({"x_train": np.zeros((12, 8, 6, 3), np.uint8)}, r"square.*\(12, 8, 6, 3\)"),
+        ({"x_train": np.zeros((12, 8, 8, 4), np.uint8)}, r"not uint8 of shape \(12, 8, 8, 4\)"),
+        ({"y_train": np.full(12, 2**64 - 1, np.uint64)}, "without a gap, not to 18446744073709551615"),
         ({"x_test": np.zeros((6, 9, 9, 3), np.uint8)}, r"\(8, 8, 3\), but test images are \(9, 9, 3\)"),
         ({"y_train": np.arange(11) % 3}, r"each of the 12 images of x_train, not int64 of shape \(11,\)"),
         ({"y_train": np.arange(12) % 3 - 1}, "must run from 0 without a gap, not -1 to 1"),

@@ -191,3 +191,13 @@ def test_a_teacher_starts_from_weights_too_and_ids_without_stay(project, rkd):
     ):
         status, _, err = rkd(f"{taught} {more}")
         assert status == 2 and message in err
+
+
+@pytest.mark.parametrize("given", ["--pretrained", "--teacher resnet8 --teacher-checkpoint"])
+def test_nothing_is_trained_from_or_taught_by_weights_that_are_no_numbers(given, project, rkd):
+    state = models.build("resnet8", 100).state_dict()
+    state["fc.bias"][3] = torch.nan
+    torch.save(state, "nan.pth")
+    status, _, err = rkd(f"run {TINY} {given} nan.pth")
+    assert status and "nan.pth: 1 of its tensors hold NaN or infinity, fc.bias first" in err
+    assert not [*project.glob("mine/*.json")]
