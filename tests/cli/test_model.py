@@ -271,7 +271,7 @@ def test_refusals_and_other_files(trained, rkd, tmp_path, few_images):
         ({"data": json.dumps({**few, "sha256": files.sha256(few_images)})}, ""),
     ):
         safetensors.torch.save_file(weights, path, {**facts, **changes})
-        status, out, err = rkd("evaluate --checkpoint file.safetensors")
+        status, _, err = rkd("evaluate --checkpoint file.safetensors")
         assert (status, err.count("\n")) == ((2, 1) if said else (0, 0)) and said in err, err
     assert not (tmp_path / "ran").exists()
     safetensors.torch.save_file({k: v * float("nan") for k, v in weights.items()}, path, facts)
