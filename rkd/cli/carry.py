@@ -115,7 +115,7 @@ def print_export(done, folder: Path) -> None:
         print(f"left out {path}: no room for it")
     if done.without_weights:
         print(f"weights of these teachers are not on this machine: {', '.join(done.without_weights)}")
-    command = shlex.join(["rkd", "import", str(folder)])
+    command = shlex.join(["rkd", "records", "import", str(folder)])
     print(f"{len(done.parts)} parts in {folder}; merge them elsewhere with: {command}")
 
 

@@ -128,7 +128,7 @@ def test_a_printed_command_can_be_pasted_into_a_shell(capsys):
     done = SimpleNamespace(files=(), left_out={}, no_room=(), without_weights=(), parts=())
     carry.print_export(done, Path("a b; rm -r $HOME"))
     command = capsys.readouterr().out.partition("with: ")[2]
-    assert shlex.split(command) == ["rkd", "import", "a b; rm -r $HOME"]
+    assert shlex.split(command) == ["rkd", "records", "import", "a b; rm -r $HOME"]
 
 
 @pytest.mark.parametrize("line", ["", "trian", "run", "run --student", "sweep"])
