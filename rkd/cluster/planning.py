@@ -105,11 +105,11 @@ def plan_sweep(
         place |= dict.fromkeys((run.id for run in members), len(found) - 1)
     source = "as given"
     if rate is None:
-        found = recorded_work((record for name in PROFILES for record in store_for(name)), data_root)
-        if found.empty:
+        known = recorded_work((record for name in PROFILES for record in store_for(name)), data_root)
+        if known.empty:
             raise ConfigError("no recorded run tells the rate of a device; give --rate, for example 2e13")
-        rate = (found["macs"] / found["seconds"]).median()
-        source = f"median of {len(found)} recorded runs, {', '.join(sorted({*found['device']}))}"
+        rate = (known["macs"] / known["seconds"]).median()
+        source = f"median of {len(known)} recorded runs, {', '.join(sorted({*known['device']}))}"
     return SweepPlan(profile, largest, tuple(found), rate, source, tasks)
 
 

@@ -70,6 +70,7 @@ def test_the_rate_is_the_median_of_what_is_recorded(store, monkeypatch):
         store.save(whole(small_plain(seed=seed), cost={"train_seconds": seconds}))
     made = planning.plan_sweep("own", [run], 8, "data", None)
     assert made.rate == run_macs(run, planning.dataset_sizes(tiny_data(), "data")).training(80) / 2
+    assert [group.runs for group in made.groups] == [1]
     assert made.source == "median of 9 recorded runs, none", "each of three profiles has them here"
 
 

@@ -1,6 +1,7 @@
 """Sweeps on a cluster of three nodes on this machine: undisturbed, with a node or the driver killed, and two at once,
 they leave the records of a local sweep."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -27,8 +28,8 @@ SMALL = {"num_cpus": 1, "memory": 3 * 10**9, "object_store_memory": 80 * 2**20, 
 EACH = "cpu=1,memory=1GB"
 
 
-@pytest.fixture(scope="module")
-def nodes():
+@contextlib.contextmanager
+def cluster():
     """Three nodes of this process, which does not join them."""
     from ray.cluster_utils import Cluster
 
@@ -41,6 +42,12 @@ def nodes():
             made.add_node(**SMALL)
         yield made
         made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with cluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
